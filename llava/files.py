@@ -1,0 +1,144 @@
+"""Reading and writing files so that a crash never leaves half of one and a bad line is named.
+
+Torch-free: `data_prep` and `eval` use it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from llava.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` (which must not exist) when the block succeeds."""
+    if path.exists():
+        raise InputError(f"{path} exists already; name another folder or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON of plain values or pydantic models (aliases used, unset optional fields left out)."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, BaseModel):
+            return item.model_dump(mode="json", by_alias=True, exclude_none=True)
+        raise TypeError(f"{type(item).__name__} is not JSON")
+
+    return json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def read_text(path: Path) -> str:
+    """The file's text; an InputError that names the file if it is absent or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line for the first problem that pydantic found: `field: what is wrong`."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "record"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{field}: {problem['msg'].removeprefix('Value error, ')}{more}"
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def read_json_list(path: Path, model: type[Model]) -> list[Model]:
+    """A JSON list of `model`s; the first bad item is named by its index and id."""
+    items = read_json(path)
+    if not isinstance(items, list):
+        raise InputError(f"{path}: expected a JSON list of records, found {type(items).__name__}")
+    adapter = TypeAdapter(model)
+    records = []
+    for index, item in enumerate(items):
+        try:
+            records.append(adapter.validate_python(item))
+        except ValidationError as error:
+            name = f" (id {item['id']!r})" if isinstance(item, dict) and "id" in item else ""
+            raise InputError(f"{path}, record {index}{name}: {first_problem(error)}") from None
+    return records
+
+
+def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
+    """A `model` per line, blank lines skipped; the first bad line is named by its number."""
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(model.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(f"{path}, line {number}: {first_problem(error)}") from None
+    return rows
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root/relative`, refusing absolute names and any that climb out of `root`."""
+    joined = (root / relative).resolve()
+    if Path(relative).is_absolute() or not joined.is_relative_to(root.resolve()):
+        raise InputError(f"{relative!r} is outside {root}; use a name relative to that folder")
+    return root / relative
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

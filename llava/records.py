@@ -1,0 +1,124 @@
+"""The schemas of every JSON and JSONL line that passes between the rooms. Torch-free.
+
+Field names are LLaVA's own where LLaVA has them (haotian-liu/LLaVA, docs/Finetune_Custom_Data.md and
+llava/eval/model_vqa.py); facts of ours live under `meta` or `metadata`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+IMAGE_PLACEHOLDER = "<image>"
+
+TaskType = Literal["yesno", "class", "count", "box", "text"]
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    speaker: Literal["human", "gpt"] = Field(alias="from")
+    value: str
+
+
+class Record(BaseModel):
+    """One conversation of train.json, val.json or test.json.
+
+    `image` is a path relative to the image folder, a list of such paths, or absent (text only);
+    each `<image>` in the human turns marks where the next picture goes.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    image: str | list[str] | None = None
+    conversations: list[Turn] = Field(min_length=2)
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def images(self) -> list[str]:
+        if self.image is None:
+            return []
+        return [self.image] if isinstance(self.image, str) else self.image
+
+    @model_validator(mode="after")
+    def _check(self) -> Record:
+        for position, turn in enumerate(self.conversations):
+            expected = "human" if position % 2 == 0 else "gpt"
+            if turn.speaker != expected:
+                raise ValueError(f"turn {position} is from {turn.speaker!r}, expected {expected!r}")
+            if turn.speaker == "gpt" and not turn.value.strip():
+                raise ValueError(f"turn {position} has an empty answer: nothing to train on")
+        if len(self.conversations) % 2:
+            raise ValueError("the last turn is from 'human': it needs an answer")
+        marks = sum(
+            turn.value.count(IMAGE_PLACEHOLDER) for turn in self.conversations if turn.speaker == "human"
+        )
+        if marks != len(self.images):
+            raise ValueError(f"{len(self.images)} picture(s) but {marks} <image> mark(s) in its questions")
+        return self
+
+
+class Question(BaseModel):
+    """A line of a question file. `image` must be present; null asks without a picture."""
+
+    model_config = ConfigDict(extra="allow")
+
+    question_id: str | int
+    image: str | list[str] | None
+    text: str = Field(min_length=1)
+    category: str = "default"
+    choices: list[str] | None = Field(default=None, min_length=2)
+
+    @property
+    def images(self) -> list[str]:
+        if self.image is None:
+            return []
+        return [self.image] if isinstance(self.image, str) else self.image
+
+
+class Answer(BaseModel):
+    """A line of an answers file. `metadata` holds `error` for a picture that could not be read, and
+    `choices`: a probability per choice where the question asked for it."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    question_id: str | int
+    prompt: str
+    text: str
+    answer_id: str
+    model_id: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Truth(BaseModel):
+    """A line of a truth file.
+
+    `task` is the question family (presence, kind, ...), `type` how its answers are read and scored,
+    `classes` the closed list of answers of a class task, `label` what the picture or object really
+    shows (for slices: recall per kind of defect), `group` the unit of resampling: pictures that are not
+    independent of each other share it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    question_id: str | int
+    answer: str
+    task: str
+    type: TaskType
+    group: str
+    classes: list[str] | None = None
+    label: str | None = None
+    language: str = "en"
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Truth:
+        if self.type == "class" and not self.classes:
+            raise ValueError("a class task needs `classes`, the list of its answers")
+        if self.type == "yesno" and self.answer.lower() not in ("yes", "no"):
+            raise ValueError(f"a yes/no task has the answer {self.answer!r}; write yes or no")
+        if self.type == "count" and not self.answer.isdigit():
+            raise ValueError(f"a counting task has the answer {self.answer!r}; write a whole number")
+        return self
