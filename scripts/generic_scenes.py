@@ -1,0 +1,379 @@
+"""Generic scenes that the embedded base model learns to see and to talk about: shapes, colours, rows.
+
+Nothing here is an insulator. A scene holds either a few simple shapes or a row of repeated elements that
+may have a gap, a broken, an odd or a stained element, a dull run, or a tangle of lines; `questions` asks
+about it. Scene `index` of seed `seed` is a pure function of both. Besides its picture a scene carries dense
+labels: for each of the vision tower's patches, which shapes, colours and row conditions lie in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 144  # pixels a side, the tiny model's input
+PATCH = 12
+GRID = SIZE // PATCH
+SCALE = 2  # supersampling
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 40, 40),
+    "green": (45, 150, 60),
+    "blue": (45, 80, 200),
+    "yellow": (235, 210, 50),
+    "white": (238, 238, 235),
+    "black": (25, 25, 28),
+    "purple": (130, 55, 160),
+    "orange": (240, 130, 30),
+    "brown": (115, 70, 40),
+    "gray": (135, 135, 138),
+    "pink": (240, 150, 185),
+    "cyan": (70, 195, 205),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "bar")
+CONDITIONS = ("gap", "broken", "odd", "stained", "dull", "tangle")
+PLACES = tuple(
+    f"{v} {h}".replace("middle centre", "centre").replace("middle ", "")
+    for v in ("top", "middle", "bottom")
+    for h in ("left", "centre", "right")
+)
+
+# Dense label channels, in this order: shapes, "element" (of a row), conditions, colours.
+CHANNELS = (*SHAPES, "element", *CONDITIONS, *COLOURS)
+MINIMUM_SHARE = 0.08  # of a patch's area, from which a channel counts as present
+
+
+@dataclass
+class Thing:
+    """A shape on its own: its name, colour and box (x1, y1, x2, y2) in pixels of the SIZE x SIZE picture."""
+
+    shape: str
+    colour: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass
+class Row:
+    """A row of `count` repeated elements; `condition` is None for a whole row, `box` the condition's place."""
+
+    shape: str
+    colour: str
+    count: int
+    condition: str | None
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass
+class Scene:
+    image: Image.Image
+    labels: np.ndarray  # (GRID, GRID, len(CHANNELS)) bool
+    things: list[Thing] = field(default_factory=list)
+    row: Row | None = None
+
+
+def place_name(box: tuple[float, float, float, float]) -> str:
+    """Which of the nine PLACES the centre of `box` lies in."""
+    column = min(2, max(0, int((box[0] + box[2]) / 2 * 3 / SIZE)))
+    line = min(2, max(0, int((box[1] + box[3]) / 2 * 3 / SIZE)))
+    return PLACES[3 * line + column]
+
+
+class _Canvas:
+    """The picture at SCALE times its size beside label maps at its size: one for what a pixel is, one for its
+    colour (0 = nothing, else 1 + channel)."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+        self.draw = ImageDraw.Draw(image)
+        self.kind = Image.new("L", (SIZE, SIZE))
+        self.colour = Image.new("L", (SIZE, SIZE))
+        self.condition = Image.new("L", (SIZE, SIZE))
+        self._maps = {name: ImageDraw.Draw(getattr(self, name)) for name in ("kind", "colour", "condition")}
+
+    def polygon(self, points: np.ndarray, fill: tuple[int, ...], **labels: int) -> None:
+        """Fill the polygon `points` (N, 2) in pixels, and set the named label maps inside it."""
+        self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points.tolist()], fill=fill)
+        self.label(points, **labels)
+
+    def label(self, points: np.ndarray, **labels: int) -> None:
+        flat = [tuple(point) for point in points.tolist()]
+        for name, value in labels.items():
+            self._maps[name].polygon(flat, fill=value)
+
+    def dense(self) -> np.ndarray:
+        shares = np.zeros((GRID, GRID, len(CHANNELS) + 1), dtype=np.float32)
+        cell = np.arange(SIZE) // PATCH
+        index = (cell[:, None] * GRID + cell[None, :]) * (len(CHANNELS) + 1)
+        for layer in (self.kind, self.colour, self.condition):
+            counts = np.bincount((index + np.asarray(layer)).ravel(), minlength=shares.size)
+            shares += counts.reshape(shares.shape)
+        return shares[..., 1:] >= MINIMUM_SHARE * PATCH * PATCH
+
+
+def _outline(shape: str, rng: np.random.Generator) -> np.ndarray:
+    """The shape as a polygon (N, 2) inside [-1, 1]^2. A ring is drawn as a circle with a hole by its caller."""
+    if shape in ("circle", "ring"):
+        angle = np.linspace(0, 2 * math.pi, 20, endpoint=False)
+        return np.stack([np.cos(angle), np.sin(angle)], 1)
+    if shape == "square":
+        return np.array([(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)])
+    if shape == "triangle":
+        return np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)])
+    if shape == "diamond":
+        return np.array([(0, -1), (0.72, 0), (0, 1), (-0.72, 0)])
+    if shape == "bar":
+        return np.array([(-1, -0.28), (1, -0.28), (1, 0.28), (-1, 0.28)])
+    if shape == "cross":
+        a = 0.34
+        corners = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)]
+        return np.array([*corners, (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)])
+    if shape == "star":
+        angle = np.arange(10) * math.pi / 5 - math.pi / 2
+        radius = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    raise ValueError(shape)
+
+
+def _turn(points: np.ndarray, angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return points @ np.array([(c, s), (-s, c)])
+
+
+def _paint(colour: str, rng: np.random.Generator, jitter: int = 18) -> tuple[int, int, int]:
+    red, green, blue = (int(np.clip(v + rng.integers(-jitter, jitter + 1), 0, 255)) for v in COLOURS[colour])
+    return red, green, blue
+
+
+def _shade(paint: tuple[int, ...], factor: float) -> tuple[int, ...]:
+    return tuple(int(np.clip(value * factor, 0, 255)) for value in paint)
+
+
+def _background(rng: np.random.Generator) -> Image.Image:
+    """A texture between two or three random colours, from flat to busy, some with a horizon or stripes."""
+    side = SIZE * SCALE
+    field_ = np.zeros((SIZE, SIZE), dtype=np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        coarse = int(rng.choice([2, 3, 5, 9, 18, 36, 72]))
+        noise = Image.fromarray(rng.random((coarse, coarse), dtype=np.float32))
+        field_ += float(rng.uniform(0.2, 1)) * np.asarray(noise.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    field_ = (field_ - field_.min()) / max(float(np.ptp(field_)), 1e-6)
+    low, high = rng.integers(20, 236, (2, 3)).astype(np.float32)
+    high = low + (high - low) * float(rng.uniform(0.05, 0.9))
+    picture = low + field_[..., None] * (high - low)
+    if rng.random() < 0.3:  # a horizon: another plain or sloping half
+        slope, offset = float(rng.normal(0, 0.3)), float(rng.uniform(0.15, 0.85)) * SIZE
+        below = np.arange(SIZE)[:, None] > offset + slope * (np.arange(SIZE)[None, :] - SIZE / 2)
+        other = rng.integers(40, 250, 3).astype(np.float32)
+        picture = np.where(below[..., None], picture, 0.25 * picture + 0.75 * other)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.5 else 0):  # stray lines
+        ends = rng.uniform(-0.2, 1.2, 4) * side
+        draw.line(ends.tolist(), fill=tuple(rng.integers(20, 236, 3).tolist()), width=int(rng.integers(1, 6)))
+    return image
+
+
+def _distinct(avoid: tuple[int, ...], rng: np.random.Generator, among: tuple[str, ...]) -> str:
+    """A colour name that differs visibly from the RGB value `avoid`."""
+    while True:
+        name = str(rng.choice(among))
+        if sum(abs(a - b) for a, b in zip(COLOURS[name], avoid, strict=True)) > 110:
+            return name
+
+
+def _behind(image: Image.Image, x: float, y: float) -> tuple[int, ...]:
+    clamp = SIZE * SCALE - 1
+    return image.getpixel((min(clamp, max(0, int(x * SCALE))), min(clamp, max(0, int(y * SCALE)))))  # type: ignore[return-value]
+
+
+def _draw_shape(canvas: _Canvas, shape: str, colour: str, centre: np.ndarray, radius: float, rng: np.random.Generator) -> Thing:
+    angle = float(rng.normal(0, 0.15)) + (float(rng.uniform(0, math.pi)) if shape == "bar" else 0.0)
+    points = _turn(_outline(shape, rng), angle) * radius + centre
+    paint = _paint(colour, rng)
+    labels = {"kind": 1 + CHANNELS.index(shape), "colour": 1 + CHANNELS.index(colour)}
+    if shape == "ring":
+        hole = (points - centre) * 0.55 + centre
+        band = np.concatenate([points, points[:1], hole[:1], hole[:0:-1], hole[:1]])
+        canvas.polygon(band, paint, **labels)
+    else:
+        canvas.polygon(points, paint, **labels)
+        if rng.random() < 0.5:  # a lighter or darker inner part, so that flat paint is no cue
+            inner = (points - centre) * 0.6 + centre + rng.normal(0, 0.08 * radius, 2)
+            canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(paint, float(rng.uniform(0.85, 1.15))))
+    low, high = points.min(0), points.max(0)
+    return Thing(shape, colour, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
+
+
+def _draw_things(canvas: _Canvas, rng: np.random.Generator, most: int, taken: list[Thing]) -> list[Thing]:
+    things: list[Thing] = []
+    for _ in range(most):
+        radius = float(rng.uniform(8, 24))
+        for _attempt in range(12):
+            centre = rng.uniform(radius + 1, SIZE - radius - 1, 2)
+            apart = all(
+                max(abs(centre[0] - (t.box[0] + t.box[2]) / 2), abs(centre[1] - (t.box[1] + t.box[3]) / 2))
+                > radius + 2 + max(t.box[2] - t.box[0], t.box[3] - t.box[1]) / 2
+                for t in [*things, *taken]
+            )
+            if apart:
+                break
+        else:
+            continue
+        colour = _distinct(_behind(canvas.image, *centre), rng, tuple(COLOURS))
+        things.append(_draw_shape(canvas, str(rng.choice(SHAPES)), colour, centre, radius, rng))
+    return things
+
+
+ELEMENTS = ("ellipse", "slab", "lens", "cone", "ball", "fin")
+
+
+def _element(kind: str, width: float, depth: float) -> np.ndarray:
+    """An element's outline (N, 2): x along the row (`depth` half-extent), y across it (`width` half-extent)."""
+    angle = np.linspace(0, 2 * math.pi, 18, endpoint=False)
+    if kind in ("ellipse", "ball"):
+        unit = np.stack([np.cos(angle), np.sin(angle)], 1)
+    elif kind == "slab":
+        unit = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.9
+    elif kind == "lens":
+        unit = np.array([(-1, 0), (-0.3, -1), (0.3, -1), (1, 0), (0.3, 1), (-0.3, 1)])
+    elif kind == "cone":
+        unit = np.array([(-1, -0.35), (0.7, -1), (1, -0.9), (1, 0.9), (0.7, 1), (-1, 0.35)])
+    else:  # fin: thin, leaning
+        unit = np.array([(-0.9, -1), (-0.1, -1), (0.9, 1), (0.1, 1)])
+    return unit * (depth, width)
+
+
+def _blob(centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+    angle = np.linspace(0, 2 * math.pi, 9, endpoint=False)
+    reach = radius * rng.uniform(0.5, 1.2, 9)
+    return centre + np.stack([np.cos(angle) * reach, np.sin(angle) * reach], 1)
+
+
+def _draw_row(canvas: _Canvas, rng: np.random.Generator, condition: str | None, plain: bool = False) -> Row:
+    """Draw a row; `plain` rows stand in the background: whole, unlabelled as the subject."""
+    angle = float(rng.uniform(0, math.pi * 2))
+    count = int(rng.integers(5, 12))
+    length = float(rng.uniform(75, 140)) if not plain else float(rng.uniform(60, 130))
+    pitch = length / count
+    axis = np.array([math.cos(angle), math.sin(angle)])
+    across = np.array([-axis[1], axis[0]])
+    middle = np.array([SIZE / 2, SIZE / 2]) + rng.uniform(-1, 1, 2) * max(3.0, (SIZE - length) / 3)
+    kind = str(rng.choice(ELEMENTS))
+    depth = max(1.8, pitch * float(rng.uniform(0.26, 0.5)))
+    width = depth * (1.0 if kind == "ball" else float(rng.uniform(1.3, 3.2)))
+    width = min(max(width, 4.5), 26.0)
+    colour = _distinct(_behind(canvas.image, *middle), rng, tuple(COLOURS))
+    paint = _paint(colour, rng)
+    rod = _shade(_paint(str(rng.choice(["gray", "black", "brown", "white"])), rng), 0.9)
+    bend = float(rng.normal(0, 0.02)) * length
+    centres = []
+    for i in range(count):
+        t = (i - (count - 1) / 2) / count
+        centres.append(middle + axis * t * length + across * bend * (4 * t * t))
+    start, stop = middle - axis * length * 0.56, middle + axis * length * 0.56
+    has_rod = rng.random() < 0.8
+    rod_width = max(1, int(SCALE * float(rng.uniform(0.6, 2.2))))
+    if has_rod:
+        reach = float(rng.choice([1.0, 1.0, 2.5]))
+        ends = [middle + (start - middle) * reach, *centres, middle + (stop - middle) * reach]
+        canvas.draw.line([(x * SCALE, y * SCALE) for x, y in (p.tolist() for p in ends)], fill=rod, width=rod_width)
+    victim = int(rng.integers(1, count - 1)) if condition in ("gap",) else int(rng.integers(0, count))
+    run = {"stained": int(rng.integers(1, 3)), "dull": int(rng.integers(3, count + 1))}.get(condition or "", 1)
+    first = max(0, min(victim, count - run))
+    affected = range(first, first + run) if condition not in (None, "tangle") else range(0)
+    highlight = float(rng.uniform(1.05, 1.45))
+    outlined = rng.random() < 0.4
+    tiers = rng.random() < 0.35  # a smaller second ring on every element
+    base_labels = {} if plain else {"kind": 1 + CHANNELS.index("element"), "colour": 1 + CHANNELS.index(colour)}
+    marked: list[np.ndarray] = []
+    dull_paint = np.array(_paint(str(rng.choice(["brown", "gray", "black"])), rng), dtype=np.float32)
+    dull_share = float(rng.uniform(0.45, 0.75))
+    order = range(count) if rng.random() < 0.5 else range(count - 1, -1, -1)
+    for i in order:
+        shape = _element(kind, width, depth)
+        fill: tuple[int, ...] = paint
+        hit = i in affected
+        if hit and condition == "gap":
+            marked.append(_turn(_element("slab", width, pitch * 0.5), angle) + centres[i])
+            continue
+        if hit and condition == "odd":
+            if rng.random() < 0.5:
+                fill = _paint(_distinct(paint, rng, tuple(COLOURS)), rng)
+            else:
+                shape = _element(str(rng.choice([k for k in ELEMENTS if k != kind])), width, depth)
+                shape = shape * float(rng.choice([0.5, 1.45]))
+        if hit and condition == "dull":
+            fill = tuple(int(v) for v in (1 - dull_share) * np.array(paint) + dull_share * dull_paint)
+        if hit and condition == "broken":
+            side = float(rng.choice([-1, 1]))
+            keep = float(rng.uniform(-0.35, 0.25))  # where across the element it broke off
+            ragged = side * shape[:, 1] > keep * width
+            cut = side * (keep * width + rng.normal(0, 0.12 * width, ragged.sum()))
+            whole = shape.copy()
+            shape[ragged, 1] = cut
+            lost = whole.copy()
+            lost[~ragged, 1] = side * keep * width
+            marked.append(_turn(lost, angle) + centres[i])
+        points = _turn(shape, angle) + centres[i]
+        canvas.polygon(points, fill, **base_labels)
+        if outlined:
+            flat = [(x * SCALE, y * SCALE) for x, y in [*points.tolist(), points[0].tolist()]]
+            canvas.draw.line(flat, fill=_shade(fill, 0.6), width=1)
+        if not (hit and condition == "broken"):
+            inner = _turn(shape * (0.45, 0.7) - np.array([depth * 0.2, width * 0.1]), angle) + centres[i]
+            canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(fill, highlight))
+            if tiers:
+                core = _turn(shape * (0.9, 0.4), angle) + centres[i]
+                canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in core.tolist()], fill=_shade(fill, 0.75))
+        if hit and condition in ("odd", "dull"):
+            marked.append(points)
+        if hit and condition == "stained":
+            dark = _shade(_paint(str(rng.choice(["black", "brown", "black", "white"])), rng), 0.9)
+            for _ in range(int(rng.integers(2, 5))):
+                spot = centres[i] + axis * rng.uniform(-0.7, 0.7) * depth + across * rng.uniform(-0.8, 0.8) * width
+                blob = _blob(spot, max(2.2, float(rng.uniform(0.3, 0.6)) * min(width, 9.0)), rng)
+                canvas.polygon(blob, dark)
+                marked.append(blob)
+    if condition == "tangle":
+        centre = centres[int(rng.choice([0, count - 1, int(rng.integers(0, count))]))]
+        radius = float(rng.uniform(8, 17))
+        dark = _paint(str(rng.choice(["brown", "black", "gray"])), rng)
+        for _ in range(int(rng.integers(25, 55))):
+            a, b = rng.normal(0, radius * 0.55, (2, 2)) + centre
+            line = [*(a * SCALE).tolist(), *((a + (b - a) * 0.8) * SCALE).tolist()]
+            canvas.draw.line(line, fill=_shade(dark, float(rng.uniform(0.6, 1.5))), width=int(rng.integers(1, 4)))
+        marked.append(_blob(centre, radius, rng) * 0.5 + centre * 0.5 + (_blob(centre, radius, rng) - centre) * 0.5)
+    if plain or condition is None:
+        return Row(kind, colour, count, None, None)
+    for points in marked:
+        canvas.label(points, condition=1 + CHANNELS.index(condition))
+    everything = np.concatenate(marked)
+    low, high = everything.min(0), everything.max(0)
+    return Row(kind, colour, count, condition, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
+
+
+def render(seed: int, index: int) -> Scene:
+    """Scene `index` of `seed`: half of them rows (of which two thirds have a condition), half shapes."""
+    rng = np.random.default_rng((seed, index))
+    canvas = _Canvas(_background(rng))
+    row: Row | None = None
+    things: list[Thing] = []
+    if rng.random() < 0.6:
+        if rng.random() < 0.15:
+            _draw_row(canvas, rng, None, plain=True)
+        condition = str(rng.choice(CONDITIONS)) if rng.random() < 0.7 else None
+        row = _draw_row(canvas, rng, condition)
+    else:
+        things = _draw_things(canvas, rng, int(rng.integers(1, 5)), [])
+    image = canvas.image
+    if rng.random() < 0.3:
+        image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.3, 1.6))))
+    image = image.reduce(SCALE)
+    if rng.random() < 0.6:
+        sigma = float(rng.uniform(2, 12))
+        grain = rng.integers(-128, 128, (SIZE, SIZE), dtype=np.int8).astype(np.float32) * (sigma / 74)
+        image = Image.fromarray(np.clip(np.asarray(image, np.float32) + grain[..., None], 0, 255).astype(np.uint8))
+    return Scene(image, canvas.dense(), things, row)

@@ -1,0 +1,26 @@
+"""Fixtures shared by the tests: the real pictures (where present) and the embedded base model."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pictures that developers keep beside the checkout; not part of the project."""
+    folder = REPO.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: this test needs the developers' real pictures")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir() -> Path:
+    return REPO / "playground" / "tiny-llava"
