@@ -1,0 +1,319 @@
+"""Load any model that can answer: a Hugging Face LLaVA folder or Hub name, or one of our run directories.
+
+What a folder is, its content decides: `run.json` marks a run directory (or one of its checkpoints),
+`config.json` with `model_type: llava` a whole model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from llava.conversation import ConvTemplate, get_template, template_of_chat
+from llava.errors import InputError
+from llava.files import read_json
+from llava.model.lora import load_adapter
+from llava.model.run_dir import ADAPTER_CONFIG, RunInfo, fingerprint, is_run_dir, read_run_info
+from llava.processing import RecordProcessor
+from llava.records import IMAGE_PLACEHOLDER
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja"]
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to answer, with all that belongs to it. `context_len` counts picture tokens too."""
+
+    model: LlavaForConditionalGeneration
+    tokenizer: Any
+    image_processor: Any
+    processor: RecordProcessor
+    template: ConvTemplate
+    context_len: int
+    model_id: str
+
+
+def load_model(
+    model_path: str | Path,
+    model_base: str | Path | None = None,
+    *,
+    device: str | None = None,
+    device_map: Any = None,
+    dtype: torch.dtype | None = None,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    conv_mode: str | None = None,
+    attn_implementation: str | None = None,
+) -> LoadedModel:
+    """Load `model_path`: a LLaVA folder, a Hub name, or a run directory or checkpoint of ours.
+
+    `model_base` replaces the base that a run directory recorded (the same weights found elsewhere). `device`
+    defaults to CUDA where there is one; `device_map` spreads a model over devices instead. `dtype` defaults
+    to float32 on a CPU and bfloat16 on CUDA. InputError, one line, for anything that cannot be loaded.
+    """
+    path = resolve_folder(model_path)
+    if not is_run_dir(path):
+        if model_base is not None:
+            raise InputError(f"{model_path} is a whole model and takes no --model-base (it has no run.json)")
+        require_llava(path)
+        return _load(path, path, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
+                     conv_mode, attn_implementation)  # fmt: skip
+    info = read_run_info(path)
+    base = find_base(info, path, model_base)
+    return _load(base, path, info, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
+                 conv_mode, attn_implementation)  # fmt: skip
+
+
+def _load(
+    weights: Path,
+    own: Path,
+    info: RunInfo | None,
+    model_id: str,
+    device: str | None,
+    device_map: Any,
+    dtype: torch.dtype | None,
+    load_8bit: bool,
+    load_4bit: bool,
+    conv_mode: str | None,
+    attn_implementation: str | None,
+) -> LoadedModel:
+    """Weights from one folder; tokenizer, image processor and adapter from the model's `own`."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("no CUDA device here; use --device cpu")
+    quantised = _quantisation(load_8bit, load_4bit)
+    if dtype is None:
+        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    if device_map is None and quantised is not None:
+        device_map = device
+    tokenizer, image_processor = load_tokenizer(own), load_image_processor(own)
+    model = load_weights_of(
+        weights, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
+    )
+    if info is not None:
+        wrapped = load_adapter(model, own, projector=info.projector_trained)
+        model = wrapped.get_base_model()  # the same model, its layers carrying the adapter
+    if device_map is None:
+        model = model.to(device)  # type: ignore[arg-type]
+    model.eval()
+    if conv_mode is not None:
+        template = get_template(conv_mode)
+    else:
+        template = get_template(info.conv_mode) if info else template_of_chat(_chat_template(own, tokenizer))
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        processor=make_processor(model.config, tokenizer, image_processor, template),
+        template=template,
+        context_len=int(model.config.text_config.max_position_embeddings),
+        model_id=get_model_id(model_id),
+    )
+
+
+def make_processor(
+    config: LlavaConfig,
+    tokenizer: Any,
+    image_processor: Any,
+    template: ConvTemplate,
+    max_length: int | None = None,
+) -> RecordProcessor:
+    """The RecordProcessor of a model; InputError where tokenizer, image processor and model disagree."""
+    image_token_id = int(config.image_token_id)
+    if tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER) != image_token_id:
+        raise InputError(
+            f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
+        )
+    processor = RecordProcessor(
+        tokenizer, image_processor, template, image_token_id, image_tokens(config), max_length
+    )
+    side = config.vision_config.image_size
+    if processor.picture_size != (side, side):
+        raise InputError(
+            f"the image processor makes {processor.picture_size} pixels, the model takes {(side, side)}"
+        )
+    return processor
+
+
+def image_tokens(config: LlavaConfig) -> int:
+    """How many tokens a picture takes: its patches, and the class token where the model keeps it."""
+    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return int(patches) + (config.vision_feature_select_strategy == "full")
+
+
+def resolve_folder(model_path: str | Path) -> Path:
+    """The local folder of a path or Hub name (`owner/name`, fetched into the Hub's cache)."""
+    path = Path(model_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise InputError(f"{path} is a file; name the model's folder")
+    # `runs/first` looks like a Hub name too: where `runs` is a folder here, a folder was meant
+    if not _HUB_NAME.fullmatch(str(model_path)) or path.parent.is_dir():
+        raise InputError(f"{path}: no such model folder")
+    try:
+        return Path(snapshot_download(str(model_path), allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{model_path} is no folder here and the Hub does not give it: {reason}") from None
+
+
+def require_llava(folder: Path) -> None:
+    """InputError saying what `folder` is instead, unless it is a LLaVA model in Hugging Face format."""
+    if not (folder / "config.json").is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise InputError(f"{folder} is an adapter without run.json; name a run directory of llava.train")
+        raise InputError(f"{folder} is not a LLaVA model: it has neither config.json nor run.json")
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind in ("llava_llama", "llava_mistral", "llava_mpt") or (
+        kind == "llava" and "mm_vision_tower" in config
+    ):
+        raise InputError(f"{folder} is in the original LLaVA format; convert it to Hugging Face's first")
+    if kind != "llava":
+        raise InputError(f"{folder} is not a LLaVA model: its config.json says model_type {kind!r}")
+
+
+def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
+    """The folder of a run's base, from `model_base` or where it was; refused if its weights are others."""
+    if model_base is None and Path(info.base.path).is_dir():
+        folder = Path(info.base.path)
+    else:
+        try:
+            folder = resolve_folder(model_base or info.base.name)
+        except InputError as error:
+            remedy = "" if model_base else "; say where it is with --model-base"
+            raise InputError(f"the base of {run} is not found: {error}{remedy}") from None
+    require_llava(folder)
+    if fingerprint(folder) != info.base.fingerprint:
+        raise InputError(
+            f"{run} was trained on {info.base.name} and {folder} holds other weights (fingerprints differ); "
+            "name the right base with --model-base"
+        )
+    return folder
+
+
+def load_tokenizer(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: no usable tokenizer ({_one_line(error)})") from None
+
+
+def load_image_processor(folder: Path) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: no usable image processor ({_one_line(error)})") from None
+
+
+def load_weights_of(
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    device_map: Any = None,
+    quantised: BitsAndBytesConfig | None = None,
+    attn_implementation: str | None = None,
+) -> LlavaForConditionalGeneration:
+    """The whole model of `folder`, on the CPU unless `device_map` says otherwise.
+
+    InputError if a tensor is missing, unexpected or of another shape.
+    """
+    try:
+        model, report = LlavaForConditionalGeneration.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            device_map=device_map,
+            quantization_config=quantised,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(kind):
+            names = ", ".join(str(name) for name in sorted(report[kind], key=str)[:8])
+            raise InputError(f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {names}")
+    return model
+
+
+def get_model_id(model_path: str) -> str:
+    """A name for answers: the folder's, with its parent's for a checkpoint."""
+    parts = model_path.rstrip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+
+
+def _quantisation(load_8bit: bool, load_4bit: bool) -> BitsAndBytesConfig | None:
+    if not (load_8bit or load_4bit):
+        return None
+    if load_8bit and load_4bit:
+        raise InputError("choose one of --load-8bit and --load-4bit")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("--load-8bit and --load-4bit need bitsandbytes: pip install 'llava-inspect[quant]'")
+    if load_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _chat_template(folder: Path, tokenizer: Any) -> str | None:
+    """The model's chat template: the tokenizer's own, or the processor's file beside it."""
+    if isinstance(tokenizer.chat_template, str):
+        return tokenizer.chat_template
+    for name in ("chat_template.jinja", "chat_template.json"):
+        path = folder / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            return text if name.endswith(".jinja") else read_json(path).get("chat_template")
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def load_pretrained_model(
+    model_path: str,
+    model_base: str | None,
+    model_name: str,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    device_map: Any = None,
+    device: str | None = None,
+    **kwargs: Any,
+) -> tuple[Any, LlavaForConditionalGeneration, Any, int]:
+    """LLaVA's own entry point: (tokenizer, model, image processor, context length).
+
+    `model_name` is accepted and unused: what a model is, its files say. Further keywords go to `load_model`.
+    """
+    loaded = load_model(
+        model_path,
+        model_base,
+        device=device,
+        device_map=device_map,
+        load_8bit=load_8bit,
+        load_4bit=load_4bit,
+        **kwargs,
+    )
+    return loaded.tokenizer, loaded.model, loaded.image_processor, loaded.context_len

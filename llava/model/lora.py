@@ -1,0 +1,215 @@
+"""LoRA adapters on exactly the modules that are named, saved and loaded without leniency.
+
+Layers are found by full path in transformers' in-memory names (`model.language_model.layers.N...`,
+`model.vision_tower.encoder.layers.N...`): `q_proj` alone would match both towers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from llava.errors import InputError
+from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
+
+LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
+_PEFT_PREFIX = "base_model.model."
+_LISTED_KEYS = 8  # how many keys an error names
+
+
+class PartCount(NamedTuple):
+    """Parameters of one part of a model."""
+
+    total: int
+    trainable: int
+
+
+def select_targets(model: nn.Module, settings: LoraSettings) -> list[str]:
+    """The full names of the Linear layers that get an adapter, in the model's order.
+
+    Vision layers past the one whose features the model reads are left out: nothing would reach them.
+    InputError naming a target that matches no layer, with the names there are.
+    """
+    return [
+        *_layers_named(model, LANGUAGE, settings.language_targets, "language"),
+        *_layers_named(model, VISION, settings.vision_targets, "vision"),
+    ]
+
+
+def _layers_named(model: nn.Module, part: str, targets: list[str], part_name: str) -> list[str]:
+    last_layer = _last_vision_layer(model) if part == VISION else None
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        layer = re.search(r"\.layers\.(\d+)\.", name)
+        if not (name.startswith(part) and layer and isinstance(module, nn.Linear)):
+            continue
+        if last_layer is None or int(layer.group(1)) <= last_layer:
+            found.setdefault(name.rpartition(".")[2], []).append(name)
+    for target in targets:
+        if target not in found:
+            raise InputError(
+                f"lora.{part_name}_targets: no {target!r} in the model; it has {', '.join(sorted(found))}"
+            )
+    wanted = {name for target in targets for name in found[target]}
+    return [name for name, _ in model.named_modules() if name in wanted]
+
+
+def _last_vision_layer(model: nn.Module) -> int:
+    """The last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
+    config: Any = model.config
+    chosen = config.vision_feature_layer
+    count = config.vision_config.num_hidden_layers
+    indices = [chosen] if isinstance(chosen, int) else chosen
+    return max(index - 1 if index >= 0 else count + index for index in indices)
+
+
+def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> PeftModel:
+    """Put fresh adapters on `model` (they change nothing yet), freeze everything else.
+
+    Only the adapters, and the projector if asked, require gradients afterwards; checked, not assumed.
+    """
+    names = select_targets(model, settings)
+    if not names:
+        raise InputError("lora: no target modules; name some under language_targets or vision_targets")
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        # a regular expression is matched against the full name; PEFT would match a list by suffix too
+        target_modules="|".join(re.escape(name) for name in names),
+        bias="none",
+    )
+    wrapped = get_peft_model(model, config)
+    for name, parameter in wrapped.named_parameters():
+        if name.startswith(_PEFT_PREFIX + PROJECTOR):
+            parameter.requires_grad_(train_projector)
+    if adapted_modules(wrapped) != set(names):
+        raise RuntimeError("PEFT adapted other modules than the ones selected")
+    return wrapped
+
+
+def adapted_modules(model: nn.Module) -> set[str]:
+    """The full in-memory names of the modules that carry an adapter."""
+    return {
+        name.removeprefix(_PEFT_PREFIX)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+def parameter_counts(model: nn.Module) -> dict[str, PartCount]:
+    """Parameters by part: each tower and the projector, and the adapters on each apart from it."""
+    counts: dict[str, PartCount] = {}
+    for full_name, parameter in model.named_parameters():
+        name = full_name.removeprefix(_PEFT_PREFIX)
+        part = {VISION: "vision_tower", PROJECTOR: "projector"}.get(
+            next((prefix for prefix in (VISION, PROJECTOR) if name.startswith(prefix)), ""), "language_model"
+        )
+        if _is_adapter(name):
+            part += " LoRA"
+        total, trainable = counts.get(part, PartCount(0, 0))
+        size = parameter.numel()
+        counts[part] = PartCount(total + size, trainable + size * parameter.requires_grad)
+    return counts
+
+
+def save_adapter(model: Any, folder: Path, *, projector: bool) -> None:
+    """Write the adapter, and the projector if it was trained, in PEFT's file layout into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.peft_config["default"].save_pretrained(str(folder))
+    save_file(_adapter_tensors(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    if projector:
+        save_file(_projector_tensors(model), folder / PROJECTOR_WEIGHTS, metadata={"format": "pt"})
+
+
+def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
+    """`model` with the adapter of `folder` (and its projector) put in, frozen.
+
+    InputError listing the keys if any is missing, unexpected or of another shape.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise InputError(f"{folder} has no {ADAPTER_CONFIG}")
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        wrapped: Any = get_peft_model(model, config)
+    except (ValueError, TypeError, KeyError) as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
+    load_weights(wrapped, folder, projector=projector)
+    wrapped.requires_grad_(False)
+    return wrapped
+
+
+def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
+    """Copy the adapter of `folder` (and its projector) into a model that has one attached: all or none."""
+    sources = [(folder / ADAPTER_WEIGHTS, _adapter_tensors(model))]
+    if projector:
+        sources.append((folder / PROJECTOR_WEIGHTS, _projector_tensors(model)))
+    read = [(_read_tensors(path), expected, path) for path, expected in sources]
+    for found, expected, path in read:
+        _require_equal_keys(found, expected, path)
+    with torch.no_grad():
+        for found, expected, _ in read:
+            for name, tensor in expected.items():
+                tensor.copy_(found[name])
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _require_equal_keys(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    shape = {
+        name: f"{name} {tuple(found[name].shape)} where the base needs {tuple(expected[name].shape)}"
+        for name in found.keys() & expected.keys()
+        if found[name].shape != expected[name].shape
+    }
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:_LISTED_KEYS])}{', ...' if len(names) > _LISTED_KEYS else ''}"
+        for kind, names in (
+            ("missing", sorted(expected.keys() - found.keys())),
+            ("unexpected", sorted(found.keys() - expected.keys())),
+            ("of another shape", [shape[name] for name in sorted(shape)]),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(f"{path} does not fit its base; keys {'; '.join(problems)}")
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def _adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The adapter's own tensors (not copies) under PEFT's file names."""
+    return {
+        _PEFT_PREFIX + name.removeprefix(_PEFT_PREFIX).replace(".default.", "."): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if _is_adapter(name)
+    }
+
+
+def _projector_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The projector's own tensors under their in-memory names."""
+    return {
+        name.removeprefix(_PEFT_PREFIX): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if name.removeprefix(_PEFT_PREFIX).startswith(PROJECTOR) and not _is_adapter(name)
+    }

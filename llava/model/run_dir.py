@@ -1,0 +1,160 @@
+"""The run directory: `run.json` says what an adapter belongs to and how it came about. Torch-free.
+
+A run directory and every `checkpoint-N` in it hold adapter_config.json, adapter_model.safetensors,
+projector.safetensors (if trained), run.json, config.yaml, the tokenizer and the image processor: each loads
+and merges alone. Nothing is inferred from a folder's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from llava.errors import InputError
+from llava.files import first_problem, read_json, sha256, write_json
+from llava.settings import Settings
+
+RUN_FILE = "run.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROJECTOR_WEIGHTS = "projector.safetensors"
+
+_PACKAGES = ("llava-inspect", "torch", "transformers", "peft", "accelerate", "safetensors", "pillow", "numpy")
+_HASH_WHOLE_UP_TO = 1 << 30  # bytes
+_SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
+
+
+class LoraSettings(Settings):
+    """The LoRA part of a training config. Targets are the last name of a Linear layer; the layers are looked
+    up by full path, so a language target never touches the vision tower."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    language_targets: list[str] = Field(
+        default_factory=lambda: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+    )
+    vision_targets: list[str] = Field(default_factory=list)
+
+
+class BaseInfo(Settings):
+    """The base model of a run: `path` is where it was found, `name` what the user called it, `revision` the
+    Hub commit if it came from there."""
+
+    path: str
+    name: str
+    revision: str | None = None
+    fingerprint: str
+
+
+class RunInfo(Settings):
+    """run.json."""
+
+    schema_version: Literal[1] = 1
+    base: BaseInfo
+    conv_mode: str
+    projector_trained: bool
+    lora: LoraSettings
+    step: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    git_commit: str | None = None
+    data: dict[str, str] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+def write_run_info(folder: Path, info: RunInfo) -> None:
+    write_json(folder / RUN_FILE, info)
+
+
+def read_run_info(folder: Path) -> RunInfo:
+    """InputError naming the file if it is absent, unreadable or of another schema."""
+    path = folder / RUN_FILE
+    try:
+        return RunInfo.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+
+
+def is_run_dir(folder: Path) -> bool:
+    return (folder / RUN_FILE).is_file()
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that decide a result."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that holds `folder`, `-dirty` if changed; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def data_hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """sha256 by path."""
+    return {str(path): sha256(path) for path in paths}
+
+
+def base_info(folder: Path, name: str) -> BaseInfo:
+    """Describe the base model in `folder`, which the user called `name` (a path or a Hub name)."""
+    found = re.search(r"snapshots/([0-9a-f]{40})$", folder.resolve().as_posix())
+    return BaseInfo(
+        path=str(folder.resolve()),
+        name=name,
+        revision=found.group(1) if found else None,
+        fingerprint=fingerprint(folder),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """A sha256 that changes with the architecture or any weight of the model in `folder`.
+
+    It covers config.json without what saving rewrites, and each weights file: its size, its safetensors
+    header (tensor names, shapes, types) and its content. Files over 1 GiB are sampled (16 evenly spread MiB)
+    so that a 34B base does not take minutes.
+    """
+    digest = hashlib.sha256()
+    config = read_json(folder / "config.json")
+    digest.update(json.dumps(_lasting(config), sort_keys=True).encode())
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{folder} has no .safetensors weights")
+    for path in weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        if size <= _HASH_WHOLE_UP_TO:
+            digest.update(sha256(path).encode())
+            continue
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(min(header, size)))
+            for sample in range(_SAMPLES):
+                file.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _lasting(config: Any) -> Any:
+    """The config without keys that differ between savings of one and the same model."""
+    if not isinstance(config, dict):
+        return config
+    volatile = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
+    return {key: _lasting(value) for key, value in config.items() if key not in volatile}
