@@ -118,7 +118,7 @@ def read_json_list(path: Path, model: type[Model]) -> list[Model]:
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     """A `model` per line, blank lines skipped; the first bad line is named by its number."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

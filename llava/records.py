@@ -119,6 +119,6 @@ class Truth(BaseModel):
             raise ValueError("a class task needs `classes`, the list of its answers")
         if self.type == "yesno" and self.answer.lower() not in ("yes", "no"):
             raise ValueError(f"a yes/no task has the answer {self.answer!r}; write yes or no")
-        if self.type == "count" and not self.answer.isdigit():
+        if self.type == "count" and not (self.answer.isascii() and self.answer.isdigit()):
             raise ValueError(f"a counting task has the answer {self.answer!r}; write a whole number")
         return self

@@ -1,0 +1,264 @@
+"""The kinds of question, and for each: how answers are read, what a row of sums holds, what guessing earns.
+
+See eval/metrics.py for the arithmetic and eval/parse.py for the reading.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from eval import metrics as m
+from eval import parse
+from llava.errors import InputError
+from llava.records import Truth
+
+Bools = npt.NDArray[np.bool_]
+Texts = Sequence[str | None]
+
+YES_NO = ("yes", "no")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one answers file says to the n questions of a task: `rows` (n, columns) for the metrics,
+    `right` and `parsed` (n,)."""
+
+    rows: m.Array
+    right: Bools
+    parsed: Bools
+
+
+class Family(Protocol):
+    """The questions of one task. `headline` is the metric that base and tuned are compared by."""
+
+    @property
+    def headline(self) -> str: ...
+
+    def read(self, texts: Texts) -> Outcome:
+        """The outcome of the answers, in the order of the truths; None is a missing answer."""
+
+    def metrics(self, sums: m.Array) -> m.Metrics: ...
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        """Intervals for where the bootstrap says nothing: Wilson's, with groups (g, columns) for trials."""
+
+    def majority(self) -> dict[str, float]: ...
+
+    def random(self) -> dict[str, float]: ...
+
+
+def _shares(point: dict[str, float], trials: int) -> dict[str, tuple[float, float]]:
+    """Wilson intervals of the values that are means of numbers in 0..1."""
+    return {
+        name: m.wilson(value, trials)
+        for name, value in point.items()
+        if name != "mean_abs_error" and value == value
+    }
+
+
+@dataclass(frozen=True)
+class ClosedFamily:
+    """Yes/no questions and questions with a closed list of answers."""
+
+    classes: tuple[str, ...]
+    truth: m.Ints
+    reader: Callable[[str], str | None]
+    yes_no: bool
+    headline: str = "balanced_accuracy"
+
+    def read(self, texts: Texts) -> Outcome:
+        number = {name: index for index, name in enumerate(self.classes)}
+        said = [None if text is None else self.reader(text) for text in texts]
+        answers = np.array([-1 if name is None else number[name] for name in said], dtype=np.int64)
+        rows = m.confusion_rows(self.truth, answers, len(self.classes))
+        return Outcome(rows=rows, right=answers == self.truth, parsed=answers >= 0)
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.yes_no_metrics(sums) if self.yes_no else m.class_metrics(sums, len(self.classes))
+
+    def confusion(self, sums: m.Array) -> m.Array:
+        return sums.reshape(len(self.classes), len(self.classes) + 1)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        per_group = sums.reshape(len(sums), len(self.classes), -1)
+        trials = (per_group.sum(axis=2) > 0).sum(axis=0)
+        recall = m.class_counts(per_group.sum(axis=0)).recall
+        intervals = [m.wilson(float(r), int(n)) for r, n in zip(recall, trials, strict=True) if n]
+        mean = (
+            float(np.mean([low for low, _ in intervals])),
+            float(np.mean([high for _, high in intervals])),
+        )
+        found = _shares(point, len(sums)) | {"balanced_accuracy": mean}
+        if point["macro_f1"] in (0.0, 1.0):
+            found["macro_f1"] = mean
+        else:
+            del found["macro_f1"]
+        for name, row in (("over_call", 1), ("miss", 0)):
+            if name in found:
+                found[name] = m.wilson(point[name], int(trials[row]))
+        return found
+
+    def _support(self) -> m.Array:
+        return np.bincount(self.truth, minlength=len(self.classes)).astype(np.float64)
+
+    def majority(self) -> dict[str, float]:
+        return m.majority_of_classes(self._support())
+
+    def random(self) -> dict[str, float]:
+        return m.random_of_classes(self._support())
+
+
+@dataclass(frozen=True)
+class CountFamily:
+    truth: m.Ints
+    headline: str = "exact"
+
+    def read(self, texts: Texts) -> Outcome:
+        said = [None if text is None else parse.parse_count(text) for text in texts]
+        answers = np.array([-1 if number is None else number for number in said], dtype=np.int64)
+        rows = m.count_rows(self.truth, answers)
+        return Outcome(rows=rows, right=answers == self.truth, parsed=answers >= 0)
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.count_metrics(sums)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        return _shares(point, len(sums))
+
+    def _always(self, number: int) -> dict[str, float]:
+        rows = m.count_rows(self.truth, np.full_like(self.truth, number))
+        return _floats(m.count_metrics(rows.sum(axis=0)))
+
+    def majority(self) -> dict[str, float]:
+        return self._always(int(np.bincount(self.truth).argmax()))
+
+    def random(self) -> dict[str, float]:
+        """A uniform guess among the numbers that occur in the truth."""
+        guesses = [self._always(int(number)) for number in np.unique(self.truth)]
+        return {name: float(np.mean([guess[name] for guess in guesses])) for name in guesses[0]}
+
+
+@dataclass(frozen=True)
+class BoxFamily:
+    """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame."""
+
+    truth: m.Array
+    to_picture: Sequence[Callable[[parse.Box], parse.Box | None]] = field(repr=False)
+    headline: str = "mean_iou"
+
+    def read(self, texts: Texts) -> Outcome:
+        boxes = np.full_like(self.truth, np.nan)
+        for index, (text, convert) in enumerate(zip(texts, self.to_picture, strict=True)):
+            box = None if text is None else parse.parse_box(text)
+            if box is not None:
+                # A box that lies in the padding alone was read, and meets nothing: its IoU is 0.
+                boxes[index] = convert(box) or (0.0, 0.0, 0.0, 0.0)
+        rows = m.box_rows(m.iou(boxes, self.truth))
+        return Outcome(rows=rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0)
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.box_metrics(sums)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        return _shares(point, len(sums))
+
+    def majority(self) -> dict[str, float]:
+        """Always the median box of the truth."""
+        rows = m.box_rows(m.iou(np.broadcast_to(np.median(self.truth, axis=0), self.truth.shape), self.truth))
+        return _floats(m.box_metrics(rows.sum(axis=0)))
+
+    def random(self) -> dict[str, float]:
+        return {}
+
+
+@dataclass(frozen=True)
+class TextFamily:
+    truth: Sequence[str]
+    headline: str = "token_f1"
+
+    def read(self, texts: Texts) -> Outcome:
+        exact = [
+            text is not None and parse.same_text(text, t) for text, t in zip(texts, self.truth, strict=True)
+        ]
+        f1 = [parse.token_f1(text or "", t) for text, t in zip(texts, self.truth, strict=True)]
+        parsed = [bool(text and text.strip()) for text in texts]
+        return Outcome(rows=m.text_rows(exact, f1, parsed), right=np.array(exact), parsed=np.array(parsed))
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.text_metrics(sums)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        return _shares(point, len(sums))
+
+    def majority(self) -> dict[str, float]:
+        """Always the most frequent text (the first of equals)."""
+        most = Counter(self.truth).most_common(1)[0][0]
+        return _floats(m.text_metrics(self.read([most] * len(self.truth)).rows.sum(axis=0)))
+
+    def random(self) -> dict[str, float]:
+        return {}
+
+
+def _floats(values: m.Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if name != "parsed"}
+
+
+def family_of(task: str, truths: Sequence[Truth]) -> Family:
+    """The family of a task's truths (one or more); InputError where they do not belong together."""
+    kinds = sorted({truth.type for truth in truths})
+    if len(kinds) > 1:
+        raise InputError(f"task {task!r} mixes the types {' and '.join(kinds)}; name the tasks apart")
+    kind = kinds[0]
+    if kind == "yesno":
+        answers = np.array([YES_NO.index(truth.answer.lower()) for truth in truths], dtype=np.int64)
+        return ClosedFamily(YES_NO, answers, parse.parse_yes_no, yes_no=True)
+    if kind == "class":
+        return _class_family(task, truths)
+    if kind == "count":
+        return CountFamily(np.array([int(truth.answer) for truth in truths], dtype=np.int64))
+    if kind == "box":
+        return _box_family(task, truths)
+    return TextFamily([truth.answer for truth in truths])
+
+
+def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
+    classes = tuple(truths[0].classes or ())
+    answers = []
+    for truth in truths:
+        if set(truth.classes or ()) != set(classes):
+            raise InputError(
+                f"task {task!r}: question {truth.question_id!r} lists other classes than question "
+                f"{truths[0].question_id!r}; one task has one list of classes"
+            )
+        name = parse.parse_class(truth.answer, classes)
+        if name is None:
+            raise InputError(
+                f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is none of "
+                f"its classes ({', '.join(classes)})"
+            )
+        answers.append(classes.index(name))
+    return ClosedFamily(
+        classes,
+        np.array(answers, dtype=np.int64),
+        lambda text: parse.parse_class(text, classes),
+        yes_no=False,
+    )
+
+
+def _box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
+    boxes = []
+    for truth in truths:
+        box = parse.parse_box(truth.answer)
+        if box is None:
+            raise InputError(
+                f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
+                "[x1, y1, x2, y2] in 0..1"
+            )
+        boxes.append(box)
+    return BoxFamily(np.array(boxes), [lambda box: box] * len(boxes))

@@ -1,0 +1,167 @@
+"""What an answer says, read conservatively: where the words leave a doubt, the answer is unparsed.
+
+An unparsed answer counts as wrong and the share of parsed answers stands beside every score, so a rule
+that is too strict is seen, while one that guesses would flatter a model unseen. Truth answers are read by
+the same functions. The words are English; a class name in any language matches as the whole answer.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from llava.errors import InputError
+
+_UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+_LEAD_IN = re.compile(r"^(?:(?:so |the )?(?:correct |final )?answer(?: is|\s*:)\s*)")
+_YES_NO = re.compile(r"(?<!\w)(yes|no)(?!\w)")
+# After a "no" that answers comes the end, punctuation, or the subject of a sentence ("no there is ...").
+# Before a noun it is part of the noun ("no doubt", "no defect"): whether "No defect is visible" means
+# yes or no depends on the question. "No. 3" is a number.
+_ANSWERING_NO = re.compile(
+    r"^no(?!\.?\s*[0-9#])(?=\W*$|\s*[^\w\s'\"*]|[\s'\"*]+(?:there|it|this|that|the|they|i|we)\b)"
+)
+_NEGATION = re.compile(r"(?<!\w)(?:no|not|never|none|without|neither|nor|cannot|\w+n't)(?!\w)")
+_NUMBER_WORD = re.compile(
+    rf"(?<!\w)(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(_UNITS[1:10])}))?|({'|'.join(_UNITS)}))(?!\w)"
+)
+_UNCERTAIN_NUMBER = re.compile(
+    r"(?<!\w)(?:at least|at most|more than|less than|fewer than|up to|or more|or fewer|half|dozens?|"
+    r"hundreds?|thousands?|millions?|not|cannot|\w+n't)(?!\w)"
+)
+_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
+_DECIMAL = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,12})?|\.[0-9]{1,12}")
+
+Box = tuple[float, float, float, float]
+
+
+def normalise(text: str) -> str:
+    """Compatibility forms folded (NFKC), case folded, typographic apostrophes plain, spaces single."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.replace("’", "'").replace("‘", "'").split())
+
+
+def words(text: str) -> list[str]:
+    """The runs of letters and digits of a normalised text; `_`, `-` and punctuation only separate."""
+    return re.findall(r"[^\W_]+", normalise(text))
+
+
+def parse_yes_no(text: str) -> str | None:
+    """ "yes" or "no" where the answer begins with it (after "The answer is"), None otherwise.
+
+    An answer that says both words is None, save that "no" may be said again after "no".
+    """
+    plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` "))
+    plain = plain.lstrip("\"'*` ")
+    first = _YES_NO.match(plain)
+    if first is None or len({match[1] for match in _YES_NO.finditer(plain)}) > 1:
+        return None
+    if first[1] == "no" and not _ANSWERING_NO.match(plain):
+        return None
+    return first[1]
+
+
+@lru_cache(maxsize=256)
+def _class_pattern(classes: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """A pattern that finds any class, longest first, and the class that each normalised name stands for."""
+    names: dict[str, str] = {}
+    for name in classes:
+        key = " ".join(words(name))
+        if not key:
+            raise InputError(f"class {name!r} has no letter or digit to recognise it by")
+        if key in names:
+            raise InputError(f"classes {names[key]!r} and {name!r} cannot be told apart in an answer")
+        names[key] = name
+    longest_first = sorted(names, key=lambda key: (-len(key), key))
+    alternatives = "|".join(re.escape(key) for key in longest_first)
+    return re.compile(rf"(?<!\w)({alternatives})(?:e?s)?(?!\w)"), names
+
+
+def parse_class(text: str, classes: Sequence[str]) -> str | None:
+    """The one class of `classes` that the answer names, or None.
+
+    Case, `_` and `-` do not matter; whole words do, but for a plural ending. Longer names are found first
+    ("broken disc" before "disc"). None where no class or more than one is named, and where a sentence
+    that names a class holds a negation outside that name ("there is no burn", "A burn? No.").
+    Raises InputError for classes that cannot be told apart.
+    """
+    pattern, names = _class_pattern(tuple(classes))
+    whole = " ".join(words(text))
+    if whole in names:
+        return names[whole]
+    found: set[str] = set()
+    # A question mark ends no sentence here: what follows it answers what stands before it.
+    for sentence in re.split(r"[.!;\n]+", text):
+        # Apostrophes stay ("isn't" is a negation); all else that is no letter or digit becomes a space.
+        plain = re.sub(r"[^\w']|_", " ", normalise(sentence))
+        plain = " ".join(plain.split())
+        named = {names[match[1]] for match in pattern.finditer(plain)}
+        if named and _NEGATION.search(pattern.sub(" ", plain)):
+            return None
+        found |= named
+    return found.pop() if len(found) == 1 else None
+
+
+def parse_count(text: str) -> int | None:
+    """The one number that the answer gives, in digits or in words up to ninety-nine, or None.
+
+    "none" and "there are no ..." are 0. None for two different numbers, a fraction, a minus sign, an
+    ordinal ("3rd"), a bound ("at least 3") or a negation ("not 3").
+    """
+    plain = normalise(text)
+    if _UNCERTAIN_NUMBER.search(plain):
+        return None
+    found: set[int] = set()
+    for match in re.finditer(r"[\w.,+/:-]*[0-9][\w.,+/:%-]*", plain):
+        digits = match[0].rstrip(".,:")
+        if not re.fullmatch(r"[0-9]{1,6}", digits):
+            return None
+        found.add(int(digits))
+    for match in _NUMBER_WORD.finditer(plain):
+        tens, unit, small = match.groups()
+        tens_value = 10 * (_TENS.index(tens) + 2) if tens else 0
+        found.add(tens_value + (_UNITS.index(unit or small) if unit or small else 0))
+    if re.search(r"(?<!\w)(?:none|there (?:is|are) no)(?!\w)", plain):
+        found.add(0)
+    return found.pop() if len(found) == 1 else None
+
+
+def parse_box(text: str) -> Box | None:
+    """The one box `[x1, y1, x2, y2]` in the answer, in whichever frame it was written, or None.
+
+    None for no box, two boxes, a number outside 0..1, or a corner that does not lie below and right of
+    the other (x1 < x2, y1 < y2).
+    """
+    bracketed = _BRACKETED.findall(unicodedata.normalize("NFKC", text))
+    if len(bracketed) != 1:
+        return None
+    parts = [part.strip() for part in bracketed[0].split(",")]
+    if len(parts) != 4 or not all(_DECIMAL.fullmatch(part) for part in parts):
+        return None
+    x1, y1, x2, y2 = (float(part) for part in parts)
+    if not (x1 < x2 <= 1 and y1 < y2 <= 1):
+        return None
+    return x1, y1, x2, y2
+
+
+def token_f1(answer: str, truth: str) -> float:
+    """Harmonic mean of the precision and recall of words, counted with repeats (as SQuAD's F1, articles
+    kept): 1 for the same words in any order, 0 for none in common."""
+    given, wanted = words(answer), words(truth)
+    if not given or not wanted:
+        return float(given == wanted)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted))
+
+
+def same_text(answer: str, truth: str) -> bool:
+    """Whether both have the same words in the same order; case and punctuation do not matter."""
+    return words(answer) == words(truth)
