@@ -1,0 +1,85 @@
+"""Boxes in text, in one place: frames and their inverse, format, parse, overlap. Torch-free.
+
+A box in text reads `[x1, y1, x2, y2]`, each number 0..1 in a stated frame:
+
+- `padded`: the picture padded to a square, centred, as LLaVA-1.5 sees it (`expand2square` in
+  haotian-liu/LLaVA, llava/mm_utils.py);
+- `whole`: the picture itself, as LLaVA-1.6 is trained.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Box = tuple[float, float, float, float]
+Frame = Literal["padded", "whole"]
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+_BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([f"({_NUMBER})"] * 4) + r"\s*\]")
+
+
+def _square(width: float, height: float, frame: Frame) -> tuple[float, float, float, float]:
+    """What the frame spans in the picture's pixels: offset of the picture in it (x, y), width, height."""
+    if frame == "whole":
+        return 0.0, 0.0, width, height
+    side = max(width, height)
+    # LLaVA pastes at whole pixels: an odd difference leaves the picture half a pixel off the middle.
+    return (side - width) // 2, (side - height) // 2, side, side
+
+
+def to_frame(box: Box, width: float, height: float, frame: Frame) -> Box:
+    """`box` in pixels of a `width` x `height` picture -> 0..1 in `frame`."""
+    left, top, across, down = _square(width, height, frame)
+    x1, y1, x2, y2 = box
+    return (x1 + left) / across, (y1 + top) / down, (x2 + left) / across, (y2 + top) / down
+
+
+def from_frame(box: Box, width: float, height: float, frame: Frame) -> Box:
+    """The inverse of `to_frame`: 0..1 in `frame` -> pixels of the `width` x `height` picture."""
+    left, top, across, down = _square(width, height, frame)
+    x1, y1, x2, y2 = box
+    return x1 * across - left, y1 * down - top, x2 * across - left, y2 * down - top
+
+
+def format_box(box: Box, decimals: int = 3) -> str:
+    """`[0.125, 0.300, 0.500, 0.725]`: always `decimals` digits, so that answers have one length."""
+    return "[" + ", ".join(f"{value:.{decimals}f}" for value in box) + "]"
+
+
+def parse_boxes(text: str) -> list[Box]:
+    """Every `[x1, y1, x2, y2]` in the text, in its order. Corners in the wrong order are swapped."""
+    boxes = []
+    for match in _BOX.finditer(text):
+        x1, y1, x2, y2 = (float(number) for number in match.groups())
+        boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+    return boxes
+
+
+def parse_box(text: str) -> Box | None:
+    """The first box in the text, None where there is none."""
+    return next(iter(parse_boxes(text)), None)
+
+
+def area(box: Box) -> float:
+    x1, y1, x2, y2 = box
+    return max(0.0, x2 - x1) * max(0.0, y2 - y1)
+
+
+def intersection(first: Box, second: Box) -> float:
+    """The area that two boxes share, in their own unit squared."""
+    return area(
+        (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+    )
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes of one frame, 0..1; 0 where both are empty."""
+    shared = intersection(first, second)
+    union = area(first) + area(second) - shared
+    return shared / union if union > 0 else 0.0
