@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import ChatTurns, ConvTemplate
 from llava.errors import InputError
+from llava.pictures import open_picture
 from llava.records import IMAGE_PLACEHOLDER
 
-Image.MAX_IMAGE_PIXELS = None  # aerial mosaics are larger than Pillow's guard against hostile files
+__all__ = ["Encoded", "PictureProcessor", "RecordProcessor", "open_picture", "pad_to_square"]
 
 
 @dataclass(frozen=True)
@@ -45,38 +44,28 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
     return square
 
 
-def open_picture(source: Path | str | BytesIO) -> Image.Image:
-    """A picture file as a fully loaded RGB image, turned upright as its EXIF says.
+class PictureProcessor:
+    """Pictures as the vision tower takes them, by the values of a Hugging Face image processor.
 
-    16-bit and floating-point greys are scaled to 8 bits (Pillow's own conversion clips them to white);
-    transparent pixels are laid on white. InputError naming the file if it is absent, no picture or cut short.
+    `size` is the (height, width) in pixels, `mean_colour` the RGB colour of the padding.
     """
-    name = "the picture" if isinstance(source, BytesIO) else str(source)
-    try:
-        with Image.open(source) as opened:
-            opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such picture") from None
-    except IsADirectoryError:
-        raise InputError(f"{name} is a folder; name a picture file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise InputError(f"{name}: the picture is damaged or cut short ({error})") from None
 
+    def __init__(self, image_processor: Any) -> None:
+        self.size = _height_width(image_processor)
+        self.mean_colour: tuple[int, int, int] = tuple(int(x * 255) for x in image_processor.image_mean)  # type: ignore[assignment]
+        self._resample = Image.Resampling(int(image_processor.resample))
+        mean, std = (np.array(v, np.float32) for v in (image_processor.image_mean, image_processor.image_std))
+        # Rescaling and normalising look at one byte at a time, so a table of 256 values per channel is
+        # exact and quicker; the roundings are those of transformers' rescale and normalize.
+        grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
+        self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        if image.mode == "F" and values.max(initial=0) <= 1:
-            top = 1.0
-        return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
+        height, width = self.size
+        square = pad_to_square(image, self.mean_colour)
+        small = np.asarray(square.resize((width, height), self._resample))  # (H, W, 3) bytes
+        return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
 
 
 class RecordProcessor:
@@ -107,21 +96,11 @@ class RecordProcessor:
         self.max_length = max_length
         reserved = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
         self._reserved = sorted(reserved - {IMAGE_PLACEHOLDER, ""})
-        self.picture_size = _height_width(image_processor)  # (height, width)
-        self._resample = Image.Resampling(int(image_processor.resample))
-        mean, std = (np.array(v, np.float32) for v in (image_processor.image_mean, image_processor.image_std))
-        self.mean_colour: tuple[int, int, int] = tuple(int(x * 255) for x in image_processor.image_mean)  # type: ignore[assignment]
-        # Rescaling and normalising look at one byte at a time, so a table of 256 values per channel is
-        # exact and quicker; the roundings are those of transformers' rescale and normalize.
-        grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
-        self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
+        self.pictures = PictureProcessor(image_processor)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
-        height, width = self.picture_size
-        square = pad_to_square(image, self.mean_colour)
-        small = np.asarray(square.resize((width, height), self._resample))  # (H, W, 3) bytes
-        return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
+        return self.pictures(image)
 
     def encode(self, turns: ChatTurns) -> Encoded:
         """A conversation with its answers: ids and labels of equal length.

@@ -10,7 +10,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -23,10 +23,12 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from llava.conversation import ConvTemplate, get_template, template_of_chat
 from llava.errors import InputError
 from llava.files import read_json
+from llava.mm_utils import get_model_name_from_path
 from llava.model.lora import load_adapter
 from llava.model.run_dir import ADAPTER_CONFIG, RunInfo, fingerprint, is_run_dir, read_run_info
 from llava.processing import RecordProcessor
@@ -34,6 +36,7 @@ from llava.records import IMAGE_PLACEHOLDER
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja"]
 
 
@@ -109,7 +112,7 @@ def _load(
     )
     if info is not None:
         wrapped = load_adapter(model, own, projector=info.projector_trained)
-        model = wrapped.get_base_model()  # the same model, its layers carrying the adapter
+        model = cast(LlavaForConditionalGeneration, wrapped.get_base_model())  # its layers carry the adapter
     if device_map is None:
         model = model.to(device)  # type: ignore[arg-type]
     model.eval()
@@ -123,8 +126,8 @@ def _load(
         image_processor=image_processor,
         processor=make_processor(model.config, tokenizer, image_processor, template),
         template=template,
-        context_len=int(model.config.text_config.max_position_embeddings),
-        model_id=get_model_id(model_id),
+        context_len=_parts(model.config)[0].max_position_embeddings,
+        model_id=get_model_name_from_path(model_id),
     )
 
 
@@ -144,18 +147,24 @@ def make_processor(
     processor = RecordProcessor(
         tokenizer, image_processor, template, image_token_id, image_tokens(config), max_length
     )
-    side = config.vision_config.image_size
-    if processor.picture_size != (side, side):
+    side = _parts(config)[1].image_size
+    if processor.pictures.size != (side, side):
         raise InputError(
-            f"the image processor makes {processor.picture_size} pixels, the model takes {(side, side)}"
+            f"the image processor makes {processor.pictures.size} pixels, the model takes {(side, side)}"
         )
     return processor
 
 
 def image_tokens(config: LlavaConfig) -> int:
     """How many tokens a picture takes: its patches, and the class token where the model keeps it."""
-    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    _, vision = _parts(config)
+    patches = (vision.image_size // vision.patch_size) ** 2
     return int(patches) + (config.vision_feature_select_strategy == "full")
+
+
+def _parts(config: LlavaConfig) -> tuple[Any, Any]:
+    """The configs of the language model and of the vision tower."""
+    return config.text_config, config.vision_config
 
 
 def resolve_folder(model_path: str | Path) -> Path:
@@ -236,8 +245,10 @@ def load_weights_of(
 
     InputError if a tensor is missing, unexpected or of another shape.
     """
+    if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _WORTH_A_BAR:
+        disable_progress_bar()
     try:
-        model, report = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             str(folder),
             dtype=dtype,
             device_map=device_map,
@@ -245,6 +256,8 @@ def load_weights_of(
             attn_implementation=attn_implementation,
             output_loading_info=True,
         )
+        model: LlavaForConditionalGeneration = loaded[0]
+        report: dict[str, Any] = loaded[1]
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -252,12 +265,6 @@ def load_weights_of(
             names = ", ".join(str(name) for name in sorted(report[kind], key=str)[:8])
             raise InputError(f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {names}")
     return model
-
-
-def get_model_id(model_path: str) -> str:
-    """A name for answers: the folder's, with its parent's for a checkpoint."""
-    parts = model_path.rstrip("/").split("/")
-    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 def _quantisation(load_8bit: bool, load_4bit: bool) -> BitsAndBytesConfig | None:

@@ -181,7 +181,7 @@ def _require_equal_keys(
         if found[name].shape != expected[name].shape
     }
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:_LISTED_KEYS])}{', ...' if len(names) > _LISTED_KEYS else ''}"
+        f"{len(names)} {kind}: {', '.join(names[:_LISTED_KEYS])}" + (", ..." if names[_LISTED_KEYS:] else "")
         for kind, names in (
             ("missing", sorted(expected.keys() - found.keys())),
             ("unexpected", sorted(found.keys() - expected.keys())),

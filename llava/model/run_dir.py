@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
@@ -27,6 +28,17 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROJECTOR_WEIGHTS = "projector.safetensors"
 
+PROCESSOR_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+)
+
 _PACKAGES = ("llava-inspect", "torch", "transformers", "peft", "accelerate", "safetensors", "pillow", "numpy")
 _HASH_WHOLE_UP_TO = 1 << 30  # bytes
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
@@ -40,7 +52,7 @@ class LoraSettings(Settings):
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     language_targets: list[str] = Field(
-        default_factory=lambda: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     vision_targets: list[str] = Field(default_factory=list)
 
@@ -85,6 +97,13 @@ def read_run_info(folder: Path) -> RunInfo:
 
 def is_run_dir(folder: Path) -> bool:
     return (folder / RUN_FILE).is_file()
+
+
+def copy_processor_files(source: Path, target: Path) -> None:
+    """Copy what turns text and pictures into a model's inputs: tokenizer, image processor, chat template."""
+    for name in PROCESSOR_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def package_versions() -> dict[str, str]:

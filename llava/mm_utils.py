@@ -1,0 +1,63 @@
+"""Helpers under the names that LLaVA users import (haotian-liu/LLaVA, llava/mm_utils.py)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+from PIL import Image
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import InputError
+from llava.pictures import open_picture
+from llava.processing import PictureProcessor, pad_to_square
+from llava.records import IMAGE_PLACEHOLDER
+
+expand2square = pad_to_square
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """The last part of a path or Hub name; for a checkpoint its run's name and its own."""
+    parts = model_path.strip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+
+
+def load_image_from_base64(image: str | bytes) -> Image.Image:
+    """A base64-encoded picture file as RGB; InputError if it is neither."""
+    try:
+        data = base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"not base64: {error}") from None
+    return open_picture(BytesIO(data))
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: Any, model_cfg: Any = None
+) -> torch.Tensor:
+    """RGB images as one float32 tensor (N, 3, H, W), each padded to a square first.
+
+    `model_cfg` is accepted for LLaVA's signature: its image_aspect_ratio is always "pad" here.
+    """
+    pictures = PictureProcessor(image_processor)
+    return torch.stack([pictures(image) for image in images])
+
+
+def tokenizer_image_token(
+    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> Any:
+    """The ids of `prompt` with one `image_token_index` per `<image>`: a list, or a 1-D tensor for "pt".
+
+    This is the original LLaVA's form of a prompt; models here take `RecordProcessor.encode_prompt`'s.
+    """
+    if return_tensors not in (None, "pt"):
+        raise ValueError(f"unsupported return_tensors {return_tensors!r}; use 'pt' or None")
+    first, *others = (tokenizer(chunk).input_ids for chunk in prompt.split(IMAGE_PLACEHOLDER))
+    ids = list(first)
+    for chunk in others:
+        has_bos = bool(chunk) and chunk[0] == tokenizer.bos_token_id
+        ids += [image_token_index, *chunk[has_bos:]]
+    return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
