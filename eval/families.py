@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from eval import metrics as m
 from eval import parse
+from llava.boxes import Box, Frame, from_frame
 from llava.errors import InputError
 from llava.records import Truth
 
@@ -149,7 +150,7 @@ class BoxFamily:
     """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame."""
 
     truth: m.Array
-    to_picture: Sequence[Callable[[parse.Box], parse.Box | None]] = field(repr=False)
+    to_picture: Sequence[Callable[[Box], Box | None]] = field(repr=False)
     headline: str = "mean_iou"
 
     def read(self, texts: Texts) -> Outcome:
@@ -253,12 +254,42 @@ def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
 
 def _box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
     boxes = []
-    for truth in truths:
+    readers = [_to_picture(task, truth) for truth in truths]
+    for truth, to_picture in zip(truths, readers, strict=True):
         box = parse.parse_box(truth.answer)
+        box = None if box is None else to_picture(box)
         if box is None:
             raise InputError(
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
-                "[x1, y1, x2, y2] in 0..1"
+                "[x1, y1, x2, y2] in 0..1 that meets the picture"
             )
         boxes.append(box)
-    return BoxFamily(np.array(boxes), [lambda box: box] * len(boxes))
+    return BoxFamily(np.array(boxes), readers)
+
+
+def _to_picture(task: str, truth: Truth) -> Callable[[Box], Box | None]:
+    """From the frame that `meta` names (`frame`, with `width` and `height` in pixels) to 0..1 of the picture,
+    clipped to it; None for a box in the padding alone.
+
+    Without `frame` boxes are compared as they are written: IoU is the same in every frame, save for what of
+    a box lies in the padding.
+    """
+    frame = truth.meta.get("frame")
+    if frame is None:
+        return lambda box: box
+    try:
+        width, height = float(truth.meta["width"]), float(truth.meta["height"])
+    except (KeyError, TypeError, ValueError):
+        width = height = 0.0
+    if frame not in get_args(Frame) or width <= 0 or height <= 0:
+        raise InputError(
+            f"task {task!r}, question {truth.question_id!r}: a box needs meta `frame` "
+            f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"
+        )
+
+    def to_picture(box: Box) -> Box | None:
+        x1, y1, x2, y2 = from_frame(box, width, height, frame)
+        clipped = max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0)
+        return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
+
+    return to_picture

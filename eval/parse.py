@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from llava.boxes import Box, parse_boxes
 from llava.errors import InputError
 
 _UNITS = (
@@ -37,10 +38,6 @@ _UNCERTAIN_NUMBER = re.compile(
     r"(?<!\w)(?:at least|at most|more than|less than|fewer than|up to|or more|or fewer|half|dozens?|"
     r"hundreds?|thousands?|millions?|not|cannot|\w+n't)(?!\w)"
 )
-_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
-_DECIMAL = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,12})?|\.[0-9]{1,12}")
-
-Box = tuple[float, float, float, float]
 
 
 def normalise(text: str) -> str:
@@ -137,19 +134,14 @@ def parse_count(text: str) -> int | None:
 def parse_box(text: str) -> Box | None:
     """The one box `[x1, y1, x2, y2]` in the answer, in whichever frame it was written, or None.
 
-    None for no box, two boxes, a number outside 0..1, or a corner that does not lie below and right of
-    the other (x1 < x2, y1 < y2).
+    None for no box, two different boxes, an empty one, or a number outside 0..1. Corners in the wrong
+    order are put right (llava.boxes.parse_boxes).
     """
-    bracketed = _BRACKETED.findall(unicodedata.normalize("NFKC", text))
-    if len(bracketed) != 1:
+    boxes = set(parse_boxes(unicodedata.normalize("NFKC", text)))
+    if len(boxes) != 1:
         return None
-    parts = [part.strip() for part in bracketed[0].split(",")]
-    if len(parts) != 4 or not all(_DECIMAL.fullmatch(part) for part in parts):
-        return None
-    x1, y1, x2, y2 = (float(part) for part in parts)
-    if not (x1 < x2 <= 1 and y1 < y2 <= 1):
-        return None
-    return x1, y1, x2, y2
+    x1, y1, x2, y2 = box = boxes.pop()
+    return box if 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 else None
 
 
 def token_f1(answer: str, truth: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,11 @@ _TITLES = {
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
     console = console or _console()
+
+    def show(title: str, table: Table) -> None:
+        console.print(f"\n[bold]{escape(title)}[/]")
+        console.print(table)
+
     for line in _heading(scores):
         console.print(line)
     for warning in scores.warnings:
@@ -53,19 +59,19 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     for form in _SHOWN:
         tasks = [task for task in scores.tasks if _form(task) == form]
         if tasks:
-            console.print(_overview(form, tasks))
+            show(_TITLES[form], _overview(form, tasks))
     alarms = [task for task in scores.tasks if task.type == "yesno"]
     if alarms:
-        console.print(_alarms(alarms))
+        show("Yes/no: false alarms and misses", _alarms(alarms))
     if any(task.slices for task in scores.tasks):
-        console.print(_recalls(scores.tasks))
+        show(f"Right answers by what is true (low: under {LOW:.0%})", _recalls(scores.tasks))
     for task in scores.tasks:
         if task.classes and len(task.classes) <= WIDEST_CONFUSION:
-            console.print(_confusion(task))
-    console.print("[bold]In words[/]")
+            show(f"{task.task}: true (rows), answered by tuned (columns)", _confusion(task))
+    console.print("\n[bold]In words[/]")
     for task in scores.tasks:
         console.print(f"  {escape(_words(task))}")
-    console.print(f"[dim]{_FOOTNOTE.format(resamples=scores.bootstrap.resamples)}[/]")
+    console.print(f"\n[dim]{_FOOTNOTE.format(resamples=scores.bootstrap.resamples)}[/]")
 
 
 _FOOTNOTE = (
@@ -77,6 +83,8 @@ _FOOTNOTE = (
 
 def _console() -> Console:
     """The terminal, or 100 columns where the output goes to a file or a pipe."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the bars, under a locale without them
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=100 if piped else None, highlight=False)
 
@@ -95,10 +103,8 @@ def _form(task: TaskScore) -> str:
     return "closed" if task.type in ("yesno", "class") else task.type
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False
-    )
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
 
 
 def _value(estimate: Estimate | None) -> str:
@@ -114,13 +120,18 @@ def _interval(estimate: Estimate | None, sign: str = "") -> str:
     return escape(f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]")
 
 
+def _spaced(name: str) -> str:
+    """A class or label as words, so that a narrow column breaks between them."""
+    return name.replace("_", " ")
+
+
 def _percent(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{100 * estimate.value:.0f}%"
 
 
 def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
     """A row per task: the tuned model's values, then what the majority answer and the base score."""
-    table = _table("\n" + _TITLES[form])
+    table = _table()
     shown = _SHOWN[form]
     compared = any(task.base for task in tasks)
     table.add_column("\ntask", overflow="fold")
@@ -155,7 +166,7 @@ def _difference(estimate: Estimate | None) -> str:
 
 
 def _alarms(tasks: Sequence[TaskScore]) -> Table:
-    table = _table("\nYes/no: false alarms and misses")
+    table = _table()
     table.add_column("\ntask", overflow="fold")
     table.add_column("\nmodel")
     for heading in (
@@ -178,9 +189,9 @@ def _alarms(tasks: Sequence[TaskScore]) -> Table:
 
 def _recalls(tasks: Sequence[TaskScore]) -> Table:
     """Which kinds are found: a pooled share can hide a kind that never is."""
-    table = _table("\nRight answers by what is true")
+    table = _table()
     compared = any(task.base for task in tasks)
-    for heading in ("task", "true answer", "shown"):
+    for heading in ("task", "what is true"):
         table.add_column(heading, overflow="fold")
     for heading in ("n", "groups", "right", "tuned \\[95%]"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -192,8 +203,7 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
         for part in task.slices:
             cells = [
                 escape(task.task) if task.task != previous else "",
-                escape(part.answer or "-"),
-                escape(part.label or "-"),
+                escape(": ".join(_spaced(text) for text in (part.answer, part.label) if text)),
                 str(part.n),
                 str(part.groups),
                 str(round(part.tuned.value * part.n)),
@@ -214,15 +224,15 @@ def _bar(part: Slice) -> str:
 def _confusion(task: TaskScore) -> Table:
     """Rows: what is true; columns: what tuned answered."""
     assert task.tuned.confusion is not None and task.tuned.per_class is not None
-    table = _table(escape(f"\n{task.task}: what was true (rows), what tuned answered (columns)"))
+    table = _table()
     table.add_column("true", overflow="fold")
     classes = [row.name for row in task.tuned.per_class]
     for name in [*classes, "unparsed", "recall"]:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(escape(_spaced(name)), justify="right", overflow="fold", vertical="bottom")
     for index, (row, counts) in enumerate(zip(task.tuned.per_class, task.tuned.confusion, strict=True)):
         cells = [str(count) if count else "·" for count in counts]
         cells[index] = f"[bold]{cells[index]}[/]"
-        table.add_row(escape(row.name), *cells, _value(row.recall))
+        table.add_row(escape(_spaced(row.name)), *cells, _value(row.recall))
     precisions = ["-" if row.precision is None else f"{row.precision:.2f}" for row in task.tuned.per_class]
     table.add_row("[dim]precision[/]", *precisions)
     return table

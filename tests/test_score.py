@@ -1,0 +1,353 @@
+"""What an answer says, and the score command as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval import parse
+from eval.schema import Scores
+from eval.score import main
+from llava.errors import InputError
+from llava.files import write_jsonl
+
+KINDS = ["missing_disc", "broken disc", "disc", "flashover-burn", "no defect"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Yes, there is a broken disc.", "yes"),
+        ("No.", "no"),
+        ("**Yes**", "yes"),
+        ("The answer is no.", "no"),
+        ("Answer: Yes", "yes"),
+        ("No, there is no broken disc.", "no"),
+        ("No there isn't", "no"),
+        ("no, it’s fine", "no"),
+        ("NO", "no"),
+        ("I cannot say yes or no", None),
+        ("Yes and no.", None),
+        ("No. 3 is broken.", None),
+        ("No doubt there is one.", None),
+        ("No defect is visible.", None),
+        ("Yes, no defect.", None),
+        ("Yesterday", None),
+        ("North", None),
+        ("There is a defect.", None),
+        ("", None),
+    ],
+)
+def test_parse_yes_no(text: str, expected: str | None) -> None:
+    assert parse.parse_yes_no(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Missing disc.", "missing_disc"),
+        ("It shows a FLASHOVER BURN", "flashover-burn"),
+        ("a broken disc", "broken disc"),
+        ("Two broken discs can be seen; both are broken discs.", "broken disc"),
+        ("No defect.", "no defect"),
+        ("There is no defect in the picture", "no defect"),
+        ("There is no flashover burn.", None),
+        ("It isn't a broken disc.", None),
+        ("A flashover burn? No.", None),
+        ("A flashover burn or a missing disc", None),
+        ("A broken disc. The rest is not damaged.", "broken disc"),
+        ("discovery", None),
+        ("a bird nest", None),
+        ("", None),
+    ],
+)
+def test_parse_class(text: str, expected: str | None) -> None:
+    assert parse.parse_class(text, KINDS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3", 3),
+        ("three", 3),
+        ("There are 3 discs.", 3),
+        ("Three (3)", 3),
+        ("twenty-one discs", 21),
+        ("Seventeen", 17),
+        ("None.", 0),
+        ("There are no discs.", 0),
+        ("**12**", 12),
+        ("3 of 9", None),
+        ("3-4", None),
+        ("3.5", None),
+        ("-3", None),
+        ("the 3rd", None),
+        ("at least 3", None),
+        ("not 3", None),
+        ("a dozen", None),
+        ("9" * 5000, None),
+        ("many", None),
+    ],
+)
+def test_parse_count(text: str, expected: int | None) -> None:
+    assert parse.parse_count(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[0.1, 0.2, 0.3, 0.4]", (0.1, 0.2, 0.3, 0.4)),
+        ("It is at [0.100, 0.200, 1.000, 0.400].", (0.1, 0.2, 1.0, 0.4)),
+        ("[0.1, 0.2, 0.3, 0.4] [0.5, 0.2, 0.7, 0.4]", None),
+        ("[0.1, 0.2, 0.3]", None),
+        ("[0.1, 0.2, 0.1, 0.4]", None),
+        ("[10, 20, 30, 40]", None),
+        ("nowhere", None),
+    ],
+)
+def test_parse_box(text: str, expected: tuple[float, ...] | None) -> None:
+    assert parse.parse_box(text) == expected
+
+
+@given(st.text())
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    assert parse.parse_yes_no(text) in ("yes", "no", None)
+    assert parse.parse_class(text, KINDS) in (*KINDS, None)
+    count = parse.parse_count(text)
+    assert count is None or count >= 0
+    box = parse.parse_box(text)
+    assert box is None or 0 <= min(box) < max(box) <= 1
+    assert parse.token_f1(text, text) == 1
+
+
+@given(st.integers(0, 999_999), st.sampled_from(["{}", "There are {} discs.", " ({}) ", "Count: {}!"]))
+def test_every_number_is_read_back(number: int, form: str) -> None:
+    assert parse.parse_count(form.format(number)) == number
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from(["{}", "{}.", "The kind is: {}.", "I see a {} here"]),
+    st.sampled_from([str.upper, str.lower, str.title]),
+)
+def test_every_class_is_read_back(kind: str, form: str, case: Any) -> None:
+    assert parse.parse_class(case(form.format(kind)), KINDS) == kind
+
+
+@given(st.sampled_from(KINDS), st.sampled_from(KINDS))
+def test_two_classes_are_no_answer(first: str, second: str) -> None:
+    expected = first if first == second else None
+    assert parse.parse_class(f"{first} or {second}", KINDS) == expected
+
+
+def test_classes_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(InputError, match="told apart"):
+        parse.parse_class("x", ["a_b", "A b"])
+
+
+def test_token_f1_by_hand() -> None:
+    # 3 shared words of 4 given and 5 wanted
+    assert parse.token_f1("a burn, the disc", "The disc has a crack") == pytest.approx(2 * 3 / 9)
+    assert parse.token_f1("disc disc", "disc") == pytest.approx(2 / 3)
+    assert parse.token_f1("", "disc") == 0
+
+
+def truth(question: int | str, answer: str, type_: str = "yesno", **more: Any) -> dict[str, Any]:
+    row = {"question_id": question, "answer": answer, "task": type_, "type": type_, "group": f"g{question}"}
+    return row | more
+
+
+def answer(question: int | str, text: str, **metadata: Any) -> dict[str, Any]:
+    return {
+        "question_id": question,
+        "prompt": "?",
+        "text": text,
+        "answer_id": f"a{question}",
+        "model_id": "m",
+        "metadata": metadata,
+    }
+
+
+def run(folder: Path, truths: list[Any], answers: list[Any], base: list[Any] | None = None) -> Scores:
+    write_jsonl(folder / "t.jsonl", truths)
+    write_jsonl(folder / "a.jsonl", answers)
+    command = ["--answers-file", str(folder / "a.jsonl"), "--truth-file", str(folder / "t.jsonl")]
+    if base is not None:
+        write_jsonl(folder / "b.jsonl", base)
+        command += ["--baseline-answers", str(folder / "b.jsonl")]
+    assert main([*command, "--output", str(folder / "out")]) == 0
+    return Scores.model_validate_json((folder / "out" / "scores.json").read_text(encoding="utf-8"))
+
+
+def test_missing_and_unparsed_answers_are_wrong_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = [truth(i, "yes" if i < 2 else "no") for i in range(5)]
+    answers = [answer(0, "Yes"), answer(1, "perhaps"), answer("2", "No"), answer(3, "", error="truncated")]
+    scores = run(tmp_path, truths, [*answers, answer(77, "Yes")])
+    (task,) = scores.tasks
+    assert (task.tuned.missing, task.tuned.unparsed, task.tuned.unreadable) == (1, 2, 1)
+    assert task.tuned.confusion == [[1, 0, 1], [0, 1, 2]]
+    assert task.tuned.metrics["accuracy"].value == 0.4
+    assert task.tuned.metrics["parsed"].value == 0.4
+    printed = capsys.readouterr().out
+    assert "1 of 5 questions have NO ANSWER" in printed
+    assert "1 pictures could not be read" in printed
+    assert "1 answers are to questions that the truth does not hold" in printed
+    assert "small test" in printed
+
+
+def test_a_kind_that_is_never_found_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truths = [truth(i, "yes", label="bird nest" if i % 10 else "missing disc") for i in range(60)]
+    truths += [truth(i, "no", label="none") for i in range(60, 120)]
+    answers = [answer(i, "Yes." if i < 60 and i % 10 else "No.") for i in range(120)]
+    (task,) = run(tmp_path, truths, answers).tasks
+    assert task.tuned.metrics["balanced_accuracy"].value == pytest.approx(0.95)
+    found = {(part.answer, part.label): part.tuned.value for part in task.slices}
+    assert found == {("no", "none"): 1, ("yes", "bird nest"): 1, ("yes", "missing disc"): 0}
+    assert "missing disc" in capsys.readouterr().out
+
+
+def test_base_and_tuned_are_compared_in_pairs(tmp_path: Path) -> None:
+    """5 of 100 answers differ, all for the better: the pairs decide, although the two intervals overlap."""
+    truths = [truth(i, "yes" if i % 2 else "no") for i in range(100)]
+    swap = {"yes": "no", "no": "yes"}
+    wrong_base, wrong_tuned = set(range(30)), set(range(6, 30))
+    base = [answer(i, swap[t["answer"]] if i in wrong_base else t["answer"]) for i, t in enumerate(truths)]
+    tuned = [answer(i, swap[t["answer"]] if i in wrong_tuned else t["answer"]) for i, t in enumerate(truths)]
+    (task,) = run(tmp_path, truths, tuned, base).tasks
+    assert task.difference is not None and task.base is not None
+    difference = task.difference["accuracy"]
+    assert difference.value == pytest.approx(0.06)
+    assert difference.low is not None and difference.low > 0
+    assert task.tuned.metrics["accuracy"].low < task.base.metrics["accuracy"].high  # type: ignore[operator]
+    assert task.verdict.startswith("tuned is better: +0.06 [")
+
+    (task,) = run(tmp_path, truths, base, tuned).tasks
+    assert task.verdict.startswith("tuned is worse: -0.06 [")
+    (task,) = run(tmp_path, truths, base, base).tasks
+    assert task.verdict.startswith("the same")
+
+
+def test_few_pictures_decide_nothing(tmp_path: Path) -> None:
+    truths = [truth(i, "yes" if i % 2 else "no") for i in range(6)]
+    tuned = [answer(i, t["answer"]) for i, t in enumerate(truths)]
+    base = [*tuned[:5], answer(5, "no")]
+    (task,) = run(tmp_path, truths, tuned, base).tasks
+    assert task.small
+    assert task.verdict.startswith("too few pictures to decide")
+
+
+def test_a_perfect_score_is_not_certainty(tmp_path: Path) -> None:
+    """Every resample scores 1.0; the interval is Wilson's and stays open below."""
+    truths = [truth(i, "yes" if i % 2 else "no") for i in range(60)]
+    answers = [answer(i, t["answer"]) for i, t in enumerate(truths)]
+    base = [answer(i, "yes") for i in range(60)]
+    (task,) = run(tmp_path, truths, answers, base).tasks
+    best = task.tuned.metrics["balanced_accuracy"]
+    assert best.value == 1 and best.low is not None and 0.8 < best.low < 0.95
+    constant = task.base.metrics["balanced_accuracy"] if task.base else None
+    assert constant is not None and constant.value == 0.5
+    assert constant.low is not None and 0.4 < constant.low < 0.5
+    assert task.difference is not None and task.difference["balanced_accuracy"].value == 0.5
+    assert task.majority["accuracy"] == 0.5 and task.majority["balanced_accuracy"] == 0.5
+
+
+def test_every_type_of_question(tmp_path: Path) -> None:
+    frame = {"frame": "padded", "width": 200, "height": 100}
+    truths = [
+        truth(0, "burn", "class", classes=["burn", "nest"]),
+        truth(1, "nest", "class", classes=["burn", "nest"]),
+        truth(2, "3", "count"),
+        truth(3, "9", "count"),
+        truth(4, "[0.000, 0.250, 0.500, 0.750]", "box", meta=frame),
+        truth(5, "[0.000, 0.250, 0.500, 0.750]", "box", meta=frame),
+        truth(6, "A burn.", "text"),
+    ]
+    answers = [
+        answer(0, "A burn."),
+        answer(1, "a burn"),
+        answer(2, "three"),
+        answer(3, "8"),
+        # What lies in the padding (above 0.25) is no part of the picture: a perfect box.
+        answer(4, "[0.000, 0.100, 0.500, 0.750]"),
+        # In the padding alone: parsed, and wrong.
+        answer(5, "[0.000, 0.000, 0.500, 0.200]"),
+        answer(6, "the burn"),
+    ]
+    scores = run(tmp_path, truths, answers)
+    values = {task.type: {k: v.value for k, v in task.tuned.metrics.items()} for task in scores.tasks}
+    assert values["class"]["balanced_accuracy"] == 0.5
+    assert values["count"]["exact"] == 0.5 and values["count"]["mean_abs_error"] == 0.5
+    assert values["box"] == {"mean_iou": 0.5, "acc_50": 0.5, "parsed": 1.0}
+    assert values["text"] == {"token_f1": 0.5, "exact": 0.0, "parsed": 1.0}
+
+
+def test_scores_repeat_to_the_byte(tmp_path: Path) -> None:
+    truths = [truth(i, "yes" if i % 3 else "no") for i in range(50)]
+    answers = [answer(i, "yes" if i % 4 else "no") for i in range(50)]
+    run(tmp_path, truths, answers)
+    first = (tmp_path / "out" / "scores.json").read_bytes()
+    run(tmp_path, truths, answers)
+    assert (tmp_path / "out" / "scores.json").read_bytes() == first
+    assert json.loads(first)["truth"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("truths", "answers", "message"),
+    [
+        ([], [answer(1, "yes")], "no line in it"),
+        ([truth(1, "yes")], [answer(2, "yes")], "none of its 1 question ids"),
+        ([truth(1, "yes")], [], "none of its 0 question ids"),
+        ([truth(1, "yes")], [answer(1, "yes"), answer("1", "no")], "stands there twice"),
+        ([truth(1, "yes"), truth(1, "no")], [answer(1, "yes")], "stands there twice"),
+        ([truth(1, "yes")], [{"question_id": 1}], "a.jsonl, line 1: prompt"),
+        ([truth(1, "burn", "class", classes=["a", "b"])], [answer(1, "a")], "none of its classes"),
+        ([truth(1, "somewhere", "box")], [answer(1, "a")], "is no box"),
+        (
+            [truth(1, "[0, 0, 1, 1]", "box", meta={"frame": "padded"})],
+            [answer(1, "a")],
+            "`width` and `height`",
+        ),
+        ([truth(1, "yes"), truth(2, "3", "count", task="yesno")], [answer(1, "yes")], "mixes the types"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, truths: list[Any], answers: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        run(tmp_path, truths, answers)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(tmp_path: Path, repo: Path) -> None:
+    """Started as in the README: exit 2 and one line for a missing file, else tables within 100 columns."""
+    kinds = ["missing disc", "broken disc", "flashover burn", "pollution", "bird nest"]
+    truths = [
+        truth(i, "yes" if i % 2 else "no", task="presence", label=kinds[i % 5] if i % 2 else "none")
+        for i in range(40)
+    ]
+    truths += [truth(f"k{i}", kinds[i % 5], "class", task="kind", classes=kinds) for i in range(40)]
+    write_jsonl(tmp_path / "t.jsonl", truths)
+    write_jsonl(tmp_path / "a.jsonl", [answer(t["question_id"], t["answer"]) for t in truths])
+    write_jsonl(tmp_path / "b.jsonl", [answer(t["question_id"], "Yes.") for t in truths])
+    command = [sys.executable, "-m", "eval.score", "--output", str(tmp_path / "out")]
+    command += ["--truth-file", str(tmp_path / "t.jsonl"), "--answers-file"]
+    done = subprocess.run([*command, str(tmp_path / "none.jsonl")], cwd=repo, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'none.jsonl'}: no such file\n"
+    done = subprocess.run(
+        [*command, str(tmp_path / "a.jsonl"), "--baseline-answers", str(tmp_path / "b.jsonl")],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    table = done.stdout.split("written to")[0]
+    assert max(map(len, table.splitlines())) <= 100
+    assert "presence (balanced accuracy): tuned is better: +0.50" in table
+    assert "false alarms" in table
