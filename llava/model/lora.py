@@ -7,6 +7,7 @@ Layers are found by full path in transformers' in-memory names (`model.language_
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,13 +89,19 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         target_modules="|".join(re.escape(name) for name in names),
         bias="none",
     )
-    wrapped = get_peft_model(model, config)
+    wrapped = _wrap(model, config)
     for name, parameter in wrapped.named_parameters():
         if name.startswith(_PEFT_PREFIX + PROJECTOR):
             parameter.requires_grad_(train_projector)
     if adapted_modules(wrapped) != set(names):
         raise RuntimeError("PEFT adapted other modules than the ones selected")
     return wrapped
+
+
+def _wrap(model: Any, config: Any) -> PeftModel:
+    with warnings.catch_warnings():  # PEFT reads an attribute that transformers is about to rename
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def adapted_modules(model: nn.Module) -> set[str]:
@@ -140,7 +147,7 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
         raise InputError(f"{folder} has no {ADAPTER_CONFIG}")
     try:
         config = LoraConfig.from_pretrained(str(folder))
-        wrapped: Any = get_peft_model(model, config)
+        wrapped = _wrap(model, config)
     except (ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
@@ -161,6 +168,14 @@ def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
         for found, expected, _ in read:
             for name, tensor in expected.items():
                 tensor.copy_(found[name])
+
+
+def read_projector(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
+    """The trained projector of `folder` by in-memory name; InputError unless it fits `model`'s exactly."""
+    path = folder / PROJECTOR_WEIGHTS
+    found = _read_tensors(path)
+    _require_equal_keys(found, _projector_tensors(model), path)
+    return found
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
