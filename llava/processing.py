@@ -60,11 +60,14 @@ class PictureProcessor:
         grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
         self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
 
+    def square(self, image: Image.Image) -> Image.Image:
+        """An RGB image padded to a square and resized to the model's size."""
+        height, width = self.size
+        return pad_to_square(image, self.mean_colour).resize((width, height), self._resample)
+
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
-        height, width = self.size
-        square = pad_to_square(image, self.mean_colour)
-        small = np.asarray(square.resize((width, height), self._resample))  # (H, W, 3) bytes
+        small = np.asarray(self.square(image))  # (H, W, 3) bytes
         return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
 
 
