@@ -18,10 +18,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
-    AutoTokenizer,
     BitsAndBytesConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -220,8 +220,15 @@ def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer that tokenizer.json describes.
+
+    Not AutoTokenizer: in a folder without config.json (a run directory) it picks LlamaTokenizer by the name
+    in tokenizer_config.json, which puts its own pre-tokenizer over the file's and so gives other ids.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{folder} has no tokenizer.json")
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        return PreTrainedTokenizerFast.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: no usable tokenizer ({_one_line(error)})") from None
 

@@ -147,6 +147,7 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
         raise InputError(f"{folder} has no {ADAPTER_CONFIG}")
     try:
         config = LoraConfig.from_pretrained(str(folder))
+        config.base_model_name_or_path = None  # run.json says where the base is
         wrapped = _wrap(model, config)
     except (ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())

@@ -148,6 +148,7 @@ def model_card(name: str, run: Path, info: RunInfo, dtype: str) -> str:
         ", ".join(f"{package} {version}" for package, version in info.versions.items()) or "not recorded"
     )
     revision = f", revision `{info.base.revision}`" if info.base.revision else ""
+    commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     step = f", step {info.step}" if info.step is not None else ""
     return f"""---
 {front}---
@@ -162,7 +163,7 @@ loads with `transformers.LlavaForConditionalGeneration` and needs no adapter.
 - Trained: {"; ".join(part for part in trained if part)}; rank {lora.rank}, alpha {lora.alpha:g}
 - Conversation template: `{info.conv_mode}` (`chat_template.jinja`)
 - Pictures: padded to a square with the mean colour, never cropped
-- Trained with: {versions or "versions not recorded"}{f"; code at `{info.git_commit}`" if info.git_commit else ""}
+- Trained with: {versions or "versions not recorded"}{commit}
 
 ## Training data
 

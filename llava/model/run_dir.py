@@ -41,7 +41,7 @@ PROCESSOR_FILES = (
 
 _PACKAGES = ("llava-inspect", "torch", "transformers", "peft", "accelerate", "safetensors", "pillow", "numpy")
 _HASH_WHOLE_UP_TO = 1 << 30  # bytes
-_SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 16, 1 << 20  # a larger file has room for them
 
 
 class LoraSettings(Settings):

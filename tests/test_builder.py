@@ -1,0 +1,237 @@
+"""Any folder is loaded for what its content says it is, or refused in one line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from sentencepiece import SentencePieceProcessor
+from tiny_models import save_base, save_run
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import InputError
+from llava.mm_utils import (
+    get_model_name_from_path,
+    load_image_from_base64,
+    process_images,
+    tokenizer_image_token,
+)
+from llava.model import builder
+from llava.model.builder import load_model, load_pretrained_model
+from llava.model.run_dir import fingerprint, read_run_info
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "run", base)
+
+
+def logits(loaded):
+    ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")])])
+    pixels = loaded.processor.pixels(Image.new("RGB", (90, 60), (200, 30, 30)))[None]
+    with torch.no_grad():
+        return loaded.model(input_ids=ids, pixel_values=pixels).logits
+
+
+def test_embedded_base_loads_and_answers(tiny_model_dir):
+    loaded = load_model(tiny_model_dir, device="cpu")
+    assert loaded.template.name == "vicuna_v1"
+    assert loaded.context_len == 2048
+    assert loaded.processor.image_tokens == 144
+    assert loaded.model.dtype == torch.float32
+    assert not loaded.model.training
+    assert torch.isfinite(logits(loaded)).all()
+
+
+def test_run_dir_carries_its_adapter(base, run):
+    plain, tuned = load_model(base, device="cpu"), load_model(run, device="cpu")
+    assert type(tuned.model) is type(plain.model)
+    assert not torch.allclose(logits(plain), logits(tuned), atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in tuned.model.parameters())
+
+
+def test_tokens_do_not_depend_on_the_kind_of_folder(base, run):
+    """Without config.json beside it, AutoTokenizer reads the same files as another tokenizer."""
+    text = "USER: <image>\nWhat? ASSISTANT: A déjà vu.</s>USER: Sure?"
+    ids = [load_model(folder, device="cpu").tokenizer(text).input_ids for folder in (base, run)]
+    assert ids[0] == ids[1]
+
+
+def test_ids_are_sentencepieces_own(tiny_model_dir):
+    tokenizer = load_model(tiny_model_dir, device="cpu").tokenizer
+    pieces = SentencePieceProcessor(model_file=str(tiny_model_dir / "tokenizer.model"))
+    for text in [
+        "USER: Is there a red ball? ASSISTANT: No.",
+        "two  spaces ",
+        "naïve 绝缘子 ⚡",
+        "a\nb\tc",
+        "x",
+    ]:
+        assert tokenizer(text).input_ids == [tokenizer.bos_token_id, *pieces.encode(text)], text
+
+
+def test_checkpoint_and_run_load_from_any_folder_name(base, run, tmp_path):
+    copy = tmp_path / "odd name" / "checkpoint-3"
+    shutil.copytree(run, copy)
+    loaded = load_model(copy, device="cpu")
+    assert torch.equal(logits(loaded), logits(load_model(run, device="cpu")))
+    assert loaded.model_id == "odd name_checkpoint-3"
+
+
+def test_base_elsewhere_is_named_with_model_base(base, run, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(base, moved)
+    away = tmp_path / "run"
+    shutil.copytree(run, away)
+    info = read_run_info(away)
+    info.base.path = info.base.name = str(tmp_path / "gone")
+    (away / "run.json").write_text(info.model_dump_json())
+    with pytest.raises(InputError, match=r"the base of .* is not found.*--model-base"):
+        load_model(away, device="cpu")
+    assert torch.equal(logits(load_model(away, moved, device="cpu")), logits(load_model(run, device="cpu")))
+
+
+def test_another_base_is_refused(run, tmp_path):
+    other = save_base(tmp_path / "other", seed=5)
+    with pytest.raises(InputError, match="holds other weights"):
+        load_model(run, other, device="cpu")
+
+
+def test_fingerprint_follows_weights_not_the_way_of_saving(base, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"transformers_version": "9.9"}, indent=7))
+    assert fingerprint(copy) == fingerprint(base)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert fingerprint(copy) != fingerprint(base)
+
+
+def test_large_weights_are_sampled(base, tmp_path, monkeypatch):
+    whole = fingerprint(base)
+    monkeypatch.setattr("llava.model.run_dir._HASH_WHOLE_UP_TO", 1000)
+    monkeypatch.setattr("llava.model.run_dir._SAMPLE_BYTES", 100)
+    sampled = fingerprint(base)
+    assert sampled == fingerprint(base) != whole
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert fingerprint(copy) != sampled
+
+
+def write(folder, name, text):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_what_cannot_be_loaded_is_refused_in_a_line(base, run, tmp_path):
+    empty = write(tmp_path / "empty", "notes.txt", "")
+    bert = write(tmp_path / "bert", "config.json", '{"model_type": "bert"}')
+    original = write(tmp_path / "original", "config.json", '{"model_type": "llava_llama"}')
+    adapter = write(tmp_path / "adapter", "adapter_config.json", "{}")
+    broken = write(tmp_path / "broken", "run.json", '{"schema_version": 1}')
+    cases = [
+        (tmp_path / "absent", None, "no such model folder"),
+        (empty, None, "neither config.json nor run.json"),
+        (bert, None, "model_type 'bert'"),
+        (original, None, "original LLaVA format"),
+        (adapter, None, "adapter without run.json"),
+        (broken, None, "run.json: base: Field required"),
+        (base / "config.json", None, "is a file"),
+        (base, run, "takes no --model-base"),
+    ]
+    for path, model_base, message in cases:
+        with pytest.raises(InputError, match=message) as error:
+            load_model(path, model_base, device="cpu")
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(base, cut)
+    weights = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(InputError, match="weights cannot be loaded"):
+        load_model(cut, device="cpu")
+
+    mute = tmp_path / "mute"
+    shutil.copytree(base, mute)
+    for file in mute.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match="tokenizer"):
+        load_model(mute, device="cpu")
+
+    other_size = tmp_path / "size"
+    shutil.copytree(base, other_size)
+    path = other_size / "processor_config.json"
+    path.write_text(path.read_text().replace("144", "120"))
+    with pytest.raises(InputError, match=r"makes \(120, 120\) pixels, the model takes \(144, 144\)"):
+        load_model(other_size, device="cpu")
+
+    deeper = tmp_path / "deeper"
+    shutil.copytree(base, deeper)
+    path = deeper / "config.json"
+    path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    with pytest.raises(InputError, match=r"missing keys: model\.language_model\.layers\.2"):
+        load_model(deeper, device="cpu")
+
+
+def test_hub_names_go_to_the_hub(base, monkeypatch):
+    asked = []
+
+    def snapshot(name, allow_patterns):
+        asked.append(name)
+        return str(base)
+
+    monkeypatch.setattr(builder, "snapshot_download", snapshot)
+    loaded = load_model("some-owner/some-model", device="cpu")
+    assert asked == ["some-owner/some-model"]
+    assert loaded.model_id == "some-model"
+
+
+def test_quantisation_says_what_to_install(base, monkeypatch):
+    monkeypatch.setattr(builder.importlib.util, "find_spec", lambda name: None)
+    for flags in ({"load_8bit": True}, {"load_4bit": True}):
+        with pytest.raises(InputError, match="need bitsandbytes: pip install"):
+            load_model(base, device="cpu", **flags)
+    with pytest.raises(InputError, match="choose one"):
+        load_model(base, device="cpu", load_8bit=True, load_4bit=True)
+
+
+def test_conv_mode_is_the_users_choice(base):
+    assert load_model(base, device="cpu", conv_mode="mistral_instruct").template.name == "mistral_instruct"
+    with pytest.raises(InputError, match="unknown conv mode"):
+        load_model(base, device="cpu", conv_mode="v7")
+
+
+def test_llavas_own_entry_points(base):
+    path = str(base)
+    tokenizer, model, image_processor, context_len = load_pretrained_model(
+        model_path=path, model_base=None, model_name=get_model_name_from_path(path), device="cpu"
+    )
+    assert context_len == 512
+    images = process_images(
+        [Image.new("RGB", (60, 20)), Image.new("RGB", (20, 60))], image_processor, model.config
+    )
+    assert images.shape == (2, 3, 144, 144)
+    ids = tokenizer_image_token("USER: <image>\nHi", tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")
+    assert ids.tolist().count(-200) == 1
+    assert ids.tolist().count(tokenizer.bos_token_id) == 1
+
+
+def test_model_names_and_base64():
+    assert get_model_name_from_path("liuhaotian/llava-v1.5-7b") == "llava-v1.5-7b"
+    assert get_model_name_from_path("runs/mine/checkpoint-40/") == "mine_checkpoint-40"
+    with pytest.raises(InputError, match="not base64"):
+        load_image_from_base64("***")
