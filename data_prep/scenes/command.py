@@ -1,0 +1,204 @@
+"""`python -m data_prep scenes`: render a data set of scenes with Pascal VOC annotations."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from xml.etree import ElementTree
+
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from data_prep.scenes.render import STRING, Box, render
+from llava.errors import InputError
+from llava.files import atomic_folder, atomic_path, write_text
+
+EXAMPLE = """example:
+  python -m data_prep scenes --output playground/scenes --count 400 --seed 1 --contact-sheet sheet.png
+"""
+_SHEET_PICTURES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
+
+
+class _Rate(ProgressColumn):
+    """Pictures a second, once there are any."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} pictures/s" if task.speed else "")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a worker reports of a picture it wrote."""
+
+    name: str
+    objects: list[tuple[str, Box]]
+
+
+def scene_name(seed: int, index: int) -> str:
+    """The file name without its ending. It says nothing about what the picture shows."""
+    return f"scene_{seed}_{index:05d}"
+
+
+def voc_xml(name: str, size: tuple[int, int], objects: Sequence[tuple[str, Box]]) -> str:
+    """A Pascal VOC annotation. `size` is (width, height); boxes are 0-based, x2 and y2 exclusive."""
+    width, height = size
+    root = ElementTree.Element("annotation")
+
+    def add(parent: ElementTree.Element, tag: str, text: object = None) -> ElementTree.Element:
+        element = ElementTree.SubElement(parent, tag)
+        if text is not None:
+            element.text = str(text)
+        return element
+
+    add(root, "folder", "images")
+    add(root, "filename", f"{name}.jpg")
+    frame = add(root, "size")
+    for tag, value in (("width", width), ("height", height), ("depth", 3)):
+        add(frame, tag, value)
+    add(root, "segmented", 0)
+    for label, (x1, y1, x2, y2) in objects:
+        entry = add(root, "object")
+        add(entry, "name", label)
+        add(entry, "pose", "Unspecified")
+        add(entry, "truncated", int(x1 <= 0 or y1 <= 0 or x2 >= width or y2 >= height))
+        add(entry, "difficult", 0)
+        box = add(entry, "bndbox")
+        for tag, value in (("xmin", x1), ("ymin", y1), ("xmax", x2), ("ymax", y2)):
+            add(box, tag, value)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def write_scene(index: int, *, folder: Path, seed: int, defect_share: float) -> Written:
+    """Render picture `index` and write it and its annotation into `folder`."""
+    scene = render(seed, index, defect_share=defect_share)
+    name = scene_name(seed, index)
+    scene.image.save(folder / "images" / f"{name}.jpg", quality=scene.jpeg_quality)
+    write_text(folder / "annotations" / f"{name}.xml", voc_xml(name, scene.image.size, scene.objects))
+    return Written(name, scene.objects)
+
+
+def write_scenes(
+    output: Path, count: int, seed: int, *, workers: int = 1, defect_share: float = 0.5
+) -> list[Written]:
+    """Write pictures 0 to `count` - 1 of `seed` to the new folder `output`, all of them or nothing.
+
+    The bytes do not depend on `workers`. Raises InputError if `output` exists.
+    """
+    columns = (
+        TextColumn("rendering"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    written: list[Written] = []
+    with atomic_folder(output) as folder, Progress(*columns, console=Console(stderr=True)) as progress:
+        (folder / "images").mkdir()
+        (folder / "annotations").mkdir()
+        task = progress.add_task("rendering", total=count)
+        work = partial(write_scene, folder=folder, seed=seed, defect_share=defect_share)
+        if workers == 1:
+            for index in range(count):
+                written.append(work(index))
+                progress.advance(task)
+        else:
+            with ProcessPoolExecutor(workers) as pool:
+                for item in pool.map(work, range(count), chunksize=4):
+                    written.append(item)
+                    progress.advance(task)
+    return written
+
+
+def contact_sheet(folder: Path, pictures: Sequence[Written]) -> Image.Image:
+    """The first pictures side by side, boxes drawn: strings in yellow, defects in red."""
+    shown = list(islice(pictures, _SHEET_PICTURES))
+    rows = -(-len(shown) // _SHEET_COLUMNS)
+    sheet = Image.new("RGB", (_SHEET_COLUMNS * _SHEET_CELL, rows * _SHEET_CELL), (24, 24, 24))
+    for place, item in enumerate(shown):
+        with Image.open(folder / "images" / f"{item.name}.jpg") as file:
+            picture = file.convert("RGB")
+        draw = ImageDraw.Draw(picture)
+        for label, (x1, y1, x2, y2) in item.objects:
+            draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="yellow" if label == STRING else "red", width=2)
+        picture.thumbnail((_SHEET_CELL - 6, _SHEET_CELL - 20))
+        row, column = divmod(place, _SHEET_COLUMNS)
+        corner = (column * _SHEET_CELL, row * _SHEET_CELL)
+        labels = [label for label, _ in item.objects if label != STRING]
+        ImageDraw.Draw(sheet).text((corner[0] + 3, corner[1] + 2), ", ".join(labels) or "no defect")
+        sheet.paste(picture, (corner[0] + 3, corner[1] + 17))
+    return sheet
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep scenes",
+        description="Render drone-like photos of insulator strings, sound and defective, with exact boxes "
+        "as Pascal VOC: OUTPUT/images/*.jpg and OUTPUT/annotations/*.xml.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet"
+    )
+    parser.add_argument(
+        "--count", type=int, default=400, metavar="N", help="pictures to render (default: 400)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="other seeds are other scenes (default: 0)"
+    )
+    parser.add_argument(
+        "--defect-share",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share with a defect, 0 to 1 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: one a core)",
+    )
+    parser.add_argument(
+        "--contact-sheet", type=Path, metavar="FILE.png", help="also draw the first pictures here"
+    )
+    args = parser.parse_args(argv)
+    for flag, value, least in (
+        ("count", args.count, 1),
+        ("seed", args.seed, 0),
+        ("workers", args.workers, 1),
+    ):
+        if value < least:
+            raise InputError(f"--{flag} {value}: must be {least} or more")
+    if not 0 <= args.defect_share <= 1:
+        raise InputError(f"--defect-share {args.defect_share}: must lie between 0 and 1")
+    if args.contact_sheet and args.contact_sheet.suffix.lower() != ".png":
+        raise InputError(f"--contact-sheet {args.contact_sheet}: must end in .png")
+
+    written = write_scenes(
+        args.output, args.count, args.seed, workers=args.workers, defect_share=args.defect_share
+    )
+    if args.contact_sheet:
+        with atomic_path(args.contact_sheet) as temporary:
+            contact_sheet(args.output, written).save(temporary, format="PNG")
+    defective = sum(any(label != STRING for label, _ in item.objects) for item in written)
+    print(f"{len(written)} pictures ({defective} with a defect) in {args.output}")
+    return 0
