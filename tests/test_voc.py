@@ -1,0 +1,197 @@
+"""Pascal VOC with everything that real folders do to it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.voc import AnnotatedPicture, Shape, find_source, merge, plain_name, read_annotation
+from llava.errors import InputError
+
+BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
+def voc(*objects: tuple, filename: str = "a.jpg", size: tuple = (100, 50)) -> str:
+    shapes = "".join(f"<object><name>{name}</name>{BOX.format(*box)}</object>" for name, *box in objects)
+    width, height = size
+    return (
+        f"<annotation><filename>{filename}</filename><path>C:\\somewhere\\else.jpg</path>"
+        f"<size><width>{width}</width><height>{height}</height></size>{shapes}</annotation>"
+    )
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Writes an XML, or a picture of 100x50 where the name says so, below tmp_path."""
+
+    def write(name: str, text: str = "") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".xml":
+            path.write_text(text, encoding="utf-8")
+        else:
+            Image.new("RGB", (100, 50)).save(path)
+        return path
+
+    return write
+
+
+def test_two_files_of_one_picture_are_merged(tmp_path: Path, put: Callable) -> None:
+    put("images/062.jpg")
+    put("labels/insulator/062.xml", voc(("insulator", 1, 2, 30, 40), filename="062"))
+    put("labels/defect/062.xml", voc(("defect", 5, 6, 9, 9), ("insulator", 1, 2, 30, 40), filename="062"))
+    source, problems = find_source(tmp_path)
+    assert not problems
+    (picture,) = source.pictures
+    assert picture.key == "images/062"
+    shapes, notes = merge(picture, (100, 50))
+    assert sorted(shapes, key=str) == [Shape("defect", (5, 6, 9, 9)), Shape("insulator", (1, 2, 30, 40))]
+    assert notes == []
+
+
+def test_boxes_are_put_right_and_reported(put: Callable) -> None:
+    file = put("a.xml", voc(("x", 30.5, 2, 10.25, 20), ("y", -5, 10, 120, 20), ("z", 200, 1, 220, 9)))
+    shapes, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [read_annotation(file)]), (100, 50))
+    assert shapes == [Shape("x", (10.25, 2, 30.5, 20)), Shape("y", (0, 10, 100, 20))]
+    assert len(notes) == 3
+    assert "reversed" in notes[0] and "clipped" in notes[1] and "left out" in notes[2]
+    assert all(str(file) in note for note in notes)
+
+
+def test_boxes_follow_the_picture(put: Callable) -> None:
+    scaled = read_annotation(put("s.xml", voc(("x", 20, 10, 40, 30), size=(200, 100))))
+    assert merge(AnnotatedPicture(Path("a.jpg"), "a", [scaled]), (100, 50))[0] == [
+        Shape("x", (10, 5, 20, 15))
+    ]
+    unsized = read_annotation(put("u.xml", voc(("x", 20, 10, 40, 30), size=(0, 0))))
+    assert merge(AnnotatedPicture(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
+        Shape("x", (20, 10, 40, 30))
+    ]
+    other = read_annotation(put("o.xml", voc(size=(300, 300))))
+    with pytest.raises(InputError, match=r"o\.xml.*300x300.*100x50"):
+        merge(AnnotatedPicture(Path("a.jpg"), "a", [other]), (100, 50))
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_rotation_turns_the_boxes(tmp_path: Path, put: Callable, orientation: int) -> None:
+    from PIL import ImageOps
+
+    stored = Image.new("L", (100, 50))
+    stored.paste(255, (10, 5, 30, 15))
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        upright = ImageOps.exif_transpose(opened)
+    annotation = read_annotation(put("a.xml", voc(("x", 10, 5, 30, 15))))
+    shapes, notes = merge(AnnotatedPicture(tmp_path / "a.png", "a", [annotation]), upright.size, orientation)
+    assert shapes[0].box == upright.getbbox()
+    assert "EXIF" in notes[0]
+
+
+def test_a_picture_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -> None:
+    for picture in ("one/p.JPG", "two/p.jpg", "DJI.0001.png", "q.bmp", "lonely.jpg"):
+        put(picture)
+    put("one/labels/p.xml", voc(filename="wrong"))
+    put("two/labels/p.xml", voc(filename="p"))
+    put("DJI.0001.xml", voc(filename="DJI.0001"))
+    put("q_annotated.xml", voc(filename="D:\\photos\\Q.bmp"))
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    assert [picture.key for picture in source.pictures] == ["DJI.0001", "one/p", "q", "two/p"]
+    assert [path.name for path in source.unannotated] == ["lonely.jpg"]
+
+
+def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("x/b.jpg")
+    put("y/b.jpg")
+    put("a.xml", voc())
+    put("absent.xml", voc(filename="absent"))
+    put("b.xml", voc())
+    put("cut.xml", voc()[:40])
+    _, problems = find_source(tmp_path)
+    assert [problem.split("/")[-1].split(":")[0].split(",")[0] for problem in problems[-1:]] == ["cut.xml"]
+    text = "\n".join(problems)
+    assert len(problems) == 3
+    assert "absent.xml: no picture named 'absent'" in text
+    assert "b.xml: could belong to x/b.jpg and y/b.jpg" in text
+    assert "cut short" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (voc(("a", 1, 2, 3, 4))[:-20], "line 1.*cut short"),
+        ("", "cut short"),
+        ("<html></html>", "not Pascal VOC"),
+        ("<annotation><object><bndbox/></object></annotation>", "no <name>"),
+        (voc(("a", 1, 2, "three", 4)), "no readable <xmax>"),
+        (voc(("a", 1, 2, "nan", 4)), "no readable <xmax>"),
+        (
+            '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><annotation><filename>&c;</filename>'
+            "</annotation>",
+            "DOCTYPE",
+        ),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not valid XML"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(put: Callable, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_annotation(put("bad.xml", text))
+    assert "bad.xml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    file = tmp_path_factory.mktemp("xml") / "a.xml"
+    file.write_bytes(data)
+    try:
+        read_annotation(file)
+    except InputError as error:
+        assert "a.xml" in str(error)
+
+
+def test_folders_that_cannot_work(tmp_path: Path, put: Callable) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        find_source(tmp_path / "absent")
+    with pytest.raises(InputError, match="no Pascal VOC annotations"):
+        find_source(tmp_path)
+    put("a.xml", voc())
+    with pytest.raises(InputError, match="no pictures"):
+        find_source(tmp_path)
+
+
+def test_names_are_compared_plainly() -> None:
+    assert plain_name("  Rolled-in_Scale ") == plain_name("rolled in scale") == "rolled in scale"
+
+
+def test_real_cplid_and_neu(shared_data: Path) -> None:
+    cplid, problems = find_source(shared_data / "cplid")
+    assert problems == [] and len(cplid.pictures) == 106
+    boxes = [shape.name for picture in cplid.pictures for shape in merge(picture, (1152, 864))[0]]
+    assert (boxes.count("insulator"), boxes.count("defect")) == (136, 60)
+    neu, problems = find_source(shared_data / "neu_det")
+    assert problems == [] and len(neu.pictures) == 180
+
+
+def test_voc_boxes_equal_coco_boxes(shared_data: Path) -> None:
+    folder = shared_data / "formats"
+    coco = json.loads((folder / "coco" / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    stems = {image["id"]: Path(image["file_name"]).stem for image in coco["images"]}
+    expected = sorted(
+        (stems[item["image_id"]], names[item["category_id"]], x, y, x + w, y + h)
+        for item in coco["annotations"]
+        for x, y, w, h in [item["bbox"]]
+    )
+    ours = sorted(
+        (file.stem, shape.name, *shape.box)
+        for file in (folder / "voc").glob("*.xml")
+        for shape in read_annotation(file).shapes
+    )
+    assert ours == expected
