@@ -1,0 +1,136 @@
+"""Augmentations that keep a picture and what is said of it in agreement.
+
+A flip moves places: "left" becomes "right" and boxes turn. Whether a sentence speaks of places in the
+picture cannot be told from its words alone ("Is that right?"), so a record with such words is turned
+only where its `meta` vouches for it; otherwise its picture is not flipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from llava.boxes import Box, format_box, parse_boxes
+from llava.conversation import Speaker
+from llava.records import Record
+from llava.train.config import AugmentSettings
+
+Turns = tuple[tuple[Speaker, str], ...]
+
+_HORIZONTAL = {"left": "right"}
+_VERTICAL = {"top": "bottom", "upper": "lower", "above": "below", "uppermost": "lowermost"}
+_OPPOSITE = {
+    axis: {**pairs, **{second: first for first, second in pairs.items()}}
+    for axis, pairs in (("horizontal", _HORIZONTAL), ("vertical", _VERTICAL))
+}
+_DIRECTION = re.compile(
+    rf"\b({'|'.join([*_OPPOSITE['horizontal'], *_OPPOSITE['vertical']])}|clockwise|anticlockwise)\b",
+    re.IGNORECASE,
+)
+_BOX_TEXT = re.compile(r"\[[^\[\]]*\]")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One picture's augmentation. `shrink` is (scale, x, y): the position as a share of the free room."""
+
+    horizontal: bool = False
+    vertical: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    shrink: tuple[float, float, float] = (1.0, 0.0, 0.0)
+
+
+def draw(settings: AugmentSettings, records: Iterable[Record], rng: np.random.Generator) -> Draw:
+    """What to do with a picture of which all `records` are asked; takes the same numbers from `rng`
+    whatever the records say."""
+    flips, jitter, shrink = rng.random(2), rng.uniform(-1, 1, 2), rng.random(3)
+    places = [record for record in records if speaks_of_places(record)]
+    may_flip = all(may_turn(record) for record in places)
+    return Draw(
+        horizontal=may_flip and bool(flips[0] < settings.flip_horizontal),
+        vertical=may_flip and bool(flips[1] < settings.flip_vertical),
+        brightness=1 + settings.brightness * float(jitter[0]),
+        contrast=1 + settings.contrast * float(jitter[1]),
+        shrink=(
+            1.0 if places else 1 - settings.shrink * float(shrink[0]),
+            float(shrink[1]),
+            float(shrink[2]),
+        ),
+    )
+
+
+def speaks_of_places(record: Record) -> bool:
+    """Whether the record holds boxes or words of direction, or is in a language we do not know those of."""
+    if record.meta.get("language", "en") != "en":
+        return True
+    return any(
+        _DIRECTION.search(turn.value) is not None or bool(parse_boxes(turn.value))
+        for turn in record.conversations
+    )
+
+
+def may_turn(record: Record) -> bool:
+    """Whether the record's words of direction and boxes are known to speak of its picture."""
+    meta = record.meta
+    if meta.get("language", "en") != "en" or len(record.images) != 1:
+        return False
+    if "flip" in meta:
+        return bool(meta["flip"])
+    return meta.get("task") == "where" or meta.get("type") == "box"
+
+
+def turn_text(text: str, drawn: Draw) -> str:
+    """`text` as it reads of the flipped picture. Boxes keep their number of decimals."""
+    for axis in ("horizontal", "vertical"):
+        if getattr(drawn, axis):
+            text = _swap_words(text, _OPPOSITE[axis])
+    return _BOX_TEXT.sub(lambda match: _turn_box(match.group(), drawn), text)
+
+
+def _swap_words(text: str, opposite: dict[str, str]) -> str:
+    def swap(match: re.Match[str]) -> str:
+        word = match.group()
+        other = opposite[word.lower()]
+        return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+    return re.sub(rf"\b({'|'.join(opposite)})\b", swap, text, flags=re.IGNORECASE)
+
+
+def _turn_box(text: str, drawn: Draw) -> str:
+    boxes = parse_boxes(text)
+    if not boxes:
+        return text
+    x1, y1, x2, y2 = boxes[0]
+    if drawn.horizontal:
+        x1, x2 = 1 - x2, 1 - x1
+    if drawn.vertical:
+        y1, y2 = 1 - y2, 1 - y1
+    turned: Box = (x1, y1, x2, y2)
+    decimals = len(text.split(",")[0].partition(".")[2].strip())
+    return format_box(turned, decimals)
+
+
+def apply_to_picture(square: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
+    """The square RGB picture after the draw; `colour` fills what shrinking leaves free."""
+    if drawn.horizontal:
+        square = ImageOps.mirror(square)
+    if drawn.vertical:
+        square = ImageOps.flip(square)
+    if drawn.brightness != 1 or drawn.contrast != 1:
+        values = np.asarray(square, dtype=np.float32)
+        grey = values.mean()
+        values = ((values - grey) * drawn.contrast + grey) * drawn.brightness
+        square = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    scale, across, down = drawn.shrink
+    if scale < 1:
+        side = max(1, round(square.width * scale))
+        room = square.width - side
+        small = square.resize((side, side), Image.Resampling.BICUBIC)
+        square = Image.new("RGB", square.size, colour)
+        square.paste(small, (round(room * across), round(room * down)))
+    return square

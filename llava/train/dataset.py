@@ -1,0 +1,226 @@
+"""Records as training items: one item is a picture with its questions.
+
+Everything is checked when a `RecordSet` is made, before a step is taken: each record is encoded, each
+picture decoded. What is drawn for an item (which questions, which augmentation) depends on the seed, the
+epoch and the item alone, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from llava.errors import InputError
+from llava.files import inside, read_json_list
+from llava.pictures import open_picture
+from llava.processing import RecordProcessor
+from llava.records import Record
+from llava.train import augment
+from llava.train.config import AugmentSettings
+from llava.train.packing import Group, Sample, group_by_picture
+
+Progress = Callable[[Iterable[str], str, int], Iterable[str]]
+"""Called with (names, what happens, how many): gives the names back and shows how far it is."""
+
+
+class PictureStore:
+    """Pictures padded and resized to the model's size, decoded once while `cache_bytes` allow."""
+
+    def __init__(self, folder: Path, processor: RecordProcessor, cache_bytes: float) -> None:
+        self.folder = folder
+        self.processor = processor
+        self._room = cache_bytes
+        self._kept: dict[str, Image.Image] = {}
+
+    def square(self, name: str) -> Image.Image:
+        """The picture `name` as RGB at the model's size; InputError if it is absent or damaged."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            return kept
+        square = self.processor.pictures.square(open_picture(inside(self.folder, name)))
+        size = 3 * square.width * square.height
+        if self._room >= size:
+            self._room -= size
+            self._kept[name] = square
+        return square
+
+    def pixels(self, name: str, drawn: augment.Draw | None = None) -> torch.Tensor:
+        """(3, H, W) float32, augmented as `drawn` says."""
+        square = self.square(name)
+        if drawn is not None:
+            square = augment.apply_to_picture(square, drawn, self.processor.pictures.mean_colour)
+        return self.processor.pixels(square)
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """What one index of a dataset gives: records of one picture (or one record without or with several),
+    grouped, and the pixels by the key that their samples carry."""
+
+    groups: list[Group]
+    pixels: dict[str, torch.Tensor]
+
+
+class RecordSet:
+    """The records of one file, encoded and checked.
+
+    `sources` are the records' units: a picture's records together, every other record alone.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        pictures: PictureStore,
+        *,
+        max_length: int,
+        packing: bool,
+        progress: Progress,
+    ) -> None:
+        self.path = path
+        self.pictures = pictures
+        self.max_length = max_length
+        self.packing = packing
+        self.records = read_json_list(path, Record)
+        if not self.records:
+            raise InputError(f"{path} holds no records")
+        self._check_ids()
+        self._encoded: dict[tuple[int, augment.Turns], Sample] = {}
+        self.samples = [self.encode(index) for index in range(len(self.records))]
+        self._check_pictures(progress)
+        by_source: dict[str | int, list[int]] = {}
+        for index, record in enumerate(self.records):
+            by_source.setdefault(record.images[0] if len(record.images) == 1 else index, []).append(index)
+        self.sources = list(by_source.values())
+
+    def _check_ids(self) -> None:
+        seen: set[str] = set()
+        for record in self.records:
+            if record.id in seen:
+                raise InputError(f"{self.path}: two records have the id {record.id!r}")
+            seen.add(record.id)
+
+    def _check_pictures(self, progress: Progress) -> None:
+        first_of: dict[str, str] = {}
+        for record in self.records:
+            for name in record.images:
+                first_of.setdefault(name, record.id)
+
+        def check(name: str) -> str | None:
+            try:
+                self.pictures.square(name)
+            except InputError as error:
+                return f"{self.path}, record {first_of[name]!r}: {error}"
+            return None
+
+        # Pillow decodes outside the interpreter's lock, so threads help.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = pool.map(check, first_of)
+            for _, problem in zip(
+                progress(first_of, f"reading pictures of {self.path.name}", len(first_of)), found, strict=True
+            ):
+                if problem is not None:
+                    pool.shutdown(cancel_futures=True)
+                    raise InputError(problem)
+
+    def encode(self, index: int, drawn: augment.Draw | None = None) -> Sample:
+        """Record `index` as tokens, its words turned as `drawn` says."""
+        record = self.records[index]
+        turns: augment.Turns = tuple((turn.speaker, turn.value) for turn in record.conversations)
+        if drawn is not None and (drawn.horizontal or drawn.vertical) and augment.speaks_of_places(record):
+            turns = tuple((speaker, augment.turn_text(text, drawn)) for speaker, text in turns)
+        sample = self._encoded.get((index, turns))
+        if sample is None:
+            try:
+                encoded = self.pictures.processor.encode(turns)
+                sample = Sample.of(record.id, encoded.input_ids, encoded.labels, _picture_keys(record))
+                # Also the check that the record fits.
+                group_by_picture([sample], self.pictures.processor.image_token_id, self.max_length)
+            except InputError as error:
+                message = str(error).removeprefix(f"record {record.id}: ")
+                raise InputError(f"{self.path}, record {record.id!r}: {message}") from None
+            self._encoded[index, turns] = sample
+        return sample
+
+    def group(self, samples: Sequence[Sample]) -> list[Group]:
+        image_token = self.pictures.processor.image_token_id
+        return group_by_picture(samples, image_token, self.max_length, packing=self.packing)
+
+    def item(self, source: int) -> Item:
+        """Unit `source` as it is: every record, no augmentation."""
+        indices = self.sources[source]
+        pixels = {
+            key: self.pictures.pixels(name) for key, name in _picture_keys(self.records[indices[0]]).items()
+        }
+        return Item(self.group([self.samples[index] for index in indices]), pixels)
+
+
+def _picture_keys(record: Record) -> dict[str, str]:
+    """Key -> name of the record's pictures. A picture that all of its records are asked about together has
+    its name as key; in a record of several it has a key of its own, for it may be augmented otherwise."""
+    if len(record.images) == 1:
+        return {record.images[0]: record.images[0]}
+    return {f"{record.id}#{number}": name for number, name in enumerate(record.images)}
+
+
+class TrainItems(torch.utils.data.Dataset):
+    """A RecordSet's units in an order drawn for each epoch, each with its drawn questions and augmentation.
+
+    `set_epoch` must be called before an epoch; index i is then the i-th unit of that epoch.
+    """
+
+    def __init__(
+        self,
+        records: RecordSet,
+        *,
+        seed: int,
+        questions_per_picture: int | None,
+        augmentation: AugmentSettings,
+    ) -> None:
+        self.records = records
+        self.seed = seed
+        self.questions_per_picture = questions_per_picture
+        self.augmentation = augmentation
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.records.sources))
+
+    def __len__(self) -> int:
+        return len(self.records.sources)
+
+    def __getitem__(self, index: int) -> Item:
+        source = int(self.order[index])
+        rng = np.random.default_rng([self.seed, self.epoch, source])
+        indices = self._draw_questions(source, rng)
+        records = [self.records.records[i] for i in indices]
+        drawn = augment.draw(self.augmentation, records, rng)
+        samples = [self.records.encode(i, drawn) for i in indices]
+        pictures = self.records.pictures
+        pixels = {key: pictures.pixels(name, drawn) for key, name in _picture_keys(records[0]).items()}
+        return Item(self.records.group(samples), pixels)
+
+    def _draw_questions(self, source: int, rng: np.random.Generator) -> list[int]:
+        indices = self.records.sources[source]
+        limit = self.questions_per_picture
+        if limit is None or len(indices) <= limit:
+            return indices
+        return [indices[i] for i in sorted(rng.choice(len(indices), limit, replace=False))]
+
+    def token_counts(self) -> tuple[int, int, int]:
+        """Of the current epoch, without augmentation: (packed, unpacked, supervised) tokens."""
+        packed = unpacked = supervised = 0
+        for source in range(len(self)):
+            rng = np.random.default_rng([self.seed, self.epoch, source])
+            samples = [self.records.samples[i] for i in self._draw_questions(source, rng)]
+            packed += sum(group.length for group in self.records.group(samples))
+            unpacked += sum(map(len, samples))
+            supervised += sum(int((sample.labels[1:] >= 0).sum()) for sample in samples)
+        return packed, unpacked, supervised

@@ -1,0 +1,119 @@
+"""What a training run shows: tables at the start, a progress bar with rates, a line per validation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from transformers import TrainerCallback
+
+from llava.model.lora import PartCount
+
+_LABELS = {
+    "loss": "loss",
+    "accuracy": "answers right",
+    "yesno": "yes/no balanced",
+    "said_yes": "said yes",
+}
+
+
+class Display(TrainerCallback, AbstractContextManager):
+    """Progress on stderr; used as a context so that the bar is closed whatever happens.
+
+    `shown` is false on every process but the first. The bar lives on terminals; elsewhere the lines of
+    `on_log` and `validation` tell the story.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self.console = Console(stderr=True, quiet=not shown)
+        self.trainer: Any = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (shown and self.console.is_terminal),
+        )
+        self._task: Any = None
+        self._started = 0.0
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def track(self, names: Iterable[str], description: str, total: int) -> Iterator[str]:
+        """The names again, with a bar that says how far along they are."""
+        task = self._progress.add_task(description, total=total, rates="")
+        for name in names:
+            yield name
+            self._progress.advance(task)
+        self._progress.remove_task(task)
+
+    def rates(self) -> str:
+        """Pictures and supervised tokens a second of this process, validation not counted."""
+        seconds = time.monotonic() - self._started - self.trainer.validation_seconds
+        pictures, tokens = self.trainer.read_pictures / seconds, self.trainer.read_tokens / seconds
+        return f"{pictures:.1f} pictures/s  {tokens:.0f} supervised tokens/s"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+        self._task = self._progress.add_task("step", total=state.max_steps, rates="")
+        self._progress.update(self._task, completed=state.global_step)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.update(self._task, completed=state.global_step, rates=self.rates())
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self.console.print(
+                f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
+                f"learning rate {logs['learning_rate']:.2g}  {self.rates()}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        text = "  ".join(
+            f"{_LABELS[name]} {value:.4f}" if name == "loss" else f"{_LABELS[name]} {value:.1%}"
+            for name, value in figures.items()
+        )
+        self.console.print(f"[bold]validation at step {step}[/bold]  {text}", highlight=False, soft_wrap=True)
+
+
+def parameter_table(counts: Mapping[str, PartCount]) -> Table:
+    """Parameters of each part, and how many of them are trained."""
+    table = Table(title="Parameters")
+    table.add_column("part")
+    for column in ("total", "trained", "frozen"):
+        table.add_column(column, justify="right")
+    for part, (total, trained) in counts.items():
+        table.add_row(part, f"{total:,}", f"{trained:,}", f"{total - trained:,}")
+    total = sum(count.total for count in counts.values())
+    trained = sum(count.trainable for count in counts.values())
+    table.add_section()
+    table.add_row("all", f"{total:,}", f"{trained:,} ({trained / total:.2%})", f"{total - trained:,}")
+    return table
+
+
+def plan_table(rows: Mapping[str, str]) -> Table:
+    """What lies ahead, a line per fact."""
+    table = Table(title="Training", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
