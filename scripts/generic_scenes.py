@@ -252,11 +252,14 @@ def _blob(centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.nda
     return centre + np.stack([np.cos(angle) * reach, np.sin(angle) * reach], 1)
 
 
-def _draw_row(canvas: _Canvas, rng: np.random.Generator, condition: str | None, plain: bool = False) -> Row:
-    """Draw a row; `plain` rows stand in the background: whole, unlabelled as the subject."""
+def _draw_row(
+    canvas: _Canvas, rng: np.random.Generator, condition: str | None, *, plain: bool = False, close: bool = False
+) -> Row:
+    """Draw a row; `plain` rows stand in the background: whole, unlabelled as the subject. `close` rows are
+    seen from nearer: longer, with broader elements."""
     angle = float(rng.uniform(0, math.pi * 2))
-    count = int(rng.integers(5, 12))
-    length = float(rng.uniform(75, 140)) if not plain else float(rng.uniform(60, 130))
+    count = int(rng.integers(5, 11 if close else 12))
+    length = float(rng.uniform(100, 150)) if close else float(rng.uniform(60, 130) if plain else rng.uniform(75, 140))
     pitch = length / count
     axis = np.array([math.cos(angle), math.sin(angle)])
     across = np.array([-axis[1], axis[0]])
@@ -264,7 +267,7 @@ def _draw_row(canvas: _Canvas, rng: np.random.Generator, condition: str | None, 
     kind = str(rng.choice(ELEMENTS))
     depth = max(1.8, pitch * float(rng.uniform(0.26, 0.5)))
     width = depth * (1.0 if kind == "ball" else float(rng.uniform(1.3, 3.2)))
-    width = min(max(width, 4.5), 26.0)
+    width = min(max(width, 7.0 if close else 4.5), 26.0)
     colour = _distinct(_behind(canvas.image, *middle), rng, tuple(COLOURS))
     paint = _paint(colour, rng)
     rod = _shade(_paint(str(rng.choice(["gray", "black", "brown", "white"])), rng), 0.9)
@@ -355,17 +358,22 @@ def _draw_row(canvas: _Canvas, rng: np.random.Generator, condition: str | None, 
     return Row(kind, colour, count, condition, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
 
 
-def render(seed: int, index: int) -> Scene:
-    """Scene `index` of `seed`: half of them rows (of which two thirds have a condition), half shapes."""
+def render(seed: int, index: int, *, close: bool = False) -> Scene:
+    """Scene `index` of `seed`: rows (most with a condition) or shapes.
+
+    By default 6 of 10 are rows with every condition alike; `close` scenes are mostly rows seen from nearer,
+    with more of the three conditions that only a comparison with the other elements shows.
+    """
     rng = np.random.default_rng((seed, index))
     canvas = _Canvas(_background(rng))
     row: Row | None = None
     things: list[Thing] = []
-    if rng.random() < 0.6:
+    if rng.random() < (0.85 if close else 0.6):
         if rng.random() < 0.15:
             _draw_row(canvas, rng, None, plain=True)
-        condition = str(rng.choice(CONDITIONS)) if rng.random() < 0.7 else None
-        row = _draw_row(canvas, rng, condition)
+        shares = (0.26, 0.26, 0.24, 0.08, 0.08, 0.08) if close else None
+        condition = str(rng.choice(CONDITIONS, p=shares)) if rng.random() < (0.8 if close else 0.7) else None
+        row = _draw_row(canvas, rng, condition, close=close)
     else:
         things = _draw_things(canvas, rng, int(rng.integers(1, 5)), [])
     image = canvas.image

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Set up .venv in the repository root with the versions of constraints.txt. Run again, it only checks.
+#
+#   scripts/setup.sh              what the road from photos to a merged model needs
+#   scripts/setup.sh dev quant    with extras of pyproject.toml
+#   PYTHON=python3.12 scripts/setup.sh    with this Python
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python_is_suitable() {
+    "$1" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3.12 python3.11 python3 python3.13 python3.14 python3.10 python}; do
+        if python_is_suitable "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: no Python 3.10 to 3.14 with venv found; install Python 3.12 (and its venv package), or say PYTHON=/path/to/python" >&2
+    exit 2
+}
+
+extras=$(IFS=,; echo "$*")
+stamp=.venv/installed
+wanted="$(cat pyproject.toml constraints.txt | cksum) [$extras]"
+if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp" && .venv/bin/python -c '' 2>/dev/null; then
+    exit 0
+fi
+if ! .venv/bin/python -c '' 2>/dev/null; then
+    python=$(find_python)
+    echo "Creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+fi
+echo "Installing the pinned packages into .venv (a few minutes the first time)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+    --editable ".${extras:+[$extras]}"
+if .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -qiE "^llava(-torch)?=="; then
+    echo "error: the original LLaVA is installed in .venv; both are called llava and cannot share an environment." >&2
+    echo "       Remove it: .venv/bin/python -m pip uninstall llava llava-torch" >&2
+    exit 2
+fi
+# Each line is a set of extras that this environment satisfies; a changed pin makes all earlier lines void.
+{ grep -F "$(cat pyproject.toml constraints.txt | cksum) [" "$stamp" 2>/dev/null || true; echo "$wanted"; } > "$stamp.new"
+mv "$stamp.new" "$stamp"
