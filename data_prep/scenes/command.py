@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from data_prep.scenes.render import STRING, Box, render
+from data_prep.scenes.compose import STRING, Box, render
 from llava.errors import InputError
 from llava.files import atomic_folder, atomic_path, write_text
 
