@@ -1,0 +1,178 @@
+"""A conversation with memory: the picture is read once, and each turn only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from random import Random
+
+import torch
+
+from llava.conversation import Speaker
+from llava.decoding import AnswerText, Decoding, next_tokens
+from llava.engine import Engine, Picture, cut_cache, question_text
+from llava.errors import InputError
+from llava.records import IMAGE_PLACEHOLDER
+
+
+@dataclass
+class _Turn:
+    """`text` has an `<image>` mark for each of `pictures`."""
+
+    speaker: Speaker
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+
+class Chat:
+    """Questions and answers about pictures, streamed; greedy unless a temperature is given.
+
+    The KV cache lives on between turns. Each prompt is rendered whole and compared with what the cache
+    holds: the common beginning (system text, picture, earlier turns) stays, only the rest is read. So an
+    answer is what a fresh reading of the whole conversation would give, whatever happened before.
+
+    When the conversation outgrows the model's context the oldest exchanges are forgotten, counted in
+    `forgotten`; the pictures stay.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.forgotten = 0
+        # all of the template's ends as text too: a model may spell one out letter by letter
+        stops = (*engine.loaded.template.stop, *stop)
+        self._decoding = Decoding(max_new_tokens, temperature, top_p, 1, stops, seed)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, pictures included."""
+        self._turns: list[_Turn] = []
+        self._waiting: tuple[Picture, ...] = ()
+        self._cache = self.engine.new_cache()
+        self._held: list[int] = []  # the cache's columns, as `_keys` names them
+        self._draw = Random(self._decoding.seed)
+        self._stopped = False
+        self.forgotten = 0
+
+    @property
+    def history(self) -> list[tuple[Speaker, str]]:
+        """The turns so far, with `<image>` marks, oldest first."""
+        return [(turn.speaker, turn.text) for turn in self._turns]
+
+    @property
+    def prompt(self) -> str:
+        """The text of the conversation so far, as the model reads it."""
+        turns = self.history
+        return self.engine.loaded.template.text(turns, generation_prompt=len(turns) % 2 == 1)
+
+    def add_image(self, picture: Picture) -> None:
+        """Show a picture; it goes with the next question."""
+        self._waiting += (picture,)
+
+    def stop(self) -> None:
+        """End the answer that is being streamed after its current token; what was said stays said."""
+        self._stopped = True
+
+    def ask(self, text: str) -> Iterator[str]:
+        """Ask, and stream the answer in pieces of text.
+
+        However the stream ends (done, `stop()`, closed, an interrupt in the middle), the chat goes on: a
+        partial answer is closed and kept; a question interrupted before its first word is taken back.
+        InputError if the question does not fit the context even alone.
+        """
+        self._stopped = False
+        question = _Turn("human", question_text(text, len(self._waiting)), self._waiting)
+        earlier = list(self._turns)
+        self._turns.append(question)
+        self._waiting = ()
+        answer = AnswerText(self.engine.tokenizer, self._decoding.stop)
+        whole = False
+        try:
+            ids = self._fit()
+            yield from self._stream(ids, answer)
+            whole = True
+        finally:
+            if whole or answer.text:
+                self._turns.append(_Turn("gpt", answer.text))
+            else:
+                self._turns, self._waiting = earlier, question.pictures
+
+    def _stream(self, ids: list[int], answer: AnswerText) -> Iterator[str]:
+        room = min(self._decoding.max_new_tokens, self.engine.context_len - len(ids))
+        logits = self._read(ids)
+        for count in range(1, room + 1):
+            token = int(next_tokens(logits, self._decoding, [self._draw]))
+            if token in self.engine.end_ids:
+                break
+            if piece := answer.push(token):
+                yield piece
+            if answer.stopped or self._stopped or count == room:
+                break
+            logits = self._step([token], [token])
+        if piece := answer.finish():
+            yield piece
+
+    def _fit(self) -> list[int]:
+        """The prompt's ids, after forgetting the oldest exchanges until question and answer have room."""
+        context = self.engine.context_len
+        reserve = min(self._decoding.max_new_tokens, context // 4)
+        while True:
+            ids = self.engine.processor.encode_prompt(self.history)
+            if len(ids) + reserve <= context:
+                return ids
+            if len(self._turns) == 1:
+                if len(ids) < context:
+                    return ids
+                raise InputError(f"the question has {len(ids)} tokens, the model's context is {context}")
+            old, _, following, *rest = self._turns
+            marks = f"{IMAGE_PLACEHOLDER}\n" * len(old.pictures)
+            kept = _Turn("human", marks + following.text, (*old.pictures, *following.pictures))
+            self._turns = [kept, *rest]
+            self.forgotten += 1
+
+    def _read(self, ids: list[int]) -> torch.Tensor:
+        """Bring the cache to the prompt `ids`; logits (1, vocabulary) behind it."""
+        pictures = [picture for turn in self._turns for picture in turn.pictures]
+        keys = self._keys(ids, pictures)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(keys, self._held, strict=False))
+        kept = min(sum(1 for _ in same), len(ids) - 1)
+        image_tokens = self.engine.processor.image_tokens
+        seen, partial = divmod(sum(key < 0 for key in keys[:kept]), image_tokens)
+        kept -= partial  # a picture is only ever read whole
+        self._held = self._held[:kept]
+        if kept:
+            cut_cache(self._cache, kept)
+        else:
+            self._cache = self.engine.new_cache()
+        return self._step(ids[kept:], keys[kept:], pictures[seen:])
+
+    def _step(self, ids: list[int], keys: list[int], pictures: Sequence[Picture] = ()) -> torch.Tensor:
+        device = self.engine.model.device
+        columns = len(self._held) + len(ids)
+        mask = torch.ones(1, columns, dtype=torch.long, device=device)
+        with self.engine.evaluating():
+            logits = self.engine.forward(torch.tensor([ids], device=device), mask, self._cache, pictures)
+        self._held += keys  # only now: an interrupt above leaves columns that the next cut removes
+        return logits
+
+    def _keys(self, ids: list[int], pictures: Sequence[Picture]) -> list[int]:
+        """`ids` with each picture's tokens replaced by negative numbers of its own, so that another
+        picture in the same place is not taken for it."""
+        keys, image_tokens = [], self.engine.processor.image_tokens
+        at = 0
+        for token in ids:
+            if token == self.engine.processor.image_token_id:
+                keys.append(-1 - id(pictures[at // image_tokens]))
+                at += 1
+            else:
+                keys.append(token)
+        return keys

@@ -1,0 +1,78 @@
+"""A random LLaVA of a few layers whose answers vary in length, for tests of how answers are computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from llava.model.builder import LoadedModel, load_model, make_processor
+
+
+def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
+    """Weights large enough that logits are far apart, grouped-query attention, and a fifth of the
+    vocabulary ends an answer, so that answers have many lengths. Tokenizer and pictures are `tiny`'s."""
+    base = load_model(tiny, device="cpu")
+    torch.manual_seed(5)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, image_size=144,
+            patch_size=24, initializer_range=0.2,
+        ).to_dict(),
+        text_config=LlamaConfig(
+            vocab_size=1088, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
+            initializer_range=0.25,
+        ).to_dict(),
+        image_token_index=base.model.config.image_token_id,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "projector" in name and "weight" in name:
+                parameter.normal_(std=0.3)  # pictures must matter
+    model.generation_config.eos_token_id = [2, *range(20, 1000, 6)]
+    return LoadedModel(
+        model=model,
+        tokenizer=base.tokenizer,
+        image_processor=base.image_processor,
+        processor=make_processor(config, base.tokenizer, base.image_processor, base.template),
+        template=base.template,
+        context_len=context,
+        model_id="random",
+    )
+
+
+def picture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """A picture of coloured blocks; different seeds look different even to a random model."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+
+
+def plain_generate(loaded: LoadedModel, ids: list[int], pictures: list[Image.Image], limit: int) -> list[int]:
+    """The naive twin: transformers' own generate for one prompt, its end token cut off."""
+    tokens = torch.tensor([ids])
+    pixels = {"pixel_values": torch.stack([loaded.processor.pixels(p) for p in pictures])} if pictures else {}
+    output = loaded.model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        **pixels,
+        do_sample=False,
+        max_new_tokens=limit,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+    )
+    answer: list[int] = output[0, len(ids) :].tolist()
+    ends = loaded.model.generation_config.eos_token_id
+    return answer[:-1] if answer[-1] in (ends if isinstance(ends, list) else [ends]) else answer
+
+
+def plain_text(loaded: LoadedModel, question: str, pictures: list[Image.Image], limit: int) -> str:
+    """The naive twin's text for one question about `pictures`, which come first unless it marks them."""
+    if "<image>" not in question:
+        question = "<image>\n" * len(pictures) + question
+    ids = loaded.processor.encode_prompt([("human", question)])
+    tokens = plain_generate(loaded, ids, pictures, limit)
+    return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -1,0 +1,271 @@
+"""Batched answers equal those asked one at a time; choices, sampling, stop strings, memory limits."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_model import picture, plain_text, random_model
+
+from llava.decoding import AnswerText, Decoding, next_tokens
+from llava.engine import Engine, Request
+from llava.errors import InputError
+from llava.model.builder import LoadedModel, load_model
+
+QUESTIONS = [
+    "Is there a red circle?",
+    "How many?",
+    "Describe the picture in one sentence, and say where the largest thing is and which colour it has.",
+    "What colour is the square on the left?",
+    "yes",
+]
+
+
+@pytest.fixture(scope="module", params=["random", "tiny"])
+def loaded(request: pytest.FixtureRequest, tiny_model_dir: Path) -> LoadedModel:
+    return random_model(tiny_model_dir) if request.param == "random" else load_model(tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def random_loaded(tiny_model_dir: Path) -> LoadedModel:
+    return random_model(tiny_model_dir)
+
+
+def mixed_requests() -> list[Request]:
+    """Three pictures with several questions each, two pictures in one question, and text alone, shuffled."""
+    pictures = [picture(seed, (160, 100 + 40 * seed)) for seed in range(3)]
+    requests = [
+        Request(f"{p}-{q}", text, [pictures[p]]) for p in range(3) for q, text in enumerate(QUESTIONS)
+    ]
+    requests += [Request(f"text-{q}", text) for q, text in enumerate(QUESTIONS[:2])]
+    requests.append(Request("both", "Which is brighter?", [pictures[2], pictures[0]]))
+    requests.append(Request("inline", "Look at <image> and say what it is.", [pictures[1]]))
+    Random(0).shuffle(requests)
+    return requests
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_batched_answers_equal_one_at_a_time(loaded: LoadedModel, batch_size: int) -> None:
+    requests = mixed_requests()
+    results = Engine(loaded).answer(requests, batch_size=batch_size, max_new_tokens=24)
+    assert [result.question_id for result in results] == [request.question_id for request in requests]
+    expected = [plain_text(loaded, r.text, list(r.images), 24) for r in requests]
+    assert [result.text for result in results] == expected
+
+
+def test_the_random_model_tests_something(random_loaded: LoadedModel) -> None:
+    results = Engine(random_loaded).answer(mixed_requests(), max_new_tokens=24)
+    assert len({result.text for result in results}) > len(results) // 2
+    assert {result.truncated for result in results} == {True, False}
+
+
+def test_a_picture_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, seen = Engine(random_loaded), []
+    tower = random_loaded.model.model.vision_tower
+    handle = tower.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(len(args[0])), with_kwargs=True
+    )
+    try:
+        shown = [picture(1), picture(2)]
+        engine.answer([Request(i, QUESTIONS[i % 5], [shown[i % 2]]) for i in range(10)], max_new_tokens=3)
+    finally:
+        handle.remove()
+    assert seen == [2]
+
+
+def test_choices_are_scored_as_whole_answers(loaded: LoadedModel) -> None:
+    choices = ["yes", "no", "a broken disc", "a broken disc on the left"]
+    shown = picture(1)
+    requests = [
+        Request("a", QUESTIONS[0], [shown], choices),
+        Request("b", QUESTIONS[2], [shown], ["yes", "no"]),
+        Request("c", QUESTIONS[2], [shown]),
+        Request("d", "Is it?", choices=choices[::-1]),
+    ]
+    results = Engine(loaded).answer(requests, max_new_tokens=8)
+    for request, result in zip(requests, results, strict=True):
+        plain = plain_text(loaded, request.text, list(request.images), 8)
+        assert result.text == plain  # scoring leaves the cache as it found it
+        if request.choices is None:
+            assert result.choices is None
+            continue
+        question = "<image>\n" * len(request.images) + request.text
+        sums = []
+        for choice in request.choices:
+            encoded = loaded.processor.encode([("human", question), ("gpt", choice)])
+            pixels = (
+                torch.stack([loaded.processor.pixels(p) for p in request.images]) if request.images else None
+            )
+            with torch.no_grad():
+                logits = loaded.model(input_ids=torch.tensor([encoded.input_ids]), pixel_values=pixels).logits
+            chances = logits[0, :-1].log_softmax(-1)
+            labels = torch.tensor(encoded.labels[1:])
+            rows = (labels != -100).nonzero().squeeze(1)
+            sums.append(float(chances[rows, labels[rows]].sum()))
+        total = sum(math.exp(value - max(sums)) for value in sums)
+        assert result.choices == pytest.approx(
+            {c: math.exp(v - max(sums)) / total for c, v in zip(request.choices, sums, strict=True)}, abs=1e-4
+        )
+
+
+def test_sampling_repeats_with_its_seed_in_any_batch(random_loaded: LoadedModel) -> None:
+    engine, requests = Engine(random_loaded), mixed_requests()
+
+    def texts(**options: float) -> list[str]:
+        given = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 12, **options}
+        return [result.text for result in engine.answer(requests, **given)]  # type: ignore[arg-type]
+
+    first = texts(seed=1, batch_size=3)
+    assert texts(seed=1, batch_size=16) == first
+    assert texts(seed=2, batch_size=16) != first
+    greedy = [result.text for result in engine.answer(requests, max_new_tokens=12)]
+    assert texts(seed=3, top_p=1e-6) == greedy
+
+
+def test_top_p_and_temperature_draw_from_the_right_distribution() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
+    draws = [Random(index) for index in range(4000)]
+    drawn = next_tokens(logits, Decoding(temperature=1.0, top_p=0.7), draws)
+    assert set(drawn.tolist()) == {0, 1}
+    assert float((drawn == 0).float().mean()) == pytest.approx(0.5 / 0.8, abs=0.03)
+    drawn = next_tokens(logits, Decoding(temperature=1.0), draws)
+    assert float((drawn == 3).float().mean()) == pytest.approx(0.05, abs=0.015)
+
+
+def test_stop_strings_end_the_answer(random_loaded: LoadedModel) -> None:
+    engine, requests = Engine(random_loaded), mixed_requests()
+    free = engine.answer(requests, max_new_tokens=24)
+    stop = next(result.text for result in free if len(result.text) > 20)[8:10]
+    for before, after in zip(free, engine.answer(requests, max_new_tokens=24, stop=[stop]), strict=True):
+        assert after.text == before.text.split(stop)[0].strip()
+
+
+def test_beam_search_is_that_of_transformers(random_loaded: LoadedModel) -> None:
+    shown = picture(1)
+    (result,) = Engine(random_loaded).answer(
+        [Request(1, QUESTIONS[0], [shown], ["yes", "no"])], num_beams=3, max_new_tokens=10
+    )
+    ids = torch.tensor([random_loaded.processor.encode_prompt([("human", f"<image>\n{QUESTIONS[0]}")])])
+    output = random_loaded.model.generate(
+        input_ids=ids,
+        pixel_values=random_loaded.processor.pixels(shown)[None],
+        attention_mask=torch.ones_like(ids),
+        num_beams=3,
+        do_sample=False,
+        max_new_tokens=10,
+        pad_token_id=1025,
+    )
+    tokens = [t for t in output[0, ids.shape[1] :].tolist() if t not in Engine(random_loaded).end_ids]
+    assert result.text == random_loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    assert result.choices is not None
+
+
+def test_batch_is_halved_when_cuda_memory_runs_out(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, sizes = Engine(random_loaded), []
+    expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
+    answer_batch = engine._answer_batch
+
+    def limited(rows: list, decoding: Decoding) -> None:
+        sizes.append(len(rows))
+        answer_batch(rows, decoding)
+        if len(rows) > 5:  # late, when the rows have already been written to
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "_answer_batch", limited)
+    assert [r.text for r in engine.answer(mixed_requests(), batch_size=16, max_new_tokens=6)] == expected
+    assert sizes[:3] == [16, 8, 4] and max(sizes[2:]) == 4
+
+    def hopeless(rows: list, decoding: Decoding) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "_answer_batch", hopeless)
+    with pytest.raises(InputError, match="does not fit in the GPU's memory"):
+        engine.answer(mixed_requests(), max_new_tokens=6)
+
+
+def test_questions_that_cannot_be_asked_do_not_stop_the_others(tiny_model_dir: Path) -> None:
+    loaded = random_model(tiny_model_dir, context=120)
+    shown = picture(1)
+    results = Engine(loaded).answer(
+        [
+            Request(1, "far too long " * 80, [shown]),
+            Request(2, "say </s> now", [shown]),
+            Request(3, "<image> and <image>?", [shown]),
+            Request(4, "How many?", [shown]),
+        ],
+        max_new_tokens=500,
+    )
+    assert "context is 120" in (results[0].error or "")
+    assert "special token" in (results[1].error or "")
+    assert "2 <image> mark(s) for 1 picture(s)" in (results[2].error or "")
+    assert results[3].error is None
+
+
+def test_the_context_ends_an_answer(tiny_model_dir: Path) -> None:
+    loaded = random_model(tiny_model_dir, context=120)
+    loaded.model.generation_config.eos_token_id = [2]
+    engine = Engine(loaded)
+    (result,) = engine.answer([Request(1, "How many?", [picture(1)])], max_new_tokens=500)
+    ids = loaded.processor.encode_prompt([("human", "<image>\nHow many?")])
+    assert result.truncated
+    assert result.text == plain_text(loaded, "How many?", [picture(1)], 120 - len(ids))
+
+
+def test_training_mode_is_put_back(random_loaded: LoadedModel) -> None:
+    random_loaded.model.train()
+    try:
+        Engine(random_loaded).answer([Request(1, "yes")], max_new_tokens=2)
+        assert random_loaded.model.training
+    finally:
+        random_loaded.model.eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"num_beams": 2, "temperature": 0.5}, "beam search"),
+        ({"batch_size": 0}, "batch size"),
+        ({"stop": [""]}, "stop string"),
+    ],
+)
+def test_impossible_options_are_refused(random_loaded: LoadedModel, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Engine(random_loaded).answer([Request(1, "yes")], **options)
+
+
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffd▁"), max_size=30
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=TEXT, stop=st.lists(st.text("ab ▲é", min_size=1, max_size=3), max_size=2))
+def test_streamed_pieces_join_to_the_text(tokenizer: object, text: str, stop: list[str]) -> None:
+    """Characters outside the vocabulary are byte pieces: none may appear half."""
+    ids = tokenizer.encode(text, add_special_tokens=False)  # type: ignore[attr-defined]
+    answer, pieces = AnswerText(tokenizer, stop), []  # type: ignore[arg-type]
+    for token in ids:
+        pieces.append(answer.push(token))
+        if answer.stopped:
+            break
+    pieces.append(answer.finish())
+    whole = tokenizer.decode(ids, skip_special_tokens=True)  # type: ignore[attr-defined]
+    ends = [whole.index(s) for s in stop if s in whole]
+    assert "".join(pieces) == answer.text == whole[: min(ends, default=len(whole))].strip()
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model_dir: Path) -> object:
+    return load_model(tiny_model_dir, device="cpu").tokenizer
