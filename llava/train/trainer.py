@@ -143,7 +143,7 @@ class LoraTrainer(Trainer):
         total, count = packed_loss(model, inputs)
         if not torch.isfinite(total):
             raise InputError(
-                f"the loss became {float(total)} in step {self.state.global_step + 1}, reading the records "
+                f"the loss became {total.item()} in step {self.state.global_step + 1}, reading the records "
                 f"{', '.join(inputs['record_ids'])}; lower learning_rate or look at these records"
             )
         self.read_tokens += count
@@ -194,7 +194,7 @@ class LoraTrainer(Trainer):
             sources = range(start, min(start + size, len(records.sources)))
             batch = self._prepare_inputs(self.collate([records.item(source) for source in sources]))
             total, count = packed_loss(self.model, batch)
-            sums += torch.tensor([float(total), count], dtype=torch.float64)
+            sums += torch.tensor([total.item(), count], dtype=torch.float64)
         total_loss, tokens = self._sum_over_devices(sums)
         return {"loss": total_loss / tokens if tokens else math.nan}
 

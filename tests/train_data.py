@@ -1,0 +1,38 @@
+"""Small training sets for the tests of llava.train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def ask(name: str, picture: str | None, question: str, answer: str) -> dict[str, Any]:
+    mark = "<image>\n" if picture else ""
+    record: dict[str, Any] = {
+        "id": name,
+        "conversations": [{"from": "human", "value": mark + question}, {"from": "gpt", "value": answer}],
+    }
+    return record | ({"image": picture} if picture else {})
+
+
+def write_data(folder: Path, records: list[dict[str, Any]]) -> Path:
+    """The records as train.json, with a picture of noise for each that they name."""
+    rng = np.random.default_rng(0)
+    for name in {record["image"] for record in records if "image" in record}:
+        noise = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / name)
+    path = folder / "train.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def many(pictures: int, questions: int) -> list[dict[str, Any]]:
+    return [
+        ask(f"r{p}-{q}", f"p{p}.png", f"Question {q}?", "Yes." if q % 2 else "No.")
+        for p in range(pictures)
+        for q in range(questions)
+    ]
