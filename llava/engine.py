@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import torch
 from PIL import Image
@@ -353,10 +354,11 @@ class Engine:
         """transformers' own beam search, one question at a time."""
         ids = torch.tensor([row.ids], device=self.model.device)
         pixels = self._pixels(row.request.images)
+        given: dict[str, Any] = {} if pixels is None else {"pixel_values": pixels}
         output = self.model.generate(  # type: ignore[misc]  # its self type is a protocol of transformers' own
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            **({} if pixels is None else {"pixel_values": pixels}),
+            **given,
             generation_config=GenerationConfig(
                 num_beams=decoding.num_beams,
                 do_sample=False,

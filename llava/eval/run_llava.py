@@ -1,0 +1,108 @@
+"""One question about one or more pictures, under LLaVA's own names (haotian-liu/LLaVA,
+llava/eval/run_llava.py): `eval_model(args)`, or `python -m llava.eval.run_llava`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request as WebRequest
+from urllib.request import urlopen
+
+from PIL import Image
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
+from llava.errors import InputError, run_command
+from llava.flags import FlagParser, add_decoding_flags, add_model_flags
+from llava.pictures import open_picture
+
+TIMEOUT = 30  # seconds without a byte
+MOST_BYTES = 256 << 20  # of a picture fetched from an address
+
+EPILOG = """example:
+  python -m llava.eval.run_llava --model-path playground/tiny-llava --image-file a.jpg \\
+      --query "Is there a defect?"
+
+or from Python, with LLaVA's argument names:
+  from llava.eval.run_llava import eval_model
+  eval_model(type("Args", (), {"model_path": "playground/tiny-llava", "model_base": None,
+      "model_name": "tiny-llava", "query": "Is there a defect?", "conv_mode": None, "image_file": "a.jpg",
+      "sep": ",", "temperature": 0, "top_p": None, "num_beams": 1, "max_new_tokens": 512})())
+"""
+
+
+def load_image(image_file: str) -> Image.Image:
+    """The picture at a path or http(s) address as RGB; InputError, naming it, if it cannot be had."""
+    if not image_file.startswith(("http://", "https://")):
+        return open_picture(image_file)
+    try:
+        with urlopen(
+            WebRequest(image_file, headers={"User-Agent": "llava-inspect"}), timeout=TIMEOUT
+        ) as reply:
+            data = reply.read(MOST_BYTES + 1)
+    except (URLError, OSError, ValueError) as error:
+        raise InputError(f"{image_file}: cannot be fetched ({getattr(error, 'reason', error)})") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{image_file}: larger than {MOST_BYTES >> 20} MB; download it and name the file")
+    try:
+        return open_picture(BytesIO(data))
+    except InputError as error:
+        raise InputError(f"{image_file}: {error}") from None
+
+
+def load_images(image_files: Sequence[str]) -> list[Image.Image]:
+    return [load_image(image_file) for image_file in image_files]
+
+
+def eval_model(args: Any) -> None:
+    """Ask `args.query` about the pictures `args.image_file` (paths or addresses joined by `args.sep`) and
+    print the answer. `<image-placeholder>` in the query marks where a picture goes; without one they come
+    first. `args.model_name` is accepted and unused: what a model is, its files say."""
+    names = [name.strip() for name in args.image_file.split(getattr(args, "sep", None) or ",")]
+    images = load_images(names)
+    from llava.engine import Engine, Request
+    from llava.model.builder import load_model
+
+    loaded = load_model(
+        args.model_path,
+        args.model_base,
+        conv_mode=args.conv_mode,
+        device=getattr(args, "device", None),
+        load_8bit=getattr(args, "load_8bit", False),
+        load_4bit=getattr(args, "load_4bit", False),
+    )
+    query = args.query.replace(IMAGE_PLACEHOLDER_TOKEN, DEFAULT_IMAGE_TOKEN)
+    (result,) = Engine(loaded).answer(
+        [Request("query", query, images)],
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature or 0.0,
+        top_p=args.top_p,
+        num_beams=args.num_beams,
+        seed=getattr(args, "seed", 0),
+    )
+    if result.error is not None:
+        raise InputError(result.error)
+    print(result.text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = FlagParser(
+        prog="python -m llava.eval.run_llava",
+        description="Ask one question about one or more pictures.",
+        epilog=EPILOG,
+    )
+    add_model_flags(parser)
+    parser.add_argument(
+        "--image-file", required=True, help="path or http(s) address; several joined by --sep"
+    )
+    parser.add_argument("--query", required=True, help="the question")
+    parser.add_argument("--sep", default=",", help="between several --image-file names (default: ,)")
+    add_decoding_flags(parser, max_new_tokens=512)
+    eval_model(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
