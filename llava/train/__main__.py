@@ -111,6 +111,8 @@ def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool =
             questions_per_picture=settings.questions_per_picture,
             augmentation=settings.augment,
         )
+        # A batch of text alone leaves the projector out.
+        arguments.ddp_find_unused_parameters = not all(r.images for r in sets[settings.data_path].records)
         info = describe_run(settings, base, list(sets))
         if checkpoint is not None:
             require_same_run(info, checkpoint)
@@ -176,15 +178,15 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
-        bf16=cuda and settings.dtype != "float32",
+        bf16=settings.dtype == "bfloat16" or (cuda and settings.dtype == "auto"),
         use_cpu=not cuda,
         activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         # TrainItems draws the order itself.
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_workers,
         dataloader_pin_memory=cuda,
-        ddp_find_unused_parameters=True,  # a batch of text alone leaves the projector out
         logging_strategy="steps",
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,  # compute_loss stops instead

@@ -61,9 +61,11 @@ class Display(TrainerCallback, AbstractContextManager):
         self._progress.remove_task(task)
 
     def rates(self) -> str:
-        """Pictures and supervised tokens a second of this process, validation not counted."""
+        """Pictures and supervised tokens a second, validation not counted. Over several processes it is
+        this one's share times their number."""
         seconds = time.monotonic() - self._started - self.trainer.validation_seconds
-        pictures, tokens = self.trainer.read_pictures / seconds, self.trainer.read_tokens / seconds
+        times = self.trainer.args.world_size / seconds
+        pictures, tokens = self.trainer.read_pictures * times, self.trainer.read_tokens * times
         return f"{pictures:.1f} pictures/s  {tokens:.0f} supervised tokens/s"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
