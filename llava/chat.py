@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from random import Random
@@ -82,7 +82,7 @@ class Chat:
         """End the answer that is being streamed after its current token; what was said stays said."""
         self._stopped = True
 
-    def ask(self, text: str) -> Iterator[str]:
+    def ask(self, text: str) -> Generator[str, None, None]:
         """Ask, and stream the answer in pieces of text.
 
         However the stream ends (done, `stop()`, closed, an interrupt in the middle), the chat goes on: a

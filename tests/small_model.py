@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from llava.model.builder import LoadedModel, load_model, make_processor
 
 
 def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
-    """Weights large enough that logits are far apart, grouped-query attention, and a fifth of the
-    vocabulary ends an answer, so that answers have many lengths. Tokenizer and pictures are `tiny`'s."""
+    """Weights large enough that logits are far apart, grouped-query attention, and every 16th
+    token ends an answer, so that answers have many lengths. Tokenizer and pictures are `tiny`'s."""
     base = load_model(tiny, device="cpu")
     torch.manual_seed(5)
     config = LlavaConfig(
@@ -34,7 +35,9 @@ def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
         for name, parameter in model.named_parameters():
             if "projector" in name and "weight" in name:
                 parameter.normal_(std=0.3)  # pictures must matter
-    model.generation_config.eos_token_id = [2, *range(20, 1000, 6)]
+        byte_pieces = base.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+        model.lm_head.weight[[2, *byte_pieces]] = 0  # never the likeliest: random bytes are no characters
+    model.generation_config.eos_token_id = [2, *range(20, 1000, 16)]
     return LoadedModel(
         model=model,
         tokenizer=base.tokenizer,
@@ -76,3 +79,12 @@ def plain_text(loaded: LoadedModel, question: str, pictures: list[Image.Image], 
     ids = loaded.processor.encode_prompt([("human", question)])
     tokens = plain_generate(loaded, ids, pictures, limit)
     return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def save_random_model(tiny: Path, folder: Path) -> Path:
+    """A model folder whose greedy answers run on until --max-new-tokens, for tests that interrupt them."""
+    loaded = random_model(tiny)
+    loaded.model.generation_config.eos_token_id = 2
+    shutil.copytree(tiny, folder)
+    loaded.model.save_pretrained(folder)
+    return folder

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 from io import BytesIO
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request as WebRequest
 from urllib.request import urlopen
 
@@ -42,7 +42,7 @@ def load_image(image_file: str) -> Image.Image:
             WebRequest(image_file, headers={"User-Agent": "llava-inspect"}), timeout=TIMEOUT
         ) as reply:
             data = reply.read(MOST_BYTES + 1)
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise InputError(f"{image_file}: cannot be fetched ({getattr(error, 'reason', error)})") from None
     if len(data) > MOST_BYTES:
         raise InputError(f"{image_file}: larger than {MOST_BYTES >> 20} MB; download it and name the file")
@@ -94,9 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
     )
     add_model_flags(parser)
-    parser.add_argument(
-        "--image-file", required=True, help="path or http(s) address; several joined by --sep"
-    )
+    parser.add_argument("--image-file", required=True, help="path or http(s) address, or several")
     parser.add_argument("--query", required=True, help="the question")
     parser.add_argument("--sep", default=",", help="between several --image-file names (default: ,)")
     add_decoding_flags(parser, max_new_tokens=512)
