@@ -58,17 +58,23 @@ class AnnotatedPicture:
 
 @dataclass(frozen=True)
 class Source:
-    """What a folder of annotated pictures holds, in the order of the pictures' keys."""
+    """What a folder of annotated pictures holds, in the order of the pictures' keys. `passed_over` are XML
+    files of another format."""
 
     pictures: tuple[AnnotatedPicture, ...]
     unannotated: tuple[Path, ...]
+    passed_over: tuple[Path, ...]
+
+
+class NotVocError(InputError):
+    """A whole XML file of some other format."""
 
 
 def read_annotation(file: Path) -> Annotation:
     """Read one XML file; InputError naming it if it is cut short, not VOC, or has an unreadable box."""
     root = _parse(file)
     if root.tag != "annotation":
-        raise InputError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
+        raise NotVocError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
     notes: list[str] = []
     shapes: list[Shape] = []
     for number, item in enumerate(root.findall("object"), start=1):
@@ -161,19 +167,26 @@ def find_source(folder: Path) -> tuple[Source, list[str]]:
         raise InputError(f"{folder}: {len(annotations)} XML file(s) but no pictures in it or below")
 
     problems: list[str] = []
+    passed_over: list[Path] = []
     found: dict[Path, AnnotatedPicture] = {}
     index = _PictureIndex(folder, pictures)
     for path in annotations:
         try:
             annotation = read_annotation(path)
             picture = index.picture_of(annotation)
+        except NotVocError:
+            passed_over.append(path)
+            continue
         except InputError as error:
             problems.append(str(error))
             continue
         key = picture.relative_to(folder).with_suffix("").as_posix()
         found.setdefault(picture, AnnotatedPicture(picture, key)).annotations.append(annotation)
+    if not found and not problems:
+        raise InputError(f"{folder}: none of its {len(annotations)} XML file(s) is Pascal VOC")
     joined = tuple(found[picture] for picture in pictures if picture in found)
-    return Source(joined, tuple(picture for picture in pictures if picture not in found)), problems
+    alone = tuple(picture for picture in pictures if picture not in found)
+    return Source(joined, alone, tuple(passed_over)), problems
 
 
 class _PictureIndex:
