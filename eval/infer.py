@@ -168,9 +168,9 @@ class Partial:
     def _read(self, header: dict[str, Any]) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # a kill in the middle of a write tears the last line
-        if not whole:
-            return
-        lines = whole.decode().split("\n")[:-1]  # not splitlines: a text may hold U+2028
+        if whole.count(b"\n") < 2 and content.startswith(b'{"run"'):
+            return  # a run that did not get as far as an answer
+        lines = whole.decode("utf-8", errors="replace").split("\n")  # splitlines would split at U+2028 too
         remedy = "use --overwrite to discard it, or another --answers-file"
         try:
             found = json.loads(lines[0])["run"]
@@ -180,7 +180,7 @@ class Partial:
         if theirs != header:
             differing = ", ".join(key for key in header if theirs[key] != header[key])
             raise InputError(f"{self.path} holds answers of another run (other {differing}); {remedy}")
-        for number, line in enumerate(lines[1:], start=2):
+        for number, line in enumerate(lines[1:-1], start=2):
             try:
                 answer = Answer.model_validate_json(line)
             except ValidationError as error:
