@@ -54,7 +54,7 @@ def assign_splits(
 
     `groups` holds the labels of each group's units; `shares` sum to 1. A group counts for the label of it
     that is rarest overall. Label by label, largest groups first, each goes where that label is most short of
-    its target; of equals, where units of any label are. Deterministic in `seed`.
+    its target; what is left by rounding goes where units of all labels are. Deterministic in `seed`.
     """
     rarity = Counter(label for labels in groups.values() for label in labels)
     strata: dict[str, list[str]] = {}
@@ -62,20 +62,27 @@ def assign_splits(
         label = min(groups[name], key=lambda item: (rarity[item], item))
         strata.setdefault(label, []).append(name)
 
-    total = sum(len(labels) for labels in groups.values())
-    short = {split: share * total for split, share in shares.items() if share > 0}
+    used = [split for split, share in shares.items() if share > 0]
+    short_overall = dict.fromkeys(used, 0.0)  # of the labels so far
     assigned: dict[str, Split] = {}
-    for label in sorted(strata, key=lambda item: (len(strata[item]), item)):
+    for label in sorted(strata, key=lambda item: (-len(strata[item]), item)):
         members = strata[label]
         random.Random(f"{seed}/{label}").shuffle(members)
         members.sort(key=lambda name: -len(groups[name]))  # stable: keeps the shuffle among equals
         units = sum(len(groups[name]) for name in members)
-        short_here = {split: shares[split] * units for split in short}
+        short_here = {split: shares[split] * units for split in used}
+        for split in used:
+            short_overall[split] += short_here[split]
         for name in members:
-            split = max(short, key=lambda item: (round(short_here[item], 6), short[item]))
+            split = max(used, key=lambda item: round(short_here[item], 6))
+            if short_here[split] < 1:
+                # Only fractions are left: whichever gets it, the label is within one of its target, so
+                # the sums over labels decide. Else each label's rounding would favour the same split.
+                open_splits = [item for item in used if short_here[item] > 1e-6] or used
+                split = max(open_splits, key=lambda item: round(short_overall[item], 6))
             assigned[name] = split
             short_here[split] -= len(groups[name])
-            short[split] -= len(groups[name])
+            short_overall[split] -= len(groups[name])
     return assigned
 
 

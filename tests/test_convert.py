@@ -1,0 +1,417 @@
+"""Annotated photos -> conversation JSON, as a user of the command sees it."""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.__main__ import main as data_prep
+from data_prep.splits import assign_splits
+from llava.boxes import from_frame, parse_box
+from llava.errors import InputError
+from llava.files import read_json_list, read_jsonl
+from llava.records import Question, Record, Truth
+
+KINDS = ("missing disc", "broken disc", "flashover", "pollution", "bird nest")
+Boxes = list[tuple[str, tuple[int, int, int, int]]]
+
+
+def write_pair(folder: Path, name: str, boxes: Boxes, seed: int, size: tuple[int, int] = (80, 48)) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(folder / "images" / f"{name}.jpg")
+    shapes = "".join(
+        f"<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>"
+        f"<ymax>{y2}</ymax></bndbox></object>"
+        for kind, (x1, y1, x2, y2) in boxes
+    )
+    (folder / "annotations" / f"{name}.xml").write_text(
+        f"<annotation><filename>{name}</filename><size><width>{size[0]}</width><height>{size[1]}</height>"
+        f"</size>{shapes}</annotation>"
+    )
+
+
+def write_photos(folder: Path, count: int = 60, seed: int = 0) -> Path:
+    """Pictures of which every third is sound; file names give the answer away, as real ones do."""
+    rng = random.Random(seed)
+    for index in range(count):
+        kind = KINDS[index % 5] if index % 3 else None
+        boxes: Boxes = [("insulator", (5, 5, 75, 43))]
+        if kind:
+            x, y = rng.randrange(6, 60), rng.randrange(6, 30)
+            boxes.append((kind, (x, y, x + 9, y + 7)))
+        name = f"{(kind or 'sound').replace(' ', '_')}_{index:03d}"
+        write_pair(folder, name, boxes, seed=1000 * seed + index)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+@pytest.fixture
+def convert(repo: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Runs the command; `recipe` names one of the shipped ones."""
+
+    def run(source: Path, *more: str, recipe: str = "insulator", output: str = "out") -> Path:
+        file = repo / "configs" / "recipes" / f"{recipe}.yaml"
+        target = tmp_path / output
+        code = data_prep(
+            ["convert", "--source", str(source), "--recipe", str(file), "--output", str(target), *more]
+        )
+        assert code == 0
+        return target
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def converted(repo: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("converted") / "out"
+    recipe = repo / "configs" / "recipes" / "insulator.yaml"
+    data_prep(["convert", "--source", str(photos), "--recipe", str(recipe), "--output", str(output)])
+    return output
+
+
+def load(output: Path) -> tuple[dict[str, list[Record]], list[Question], list[Truth]]:
+    records = {split: read_json_list(output / f"{split}.json", Record) for split in ("train", "val", "test")}
+    questions = read_jsonl(output / "questions_test.jsonl", Question)
+    return records, questions, read_jsonl(output / "truth_test.jsonl", Truth)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_file_follows_its_schema_and_they_agree(converted: Path) -> None:
+    records, questions, truths = load(converted)
+    test = {record.id: record for record in records["test"]}
+    assert [q.question_id for q in questions] == [t.question_id for t in truths] == list(test)
+    for question, truth in zip(questions, truths, strict=True):
+        record = test[str(question.question_id)]
+        assert record.conversations[0].value == f"<image>\n{question.text}"
+        assert record.conversations[1].value == truth.answer
+        assert question.images == record.images
+        if truth.type == "class":
+            assert truth.answer in (truth.classes or [])
+    for record in (record for split in records.values() for record in split):
+        with Image.open(converted / record.images[0]) as picture:
+            assert picture.size == (80, 48)
+    ids = [record.id for split in records.values() for record in split]
+    assert len(set(ids)) == len(ids)
+    written = {f"images/{path.name}" for path in (converted / "images").iterdir()}
+    assert written == {record.images[0] for split in records.values() for record in split}
+
+
+def test_answers_are_what_was_annotated(converted: Path) -> None:
+    """The source's file names say what each picture shows; here they check it."""
+    records, _, _ = load(converted)
+    for record in (record for split in records.values() for record in split):
+        kind = record.meta["source"].split("/")[-1].rsplit("_", 1)[0].replace("_", " ")
+        question, answer = (turn.value for turn in record.conversations)
+        task = record.meta["task"]
+        assert record.meta["label"] == ("none" if kind == "sound" else kind)
+        if task == "presence":
+            assert answer == ("no" if kind == "sound" else "yes")
+        elif task == "presence_of":
+            assert answer == ("yes" if kind in question else "no")
+        elif task == "kind":
+            assert answer == ("none" if kind == "sound" else kind)
+        elif task == "count":
+            assert answer == ("0" if kind == "sound" else "1")
+        elif task == "describe":
+            assert (kind in answer) != (answer == "An insulator without defects.")
+        else:
+            assert task == "where" and kind in question
+
+
+def test_nothing_leaks_the_answer(converted: Path) -> None:
+    records, questions, truths = load(converted)
+    for split in records.values():
+        for record in split:
+            data = (converted / record.images[0]).read_bytes()
+            assert record.images[0] == f"images/{hashlib.sha1(data).hexdigest()[:16]}.jpg"
+            assert len(record.id) == 16 and set(record.id) <= set("0123456789abcdef")
+    prompts = "\n".join(
+        json.dumps([question.question_id, question.image, question.category]) for question in questions
+    )
+    assert not any(word in prompts for kind in (*KINDS, "sound") for word in kind.split())
+    # Neither the order of the file nor that of the ids tells sound from defective.
+    for ordered in (truths, sorted(truths, key=lambda truth: str(truth.question_id))):
+        presence = [truth.answer == "yes" for truth in ordered if truth.task == "presence"]
+        changes = sum(a != b for a, b in pairwise(presence))
+        assert changes >= 2
+    # One picture's questions stay together, so that the engine reads it once.
+    pictures = [question.image for question in questions]
+    assert sum(a != b for a, b in pairwise(pictures)) == len(set(map(str, pictures))) - 1
+
+
+def test_same_seed_same_bytes(photos: Path, converted: Path, convert: Callable[..., Path]) -> None:
+    assert contents(convert(photos, "--workers", "1")) == contents(converted)
+    assert contents(convert(photos, "--workers", "5", output="five")) == contents(converted)
+    other = convert(photos, "--seed", "1", output="other")
+    assert contents(other)["train.json"] != contents(converted)["train.json"]
+
+
+def test_train_is_balanced_and_test_is_whole(converted: Path) -> None:
+    records, _, truths = load(converted)
+    for task, phrased in (("presence", False), ("presence_of", True)):
+        answers: dict[str, Counter[str]] = defaultdict(Counter)
+        for record in records["train"]:
+            if record.meta["task"] == task:
+                answers[record.meta["about"] if phrased else ""][record.conversations[1].value] += 1
+        assert all(count["yes"] == count["no"] > 0 for count in answers.values()), answers
+    pictures = {truth.meta["source"] for truth in truths}
+    for task in ("presence", "kind", "count", "describe"):
+        asked = [truth.meta["source"] for truth in truths if truth.task == task]
+        assert sorted(asked) == sorted(pictures), f"{task}: every test picture, once"
+    texts = {(truth.task, truth.meta["about"]) for truth in truths}
+    assert len(texts) >= 10
+
+
+def test_splits_are_stratified(converted: Path) -> None:
+    manifest = json.loads((converted / "manifest.json").read_text())
+    splits = manifest["splits"]
+    assert [splits[split]["pictures"] for split in ("train", "val", "test")] == [42, 9, 9]
+    for split in ("val", "test"):
+        assert splits[split]["labels"]["none"] == 3
+        assert len(splits[split]["labels"]) >= 5
+    for name, digest in manifest["sha256"].items():
+        if name != "images":
+            assert hashlib.sha256((converted / name).read_bytes()).hexdigest() == digest
+
+
+def test_groups_are_never_divided(photos: Path, tmp_path: Path, convert: Callable[..., Path]) -> None:
+    output = convert(photos, r"group.pattern=_(\d\d)\d$")
+    split_of: dict[str, set[str]] = defaultdict(set)
+    for picture in json.loads((output / "manifest.json").read_text())["pictures"].values():
+        split_of[picture["source"][-3:-1]].add(picture["split"])
+    assert len(split_of) == 6 and all(len(splits) == 1 for splits in split_of.values())
+
+    # A re-encoded, scaled copy is found by how it looks.
+    source = write_photos(tmp_path / "twins", 12)
+    for xml in sorted((source / "annotations").glob("*.xml")):
+        with Image.open(source / "images" / f"{xml.stem}.jpg") as picture:
+            picture.save(source / "images" / f"copy_of_{xml.stem}.jpg", quality=60)
+        (xml.parent / f"copy_of_{xml.name}").write_text(xml.read_text())
+    pictures = json.loads((convert(source, output="t") / "manifest.json").read_text())["pictures"].values()
+    splits = {picture["source"].removeprefix("images/"): picture["split"] for picture in pictures}
+    assert len(splits) == 24
+    assert all(splits[name] == splits[f"copy_of_{name}"] for name in splits if "copy_of" not in name)
+
+
+def test_shares_of_every_label_hold_over_splits() -> None:
+    groups = {
+        f"g{i}": [("a", "b", "c", "rare")[min(i % 7, 3) if i % 10 else 0]] * (1 + i % 3) for i in range(300)
+    }
+    splits = assign_splits(groups, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=3)
+    assert set(splits) == set(groups)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, labels in groups.items():
+        counts[labels[0]][splits[name]] += len(labels)
+    for count in counts.values():
+        total = sum(count.values())
+        assert abs(count["train"] - 0.7 * total) <= 3 and abs(count["test"] - 0.2 * total) <= 3
+
+
+def test_a_source_for_testing_alone(photos: Path, tmp_path: Path, convert: Callable[..., Path]) -> None:
+    other = write_photos(tmp_path / "other", 20, seed=7)
+    # One training picture is slipped into the test source: it must leave training.
+    for folder, name in (("images", "sound_000.jpg"), ("annotations", "sound_000.xml")):
+        (other / folder / f"again_{name}").write_bytes((photos / folder / name).read_bytes())
+    output = convert(photos, "--test-source", str(other))
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["splits"]["test"]["pictures"] == 21
+    assert manifest["splits"]["train"]["pictures"] + manifest["splits"]["val"]["pictures"] == 59
+    assert manifest["left_out"]["training pictures akin to a test picture"] == 1
+    assert any("sound_000" in warning for warning in manifest["warnings"])
+
+
+def test_object_crops_show_their_own_defects(tmp_path: Path, convert: Callable[..., Path]) -> None:
+    source = tmp_path / "objects"
+    for index in range(12):
+        boxes: Boxes = [("insulator", (10, 10, 110, 60)), ("insulator", (10, 90, 60, 190))]
+        if index % 2:
+            boxes.append(("defect", (70, 20, 90, 40)))
+        write_pair(source, f"p{index}", boxes, seed=index, size=(200, 200))
+    output = convert(source, "crops.context=0.1", recipe="defect")
+    _, _, truths = load(output)
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert sum(part["pictures"] for part in manifest["splits"].values()) == 24
+    assert sum(part["labels"].get("defect", 0) for part in manifest["splits"].values()) == 6
+    boxes_asked = [truth for truth in truths if truth.task == "box"]
+    assert boxes_asked
+    for truth in boxes_asked:
+        # The crop reaches 10 px beyond the box: it begins at (0, 0) and is 120x70.
+        box = parse_box(truth.answer)
+        assert box is not None and (truth.meta["width"], truth.meta["height"]) == (120, 70)
+        assert from_frame(box, 120, 70, truth.meta["frame"]) == pytest.approx((70, 20, 90, 40), abs=0.1)
+    assert all(truth.answer == "right" for truth in truths if truth.task == "where")
+    for truth in truths:
+        split_groups = {
+            p["split"] for p in manifest["pictures"].values() if p["source"] == truth.meta["source"]
+        }
+        assert split_groups == {"test"}, "crops of one picture stay together"
+
+
+def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Path]) -> None:
+    source = write_photos(tmp_path / "several", 20)
+    nest_and_burn: Boxes = [("bird nest", (2, 2, 30, 20)), ("flashover", (60, 30, 70, 40))]
+    for index in range(10):
+        write_pair(source, f"both_{index}", nest_and_burn, seed=500 + index)
+    for several, asked in (("skip", 0), ("largest", 10)):
+        output = convert(source, f"several={several}", "families.kind.times=1", output=several)
+        records = [
+            record
+            for split in load(output)[0].values()
+            for record in split
+            if "both" in record.meta["source"]
+        ]
+        kinds = [record.conversations[1].value for record in records if record.meta["task"] == "kind"]
+        assert kinds == ["bird nest"] * asked
+        left_out = json.loads((output / "manifest.json").read_text())["left_out"]
+        assert left_out.get("kind: several kinds of defect", 0) == 10 - asked
+        described = {r.conversations[1].value for r in records if r.meta["task"] == "describe"}
+        assert described == {
+            "An insulator with flashover at the bottom right and a bird nest at the top left."
+        }
+        assert {r.conversations[1].value for r in records if r.meta["task"] == "count"} == {"2"}
+
+
+def test_pictures_are_scaled_down_with_their_boxes(tmp_path: Path, convert: Callable[..., Path]) -> None:
+    source = tmp_path / "large"
+    for index in range(8):
+        write_pair(source, f"p{index}", [("missing disc", (300, 0, 400, 100))], index, size=(400, 200))
+    more = ["pictures.max_side=100", "families.box.family=where", "families.box.type=box"]
+    output = convert(source, *more, "families.box.questions=[Where is its box?]", "families.presence=null")
+    truth = next(truth for truth in load(output)[2] if truth.task == "box")
+    assert (truth.meta["width"], truth.meta["height"]) == (100, 50)
+    # The 100x50 picture lies at 25..75 of the square; the box is its upper right quarter.
+    assert truth.answer == "[0.750, 0.250, 1.000, 0.500]"
+
+
+def test_overwrite_replaces_only_earlier_conversions(
+    photos: Path, tmp_path: Path, convert: Callable[..., Path]
+) -> None:
+    output = convert(photos)
+    (output / "stray.txt").write_text("old")
+    with pytest.raises(InputError, match="--overwrite"):
+        convert(photos)
+    convert(photos, "--overwrite", "--seed", "2")
+    assert not (output / "stray.txt").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("keep")
+    with pytest.raises(InputError, match="not an earlier conversion"):
+        convert(photos, "--overwrite", output="mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+
+
+def spoil(source: Path, how: str) -> list[str]:
+    """Damage the copy `source` in one way; returns what the error must name."""
+    first, second = sorted((source / "annotations").glob("*.xml"))[:2]
+    picture = source / "images" / f"{first.stem}.jpg"
+    if how == "cut xml":
+        first.write_text(first.read_text()[:90])
+        return [first.name, "cut short"]
+    if how == "two bad xml":
+        first.write_text("<annotation>")
+        second.write_text("")
+        return [first.name, second.name, "2 annotation file(s)", "nothing was written"]
+    if how == "truncated picture":
+        picture.write_bytes(picture.read_bytes()[:-300])
+        return [picture.name, "cut short"]
+    if how == "picture absent":
+        picture.unlink()
+        return [first.name, "no picture"]
+    if how == "unknown class":
+        first.write_text(first.read_text().replace(">insulator<", ">pylon<"))
+        return [first.name, "pylon", "ignore"]
+    raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    "how", ["cut xml", "two bad xml", "truncated picture", "picture absent", "unknown class"]
+)
+def test_bad_photos_leave_nothing_behind(repo: Path, tmp_path: Path, how: str) -> None:
+    source = write_photos(tmp_path / "photos", 12)
+    named = spoil(source, how)
+    done = run_command(repo, "--source", source, "--output", tmp_path / "out" / "data")
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in named), done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == (3 if how == "two bad xml" else 1) and lines[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    recipe = repo / "configs" / "recipes" / "insulator.yaml"
+    command = [sys.executable, "-m", "data_prep", "convert", "--recipe", recipe, *arguments]
+    return subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "{tmp}/absent"], "no such folder"),
+        (["--source", "{tmp}/empty"], "no Pascal VOC annotations"),
+        (["--source", "{photos}", "families.knd.times=2"], "families.knd"),
+        (["--source", "{photos}", "pictres.max_side=9"], "did you mean 'pictures'"),
+        (["--source", "{photos}", "--recipe", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
+        (["--source", "{photos}", "--test-source", "{photos}"], "same folder"),
+        (["--source", "{photos}", "--output", "{photos}/out"], "inside the other"),
+        (["--source", "{photos}", "--splits", "1,2"], "three shares"),
+        (["--source", "{photos}", "--workers", "0"], "1 or more"),
+    ],
+)
+def test_bad_arguments(repo: Path, photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(tmp=tmp_path, photos=photos) for argument in arguments]
+    done = run_command(repo, "--output", tmp_path / "out", *filled)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1], done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert data_prep(["--help"]) == 0
+    assert "convert" in capsys.readouterr().out
+    with pytest.raises(InputError, match="convert or scenes"):
+        data_prep(["convrt"])
+
+
+def test_data_prep_never_loads_torch() -> None:
+    code = "import sys, data_prep.convert, data_prep.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_real_steel_and_insulators(shared_data: Path, convert: Callable[..., Path]) -> None:
+    steel = json.loads(
+        (convert(shared_data / "neu_det", recipe="steel_surface") / "manifest.json").read_text()
+    )
+    assert steel["splits"]["train"]["pictures"] >= 120
+    assert set(steel["splits"]["test"]["labels"].values()) == {6}
+    assert "presence" not in steel["splits"]["test"]["tasks"]
+
+    cplid = convert(shared_data / "cplid", recipe="defect", output="cplid")
+    pictures = json.loads((cplid / "manifest.json").read_text())["pictures"].values()
+    assert len(pictures) == 136
+    group_of = {picture["source"].split("/")[-1]: picture["group"] for picture in pictures}
+    for first, second in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
+        if first in group_of and second in group_of:  # exact copies are left out altogether
+            assert group_of[first] == group_of[second]
