@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -89,8 +90,11 @@ def _orientation(picture: AnnotatedPicture) -> int:
 
 
 def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[tuple[Unit, Box]]:
-    """A crop per component. A defect belongs to each crop that holds its centre, because there it is seen; a
-    crop that shows only the rim of a defect has no honest answer and is left out."""
+    """A crop per component, or per window of it.
+
+    A defect belongs to each crop that holds its centre, because there it is seen; a crop that shows only the
+    rim of a defect has no honest answer and is left out.
+    """
     crops: list[tuple[Unit, Box]] = []
     homeless = set(whole.defects)
 
@@ -98,11 +102,16 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[tuple[
         if count:
             left_out[reason] = left_out.get(reason, 0) + count
 
-    for number, component in enumerate(whole.components):
+    parts = [
+        Shape(component.name, part)
+        for component in whole.components
+        for part in _windows(component.box, recipe.crops.windows)
+    ]
+    for number, component in enumerate(parts):
         x1, y1, x2, y2 = component.box
         side = max(x2 - x1, y2 - y1)
         if side < recipe.crops.min_side:
-            leave_out("components smaller than crops.min_side")
+            leave_out("crops smaller than crops.min_side")
             continue
         margin = recipe.crops.context * side
         crop = _pixel_box((x1 - margin, y1 - margin, x2 + margin, y2 + margin), whole.size)
@@ -124,6 +133,17 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[tuple[
     leave_out("defects outside every component's crop", len(homeless))
     leave_out("pictures without a component", int(not whole.components))
     return crops
+
+
+def _windows(box: Box, count: int) -> list[Box]:
+    """`box` in `count` equal parts along its longer side."""
+    x1, y1, x2, y2 = box
+    cuts = [number / count for number in range(count + 1)]
+    if x2 - x1 >= y2 - y1:
+        xs = [x1 + (x2 - x1) * cut for cut in cuts]
+        return [(left, y1, right, y2) for left, right in pairwise(xs)]
+    ys = [y1 + (y2 - y1) * cut for cut in cuts]
+    return [(x1, top, x2, bottom) for top, bottom in pairwise(ys)]
 
 
 def _pixel_box(box: Box, size: tuple[int, int]) -> Box:

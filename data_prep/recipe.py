@@ -173,11 +173,14 @@ class Pictures(Settings):
 
 
 class ObjectCrops(Settings):
-    """unit: object. `context`: margin on every side, as a share of the box's longer side. `min_side`:
-    objects whose longer side is smaller (pixels) are left out."""
+    """unit: object. `windows`: each component's box is cut into so many equal parts along its longer side,
+    and each part is a crop; 1 takes the box whole. Windows put sound and defective parts of one component
+    side by side, so that its surroundings do not give the answer away. `context`: margin on every side, as a
+    share of the part's longer side. `min_side`: parts whose longer side is smaller (pixels) are left out."""
 
     context: float = Field(default=0.1, ge=0, le=2)
     min_side: int = Field(default=24, ge=1)
+    windows: int = Field(default=1, ge=1, le=64)
 
 
 class BoxText(Settings):

@@ -270,6 +270,23 @@ def test_object_crops_show_their_own_defects(tmp_path: Path, convert: Callable[.
         assert split_groups == {"test"}, "crops of one picture stay together"
 
 
+def test_windows_set_sound_and_defective_parts_side_by_side(
+    tmp_path: Path, convert: Callable[..., Path]
+) -> None:
+    source = tmp_path / "windows"
+    for index in range(12):
+        boxes: Boxes = [("insulator", (0, 50, 200, 100)), ("defect", (60, 60, 80, 80))]
+        write_pair(source, f"p{index}", boxes, seed=index, size=(200, 200))
+    output = convert(source, "crops.context=0", "crops.windows=4", recipe="defect")
+    splits = json.loads((output / "manifest.json").read_text())["splits"].values()
+    # The defect lies within the second of four windows of 50x50.
+    assert sum(part["labels"]["defect"] for part in splits) == 12
+    assert sum(part["labels"]["none"] for part in splits) == 36
+    assert {truth.answer for truth in load(output)[2] if truth.task == "box"} == {
+        "[0.200, 0.200, 0.600, 0.600]"
+    }
+
+
 def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Path]) -> None:
     source = write_photos(tmp_path / "several", 20)
     nest_and_burn: Boxes = [("bird nest", (2, 2, 30, 20)), ("flashover", (60, 30, 70, 40))]
