@@ -34,7 +34,7 @@ for model in base merged; do
     [ $model = merged ] || path=$base
     number=$([ $model = merged ] && echo 7 || echo 6)
     step "$number/8 Let the $model model answer the questions about the test photos." \
-        python -m eval.infer --model-path $path --image-folder $here/data/images \
+        python -m eval.infer --model-path $path --image-folder $here/data \
         --question-file $here/data/questions_test.jsonl --answers-file $here/answers_$model.jsonl
 done
 step "8/8 Score them: base against tuned, on pictures that neither has seen." \
