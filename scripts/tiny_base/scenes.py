@@ -1,7 +1,7 @@
 """Generic scenes that the embedded base model learns to see and to talk about: shapes, colours, rows.
 
 Nothing here is an insulator. A scene holds either a few simple shapes or a row of repeated elements that
-may have a gap, a broken, an odd or a stained element, a dull run, or a tangle of lines; `questions` asks
+may have a gap, a broken, an odd or a stained element, a dull run, or a tangle of lines; questions.py asks
 about it. Scene `index` of seed `seed` is a pure function of both. Besides its picture a scene carries dense
 labels: for each of the vision tower's patches, which shapes, colours and row conditions lie in it.
 """
@@ -41,8 +41,9 @@ PLACES = tuple(
     for h in ("left", "centre", "right")
 )
 
-# Dense label channels, in this order: shapes, "element" (of a row), conditions, colours.
-CHANNELS = (*SHAPES, "element", *CONDITIONS, *COLOURS)
+# Dense label channels, in this order: shapes, "element" (of a row), conditions, colours, and "row": the band
+# that a whole row would cover, gaps and lost parts included.
+CHANNELS = (*SHAPES, "element", *CONDITIONS, *COLOURS, "row")
 MINIMUM_SHARE = 0.08  # of a patch's area, from which a channel counts as present
 
 
@@ -57,7 +58,7 @@ class Thing:
 
 @dataclass
 class Row:
-    """A row of `count` repeated elements; `condition` is None for a whole row, `box` the condition's place."""
+    """A row of `count` repeated elements; `condition` is None for a whole row, `box` is its place."""
 
     shape: str
     colour: str
@@ -91,7 +92,10 @@ class _Canvas:
         self.kind = Image.new("L", (SIZE, SIZE))
         self.colour = Image.new("L", (SIZE, SIZE))
         self.condition = Image.new("L", (SIZE, SIZE))
-        self._maps = {name: ImageDraw.Draw(getattr(self, name)) for name in ("kind", "colour", "condition")}
+        self.band = Image.new("L", (SIZE, SIZE))
+        self._maps = {
+            name: ImageDraw.Draw(getattr(self, name)) for name in ("kind", "colour", "condition", "band")
+        }
 
     def polygon(self, points: np.ndarray, fill: tuple[int, ...], **labels: int) -> None:
         """Fill the polygon `points` (N, 2) in pixels, and set the named label maps inside it."""
@@ -107,14 +111,14 @@ class _Canvas:
         shares = np.zeros((GRID, GRID, len(CHANNELS) + 1), dtype=np.float32)
         cell = np.arange(SIZE) // PATCH
         index = (cell[:, None] * GRID + cell[None, :]) * (len(CHANNELS) + 1)
-        for layer in (self.kind, self.colour, self.condition):
+        for layer in (self.kind, self.colour, self.condition, self.band):
             counts = np.bincount((index + np.asarray(layer)).ravel(), minlength=shares.size)
             shares += counts.reshape(shares.shape)
         return shares[..., 1:] >= MINIMUM_SHARE * PATCH * PATCH
 
 
-def _outline(shape: str, rng: np.random.Generator) -> np.ndarray:
-    """The shape as a polygon (N, 2) inside [-1, 1]^2. A ring is drawn as a circle with a hole by its caller."""
+def _outline(shape: str) -> np.ndarray:
+    """The shape as a polygon (N, 2) inside [-1, 1]^2. The caller cuts the ring's hole."""
     if shape in ("circle", "ring"):
         angle = np.linspace(0, 2 * math.pi, 20, endpoint=False)
         return np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -158,7 +162,9 @@ def _background(rng: np.random.Generator) -> Image.Image:
     for _ in range(int(rng.integers(1, 4))):
         coarse = int(rng.choice([2, 3, 5, 9, 18, 36, 72]))
         noise = Image.fromarray(rng.random((coarse, coarse), dtype=np.float32))
-        field_ += float(rng.uniform(0.2, 1)) * np.asarray(noise.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+        field_ += float(rng.uniform(0.2, 1)) * np.asarray(
+            noise.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        )
     field_ = (field_ - field_.min()) / max(float(np.ptp(field_)), 1e-6)
     low, high = rng.integers(20, 236, (2, 3)).astype(np.float32)
     high = low + (high - low) * float(rng.uniform(0.05, 0.9))
@@ -168,7 +174,9 @@ def _background(rng: np.random.Generator) -> Image.Image:
         below = np.arange(SIZE)[:, None] > offset + slope * (np.arange(SIZE)[None, :] - SIZE / 2)
         other = rng.integers(40, 250, 3).astype(np.float32)
         picture = np.where(below[..., None], picture, 0.25 * picture + 0.75 * other)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 5)) if rng.random() < 0.5 else 0):  # stray lines
         ends = rng.uniform(-0.2, 1.2, 4) * side
@@ -189,9 +197,11 @@ def _behind(image: Image.Image, x: float, y: float) -> tuple[int, ...]:
     return image.getpixel((min(clamp, max(0, int(x * SCALE))), min(clamp, max(0, int(y * SCALE)))))  # type: ignore[return-value]
 
 
-def _draw_shape(canvas: _Canvas, shape: str, colour: str, centre: np.ndarray, radius: float, rng: np.random.Generator) -> Thing:
+def _draw_shape(
+    canvas: _Canvas, shape: str, colour: str, centre: np.ndarray, radius: float, rng: np.random.Generator
+) -> Thing:
     angle = float(rng.normal(0, 0.15)) + (float(rng.uniform(0, math.pi)) if shape == "bar" else 0.0)
-    points = _turn(_outline(shape, rng), angle) * radius + centre
+    points = _turn(_outline(shape), angle) * radius + centre
     paint = _paint(colour, rng)
     labels = {"kind": 1 + CHANNELS.index(shape), "colour": 1 + CHANNELS.index(colour)}
     if shape == "ring":
@@ -202,7 +212,10 @@ def _draw_shape(canvas: _Canvas, shape: str, colour: str, centre: np.ndarray, ra
         canvas.polygon(points, paint, **labels)
         if rng.random() < 0.5:  # a lighter or darker inner part, so that flat paint is no cue
             inner = (points - centre) * 0.6 + centre + rng.normal(0, 0.08 * radius, 2)
-            canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(paint, float(rng.uniform(0.85, 1.15))))
+            canvas.draw.polygon(
+                [(x * SCALE, y * SCALE) for x, y in inner.tolist()],
+                fill=_shade(paint, float(rng.uniform(0.85, 1.15))),
+            )
     low, high = points.min(0), points.max(0)
     return Thing(shape, colour, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
 
@@ -231,7 +244,7 @@ ELEMENTS = ("ellipse", "slab", "lens", "cone", "ball", "fin")
 
 
 def _element(kind: str, width: float, depth: float) -> np.ndarray:
-    """An element's outline (N, 2): x along the row (`depth` half-extent), y across it (`width` half-extent)."""
+    """An element's outline (N, 2): x along the row (+-`depth`), y across it (+-`width`)."""
     angle = np.linspace(0, 2 * math.pi, 18, endpoint=False)
     if kind in ("ellipse", "ball"):
         unit = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -253,13 +266,22 @@ def _blob(centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.nda
 
 
 def _draw_row(
-    canvas: _Canvas, rng: np.random.Generator, condition: str | None, *, plain: bool = False, close: bool = False
+    canvas: _Canvas,
+    rng: np.random.Generator,
+    condition: str | None,
+    *,
+    plain: bool = False,
+    close: bool = False,
 ) -> Row:
     """Draw a row; `plain` rows stand in the background: whole, unlabelled as the subject. `close` rows are
     seen from nearer: longer, with broader elements."""
     angle = float(rng.uniform(0, math.pi * 2))
     count = int(rng.integers(5, 11 if close else 12))
-    length = float(rng.uniform(100, 150)) if close else float(rng.uniform(60, 130) if plain else rng.uniform(75, 140))
+    length = (
+        float(rng.uniform(100, 150))
+        if close
+        else float(rng.uniform(60, 130) if plain else rng.uniform(75, 140))
+    )
     pitch = length / count
     axis = np.array([math.cos(angle), math.sin(angle)])
     across = np.array([-axis[1], axis[0]])
@@ -276,21 +298,30 @@ def _draw_row(
     for i in range(count):
         t = (i - (count - 1) / 2) / count
         centres.append(middle + axis * t * length + across * bend * (4 * t * t))
+    if not plain:
+        sides = [np.array([c + side * across * width for c in centres]) for side in (1, -1)]
+        canvas.label(np.concatenate([sides[0], sides[1][::-1]]), band=1 + CHANNELS.index("row"))
     start, stop = middle - axis * length * 0.56, middle + axis * length * 0.56
     has_rod = rng.random() < 0.8
     rod_width = max(1, int(SCALE * float(rng.uniform(0.6, 2.2))))
     if has_rod:
         reach = float(rng.choice([1.0, 1.0, 2.5]))
         ends = [middle + (start - middle) * reach, *centres, middle + (stop - middle) * reach]
-        canvas.draw.line([(x * SCALE, y * SCALE) for x, y in (p.tolist() for p in ends)], fill=rod, width=rod_width)
+        canvas.draw.line(
+            [(x * SCALE, y * SCALE) for x, y in (p.tolist() for p in ends)], fill=rod, width=rod_width
+        )
     victim = int(rng.integers(1, count - 1)) if condition in ("gap",) else int(rng.integers(0, count))
-    run = {"stained": int(rng.integers(1, 3)), "dull": int(rng.integers(3, count + 1))}.get(condition or "", 1)
+    run = {"stained": int(rng.integers(1, 3)), "dull": int(rng.integers(3, count + 1))}.get(
+        condition or "", 1
+    )
     first = max(0, min(victim, count - run))
     affected = range(first, first + run) if condition not in (None, "tangle") else range(0)
     highlight = float(rng.uniform(1.05, 1.45))
     outlined = rng.random() < 0.4
     tiers = rng.random() < 0.35  # a smaller second ring on every element
-    base_labels = {} if plain else {"kind": 1 + CHANNELS.index("element"), "colour": 1 + CHANNELS.index(colour)}
+    base_labels = (
+        {} if plain else {"kind": 1 + CHANNELS.index("element"), "colour": 1 + CHANNELS.index(colour)}
+    )
     marked: list[np.ndarray] = []
     dull_paint = np.array(_paint(str(rng.choice(["brown", "gray", "black"])), rng), dtype=np.float32)
     dull_share = float(rng.uniform(0.45, 0.75))
@@ -327,16 +358,24 @@ def _draw_row(
             canvas.draw.line(flat, fill=_shade(fill, 0.6), width=1)
         if not (hit and condition == "broken"):
             inner = _turn(shape * (0.45, 0.7) - np.array([depth * 0.2, width * 0.1]), angle) + centres[i]
-            canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(fill, highlight))
+            canvas.draw.polygon(
+                [(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(fill, highlight)
+            )
             if tiers:
                 core = _turn(shape * (0.9, 0.4), angle) + centres[i]
-                canvas.draw.polygon([(x * SCALE, y * SCALE) for x, y in core.tolist()], fill=_shade(fill, 0.75))
+                canvas.draw.polygon(
+                    [(x * SCALE, y * SCALE) for x, y in core.tolist()], fill=_shade(fill, 0.75)
+                )
         if hit and condition in ("odd", "dull"):
             marked.append(points)
         if hit and condition == "stained":
             dark = _shade(_paint(str(rng.choice(["black", "brown", "black", "white"])), rng), 0.9)
             for _ in range(int(rng.integers(2, 5))):
-                spot = centres[i] + axis * rng.uniform(-0.7, 0.7) * depth + across * rng.uniform(-0.8, 0.8) * width
+                spot = (
+                    centres[i]
+                    + axis * rng.uniform(-0.7, 0.7) * depth
+                    + across * rng.uniform(-0.8, 0.8) * width
+                )
                 blob = _blob(spot, max(2.2, float(rng.uniform(0.3, 0.6)) * min(width, 9.0)), rng)
                 canvas.polygon(blob, dark)
                 marked.append(blob)
@@ -347,8 +386,12 @@ def _draw_row(
         for _ in range(int(rng.integers(25, 55))):
             a, b = rng.normal(0, radius * 0.55, (2, 2)) + centre
             line = [*(a * SCALE).tolist(), *((a + (b - a) * 0.8) * SCALE).tolist()]
-            canvas.draw.line(line, fill=_shade(dark, float(rng.uniform(0.6, 1.5))), width=int(rng.integers(1, 4)))
-        marked.append(_blob(centre, radius, rng) * 0.5 + centre * 0.5 + (_blob(centre, radius, rng) - centre) * 0.5)
+            canvas.draw.line(
+                line, fill=_shade(dark, float(rng.uniform(0.6, 1.5))), width=int(rng.integers(1, 4))
+            )
+        marked.append(
+            _blob(centre, radius, rng) * 0.5 + centre * 0.5 + (_blob(centre, radius, rng) - centre) * 0.5
+        )
     if plain or condition is None:
         return Row(kind, colour, count, None, None)
     for points in marked:
@@ -383,5 +426,7 @@ def render(seed: int, index: int, *, close: bool = False) -> Scene:
     if rng.random() < 0.6:
         sigma = float(rng.uniform(2, 12))
         grain = rng.integers(-128, 128, (SIZE, SIZE), dtype=np.int8).astype(np.float32) * (sigma / 74)
-        image = Image.fromarray(np.clip(np.asarray(image, np.float32) + grain[..., None], 0, 255).astype(np.uint8))
+        image = Image.fromarray(
+            np.clip(np.asarray(image, np.float32) + grain[..., None], 0, 255).astype(np.uint8)
+        )
     return Scene(image, canvas.dense(), things, row)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from generic_scenes import COLOURS, CONDITIONS, PLACES, SHAPES, Row, Scene, Thing, place_name
+
+from tiny_base.scenes import COLOURS, CONDITIONS, PLACES, SHAPES, Row, Scene, Thing, place_name
 
 Pair = tuple[str, str, str]  # family, question, answer
 
@@ -27,7 +28,11 @@ PHRASES = {
     "any_colour": ("Is there anything {}?", "Do you see anything {}?"),
     "row_presence": ("Is there a row of parts?", "Do you see a row?", "Does the picture show a row?"),
     "row_whole": ("Is the row whole?", "Is the row complete and clean?", "Are all parts of the row fine?"),
-    "row_condition": ("What is wrong with the row?", "What does the row show?", "Describe the state of the row."),
+    "row_condition": (
+        "What is wrong with the row?",
+        "What does the row show?",
+        "Describe the state of the row.",
+    ),
     "row_has": ("Does the row have {}?", "Is there {} in the row?", "Do you see {} in the row?"),
     "row_place": ("Where in the picture is the row not whole?", "Where is the fault of the row?"),
     "row_colour": ("What colour is the row?", "Which colour do the parts of the row have?"),
@@ -61,7 +66,12 @@ def _about_things(things: list[Thing], rng: np.random.Generator) -> list[Pair]:
         if shapes[thing.shape] == 1:
             question = _ask(rng, "colour", thing.shape)
             if rng.random() < 0.2:
-                pairs.append(("choice", *_choices(rng, question, thing.colour, [c for c in COLOURS if c != thing.colour])))
+                pairs.append(
+                    (
+                        "choice",
+                        *_choices(rng, question, thing.colour, [c for c in COLOURS if c != thing.colour]),
+                    )
+                )
             pairs.append(("colour", question, thing.colour))
             pairs.append(("place", _ask(rng, "place", thing.shape), place_name(thing.box)))
         if colours[thing.colour] == 1:
@@ -70,16 +80,28 @@ def _about_things(things: list[Thing], rng: np.random.Generator) -> list[Pair]:
     there = {(t.colour, t.shape) for t in things}
     pairs.append(("presence", _ask(rng, "presence", f"{some.colour} {some.shape}"), "yes"))
     # The hard negative has a colour and, where it can, a shape that are in the picture, but not together.
-    near = [(t.colour, s) for t in things for s in (*shapes, _pick(rng, SHAPES)) if (t.colour, s) not in there]
+    near = [
+        (t.colour, s) for t in things for s in (*shapes, _pick(rng, SHAPES)) if (t.colour, s) not in there
+    ]
     near = near or [(some.colour, s) for s in SHAPES if s != some.shape]
     wrong = near[int(rng.integers(len(near)))]
     pairs.append(("presence", _ask(rng, "presence", " ".join(wrong)), "no"))
     pairs.append(("presence", _ask(rng, "presence", some.shape), "yes"))
-    pairs.append(("presence", _ask(rng, "presence", _pick(rng, [s for s in SHAPES if s not in shapes])), "no"))
+    pairs.append(
+        ("presence", _ask(rng, "presence", _pick(rng, [s for s in SHAPES if s not in shapes])), "no")
+    )
     pairs.append(("any_colour", _ask(rng, "any_colour", some.colour), "yes"))
-    pairs.append(("any_colour", _ask(rng, "any_colour", _pick(rng, [c for c in COLOURS if c not in colours])), "no"))
+    pairs.append(
+        ("any_colour", _ask(rng, "any_colour", _pick(rng, [c for c in COLOURS if c not in colours])), "no")
+    )
     pairs.append(("count", _ask(rng, "count", "shapes"), str(len(things))))
-    pairs.append(("count", _ask(rng, "count", some.shape + ("es" if some.shape == "cross" else "s")), str(shapes[some.shape])))
+    pairs.append(
+        (
+            "count",
+            _ask(rng, "count", some.shape + ("es" if some.shape == "cross" else "s")),
+            str(shapes[some.shape]),
+        )
+    )
     listed = sorted(things, key=lambda t: (PLACES.index(place_name(t.box)), t.box))
     described = [f"a {t.colour} {t.shape} at the {place_name(t.box)}" for t in listed]
     text = described[0] if len(described) == 1 else ", ".join(described[:-1]) + " and " + described[-1]
@@ -115,41 +137,53 @@ def _about_row(row: Row, rng: np.random.Generator) -> list[Pair]:
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[Pair]:
     """Every question of the families above that the scene can answer, in random order."""
-    pairs = _about_row(scene.row, rng) if scene.row else _about_things(scene.things, rng) if scene.things else []
+    pairs = (
+        _about_row(scene.row, rng) if scene.row else _about_things(scene.things, rng) if scene.things else []
+    )
     if not scene.row and not scene.things:
-        pairs = [("describe", _ask(rng, "describe"), "Nothing."), ("count", _ask(rng, "count", "shapes"), "0")]
+        pairs = [
+            ("describe", _ask(rng, "describe"), "Nothing."),
+            ("count", _ask(rng, "count", "shapes"), "0"),
+        ]
     return [pairs[i] for i in rng.permutation(len(pairs))]
 
 
 def repeat_exercise(rng: np.random.Generator, words: list[str]) -> Pair:
     """Text only: give some words back. It teaches every piece of the vocabulary and copying, not facts."""
     chosen = " ".join(_pick(rng, words) for _ in range(int(rng.integers(2, 7))))
-    return "repeat", _pick(rng, ("Repeat: {}", "Say this again: {}", "Copy these words: {}")).format(chosen), chosen
+    return (
+        "repeat",
+        _pick(rng, ("Repeat: {}", "Say this again: {}", "Copy these words: {}")).format(chosen),
+        chosen,
+    )
 
 
 # Everyday and technical English for the tokenizer and the repeat exercise: pieces to spell with, no facts.
 WORDS = """
-a about above across after again air all almost along also always an and angle animal another answer any area
-arm around as at away back bad band base be because bed been before behind below best better between big bird bit
-black blade block blue board body bolt both bottom box branch bridge bright broken brown brush build building burn
-but by cable can cap car care casting cause centre chain change check chip clean clear clip close cloth cloud cold
-colour component condition contact corner corroded cover crack crane crazing current cut cycle damage damaged dark
-day deep defect degree describe detail device different dirt dirty disc discs door down drone dry dull dust each
-earth east edge element empty end engine even every example eye face fall far fast fault few field find fine fire
-first flash flashover flat flaw floor for forest found frame fray free fresh from front full gap gear general give
-glass good grain grass gray green grey ground group hair half hand hanging hard has have head heat heavy height
-here high hole horizon horse hot house how image in inclusion insulator iron is it item joint just keep kind know
-land large last leaf left length less letter level light like line liquid list little long look loose low machine
-made main make man many map mark mast material may metal middle missing moon more most motor mountain much name
-near need nest never new next night no none normal north not note nothing now number nut of off oil old on one only
-open or orange other out over paint pair panel paper part patches people picture piece pin pipe pitted place plain
-plane plant plate point pole pollution porcelain power present problem purple question quick railway rain red rest
-right ring river road rock rod rolled room roof rope round row rust safe same sand scale scratch scratches screw
-sea second section see seem seen shade shadow shape sharp shed shell shine ship short show side sign simple size sky
-slight small smooth snow soft soil solid some south spot square stain steel step stone storm straight street string
-strong suburb sun surface switch table take tall tear than that the their them then there these they thin thing
-this three through tile time tip to together tool top torn tower town track tree triangle truck tube turn twig two
-type under unit up upper use valve very view wall warm was water wave way wear weather well west wet what wheel when
-where which white whole why wide wind window wing wire with without wood word work worn wrong year yellow yes yet
-you zone answer question single several severe severity location action replace inspect monitor urgent
-""".split()
+a about above across after again air all almost along also always an and angle animal another answer any
+area arm around as at away back bad band base be because bed been before behind below best better between
+big bird bit black blade block blue board body bolt both bottom box branch bridge bright broken brown
+brush build building burn but by cable can cap car care casting cause centre chain change check chip
+clean clear clip close cloth cloud cold colour component condition contact corner corroded cover crack
+crane crazing current cut cycle damage damaged dark day deep defect degree describe detail device
+different dirt dirty disc discs door down drone dry dull dust each earth east edge element empty end
+engine even every example eye face fall far fast fault few field find fine fire first flash flashover
+flat flaw floor for forest found frame fray free fresh from front full gap gear general give glass good
+grain grass gray green grey ground group hair half hand hanging hard has have head heat heavy height here
+high hole horizon horse hot house how image in inclusion insulator iron is it item joint just keep kind
+know land large last leaf left length less letter level light like line liquid list little long look
+loose low machine made main make man many map mark mast material may metal middle missing moon more most
+motor mountain much name near need nest never new next night no none normal north not note nothing now
+number nut of off oil old on one only open or orange other out over paint pair panel paper part patches
+people picture piece pin pipe pitted place plain plane plant plate point pole pollution porcelain power
+present problem purple question quick railway rain red rest right ring river road rock rod rolled room
+roof rope round row rust safe same sand scale scratch scratches screw sea second section see seem seen
+shade shadow shape sharp shed shell shine ship short show side sign simple size sky slight small smooth
+snow soft soil solid some south spot square stain steel step stone storm straight street string strong
+suburb sun surface switch table take tall tear than that the their them then there these they thin thing
+this three through tile time tip to together tool top torn tower town track tree triangle truck tube turn
+twig two type under unit up upper use valve very view wall warm was water wave way wear weather well west
+wet what wheel when where which white whole why wide wind window wing wire with without wood word work
+worn wrong year yellow yes yet you zone answer question single several severe severity location action
+replace inspect monitor urgent
+""".split()  # noqa: SIM905

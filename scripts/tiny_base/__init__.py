@@ -1,0 +1,1 @@
+"""How the embedded base model is made; `scripts/build_tiny_base.py` runs it."""
