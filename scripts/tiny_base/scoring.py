@@ -175,8 +175,9 @@ model runs on two CPU cores in minutes. It has never seen an insulator, a photo 
 
 ## Data and recipe
 
-Everything is rendered and asked about by `scripts/tiny_base/{{scenes,questions}}.py`: shapes and rows of repeated elements on textures; a row may have a gap, a broken, an odd or a stained element, a dull
-run or a tangle of lines. `python scripts/build_tiny_base.py` rebuilds the model: {steps}.
+Everything is rendered and asked about by `scripts/tiny_base/` (scenes.py, questions.py): shapes and rows of
+repeated elements on textures; a row may have a gap, a broken, an odd or a stained element, a dull run or a
+tangle of lines. `python scripts/build_tiny_base.py` rebuilds the model: {steps}.
 The tower learns dense labels per patch first and is then frozen; projector and Llama learn the questions.
 Muon for matrices, AdamW for the rest; bf16 autocast where the processor has it, so a rebuild is equal in
 quality, not in bits.
