@@ -14,6 +14,7 @@ from rich.table import Table
 from eval.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
 
 LOW = 0.6  # a share of right answers below this is pointed out
+FEW = 5  # questions, below which a row of right answers is left to scores.json
 WIDEST_CONFUSION = 8  # classes; a wider table is in scores.json alone
 
 # Per type of task: the metrics shown, the headline with its interval, and their headings.
@@ -200,7 +201,12 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
         table.add_column("base", justify="right", no_wrap=True)
     for task in tasks:
         previous = ""
-        for part in task.slices:
+        # A share of three answers says nothing; many such rows hide those that do.
+        large = [part for part in task.slices if part.n >= FEW]
+        left_out = len(task.slices) - len(large)
+        if left_out < 3:
+            large, left_out = task.slices, 0
+        for part in large:
             cells = [
                 escape(task.task) if task.task != previous else "",
                 escape(": ".join(_spaced(text) for text in (part.answer, part.label) if text)),
@@ -212,6 +218,9 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
             ]
             previous = task.task
             table.add_row(*cells, *([_value(part.base)] if compared else []))
+        if left_out:
+            name = "" if large else escape(task.task)
+            table.add_row(name, f"[dim]({left_out} with fewer than {FEW} questions each: scores.json)[/]")
     return table
 
 
