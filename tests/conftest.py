@@ -1,10 +1,15 @@
 """Fixtures shared by the tests: the real pictures (where present) and the embedded base model."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+
+# A shell's background job (a CI runner may be one) starts with SIGINT ignored, and so would every command
+# that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
