@@ -28,7 +28,7 @@ def checkout(repo: Path, tmp_path: Path) -> Path:
 
 def run(script: str, folder: Path) -> str:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, timeout=900
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
