@@ -41,6 +41,6 @@ step "8/8 Score them: base against tuned, on pictures that neither has seen." \
     python -m eval.score --answers-file $here/answers_merged.jsonl --baseline-answers $here/answers_base.jsonl \
     --truth-file $here/data/truth_test.jsonl --output $here/scores
 
-picture=$(ls $here/data/images/* | head -n 1)
+pictures=("$here"/data/images/*)
 printf '\nDone in %d min %02d s. Scores: %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) $here/scores/scores.json
-printf 'Chat with your model about a photo:\n  . .venv/bin/activate\n  python -m llava.serve.cli --model-path %s --image-file %s\n' $here/merged "$picture"
+printf 'Chat with your model about a photo:\n  . .venv/bin/activate\n  python -m llava.serve.cli --model-path %s --image-file %s\n' $here/merged "${pictures[0]}"
