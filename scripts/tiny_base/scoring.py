@@ -18,6 +18,7 @@ from tiny_base.questions import questions
 from tiny_base.scenes import CHANNELS, COLOURS, CONDITIONS, Scene, render
 
 HELD_OUT_SEED = 2
+AIM = 0.9  # what makes the base good enough to tune on
 HELD_OUT_STREAM = 10_000_000  # scenes of the answer scores come after those of the feature AUCs
 
 
@@ -144,6 +145,9 @@ def write_card(
     """The model card: what it is, what it learned from, what it can do on scenes it has not seen."""
     conditions = "".join(f"| {name} | {features[name]:.3f} |\n" for name in CONDITIONS)
     families = "".join(f"| {name} | {share:.3f} | {count} |\n" for name, (share, count) in answers.items())
+    yes_no = ("any_colour", "presence", "row_has", "row_presence", "row_whole")
+    short = [name for name in CONDITIONS if features[name] < AIM]
+    short += [name for name in (*yes_no, "colour", "row_colour") if answers[name][0] < AIM]
     parameters = sum(p.numel() for p in LlavaForConditionalGeneration.from_pretrained(folder).parameters())
     write_text(
         folder / "README.md",
@@ -153,6 +157,9 @@ def write_card(
             steps=steps,
             conditions=conditions,
             families=families,
+            aim=AIM,
+            yes_no=", ".join(yes_no),
+            short=", ".join(short) or "none",
             shape_f1=features["shape_f1"],
             colour_f1=features["colour_f1"],
         ),
@@ -197,6 +204,8 @@ Questions answered exactly (greedy):
 | family | accuracy | questions |
 |---|---|---|
 {families}
-`yes/no` families: any_colour, presence, row_has, row_presence, row_whole. `repeat`, the text-only exercise,
+The yes/no families are {yes_no}. `repeat`, the text-only exercise,
 teaches the vocabulary and is not scored.
+
+**Aim:** every AUC, every yes/no family and the colour families at {aim} or more. Not reached: {short}.
 """
