@@ -6,7 +6,7 @@
 Stages, in order:
   tokenizer  a SentencePiece BPE with byte fallback, trained on the questions and a word list
   vision     the CLIP tower learns dense labels: which shapes, colours and row conditions lie in each patch
-  language   projector and Llama learn to answer questions about the scenes, the tower follows more slowly
+  language   projector and Llama learn to answer questions about the scenes; the tower is frozen
   score      held-out scores per question family and feature AUCs, written to the model card
 
 The work folder (default build/tiny_base) keeps the state of each stage; the model is written to --output.

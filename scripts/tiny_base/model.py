@@ -25,7 +25,7 @@ from transformers import (
 from llava.conversation import default_conversation as llava_prompt
 from llava.records import IMAGE_PLACEHOLDER
 from tiny_base.questions import WORDS, questions
-from tiny_base.scenes import GRID, PATCH, SIZE, render
+from tiny_base.scenes import GRID, PATCH, SIZE, TRAIN_SEED, render
 
 WIDTH = 160
 VOCABULARY = 1024
@@ -40,7 +40,7 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    scenes = (render(1, i) for i in range(1500))
+    scenes = (render(TRAIN_SEED, i) for i in range(1500))
     lines = [f"{question} {answer}" for scene in scenes for _, question, answer in questions(scene, rng)]
     lines += [f"{word} {word.capitalize()}" for word in WORDS] * 12
     lines += [

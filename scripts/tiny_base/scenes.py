@@ -18,6 +18,7 @@ SIZE = 144  # pixels a side, the tiny model's input
 PATCH = 12
 GRID = SIZE // PATCH
 SCALE = 2  # supersampling
+TRAIN_SEED, HELD_OUT_SEED = 1, 2  # of scenes that the base learns from, and that it is scored on
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (205, 40, 40),

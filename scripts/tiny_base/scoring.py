@@ -15,9 +15,8 @@ from llava.files import write_text
 from llava.model.builder import load_model
 from tiny_base.model import MEAN, STD, WIDTH
 from tiny_base.questions import questions
-from tiny_base.scenes import CHANNELS, COLOURS, CONDITIONS, Scene, render
+from tiny_base.scenes import CHANNELS, COLOURS, CONDITIONS, HELD_OUT_SEED, Scene, render
 
-HELD_OUT_SEED = 2
 AIM = 0.9  # what makes the base good enough to tune on
 HELD_OUT_STREAM = 10_000_000  # scenes of the answer scores come after those of the feature AUCs
 

@@ -16,7 +16,7 @@ from llava.records import IMAGE_PLACEHOLDER
 from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, questions, repeat_exercise
-from tiny_base.scenes import CHANNELS, CONDITIONS, render
+from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
 from tiny_base.scoring import (
     DenseHead,
     dense_scores,
@@ -26,7 +26,6 @@ from tiny_base.scoring import (
     vision_features,
 )
 
-TRAIN_SEED = 1
 CLOSE_FROM = 300  # vision step from which rows seen from near prevail: easy things first
 LESSON_STREAM = 10_000_000  # scenes of the language stage come after those of the vision stage
 
