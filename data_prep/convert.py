@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data_prep.pictures import Prepared, Unit, check_names, prepare
-from data_prep.questions import YES, Item, ask, to_question, to_record, to_truth
+from data_prep.questions import YES, Item, ask, dialogues, to_dialogue, to_question, to_record, to_truth
 from data_prep.recipe import SPLITS, Recipe, Shares, Split
 from data_prep.splits import assign_splits, find_groups, scaled_shares
 from data_prep.voc import AnnotatedPicture, Source, find_source
@@ -319,9 +319,11 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         summaries[split] = _summary(conversion.units[split], items, group_of)
         if split == "train" and not items:
             raise InputError("the recipe asks nothing of the training pictures; look at its families")
-        write_json(
-            folder / f"{split}.json", [to_record(item, recipe, group_of[item.unit.image]) for item in items]
-        )
+        records = [to_record(item, recipe, group_of[item.unit.image]) for item in items]
+        if split == "train":
+            talks = dialogues(items, recipe, seed)
+            records += [to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in talks]
+        write_json(folder / f"{split}.json", records)
         if split == "test":
             write_jsonl(folder / "questions_test.jsonl", (to_question(item, recipe) for item in items))
             write_jsonl(

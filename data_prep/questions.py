@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from data_prep.pictures import Unit
@@ -79,6 +80,23 @@ def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple
     for image, asked in items.items():
         random.Random(f"{seed}/{image}/order").shuffle(asked)
     return [item for unit in ordered for item in items.get(unit.image, [])], skipped
+
+
+def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Item]]:
+    """`recipe.dialogues` conversations a picture, of two or three of its `items` of different families; none
+    where all are of one family."""
+    talks: list[list[Item]] = []
+    for image, group in groupby(items, key=lambda item: item.unit.image):
+        by_task: dict[str, list[Item]] = {}
+        for item in group:
+            by_task.setdefault(item.task, []).append(item)
+        rng = random.Random(f"{seed}/{image}/dialogues")
+        for _ in range(recipe.dialogues if len(by_task) > 1 else 0):
+            tasks = rng.sample(sorted(by_task), min(len(by_task), rng.choice((2, 3))))
+            talk = [rng.choice(by_task[task]) for task in tasks]
+            if talk not in talks[-recipe.dialogues :]:
+                talks.append(talk)
+    return talks
 
 
 def _even_out(facts: Sequence[Fact], more: int, rng: random.Random) -> None:
@@ -203,10 +221,35 @@ def to_record(item: Item, recipe: Recipe, group: str) -> Record:
             "type": item.type,
             "language": recipe.language,
             **_facts_of(item, recipe),
-            # Words of direction in these speak of the picture: the trainer may turn them with it.
-            "flip": recipe.asked[item.task].family in ("where", "describe"),
+            "flip": _speaks_of_places(item, recipe),
         },
     )
+
+
+def to_dialogue(talk: Sequence[Item], recipe: Recipe, group: str) -> Record:
+    """Several questions on one picture as the turns of one record; the picture comes with the first."""
+    turns = [
+        ("human", f"{IMAGE_PLACEHOLDER}\n{talk[0].question}"),
+        ("gpt", talk[0].answer),
+        *(turn for item in talk[1:] for turn in (("human", item.question), ("gpt", item.answer))),
+    ]
+    return Record(
+        id=hashlib.sha1("\n".join(item.id for item in talk).encode()).hexdigest()[:16],
+        image=talk[0].unit.image,
+        conversations=[Turn.model_validate({"from": who, "value": text}) for who, text in turns],
+        meta={
+            "source": talk[0].unit.source,
+            "group": group,
+            "task": "dialogue",
+            "language": recipe.language,
+            "flip": any(_speaks_of_places(item, recipe) for item in talk),
+        },
+    )
+
+
+def _speaks_of_places(item: Item, recipe: Recipe) -> bool:
+    """Words of direction in its answer speak of the picture: the trainer may turn them with it."""
+    return recipe.asked[item.task].family in ("where", "describe")
 
 
 def to_question(item: Item, recipe: Recipe) -> Question:

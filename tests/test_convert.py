@@ -124,8 +124,10 @@ def test_answers_are_what_was_annotated(converted: Path) -> None:
     records, _, _ = load(converted)
     for record in (record for split in records.values() for record in split):
         kind = record.meta["source"].split("/")[-1].rsplit("_", 1)[0].replace("_", " ")
-        question, answer = (turn.value for turn in record.conversations)
         task = record.meta["task"]
+        if task == "dialogue":  # tested against the single questions below
+            continue
+        question, answer = (turn.value for turn in record.conversations)
         assert record.meta["label"] == ("none" if kind == "sound" else kind)
         if task == "presence":
             assert answer == ("no" if kind == "sound" else "yes")
@@ -139,6 +141,25 @@ def test_answers_are_what_was_annotated(converted: Path) -> None:
             assert (kind in answer) != (answer == "An insulator without defects.")
         else:
             assert task == "where" and kind in question
+
+
+def test_dialogues_repeat_single_questions_of_their_picture(converted: Path) -> None:
+    records, _, _ = load(converted)
+    single = {
+        (record.images[0], record.conversations[0].value.removeprefix("<image>\n")): record
+        for record in records["train"]
+        if record.meta["task"] != "dialogue"
+    }
+    talks = [record for record in records["train"] if record.meta["task"] == "dialogue"]
+    assert len(talks) == len({record.images[0] for record in records["train"]})
+    for talk in talks:
+        turns = [turn.value for turn in talk.conversations]
+        assert turns[0].startswith("<image>\n")
+        questions = [turns[0].removeprefix("<image>\n"), *turns[2::2]]
+        asked = [single[talk.images[0], question] for question in questions]
+        assert [record.conversations[1].value for record in asked] == turns[1::2]
+        assert len({record.meta["task"] for record in asked}) == len(asked) in (2, 3)
+    assert not any(r.meta["task"] == "dialogue" for split in ("val", "test") for r in records[split])
 
 
 def test_nothing_leaks_the_answer(converted: Path) -> None:

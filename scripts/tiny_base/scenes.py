@@ -290,7 +290,7 @@ def _draw_row(
     kind = str(rng.choice(ELEMENTS))
     depth = max(1.8, pitch * float(rng.uniform(0.26, 0.5)))
     width = depth * (1.0 if kind == "ball" else float(rng.uniform(1.3, 3.2)))
-    width = min(max(width, 7.0 if close else 4.5), 26.0)
+    width = min(max(width, 7.0 if close else 6.0), 26.0)
     colour = _distinct(_behind(canvas.image, *middle), rng, tuple(COLOURS))
     paint = _paint(colour, rng)
     rod = _shade(_paint(str(rng.choice(["gray", "black", "brown", "white"])), rng), 0.9)
@@ -402,11 +402,12 @@ def _draw_row(
     return Row(kind, colour, count, condition, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
 
 
-def render(seed: int, index: int, *, close: bool = False) -> Scene:
+def render(seed: int, index: int, *, close: bool = False, crowded: bool = False) -> Scene:
     """Scene `index` of `seed`: rows (most with a condition) or shapes.
 
     By default 6 of 10 are rows with every condition alike; `close` scenes are mostly rows seen from nearer,
-    with more of the three conditions that only a comparison with the other elements shows.
+    with more of the three conditions that only a comparison with the other elements shows. Behind most rows
+    of a `crowded` scene lie shapes, which its dense labels know and its `things` do not.
     """
     rng = np.random.default_rng((seed, index))
     canvas = _Canvas(_background(rng))
@@ -415,6 +416,8 @@ def render(seed: int, index: int, *, close: bool = False) -> Scene:
     if rng.random() < (0.85 if close else 0.6):
         if rng.random() < 0.15:
             _draw_row(canvas, rng, None, plain=True)
+        if crowded and rng.random() < 0.7:
+            _draw_things(canvas, rng, int(rng.integers(1, 5)), [])
         shares = (0.26, 0.26, 0.24, 0.08, 0.08, 0.08) if close else None
         condition = str(rng.choice(CONDITIONS, p=shares)) if rng.random() < (0.8 if close else 0.7) else None
         row = _draw_row(canvas, rng, condition, close=close)

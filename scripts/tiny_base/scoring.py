@@ -32,8 +32,9 @@ class _Scenes(torch.utils.data.Dataset):
     """Chunk `i` is scenes i * size ... of `seed`: pictures (size, 144, 144, 3) uint8 and dense labels. From
     chunk `close_from` on, three scenes of four are `close` ones."""
 
-    def __init__(self, seed: int, size: int, chunks: int, close_from: int) -> None:
-        self.seed, self.size, self.chunks, self.close_from = seed, size, chunks, close_from
+    def __init__(self, seed: int, size: int, chunks: int, close_from: int, crowded: bool) -> None:
+        self.seed, self.size, self.chunks = seed, size, chunks
+        self.close_from, self.crowded = close_from, crowded
 
     def __len__(self) -> int:
         return self.chunks
@@ -41,15 +42,25 @@ class _Scenes(torch.utils.data.Dataset):
     def __getitem__(self, chunk: int) -> tuple[np.ndarray, np.ndarray, list[Scene]]:
         close = chunk >= self.close_from
         scenes = [
-            render(self.seed, chunk * self.size + i, close=close and i % 4 > 0) for i in range(self.size)
+            render(
+                self.seed, chunk * self.size + i, close=close and i % 4 > 0, crowded=self.crowded and close
+            )
+            for i in range(self.size)
         ]
         return np.stack([np.asarray(s.image) for s in scenes]), np.stack([s.labels for s in scenes]), scenes
 
 
 def scene_chunks(
-    seed: int, size: int, first: int, last: int, workers: int, close_from: int = 0
+    seed: int,
+    size: int,
+    first: int,
+    last: int,
+    *,
+    workers: int = 0,
+    close_from: int = 0,
+    crowded: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[Scene]]]:
-    dataset = torch.utils.data.Subset(_Scenes(seed, size, last, close_from), range(first, last))
+    dataset = torch.utils.data.Subset(_Scenes(seed, size, last, close_from, crowded), range(first, last))
     yield from torch.utils.data.DataLoader(
         dataset,
         batch_size=None,
@@ -99,7 +110,7 @@ def dense_scores(model: LlavaForConditionalGeneration, head: DenseHead, chunks: 
     mean per-patch recall of shapes and colours."""
     device, autocast = device_and_autocast()
     best, truth, conditions = [], [], []
-    for pictures, labels, scenes in scene_chunks(HELD_OUT_SEED, 64, 0, chunks, workers=0):
+    for pictures, labels, scenes in scene_chunks(HELD_OUT_SEED, 64, 0, chunks):
         with autocast:
             logits = head(vision_features(model, to_pixels(pictures, device))).float().cpu().numpy()
         best.append(logits.max(1))

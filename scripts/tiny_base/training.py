@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from llava.conversation import Speaker
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
 from tiny_base.model import CONTEXT, WIDTH
-from tiny_base.questions import WORDS, questions, repeat_exercise
+from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
 from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
 from tiny_base.scoring import (
     DenseHead,
@@ -46,8 +47,11 @@ def schedule(step: int, steps: int, warmup: int = 100, decay: float = 0.3) -> fl
     return min((step + 1) / warmup, 1.0, max(0.0, (steps - step) / (decay * steps)))
 
 
-def train_vision(work: Path, model: LlavaForConditionalGeneration, steps: int, batch: int) -> None:
-    """Dense labels. Half of each batch is new, half comes again from the last 8,192 scenes, turned."""
+def train_vision(
+    work: Path, model: LlavaForConditionalGeneration, steps: int, batch: int, fuse: bool = False
+) -> None:
+    """Dense labels. Half of each batch is new, half comes again from the last 8,192 scenes, turned. `fuse`
+    compiles the tower (torch.compile, which needs a C++ compiler)."""
     device, autocast = device_and_autocast()
     torch.manual_seed(1)
     head = DenseHead().to(device)
@@ -66,11 +70,13 @@ def train_vision(work: Path, model: LlavaForConditionalGeneration, steps: int, b
     rng = np.random.default_rng((7, first))
     weight = torch.ones(len(CHANNELS), device=device)
     conditions = [CHANNELS.index(c) for c in CONDITIONS]
+    features = torch.compile(vision_features) if fuse else vision_features
     pool: list[tuple[np.ndarray, np.ndarray]] = []
     fresh = batch // 2
     started, running = time.time(), 0.0
     for step, (pictures, labels, _) in enumerate(
-        scene_chunks(TRAIN_SEED, fresh, first, steps, 1, CLOSE_FROM), start=first
+        scene_chunks(TRAIN_SEED, fresh, first, steps, workers=1, close_from=CLOSE_FROM, crowded=True),
+        start=first,
     ):
         if step == 1 + first or len(pool) * fresh < 8192:
             pool.append((pictures, labels))
@@ -88,7 +94,7 @@ def train_vision(work: Path, model: LlavaForConditionalGeneration, steps: int, b
         for group, lr in zip((g for o in opts for g in o.param_groups), base, strict=True):
             group["lr"] = lr * factor
         with autocast:
-            logits = head(vision_features(model, pixels))
+            logits = head(features(model, pixels))
         loss = (
             nn.functional.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none") * weight
         ).mean()
@@ -114,8 +120,9 @@ def train_vision(work: Path, model: LlavaForConditionalGeneration, steps: int, b
 
 
 class _Lessons(torch.utils.data.Dataset):
-    """Batch `i` of the language stage: `pictures` scenes with their questions packed behind them, and a
-    text-only exercise for every two, collated as the trainer collates (`llava.train.packing`)."""
+    """Batch `i` of the language stage: `pictures` scenes with their questions packed behind them, three of
+    them as one conversation, and a text-only exercise for every two scenes, collated as the trainer collates
+    (`llava.train.packing`)."""
 
     def __init__(self, processor: RecordProcessor, pictures: int, batches: int) -> None:
         self.processor, self.pictures, self.batches = processor, pictures, batches
@@ -131,11 +138,10 @@ class _Lessons(torch.utils.data.Dataset):
             scene = render(TRAIN_SEED, LESSON_STREAM + batch * self.pictures + i, close=i % 2 == 0)
             key = f"scene {i}"
             images[key] = np.asarray(scene.image)
-            for _, question, answer in questions(scene, rng)[:10]:
-                samples.append(self._sample(f"{IMAGE_PLACEHOLDER}\n{question}", answer, (key,)))
-        for _ in range(self.pictures // 2):
-            _, question, answer = repeat_exercise(rng, WORDS)
-            samples.append(self._sample(question, answer, ()))
+            asked = questions(scene, rng)
+            for talk in [*([pair] for pair in asked[:8]), asked[-3:]]:
+                samples.append(self._sample(talk, (key,)))
+        samples += [self._sample([repeat_exercise(rng, WORDS)], ()) for _ in range(self.pictures // 2)]
         groups = group_by_picture(samples, self.processor.image_token_id, CONTEXT)
         rows = [build_row(row) for row in pack_rows(groups, CONTEXT, WIDTH)]
         return collate(
@@ -144,9 +150,14 @@ class _Lessons(torch.utils.data.Dataset):
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
 
-    def _sample(self, question: str, answer: str, pictures: tuple[str, ...]) -> Sample:
-        encoded = self.processor.encode([("human", question), ("gpt", answer)])
-        return Sample.of(question, encoded.input_ids, encoded.labels, pictures)
+    def _sample(self, talk: list[Pair], pictures: tuple[str, ...]) -> Sample:
+        """One conversation; the pictures come with its first question."""
+        turns: list[tuple[Speaker, str]] = []
+        for number, (_, question, answer) in enumerate(talk):
+            mark = f"{IMAGE_PLACEHOLDER}\n" * len(pictures) if number == 0 else ""
+            turns += [("human", mark + question), ("gpt", answer)]
+        encoded = self.processor.encode(turns)
+        return Sample.of(talk[0][1], encoded.input_ids, encoded.labels, pictures)
 
 
 def train_language(
