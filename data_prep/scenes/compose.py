@@ -127,8 +127,8 @@ def _lay_out(rng: np.random.Generator, kind: StringType) -> _Layout:
 
     # As long as asked for, or as the picture allows with a margin for its thickness.
     cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
-    margin = 14.0
-    length = rng.uniform(0.74, 0.94) * max(width, height)
+    margin = 8.0
+    length = rng.uniform(0.84, 0.98) * max(width, height)
     thickness = kind.ratio / (kind.discs + 1)
     for room, along, across in ((width, cosine, sine), (height, sine, cosine)):
         length = min(length, (room - 2 * margin) / (along + across * thickness * 1.15))
@@ -164,10 +164,10 @@ def _choose(rng: np.random.Generator, kind: StringType, kinds: tuple[str, ...]) 
     if "missing disc" in kinds:
         defects = replace(defects, missing=runs.pop())
     if "broken disc" in kinds:
-        # Up to half of the skirt, on a flank, where the outline shows what is gone, and turned a little
+        # About half of the skirt, on a flank, where the outline shows what is gone, and turned a little
         # towards the camera, where the raw body shows too.
         angle = float(rng.choice([-1, 1]) * rng.uniform(1.05, 1.5))
-        half, depth = float(rng.uniform(1.3, 1.6)), float(rng.uniform(0.28, 0.38))
+        half, depth = float(rng.uniform(1.4, 1.75)), float(rng.uniform(0.24, 0.34))
         defects = replace(defects, bite=Bite(runs.pop(), angle, half, depth, jags))
     if "flashover" in kinds:
         burnt = runs.pop()

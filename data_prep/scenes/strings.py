@@ -99,7 +99,7 @@ class StringType:
         return StringType(
             material=material,
             colour=(float(base[0]), float(base[1]), float(base[2])),
-            discs=int(rng.integers(13, 18)) if composite else int(rng.integers(6, 10)),
+            discs=int(rng.integers(11, 16)) if composite else int(rng.integers(5, 9)),
             ratio=float(rng.uniform(2.3, 2.9)) if composite else float(rng.uniform(1.5, 1.95)),
             tilt=float(rng.uniform(0.12, 0.36) if composite else rng.uniform(0.18, 0.48)),
             caps_near=bool(rng.random() < 0.5),
