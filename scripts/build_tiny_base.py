@@ -62,7 +62,8 @@ def main() -> None:
         save_model(model, processor.tokenizer, args.output)
     if "score" in stages:
         device = device_and_autocast()[0]
-        model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32).to(device)
+        model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32)
+        model.to(device)  # type: ignore[arg-type]
         features = dense_scores(model, head.to(device), chunks=40)
         language = torch.load(args.work / "language.pt", weights_only=True)
         steps = (
