@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("playground/tiny-llava"), help="the model's folder"
     )
-    parser.add_argument("--vision-steps", type=int, default=2600, help="of 64 pictures")
-    parser.add_argument("--language-steps", type=int, default=1600, help="of 16 pictures")
+    parser.add_argument("--vision-steps", type=int, default=8600, help="of 64 pictures")
+    parser.add_argument("--language-steps", type=int, default=4400, help="of 16 pictures")
     parser.add_argument(
         "--compile",
         action="store_true",
