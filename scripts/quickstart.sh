@@ -18,13 +18,13 @@ step() { # step "what happens" command ...: say both, then run
     "$@"
 }
 
-step "1/8 Render 600 drone photos of insulator strings to learn from, with exact boxes (Pascal VOC)." \
-    python -m data_prep scenes --output $here/photos --count 600 --seed 1
+step "1/8 Render 1100 drone photos of insulator strings to learn from, with exact boxes (Pascal VOC)." \
+    python -m data_prep scenes --output $here/photos --count 1100 --seed 1 --defect-share 0.55
 step "2/8 Render 150 more from other seeds, which training never sees, to be tested on." \
     python -m data_prep scenes --output $here/photos_test --count 150 --seed 2
 step "3/8 Turn boxes into questions and answers (conversation JSON)." \
     python -m data_prep convert --source $here/photos --test-source $here/photos_test \
-    --recipe configs/recipes/insulator.yaml --output $here/data splits.val=0.08
+    --recipe configs/recipes/insulator.yaml --output $here/data splits.val=0.05
 step "4/8 Fine-tune LoRA adapters on the tiny LLaVA base." \
     scripts/finetune_lora.sh configs/tiny_cpu.yaml
 step "5/8 Merge the adapters into the base: one ordinary LLaVA model." \

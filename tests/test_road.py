@@ -73,9 +73,11 @@ def test_quickstart_learns(checkout: Path) -> None:
     said = run("scripts/quickstart.sh", checkout)
     assert "llava.serve.cli" in said
     scores = json.loads((checkout / "playground/quickstart/scores/scores.json").read_text(encoding="utf-8"))
-    presence = next(task for task in scores["tasks"] if task["task"] == "presence")
-    # Far from what an inspection needs, but only learning gets there: blind answers earn 0.5, and the
-    # whole interval (150 pictures: about 0.07 to either side) must lie above it.
-    assert presence["base"]["metrics"]["balanced_accuracy"]["value"] < 0.65
-    assert presence["tuned"]["metrics"]["balanced_accuracy"]["value"] >= 0.68
-    assert presence["tuned"]["metrics"]["balanced_accuracy"]["low"] > 0.55
+    tasks = {task["task"]: task for task in scores["tasks"]}
+    presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
+                      for name in ("presence", "kind"))  # fmt: skip
+    # Blind answers earn 0.5 and 0.17. What it reached when this was written is in docs/results.md; 150
+    # pictures leave some 0.06 to either side, and another processor rounds otherwise.
+    assert presence["base"]["value"] < 0.65
+    assert presence["tuned"]["value"] >= 0.78 and presence["tuned"]["low"] > 0.7
+    assert kind["tuned"]["value"] >= 0.6

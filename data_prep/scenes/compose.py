@@ -168,7 +168,11 @@ def _choose(rng: np.random.Generator, kind: StringType, kinds: tuple[str, ...]) 
         # towards the camera, where the raw body shows too.
         angle = float(rng.choice([-1, 1]) * rng.uniform(1.05, 1.5))
         half, depth = float(rng.uniform(1.5, 1.9)), float(rng.uniform(0.22, 0.32))
-        defects = replace(defects, bite=Bite(runs.pop(), angle, half, depth, jags))
+        struck = runs.pop()
+        if rng.random() < 0.6 and struck.stop + run <= kind.discs and struck.stop not in defects.missing:
+            struck = range(struck.start, struck.stop + run)  # often the next one is hit too
+            runs = [other for other in runs if other.start not in struck]
+        defects = replace(defects, bite=Bite(struck, angle, half, depth, jags))
     if "flashover" in kinds:
         burnt = runs.pop()
         extra = int(rng.integers(0, 3)) * run
