@@ -27,11 +27,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
+from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.pictures import Prepared, Unit, check_names, prepare
 from data_prep.questions import YES, Item, ask, dialogues, to_dialogue, to_question, to_record, to_truth
-from data_prep.recipe import SPLITS, Recipe, Shares, Split
+from data_prep.recipe import Recipe, Shares
 from data_prep.splits import assign_splits, find_groups, scaled_shares
-from data_prep.voc import AnnotatedPicture, Source, find_source
 from llava.errors import InputError
 from llava.files import atomic_folder, sha256, write_json, write_jsonl
 from llava.settings import load_settings
@@ -75,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = recipe.model_copy(update={"splits": args.splits})
     _check_output(args.output, args.source, args.test_source, overwrite=args.overwrite)
 
-    sources = [args.source, *([args.test_source] if args.test_source else [])]
-    pictures = read_sources(sources, recipe)
+    roots = [args.source, *([args.test_source] if args.test_source else [])]
+    folders = [Folder.scan(root, args.image_folder) for root in roots]
+    sources = read_sources(folders, recipe, args.format)
     with _output_folder(args.output, overwrite=args.overwrite) as folder:
         (folder / "images").mkdir()
-        prepared = prepare_all(pictures, recipe, folder, args.workers)
-        conversion = split_units(prepared, recipe, args.seed, source_notes(pictures))
+        prepared = prepare_all(sources, recipe, folder, args.workers)
+        conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_pictures(folder, conversion)
         write_json(folder / "manifest.json", _manifest(args, conversion, summaries, folder))
@@ -97,13 +99,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--source", type=Path, required=True, metavar="DIR", help="pictures and XML files, anywhere below it"
+        "--source",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="pictures and annotation files, anywhere below it",
     )
     parser.add_argument(
         "--test-source",
         type=Path,
         metavar="DIR",
         help="a second folder that makes the whole test split; SOURCE is then split into train and val only",
+    )
+    parser.add_argument(
+        "--format",
+        choices=[AUTO, *READERS],
+        default=AUTO,
+        help="of the annotations (default: auto, which says what it found)",
+    )
+    parser.add_argument(
+        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
     )
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE.yaml")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="must not exist yet")
@@ -168,17 +183,19 @@ def _output_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(old)
 
 
-def read_sources(folders: Sequence[Path], recipe: Recipe) -> list[tuple[Path, Source]]:
+def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:
     """Read every annotation; InputError if any is unreadable (all of them are listed on stderr first)."""
     problems: list[str] = []
     sources = []
     for folder in folders:
-        source, found = find_source(folder)
+        reader, why = find_reader(folder, format)
+        print(f"{folder.root}: format {reader.NAME} ({why})")
+        source, found = reader.read(folder)
         problems += found
-        sources.append((folder, source))
-    _raise_problems(problems, "annotation file(s) cannot be used")
+        sources.append(source)
+    _raise_problems(problems, "annotation(s) cannot be used")
     names = recipe.known_names()
-    for _, source in sources:
+    for source in sources:
         check_names(source.pictures, recipe, names)
     return sources
 
@@ -193,21 +210,17 @@ def _raise_problems(problems: Sequence[str], what: str) -> None:
         raise InputError(f"{len(problems)} {what} (listed above); nothing was written")
 
 
-def source_notes(sources: Sequence[tuple[Path, Source]]) -> list[str]:
-    """A line for each sort of file that was not used."""
-    return [
-        f"{folder}: {len(paths)} {what}, for instance {paths[0].relative_to(folder)}"
-        for folder, source in sources
-        for paths, what in (
-            (source.unannotated, "picture(s) without annotation left out"),
-            (source.passed_over, "XML file(s) that are not Pascal VOC passed over"),
-        )
-        if paths
-    ]
+def source_notes(sources: Sequence[Source]) -> list[str]:
+    """What the readers passed over or put right."""
+    notes = [note for source in sources for note in source.notes]
+    for source in sources:
+        if alone := source.unannotated:
+            notes.append(f"{len(alone)} picture(s) without annotation left out, for instance {alone[0]}")
+    return notes
 
 
 def prepare_all(
-    sources: Sequence[tuple[Path, Source]], recipe: Recipe, folder: Path, workers: int
+    sources: Sequence[Source], recipe: Recipe, folder: Path, workers: int
 ) -> list[list[Prepared]]:
     """Decode, cut and encode every picture in `workers` threads and write the units below `folder`.
 
@@ -215,7 +228,7 @@ def prepare_all(
     all were tried.
     """
     names = recipe.known_names()
-    jobs = [(number, picture) for number, (_, source) in enumerate(sources) for picture in source.pictures]
+    jobs = [(number, picture) for number, source in enumerate(sources) for picture in source.pictures]
 
     def work(job: tuple[int, AnnotatedPicture]) -> Prepared | str:
         try:

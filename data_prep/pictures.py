@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from data_prep.annotations import AnnotatedPicture, Shape, Talk, clip, merge, plain_name
 from data_prep.recipe import Kind, Recipe
-from data_prep.voc import AnnotatedPicture, Shape, clip, merge, plain_name
 from llava.boxes import Box, area, intersection
 from llava.errors import InputError
 from llava.pictures import open_picture
@@ -35,12 +35,14 @@ class Unit:
     size: tuple[int, int]
     components: tuple[Shape, ...]
     defects: tuple[Shape, ...]
+    labels: tuple[str, ...] = ()  # kinds of defect only
+    talks: tuple[Talk, ...] = ()
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of defect shown, the largest box's first."""
+        """The kinds of defect shown, the largest box's first, those without a place last."""
         ordered = sorted(self.defects, key=lambda shape: (-area(shape.box), shape.name, shape.box))
-        return list(dict.fromkeys(shape.name for shape in ordered))
+        return list(dict.fromkeys([*(shape.name for shape in ordered), *self.labels]))
 
     @property
     def label(self) -> str:
@@ -69,12 +71,30 @@ def prepare(picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind 
     image = open_picture(picture.file)
     shapes, notes = merge(picture, image.size, _orientation(picture))
     known = [
-        Shape(kind.name, shape.box) for shape in shapes if (kind := names[plain_name(shape.name)]) is not None
+        replace(shape, name=kind.name)
+        for shape in shapes
+        if (kind := names[plain_name(shape.name)]) is not None
     ]
     component_names = {kind.name for kind in recipe.components}
+    labels = [
+        kind.name
+        for annotation in picture.annotations
+        for label in annotation.labels
+        if (kind := names[plain_name(label)]) is not None and kind.name not in component_names
+    ]
+    talks = tuple(talk for annotation in picture.annotations for talk in annotation.talks)
     components = [shape for shape in known if shape.name in component_names]
     defects = [shape for shape in known if shape.name not in component_names]
-    whole = Unit(picture.key, picture.key, "", image.size, tuple(components), tuple(defects))
+    whole = Unit(
+        picture.key,
+        picture.key,
+        "",
+        image.size,
+        tuple(components),
+        tuple(defects),
+        tuple(dict.fromkeys(labels)),
+        talks,
+    )
     left_out: dict[str, int] = {}
     if recipe.unit == "picture":
         cuts: list[tuple[Unit, Box]] = [(whole, (0, 0, *image.size))]
@@ -162,7 +182,7 @@ def _holds_centre(crop: Box, box: Box) -> bool:
 
 def _moved(shape: Shape, crop: Box, size: tuple[int, int]) -> Shape:
     x1, y1, x2, y2 = shape.box
-    return Shape(shape.name, clip((x1 - crop[0], y1 - crop[1], x2 - crop[0], y2 - crop[1]), size))
+    return replace(shape, box=clip((x1 - crop[0], y1 - crop[1], x2 - crop[0], y2 - crop[1]), size))
 
 
 def _encode(unit: Unit, image: Image.Image, recipe: Recipe) -> tuple[Unit, bytes]:
@@ -186,7 +206,8 @@ def _encode(unit: Unit, image: Image.Image, recipe: Recipe) -> tuple[Unit, bytes
 
 def _scaled(shape: Shape, x: float, y: float) -> Shape:
     x1, y1, x2, y2 = shape.box
-    return Shape(shape.name, (x1 * x, y1 * y, x2 * x, y2 * y))
+    area = None if shape.area is None else shape.area * x * y
+    return Shape(shape.name, (x1 * x, y1 * y, x2 * x, y2 * y), area)
 
 
 def perceptual_hash(image: Image.Image) -> bytes:
@@ -203,10 +224,10 @@ def check_names(
     """InputError naming the first file with a class that the recipe does not know."""
     for picture in pictures:
         for annotation in picture.annotations:
-            for shape in annotation.shapes:
-                if plain_name(shape.name) not in names:
+            for name in (*(shape.name for shape in annotation.shapes), *annotation.labels):
+                if plain_name(name) not in names:
                     known = ", ".join(kind.name for kind in [*recipe.components, *recipe.defects])
                     raise InputError(
-                        f"{annotation.file}: class {shape.name!r} is not in the recipe (it knows {known}); "
-                        f"add it to components, defects or ignore"
+                        f"{annotation.file}: class {name!r} is not in the recipe (it knows {known}); "
+                        f"add it to components, defects, sound or ignore"
                     )

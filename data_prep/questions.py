@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from data_prep.annotations import Shape, Split
 from data_prep.pictures import Unit
-from data_prep.recipe import Family, Recipe, Split
-from data_prep.voc import Shape
+from data_prep.recipe import Family, Recipe
 from llava.boxes import Box, area, format_box, to_frame
 from llava.records import IMAGE_PLACEHOLDER, Question, Record, TaskType, Truth, Turn
 
@@ -130,7 +130,8 @@ def _facts(
 
     if family.family == "presence":
         if family.of != "each":
-            return [fact(family.of, YES if _shapes(unit, family.of) else NO)]
+            there = unit.kinds if family.of == "defect" else _shapes(unit, family.of)
+            return [fact(family.of, YES if there else NO)]
         absent = [name for name in recipe.kind_names if name not in unit.kinds]
         asked = rng.sample(absent, min(family.absent, len(absent)))
         return [*(fact(name, YES) for name in unit.kinds), *(fact(name, NO) for name in asked)]
@@ -143,6 +144,9 @@ def _facts(
         return [] if answer is None else [fact("defect", answer)]
 
     if family.family == "count":
+        if unit.labels:
+            skipped[f"{task}: defects without boxes"] += 1
+            return []
         return [fact(family.of, str(len(_shapes(unit, family.of))))]
 
     if family.family == "where":
@@ -156,6 +160,9 @@ def _facts(
         return facts
 
     sentence = rng.choice(family.answers if unit.kinds else family.whole)
+    if unit.labels and "{places}" in sentence:
+        skipped[f"{task}: defects without boxes"] += 1
+        return []
     return [fact("defect", _described(sentence, unit, recipe))]
 
 
@@ -184,10 +191,10 @@ def place_of(box: Box, size: tuple[int, int], places: Sequence[str]) -> str:
 
 def _described(sentence: str, unit: Unit, recipe: Recipe) -> str:
     """`sentence` with the kinds of defect, each once, at its largest box, in the recipe's order."""
-    kinds, places = [], []
+    kinds = [kind.phrase for kind in recipe.defects if kind.name in unit.kinds]
+    places = []
     for kind in recipe.defects:
         if boxes := [shape.box for shape in unit.defects if shape.name == kind.name]:
-            kinds.append(kind.phrase)
             places.append(f"{kind.phrase} at the {place_of(max(boxes, key=area), unit.size, recipe.places)}")
     text = sentence.format(kinds=_listed(kinds, "and"), places=_listed(places, "and"))
     return text[0].upper() + text[1:]

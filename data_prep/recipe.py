@@ -14,14 +14,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from data_prep.voc import plain_name
+from data_prep.annotations import plain_name
 from llava.boxes import Frame
 from llava.records import IMAGE_PLACEHOLDER, TaskType
 from llava.settings import Settings
 
 FamilyName = Literal["presence", "kind", "count", "where", "describe"]
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 PLACES = (
     *("top left", "top centre", "top right"),
     *("left", "centre", "right"),
@@ -198,6 +196,8 @@ class Recipe(Settings):
     unit: Literal["picture", "object"] = "picture"
     components: list[Kind] = Field(default_factory=list)
     defects: list[Kind] = Field(min_length=1)
+    # Annotation classes that say: nothing is wrong here. A component or defect of that name comes first.
+    sound: list[str] = Field(default=["good", "normal", "ok", "sound", "unbroken", "undamaged", "no defect"])
     # Annotation classes to pass over. A class that the recipe does not know at all is an error.
     ignore: list[str] = Field(default_factory=list)
     # The answer to a `kind` question about a picture without defects; null asks only where there is one.
@@ -278,7 +278,7 @@ class Recipe(Settings):
 
     def known_names(self) -> dict[str, Kind | None]:
         """Plain annotation name -> its class; None for names to pass over."""
-        names: dict[str, Kind | None] = {plain_name(name): None for name in self.ignore}
+        names: dict[str, Kind | None] = {plain_name(name): None for name in (*self.sound, *self.ignore)}
         for kind in [*self.components, *self.defects]:
             names.update({plain_name(name): kind for name in (kind.name, *kind.aliases)})
         return names

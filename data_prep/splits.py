@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_prep.recipe import SPLITS, Grouping, Shares, Split
+from data_prep.annotations import SPLITS, Split
+from data_prep.recipe import Grouping, Shares
 
 
 def find_groups(keys: Sequence[str], fingerprints: Sequence[bytes], rule: Grouping) -> list[str]:

@@ -407,7 +407,7 @@ def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]
     ("arguments", "message"),
     [
         (["--source", "{tmp}/absent"], "no such folder"),
-        (["--source", "{tmp}/empty"], "no Pascal VOC annotations"),
+        (["--source", "{tmp}/empty"], "no annotations in a format known here"),
         (["--source", "{photos}", "families.knd.times=2"], "families.knd"),
         (["--source", "{photos}", "pictres.max_side=9"], "did you mean 'pictures'"),
         (["--source", "{photos}", "--recipe", "{tmp}/absent.yaml"], "absent.yaml: no such file"),

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.voc import AnnotatedPicture, Shape, find_source, merge, plain_name, read_annotation
+from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
+from data_prep.formats import voc as reader
+from data_prep.formats.voc import read_annotation
 from llava.errors import InputError
+
+
+def find_source(folder: Path) -> tuple[Source, list[str]]:
+    return reader.read(Folder.scan(folder))
+
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 

@@ -1,0 +1,153 @@
+"""Pascal VOC annotations as they are in the wild.
+
+The format: one XML per picture, `<annotation>` with `<filename>`, `<size>` and an `<object>` per box
+(The PASCAL Visual Object Classes Challenge 2012, development kit, section 3.1). What real folders do to
+it: `<filename>` without extension or left over from another picture, a foreign `<path>`, several XML files
+for one picture, fractional, reversed or outlying boxes, pictures kept anywhere. Coordinates are taken as
+pixels from the left and top edge, as today's annotation tools write them; the 1-based origin of VOC's own
+development kit would move a box by one pixel, which no answer shows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from xml.parsers.expat import ErrorString, ExpatError
+
+from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from llava.boxes import Box
+from llava.errors import InputError
+
+NAME = "voc"
+
+
+class NotVocError(InputError):
+    """A whole XML file of some other format."""
+
+
+def read_annotation(file: Path) -> Annotation:
+    """Read one XML file; InputError naming it if it is cut short, not VOC, or has an unreadable box."""
+    root = _parse(file)
+    if root.tag != "annotation":
+        raise NotVocError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
+    notes: list[str] = []
+    shapes: list[Shape] = []
+    for number, item in enumerate(root.findall("object"), start=1):
+        name = (item.findtext("name") or "").strip()
+        if not name:
+            raise InputError(f"{file}: object {number} has no <name>")
+        x1, y1, x2, y2 = _corners(file, number, item)
+        if x1 > x2 or y1 > y2:
+            notes.append(f"{file}: box {number} ({name}) was reversed; put right")
+        shape = Shape(name, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+        if shape in shapes:
+            notes.append(f"{file}: box {number} ({name}) is there twice; kept once")
+        else:
+            shapes.append(shape)
+    picture = (root.findtext("filename") or "").strip()
+    return Annotation(file, picture, _size(root), tuple(shapes), notes=tuple(notes))
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    try:
+        data = file.read_bytes()
+        parser = ElementTree.XMLParser(target=_TreeBuilder())
+        parser.feed(data)
+        return parser.close()
+    except _Doctype:
+        raise InputError(f"{file}: has a DOCTYPE, which Pascal VOC does not use; remove it") from None
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        why = ErrorString(error.code) or "not well-formed"
+        cut = "; it looks cut short" if not data.rstrip().endswith(b">") or "no element" in why else ""
+        raise InputError(f"{file}, line {line}, column {column}: not valid XML ({why}{cut})") from None
+    except (ExpatError, LookupError, ValueError) as error:  # an encoding that expat does not know
+        raise InputError(f"{file}: not valid XML ({error})") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+class _Doctype(Exception):
+    pass
+
+
+class _TreeBuilder(ElementTree.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        """Entities can only be declared in a DOCTYPE, and VOC has none: refuse it where it begins, before
+        anything could be expanded."""
+        raise _Doctype
+
+
+def _corners(file: Path, number: int, item: ElementTree.Element) -> Box:
+    values = []
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        text = item.findtext(f"bndbox/{tag}")
+        try:
+            value = float(text or "")
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"{file}: object {number} has no readable <{tag}> (found {text!r})")
+        values.append(value)
+    return values[0], values[1], values[2], values[3]
+
+
+def _size(root: ElementTree.Element) -> tuple[float, float] | None:
+    try:
+        width, height = (float(root.findtext(f"size/{tag}") or 0) for tag in ("width", "height"))
+    except ValueError:
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def detect(folder: Folder) -> str | None:
+    """Why the folder looks like Pascal VOC, None if it does not."""
+    count = sum(_is_voc(path) for path in folder.named(".xml"))
+    return f"{count} XML file(s) with <annotation> as root" if count else None
+
+
+def _is_voc(path: Path) -> bool:
+    """By its first tag after comments and the like."""
+    try:
+        with path.open("rb") as file:
+            start = re.sub(rb"(?s)<[?!].*?>", b"", file.read(2048))
+    except OSError:
+        return False
+    return re.match(rb"(?s)[^<]*<annotation[\s>]", start) is not None
+
+
+def read(folder: Folder) -> tuple[Source, list[str]]:
+    """Every VOC file anywhere below the folder, joined with its picture.
+
+    Returns the source and one line per problem (unreadable XML, XML without its picture); a caller that
+    gets problems must not go on. InputError for a folder without XML or pictures.
+    """
+    files = folder.named(".xml")
+    if not files:
+        raise InputError(f"{folder.root}: no Pascal VOC annotations (*.xml) in it or below")
+    if not folder.pictures:
+        raise InputError(f"{folder.root}: {len(files)} XML file(s) but no pictures in it or below")
+    problems: list[str] = []
+    passed_over: list[Path] = []
+    found: list[tuple[Path, Annotation]] = []
+    for path in files:
+        try:
+            annotation = read_annotation(path)
+            # The XML's own stem comes first: tools keep it in step with the picture, while <filename> is
+            # often left over from a copy or a renaming.
+            found.append((folder.picture_of(path, path.stem, annotation.picture), annotation))
+        except NotVocError:
+            passed_over.append(path)
+        except InputError as error:
+            problems.append(str(error))
+    if not found and not problems:
+        raise InputError(f"{folder.root}: none of its {len(files)} XML file(s) is Pascal VOC")
+    notes = []
+    if passed_over:
+        first = passed_over[0].relative_to(folder.root)
+        notes.append(
+            f"{len(passed_over)} XML file(s) that are not Pascal VOC passed over, for instance {first}"
+        )
+    return join(folder, NAME, found, notes), problems
