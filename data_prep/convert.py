@@ -193,7 +193,7 @@ def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list
         source, found = reader.read(folder)
         problems += found
         sources.append(source)
-    _raise_problems(problems, "annotation(s) cannot be used")
+    _raise_problems(problems, "annotation file(s) cannot be used")
     names = recipe.known_names()
     for source in sources:
         check_names(source.pictures, recipe, names)
