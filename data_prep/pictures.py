@@ -68,8 +68,7 @@ def prepare(picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind 
     `names` is `recipe.known_names()`. InputError naming the file for a damaged picture or boxes of another
     picture.
     """
-    image = open_picture(picture.file)
-    shapes, notes = merge(picture, image.size, _orientation(picture))
+    image, shapes, notes = open_annotated(picture)
     known = [
         replace(shape, name=kind.name)
         for shape in shapes
@@ -102,6 +101,14 @@ def prepare(picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind 
         cuts = _crops(whole, recipe, left_out)
     units = tuple(_encode(unit, image.crop(_whole_pixels(box)), recipe) for unit, box in cuts)
     return Prepared(picture.key, units, perceptual_hash(image), tuple(notes), left_out)
+
+
+def open_annotated(picture: AnnotatedPicture) -> tuple[Image.Image, list[Shape], list[str]]:
+    """The decoded, upright picture, its boxes in pixels of it, and a note per thing put right. InputError
+    naming the file for a damaged picture or boxes of another picture."""
+    image = open_picture(picture.file)
+    shapes, notes = merge(picture, image.size, _orientation(picture))
+    return image, shapes, notes
 
 
 def _orientation(picture: AnnotatedPicture) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.annotations import SPLITS, Split
 from data_prep.recipe import Grouping, Shares
+
+IntArray = NDArray[np.int64]
 
 
 def find_groups(keys: Sequence[str], fingerprints: Sequence[bytes], rule: Grouping) -> list[str]:
@@ -34,13 +37,24 @@ def find_groups(keys: Sequence[str], fingerprints: Sequence[bytes], rule: Groupi
     first_of: dict[str, int] = {}
     for index, name in enumerate(names):
         join(first_of.setdefault(name, index), index)
-    if rule.twins is not None and keys:
-        hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(keys), -1)
-        for index in range(len(keys) - 1):
-            distances = np.bitwise_count(hashes[index + 1 :] ^ hashes[index]).sum(axis=1)
-            for other in np.flatnonzero(distances <= rule.twins):
-                join(index, index + 1 + int(other))
+    if rule.twins is not None:
+        for index, others, _ in near_twins(fingerprints, rule.twins):
+            for other in others:
+                join(index, int(other))
     return [names[root(index)] for index in range(len(keys))]
+
+
+def near_twins(fingerprints: Sequence[bytes], within: int) -> Iterator[tuple[int, IntArray, IntArray]]:
+    """For each picture that has any: its index, the later pictures whose hashes differ from its own in at
+    most `within` bits (indices), and in how many (bits). `fingerprints` are of one length."""
+    if not fingerprints:
+        return
+    hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(fingerprints), -1)
+    for index in range(len(hashes) - 1):
+        distances = np.bitwise_count(hashes[index + 1 :] ^ hashes[index]).sum(axis=1)
+        near = np.flatnonzero(distances <= within)
+        if len(near):
+            yield index, near + index + 1, distances[near].astype(np.int64)
 
 
 def _own_group(key: str, pattern: str | None) -> str:
