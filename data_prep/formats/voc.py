@@ -11,12 +11,11 @@ development kit would move a box by one pixel, which no answer shows.
 from __future__ import annotations
 
 import math
-import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from xml.parsers.expat import ErrorString, ExpatError
+from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.formats.xml import parse, starts_with
 from llava.boxes import Box
 from llava.errors import InputError
 
@@ -29,7 +28,7 @@ class NotVocError(InputError):
 
 def read_annotation(file: Path) -> Annotation:
     """Read one XML file; InputError naming it if it is cut short, not VOC, or has an unreadable box."""
-    root = _parse(file)
+    root = parse(file, "Pascal VOC")
     if root.tag != "annotation":
         raise NotVocError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
     notes: list[str] = []
@@ -50,37 +49,7 @@ def read_annotation(file: Path) -> Annotation:
     return Annotation(file, picture, _size(root), tuple(shapes), notes=tuple(notes))
 
 
-def _parse(file: Path) -> ElementTree.Element:
-    try:
-        data = file.read_bytes()
-        parser = ElementTree.XMLParser(target=_TreeBuilder())
-        parser.feed(data)
-        return parser.close()
-    except _Doctype:
-        raise InputError(f"{file}: has a DOCTYPE, which Pascal VOC does not use; remove it") from None
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        why = ErrorString(error.code) or "not well-formed"
-        cut = "; it looks cut short" if not data.rstrip().endswith(b">") or "no element" in why else ""
-        raise InputError(f"{file}, line {line}, column {column}: not valid XML ({why}{cut})") from None
-    except (ExpatError, LookupError, ValueError) as error:  # an encoding that expat does not know
-        raise InputError(f"{file}: not valid XML ({error})") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-class _Doctype(Exception):
-    pass
-
-
-class _TreeBuilder(ElementTree.TreeBuilder):
-    def doctype(self, *_: object) -> None:
-        """Entities can only be declared in a DOCTYPE, and VOC has none: refuse it where it begins, before
-        anything could be expanded."""
-        raise _Doctype
-
-
-def _corners(file: Path, number: int, item: ElementTree.Element) -> Box:
+def _corners(file: Path, number: int, item: Element) -> Box:
     values = []
     for tag in ("xmin", "ymin", "xmax", "ymax"):
         text = item.findtext(f"bndbox/{tag}")
@@ -94,7 +63,7 @@ def _corners(file: Path, number: int, item: ElementTree.Element) -> Box:
     return values[0], values[1], values[2], values[3]
 
 
-def _size(root: ElementTree.Element) -> tuple[float, float] | None:
+def _size(root: Element) -> tuple[float, float] | None:
     try:
         width, height = (float(root.findtext(f"size/{tag}") or 0) for tag in ("width", "height"))
     except ValueError:
@@ -104,18 +73,8 @@ def _size(root: ElementTree.Element) -> tuple[float, float] | None:
 
 def detect(folder: Folder) -> str | None:
     """Why the folder looks like Pascal VOC, None if it does not."""
-    count = sum(_is_voc(path) for path in folder.named(".xml"))
+    count = sum(starts_with(path, "annotation") for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotation> as root" if count else None
-
-
-def _is_voc(path: Path) -> bool:
-    """By its first tag after comments and the like."""
-    try:
-        with path.open("rb") as file:
-            start = re.sub(rb"(?s)<[?!].*?>", b"", file.read(2048))
-    except OSError:
-        return False
-    return re.match(rb"(?s)[^<]*<annotation[\s>]", start) is not None
 
 
 def read(folder: Folder) -> tuple[Source, list[str]]:
