@@ -82,6 +82,8 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is a folder; name a file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def first_problem(error: ValidationError) -> str:
@@ -97,6 +99,8 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets as deep
+        raise InputError(f"{path}: JSON that cannot be used ({error})") from None
 
 
 def read_json_list(path: Path, model: type[Model]) -> list[Model]:
