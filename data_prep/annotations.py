@@ -22,6 +22,10 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+class NoPictureError(InputError):
+    """No picture has the name that a file speaks of."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """One annotated object: its class as written in the file and its box in pixels, x1 < x2, y1 < y2.
@@ -131,7 +135,7 @@ class Folder:
                 if candidates := self._by_name.get(plain.casefold()):
                     return self._nearest(file, written, candidates)
         also = " or ".join(dict.fromkeys(repr(PureWindowsPath(name).name) for name in names if name))
-        raise InputError(f"{file}: no picture named {also} in {self.picture_root} or below")
+        raise NoPictureError(f"{file}: no picture named {also} in {self.picture_root} or below")
 
     def _nearest(self, file: Path, written: PureWindowsPath, candidates: list[Path]) -> Path:
         if len(candidates) == 1:
