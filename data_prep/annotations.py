@@ -38,12 +38,14 @@ class Shape:
     area: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a table may hold a million
 class Talk:
-    """A conversation that the annotation itself holds: (question, answer) pairs about the picture."""
+    """A conversation that the annotation itself holds: (question, answer) pairs about the picture.
+    `language` is None where the annotation does not say."""
 
     turns: tuple[tuple[str, str], ...]
     task: str = "vqa"
+    language: str | None = None
 
 
 @dataclass(frozen=True)
