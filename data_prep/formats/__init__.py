@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 from data_prep.annotations import Folder, Source
-from data_prep.formats import voc
+from data_prep.formats import class_folders, idid, mvtec, visa, voc
 from llava.errors import InputError
 
 
@@ -22,7 +22,10 @@ class Reader(Protocol):
     def read(self, folder: Folder) -> tuple[Source, list[str]]: ...
 
 
-READERS = {reader.NAME: reader for reader in (cast(Reader, module) for module in (voc,))}
+READERS = {
+    reader.NAME: reader
+    for reader in (cast(Reader, module) for module in (voc, mvtec, visa, idid, class_folders))
+}
 AUTO = "auto"
 
 
