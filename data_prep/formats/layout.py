@@ -1,0 +1,40 @@
+"""What the names of folders and files say of a picture: its split, and the photo that it is a copy of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from data_prep.annotations import Folder, Source, Split
+
+_SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+# `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
+_ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
+
+
+def split_in(words: Iterable[str]) -> Split | None:
+    """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
+    names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
+    found = {_SPLIT_NAMES[name] for name in names if name in _SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
+def roboflow_group(stem: str) -> str | None:
+    """The stem of the photo that a Roboflow export made this picture from, None if it is no such export."""
+    match = _ROBOFLOW.fullmatch(stem)
+    return match[1] if match else None
+
+
+def set_groups_and_splits(source: Source, folder: Folder) -> None:
+    """Set each picture's group by its Roboflow name and, where it has none yet, its split by its folders."""
+    for picture in source.pictures:
+        picture.group = roboflow_group(picture.file.stem)
+        picture.split = picture.split or split_in(picture.file.relative_to(folder.picture_root).parent.parts)
