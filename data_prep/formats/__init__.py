@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 from data_prep.annotations import Folder, Source
-from data_prep.formats import class_folders, coco, idid, mvtec, visa, voc, yolo
+from data_prep.formats import class_folders, coco, cvat, idid, labelme, labelstudio, mvtec, visa, voc, yolo
 from llava.errors import InputError
 
 
@@ -24,7 +24,10 @@ class Reader(Protocol):
 
 READERS = {
     reader.NAME: reader
-    for reader in (cast(Reader, module) for module in (voc, coco, yolo, mvtec, visa, idid, class_folders))
+    for reader in (
+        cast(Reader, module)
+        for module in (voc, coco, yolo, labelme, cvat, labelstudio, mvtec, visa, idid, class_folders)
+    )
 }
 AUTO = "auto"
 
