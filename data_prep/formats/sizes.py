@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from llava.errors import InputError
+from llava.pictures import open_header
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -18,19 +18,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     Only the header is read, no pixel is decoded. EXIF orientations 5 to 8 swap the sides (TIFF 6.0, tag 274).
     InputError naming the file if it is absent or no picture.
     """
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            # Not opened.getexif(): PNG's own one decodes the pixels to look for EXIF behind them.
-            turned = Image.Image.getexif(opened).get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such picture") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error) as error:
-        raise InputError(f"{path}: the picture's header is damaged ({error})") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: the picture's header states more pixels than Pillow will open") from None
+    with open_header(path) as opened:
+        width, height = opened.size
+        # Not opened.getexif(): PNG's own one decodes the pixels to look for EXIF behind them.
+        turned = Image.Image.getexif(opened).get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
     if width < 1 or height < 1:
         raise InputError(f"{path}: the picture's header states no size")
     return (height, width) if turned else (width, height)
