@@ -1,0 +1,312 @@
+"""`python -m data_prep inspect`: look at annotated photos before converting them.
+
+Looks on past whatever is damaged and reports it: the page says what `convert` would stop at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, plain_name
+from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.pictures import Unit, open_annotated, perceptual_hash
+from data_prep.recipe import Grouping, Recipe, Shares
+from data_prep.report import (
+    DEFAULT_TWINS,
+    Eye,
+    Lines,
+    Report,
+    Role,
+    Seen,
+    View,
+    box_sizes,
+    count_classes,
+    draw_samples,
+    find_twins,
+    pick,
+    roles_of,
+    thin_warnings,
+    twin_warnings,
+)
+from data_prep.report_page import page
+from data_prep.splits import find_groups, scaled_shares
+from llava.errors import InputError
+from llava.files import write_text
+from llava.settings import load_settings
+
+EXAMPLE = """examples:
+  python -m data_prep inspect --source photos --output report.html
+  python -m data_prep inspect --source photos --recipe configs/recipes/insulator.yaml --output report.html
+
+Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing can be read.
+"""
+SHOWN_LINES = 12
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture that could be read: as the report shows it, as the search for twins needs it, and what had to
+    be put right."""
+
+    view: View
+    seen: Seen
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a recipe makes of the names of classes in annotations; without one they stay as they are."""
+
+    recipe: Recipe | None
+
+    def of(self, written: str) -> str | None:
+        """The recipe's name, the written one where the recipe does not know it, None to pass over it."""
+        if self.recipe is None:
+            return written
+        names = self.recipe.known_names()
+        if plain_name(written) not in names:
+            return written
+        kind = names[plain_name(written)]
+        return None if kind is None else kind.name
+
+    def fate(self, written: str) -> str:
+        """In words, for a table. `unknown` at its beginning marks a name that convert stops at."""
+        assert self.recipe is not None
+        names = self.recipe.known_names()
+        plain = plain_name(written)
+        if plain in names:
+            kind = names[plain]
+            if kind is None:
+                return "passed over (sound or ignore)"
+            return f"{roles_of(self.recipe)[kind.name]}: {kind.name}"
+        nearest = difflib.get_close_matches(plain, [name for name in names if name], n=1, cutoff=0.5)
+        hint = f"the nearest name it has is {nearest[0]!r}" if nearest else "it has no name like it"
+        return f"unknown to the recipe; {hint}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parse(argv)
+    recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
+    folder = Folder.scan(args.source, args.image_folder)
+    reader, why = find_reader(folder, args.format)
+    print(f"{args.source}: format {reader.NAME} ({why})", flush=True)
+    source, problems = reader.read(folder)
+    looked, damaged = look(source, Naming(recipe), args.workers)
+    if not looked:
+        first = next(iter([*problems, *damaged]), "it holds no annotated picture")
+        raise InputError(f"{args.source}: no picture can be read ({first})")
+    eyes = [Eye()]
+    if (args.model_side, args.patch) != (eyes[0].side, eyes[0].patch):
+        eyes.append(Eye("the model stated", args.model_side, args.patch))
+    report = inspection(folder, source, looked, problems, damaged, recipe, eyes)
+    write_text(args.output, page(report))
+    _tell(Console(), report, [*problems, *damaged], args.output)
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep inspect",
+        description="Look at a folder of annotated photos: what is there, how large it is to the model, "
+        "which pictures are near-twins, what is damaged. Writes one HTML page that opens without a network.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="pictures and annotations")
+    parser.add_argument(
+        "--format", choices=[AUTO, *READERS], default=AUTO, help="of the annotations (default: auto)"
+    )
+    parser.add_argument(
+        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE.yaml", help="say what it makes of the class names as well"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="replaced if there")
+    parser.add_argument(
+        "--model-side",
+        type=int,
+        default=Eye.side,
+        metavar="N",
+        help="pixels of the square that another model sees (default: 336, LLaVA-1.5)",
+    )
+    parser.add_argument("--patch", type=int, default=Eye.patch, metavar="N", help="its patch (default: 14)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
+    args = parser.parse_intermixed_args(argv)
+    for name in ("model_side", "patch", "workers"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be 1 or more")
+    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
+        raise InputError(f"--output {args.output}: name the page to write, such as report.html")
+    if args.overrides and not args.recipe:
+        raise InputError(f"{args.overrides[0]!r}: key=value overrides a recipe, and no --recipe is given")
+    return args
+
+
+def look(source: Source, naming: Naming, workers: int) -> tuple[list[Looked], list[str]]:
+    """Decode every annotated picture in `workers` threads. Returns those that can be read, in order, and a
+    line for each that cannot."""
+
+    def work(picture: AnnotatedPicture) -> Looked | str:
+        try:
+            return _look(picture, naming)
+        except InputError as error:
+            return str(error)
+
+    looked, damaged = [], []
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
+        results = track(
+            pool.map(work, source.pictures),
+            "pictures",
+            len(source.pictures),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        for result in results:
+            if isinstance(result, str):
+                damaged.append(result)
+            else:
+                looked.append(result)
+    return looked, damaged
+
+
+def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
+    image, shapes, notes = open_annotated(picture)
+    named = tuple(
+        Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
+    )
+    labels = [name for item in picture.annotations for label in item.labels if (name := naming.of(label))]
+    talks = tuple(
+        (talk.task, question, answer)
+        for item in picture.annotations
+        for talk in item.talks
+        for question, answer in talk.turns
+    )
+    split = picture.split or ""
+    unique = tuple(dict.fromkeys(labels))
+    view = View(picture.key, picture.file, image.size, named, unique, split, talks=talks)
+    roles = roles_of(naming.recipe) if naming.recipe else {}
+    seen = Seen(picture.key, picture.file, perceptual_hash(image), _label(view, roles), split)
+    return Looked(view, seen, tuple(notes))
+
+
+def _label(view: View, roles: dict[str, Role]) -> str:
+    """The most conspicuous thing that is no component, as `convert` would balance the splits by it."""
+    things = tuple(shape for shape in view.shapes if roles.get(shape.name) != "component")
+    labels = tuple(name for name in view.labels if roles.get(name) != "component")
+    size = (round(view.size[0]), round(view.size[1]))
+    return Unit(view.name, view.name, "", size, (), things, labels).label
+
+
+def inspection(
+    folder: Folder,
+    source: Source,
+    looked: Sequence[Looked],
+    problems: Sequence[str],
+    damaged: Sequence[str],
+    recipe: Recipe | None,
+    eyes: Sequence[Eye],
+) -> Report:
+    """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
+    views = [item.view for item in looked]
+    seen = [item.seen for item in looked]
+    roles = roles_of(recipe) if recipe else {}
+    rule = recipe.group if recipe else Grouping()
+    shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
+    groups = find_groups([item.name for item in seen], [item.fingerprint for item in seen], rule)
+    sizes = box_sizes(views, roles, eyes)
+    twins = find_twins(seen, DEFAULT_TWINS if rule.twins is None else rule.twins, shares, seed=0)
+    splits = [split for split in ("", *SPLITS) if any(view.split == split for view in views)]
+    mapping = _mapping(source, recipe)
+    unknown = [written for written, fate in mapping if fate.startswith("unknown")]
+    boxes = sum(len(view.shapes) for view in views)
+    report = Report(
+        title=f"What is in {folder.root}",
+        facts=[
+            ("format", source.format),
+            ("annotated pictures", f"{len(source.pictures):,}"),
+            ("without annotation", f"{len(source.unannotated):,}"),
+            ("cannot be read", f"{len(damaged):,}"),
+            ("boxes", f"{boxes:,}"),
+            ("independent groups", f"{len(set(groups)):,}"),
+        ],
+        unit="picture",
+        classes=count_classes(views, roles),
+        splits=splits,
+        mapping=mapping,
+        kinds={
+            split: Counter(item.label for item in seen if item.split == split)
+            for split in (splits if recipe or splits != [""] else [])
+        },
+        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
+        sizes=sizes,
+        twins=twins,
+        samples=draw_samples(pick(views), {}, eyes[-1]),
+        view_count=len(views),
+    )
+    report.warnings = [
+        *_counted(problems, "annotation problem(s): convert stops until they are put right"),
+        *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
+        *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
+        *thin_warnings(views, sizes, roles, recipe),
+        *twin_warnings(twins),
+    ]
+    alone = [path.relative_to(folder.picture_root).as_posix() for path in source.unannotated]
+    report.notes = [
+        Lines("Annotations that cannot be used", "Convert stops until these are put right.", problems),
+        Lines("Pictures that cannot be used", "Convert stops until these are put right.", damaged),
+        Lines(
+            "Put right or passed over",
+            "A line for each thing.",
+            [*source.notes, *(note for item in looked for note in item.notes)],
+        ),
+        Lines("Pictures without annotation", "They are left out of a conversion.", alone),
+    ]
+    return report
+
+
+def _counted(lines: Sequence[str], what: str) -> list[str]:
+    return [f"{len(lines):,} {what}. The first: {lines[0]}"] if lines else []
+
+
+def _mapping(source: Source, recipe: Recipe | None) -> list[tuple[str, str]]:
+    """Every class name as written, unknown ones first, with what the recipe makes of it."""
+    if recipe is None:
+        return []
+    naming = Naming(recipe)
+    written = {
+        name
+        for picture in source.pictures
+        for item in picture.annotations
+        for name in (*(shape.name for shape in item.shapes), *item.labels)
+    }
+    fates = [(name, naming.fate(name)) for name in sorted(written)]
+    return sorted(fates, key=lambda pair: not pair[1].startswith("unknown"))
+
+
+def _tell(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
+    def say(text: str) -> None:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+    say(", ".join(f"{name}: {value}" for name, value in report.facts))
+    for line in report.warnings:
+        say(f"warning: {line}")
+    for line in unusable[:SHOWN_LINES]:
+        say(f"cannot be used: {line}")
+    if len(unusable) > SHOWN_LINES:
+        say(f"... and {len(unusable) - SHOWN_LINES} more in {output}")
+    say(f"report: {output}")

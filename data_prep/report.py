@@ -1,0 +1,554 @@
+"""The facts of a report on annotated pictures: counts, box sizes as the model sees them, answers, near-twins.
+
+`inspect` makes one of a folder as it is, `convert` one of what it wrote; data_prep/report_page.py turns
+either into a page. The same input gives the same report.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from data_prep.annotations import SPLITS, Shape, Source, Split
+from data_prep.json_stream import stream_records
+from data_prep.recipe import Grouping, Recipe
+from data_prep.splits import assign_splits, near_twins
+from llava.errors import InputError
+from llava.pictures import open_picture
+
+if TYPE_CHECKING:  # convert imports this module
+    from data_prep.convert import Conversion
+    from data_prep.pictures import Prepared
+
+SAMPLES, TWIN_PAIRS, SHOWN_LINES = 24, 12, 200
+TWIN_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
+DEFAULT_TWINS = Grouping().twins or 0
+# A task counts as one-sided from this share of its commonest answer in train.
+ONE_SIDED = {"yesno": 0.65, "class": 0.8}
+THIN_SHARE = 0.1  # of the defects, from which a report warns
+_MANY = 1000  # different answers of a task are counted up to here: free text has no end of them
+# Bounds of the size histogram, in patches.
+BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+Role = Literal["defect", "component", "box"]
+
+
+@dataclass(frozen=True)
+class Eye:
+    """How a model sees: a picture padded to a square of `side` pixels, in patches of `patch` pixels."""
+
+    name: str = "LLaVA-1.5"
+    side: int = 336
+    patch: int = 14
+
+    def thickness(self, shape: Shape, size: tuple[float, float]) -> float:
+        """The shorter side of a box in a picture of `size` (width, height), in the model's pixels."""
+        x1, y1, x2, y2 = shape.box
+        return min(x2 - x1, y2 - y1) * self.side / max(size)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model is shown, a picture or a crop, and what is annotated there.
+
+    `file` holds its pixels. `image` is its name in the records, "" before a conversion; `split` is "" where
+    nothing says one. Boxes are in pixels of `size` (width, height).
+    """
+
+    name: str
+    file: Path
+    size: tuple[float, float]
+    shapes: tuple[Shape, ...] = ()
+    labels: tuple[str, ...] = ()
+    split: str = ""
+    image: str = ""
+    talks: tuple[tuple[str, str, str], ...] = ()  # (task, question, answer)
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({*(shape.name for shape in self.shapes), *self.labels})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A source picture as the search for near-twins needs it."""
+
+    name: str
+    file: Path
+    fingerprint: bytes
+    label: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Two pictures whose hashes differ in `distance` bits; `pictures` are their thumbnails as data URIs."""
+
+    distance: int
+    first: Seen
+    second: Seen
+    pictures: tuple[str, str] = ("", "")
+
+    @property
+    def crossing(self) -> bool:
+        return bool(self.first.split and self.second.split) and self.first.split != self.second.split
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Near-twins: pairs whose hashes differ in at most `within` bits, and how many `pictures` they take in.
+
+    `crossing` pairs lie in two splits (None where nothing says a split). `naive` pairs would if the pictures
+    were split one by one; `naive_pictures` of the pictures held out would then have a twin in train.
+    """
+
+    within: int
+    pairs: int
+    pictures: int
+    crossing: int | None
+    naive: int
+    naive_pictures: int
+    shown: tuple[Twin, ...]
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Boxes (or labels of whole pictures) of one class, and the views that show it, by split."""
+
+    name: str
+    role: Role
+    boxes: Counter[str]
+    views: Counter[str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shorter sides of the boxes of one role, in pixels of `eye`: how many between each two `BOUNDS`, and
+    per class its name, count, median and how many are thinner than a patch."""
+
+    eye: Eye
+    role: Role
+    bins: tuple[int, ...]
+    classes: tuple[tuple[str, int, float, int], ...]
+
+    @property
+    def count(self) -> int:
+        return sum(self.bins)
+
+    @property
+    def thin(self) -> int:
+        return sum(row[3] for row in self.classes)
+
+
+@dataclass
+class Answers:
+    """The answers of one task in one split; beyond `_MANY` different ones only the sum goes on."""
+
+    split: str
+    task: str
+    type: str = ""
+    count: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def add(self, answer: str) -> None:
+        self.count += 1
+        if answer in self.answers or len(self.answers) < _MANY:
+            self.answers[answer] += 1
+
+    @property
+    def commonest(self) -> tuple[str, float]:
+        """The commonest answer and its share: what a model scores that always says it."""
+        answer, count = min(self.answers.items(), key=lambda item: (-item[1], item[0]))
+        return answer, count / self.count
+
+    @property
+    def different(self) -> str:
+        return f"{_MANY} or more" if len(self.answers) >= _MANY else str(len(self.answers))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A view to look at: its thumbnail as a data URI and what is asked about it, with the number in all."""
+
+    view: View
+    picture: str
+    talks: tuple[tuple[str, str, str], ...]
+    talk_count: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Messages under a heading; the first `SHOWN_LINES` of them are shown."""
+
+    heading: str
+    about: str
+    lines: Sequence[str]
+
+
+@dataclass
+class Report:
+    """All that a page shows. Parts that are empty are left out of it."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    unit: str  # what one view is called
+    classes: list[ClassCount]
+    splits: list[str]
+    mapping: list[tuple[str, str]] = field(default_factory=list)  # class as written, what becomes of it
+    kinds: dict[str, Counter[str]] = field(default_factory=dict)  # split -> label -> views
+    picture_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    sizes: list[Sizes] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+    twins: Twins | None = None
+    samples: list[Sample] = field(default_factory=list)
+    view_count: int = 0
+    notes: list[Lines] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def count_classes(views: Iterable[View], roles: Mapping[str, Role]) -> list[ClassCount]:
+    """Per class, defects first, the commonest first."""
+    boxes: dict[str, Counter[str]] = {}
+    shown: dict[str, Counter[str]] = {}
+    for view in views:
+        for name in (*(shape.name for shape in view.shapes), *view.labels):
+            boxes.setdefault(name, Counter())[view.split] += 1
+        for name in view.classes:
+            shown.setdefault(name, Counter())[view.split] += 1
+    order = {"defect": 0, "box": 1, "component": 2}
+    counts = [ClassCount(name, roles.get(name, "box"), boxes[name], shown[name]) for name in boxes]
+    return sorted(counts, key=lambda row: (order[row.role], -row.boxes.total(), row.name))
+
+
+def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[Eye]) -> list[Sizes]:
+    """For each model and each role that has boxes."""
+    found: dict[Role, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
+    for view in views:
+        for shape in view.shapes:
+            by_class = found.setdefault(roles.get(shape.name, "box"), {})
+            by_class.setdefault(shape.name, []).append((shape, view.size))
+    sizes = []
+    for eye in eyes:
+        for role in [role for role in ("defect", "box", "component") if role in found]:
+            bins = [0] * (len(BOUNDS) + 1)
+            rows = []
+            for name, shapes in sorted(found[role].items()):
+                sides = [eye.thickness(shape, size) for shape, size in shapes]
+                for side in sides:
+                    bins[sum(side >= bound * eye.patch for bound in BOUNDS)] += 1
+                thin = sum(side < eye.patch for side in sides)
+                rows.append((name, len(sides), median(sides), thin))
+            sizes.append(Sizes(eye, role, tuple(bins), tuple(rows)))
+    return sizes
+
+
+def thin_warnings(
+    views: Sequence[View],
+    sizes: Sequence[Sizes],
+    roles: Mapping[str, Role],
+    recipe: Recipe | None,
+    converted: bool = False,
+) -> list[str]:
+    """A line for each model that most likely misses some of what it is to find, with what to do about it.
+    `converted`: the views are the recipe's units, not pictures as they are in the source."""
+    warnings = []
+    for part in sizes:
+        # Without a recipe nothing tells defects from the rest, so the classes that are thin speak.
+        classes = [row for row in part.classes if part.role != "box" or row[3] >= THIN_SHARE * row[1]]
+        count, thin = sum(row[1] for row in classes), sum(row[3] for row in classes)
+        if part.role == "component" or not thin or thin < THIN_SHARE * count:
+            continue
+        eye, names = part.eye, {row[0] for row in classes}
+        shares = [
+            eye.thickness(shape, view.size) / eye.side
+            for view in views
+            for shape in view.shapes
+            if shape.name in names
+        ]
+        tenth = quantiles(shares, n=10, method="inclusive")[0] if len(shares) > 1 else shares[0]
+        widest = tenth * eye.side / eye.patch
+        unit = unit_noun(recipe) if recipe and converted else "picture"
+        what = "defects" if part.role == "defect" else f"boxes of {_named(sorted(names))}"
+        lines = [
+            f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one {eye.patch}-pixel patch "
+            f"when {eye.name} sees the whole {unit} at {eye.side} pixels: it may not see them at all.",
+            f"Advice: {_ADVICE[unit]}.",
+        ]
+        if recipe and recipe.components and not converted:
+            still = _thin_when_cropped(views, roles, eye, recipe.crops.context)
+            lines.append(f"Cropped around each component, {still / count:.0%} would be thinner.")
+        lines.append(
+            f"Nine of ten are a patch or more thick in a crop or tile that spans at most {widest:.0%} of the "
+            f"{unit}'s longer side."
+        )
+        warnings.append(" ".join(lines))
+    return warnings
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return f"{shown} and {len(names) - 3} more classes" if len(names) > 3 else shown
+
+
+_ADVICE = {
+    "picture": "crop around each component (unit: object in the recipe) or tile the pictures (unit: tile)",
+    "crop": "cut smaller crops (crops.windows, crops.context in the recipe)",
+    "tile": "cut smaller tiles (tiles.side in the recipe)",
+}
+
+
+def unit_noun(recipe: Recipe) -> str:
+    """What the recipe's questions are about."""
+    return {"picture": "picture", "object": "crop", "tile": "tile"}[recipe.unit]
+
+
+def _thin_when_cropped(views: Iterable[View], roles: Mapping[str, Role], eye: Eye, context: float) -> int:
+    """How many defects stay thinner than a patch in crops of whole components with that margin."""
+    thin = 0
+    for view in views:
+        parts = [shape.box for shape in view.shapes if roles.get(shape.name) == "component"]
+        for shape in view.shapes:
+            if roles.get(shape.name, "box") != "defect":
+                continue
+            x, y = (shape.box[0] + shape.box[2]) / 2, (shape.box[1] + shape.box[3]) / 2
+            sides = [
+                max(x2 - x1, y2 - y1) * (1 + 2 * context)
+                for x1, y1, x2, y2 in parts
+                if x1 <= x <= x2 and y1 <= y <= y2
+            ]
+            side = min([*sides, max(view.size)])
+            thin += eye.thickness(shape, (side, side)) < eye.patch
+    return thin
+
+
+def find_twins(pictures: Sequence[Seen], within: int, shares: Mapping[Split, float], seed: int) -> Twins:
+    """Look at every pair; only the pairs to be shown are kept, the leaks first, then the nearest, each
+    picture once as far as that goes."""
+    alone = assign_splits({str(number): [seen.label] for number, seen in enumerate(pictures)}, shares, seed)
+    naive_split = [alone[str(number)] for number in range(len(pictures))]
+    pairs = crossing = naive = 0
+    taking_part: set[int] = set()
+    leaked: set[int] = set()
+    candidates: list[tuple[bool, int, int, int]] = []
+    for index, others, distances in near_twins([seen.fingerprint for seen in pictures], within):
+        pairs += len(others)
+        taking_part.add(index)
+        for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
+            taking_part.add(other)
+            across = Twin(distance, pictures[index], pictures[other]).crossing
+            crossing += across
+            if naive_split[index] != naive_split[other]:
+                naive += 1
+                if "train" in (naive_split[index], naive_split[other]):
+                    leaked |= {number for number in (index, other) if naive_split[number] != "train"}
+            candidates.append((not across, distance, index, other))
+        if len(candidates) > 10_000:  # a film of a thousand like pictures has half a million pairs
+            candidates = _apart(candidates)
+    shown = []
+    for _, distance, index, other in _apart(candidates):
+        one, two = pictures[index], pictures[other]
+        stills = (thumbnail(one.file, TWIN_SIDE), thumbnail(two.file, TWIN_SIDE))
+        shown.append(Twin(distance, one, two, stills))
+    known = any(seen.split for seen in pictures)
+    return Twins(
+        within, pairs, len(taking_part), crossing if known else None, naive, len(leaked), tuple(shown)
+    )
+
+
+def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool, int, int, int]]:
+    """The first `TWIN_PAIRS` pairs, those of pictures that are in no earlier pair before others."""
+    ordered = sorted(candidates)
+    used: set[int] = set()
+    fresh = []
+    for pair in ordered:
+        if not used & {pair[2], pair[3]}:
+            used |= {pair[2], pair[3]}
+            fresh.append(pair)
+    rest = sorted(set(ordered) - set(fresh))
+    return sorted([*fresh, *rest][:TWIN_PAIRS])
+
+
+def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[tuple[str, str, str]]]]:
+    """The answers of every task in train.json, val.json and test.json, and what is asked about each of the
+    `wanted` images, as (task, question, answer)."""
+    answers: dict[tuple[str, str], Answers] = {}
+    talks: dict[str, list[tuple[str, str, str]]] = {image: [] for image in wanted}
+    for split in SPLITS:
+        for _, record in stream_records(folder / f"{split}.json"):
+            meta: dict[str, Any] = record.get("meta", {})
+            task = str(meta.get("task", "without a task"))
+            texts = [turn["value"] for turn in record["conversations"]]
+            turns = list(zip(texts[::2], texts[1::2], strict=True))
+            part = answers.setdefault((split, task), Answers(split, task, str(meta.get("type", ""))))
+            for _, answer in turns:
+                part.add(answer)
+            image = record.get("image")
+            for name in [image] if isinstance(image, str) else image or []:
+                if name in talks:
+                    talks[name] += [(task, _without_mark(question), answer) for question, answer in turns]
+    return list(answers.values()), talks
+
+
+def _without_mark(question: str) -> str:
+    return question.replace("<image>", "").strip()
+
+
+def one_sided(answers: Iterable[Answers]) -> list[str]:
+    """A line per task of train that mostly has one answer."""
+    warnings = []
+    for part in answers:
+        answer, share = part.commonest
+        if part.split == "train" and part.count >= 10 and share > ONE_SIDED.get(part.type, 1):
+            warnings.append(
+                f"{part.task}: {share:.0%} of the answers in train are {answer!r}; a model may learn to say "
+                f"just that. Balance the family (balance, absent) or add pictures of the other kind."
+            )
+    return warnings
+
+
+def pick(views: Sequence[View], seed: int = 0) -> list[View]:
+    """Up to `SAMPLES` views that show every split and every set of classes in turn."""
+    strata: dict[tuple[str, tuple[str, ...]], list[View]] = {}
+    for view in views:
+        strata.setdefault((view.split, tuple(view.classes)), []).append(view)
+    queues = [strata[key] for key in sorted(strata)]
+    for number, queue in enumerate(queues):
+        random.Random(f"{seed}/{number}").shuffle(queue)
+    random.Random(seed).shuffle(queues)  # more strata than samples: not only the alphabet's first
+    chosen: list[View] = []
+    while len(chosen) < min(SAMPLES, len(views)):
+        for queue in queues:
+            if queue and len(chosen) < SAMPLES:
+                chosen.append(queue.pop())
+    order = {name: number for number, name in enumerate(("", *SPLITS))}
+    return sorted(chosen, key=lambda view: (order.get(view.split, 9), view.classes, view.name))
+
+
+def draw_samples(
+    views: Sequence[View], talks: Mapping[str, Sequence[tuple[str, str, str]]], eye: Eye
+) -> list[Sample]:
+    """The views with their thumbnails: as large as the model sees them, so that what cannot be seen in the
+    report cannot be seen by the model either."""
+    samples = []
+    for view in views:
+        asked = tuple(talks.get(view.image, ())) or view.talks
+        samples.append(Sample(view, thumbnail(view.file, min(eye.side, SAMPLE_SIDE)), asked[:8], len(asked)))
+    return samples
+
+
+def thumbnail(file: Path, side: int) -> str:
+    """A picture as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
+    try:
+        picture = open_picture(file)
+    except InputError:
+        return ""
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    picture.save(buffer, format="JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def roles_of(recipe: Recipe) -> dict[str, Role]:
+    """The recipe's names of classes -> what they are."""
+    roles: dict[str, Role] = {kind.name: "component" for kind in recipe.components}
+    return roles | {kind.name: "defect" for kind in recipe.defects}
+
+
+def conversion_report(
+    folder: Path,
+    conversion: Conversion,
+    sources: Sequence[Source],
+    prepared: Sequence[Sequence[Prepared]],
+    shares: Mapping[Split, float],
+    seed: int,
+) -> Report:
+    """The report on a conversion whose pictures and records lie in `folder`; `sources`, `prepared`, `shares`
+    and `seed` are what it was made from."""
+    recipe, eye = conversion.recipe, Eye()
+    roles = roles_of(recipe)
+    views = [
+        View(
+            unit.key,
+            folder / unit.image,
+            unit.size,
+            (*unit.components, *unit.defects),
+            unit.labels,
+            split,
+            unit.image,
+        )
+        for split in SPLITS
+        for unit in conversion.units[split]
+    ]
+    sizes = box_sizes(views, roles, [eye])
+    chosen = pick(views)
+    answers, talks = tally(folder, [view.image for view in chosen])
+    within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
+    twins = find_twins(_seen(conversion, sources, prepared), within, shares, seed)
+    report = Report(
+        title="Conversion report",
+        facts=[
+            ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
+            ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
+            (f"{unit_noun(recipe)}s written", f"{len(views):,}"),
+            ("groups", f"{len(set(conversion.group_of.values())):,}"),
+            ("questions and answers", f"{sum(part.count for part in answers):,}"),
+        ],
+        unit=unit_noun(recipe),
+        classes=count_classes(views, roles),
+        splits=list(SPLITS),
+        kinds={split: Counter(unit.label for unit in conversion.units[split]) for split in SPLITS},
+        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
+        sizes=sizes,
+        answers=answers,
+        twins=twins,
+        samples=draw_samples(chosen, talks, eye),
+        view_count=len(views),
+    )
+    report.warnings = [
+        *thin_warnings(views, sizes, roles, recipe, converted=True),
+        *twin_warnings(twins),
+        *one_sided(answers),
+    ]
+    left_out = [f"{count:,} {reason}" for reason, count in sorted(conversion.left_out.items())]
+    report.notes = [
+        Lines("Left out", "What the recipe's rules left out, by reason.", left_out),
+        Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
+    ]
+    return report
+
+
+def twin_warnings(twins: Twins) -> list[str]:
+    if not twins.crossing:
+        return []
+    return [
+        f"{twins.crossing} near-twin pair(s) lie in two splits: scores on the held-out pictures will be too "
+        f"good. Group them (group.twins, group.pattern in the recipe)."
+    ]
+
+
+def _seen(
+    conversion: Conversion, sources: Sequence[Source], prepared: Sequence[Sequence[Prepared]]
+) -> list[Seen]:
+    """The source pictures with the split that their units went to, "" for those that were left out."""
+    split_of: dict[tuple[bool, str], Split] = {}
+    label_of: dict[str, str] = {}
+    for split in SPLITS:
+        for unit in conversion.units[split]:
+            split_of[split == "test" and len(sources) == 2, unit.source] = split
+            label_of.setdefault(unit.source, unit.label)
+    seen = []
+    for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
+        file_of = {picture.key: picture.file for picture in source.pictures}
+        for item in items:
+            went_to = split_of.get((number == 1, item.key), "")
+            label = label_of.get(item.key, "none")
+            seen.append(Seen(item.key, file_of[item.key], item.fingerprint, label, went_to))
+    return seen

@@ -1,0 +1,528 @@
+"""A report as one HTML page that needs nothing beside itself: no script, no network, pictures inside.
+
+Names of files and classes are foreign text. All of it passes through `tag`, which escapes every child and
+attribute that was not itself made by `tag`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from data_prep.report import BOUNDS, SHOWN_LINES, Answers, Lines, Report, Sample, Sizes, Twin, Twins
+from data_prep.report_style import STYLE
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_BOXES = 200  # drawn on one sample
+_TEXT = 400  # characters of a question or an answer
+_COLOURS = ("#ff4d4f", "#18b6f6", "#ffc233", "#3ecf6e", "#c77dff", "#ff8a3d", "#5b8cff", "#f06ab8")
+_PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar of answers
+_FEW_ANSWERS = 12
+_CLASSES = 60  # rows of a table of classes
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def tag(element: str, /, *children: object, **attributes: object) -> Markup:
+    """An element. Children and attributes are escaped, except for children that are Markup; None is left
+    out. `class_` is the attribute `class`, an underscore inside a name a hyphen."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(readable(str(value)))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inside = "".join(
+        child if isinstance(child, Markup) else html.escape(readable(str(child)))
+        for child in children
+        if child is not None
+    )
+    end = "" if element in ("img", "meta") else f"</{element}>"
+    return Markup(f"<{element}{written}>{inside}{end}")
+
+
+def readable(text: str) -> str:
+    """Control characters, marks that turn the direction of writing and bytes that are no text shown as
+    escapes: they could make a name look like another, or the page no UTF-8."""
+    return "".join(
+        char if char.isprintable() or char in "\n\u200c\u200d" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def together(parts: Iterable[Markup]) -> Markup:
+    return Markup("".join(parts))
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    sections = [
+        (name, anchor, body)
+        for name, anchor, body in (
+            ("Class names", "mapping", _mapping(report)),
+            ("Classes", "classes", _classes(report)),
+            ("Sizes", "sizes", _sizes(report)),
+            ("Answers", "answers", _answers(report)),
+            ("Near-twins", "twins", _twins(report.twins)),
+            ("Samples", "samples", _samples(report)),
+            ("Left out and put right", "notes", _notes(report.notes)),
+        )
+        if body
+    ]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", report.title),
+        tag("style", Markup(STYLE)),
+    )
+    facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in report.facts]
+    body = tag(
+        "body",
+        tag("header", tag("h1", report.title), tag("dl", *facts, class_="facts"), _first(report.warnings)),
+        tag("nav", *(tag("a", name, href=f"#{anchor}") for name, anchor, _ in sections)),
+        tag(
+            "main",
+            *(tag("section", tag("h2", name), body, id=anchor) for name, anchor, body in sections),
+        ),
+        tag("footer", "Made by LLaVA Inspect. This page holds all its pictures and loads nothing."),
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _first(warnings: Sequence[str]) -> Markup:
+    if not warnings:
+        return tag("div", tag("p", "Nothing that asks for attention was found."), class_="attention fine")
+    return tag(
+        "div",
+        tag("h2", "Look at this first"),
+        tag("ul", *(tag("li", line) for line in warnings)),
+        class_="attention",
+    )
+
+
+def _table(caption: str, head: Sequence[object], rows: Iterable[Markup]) -> Markup:
+    """Columns whose head is Markup bring their own <th>."""
+    cells = [item if isinstance(item, Markup) else tag("th", item, scope="col") for item in head]
+    table = tag("table", tag("caption", caption), tag("thead", tag("tr", *cells)), tag("tbody", *rows))
+    return tag("div", table, class_="scroll")
+
+
+def _number_head(text: str) -> Markup:
+    return tag("th", text, scope="col", class_="number")
+
+
+def _row(name: object, *cells: object, class_: str | None = None) -> Markup:
+    ready = [cell if isinstance(cell, Markup) else tag("td", cell) for cell in cells]
+    return tag("tr", tag("th", name, scope="row"), *ready, class_=class_)
+
+
+def _number(value: object, class_: str = "") -> Markup:
+    shown = f"{value:,}" if isinstance(value, int) else value
+    return tag("td", shown, class_=f"number {class_}".strip())
+
+
+def _strip(parts: Iterable[tuple[str, float]]) -> Markup:
+    """A bar of (look, share 0..1) parts."""
+    return tag(
+        "div",
+        *(tag("i", class_=look, style=f"width:{100 * share:.2f}%") for look, share in parts),
+        class_="bar",
+    )
+
+
+def _bar(share: float, look: str = "first") -> Markup:
+    return tag("td", _strip([(look, share)]), class_="wide")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _mapping(report: Report) -> Markup | None:
+    if not report.mapping:
+        return None
+    rows = [
+        _row(name, tag("td", fate, class_="warn" if fate.startswith("unknown") else None))
+        for name, fate in report.mapping[:_CLASSES]
+    ]
+    caption = "Class names as the annotations write them, and what the recipe makes of them."
+    return _table(caption + _first_of(len(rows), len(report.mapping)), ["written", "taken as"], rows)
+
+
+def _first_of(shown: int, total: int) -> str:
+    return f" First {shown:,} of {total:,}." if shown < total else ""
+
+
+def _classes(report: Report) -> Markup | None:
+    if not report.classes and not report.kinds:
+        return None
+    splits = [split for split in report.splits if _has(report, split)]
+    parts = []
+    if report.kinds:
+        parts.append(_kinds(report, splits))
+    if report.classes:
+        parts.append(_class_table(report, splits))
+    return together(parts)
+
+
+def _has(report: Report, split: str) -> bool:
+    return any(row.views[split] for row in report.classes) or bool(report.kinds.get(split))
+
+
+def _kinds(report: Report, splits: Sequence[str]) -> Markup:
+    parts = {split: report.kinds.get(split, Counter()) for split in splits}
+    names = sorted({name for part in parts.values() for name in part})
+    most = max(count / part.total() for part in parts.values() for count in part.values())
+    by_split = any(splits)
+    rows = []
+    for name in names[:_CLASSES]:
+        for number, (split, part) in enumerate(parts.items()):
+            share = part[name] / max(1, part.total())
+            rows.append(
+                tag(
+                    "tr",
+                    tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
+                    tag("td", split or "no split") if by_split else None,
+                    _number(part[name]),
+                    _number(f"{share:.0%}"),
+                    _bar(share / most),
+                )
+            )
+    caption = f"What each {report.unit} shows: its largest defect" + (", by split." if by_split else ".")
+    return _table(
+        caption + _first_of(min(len(names), _CLASSES), len(names)),
+        [
+            "shows",
+            *(["split"] if by_split else []),
+            _number_head(f"{report.unit}s"),
+            _number_head("share"),
+            "",
+        ],
+        rows,
+    )
+
+
+def _class_table(report: Report, splits: Sequence[str]) -> Markup:
+    most = max(row.boxes.total() for row in report.classes)
+    several = list(splits) if len(splits) > 1 else []
+    with_roles = any(row.role != "box" for row in report.classes)
+    rows = [
+        _row(
+            row.name,
+            *([row.role] if with_roles else []),
+            *(_number(row.boxes[split]) for split in several),
+            _number(row.boxes.total()),
+            _number(row.views.total()),
+            _bar(row.boxes.total() / most),
+        )
+        for row in report.classes[:_CLASSES]
+    ]
+    return _table(
+        "Annotated objects (boxes, or labels of whole pictures) by class."
+        + _first_of(len(rows), len(report.classes)),
+        [
+            "class",
+            *(["is a"] if with_roles else []),
+            *(_number_head(f"in {split or 'no split'}") for split in several),
+            _number_head("objects"),
+            _number_head(f"{report.unit}s with it"),
+            "",
+        ],
+        rows,
+    )
+
+
+def _sizes(report: Report) -> Markup | None:
+    if not report.picture_sizes:
+        return None
+    total = report.picture_sizes.total()
+    common = report.picture_sizes.most_common(8)
+    rows = [
+        _row(f"{width} x {height}", _number(count), _number(_share(count, total)), _bar(count / total))
+        for (width, height), count in sorted(common, key=lambda item: (-item[1], item[0]))
+    ]
+    parts = [
+        _table(
+            f"Sizes of the {report.unit}s in pixels (width x height)."
+            + _first_of(len(common), len(report.picture_sizes)),
+            ["size", _number_head(f"{report.unit}s"), _number_head("share"), ""],
+            rows,
+        )
+    ]
+    for size in report.sizes:
+        parts.append(_box_sizes(size, report.unit))
+    return together(parts)
+
+
+def _box_sizes(sizes: Sizes, unit: str) -> Markup:
+    eye = sizes.eye
+    noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
+    edges = [0.0, *(bound * eye.patch for bound in BOUNDS)]
+    most = max(sizes.bins)
+    filled = [number for number, count in enumerate(sizes.bins) if count]
+    at_one = BOUNDS.index(1.0)  # the bin below one patch; it and the next are always shown
+    shown = range(min(at_one, *filled), max(at_one + 1, *filled) + 1)
+    rows = []
+    for number, count in enumerate(sizes.bins):
+        if number not in shown:
+            continue
+        last = number == len(BOUNDS)
+        label = f"{edges[number]:g} and more" if last else f"{edges[number]:g} to {edges[number + 1]:g}"
+        thin = not last and edges[number + 1] <= eye.patch
+        at_patch = not last and edges[number + 1] == eye.patch
+        rows.append(
+            _row(
+                label,
+                _number(count),
+                _number(_share(count, sizes.count)),
+                _bar(count / most, "thin" if thin else "first"),
+                class_="patch" if at_patch else None,
+            )
+        )
+    caption = (
+        f"The shorter side of {sizes.count:,} {noun} in model pixels. The dashed line is one patch: what "
+        f"lies above it in the table is thinner."
+    )
+    histogram = _table(caption, ["model pixels", _number_head(noun), _number_head("share"), ""], rows)
+    class_rows = [
+        _row(
+            name,
+            _number(count),
+            _number(f"{middle:.1f}"),
+            _number(f"{thin:,} ({thin / count:.0%})", "warn" if thin and sizes.role != "component" else ""),
+        )
+        for name, count, middle, thin in sizes.classes[:_CLASSES]
+    ]
+    by_class = _table(
+        f"The same by class.{_first_of(len(class_rows), len(sizes.classes))}",
+        [
+            "class",
+            _number_head(noun),
+            _number_head("median, model pixels"),
+            _number_head("thinner than a patch"),
+        ],
+        class_rows,
+    )
+    heading = (
+        f"{noun.capitalize()} as {eye.name} sees them: {unit} padded to a square of {eye.side} pixels, "
+        f"patch {eye.patch}"
+    )
+    return together([tag("h3", heading), histogram, by_class])
+
+
+def _answers(report: Report) -> Markup | None:
+    if not report.answers:
+        return None
+    rows = []
+    for task in dict.fromkeys(part.task for part in report.answers):
+        parts = [part for part in report.answers if part.task == task]
+        for number, part in enumerate(parts):
+            answer, share = part.commonest
+            head = tag("th", task, scope="rowgroup", rowspan=len(parts)) if number == 0 else None
+            rows.append(
+                tag(
+                    "tr",
+                    head,
+                    tag("td", part.split),
+                    _number(part.count),
+                    _number(part.different),
+                    tag("td", _cut(answer, 60)),
+                    _number(f"{share:.0%}"),
+                    _answer_bar(part),
+                )
+            )
+    intro = tag(
+        "p",
+        "The commonest answer is the baseline: what a model scores that always says it. A model that scores "
+        "near it has learned nothing about the pictures.",
+    )
+    columns = [
+        "task",
+        "split",
+        _number_head("questions"),
+        _number_head("different answers"),
+        "commonest",
+        _number_head("its share"),
+        "shares of the commonest answers",
+    ]
+    return together([intro, _table("Answers by task and split.", columns, rows)])
+
+
+def _answer_bar(part: Answers) -> Markup:
+    """None for free text and boxes: no use in naming a few of hundreds."""
+    if len(part.answers) > _FEW_ANSWERS:
+        return tag("td", class_="wide")
+    common = sorted(part.answers.items(), key=lambda item: (-item[1], item[0]))[: len(_PARTS)]
+    shares = [(look, count / part.count) for look, (_, count) in zip(_PARTS, common, strict=False)]
+    keys = [
+        tag(
+            "span",
+            tag("i", class_=f"swatch {look}"),
+            f"{_cut(answer, 24)} {count / part.count:.0%}",
+            class_="key",
+        )
+        for look, (answer, count) in zip(_PARTS, common, strict=False)
+    ]
+    if len(part.answers) > len(common):
+        keys.append(tag("span", f"{len(part.answers) - len(common)} more", class_="key"))
+    return tag("td", _strip(shares), tag("div", *keys, class_="soft"), class_="wide")
+
+
+def _twins(twins: Twins | None) -> Markup | None:
+    if twins is None:
+        return None
+    if not twins.pairs:
+        return tag("p", f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes.")
+    lines = [
+        f"{twins.pairs:,} pair(s) of pictures, {twins.pictures:,} pictures in all, differ in "
+        f"{twins.within} or fewer of the 256 bits of their perceptual hashes.",
+        f"A split picture by picture would have put {twins.naive:,} of the pairs on two sides; "
+        f"{twins.naive_pictures:,} held-out picture(s) would have had a near-twin in train.",
+    ]
+    if twins.crossing is not None:
+        lines.append(
+            f"As it is split, {twins.crossing:,} of the pairs lie on two sides."
+            if twins.crossing
+            else "As it is split, none of the pairs lies on two sides."
+        )
+    return together(
+        [
+            *(tag("p", line) for line in lines),
+            tag("p", f"Shown: {len(twins.shown):,} of {twins.pairs:,} pairs.", class_="soft")
+            if twins.pairs > len(twins.shown)
+            else Markup(),
+            tag("div", *(_pair(twin) for twin in twins.shown), class_="cards"),
+        ]
+    )
+
+
+def _pair(twin: Twin) -> Markup:
+    one, two = twin.first, twin.second
+    if twin.crossing:
+        state = tag("span", f"on two sides: {one.split} and {two.split}", class_="warn")
+    elif one.split and two.split:
+        state = tag("span", f"both in {one.split}", class_="ok")
+    elif one.split or two.split:
+        state = tag("span", f"one in {one.split or two.split}, the other left out", class_="ok")
+    else:
+        state = None
+    stills = [_still(data, seen.name) for data, seen in zip(twin.pictures, (one, two), strict=True)]
+    return tag(
+        "figure",
+        tag("div", *stills, class_="pair"),
+        tag(
+            "figcaption",
+            tag("b", f"{twin.distance} of 256 bits differ"),
+            "; " if state else None,
+            state,
+            tag("div", one.name),
+            tag("div", two.name),
+        ),
+    )
+
+
+def _still(data: str, name: str) -> Markup:
+    shown = tag("img", src=data, alt=f"Picture {name}") if data else tag("p", "cannot be read")
+    return tag("div", shown, class_="picture")
+
+
+def _samples(report: Report) -> Markup | None:
+    if not report.samples:
+        return None
+    colours = _colours(report)
+    about = (
+        f"{len(report.samples)} of {report.view_count:,} {report.unit}s, chosen to show every split and class, as "
+        f"large as the model sees them: what you cannot make out here, it cannot either."
+    )
+    return together(
+        [
+            tag("p", about),
+            tag("div", *(_sample(sample, colours) for sample in report.samples), class_="cards"),
+        ]
+    )
+
+
+def _colours(report: Report) -> dict[str, str]:
+    """The commonest classes get colours of their own."""
+    names = [row.name for row in report.classes]
+    return {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+
+
+def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
+    view = sample.view
+    boxes = Counter(shape.name for shape in view.shapes)
+    keys = [
+        tag(
+            "span",
+            tag("i", class_="swatch", style=f"background:{colours[name]}"),
+            f"{name} ({count})" if count > 1 else name,
+            class_="key",
+        )
+        for name, count in sorted(boxes.items())
+    ]
+    labels = [tag("span", f"labelled {name}", class_="key") for name in view.labels]
+    if not keys and not labels:
+        keys = [tag("span", "nothing annotated", class_="key")]
+    said = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
+    split = [tag("span", view.split, class_="tag"), " "] if view.split else []
+    picture = [
+        tag("img", src=sample.picture, alt=f"{view.name} with {said}"),
+        _outlines(sample, colours),
+    ]
+    return tag(
+        "figure",
+        tag("div", *(picture if sample.picture else [tag("p", "cannot be read")]), class_="picture"),
+        tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels)),
+        _talk(sample),
+    )
+
+
+def _outlines(sample: Sample, colours: dict[str, str]) -> Markup:
+    """The boxes over the picture, each a dark line under a bright one, to be seen on any ground."""
+    width, height = sample.view.size
+    rectangles = []
+    for shape in sample.view.shapes[:_BOXES]:
+        x1, y1, x2, y2 = shape.box
+        place = {"x": f"{x1:.1f}", "y": f"{y1:.1f}", "width": f"{x2 - x1:.1f}", "height": f"{y2 - y1:.1f}"}
+        rectangles.append(tag("rect", class_="under", **place))
+        rectangles.append(tag("rect", tag("title", shape.name), stroke=colours[shape.name], **place))
+    return tag(
+        "svg",
+        *rectangles,
+        viewBox=f"0 0 {width:g} {height:g}",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+    )
+
+
+def _talk(sample: Sample) -> Markup | None:
+    if not sample.talks:
+        return None
+    lines = []
+    for task, question, answer in sample.talks:
+        lines.append(tag("dt", tag("span", task, class_="tag"), " ", _cut(question, _TEXT)))
+        lines.append(tag("dd", _cut(answer, _TEXT)))
+    more = sample.talk_count - len(sample.talks)
+    if more:
+        lines.append(tag("dt", f"and {more:,} more questions", class_="soft"))
+    return tag("dl", *lines, class_="talk")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _notes(notes: Sequence[Lines]) -> Markup | None:
+    parts = []
+    for part in notes:
+        if part.lines:
+            listed = [tag("li", _cut(line, _TEXT)) for line in part.lines[:SHOWN_LINES]]
+            about = part.about + _first_of(len(listed), len(part.lines))
+            parts.append(tag("h3", f"{part.heading} ({len(part.lines):,})"))
+            parts.append(tag("p", about, class_="soft"))
+            parts.append(tag("ul", *listed, class_="lines"))
+    return together(parts) if parts else tag("p", "Nothing was left out or changed.")
