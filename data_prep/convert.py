@@ -29,8 +29,9 @@ from rich.table import Table
 
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
 from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
 from data_prep.pictures import Prepared, Unit, check_names, prepare
-from data_prep.questions import YES, Item, ask, dialogues, to_dialogue, to_question, to_record, to_truth
+from data_prep.questions import ask, dialogues
 from data_prep.recipe import Recipe, Shares
 from data_prep.splits import assign_splits, find_groups, scaled_shares
 from llava.errors import InputError
@@ -351,7 +352,7 @@ def _summary(units: Sequence[Unit], items: Sequence[Item], group_of: Mapping[str
     for item in items:
         task = tasks.setdefault(item.task, {"type": item.type, "questions": 0, "yes": 0})
         task["questions"] += 1
-        task["yes"] += item.type == "yesno" and item.answer == YES
+        task["yes"] += item.type == "yesno" and item.yes
     for task in tasks.values():
         yes = task.pop("yes")
         if task["type"] == "yesno":
