@@ -10,7 +10,20 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 from data_prep.annotations import Folder, Source
-from data_prep.formats import class_folders, coco, cvat, idid, labelme, labelstudio, mvtec, visa, voc, yolo
+from data_prep.formats import (
+    class_folders,
+    coco,
+    cvat,
+    idid,
+    labelme,
+    labelstudio,
+    llava_json,
+    mvtec,
+    tables,
+    visa,
+    voc,
+    yolo,
+)
 from llava.errors import InputError
 
 
@@ -26,7 +39,20 @@ READERS = {
     reader.NAME: reader
     for reader in (
         cast(Reader, module)
-        for module in (voc, coco, yolo, labelme, cvat, labelstudio, mvtec, visa, idid, class_folders)
+        for module in (
+            voc,
+            coco,
+            yolo,
+            labelme,
+            cvat,
+            labelstudio,
+            mvtec,
+            visa,
+            idid,
+            class_folders,
+            tables,
+            llava_json,
+        )
     )
 }
 AUTO = "auto"
