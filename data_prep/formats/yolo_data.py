@@ -21,7 +21,9 @@ from llava.errors import InputError
 from llava.files import read_text
 
 NAME_LISTS = {"classes.txt", "obj.names", "_darknet.labels"}
-_YAML_KEYS = {"train", "val", "test", "path", "nc"}  # any of them beside `names` makes a YAML file YOLO's
+_YAML_NAMES = {"data", "dataset"}
+# Any of them beside `names` makes a YAML file of some other name one of YOLO's.
+_YAML_KEYS = {"train", "val", "test", "path", "nc"}
 _SPLIT_KEYS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
@@ -46,7 +48,9 @@ def read_data_yaml(file: Path) -> DataSet | None:
         data = yaml.load(read_text(file), yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict) or not data.get("names") or not _YAML_KEYS & data.keys():
+    if not isinstance(data, dict) or not data.get("names"):
+        return None
+    if file.stem.casefold() not in _YAML_NAMES and not _YAML_KEYS & data.keys():
         return None
     names = data["names"]
     items = list(enumerate(names)) if isinstance(names, list) else []
