@@ -6,10 +6,10 @@ added: `ground_truth/<defect>/000_mask.png`. Any number of such categories may l
 `cable/`).
 
 The rules here. A picture in a folder `good` is sound. Any other has the class of its folder: each connected
-region of its mask is an object of it, with the region's box and area; without a mask, or with an empty one,
-the picture as a whole has the class. A mask of 0 and one other value is taken as it is; any other (grey
-edges, JPEG noise) is cut at half of its range. The folders `train` and `test` are not taken as splits: there
-are no defects in train.
+region of its mask is an object of it, with the region's box and area (specks of fewer than 5 pixels are left
+out); without a mask, or with one that marks nothing, the picture as a whole has the class. A mask of 0 and
+one other value is taken as it is; any other (grey edges, JPEG noise) is cut at half of its range. The folders
+`train` and `test` are not taken as splits: there are no defects in train.
 """
 
 from __future__ import annotations

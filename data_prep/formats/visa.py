@@ -191,7 +191,9 @@ def _mark(file: Path) -> _Marked:
         )
     found, specks = {}, 0
     for value in values:
-        found[int(value)], left_out = regions(mask == value)
+        marked, left_out = regions(mask == value)
+        if marked:
+            found[int(value)] = marked
         specks += left_out
     return _Marked((float(mask.shape[1]), float(mask.shape[0])), found, specks)
 
