@@ -50,8 +50,8 @@ def test_six_formats_give_the_same_boxes(shared_data: Path, format: str) -> None
 @pytest.mark.parametrize("format", SIX)
 def test_each_format_is_known_by_its_files(shared_data: Path, format: str) -> None:
     folder = shared_data / "formats"
-    reader, why = find_reader(Folder.scan(folder / format, folder / "images"))
-    assert (reader.NAME, why.split()[0] in ("12", "1")) == (format, True)
+    reader, _ = find_reader(Folder.scan(folder / format, folder / "images"))
+    assert format == reader.NAME
 
 
 def test_several_formats_in_one_folder_are_asked_about(shared_data: Path) -> None:
