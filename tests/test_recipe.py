@@ -19,7 +19,7 @@ def recipe(**changes: Any) -> Recipe:
     return validate_settings(Recipe, values | changes, "test.yaml")
 
 
-@pytest.mark.parametrize("name", ["insulator", "steel_surface", "defect"])
+@pytest.mark.parametrize("name", ["insulator", "steel_surface", "defect", "magnetic_tile", "insulator_discs"])
 def test_shipped_recipes(repo: Path, name: str) -> None:
     loaded = load_settings(Recipe, repo / "configs" / "recipes" / f"{name}.yaml")
     assert loaded.asked

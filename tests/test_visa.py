@@ -171,6 +171,7 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
     [
         (edit("Anomaly/000.JPG", "Anomaly/009.JPG"), "line 3: no picture 'pcb1/Data/Images/Anomaly/009.JPG'"),
         (edit("Anomaly/000.png", "Anomaly/009.png"), "line 3: no mask 'pcb1/Data/Masks/Anomaly/009.png'"),
+        (edit("pcb1/Data/Images/Anomaly/000.JPG", "pcb1/image_anno.csv"), "line 3: no picture"),
         (edit("bent", ""), "line 3: no label"),
         (edit("pcb1/Data/Images/Anomaly/000.JPG", ""), "line 3: no image"),
         (edit("bent", "normal"), "normal, but with a mask"),

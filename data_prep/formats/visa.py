@@ -23,7 +23,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, plain_name
+from data_prep.annotations import (
+    PICTURE_SUFFIXES,
+    AnnotatedPicture,
+    Annotation,
+    Folder,
+    Shape,
+    Source,
+    plain_name,
+)
 from data_prep.masks import read_mask, regions
 from llava.boxes import Box
 from llava.errors import InputError
@@ -157,7 +165,7 @@ def _rows(table: Path, finder: _Finder, problems: list[str]) -> list[_Row]:
             mask = finder.find(table, mask_written) if mask_written else None
             if not written or kinds is None:
                 problems.append(f"{table}, line {line}: no {'label' if written else 'image'}")
-            elif picture is None or picture.is_dir():
+            elif picture is None or picture.suffix.lower() not in PICTURE_SUFFIXES:
                 problems.append(f"{table}, line {line}: no picture {written!r} below {finder.root}")
             elif mask_written and mask is None:
                 problems.append(f"{table}, line {line}: no mask {mask_written!r} below {finder.root}")
