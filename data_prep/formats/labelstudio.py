@@ -204,10 +204,8 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             try:
                 names = picture_names(task.address)
                 picture = folder.picture_of(path, *names)
-                if picture in task_of:
-                    raise InputError(
-                        f"{task.where}: of {picture.name}, as {task_of[picture]}; keep one of them"
-                    )
+                if other := task_of.get(picture):
+                    raise InputError(f"{task.where}: speaks of {picture.name}, as does {other}; keep one")
                 task_of[picture] = task.where
                 renamed += picture.stem.casefold() != PureWindowsPath(names[0]).stem.casefold()
                 found.append((picture, annotate(task, path, task.size or picture_size(picture))))
