@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, plain_name
+from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import AUTO, READERS, find_reader
-from data_prep.pictures import Unit, open_annotated, perceptual_hash
+from data_prep.pictures import Unit, perceptual_hash
 from data_prep.recipe import Grouping, Recipe, Shares
 from data_prep.report import (
     DEFAULT_TWINS,
+    Dialogue,
     Eye,
     Lines,
     Report,
@@ -33,16 +34,17 @@ from data_prep.report import (
     box_sizes,
     count_classes,
     draw_samples,
-    find_twins,
     pick,
     roles_of,
+    show_twins,
     thin_warnings,
     twin_warnings,
 )
 from data_prep.report_page import page
-from data_prep.splits import find_groups, scaled_shares
+from data_prep.splits import Member, count_leaks, find_groups, near_twins, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text
+from llava.pictures import read_picture
 from llava.settings import load_settings
 
 EXAMPLE = """examples:
@@ -56,12 +58,14 @@ SHOWN_LINES = 12
 
 @dataclass(frozen=True)
 class Looked:
-    """A picture that could be read: as the report shows it, as the search for twins needs it, and what had to
-    be put right."""
+    """A picture that could be read: as the report shows it and as grouping needs it, the most conspicuous
+    thing on it, what had to be put right in its annotations and done to its pixels."""
 
     view: View
-    seen: Seen
+    member: Member
+    label: str
     notes: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -185,23 +189,19 @@ def look(source: Source, naming: Naming, workers: int) -> tuple[list[Looked], li
 
 
 def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
-    image, shapes, notes = open_annotated(picture)
+    opened = read_picture(picture.file)
+    shapes, notes = merge(picture, opened.image.size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
     )
     labels = [name for item in picture.annotations for label in item.labels if (name := naming.of(label))]
-    talks = tuple(
-        (talk.task, question, answer)
-        for item in picture.annotations
-        for talk in item.talks
-        for question, answer in talk.turns
-    )
+    talks = tuple(Dialogue(talk.task, talk.turns) for item in picture.annotations for talk in item.talks)
     split = picture.split or ""
     unique = tuple(dict.fromkeys(labels))
-    view = View(picture.key, picture.file, image.size, named, unique, split, talks=talks)
+    view = View(picture.key, picture.file, opened.image.size, named, unique, split, talks=talks)
     roles = roles_of(naming.recipe) if naming.recipe else {}
-    seen = Seen(picture.key, picture.file, perceptual_hash(image), _label(view, roles), split)
-    return Looked(view, seen, tuple(notes))
+    member = Member(picture.key, perceptual_hash(opened.image), 0, picture.group, picture.split)
+    return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
 
 
 def _label(view: View, roles: dict[str, Role]) -> str:
@@ -223,13 +223,17 @@ def inspection(
 ) -> Report:
     """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
     views = [item.view for item in looked]
-    seen = [item.seen for item in looked]
+    members = [item.member for item in looked]
     roles = roles_of(recipe) if recipe else {}
     rule = recipe.group if recipe else Grouping()
     shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
-    groups = find_groups([item.name for item in seen], [item.fingerprint for item in seen], rule)
+    within = DEFAULT_TWINS if rule.twins is None else rule.twins
+    pairs = near_twins([member.fingerprint for member in members], within)
+    groups = find_groups(members, rule)
+    leaks = count_leaks(members, groups, rule, shares)
+    seen = [Seen(item.view.name, item.view.file, item.view.split) for item in looked]
     sizes = box_sizes(views, roles, eyes)
-    twins = find_twins(seen, DEFAULT_TWINS if rule.twins is None else rule.twins, shares, seed=0)
+    twins = show_twins(seen, pairs, within, leaks)
     splits = [split for split in ("", *SPLITS) if any(view.split == split for view in views)]
     mapping = _mapping(source, recipe)
     unknown = [written for written, fate in mapping if fate.startswith("unknown")]
@@ -249,7 +253,7 @@ def inspection(
         splits=splits,
         mapping=mapping,
         kinds={
-            split: Counter(item.label for item in seen if item.split == split)
+            split: Counter(item.label for item in looked if item.view.split == split)
             for split in (splits if recipe or splits != [""] else [])
         },
         picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
@@ -266,6 +270,7 @@ def inspection(
         *twin_warnings(twins),
     ]
     alone = [path.relative_to(folder.picture_root).as_posix() for path in source.unannotated]
+    changes = Counter(change for item in looked for change in item.changes)
     report.notes = [
         Lines("Annotations that cannot be used", "Convert stops until these are put right.", problems),
         Lines("Pictures that cannot be used", "Convert stops until these are put right.", damaged),
@@ -273,6 +278,11 @@ def inspection(
             "Put right or passed over",
             "A line for each thing.",
             [*source.notes, *(note for item in looked for note in item.notes)],
+        ),
+        Lines(
+            "Changed in pictures",
+            "Done while they are read.",
+            [f"{change}: {count:,} picture(s)" for change, count in sorted(changes.items())],
         ),
         Lines("Pictures without annotation", "They are left out of a conversion.", alone),
     ]

@@ -21,7 +21,7 @@ from PIL import Image
 from data_prep.annotations import SPLITS, Shape, Source, Split
 from data_prep.json_stream import stream_records
 from data_prep.recipe import Grouping, Recipe
-from data_prep.splits import assign_splits, near_twins
+from data_prep.splits import IntArray, Leaks, near_twins
 from llava.errors import InputError
 from llava.pictures import open_picture
 
@@ -35,6 +35,7 @@ DEFAULT_TWINS = Grouping().twins or 0
 # A task counts as one-sided from this share of its commonest answer in train.
 ONE_SIDED = {"yesno": 0.65, "class": 0.8}
 THIN_SHARE = 0.1  # of the defects, from which a report warns
+_TALKS = 6  # conversations under a sample
 _MANY = 1000  # different answers of a task are counted up to here: free text has no end of them
 # Bounds of the size histogram, in patches.
 BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -56,6 +57,14 @@ class Eye:
 
 
 @dataclass(frozen=True)
+class Dialogue:
+    """(question, answer) turns about a picture."""
+
+    task: str
+    turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class View:
     """What the model is shown, a picture or a crop, and what is annotated there.
 
@@ -70,7 +79,7 @@ class View:
     labels: tuple[str, ...] = ()
     split: str = ""
     image: str = ""
-    talks: tuple[tuple[str, str, str], ...] = ()  # (task, question, answer)
+    talks: tuple[Dialogue, ...] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -79,12 +88,10 @@ class View:
 
 @dataclass(frozen=True)
 class Seen:
-    """A source picture as the search for near-twins needs it."""
+    """A source picture and the split that it is in, "" where it is in none."""
 
     name: str
     file: Path
-    fingerprint: bytes
-    label: str = ""
     split: str = ""
 
 
@@ -104,18 +111,15 @@ class Twin:
 
 @dataclass(frozen=True)
 class Twins:
-    """Near-twins: pairs whose hashes differ in at most `within` bits, and how many `pictures` they take in.
-
-    `crossing` pairs lie in two splits (None where nothing says a split). `naive` pairs would if the pictures
-    were split one by one; `naive_pictures` of the pictures held out would then have a twin in train.
-    """
+    """Near-twins: `pairs` whose hashes differ in at most `within` bits, `pictures` that they take in, pairs
+    `crossing` the splits that the pictures are in (None where they are in none), and what other ways to split
+    would leak."""
 
     within: int
     pairs: int
     pictures: int
     crossing: int | None
-    naive: int
-    naive_pictures: int
+    leaks: Leaks | None
     shown: tuple[Twin, ...]
 
 
@@ -150,38 +154,43 @@ class Sizes:
 
 @dataclass
 class Answers:
-    """The answers of one task in one split; beyond `_MANY` different ones only the sum goes on."""
+    """The answers of one task in one split and language. Beyond `_MANY` different ones, and in conversations
+    of several turns, which mix tasks, only the count goes on."""
 
     split: str
     task: str
+    language: str
     type: str = ""
     count: int = 0
     answers: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: str) -> None:
-        self.count += 1
         if answer in self.answers or len(self.answers) < _MANY:
             self.answers[answer] += 1
 
     @property
-    def commonest(self) -> tuple[str, float]:
-        """The commonest answer and its share: what a model scores that always says it."""
+    def commonest(self) -> tuple[str, float] | None:
+        """The commonest answer and its share: what a model scores that always says it. None where no answer
+        comes twice."""
+        if not self.answers:
+            return None
         answer, count = min(self.answers.items(), key=lambda item: (-item[1], item[0]))
-        return answer, count / self.count
+        return (answer, count / self.count) if count > 1 else None
 
     @property
     def different(self) -> str:
-        return f"{_MANY} or more" if len(self.answers) >= _MANY else str(len(self.answers))
+        return f"{_MANY:,} or more" if len(self.answers) >= _MANY else str(len(self.answers) or "")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A view to look at: its thumbnail as a data URI and what is asked about it, with the number in all."""
+    """A view to look at: its thumbnail as a data URI and some of the conversations about it; `more` are left
+    out."""
 
     view: View
     picture: str
-    talks: tuple[tuple[str, str, str], ...]
-    talk_count: int
+    talks: tuple[Dialogue, ...]
+    more: int
 
 
 @dataclass(frozen=True)
@@ -202,6 +211,7 @@ class Report:
     unit: str  # what one view is called
     classes: list[ClassCount]
     splits: list[str]
+    split_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> what -> how many
     mapping: list[tuple[str, str]] = field(default_factory=list)  # class as written, what becomes of it
     kinds: dict[str, Counter[str]] = field(default_factory=dict)  # split -> label -> views
     picture_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -329,26 +339,23 @@ def _thin_when_cropped(views: Iterable[View], roles: Mapping[str, Role], eye: Ey
     return thin
 
 
-def find_twins(pictures: Sequence[Seen], within: int, shares: Mapping[Split, float], seed: int) -> Twins:
-    """Look at every pair; only the pairs to be shown are kept, the leaks first, then the nearest, each
-    picture once as far as that goes."""
-    alone = assign_splits({str(number): [seen.label] for number, seen in enumerate(pictures)}, shares, seed)
-    naive_split = [alone[str(number)] for number in range(len(pictures))]
-    pairs = crossing = naive = 0
+def show_twins(
+    pictures: Sequence[Seen],
+    pairs: Iterable[tuple[int, IntArray, IntArray]],
+    within: int,
+    leaks: Leaks | None,
+) -> Twins:
+    """`pairs` are what near_twins gives for the pictures, in their order. Those to be shown: the divided ones
+    first, then the nearest, each picture once as far as that goes."""
+    count = crossing = 0
     taking_part: set[int] = set()
-    leaked: set[int] = set()
     candidates: list[tuple[bool, int, int, int]] = []
-    for index, others, distances in near_twins([seen.fingerprint for seen in pictures], within):
-        pairs += len(others)
-        taking_part.add(index)
+    for index, others, distances in pairs:
+        count += len(others)
+        taking_part |= {index, *others.tolist()}
         for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
-            taking_part.add(other)
             across = Twin(distance, pictures[index], pictures[other]).crossing
             crossing += across
-            if naive_split[index] != naive_split[other]:
-                naive += 1
-                if "train" in (naive_split[index], naive_split[other]):
-                    leaked |= {number for number in (index, other) if naive_split[number] != "train"}
             candidates.append((not across, distance, index, other))
         if len(candidates) > 10_000:  # a film of a thousand like pictures has half a million pairs
             candidates = _apart(candidates)
@@ -358,9 +365,7 @@ def find_twins(pictures: Sequence[Seen], within: int, shares: Mapping[Split, flo
         stills = (thumbnail(one.file, TWIN_SIDE), thumbnail(two.file, TWIN_SIDE))
         shown.append(Twin(distance, one, two, stills))
     known = any(seen.split for seen in pictures)
-    return Twins(
-        within, pairs, len(taking_part), crossing if known else None, naive, len(leaked), tuple(shown)
-    )
+    return Twins(within, count, len(taking_part), crossing if known else None, leaks, tuple(shown))
 
 
 def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool, int, int, int]]:
@@ -376,37 +381,37 @@ def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool,
     return sorted([*fresh, *rest][:TWIN_PAIRS])
 
 
-def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[tuple[str, str, str]]]]:
-    """The answers of every task in train.json, val.json and test.json, and what is asked about each of the
-    `wanted` images, as (task, question, answer)."""
-    answers: dict[tuple[str, str], Answers] = {}
-    talks: dict[str, list[tuple[str, str, str]]] = {image: [] for image in wanted}
+def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[Dialogue]]]:
+    """The answers of every task in train.json, val.json and test.json, and the conversations about each of
+    the `wanted` images. Reads record by record."""
+    answers: dict[tuple[str, str, str], Answers] = {}
+    found: dict[str, list[Dialogue]] = {image: [] for image in wanted}
     for split in SPLITS:
         for _, record in stream_records(folder / f"{split}.json"):
             meta: dict[str, Any] = record.get("meta", {})
-            task = str(meta.get("task", "without a task"))
+            task, language = str(meta.get("task", "no task")), str(meta.get("language", ""))
             texts = [turn["value"] for turn in record["conversations"]]
-            turns = list(zip(texts[::2], texts[1::2], strict=True))
-            part = answers.setdefault((split, task), Answers(split, task, str(meta.get("type", ""))))
-            for _, answer in turns:
-                part.add(answer)
+            turns = tuple(zip(texts[::2], texts[1::2], strict=True))
+            key = (split, task, language)
+            part = answers.setdefault(key, Answers(split, task, language, str(meta.get("type", ""))))
+            part.count += len(turns)
+            if len(turns) == 1:
+                part.add(turns[0][1])
             image = record.get("image")
             for name in [image] if isinstance(image, str) else image or []:
-                if name in talks:
-                    talks[name] += [(task, _without_mark(question), answer) for question, answer in turns]
-    return list(answers.values()), talks
-
-
-def _without_mark(question: str) -> str:
-    return question.replace("<image>", "").strip()
+                if name in found:
+                    found[name].append(Dialogue(task, turns))
+    return list(answers.values()), found
 
 
 def one_sided(answers: Iterable[Answers]) -> list[str]:
     """A line per task of train that mostly has one answer."""
     warnings = []
     for part in answers:
+        if part.split != "train" or part.count < 10 or part.commonest is None:
+            continue
         answer, share = part.commonest
-        if part.split == "train" and part.count >= 10 and share > ONE_SIDED.get(part.type, 1):
+        if share > ONE_SIDED.get(part.type, 1):
             warnings.append(
                 f"{part.task}: {share:.0%} of the answers in train are {answer!r}; a model may learn to say "
                 f"just that. Balance the family (balance, absent) or add pictures of the other kind."
@@ -432,16 +437,26 @@ def pick(views: Sequence[View], seed: int = 0) -> list[View]:
     return sorted(chosen, key=lambda view: (order.get(view.split, 9), view.classes, view.name))
 
 
-def draw_samples(
-    views: Sequence[View], talks: Mapping[str, Sequence[tuple[str, str, str]]], eye: Eye
-) -> list[Sample]:
+def draw_samples(views: Sequence[View], talks: Mapping[str, Sequence[Dialogue]], eye: Eye) -> list[Sample]:
     """The views with their thumbnails: as large as the model sees them, so that what cannot be seen in the
-    report cannot be seen by the model either."""
+    report cannot be seen by the model either. `talks` by image, where the views have none of their own."""
     samples = []
     for view in views:
-        asked = tuple(talks.get(view.image, ())) or view.talks
-        samples.append(Sample(view, thumbnail(view.file, min(eye.side, SAMPLE_SIDE)), asked[:8], len(asked)))
+        every = talks.get(view.image, view.talks)
+        some = _of_each_task(every)
+        picture = thumbnail(view.file, min(eye.side, SAMPLE_SIDE))
+        samples.append(Sample(view, picture, some, len(every) - len(some)))
     return samples
+
+
+def _of_each_task(talks: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
+    """Up to `_TALKS`: the first of each task, then the second of each."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for number, talk in enumerate(talks):
+        ranked.append((seen[talk.task], number))
+        seen[talk.task] += 1
+    return tuple(talks[number] for _, number in sorted(ranked)[:_TALKS])
 
 
 def thumbnail(file: Path, side: int) -> str:
@@ -467,11 +482,9 @@ def conversion_report(
     conversion: Conversion,
     sources: Sequence[Source],
     prepared: Sequence[Sequence[Prepared]],
-    shares: Mapping[Split, float],
-    seed: int,
 ) -> Report:
-    """The report on a conversion whose pictures and records lie in `folder`; `sources`, `prepared`, `shares`
-    and `seed` are what it was made from."""
+    """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
+    `prepared`."""
     recipe, eye = conversion.recipe, Eye()
     roles = roles_of(recipe)
     views = [
@@ -490,8 +503,10 @@ def conversion_report(
     sizes = box_sizes(views, roles, [eye])
     chosen = pick(views)
     answers, talks = tally(folder, [view.image for view in chosen])
+    seen = _seen(conversion, sources, prepared)
     within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
-    twins = find_twins(_seen(conversion, sources, prepared), within, shares, seed)
+    pairs = near_twins([item.fingerprint for items in prepared for item in items], within)
+    twins = show_twins(seen, pairs, within, conversion.leaks)
     report = Report(
         title="Conversion report",
         facts=[
@@ -517,8 +532,21 @@ def conversion_report(
         *twin_warnings(twins),
         *one_sided(answers),
     ]
+    report.split_counts = {
+        split: {
+            f"{report.unit}s": len(conversion.units[split]),
+            "groups": len({conversion.group_of[unit.image] for unit in conversion.units[split]}),
+            "questions": sum(part.count for part in answers if part.split == split),
+        }
+        for split in SPLITS
+    }
     left_out = [f"{count:,} {reason}" for reason, count in sorted(conversion.left_out.items())]
+    changes = [
+        f"{change}: {len(keys):,} picture(s), for instance {keys[0]}"
+        for change, keys in sorted(conversion.changes.items())
+    ]
     report.notes = [
+        Lines("Changed in pictures", "Done before they were cut.", changes),
         Lines("Left out", "What the recipe's rules left out, by reason.", left_out),
         Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
     ]
@@ -538,17 +566,15 @@ def _seen(
     conversion: Conversion, sources: Sequence[Source], prepared: Sequence[Sequence[Prepared]]
 ) -> list[Seen]:
     """The source pictures with the split that their units went to, "" for those that were left out."""
-    split_of: dict[tuple[bool, str], Split] = {}
-    label_of: dict[str, str] = {}
-    for split in SPLITS:
-        for unit in conversion.units[split]:
-            split_of[split == "test" and len(sources) == 2, unit.source] = split
-            label_of.setdefault(unit.source, unit.label)
+    went_to: dict[tuple[bool, str], Split] = {
+        (split == "test" and len(sources) == 2, unit.source): split
+        for split in SPLITS
+        for unit in conversion.units[split]
+    }
     seen = []
     for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
         file_of = {picture.key: picture.file for picture in source.pictures}
-        for item in items:
-            went_to = split_of.get((number == 1, item.key), "")
-            label = label_of.get(item.key, "none")
-            seen.append(Seen(item.key, file_of[item.key], item.fingerprint, label, went_to))
+        seen += [
+            Seen(item.key, file_of[item.key], went_to.get((number == 1, item.key), "")) for item in items
+        ]
     return seen

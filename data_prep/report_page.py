@@ -9,16 +9,20 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from data_prep.report import BOUNDS, SHOWN_LINES, Answers, Lines, Report, Sample, Sizes, Twin, Twins
 from data_prep.report_style import STYLE
+from llava.records import IMAGE_PLACEHOLDER
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_TURNS = 4  # of one conversation
 _BOXES = 200  # drawn on one sample
 _TEXT = 400  # characters of a question or an answer
 _COLOURS = ("#ff4d4f", "#18b6f6", "#ffc233", "#3ecf6e", "#c77dff", "#ff8a3d", "#5b8cff", "#f06ab8")
 _PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar of answers
 _FEW_ANSWERS = 12
+_SIZES = 8  # sizes of pictures listed one by one
 _CLASSES = 60  # rows of a table of classes
 
 
@@ -61,6 +65,7 @@ def page(report: Report) -> str:
     sections = [
         (name, anchor, body)
         for name, anchor, body in (
+            ("Splits", "splits", _splits(report)),
             ("Class names", "mapping", _mapping(report)),
             ("Classes", "classes", _classes(report)),
             ("Sizes", "sizes", _sizes(report)),
@@ -107,8 +112,9 @@ def _first(warnings: Sequence[str]) -> Markup:
 def _table(caption: str, head: Sequence[object], rows: Iterable[Markup]) -> Markup:
     """Columns whose head is Markup bring their own <th>."""
     cells = [item if isinstance(item, Markup) else tag("th", item, scope="col") for item in head]
-    table = tag("table", tag("caption", caption), tag("thead", tag("tr", *cells)), tag("tbody", *rows))
-    return tag("div", table, class_="scroll")
+    table = tag("table", tag("thead", tag("tr", *cells)), tag("tbody", *rows), aria_label=caption)
+    # The caption stands outside, or it would scroll away with a table that is wider than a phone.
+    return together([tag("p", caption, class_="caption"), tag("div", table, class_="scroll")])
 
 
 def _number_head(text: str) -> Markup:
@@ -157,6 +163,17 @@ def _first_of(shown: int, total: int) -> str:
     return f" First {shown:,} of {total:,}." if shown < total else ""
 
 
+def _splits(report: Report) -> Markup | None:
+    if not report.split_counts:
+        return None
+    columns = next(iter(report.split_counts.values()))
+    rows = [
+        _row(split, *(_number(count) for count in counts.values()))
+        for split, counts in report.split_counts.items()
+    ]
+    return _table("A group is never divided.", ["split", *map(_number_head, columns)], rows)
+
+
 def _classes(report: Report) -> Markup | None:
     if not report.classes and not report.kinds:
         return None
@@ -174,36 +191,24 @@ def _has(report: Report, split: str) -> bool:
 
 
 def _kinds(report: Report, splits: Sequence[str]) -> Markup:
+    """A row per label and a column per split: shares that should be alike stand side by side."""
     parts = {split: report.kinds.get(split, Counter()) for split in splits}
     names = sorted({name for part in parts.values() for name in part})
     most = max(count / part.total() for part in parts.values() for count in part.values())
-    by_split = any(splits)
     rows = []
     for name in names[:_CLASSES]:
-        for number, (split, part) in enumerate(parts.items()):
+        cells = []
+        for part in parts.values():
             share = part[name] / max(1, part.total())
-            rows.append(
-                tag(
-                    "tr",
-                    tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
-                    tag("td", split or "no split") if by_split else None,
-                    _number(part[name]),
-                    _number(f"{share:.0%}"),
-                    _bar(share / most),
-                )
-            )
-    caption = f"What each {report.unit} shows: its largest defect" + (", by split." if by_split else ".")
-    return _table(
-        caption + _first_of(min(len(names), _CLASSES), len(names)),
-        [
-            "shows",
-            *(["split"] if by_split else []),
-            _number_head(f"{report.unit}s"),
-            _number_head("share"),
-            "",
-        ],
-        rows,
-    )
+            said = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
+            cells.append(tag("td", said, _strip([("first", share / most)]), class_="share"))
+        rows.append(_row(name, *cells))
+    heads = [
+        f"{split or f'{report.unit}s'} ({part.total():,})" if len(parts) > 1 else f"{report.unit}s"
+        for split, part in parts.items()
+    ]
+    caption = f"What each {report.unit} shows: its largest defect" + (", by split." if any(splits) else ".")
+    return _table(caption + _first_of(min(len(names), _CLASSES), len(names)), ["shows", *heads], rows)
 
 
 def _class_table(report: Report, splits: Sequence[str]) -> Markup:
@@ -239,26 +244,39 @@ def _class_table(report: Report, splits: Sequence[str]) -> Markup:
 def _sizes(report: Report) -> Markup | None:
     if not report.picture_sizes:
         return None
-    total = report.picture_sizes.total()
-    common = report.picture_sizes.most_common(8)
-    rows = [
-        _row(f"{width} x {height}", _number(count), _number(_share(count, total)), _bar(count / total))
-        for (width, height), count in sorted(common, key=lambda item: (-item[1], item[0]))
-    ]
-    parts = [
-        _table(
-            f"Sizes of the {report.unit}s in pixels (width x height)."
-            + _first_of(len(common), len(report.picture_sizes)),
-            ["size", _number_head(f"{report.unit}s"), _number_head("share"), ""],
-            rows,
-        )
-    ]
+    parts = [_picture_sizes(report)]
     for size in report.sizes:
-        parts.append(_box_sizes(size, report.unit))
+        heading, body = _box_sizes(size, report.unit)
+        if size.role == "component":  # where they are is seldom the question: folded away
+            parts.append(tag("details", tag("summary", heading), body))
+        else:
+            parts += [tag("h3", heading), body]
     return together(parts)
 
 
-def _box_sizes(sizes: Sizes, unit: str) -> Markup:
+def _picture_sizes(report: Report) -> Markup:
+    total, unit = report.picture_sizes.total(), report.unit
+    sizes = list(report.picture_sizes.elements())
+    if len(report.picture_sizes) > _SIZES:
+        longer, shorter = [max(size) for size in sizes], [min(size) for size in sizes]
+        return tag(
+            "p",
+            f"The {unit}s have {len(report.picture_sizes):,} different sizes. Longer side: {min(longer):,} "
+            f"to {max(longer):,} pixels, median {median(longer):,.0f}; shorter side: {min(shorter):,} to "
+            f"{max(shorter):,}, median {median(shorter):,.0f}.",
+        )
+    rows = [
+        _row(f"{width} x {height}", _number(count), _number(f"{count / total:.0%}"), _bar(count / total))
+        for (width, height), count in sorted(
+            report.picture_sizes.items(), key=lambda item: (-item[1], item[0])
+        )
+    ]
+    caption = f"Sizes of the {unit}s in pixels (width x height)."
+    return _table(caption, ["size", _number_head(f"{unit}s"), _number_head("share"), ""], rows)
+
+
+def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
+    """A heading and what goes below it."""
     eye = sizes.eye
     noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
     edges = [0.0, *(bound * eye.patch for bound in BOUNDS)]
@@ -311,28 +329,34 @@ def _box_sizes(sizes: Sizes, unit: str) -> Markup:
         f"{noun.capitalize()} as {eye.name} sees them: {unit} padded to a square of {eye.side} pixels, "
         f"patch {eye.patch}"
     )
-    return together([tag("h3", heading), histogram, by_class])
+    return heading, together([histogram, by_class])
 
 
 def _answers(report: Report) -> Markup | None:
     if not report.answers:
         return None
+    several = len({part.language for part in report.answers}) > 1
     rows = []
-    for task in dict.fromkeys(part.task for part in report.answers):
-        parts = [part for part in report.answers if part.task == task]
+    for task, language in dict.fromkeys((part.task, part.language) for part in report.answers):
+        parts = [part for part in report.answers if (part.task, part.language) == (task, language)]
+        overall = sum((part.answers for part in parts), Counter())
+        looks: dict[str, str] = {}
+        if len(overall) <= _FEW_ANSWERS:  # no use in naming a few of hundreds
+            ordered = sorted(overall, key=lambda word: (-overall[word], word))
+            looks = dict(zip(ordered, _PARTS, strict=False))
         for number, part in enumerate(parts):
-            answer, share = part.commonest
-            head = tag("th", task, scope="rowgroup", rowspan=len(parts)) if number == 0 else None
+            answer, share = part.commonest or ("", 0.0)
+            name = f"{task} ({language})" if several else task
             rows.append(
                 tag(
                     "tr",
-                    head,
+                    tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
                     tag("td", part.split),
                     _number(part.count),
                     _number(part.different),
                     tag("td", _cut(answer, 60)),
-                    _number(f"{share:.0%}"),
-                    _answer_bar(part),
+                    _number(f"{share:.0%}" if share else ""),
+                    _answer_bar(part, looks),
                 )
             )
     intro = tag(
@@ -347,57 +371,61 @@ def _answers(report: Report) -> Markup | None:
         _number_head("different answers"),
         "commonest",
         _number_head("its share"),
-        "shares of the commonest answers",
+        "",
     ]
     return together([intro, _table("Answers by task and split.", columns, rows)])
 
 
-def _answer_bar(part: Answers) -> Markup:
-    """None for free text and boxes: no use in naming a few of hundreds."""
-    if len(part.answers) > _FEW_ANSWERS:
+def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
+    """The shares of the answers that have a look, in its order."""
+    shares = {answer: part.answers[answer] / part.count for answer in looks if part.answers[answer]}
+    if not shares:
         return tag("td", class_="wide")
-    common = sorted(part.answers.items(), key=lambda item: (-item[1], item[0]))[: len(_PARTS)]
-    shares = [(look, count / part.count) for look, (_, count) in zip(_PARTS, common, strict=False)]
     keys = [
         tag(
             "span",
-            tag("i", class_=f"swatch {look}"),
-            f"{_cut(answer, 24)} {count / part.count:.0%}",
+            tag("i", class_=f"swatch {looks[answer]}"),
+            f"{_cut(answer, 24)} {share:.0%}",
             class_="key",
         )
-        for look, (answer, count) in zip(_PARTS, common, strict=False)
+        for answer, share in shares.items()
     ]
-    if len(part.answers) > len(common):
-        keys.append(tag("span", f"{len(part.answers) - len(common)} more", class_="key"))
-    return tag("td", _strip(shares), tag("div", *keys, class_="soft"), class_="wide")
+    if len(part.answers) > len(shares):
+        keys.append(tag("span", f"{len(part.answers) - len(shares)} more", class_="key"))
+    strip = _strip((looks[answer], share) for answer, share in shares.items())
+    return tag("td", strip, tag("div", *keys, class_="soft"), class_="wide")
 
 
 def _twins(twins: Twins | None) -> Markup | None:
     if twins is None:
         return None
+    leaks = twins.leaks
     if not twins.pairs:
-        return tag("p", f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes.")
-    lines = [
-        f"{twins.pairs:,} pair(s) of pictures, {twins.pictures:,} pictures in all, differ in "
-        f"{twins.within} or fewer of the 256 bits of their perceptual hashes.",
-        f"A split picture by picture would have put {twins.naive:,} of the pairs on two sides; "
-        f"{twins.naive_pictures:,} held-out picture(s) would have had a near-twin in train.",
-    ]
-    if twins.crossing is not None:
-        lines.append(
-            f"As it is split, {twins.crossing:,} of the pairs lie on two sides."
-            if twins.crossing
-            else "As it is split, none of the pairs lies on two sides."
-        )
-    return together(
-        [
-            *(tag("p", line) for line in lines),
-            tag("p", f"Shown: {len(twins.shown):,} of {twins.pairs:,} pairs.", class_="soft")
-            if twins.pairs > len(twins.shown)
-            else Markup(),
-            tag("div", *(_pair(twin) for twin in twins.shown), class_="cards"),
+        lines = [f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes."]
+    else:
+        lines = [
+            f"{twins.pairs:,} pair(s) of pictures, {twins.pictures:,} pictures in all, differ in "
+            f"{twins.within} or fewer of the 256 bits of their perceptual hashes. A model that is trained on "
+            f"one and tested on the other remembers instead of looking."
         ]
-    )
+    if leaks and leaks.akin > leaks.twins:
+        lines.append(f"With all else that joins pictures to a group, {leaks.akin:,} pairs are akin.")
+    if leaks and leaks.akin:
+        lines.append(
+            f"A naive split, picture by picture at random, would divide about {leaks.random_twins:,.1f} pairs "
+            f"of near-twins and {leaks.random_akin:,.1f} akin pairs."
+        )
+    if leaks and leaks.given_twins is not None:
+        lines.append(
+            f"The splits that the source states divide {leaks.given_twins:,} pair(s) of near-twins and "
+            f"{leaks.given_akin:,} akin pair(s)."
+        )
+    if twins.crossing is not None and twins.pairs:
+        lines.append(f"As the pictures are split here, {twins.crossing or 'none'} of the pairs are divided.")
+    parts = [tag("p", line) for line in lines]
+    if twins.pairs > len(twins.shown):
+        parts.append(tag("p", f"First {len(twins.shown)} of {twins.pairs:,} pairs.", class_="soft"))
+    return together([*parts, tag("div", *(_pair(twin) for twin in twins.shown), class_="cards")])
 
 
 def _pair(twin: Twin) -> Markup:
@@ -435,7 +463,7 @@ def _samples(report: Report) -> Markup | None:
         return None
     colours = _colours(report)
     about = (
-        f"{len(report.samples)} of {report.view_count:,} {report.unit}s, chosen to show every split and class, as "
+        f"{len(report.samples)} of {report.view_count:,} {report.unit}s that show every split and class, as "
         f"large as the model sees them: what you cannot make out here, it cannot either."
     )
     return together(
@@ -503,12 +531,14 @@ def _talk(sample: Sample) -> Markup | None:
     if not sample.talks:
         return None
     lines = []
-    for task, question, answer in sample.talks:
-        lines.append(tag("dt", tag("span", task, class_="tag"), " ", _cut(question, _TEXT)))
-        lines.append(tag("dd", _cut(answer, _TEXT)))
-    more = sample.talk_count - len(sample.talks)
-    if more:
-        lines.append(tag("dt", f"and {more:,} more questions", class_="soft"))
+    for talk in sample.talks:
+        for number, (question, answer) in enumerate(talk.turns[:_TURNS]):
+            chip = [tag("span", talk.task, class_="tag"), " "] if number == 0 else []
+            asked = question.replace(IMAGE_PLACEHOLDER, "").strip()
+            lines.append(tag("dt", *chip, _cut(asked, _TEXT)))
+            lines.append(tag("dd", _cut(answer, _TEXT)))
+    if sample.more:
+        lines.append(tag("dt", f"and {sample.more:,} more", class_="soft"))
     return tag("dl", *lines, class_="talk")
 
 

@@ -16,7 +16,7 @@ h1{font-size:1.7rem;line-height:1.2;margin:0 0 1rem}
 h2{font-size:1.25rem;margin:2.75rem 0 .5rem;padding-top:.6rem;border-top:1px solid var(--line)}
 h3{font-size:1rem;margin:1.5rem 0 .4rem}
 p{max-width:46rem;margin:.4rem 0}
-.soft,caption,figcaption{color:var(--soft);font-size:.9rem}
+.soft,.caption,figcaption{color:var(--soft);font-size:.9rem}
 nav{padding-top:1rem;display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.95rem}
 a{color:var(--bar)}
 dl.facts{display:flex;flex-wrap:wrap;gap:.75rem;margin:0}
@@ -32,13 +32,15 @@ margin:1.25rem 0 0}
 .fine{border-color:var(--line);background:var(--card)}
 .scroll{overflow-x:auto;overflow-wrap:normal}
 table{border-collapse:collapse;font-size:.95rem;width:100%;margin:.5rem 0}
-caption{text-align:left;padding:.2rem 0;caption-side:top}
+.caption{margin:1rem 0 0}
 th,td{text-align:left;padding:.32rem .9rem .32rem 0;border-bottom:1px solid var(--line);
 vertical-align:middle}
 thead th{font-weight:600;color:var(--soft);font-size:.85rem;vertical-align:bottom}
 tbody th{font-weight:500;min-width:7rem;max-width:22rem;overflow-wrap:anywhere}
-.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.number{text-align:right;font-variant-numeric:tabular-nums}td.number{white-space:nowrap}
 .wide{width:45%;min-width:9rem}
+.share{min-width:5rem;font-variant-numeric:tabular-nums}
+summary{font-weight:600;margin:1.5rem 0 .4rem;cursor:pointer}
 .bar{display:flex;height:.8rem;background:var(--track);border-radius:.2rem;overflow:hidden}
 .bar i{display:block}
 i.first{background:var(--bar)}i.second{background:var(--bar2)}i.third{background:var(--bar3)}
