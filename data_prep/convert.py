@@ -1,7 +1,9 @@
 """`python -m data_prep convert`: annotated photos -> conversation JSON, test questions and their truth.
 
 Reads everything first and writes nothing if anything is wrong; the output folder appears whole or not at
-all. The same source, recipe and seed give the same bytes, whatever the number of workers.
+all. The same source, recipe and seed give the same bytes, whatever the number of workers. Over an earlier
+output (--overwrite) only what changed is made and written again; a second run with the same input leaves
+every file as it is.
 """
 
 from __future__ import annotations
@@ -10,12 +12,10 @@ import argparse
 import hashlib
 import os
 import platform
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,12 +30,22 @@ from rich.table import Table
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
+from data_prep.output import output_folder
 from data_prep.pictures import Prepared, Unit, check_names, prepare
 from data_prep.questions import ask, dialogues
 from data_prep.recipe import Recipe, Shares
-from data_prep.splits import assign_splits, find_groups, scaled_shares
+from data_prep.splits import (
+    Leaks,
+    Member,
+    assign_splits,
+    count_leaks,
+    find_groups,
+    given_splits,
+    scaled_shares,
+)
+from data_prep.store import Known, PictureStore
 from llava.errors import InputError
-from llava.files import atomic_folder, sha256, write_json, write_jsonl
+from llava.files import sha256, write_json, write_jsonl
 from llava.settings import load_settings
 
 EXAMPLE = """examples:
@@ -57,6 +67,9 @@ class Conversion:
     group_of: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    # What was done to source pictures before they were cut: a phrase -> the keys of the pictures.
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    leaks: Leaks | None = None
 
 
 @dataclass(frozen=True)
@@ -74,15 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
-        recipe = recipe.model_copy(update={"splits": args.splits})
+        shares = args.splits.model_copy(update={"given": recipe.splits.given})
+        recipe = recipe.model_copy(update={"splits": shares})
     _check_output(args.output, args.source, args.test_source, overwrite=args.overwrite)
 
     roots = [args.source, *([args.test_source] if args.test_source else [])]
     folders = [Folder.scan(root, args.image_folder) for root in roots]
     sources = read_sources(folders, recipe, args.format)
-    with _output_folder(args.output, overwrite=args.overwrite) as folder:
-        (folder / "images").mkdir()
-        prepared = prepare_all(sources, recipe, folder, args.workers)
+    with output_folder(args.output) as folder:
+        store = PictureStore(folder, recipe.pictures, args.output if args.output.exists() else None)
+        prepared = prepare_all(sources, recipe, store, args.workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_pictures(folder, conversion)
@@ -168,22 +182,6 @@ def _check_output(output: Path, source: Path, test_source: Path | None, *, overw
         raise InputError(f"{output} is not an earlier conversion (no manifest.json); remove it yourself")
 
 
-@contextmanager
-def _output_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder that becomes `output` when all is written; what it replaces stays until then."""
-    if not (overwrite and output.exists()):
-        with atomic_folder(output) as folder:
-            yield folder
-        return
-    fresh = output.with_name(f".{output.name}.{os.getpid()}.new")
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    with atomic_folder(fresh) as folder:
-        yield folder
-    output.rename(old)
-    fresh.rename(output)
-    shutil.rmtree(old)
-
-
 def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:
     """Read every annotation; InputError if any is unreadable (all of them are listed on stderr first)."""
     problems: list[str] = []
@@ -221,26 +219,27 @@ def source_notes(sources: Sequence[Source]) -> list[str]:
 
 
 def prepare_all(
-    sources: Sequence[Source], recipe: Recipe, folder: Path, workers: int
+    sources: Sequence[Source], recipe: Recipe, store: PictureStore, workers: int
 ) -> list[list[Prepared]]:
-    """Decode, cut and encode every picture in `workers` threads and write the units below `folder`.
+    """Decode, cut and encode every picture that `store` does not know in `workers` threads, and write the
+    units.
 
-    Returns the pictures of each source without their bytes. InputError if any picture is damaged, after
-    all were tried.
+    Returns the pictures of each source. InputError if any picture is damaged, after all were tried.
     """
     names = recipe.known_names()
     jobs = [(number, picture) for number, source in enumerate(sources) for picture in source.pictures]
 
     def work(job: tuple[int, AnnotatedPicture]) -> Prepared | str:
         try:
-            return _write_units(prepare(job[1], recipe, names), folder)
+            return prepare(job[1], recipe, names, store)
         except InputError as error:
             return str(error)
 
     prepared: list[list[Prepared]] = [[] for _ in sources]
     problems: list[str] = []
     # Threads: Pillow decodes, scales and encodes outside Python's lock.
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         results = track(
             pool.map(work, jobs), "pictures", len(jobs), console=Console(stderr=True), transient=True
         )
@@ -249,21 +248,21 @@ def prepare_all(
                 problems.append(result)
             else:
                 prepared[number].append(result)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures
     _raise_problems(problems, "picture(s) cannot be used")
+    store.write_cache(_known(item for items in prepared for item in items))
     return prepared
 
 
-def _write_units(prepared: Prepared, folder: Path) -> Prepared:
-    """Write the bytes and let go of them. Two threads may write one name, but then the same content."""
-    for unit, data in prepared.units:
-        (folder / unit.image).write_bytes(data)
-    return Prepared(
-        prepared.key,
-        tuple((unit, b"") for unit, _ in prepared.units),
-        prepared.fingerprint,
-        prepared.notes,
-        prepared.left_out,
-    )
+def _known(prepared: Iterable[Prepared]) -> dict[str, Known]:
+    """What is known of each source file, by its digest. Two pictures may be one file, cut differently."""
+    known: dict[str, Known] = {}
+    for item in prepared:
+        earlier = known.setdefault(item.digest, item.known)
+        if earlier is not item.known:
+            earlier.parts.update(item.known.parts)
+    return known
 
 
 def split_units(
@@ -272,7 +271,8 @@ def split_units(
     """Group the pictures and assign the splits. `prepared` is [source] or [source, test source].
 
     A picture that is there twice is kept once, a training picture akin to one of the test source is left
-    out: both would inflate the test's score.
+    out: both would inflate the test's score. So is, with `splits.given: keep`, a picture akin to one that the
+    source holds out further.
     """
     conversion = Conversion(recipe, {split: [] for split in SPLITS}, notes=list(notes))
     # The test source comes first, so that it keeps what both hold.
@@ -280,20 +280,24 @@ def split_units(
     for _, item in tagged:
         conversion.notes.extend(item.notes)
         conversion.left_out.update(item.left_out)
-    groups = find_groups(
-        [_tagged_key(number, item.key) for number, item in tagged],
-        [item.fingerprint for _, item in tagged],
-        recipe.group,
-    )
-    test_groups = {group for (number, _), group in zip(tagged, groups, strict=True) if number == 1}
+        for change in item.changes:
+            conversion.changes.setdefault(change, []).append(item.key)
+    members = [Member(item.key, item.fingerprint, number, item.group, item.split) for number, item in tagged]
+    groups = find_groups(members, recipe.group)
+    shares = scaled_shares(recipe.splits, without_test=len(prepared) == 2)
+    conversion.leaks = count_leaks(members, groups, recipe.group, shares)
+
+    held_out = _held_out(tagged, recipe, test_source=len(prepared) == 2)
+    fixed = given_splits(held_out, groups)
     units: dict[str, list[Unit]] = {}
     seen: dict[str, Unit] = {}
-    for (number, item), group in zip(tagged, groups, strict=True):
-        if number == 0 and group in test_groups:
-            conversion.left_out["training pictures akin to a test picture"] += 1
-            conversion.notes.append(f"{item.key}: left out, akin to a picture of the test source")
+    for (_, item), group, said in zip(tagged, groups, held_out, strict=True):
+        if fixed.get(group, said) != said and (said or len(prepared) == 2):
+            reason = f"{said or 'training'} pictures akin to a {fixed[group]} picture"
+            conversion.left_out[reason] += 1
+            conversion.notes.append(f"{item.key}: left out, akin to a {fixed[group]} picture of the source")
             continue
-        for unit, _ in item.units:
+        for unit in item.units:
             if (first := seen.setdefault(unit.image, unit)) is not unit:
                 differs = "" if first.defects == unit.defects else ", annotated differently"
                 conversion.left_out["copies of another picture"] += 1
@@ -302,25 +306,34 @@ def split_units(
             units.setdefault(group, []).append(unit)
             conversion.group_of[unit.image] = group
 
-    shares = scaled_shares(recipe.splits, without_test=len(prepared) == 2)
-    trainable = {
-        group: [unit.label for unit in members]
-        for group, members in units.items()
-        if group not in test_groups
-    }
-    splits: dict[str, Split] = assign_splits(trainable, shares, seed)
-    for group, members in units.items():
-        conversion.units["test" if group in test_groups else splits[group]].extend(members)
+    free = {group: [unit.label for unit in cut] for group, cut in units.items() if group not in fixed}
+    splits = fixed | assign_splits(free, shares, seed)
+    for group, cut in units.items():
+        conversion.units[splits[group]].extend(cut)
     for split in SPLITS:
         if not conversion.units[split] and (split == "train" or shares[split] > 0):
+            if recipe.splits.given == "keep":
+                raise InputError(
+                    f"nothing is left for {split}: the source's own splits have none; "
+                    f"set splits.{split}=0 or splits.given=ignore"
+                )
             raise InputError(
                 f"nothing is left for {split}: {len(units)} group(s) of pictures are too few to split"
             )
     return conversion
 
 
-def _tagged_key(number: int, key: str) -> str:
-    return f"test/{key}" if number == 1 else key
+def _held_out(
+    tagged: Sequence[tuple[int, Prepared]], recipe: Recipe, *, test_source: bool
+) -> list[Split | None]:
+    """The split that each (number of its source, picture) must be in, None where that is open."""
+    if recipe.splits.given == "ignore":
+        return ["test" if number else None for number, _ in tagged]
+    if test_source:
+        raise InputError("--test-source and splits.given=keep both say what the test pictures are; use one")
+    if not any(item.split for _, item in tagged):
+        raise InputError("splits.given=keep, but the source states no splits; leave it out")
+    return [item.split for _, item in tagged]
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
@@ -395,10 +408,17 @@ def _manifest(
             "python": platform.python_version(),
         },
         "splits": {split: vars(summary) for split, summary in summaries.items()},
+        "leaks": conversion.leaks and vars(conversion.leaks),
         "left_out": dict(sorted(conversion.left_out.items())),
+        "changes": dict(sorted(conversion.changes.items())),
         "warnings": conversion.notes,
         "pictures": {
-            unit.image: {"split": split, "source": unit.source, "group": conversion.group_of[unit.image]}
+            unit.image: {
+                "split": split,
+                "source": unit.source,
+                "group": conversion.group_of[unit.image],
+                **({} if conversion.recipe.unit == "picture" else {"crop": unit.crop}),
+            }
             for split in SPLITS
             for unit in sorted(conversion.units[split], key=lambda unit: unit.image)
         },
@@ -416,6 +436,10 @@ def _report(
     console: Console, output: Path, conversion: Conversion, summaries: Mapping[Split, SplitSummary]
 ) -> None:
     console.print(_table(output, summaries))
+    if conversion.leaks:
+        console.print(escape(_leaks_text(conversion.leaks)), highlight=False, soft_wrap=True)
+    for change, keys in sorted(conversion.changes.items()):
+        console.print(f"{len(keys)} source picture(s): {escape(change)}", highlight=False)
     for reason, count in sorted(conversion.left_out.items()):
         console.print(f"left out: {count} {escape(reason)}", highlight=False)
     for note in conversion.notes[:SHOWN_NOTES]:
@@ -431,6 +455,17 @@ def _report(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _leaks_text(leaks: Leaks) -> str:
+    text = (
+        f"{leaks.twins} near-twin pair(s), {leaks.akin} pair(s) in one group: here none is in two splits; "
+        f"a random split by picture would put {leaks.random_twins:g} and {leaks.random_akin:g} there "
+        f"(expected)"
+    )
+    if leaks.given_twins is not None:
+        text += f", the source's own splits put {leaks.given_twins} and {leaks.given_akin}"
+    return text
 
 
 def _table(output: Path, summaries: Mapping[Split, SplitSummary]) -> Table:
