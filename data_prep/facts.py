@@ -25,7 +25,8 @@ class Fact:
 
     `about` is what it is asked about; `wordings` are questions in the order in which they are used, the first
     `asked` of them are. `yes` is set where a yes/no question is answered with yes. `label` is what the
-    object really shows where that is not what the unit shows; `turns` follow the first question and answer.
+    object really shows where that is not what the unit shows; `turns` follow the first question and answer;
+    `language` is that of a conversation of the source, where it is stated.
     """
 
     unit: Unit
@@ -39,6 +40,7 @@ class Fact:
     yes: bool = False
     label: str = ""
     turns: tuple[tuple[str, str], ...] = ()
+    language: str = ""
 
 
 class Rounds:
@@ -196,11 +198,11 @@ class Asker:
         if unplaced(unit):
             self._skip("defects without boxes")
             return
-        entries: list[dict[str, str]] = []
+        entries: list[dict[str, str | None]] = []
         for kind in self.recipe.defects:
             shapes = [shape for shape in unit.defects if shape.name == kind.name]
             for shape in sorted(shapes, key=lambda shape: (-area(shape.box), shape.box)):
-                entry = {
+                entry: dict[str, str | None] = {
                     "component": self._component_at(shape.box, unit),
                     "defect": kind.word,
                     "severity": kind.severity,
@@ -209,12 +211,9 @@ class Asker:
                 }
                 if entry not in entries:
                     entries.append(entry)
-        none = self.recipe.none_word
-        if not entries and none is not None:
-            component = self._usual_component(unit)
-            entries = [
-                {"component": component} | dict.fromkeys(("defect", "severity", "location", "action"), none)
-            ]
+        if not entries and self.recipe.none_word is not None:
+            sound = {"defect": self.recipe.none_word, "severity": None, "location": None, "action": None}
+            entries = [{"component": self._usual_component(unit), **sound}]
         if entries:
             report = entries[0] if len(entries) == 1 else entries
             yield self._fact(unit, "defect", json.dumps(report, ensure_ascii=False))
@@ -229,7 +228,17 @@ class Asker:
                 continue
             (question, answer), *more = turns
             later = tuple((asked, said) for asked, said in more)
-            yield Fact(unit, talk.task, "text", "talk", talk.task, answer, [question], turns=later)
+            yield Fact(
+                unit,
+                talk.task,
+                "text",
+                "talk",
+                talk.task,
+                answer,
+                [question],
+                turns=later,
+                language=talk.language or "",
+            )
 
     # --- what is not there ---------------------------------------------------------------------------
 

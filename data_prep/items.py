@@ -47,15 +47,18 @@ class Item:
 
 
 def classes_of(item: Item, recipe: Recipe) -> list[str] | None:
-    """The closed list of answers, None where the answers are open. `recipe` is in the item's language."""
+    """The closed list of answers, None where the answers are open."""
     if item.type == "yesno":
-        return [recipe.yes_word, recipe.no_word]
+        return list(recipe.yes_no(item.language) or YES_NO)
     if item.options:
         return list(LETTERS[: len(item.options)])
+    if item.type not in ("class", "box"):
+        return None
+    spoken = recipe.spoken(item.language)
     if item.family == "where":
-        absent = [recipe.absent_word] if recipe.asked[item.task].negatives else []
-        return [*recipe.places, *absent] if item.type == "class" else absent or None
-    return recipe.kind_answers if item.type == "class" else None
+        absent = [spoken.absent_word] if spoken.asked[item.task].negatives else []
+        return [*spoken.places, *absent] if item.type == "class" else absent or None
+    return spoken.kind_answers
 
 
 def to_record(item: Item, recipe: Recipe, group: str) -> Record:
@@ -99,9 +102,7 @@ def _conversation(turns: Sequence[tuple[str, str]]) -> list[Turn]:
 
 def to_question(item: Item, recipe: Recipe) -> Question:
     family = recipe.asked.get(item.task)
-    choices = (
-        classes_of(item, recipe.spoken(item.language)) if family is not None and family.choices else None
-    )
+    choices = classes_of(item, recipe) if family is not None and family.choices else None
     return Question(
         question_id=item.id, image=item.unit.image, text=item.question, category=item.task, choices=choices
     )
@@ -109,7 +110,7 @@ def to_question(item: Item, recipe: Recipe) -> Question:
 
 def to_truth(item: Item, recipe: Recipe, group: str) -> Truth:
     facts = _facts_of(item, recipe)
-    classes = classes_of(item, recipe.spoken(item.language))
+    classes = classes_of(item, recipe)
     return Truth(
         question_id=item.id,
         answer=item.answer,

@@ -15,7 +15,7 @@ from data_prep.items import Item
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
 from llava.errors import InputError
-from llava.records import TaskType
+from llava.records import YES_NO, TaskType
 
 
 def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple[list[Item], Counter[str]]:
@@ -111,34 +111,37 @@ def _options(answers: Sequence[str], right: str, number: int, place: int, seed: 
 
 
 def _talk_items(facts: Sequence[Fact], recipe: Recipe) -> list[Item]:
-    """The source's own conversations. A task in which every answer is yes or no is a yes/no task."""
+    """The source's own conversations. A task in which every answer is yes or no is a yes/no task; a
+    conversation of several turns is text."""
     own = {task for task, family in recipe.asked.items() if family.family != "talk"}
     if taken := own & {fact.task for fact in facts}:
         raise InputError(
             f"the source holds conversations of task {min(taken)!r}, and the recipe has a family of that "
             "name; give the family another key"
         )
-    words = [recipe.yes_word.casefold(), recipe.no_word.casefold()]
-    types: dict[str, TaskType] = {}
-    for fact in facts:
-        closed = _plain(fact.answer) in words and not fact.turns
-        types[fact.task] = "yesno" if closed and types.get(fact.task, "yesno") == "yesno" else "text"
+    languages = [fact.language or recipe.language for fact in facts]
+    types: dict[tuple[str, str], TaskType] = {}
+    said: list[str | None] = []
+    for fact, language in zip(facts, languages, strict=True):
+        said.append(None if fact.turns else _yes_or_no(fact.answer, recipe.yes_no(language)))
+        known = types.get((fact.task, language), "yesno")
+        types[fact.task, language] = "text" if said[-1] is None else known
     seen: Counter[tuple[str, str, str]] = Counter()
     items = []
-    for fact in facts:
+    for fact, language, word in zip(facts, languages, said, strict=True):
         question = fact.wordings[0]
         key = (fact.unit.image, fact.task, question)
         items.append(
             Item(
                 unit=fact.unit,
                 task=fact.task,
-                type=types[fact.task],
+                type=types[fact.task, language],
                 family="talk",
-                language=recipe.language,
+                language=language,
                 about=fact.about,
                 question=question,
                 answer=fact.answer,
-                yes=_plain(fact.answer) == words[0],
+                yes=word == "yes",
                 turns=fact.turns,
                 number=seen[key],
             )
@@ -147,8 +150,10 @@ def _talk_items(facts: Sequence[Fact], recipe: Recipe) -> list[Item]:
     return items
 
 
-def _plain(answer: str) -> str:
-    return answer.strip(" .!").casefold()
+def _yes_or_no(answer: str, words: tuple[str, str] | None) -> str | None:
+    plain = answer.strip(" .!").casefold()
+    spoken = [word.casefold() for word in words or ()]
+    return YES_NO[spoken.index(plain)] if plain in spoken else None
 
 
 def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Item]]:

@@ -262,6 +262,12 @@ class Recipe(Words):
         shares = {self.language: 1.0} | self.languages
         return {language: share for language, share in shares.items() if share > 0}
 
+    def yes_no(self, language: str) -> tuple[str, str] | None:
+        """The words for yes and no of any language that is known here, None for others."""
+        known: dict[str, Words] = {"en": Words(), **self.translations, self.language: self}
+        words = known.get(language)
+        return None if words is None else (words.yes_word, words.no_word)
+
     def spoken(self, language: str) -> Recipe:
         """The recipe in one of its languages: what is asked is the same, the words are the translation's.
 

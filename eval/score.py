@@ -95,10 +95,12 @@ def score(
     resamples: int,
     seed: int,
 ) -> Scores:
-    """Every task's scores, tasks in the order in which the truth file first names them."""
+    """Every task's scores, tasks in the order in which the truth file first names them; each language apart
+    where there are several."""
     by_task: dict[str, list[Truth]] = {}
+    several = len({truth.language for truth in truths}) > 1
     for truth in truths:
-        by_task.setdefault(truth.task, []).append(truth)
+        by_task.setdefault(f"{truth.task} ({truth.language})" if several else truth.task, []).append(truth)
     tasks = [score_task(task, rows, tuned, base, resamples, seed) for task, rows in by_task.items()]
     return Scores(
         truth=truth_file,
