@@ -11,6 +11,7 @@ HELP = """usage: python -m data_prep COMMAND [...]
 
 commands:
   convert   annotated photos (Pascal VOC) -> conversation JSON, test questions and truth
+  check     what is wrong with LLaVA conversation JSON, from whatever tool
   inspect   look at annotated photos: counts, sizes, near-twins, what is damaged -> one HTML page
   scenes    render photos of insulator strings with Pascal VOC annotations
 
@@ -30,12 +31,14 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
     # Imported on demand: neither command waits for what only the other needs.
     if name == "convert":
         from data_prep.convert import main as command
+    elif name == "check":
+        from data_prep.check import main as command
     elif name == "inspect":
         from data_prep.inspect import main as command
     elif name == "scenes":
         from data_prep.scenes import main as command
     else:
-        raise InputError(f"no command {name!r}; choose convert, inspect or scenes")
+        raise InputError(f"no command {name!r}; choose convert, check, inspect or scenes")
     return command
 
 
