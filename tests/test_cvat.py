@@ -193,8 +193,8 @@ def test_pictures_and_their_splits(tmp_path: Path, put: Callable) -> None:
     assert [path.name for path in source.unannotated] == ["lonely.jpg"]
     empty, attributes, subsets, others = source.notes
     assert "1 picture(s) without a shape or tag" in empty
-    assert "attributes of shapes and tags are not used (rust)" in attributes
-    assert "subset(s) round 2 taken as no split" in subsets
+    assert "attributes of shapes and tags are not used ('rust')" in attributes
+    assert "subset(s) 'round 2' are no split" in subsets
     assert "not CVAT passed over, for instance voc.xml" in others
 
 
@@ -267,10 +267,10 @@ KINDS = st.sampled_from(["box", "polygon", "ellipse", "mask", "cuboid", "points"
 NUMBERS = st.one_of(st.floats(), st.integers(-9, 99), st.sampled_from(["", "1e999", "1,2", "0,4", "٣"]))
 NAMES = (
     *("label", "xtl", "ytl", "xbr", "ybr", "rotation", "cx", "cy", "rx", "ry"),
-    *("points", "rle", "left", "top", "width", "height", "outside"),
+    *("points", "rle", "left", "top", "width", "height", "outside", "subset"),
 )
 FACTS = st.dictionaries(
-    st.sampled_from(NAMES), NUMBERS.map(str) | st.sampled_from(["x", "0,0;9,0;0,9", "1, 3"])
+    st.sampled_from(NAMES), NUMBERS.map(str) | st.sampled_from(["x", "two\nlines", "0,0;9,0;0,9", "1, 3"])
 )
 
 
@@ -280,8 +280,11 @@ def test_any_shapes_are_read_or_refused(
 ) -> None:
     path = tmp_path_factory.mktemp("xml") / "a.xml"
     path.write_text(document(image(*(tag(kind, **of) for kind, of in shapes), **facts)), encoding="utf-8")
-    entries, problems, _ = read_entries(path)
+    entries, problems, notes = read_entries(path)
     assert len(entries) + len(problems) == 1
+    assert "\n" not in "".join(
+        [*problems, *notes, *(note for entry in entries for note in entry.annotation.notes)]
+    )
     for found in entries[0].annotation.shapes if entries else ():
         x1, y1, x2, y2 = found.box
         assert x1 <= x2 and y1 <= y2 and math.isfinite(x2 - x1 + y2 - y1)

@@ -197,7 +197,7 @@ KEYS = ("shapes", "label", "points", "shape_type", "flags", "mask", "imagePath",
 WORDS = ("rectangle", "polygon", "circle", "mask", "point", "x", png(Image.new("1", (2, 2), 1)))
 POINTS = st.lists(st.tuples(*[st.integers(-9, 99) | st.floats()] * 2), max_size=5)
 SHAPES = st.fixed_dictionaries(
-    {"label": st.just("x"), "shape_type": st.sampled_from(WORDS[:5]), "points": POINTS},
+    {"label": st.just("x\nx"), "shape_type": st.sampled_from([*WORDS[:5], "star\n"]), "points": POINTS},
     optional={"mask": st.sampled_from(WORDS) | st.none()},
 )
 
@@ -209,8 +209,9 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
     try:
         annotation = read_annotation(path)
     except InputError as error:
-        assert "a.json" in str(error)
+        assert "a.json" in str(error) and "\n" not in str(error)
         return
+    assert "\n" not in "".join(annotation.notes)
     for found in annotation.shapes:
         x1, y1, x2, y2 = found.box
         assert x1 <= x2 and y1 <= y2 and math.isfinite(x2 - x1 + y2 - y1)

@@ -358,7 +358,7 @@ WORDS = (
     "choices",
     "labels",
     "a.jpg",
-    "x",
+    "x\nx",
 )
 ANY = json_like(KEYS, WORDS)
 VALUES = st.fixed_dictionaries(
@@ -392,16 +392,18 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
     path = tmp_path_factory.mktemp("json") / "a.json"
     path.write_text(json.dumps(value))
     try:
-        tasks, _, _ = read_tasks(path)
+        tasks, problems, notes = read_tasks(path)
     except InputError as error:
-        assert "a.json" in str(error)
+        assert "a.json" in str(error) and "\n" not in str(error)
         return
+    assert "\n" not in "".join(problems + notes)
     for item in tasks:
         try:
             found = annotate(item, path, (100, 50))
         except InputError as error:
-            assert item.where in str(error)
+            assert item.where in str(error) and "\n" not in str(error)
             continue
+        assert "\n" not in "".join(found.notes)
         for shape in found.shapes:
             x1, y1, x2, y2 = shape.box
             assert x1 <= x2 and y1 <= y2 and math.isfinite(x2 - x1 + y2 - y1)

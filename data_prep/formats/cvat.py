@@ -81,18 +81,20 @@ def _notes(file: Path, root: Element, entries: list[Entry]) -> list[str]:
         )
     attributes = sorted({item.get("name", "") for item in root.iterfind("image/*/attribute")})
     if attributes:
-        notes.append(f"{file}: attributes of shapes and tags are not used ({', '.join(attributes)})")
+        notes.append(
+            f"{file}: attributes of shapes and tags are not used ({', '.join(map(repr, attributes))})"
+        )
     subsets = {image.get("subset", "") for image in root.iterfind("image")} - {"", "default"}
     if others := sorted(name for name in subsets if split_in([name]) is None):
         notes.append(
-            f"{file}: subset(s) {', '.join(others)} taken as no split; train, val and test are known"
+            f"{file}: subset(s) {', '.join(map(repr, others))} are no split; train, val and test are known"
         )
     return notes
 
 
 def _entry(file: Path, image: Element) -> Entry:
-    name = name_of(image.get("name"))
-    if name is None:
+    name = image.get("name", "")
+    if not name:
         raise InputError(f"{file}: the <image> with id {image.get('id')!r} has no name")
     where = f"{file}, image {name!r}"
     notes: list[str] = []

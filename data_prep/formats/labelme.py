@@ -31,6 +31,7 @@ NAME = "labelme"
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _OUTLINES = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's turned rectangle
+_WITH_AREA = ("rectangle", "circle", "mask", *_OUTLINES)
 _MAX_MASK_PIXELS = 1 << 28
 # Keys in LabelMe's own order put `shapes` first, sorted keys put `imageData`.
 _START = re.compile(
@@ -107,6 +108,8 @@ def _flags(file: Path, flags: Any) -> tuple[str, ...]:
 
 def _shape(where: str, name: str, kind: Any, item: dict[str, Any]) -> Shape | None:
     """None for a mask without a set pixel."""
+    if kind not in _WITH_AREA:
+        raise InputError(f"{where}: unknown shape_type {kind!r}; redraw it as a polygon or remove it")
     points = _points(where, item.get("points"))
     if kind == "rectangle":  # opposite corners in any order; X-AnyLabeling writes all four
         if len(points) not in (2, 4):
@@ -122,10 +125,8 @@ def _shape(where: str, name: str, kind: Any, item: dict[str, Any]) -> Shape | No
         (x, y), rim = points
         radius = math.dist((x, y), rim)
         return Shape(name, (x - radius, y - radius, x + radius, y + radius), math.pi * radius**2)
-    if kind == "mask":
-        found = _mask(where, item.get("mask"), bounds(points))
-        return None if found is None else Shape(name, *found)
-    raise InputError(f"{where}: unknown shape_type {kind!r}; redraw it as a polygon or remove it")
+    found = _mask(where, item.get("mask"), bounds(points))
+    return None if found is None else Shape(name, *found)
 
 
 def _points(where: str, written: Any) -> list[Point]:

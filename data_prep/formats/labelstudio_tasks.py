@@ -62,7 +62,7 @@ def read_tasks(file: Path) -> tuple[list[Task], list[str], list[str]]:
     full = _is_full(tasks)
     for place, item in enumerate(tasks if full else _latest_min(file, tasks, notes), start=1):
         id = item.get("id") if isinstance(item, dict) else None
-        where = f"{file}, task {id}" if isinstance(id, (int, str)) else f"{file}, task number {place}"
+        where = f"{file}, task {id!r}" if isinstance(id, (int, str)) else f"{file}, task number {place}"
         try:
             task = _full_task(where, item) if full else _min_task(file, where, item, notes)
         except InputError as error:
@@ -128,7 +128,7 @@ def _latest_min(file: Path, tasks: list[Any], notes: list[str]) -> list[Any]:
     repeated: Counter[Any] = Counter()
     for place, task in enumerate(tasks):
         id = task.get("id") if isinstance(task, dict) else None
-        key = ("id", str(id)) if id is not None else ("place", str(place))
+        key = ("id", repr(id)) if id is not None else ("place", str(place))
         repeated[key] += 1
         if key not in latest or _time(task) >= _time(latest[key]):
             latest[key] = task

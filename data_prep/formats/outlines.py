@@ -25,14 +25,14 @@ def number(value: object) -> float | None:
 
 
 def name_of(value: object) -> str | None:
-    """A class name as written, without spaces around it; None if it is none or could not be written again."""
+    """A class name on one line, without spaces around it; None if it is none or cannot be written again."""
     if not isinstance(value, str) or not value.strip():
         return None
     try:
         value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return None
-    return value.strip()
+    return " ".join(value.split())
 
 
 def size(width: object, height: object) -> tuple[float, float] | None:
