@@ -33,7 +33,7 @@ from llava.records import Record
 TASK = "general"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_blend_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blend", type=Path, metavar="FILE.json", help="LLaVA conversations to mix into train.json"
     )
@@ -59,7 +59,7 @@ class General:
 
 
 def find_general(args: argparse.Namespace) -> General | None:
-    """What the options of `add_arguments` ask for, None if nothing; reads the file once and opens no picture.
+    """What the options of `add_blend_options` ask for, None if nothing; the file is read once, no picture.
 
     A record that does not follow LLaVA's rules or whose picture is not there is left out. InputError for
     options that do not go together and a file that is not JSON.
@@ -144,6 +144,8 @@ def blend(
                 )
     train += [_blended(general, position, record, written) for position, record in records.items()]
     write_json(folder / "train.json", train)
+    reasons = "".join(f"; left out: {number} {reason}" for reason, number in sorted(general.left_out.items()))
+    print(f"{general.file}: {len(records)} of {len(general.usable)} records blended into train{reasons}")
     return {
         "file": str(general.file),
         "sha256": sha256(general.file),

@@ -28,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
+from data_prep.blend import add_blend_options, blend, find_general
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
 from data_prep.output import output_folder
@@ -94,13 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     roots = [args.source, *([args.test_source] if args.test_source else [])]
     folders = [Folder.scan(root, args.image_folder) for root in roots]
     sources = read_sources(folders, recipe, args.format)
+    general = find_general(args)
     with output_folder(args.output) as folder:
         store = PictureStore(folder, recipe.pictures, args.output if args.output.exists() else None)
         prepared = prepare_all(sources, recipe, store, args.workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_pictures(folder, conversion)
-        write_json(folder / "manifest.json", _manifest(args, conversion, summaries, folder))
+        blended = blend(general, folder, recipe, store, args.seed, args.workers) if general else None
+        manifest = _manifest(args, conversion, summaries, folder) | {"blend": blended}
+        write_json(folder / "manifest.json", manifest)
     _report(Console(), args.output, conversion, summaries)
     return 0
 
@@ -150,6 +154,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
     )
+    add_blend_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     if args.workers < 1:
