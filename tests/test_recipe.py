@@ -1,10 +1,11 @@
 """Recipes: the ones that ship are valid, and mistakes are named with a remedy."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from data_prep.families import FamilyName
 from data_prep.recipe import Recipe
 from llava.errors import InputError
 from llava.settings import load_settings, validate_settings
@@ -19,12 +20,38 @@ def recipe(**changes: Any) -> Recipe:
     return validate_settings(Recipe, values | changes, "test.yaml")
 
 
-@pytest.mark.parametrize("name", ["insulator", "steel_surface", "defect", "magnetic_tile", "insulator_discs"])
+SHIPPED = [
+    "defect",
+    "insulator",
+    "insulator_discs",
+    "insulator_full",
+    "magnetic_tile",
+    "steel_surface",
+    "vqa",
+]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes(repo: Path, name: str) -> None:
     loaded = load_settings(Recipe, repo / "configs" / "recipes" / f"{name}.yaml")
     assert loaded.asked
-    for family in loaded.asked.values():
-        assert len(family.questions) >= 2, "several phrasings each"
+    for language in (loaded.language, *loaded.translations):
+        for family in loaded.spoken(language).asked.values():
+            assert len(family.questions) >= 2 or family.family == "talk", "several phrasings each"
+
+
+def test_every_shipped_recipe_is_tested(repo: Path) -> None:
+    files = {path.stem for path in (repo / "configs" / "recipes").glob("*.yaml")}
+    assert files == {*SHIPPED, "insulator.ko", "insulator.ru"}
+
+
+def test_the_full_recipe_has_every_family(repo: Path) -> None:
+    loaded = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
+    assert {family.family for family in loaded.asked.values()} == set(get_args(FamilyName))
+    assert set(loaded.translations) == {"ko", "ru"}
+    plain = load_settings(Recipe, repo / "configs" / "recipes" / "insulator.yaml")
+    known = [(kind.name, kind.aliases, kind.phrase) for kind in plain.defects]
+    assert [(kind.name, kind.aliases, kind.phrase) for kind in loaded.defects] == known
 
 
 def test_overrides_reach_inside(repo: Path) -> None:
@@ -69,9 +96,115 @@ def test_defaults_are_filled_in() -> None:
         ({"splits": {"train": 0}}, "splits.train"),
         ({"splits": {"train": float("inf")}}, "splits.train"),
         ({"places": ["left"] * 9}, "nine different"),
+        ({"absent_word": "left"}, "one of the places"),
+        ({"yes_word": "No"}, "the same"),
+        ({"defects": [{"name": "a", "word": "x"}, {"name": "b", "word": "X"}]}, "the same word"),
+        ({"place_phrase": "{phrase} in {colour}"}, r"place_phrase.*\{colour\}"),
+        ({"families": {"choice": {"questions": ["Which?"]}}}, r"needs \{options\}"),
+        ({"families": {"choice": {"questions": ["{options}"], "options": 4}}}, "only 3 possible answers"),
+        ({"families": {"region": {"questions": ["What is this?"]}}}, r"needs \{box\}"),
+        ({"families": {"region": {"of": "each", "questions": ["{box}"]}}}, "not each kind"),
+        ({"families": {"region": {"type": "text", "questions": ["{box}"]}}}, "sentences of"),
+        (
+            {"none_word": None, "families": {"region": {"questions": ["{box}"], "negatives": 0.5}}},
+            "none_word",
+        ),
+        ({"families": {"where": {"questions": ["?"], "negatives": 0.5}}}, "`negatives` are for"),
+        ({"families": {"where": {"questions": ["?"], "negatives": 1}}}, "negatives"),
+        ({"families": {"presence": {"questions": ["?"], "cap": 2}}}, "`cap` is for"),
+        ({"families": {"presence": {"questions": ["?"], "options": 3}}}, "`options` is for"),
+        ({"families": {"presence": {"questions": ["?"], "component": "x"}}}, "`component` is for"),
+        (
+            {
+                "families": {
+                    "describe": {"of": "each", "questions": ["?"], "answers": ["x"], "negatives": 0.1}
+                }
+            },
+            "`whole`",
+        ),
+        ({"families": {"report": {"questions": ["?"]}}}, "severity and action of 'missing disc'"),
+        ({"families": {"talk": {"questions": ["?"]}}}, "leave out `questions`"),
+        ({"languages": {"ko": 1}}, "no translation to 'ko'"),
+        ({"languages": {"en": 0}}, "a share above 0"),
+        ({"languages": {"en": 2}}, "languages.en"),
+        ({"translations": {"de": {"kinds": {}, "families": {}}}}, "yes_word.*the defaults are English"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         recipe(**changes)
     assert str(caught.value).startswith("test.yaml: ") and "\n" not in str(caught.value)
+
+
+GERMAN = {
+    "yes_word": "ja",
+    "no_word": "nein",
+    "none_word": "keiner",
+    "absent_word": "nicht im Bild",
+    "and_word": "und",
+    "or_word": "oder",
+    "places": [f"Feld {number}" for number in range(1, 10)],
+    "place_phrase": "{phrase} ({place})",
+    "any_defect": {"word": "Schaden"},
+    "kinds": {
+        "insulator": {"word": "Isolator"},
+        "missing disc": {"word": "Scheibe fehlt"},
+        "nest": {"word": "Nest", "phrase": "ein Nest"},
+    },
+    "families": {"presence": {"questions": ["Gibt es einen Schaden?"]}, "never asked": {}},
+}
+
+
+def german(**changes: Any) -> Recipe:
+    return recipe(translations={"de": GERMAN | changes}, languages={"de": 0.5})
+
+
+def test_any_language_can_be_added_as_data() -> None:
+    made = german()
+    assert made.voices == {"en": 1, "de": 0.5}
+    spoken = made.spoken("de")
+    assert spoken.kind_answers == ["Scheibe fehlt", "Nest", "keiner"]
+    assert [kind.phrase for kind in spoken.defects] == ["Scheibe fehlt", "ein Nest"]
+    assert spoken.kind_names == ["missing disc", "nest"], "annotations, labels and scores keep the names"
+    assert made.spoken("en") is made and made.yes_no("de") == ("ja", "nein") and made.yes_no("fr") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": {"insulator": {"word": "Isolator"}}}, r"translations\.de\.kinds: 'missing disc'"),
+        ({"families": {}}, r"translations\.de\.families\.presence: write its questions"),
+        ({"families": {"presence": {"questions": ["Ist {das} da?"]}}}, r"translations\.de.*\{das\}"),
+        (
+            {"families": {"presence": {"questions": ["Heil?"], "answers": ["Ja."]}}},
+            "answers: write it as in the recipe",
+        ),
+        ({"none_word": None}, r"translations\.de\.none_word"),
+        ({"none_word": "nest"}, r"translations\.de\.none_word 'nest' is the name"),
+    ],
+)
+def test_incomplete_translations_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        german(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_build_on_others(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a.yaml").write_text(
+        "defects: [{name: crack}]\nseveral: largest\nfamilies: {presence: {questions: [Fine?]}}\n"
+    )
+    (tmp_path / "b.yaml").write_text("several: skip\nfamilies: {count: {questions: [How many?]}}\n")
+    (tmp_path / "c.yaml").write_text("extends: [base/a.yaml, b.yaml]\nfamilies: {presence: {times: 2}}\n")
+    made = load_settings(Recipe, tmp_path / "c.yaml", ["families.count.times=3"])
+    assert made.several == "skip" and made.kind_names == ["crack"]
+    assert {task: family.times for task, family in made.asked.items()} == {"presence": 2, "count": 3}
+    for text, message in (
+        ("extends: c.yaml", "extends itself"),
+        ("extends: absent.yaml", "absent.yaml: no such file"),
+        ("extends: {a: 1}", "a file name or a list"),
+        ("7", "expected `key: value` lines"),
+    ):
+        (tmp_path / "b.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_settings(Recipe, tmp_path / "c.yaml")
