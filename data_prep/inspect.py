@@ -40,7 +40,7 @@ from data_prep.report import (
     thin_warnings,
     twin_warnings,
 )
-from data_prep.report_page import page
+from data_prep.report_page import page, readable
 from data_prep.splits import Member, count_leaks, find_groups, near_twins, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text
@@ -254,7 +254,7 @@ def inspection(
         mapping=mapping,
         kinds={
             split: Counter(item.label for item in looked if item.view.split == split)
-            for split in (splits if recipe or splits != [""] else [])
+            for split in (splits if recipe else [])
         },
         picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
@@ -310,7 +310,7 @@ def _mapping(source: Source, recipe: Recipe | None) -> list[tuple[str, str]]:
 
 def _tell(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
     def say(text: str) -> None:
-        console.print(escape(text), highlight=False, soft_wrap=True)
+        console.print(escape(readable(text)), highlight=False, soft_wrap=True)
 
     say(", ".join(f"{name}: {value}" for name, value in report.facts))
     for line in report.warnings:

@@ -39,7 +39,8 @@ _TALKS = 6  # conversations under a sample
 _MANY = 1000  # different answers of a task are counted up to here: free text has no end of them
 # Bounds of the size histogram, in patches.
 BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-Role = Literal["defect", "component", "box"]
+Role = Literal["defect", "box", "component"]
+ROLES: tuple[Role, ...] = ("defect", "box", "component")  # the order in which they are shown
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,8 @@ def count_classes(views: Iterable[View], roles: Mapping[str, Role]) -> list[Clas
             boxes.setdefault(name, Counter())[view.split] += 1
         for name in view.classes:
             shown.setdefault(name, Counter())[view.split] += 1
-    order = {"defect": 0, "box": 1, "component": 2}
     counts = [ClassCount(name, roles.get(name, "box"), boxes[name], shown[name]) for name in boxes]
-    return sorted(counts, key=lambda row: (order[row.role], -row.boxes.total(), row.name))
+    return sorted(counts, key=lambda row: (ROLES.index(row.role), -row.boxes.total(), row.name))
 
 
 def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[Eye]) -> list[Sizes]:
@@ -247,7 +247,7 @@ def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[E
             by_class.setdefault(shape.name, []).append((shape, view.size))
     sizes = []
     for eye in eyes:
-        for role in [role for role in ("defect", "box", "component") if role in found]:
+        for role in [role for role in ROLES if role in found]:
             bins = [0] * (len(BOUNDS) + 1)
             rows = []
             for name, shapes in sorted(found[role].items()):
@@ -305,7 +305,7 @@ def thin_warnings(
 
 def _named(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
-    return f"{shown} and {len(names) - 3} more classes" if len(names) > 3 else shown
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 _ADVICE = {
@@ -503,7 +503,7 @@ def conversion_report(
     sizes = box_sizes(views, roles, [eye])
     chosen = pick(views)
     answers, talks = tally(folder, [view.image for view in chosen])
-    seen = _seen(conversion, sources, prepared)
+    seen = _seen(folder, conversion, sources, prepared)
     within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
     pairs = near_twins([item.fingerprint for items in prepared for item in items], within)
     twins = show_twins(seen, pairs, within, conversion.leaks)
@@ -563,18 +563,24 @@ def twin_warnings(twins: Twins) -> list[str]:
 
 
 def _seen(
-    conversion: Conversion, sources: Sequence[Source], prepared: Sequence[Sequence[Prepared]]
+    folder: Path,
+    conversion: Conversion,
+    sources: Sequence[Source],
+    prepared: Sequence[Sequence[Prepared]],
 ) -> list[Seen]:
     """The source pictures with the split that their units went to, "" for those that were left out."""
-    went_to: dict[tuple[bool, str], Split] = {
-        (split == "test" and len(sources) == 2, unit.source): split
-        for split in SPLITS
-        for unit in conversion.units[split]
-    }
+    went_to: dict[tuple[bool, str], Split] = {}
+    written: dict[tuple[bool, str], Path] = {}  # smaller than their sources, and so sooner drawn
+    for split in SPLITS:
+        for unit in conversion.units[split]:
+            name = (split == "test" and len(sources) == 2, unit.source)
+            went_to[name] = split
+            if unit.key == unit.source:  # the whole picture
+                written[name] = folder / unit.image
     seen = []
     for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
-        file_of = {picture.key: picture.file for picture in source.pictures}
-        seen += [
-            Seen(item.key, file_of[item.key], went_to.get((number == 1, item.key), "")) for item in items
-        ]
+        for picture in source.pictures:
+            written.setdefault((number == 1, picture.key), picture.file)
+        names = [(number == 1, item.key) for item in items]
+        seen += [Seen(name[1], written[name], went_to.get(name, "")) for name in names]
     return seen

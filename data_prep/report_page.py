@@ -11,7 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from data_prep.report import BOUNDS, SHOWN_LINES, Answers, Lines, Report, Sample, Sizes, Twin, Twins
+from data_prep.report import (
+    BOUNDS,
+    ROLES,
+    SHOWN_LINES,
+    THIN_SHARE,
+    Answers,
+    Lines,
+    Report,
+    Sample,
+    Sizes,
+    Twin,
+    Twins,
+)
 from data_prep.report_style import STYLE
 from llava.records import IMAGE_PLACEHOLDER
 
@@ -311,7 +323,10 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
             name,
             _number(count),
             _number(f"{middle:.1f}"),
-            _number(f"{thin:,} ({thin / count:.0%})", "warn" if thin and sizes.role != "component" else ""),
+            _number(
+                f"{thin:,} ({thin / count:.0%})",
+                "warn" if thin >= THIN_SHARE * count and thin and sizes.role != "component" else "",
+            ),
         )
         for name, count, middle, thin in sizes.classes[:_CLASSES]
     ]
@@ -346,7 +361,7 @@ def _answers(report: Report) -> Markup | None:
             looks = dict(zip(ordered, _PARTS, strict=False))
         for number, part in enumerate(parts):
             answer, share = part.commonest or ("", 0.0)
-            name = f"{task} ({language})" if several else task
+            name = f"{task} ({language})" if several and language else task
             rows.append(
                 tag(
                     "tr",
@@ -409,16 +424,16 @@ def _twins(twins: Twins | None) -> Markup | None:
             f"one and tested on the other remembers instead of looking."
         ]
     if leaks and leaks.akin > leaks.twins:
-        lines.append(f"With all else that joins pictures to a group, {leaks.akin:,} pairs are akin.")
+        lines.append(f"{leaks.akin:,} pairs of pictures are in one group, for this or another reason.")
     if leaks and leaks.akin:
         lines.append(
-            f"A naive split, picture by picture at random, would divide about {leaks.random_twins:,.1f} pairs "
-            f"of near-twins and {leaks.random_akin:,.1f} akin pairs."
+            f"A naive split, picture by picture at random, would divide about {leaks.random_akin:,g} of "
+            f"these pairs ({leaks.random_twins:,g} of near-twins)."
         )
-    if leaks and leaks.given_twins is not None:
+    if leaks and leaks.given_akin is not None:
         lines.append(
-            f"The splits that the source states divide {leaks.given_twins:,} pair(s) of near-twins and "
-            f"{leaks.given_akin:,} akin pair(s)."
+            f"The splits that the source itself states divide {leaks.given_akin:,} of these pairs "
+            f"({leaks.given_twins or 0:,} of near-twins)."
         )
     if twins.crossing is not None and twins.pairs:
         lines.append(f"As the pictures are split here, {twins.crossing or 'none'} of the pairs are divided.")
@@ -475,9 +490,9 @@ def _samples(report: Report) -> Markup | None:
 
 
 def _colours(report: Report) -> dict[str, str]:
-    """The commonest classes get colours of their own."""
-    names = [row.name for row in report.classes]
-    return {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+    """Red first, for defects, and where nothing says what is one, for the rarest class."""
+    rows = sorted(report.classes, key=lambda row: (ROLES.index(row.role), row.boxes.total(), row.name))
+    return {row.name: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
 
 
 def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
