@@ -53,8 +53,9 @@ EXPECTED = {"a": [("Broken?", "yes"), ('How many, "really"?', "2")], "sub/b": [(
 
 
 def test_every_kind_of_file_says_the_same(read: Callable, tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("datasets")
     from datasets import Dataset
 
     quoted = 'a.jpg{0}"How many, ""really""?"{0}2\n'
@@ -119,6 +120,7 @@ def test_names_of_the_tables_give_splits_if_there_are_several(read: Callable) ->
 
 
 def test_a_dataset_dict_has_its_splits(read: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
     features = Features(
@@ -201,8 +203,8 @@ def test_a_folder_without_a_table_or_pictures_is_refused(read: Callable, tmp_pat
 
 
 def test_pictures_inside_the_table_are_refused_before_they_are_read(read: Callable, tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
 
     rows = [{"image": {"bytes": b"...", "path": "a.jpg"}, "question": "q", "answer": "a"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
@@ -221,8 +223,8 @@ def test_without_pyarrow_one_line_says_what_to_install(
 
 
 def test_damaged_parquet_is_a_problem_and_no_crash(read: Callable, tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
 
     file = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS * 50), file)
@@ -269,6 +271,36 @@ def outcome(read: Callable, name: str, data: bytes) -> None:
             for talk in picture.annotations[0].talks:
                 assert all(question and answer for question, answer in talk.turns)
     assert all("\n" not in problem for problem in problems)
+
+
+@settings(ANY, derandomize=True)  # a crash would be pyarrow's own and end the whole run
+@given(
+    suffix=st.sampled_from([".parquet", ".arrow"]),
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=9
+    ),
+)
+def test_damaged_bytes_of_arrow_are_read_or_refused(
+    read: Callable, tmp_path: Path, suffix: str, changes: list[tuple[float, int]]
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+
+    table = pyarrow.Table.from_pylist(ROWS * 20)
+    file = tmp_path / f"rows{suffix}"
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "rows.arrow"}]}')
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(table, file)
+    else:
+        with pyarrow.OSFile(str(file), "wb") as out, pyarrow.ipc.new_stream(out, table.schema) as stream:
+            stream.write_table(table)
+    data = bytearray(file.read_bytes())
+    for where, byte in changes:
+        data[int(where * len(data))] = byte
+    try:
+        outcome(read, file.name, bytes(data))
+    finally:
+        file.unlink()
 
 
 @ANY

@@ -79,7 +79,9 @@ def open_table(file: Path) -> Table | None:
     elif suffix in (".json", LINES_SUFFIX):
         table = Table(file, _json_columns(file), lambda: _json_rows(file))
     else:
-        table = Table(file, _arrow_schema(file).names, lambda: _arrow_rows(file))
+        with _arrow_errors(file) as arrow:
+            names = list(_arrow_schema(arrow, file).names)
+        table = Table(file, names, lambda: _arrow_rows(file))
     columns = find_columns(table.columns)
     if any(role not in columns for role in NEEDED):
         return None
@@ -174,18 +176,17 @@ def _arrow_errors(file: Path) -> Iterator[Any]:
         raise InputError(f"{file}: not a table that pyarrow can read ({why})") from None
 
 
-def _arrow_schema(file: Path) -> Any:
-    with _arrow_errors(file) as arrow:
-        if file.suffix.lower() == ".parquet":
-            return arrow.parquet.read_schema(file)
-        with arrow.OSFile(str(file)) as opened, arrow.ipc.open_stream(opened) as stream:
-            return stream.schema
+def _arrow_schema(arrow: Any, file: Path) -> Any:
+    if file.suffix.lower() == ".parquet":
+        return arrow.parquet.read_schema(file)
+    with arrow.OSFile(str(file)) as opened, arrow.ipc.open_stream(opened) as stream:
+        return stream.schema
 
 
 def _check_pictures(file: Path, column: str) -> None:
     """Before any is read: a batch of rows that hold their pictures would fill the memory."""
     with _arrow_errors(file) as arrow:
-        kind = _arrow_schema(file).field(column).type
+        kind = _arrow_schema(arrow, file).field(column).type
         holds = (
             arrow.types.is_struct(kind) or arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)
         )
@@ -200,10 +201,11 @@ def _arrow_rows(file: Path) -> Iterator[Row]:
     number = 0
     try:
         with _arrow_errors(file) as arrow:
-            schema = _arrow_schema(file)
+            schema = _arrow_schema(arrow, file)
             roles = find_columns(schema.names)
             classes = _class_names(schema)
             for batch in _batches(arrow, file, list(roles.values())):
+                batch.validate(full=True)  # lengths that a damaged file gives lead outside the memory
                 cells = [
                     [_named(cell, classes.get(column)) for cell in batch.column(column).to_pylist()]
                     for column in roles.values()

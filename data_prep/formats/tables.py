@@ -111,7 +111,8 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
 
 def _split_name(file: Path) -> Path:
     """What may be called after a split: the table, or its folder in a `DatasetDict`."""
-    return file.parent if (file.parent.parent / "dataset_dict.json").is_file() else file
+    in_dict = file.suffix.lower() == ".arrow" and (file.parent.parent / "dataset_dict.json").is_file()
+    return file.parent if in_dict else file
 
 
 def _read_table(into: Collector, table: Table, split: Split | None) -> None:
