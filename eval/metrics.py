@@ -195,7 +195,7 @@ def report_rows(exact: Sequence[bool], parsed: Sequence[bool], fields: Array) ->
 
 
 def report_metrics(sums: Array, keys: Sequence[str]) -> Metrics:
-    """field_accuracy, the share of right fields of all questions; `field.<key>`, the same of one field; exact,
+    """field_accuracy, the share of right fields in all; `field.<key>`, the same of one field; exact,
     the share of reports with all fields right; parsed, the share of valid ones."""
     questions, parsed, exact = np.moveaxis(sums[..., :3], -1, 0)
     shares = sums[..., 3:].reshape(*sums.shape[:-1], len(keys), 2)

@@ -92,8 +92,8 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
     answer is B."), None otherwise: "A missing disc" begins with an article."""
     plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` ")).lstrip("\"'*` ")
     match = re.match(r"(?:option )?(?:\(([a-z])\)|([a-z])(?=[\"'*`\s]*(?:$|[.):,])))", plain)
-    letter = (match[1] or match[2]).upper() if match else ""
-    return letter if letter in letters else None
+    letter = (match[1] or match[2]).upper() if match else None
+    return letter if letter in list(letters) else None
 
 
 def parse_report(text: str) -> list[dict[str, str]] | None:

@@ -1,13 +1,18 @@
 """Recipes: the ones that ship are valid, and mistakes are named with a remedy."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from test_convert import write_pair
 
-from data_prep.families import FamilyName
+from data_prep.__main__ import main as data_prep
+from data_prep.families import Family, FamilyName, Kind, Words
 from data_prep.recipe import Recipe
 from llava.errors import InputError
+from llava.files import read_jsonl
+from llava.records import Truth
 from llava.settings import load_settings, validate_settings
 
 
@@ -208,3 +213,39 @@ def test_recipes_build_on_others(tmp_path: Path) -> None:
         (tmp_path / "b.yaml").write_text(text)
         with pytest.raises(InputError, match=message):
             load_settings(Recipe, tmp_path / "c.yaml")
+
+
+def test_the_example_in_the_docs_loads_and_converts(repo: Path, tmp_path: Path) -> None:
+    text = (repo / "docs" / "recipes.md").read_text(encoding="utf-8")
+    example, german_words = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "blades.yaml"
+    file.write_text(example, encoding="utf-8")
+    # The German words fit it, once those families alone are asked.
+    (tmp_path / "blades.de.yaml").write_text(f"extends: blades.yaml\n{german_words}", encoding="utf-8")
+    off = [f"families.{task}=null" for task in ("presence_of", "where", "region", "report")]
+    german = load_settings(Recipe, tmp_path / "blades.de.yaml", ["languages.de=1", *off])
+    assert german.spoken("de").kind_answers == ["Riss", "Erosion", "keiner"]
+
+    source = tmp_path / "photos"
+    for index in range(24):
+        boxes = [("blade", (5, 5, 75, 43)), ("shadow", (60, 2, 70, 9))]
+        boxes += [(("Crack-1", "erosion")[index % 2], (10 + index, 12, 20 + index, 20))] if index % 3 else []
+        write_pair(source, f"p{index}", boxes, seed=index)
+    output = tmp_path / "out"
+    assert (
+        data_prep(["convert", "--source", str(source), "--recipe", str(file), "--output", str(output)]) == 0
+    )
+    truths = read_jsonl(output / "truth_test.jsonl", Truth)
+    assert {truth.task for truth in truths} == set(load_settings(Recipe, file).asked)
+    assert {truth.label for truth in truths} == {"crack", "erosion", "none"}
+
+
+def test_the_docs_name_every_field(repo: Path) -> None:
+    text = (repo / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for settings in (Recipe, Family, Kind, Words):
+        for name in settings.model_fields:
+            assert f"`{name}`" in text or name in ("families", "translations", "languages"), name
+    for name in get_args(FamilyName):
+        assert f"| `{name}` |" in text, name
+    for file in sorted((repo / "configs" / "recipes").glob("*.yaml")):
+        assert f"`{file.name}`" in text or file.stem in ("insulator.ru",), file.name
