@@ -35,6 +35,8 @@ from data_prep.output import output_folder
 from data_prep.pictures import Prepared, Unit, check_names, prepare
 from data_prep.questions import ask, dialogues
 from data_prep.recipe import Recipe, Shares
+from data_prep.report import conversion_report
+from data_prep.report_page import page
 from data_prep.splits import (
     Leaks,
     Member,
@@ -46,7 +48,7 @@ from data_prep.splits import (
 )
 from data_prep.store import Known, PictureStore
 from llava.errors import InputError
-from llava.files import sha256, write_json, write_jsonl
+from llava.files import sha256, write_json, write_jsonl, write_text
 from llava.settings import load_settings
 
 EXAMPLE = """examples:
@@ -105,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         blended = blend(general, folder, recipe, store, args.seed, args.workers) if general else None
         manifest = _manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", manifest)
+        write_text(folder / "report.html", page(conversion_report(folder, conversion, sources, prepared)))
     _report(Console(), args.output, conversion, summaries)
     return 0
 
@@ -454,6 +457,7 @@ def _report(
             f"... and {len(conversion.notes) - SHOWN_NOTES} more in {output / 'manifest.json'}",
             soft_wrap=True,
         )
+    console.print(f"look at: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
         f"val_path={output / 'val.json'} image_folder={output} output_dir=runs/{output.name}",
