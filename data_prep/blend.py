@@ -61,8 +61,8 @@ class General:
 def find_general(args: argparse.Namespace) -> General | None:
     """What the options of `add_blend_options` ask for, None if nothing; the file is read once, no picture.
 
-    A record that does not follow LLaVA's rules or whose picture is not there is left out. InputError for
-    options that do not go together and a file that is not JSON.
+    A record that does not follow LLaVA's rules, has several pictures or one that is not there is left out.
+    InputError for options that do not go together and a file that is not JSON.
     """
     if args.blend is None:
         for option in ("blend_image_folder", "blend_share"):
@@ -82,6 +82,9 @@ def find_general(args: argparse.Namespace) -> General | None:
         record = _record(value)
         if record is None:
             left_out["records that do not follow LLaVA's rules"] += 1
+        elif len(record.images) > 1:
+            # One column of names and of lists is more than `datasets` and the tools built on it read.
+            left_out["records with several pictures"] += 1
         elif record.images and folder is None:
             left_out["records with pictures (no --blend-image-folder)"] += 1
         elif not all(_is_there(folder, name, there) for name in record.images):
@@ -202,10 +205,9 @@ def _write_pictures(
 
 
 def _blended(general: General, position: int, record: Record, written: dict[str, str]) -> Record:
-    images = [written[name] for name in record.images]
     return Record(
         id=f"{TASK}-{position:07d}",
-        image=images[0] if len(images) == 1 else images or None,
+        image=written[record.images[0]] if record.images else None,
         conversations=record.conversations,
         # Nothing is known of what its words of direction speak of: they are not to be turned with a picture.
         meta={"task": TASK, "source": f"{general.file.name}#{position}", "flip": False},
