@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -163,6 +163,18 @@ def test_roboflow_layout(tmp_path: Path, put: Put) -> None:
     assert "1 text file(s) that are no labels passed over, for instance README.roboflow.txt" in notes
 
 
+def test_paths_of_data_yaml(tmp_path: Path, put: Put) -> None:
+    """As written, from `path`, one folder too high, and of another machine, where only the names are left."""
+    put("data.yaml", f"path: a/deep\ntrain: b\nval: [../c, /content/gone]\ntest: ./d/\n{NAMES}")
+    for picture in ("a/deep/b/1", "c/2", "d/3", "e/4"):
+        put(f"{picture}.jpg")
+        put(f"{picture}.txt", BOX)
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [picture.split for picture in source.pictures] == ["train", "val", "test", None]
+    assert len(source.notes) == 1 and "val is '/content/gone', where no pictures are" in source.notes[0]
+
+
 def test_labels_beside_pictures(tmp_path: Path, put: Put) -> None:
     """labelImg and darknet: a picture without a file is one that nobody looked at yet."""
     put("obj.names", "insulator\ndefect\n\n")
@@ -218,7 +230,7 @@ def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path,
 
 
 def test_a_picture_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
-    put("classes.txt", "insulator")
+    put("labels/classes.txt", "insulator")  # labelImg puts it there
     put("photos/2024/A.jpg")
     put("results.png")
     put("labels/a.txt", BOX)
@@ -317,6 +329,7 @@ def test_detect_a_labels_folder(tmp_path: Path, put: Put) -> None:
 LINES = st.lists(st.lists(st.integers(0, 3) | st.floats(-3, 3) | st.floats() | st.text(max_size=4)))
 
 
+@settings(deadline=None)  # it writes files
 @given(
     st.binary(max_size=200)
     | LINES.map(
@@ -342,6 +355,7 @@ PLAIN = st.none() | st.integers(-2, 9) | st.floats() | st.text(max_size=6)
 YAML_VALUES = PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(PLAIN, PLAIN, max_size=3)
 
 
+@settings(deadline=None)  # it writes files
 @given(
     st.binary(max_size=200).map(lambda data: b"names: [a]\nnc: 1\n" + data)
     | st.dictionaries(st.sampled_from(KEYS), YAML_VALUES).map(

@@ -148,8 +148,8 @@ class _Layout:
         """InputError if there is none, or several. Where a folder that goes with the label's own has
         pictures, the picture is not looked for elsewhere: its namesake there is another picture."""
         folders = [folder for folder in self.picture_folders(label) if folder in self._pictures]
-        for folder in [*folders, label.parent]:
-            found = self._pictures.get(folder, {}).get(label.stem.casefold(), [])
+        for folder in folders:
+            found = self._pictures[folder].get(label.stem.casefold(), [])
             if len(found) > 1:
                 raise InputError(f"{label}: could belong to {found[0]} and {found[1].name}; rename one")
             if found:
