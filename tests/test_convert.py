@@ -162,7 +162,9 @@ def test_dialogues_repeat_single_questions_of_their_picture(converted: Path) -> 
     assert not any(r.meta["task"] == "dialogue" for split in ("val", "test") for r in records[split])
 
 
-def test_nothing_leaks_the_answer(converted: Path) -> None:
+@pytest.mark.parametrize("recipe", ["insulator", "insulator_full"])
+def test_nothing_leaks_the_answer(photos: Path, convert: Callable[..., Path], recipe: str) -> None:
+    converted = convert(photos, recipe=recipe)
     records, questions, truths = load(converted)
     for split in records.values():
         for record in split:
