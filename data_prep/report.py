@@ -155,14 +155,15 @@ class Sizes:
 
 @dataclass
 class Answers:
-    """The answers of one task in one split and language. Beyond `_MANY` different ones, and in conversations
-    of several turns, which mix tasks, only the count goes on."""
+    """The answers of one task in one split and language: how often each, up to `_MANY` different ones, of
+    `count` questions. `turns` of longer conversations, which mix tasks, are only counted."""
 
     split: str
     task: str
     language: str
     type: str = ""
     count: int = 0
+    turns: int = 0
     answers: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: str) -> None:
@@ -394,9 +395,11 @@ def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str,
             turns = tuple(zip(texts[::2], texts[1::2], strict=True))
             key = (split, task, language)
             part = answers.setdefault(key, Answers(split, task, language, str(meta.get("type", ""))))
-            part.count += len(turns)
             if len(turns) == 1:
+                part.count += 1
                 part.add(turns[0][1])
+            else:
+                part.turns += len(turns)
             image = record.get("image")
             for name in [image] if isinstance(image, str) else image or []:
                 if name in found:
@@ -514,7 +517,7 @@ def conversion_report(
             ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
             (f"{unit_noun(recipe)}s written", f"{len(views):,}"),
             ("groups", f"{len(set(conversion.group_of.values())):,}"),
-            ("questions and answers", f"{sum(part.count for part in answers):,}"),
+            ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
         ],
         unit=unit_noun(recipe),
         classes=count_classes(views, roles),
@@ -537,6 +540,7 @@ def conversion_report(
             f"{report.unit}s": len(conversion.units[split]),
             "groups": len({conversion.group_of[unit.image] for unit in conversion.units[split]}),
             "questions": sum(part.count for part in answers if part.split == split),
+            "turns of dialogues": sum(part.turns for part in answers if part.split == split),
         }
         for split in SPLITS
     }

@@ -367,7 +367,7 @@ def _answers(report: Report) -> Markup | None:
                     "tr",
                     tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
                     tag("td", part.split),
-                    _number(part.count),
+                    _number(part.count or f"{part.turns:,} turns"),
                     _number(part.different),
                     tag("td", _cut(answer, 60)),
                     _number(f"{share:.0%}" if share else ""),
@@ -395,7 +395,7 @@ def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
     """The shares of the answers that have a look, in its order."""
     shares = {answer: part.answers[answer] / part.count for answer in looks if part.answers[answer]}
     if not shares:
-        return tag("td", class_="wide")
+        return tag("td", class_="wide answers")
     keys = [
         tag(
             "span",
@@ -408,7 +408,7 @@ def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
     if len(part.answers) > len(shares):
         keys.append(tag("span", f"{len(part.answers) - len(shares)} more", class_="key"))
     strip = _strip((looks[answer], share) for answer, share in shares.items())
-    return tag("td", strip, tag("div", *keys, class_="soft"), class_="wide")
+    return tag("td", strip, tag("div", *keys, class_="soft"), class_="wide answers")
 
 
 def _twins(twins: Twins | None) -> Markup | None:
@@ -423,12 +423,14 @@ def _twins(twins: Twins | None) -> Markup | None:
             f"{twins.within} or fewer of the 256 bits of their perceptual hashes. A model that is trained on "
             f"one and tested on the other remembers instead of looking."
         ]
-    if leaks and leaks.akin > leaks.twins:
+    others = leaks is not None and leaks.akin > leaks.twins
+    if leaks and others:
         lines.append(f"{leaks.akin:,} pairs of pictures are in one group, for this or another reason.")
     if leaks and leaks.akin:
+        near = f" ({leaks.random_twins:,g} of near-twins)" if others else ""
         lines.append(
             f"A naive split, picture by picture at random, would divide about {leaks.random_akin:,g} of "
-            f"these pairs ({leaks.random_twins:,g} of near-twins)."
+            f"these pairs{near}."
         )
     if leaks and leaks.given_akin is not None:
         lines.append(
@@ -548,9 +550,9 @@ def _talk(sample: Sample) -> Markup | None:
     lines = []
     for talk in sample.talks:
         for number, (question, answer) in enumerate(talk.turns[:_TURNS]):
-            chip = [tag("span", talk.task, class_="tag"), " "] if number == 0 else []
+            chip = tag("span", talk.task if number == 0 else "then", class_="tag")
             asked = question.replace(IMAGE_PLACEHOLDER, "").strip()
-            lines.append(tag("dt", *chip, _cut(asked, _TEXT)))
+            lines.append(tag("dt", chip, " ", _cut(asked, _TEXT)))
             lines.append(tag("dd", _cut(answer, _TEXT)))
     if sample.more:
         lines.append(tag("dt", f"and {sample.more:,} more", class_="soft"))

@@ -70,6 +70,6 @@ color:var(--soft);white-space:nowrap}
 ul.lines{font-size:.9rem;padding-left:1.2rem}
 ul.lines li{margin:.15rem 0}
 footer{max-width:70rem;margin:3rem auto 2rem;padding:0 1.25rem;color:var(--soft);font-size:.85rem}
-@media(max-width:34rem){h1{font-size:1.4rem}.wide{min-width:6rem}th,td{padding-right:.6rem}}
+@media(max-width:34rem){h1{font-size:1.4rem}.wide{min-width:6rem}.answers{min-width:15rem}th,td{padding-right:.6rem}}
 @media print{.cards{grid-template-columns:1fr 1fr}figure,tr{break-inside:avoid}}
 """
