@@ -256,6 +256,7 @@ def test_class_names_as_they_are_written(put: Put) -> None:
 
 
 def test_the_nearest_names_count(tmp_path: Path, put: Put) -> None:
+    put("classes.txt", "mast\n")
     put("north/classes.txt", "insulator\n")
     put("south/classes.txt", "defect\n")
     for folder in ("north", "south"):
