@@ -35,7 +35,7 @@ from data_prep.output import output_folder
 from data_prep.pictures import Prepared, Unit, check_names, prepare
 from data_prep.questions import ask, dialogues
 from data_prep.recipe import Recipe, Shares
-from data_prep.report import conversion_report
+from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
 from data_prep.splits import (
     Leaks,
@@ -144,7 +144,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE.yaml")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="must not exist yet")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion in OUTPUT")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="bring an earlier conversion in OUTPUT up to date; what stays the same is not written again",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of splits and wordings (default: 0)"
     )

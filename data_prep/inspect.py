@@ -20,6 +20,7 @@ from rich.progress import track
 
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.markup import readable
 from data_prep.pictures import Unit, perceptual_hash
 from data_prep.recipe import Grouping, Recipe, Shares
 from data_prep.report import (
@@ -40,7 +41,7 @@ from data_prep.report import (
     thin_warnings,
     twin_warnings,
 )
-from data_prep.report_page import page, readable
+from data_prep.report_page import page
 from data_prep.splits import Member, count_leaks, find_groups, near_twins, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text

@@ -1,7 +1,7 @@
 """The facts of a report on annotated pictures: counts, box sizes as the model sees them, answers, near-twins.
 
-`inspect` makes one of a folder as it is, `convert` one of what it wrote; data_prep/report_page.py turns
-either into a page. The same input gives the same report.
+`inspect` makes one of a folder as it is, `convert` one of what it wrote (data_prep/report_convert.py);
+data_prep/report_page.py turns either into a page. The same input gives the same report.
 """
 
 from __future__ import annotations
@@ -14,26 +14,19 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from PIL import Image
 
-from data_prep.annotations import SPLITS, Shape, Source, Split
-from data_prep.json_stream import stream_records
+from data_prep.annotations import SPLITS, Shape
 from data_prep.recipe import Grouping, Recipe
-from data_prep.splits import IntArray, Leaks, near_twins
+from data_prep.splits import IntArray, Leaks
 from llava.errors import InputError
 from llava.pictures import open_picture
-
-if TYPE_CHECKING:  # convert imports this module
-    from data_prep.convert import Conversion
-    from data_prep.pictures import Prepared
 
 SAMPLES, TWIN_PAIRS, SHOWN_LINES = 24, 12, 200
 TWIN_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
 DEFAULT_TWINS = Grouping().twins or 0
-# A task counts as one-sided from this share of its commonest answer in train.
-ONE_SIDED = {"yesno": 0.65, "class": 0.8}
 THIN_SHARE = 0.1  # of the defects, from which a report warns
 _TALKS = 6  # conversations under a sample
 _MANY = 1000  # different answers of a task are counted up to here: free text has no end of them
@@ -382,46 +375,6 @@ def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool,
     return sorted([*fresh, *rest][:TWIN_PAIRS])
 
 
-def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[Dialogue]]]:
-    """The answers of every task in train.json, val.json and test.json, and the conversations about each of
-    the `wanted` images. Reads record by record."""
-    answers: dict[tuple[str, str, str], Answers] = {}
-    found: dict[str, list[Dialogue]] = {image: [] for image in wanted}
-    for split in SPLITS:
-        for _, record in stream_records(folder / f"{split}.json"):
-            meta: dict[str, Any] = record.get("meta", {})
-            task, language = str(meta.get("task", "no task")), str(meta.get("language", ""))
-            texts = [turn["value"] for turn in record["conversations"]]
-            turns = tuple(zip(texts[::2], texts[1::2], strict=True))
-            key = (split, task, language)
-            part = answers.setdefault(key, Answers(split, task, language, str(meta.get("type", ""))))
-            if len(turns) == 1:
-                part.count += 1
-                part.add(turns[0][1])
-            else:
-                part.turns += len(turns)
-            image = record.get("image")
-            for name in [image] if isinstance(image, str) else image or []:
-                if name in found:
-                    found[name].append(Dialogue(task, turns))
-    return list(answers.values()), found
-
-
-def one_sided(answers: Iterable[Answers]) -> list[str]:
-    """A line per task of train that mostly has one answer."""
-    warnings = []
-    for part in answers:
-        if part.split != "train" or part.count < 10 or part.commonest is None:
-            continue
-        answer, share = part.commonest
-        if share > ONE_SIDED.get(part.type, 1):
-            warnings.append(
-                f"{part.task}: {share:.0%} of the answers in train are {answer!r}; a model may learn to say "
-                f"just that. Balance the family (balance, absent) or add pictures of the other kind."
-            )
-    return warnings
-
-
 def pick(views: Sequence[View], seed: int = 0) -> list[View]:
     """Up to `SAMPLES` views that show every split and every set of classes in turn."""
     strata: dict[tuple[str, tuple[str, ...]], list[View]] = {}
@@ -480,83 +433,6 @@ def roles_of(recipe: Recipe) -> dict[str, Role]:
     return roles | {kind.name: "defect" for kind in recipe.defects}
 
 
-def conversion_report(
-    folder: Path,
-    conversion: Conversion,
-    sources: Sequence[Source],
-    prepared: Sequence[Sequence[Prepared]],
-) -> Report:
-    """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
-    `prepared`."""
-    recipe, eye = conversion.recipe, Eye()
-    roles = roles_of(recipe)
-    views = [
-        View(
-            unit.key,
-            folder / unit.image,
-            unit.size,
-            (*unit.components, *unit.defects),
-            unit.labels,
-            split,
-            unit.image,
-        )
-        for split in SPLITS
-        for unit in conversion.units[split]
-    ]
-    sizes = box_sizes(views, roles, [eye])
-    chosen = pick(views)
-    answers, talks = tally(folder, [view.image for view in chosen])
-    seen = _seen(folder, conversion, sources, prepared)
-    within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
-    pairs = near_twins([item.fingerprint for items in prepared for item in items], within)
-    twins = show_twins(seen, pairs, within, conversion.leaks)
-    report = Report(
-        title="Conversion report",
-        facts=[
-            ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
-            ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
-            (f"{unit_noun(recipe)}s written", f"{len(views):,}"),
-            ("groups", f"{len(set(conversion.group_of.values())):,}"),
-            ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
-        ],
-        unit=unit_noun(recipe),
-        classes=count_classes(views, roles),
-        splits=list(SPLITS),
-        kinds={split: Counter(unit.label for unit in conversion.units[split]) for split in SPLITS},
-        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
-        sizes=sizes,
-        answers=answers,
-        twins=twins,
-        samples=draw_samples(chosen, talks, eye),
-        view_count=len(views),
-    )
-    report.warnings = [
-        *thin_warnings(views, sizes, roles, recipe, converted=True),
-        *twin_warnings(twins),
-        *one_sided(answers),
-    ]
-    report.split_counts = {
-        split: {
-            f"{report.unit}s": len(conversion.units[split]),
-            "groups": len({conversion.group_of[unit.image] for unit in conversion.units[split]}),
-            "questions": sum(part.count for part in answers if part.split == split),
-            "turns of dialogues": sum(part.turns for part in answers if part.split == split),
-        }
-        for split in SPLITS
-    }
-    left_out = [f"{count:,} {reason}" for reason, count in sorted(conversion.left_out.items())]
-    changes = [
-        f"{change}: {len(keys):,} picture(s), for instance {keys[0]}"
-        for change, keys in sorted(conversion.changes.items())
-    ]
-    report.notes = [
-        Lines("Changed in pictures", "Done before they were cut.", changes),
-        Lines("Left out", "What the recipe's rules left out, by reason.", left_out),
-        Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
-    ]
-    return report
-
-
 def twin_warnings(twins: Twins) -> list[str]:
     if not twins.crossing:
         return []
@@ -564,27 +440,3 @@ def twin_warnings(twins: Twins) -> list[str]:
         f"{twins.crossing} near-twin pair(s) lie in two splits: scores on the held-out pictures will be too "
         f"good. Group them (group.twins, group.pattern in the recipe)."
     ]
-
-
-def _seen(
-    folder: Path,
-    conversion: Conversion,
-    sources: Sequence[Source],
-    prepared: Sequence[Sequence[Prepared]],
-) -> list[Seen]:
-    """The source pictures with the split that their units went to, "" for those that were left out."""
-    went_to: dict[tuple[bool, str], Split] = {}
-    written: dict[tuple[bool, str], Path] = {}  # smaller than their sources, and so sooner drawn
-    for split in SPLITS:
-        for unit in conversion.units[split]:
-            name = (split == "test" and len(sources) == 2, unit.source)
-            went_to[name] = split
-            if unit.key == unit.source:  # the whole picture
-                written[name] = folder / unit.image
-    seen = []
-    for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
-        for picture in source.pictures:
-            written.setdefault((number == 1, picture.key), picture.file)
-        names = [(number == 1, item.key) for item in items]
-        seen += [Seen(name[1], written[name], went_to.get(name, "")) for name in names]
-    return seen

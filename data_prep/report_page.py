@@ -1,16 +1,26 @@
 """A report as one HTML page that needs nothing beside itself: no script, no network, pictures inside.
 
-Names of files and classes are foreign text. All of it passes through `tag`, which escapes every child and
-attribute that was not itself made by `tag`.
+Names of files and classes are foreign text. All of it passes through `tag` (data_prep/markup.py), which
+escapes every child and attribute that was not itself made by `tag`.
 """
 
 from __future__ import annotations
 
-import html
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
+from data_prep.markup import (
+    Markup,
+    bar_cell,
+    number_cell,
+    number_head,
+    strip,
+    table,
+    table_row,
+    tag,
+    together,
+)
 from data_prep.report import (
     BOUNDS,
     ROLES,
@@ -36,40 +46,6 @@ _PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar o
 _FEW_ANSWERS = 12
 _SIZES = 8  # sizes of pictures listed one by one
 _CLASSES = 60  # rows of a table of classes
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-
-def tag(element: str, /, *children: object, **attributes: object) -> Markup:
-    """An element. Children and attributes are escaped, except for children that are Markup; None is left
-    out. `class_` is the attribute `class`, an underscore inside a name a hyphen."""
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(readable(str(value)))}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    inside = "".join(
-        child if isinstance(child, Markup) else html.escape(readable(str(child)))
-        for child in children
-        if child is not None
-    )
-    end = "" if element in ("img", "meta") else f"</{element}>"
-    return Markup(f"<{element}{written}>{inside}{end}")
-
-
-def readable(text: str) -> str:
-    """Control characters, marks that turn the direction of writing and bytes that are no text shown as
-    escapes: they could make a name look like another, or the page no UTF-8."""
-    return "".join(
-        char if char.isprintable() or char in "\n\u200c\u200d" else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
-def together(parts: Iterable[Markup]) -> Markup:
-    return Markup("".join(parts))
 
 
 def page(report: Report) -> str:
@@ -121,54 +97,15 @@ def _first(warnings: Sequence[str]) -> Markup:
     )
 
 
-def _table(caption: str, head: Sequence[object], rows: Iterable[Markup]) -> Markup:
-    """Columns whose head is Markup bring their own <th>."""
-    cells = [item if isinstance(item, Markup) else tag("th", item, scope="col") for item in head]
-    table = tag("table", tag("thead", tag("tr", *cells)), tag("tbody", *rows), aria_label=caption)
-    # The caption stands outside, or it would scroll away with a table that is wider than a phone.
-    return together([tag("p", caption, class_="caption"), tag("div", table, class_="scroll")])
-
-
-def _number_head(text: str) -> Markup:
-    return tag("th", text, scope="col", class_="number")
-
-
-def _row(name: object, *cells: object, class_: str | None = None) -> Markup:
-    ready = [cell if isinstance(cell, Markup) else tag("td", cell) for cell in cells]
-    return tag("tr", tag("th", name, scope="row"), *ready, class_=class_)
-
-
-def _number(value: object, class_: str = "") -> Markup:
-    shown = f"{value:,}" if isinstance(value, int) else value
-    return tag("td", shown, class_=f"number {class_}".strip())
-
-
-def _strip(parts: Iterable[tuple[str, float]]) -> Markup:
-    """A bar of (look, share 0..1) parts."""
-    return tag(
-        "div",
-        *(tag("i", class_=look, style=f"width:{100 * share:.2f}%") for look, share in parts),
-        class_="bar",
-    )
-
-
-def _bar(share: float, look: str = "first") -> Markup:
-    return tag("td", _strip([(look, share)]), class_="wide")
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "-"
-
-
 def _mapping(report: Report) -> Markup | None:
     if not report.mapping:
         return None
     rows = [
-        _row(name, tag("td", fate, class_="warn" if fate.startswith("unknown") else None))
+        table_row(name, tag("td", fate, class_="warn" if fate.startswith("unknown") else None))
         for name, fate in report.mapping[:_CLASSES]
     ]
     caption = "Class names as the annotations write them, and what the recipe makes of them."
-    return _table(caption + _first_of(len(rows), len(report.mapping)), ["written", "taken as"], rows)
+    return table(caption + _first_of(len(rows), len(report.mapping)), ["written", "taken as"], rows)
 
 
 def _first_of(shown: int, total: int) -> str:
@@ -180,10 +117,10 @@ def _splits(report: Report) -> Markup | None:
         return None
     columns = next(iter(report.split_counts.values()))
     rows = [
-        _row(split, *(_number(count) for count in counts.values()))
+        table_row(split, *(number_cell(count) for count in counts.values()))
         for split, counts in report.split_counts.items()
     ]
-    return _table("A group is never divided.", ["split", *map(_number_head, columns)], rows)
+    return table("A group is never divided.", ["split", *map(number_head, columns)], rows)
 
 
 def _classes(report: Report) -> Markup | None:
@@ -213,14 +150,14 @@ def _kinds(report: Report, splits: Sequence[str]) -> Markup:
         for part in parts.values():
             share = part[name] / max(1, part.total())
             said = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
-            cells.append(tag("td", said, _strip([("first", share / most)]), class_="share"))
-        rows.append(_row(name, *cells))
+            cells.append(tag("td", said, strip([("first", share / most)]), class_="share"))
+        rows.append(table_row(name, *cells))
     heads = [
         f"{split or f'{report.unit}s'} ({part.total():,})" if len(parts) > 1 else f"{report.unit}s"
         for split, part in parts.items()
     ]
     caption = f"What each {report.unit} shows: its largest defect" + (", by split." if any(splits) else ".")
-    return _table(caption + _first_of(min(len(names), _CLASSES), len(names)), ["shows", *heads], rows)
+    return table(caption + _first_of(min(len(names), _CLASSES), len(names)), ["shows", *heads], rows)
 
 
 def _class_table(report: Report, splits: Sequence[str]) -> Markup:
@@ -228,25 +165,25 @@ def _class_table(report: Report, splits: Sequence[str]) -> Markup:
     several = list(splits) if len(splits) > 1 else []
     with_roles = any(row.role != "box" for row in report.classes)
     rows = [
-        _row(
+        table_row(
             row.name,
             *([row.role] if with_roles else []),
-            *(_number(row.boxes[split]) for split in several),
-            _number(row.boxes.total()),
-            _number(row.views.total()),
-            _bar(row.boxes.total() / most),
+            *(number_cell(row.boxes[split]) for split in several),
+            number_cell(row.boxes.total()),
+            number_cell(row.views.total()),
+            bar_cell(row.boxes.total() / most),
         )
         for row in report.classes[:_CLASSES]
     ]
-    return _table(
+    return table(
         "Annotated objects (boxes, or labels of whole pictures) by class."
         + _first_of(len(rows), len(report.classes)),
         [
             "class",
             *(["is a"] if with_roles else []),
-            *(_number_head(f"in {split or 'no split'}") for split in several),
-            _number_head("objects"),
-            _number_head(f"{report.unit}s with it"),
+            *(number_head(f"in {split or 'no split'}") for split in several),
+            number_head("objects"),
+            number_head(f"{report.unit}s with it"),
             "",
         ],
         rows,
@@ -278,13 +215,18 @@ def _picture_sizes(report: Report) -> Markup:
             f"{max(shorter):,}, median {median(shorter):,.0f}.",
         )
     rows = [
-        _row(f"{width} x {height}", _number(count), _number(f"{count / total:.0%}"), _bar(count / total))
+        table_row(
+            f"{width} x {height}",
+            number_cell(count),
+            number_cell(f"{count / total:.0%}"),
+            bar_cell(count / total),
+        )
         for (width, height), count in sorted(
             report.picture_sizes.items(), key=lambda item: (-item[1], item[0])
         )
     ]
     caption = f"Sizes of the {unit}s in pixels (width x height)."
-    return _table(caption, ["size", _number_head(f"{unit}s"), _number_head("share"), ""], rows)
+    return table(caption, ["size", number_head(f"{unit}s"), number_head("share"), ""], rows)
 
 
 def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
@@ -305,11 +247,11 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
         thin = not last and edges[number + 1] <= eye.patch
         at_patch = not last and edges[number + 1] == eye.patch
         rows.append(
-            _row(
+            table_row(
                 label,
-                _number(count),
-                _number(_share(count, sizes.count)),
-                _bar(count / most, "thin" if thin else "first"),
+                number_cell(count),
+                number_cell(f"{count / sizes.count:.0%}"),
+                bar_cell(count / most, "thin" if thin else "first"),
                 class_="patch" if at_patch else None,
             )
         )
@@ -317,26 +259,26 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
         f"The shorter side of {sizes.count:,} {noun} in model pixels. The dashed line is one patch: what "
         f"lies above it in the table is thinner."
     )
-    histogram = _table(caption, ["model pixels", _number_head(noun), _number_head("share"), ""], rows)
+    histogram = table(caption, ["model pixels", number_head(noun), number_head("share"), ""], rows)
     class_rows = [
-        _row(
+        table_row(
             name,
-            _number(count),
-            _number(f"{middle:.1f}"),
-            _number(
+            number_cell(count),
+            number_cell(f"{middle:.1f}"),
+            number_cell(
                 f"{thin:,} ({thin / count:.0%})",
                 "warn" if thin >= THIN_SHARE * count and thin and sizes.role != "component" else "",
             ),
         )
         for name, count, middle, thin in sizes.classes[:_CLASSES]
     ]
-    by_class = _table(
+    by_class = table(
         f"The same by class.{_first_of(len(class_rows), len(sizes.classes))}",
         [
             "class",
-            _number_head(noun),
-            _number_head("median, model pixels"),
-            _number_head("thinner than a patch"),
+            number_head(noun),
+            number_head("median, model pixels"),
+            number_head("thinner than a patch"),
         ],
         class_rows,
     )
@@ -367,10 +309,10 @@ def _answers(report: Report) -> Markup | None:
                     "tr",
                     tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
                     tag("td", part.split),
-                    _number(part.count or f"{part.turns:,} turns"),
-                    _number(part.different),
+                    number_cell(part.count or f"{part.turns:,} turns"),
+                    number_cell(part.different),
                     tag("td", _cut(answer, 60)),
-                    _number(f"{share:.0%}" if share else ""),
+                    number_cell(f"{share:.0%}" if share else ""),
                     _answer_bar(part, looks),
                 )
             )
@@ -382,13 +324,13 @@ def _answers(report: Report) -> Markup | None:
     columns = [
         "task",
         "split",
-        _number_head("questions"),
-        _number_head("different answers"),
+        number_head("questions"),
+        number_head("different answers"),
         "commonest",
-        _number_head("its share"),
+        number_head("its share"),
         "",
     ]
-    return together([intro, _table("Answers by task and split.", columns, rows)])
+    return together([intro, table("Answers by task and split.", columns, rows)])
 
 
 def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
@@ -407,8 +349,8 @@ def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
     ]
     if len(part.answers) > len(shares):
         keys.append(tag("span", f"{len(part.answers) - len(shares)} more", class_="key"))
-    strip = _strip((looks[answer], share) for answer, share in shares.items())
-    return tag("td", strip, tag("div", *keys, class_="soft"), class_="wide answers")
+    shown = strip((looks[answer], share) for answer, share in shares.items())
+    return tag("td", shown, tag("div", *keys, class_="soft"), class_="wide answers")
 
 
 def _twins(twins: Twins | None) -> Markup | None:

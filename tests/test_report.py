@@ -15,6 +15,7 @@ from test_convert import write_photos
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
+from data_prep.markup import tag
 from data_prep.report import (
     SAMPLES,
     TWIN_PAIRS,
@@ -27,12 +28,12 @@ from data_prep.report import (
     box_sizes,
     count_classes,
     draw_samples,
-    one_sided,
     pick,
     show_twins,
     thin_warnings,
 )
-from data_prep.report_page import page, tag
+from data_prep.report_convert import one_sided
+from data_prep.report_page import page
 from data_prep.splits import near_twins
 from llava.files import read_json_list
 from llava.records import Record
