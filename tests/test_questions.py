@@ -331,8 +331,9 @@ def test_no_random_hashes_decide(repo: Path) -> None:
     code = (
         "import hashlib, sys; sys.path.insert(0, 'tests'); import test_questions as t;"
         "from pathlib import Path; from llava.settings import load_settings;"
-        "r = load_settings(t.Recipe, Path('configs/recipes/insulator_full.yaml'), t.LANGUAGES);"
-        "print(hashlib.sha256(t.lines(r, t.make_units(40)).encode()).hexdigest())"
+        "r = load_settings(t.Recipe, Path('configs/recipes/insulator_full.yaml'),"
+        "[*t.LANGUAGES, 'families.kind.cap=1']);"
+        "print(hashlib.sha256(t.lines(r, t.make_units(60)).encode()).hexdigest())"
     )
     found = {
         subprocess.run(
@@ -378,6 +379,19 @@ def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
                 n, p = int((answers == answer).sum()), side.mean()
                 off = abs(side[answers == answer].sum() - n * p) / max(1.0, (n * p * (1 - p)) ** 0.5)
                 assert off < 4.5, (task, language, answer)  # standard deviations; 24 tasks, 4 ways each
+
+
+def test_of_two_answers_about_a_picture_either_may_come_first(full: Recipe) -> None:
+    order: dict[str, Counter[bool]] = defaultdict(Counter)
+    seen: dict[tuple[str, str], Item] = {}
+    for item in ask(make_units(400), full, "train", 0)[0]:
+        first = seen.setdefault((item.unit.image, item.task), item)
+        if first.answer != item.answer:
+            order[item.task][first.answer < item.answer] += 1
+    assert len(order) >= 3
+    for task, counts in order.items():
+        n = counts.total()
+        assert abs(counts[True] - n / 2) < 4.5 * (n / 4) ** 0.5 + 1, task
 
 
 def test_neighbours_in_the_file_are_independent() -> None:
