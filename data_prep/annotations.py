@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
+from data_prep.markup import readable
 from llava.boxes import Box
 from llava.errors import InputError
 
@@ -91,16 +92,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Folder:
-    """A source on disk: its files, hidden ones left out, sorted. Pictures may have a folder of their own."""
+    """A source on disk: its files, hidden ones left out, sorted. Pictures may have a folder of their own.
+
+    `misnamed` are files whose names are not UTF-8. They are not among the others: no JSON can name them.
+    """
 
     root: Path
     files: tuple[Path, ...]
     picture_root: Path
+    picture_files: tuple[Path, ...]
+    misnamed: tuple[Path, ...] = ()
 
     @staticmethod
     def scan(root: Path, picture_root: Path | None = None) -> Folder:
-        """InputError if a folder is absent."""
-        return Folder(root, _files_below(root), picture_root or root)
+        """InputError if a folder is absent or its own name is not UTF-8."""
+        for folder in (root, *([picture_root] if picture_root else [])):
+            if not _is_utf8(str(folder)):
+                raise InputError(f"{readable(str(folder))}: its name is not UTF-8; rename the folder")
+        files, misnamed = _files_below(root)
+        if picture_root is None or picture_root == root:
+            return Folder(root, files, root, files, misnamed)
+        pictures, more = _files_below(picture_root)
+        return Folder(root, files, picture_root, pictures, tuple(dict.fromkeys((*misnamed, *more))))
+
+    @property
+    def naming_problems(self) -> list[str]:
+        """A line for each file that is passed over because of its name."""
+        return [f"{readable(str(path))}: its name is not UTF-8; rename it" for path in self.misnamed]
 
     def named(self, *suffixes: str) -> list[Path]:
         """The source's files with one of these suffixes (lower case, with the dot)."""
@@ -108,8 +126,7 @@ class Folder:
 
     @cached_property
     def pictures(self) -> list[Path]:
-        files = self.files if self.picture_root == self.root else _files_below(self.picture_root)
-        return [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+        return [path for path in self.picture_files if path.suffix.lower() in PICTURE_SUFFIXES]
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -157,14 +174,25 @@ class Folder:
         return nearest[0]
 
 
-def _files_below(root: Path) -> tuple[Path, ...]:
+def _files_below(root: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files, and those whose names below `root` are not UTF-8."""
     if not root.is_dir():
         raise InputError(f"{root}: {'is a file; name its folder' if root.exists() else 'no such folder'}")
-    return tuple(
-        path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    files: list[Path] = []
+    misnamed: list[Path] = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            (files if _is_utf8(str(name)) else misnamed).append(path)
+    return tuple(files), tuple(misnamed)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are none became lone surrogates
+        return False
+    return True
 
 
 def _shared(first: Iterable[str], second: Iterable[str]) -> int:

@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reader, why = find_reader(folder, args.format)
     print(f"{args.source}: format {reader.NAME} ({why})", flush=True)
     source, problems = reader.read(folder)
+    problems = [*folder.naming_problems, *problems]
     looked, damaged = look(source, Naming(recipe), args.workers)
     if not looked:
         first = next(iter([*problems, *damaged]), "it holds no annotated picture")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from llava.boxes import Box
-from llava.errors import InputError
+from llava.pictures import open_header
 
-# Far above any camera's picture, far below what a hostile file of a few bytes can ask for.
-MAX_PIXELS = 300_000_000
 # Regions of fewer pixels are specks left by painting, scaling or JPEG.
 SPECK = 5
 
@@ -19,17 +16,9 @@ SPECK = 5
 def read_mask(file: Path) -> np.ndarray:
     """The values of a mask file, (height, width), as they are stored: palette masks give their indices,
     colour masks their brightness. InputError naming the file if it is no whole picture or far too large."""
-    try:
-        with Image.open(file) as opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"{file}: a mask of {width}x{height} pixels is too large to be one")
-            plain = opened.mode in ("1", "L", "P", "I", "F") or opened.mode.startswith("I;16")
-            values = np.asarray(opened if plain else opened.convert("L"))
-    except UnidentifiedImageError:
-        raise InputError(f"{file}: not a picture that Pillow can read; a mask is expected here") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: the mask is damaged or cut short ({error})") from None
+    with open_header(file) as opened:
+        plain = opened.mode in ("1", "L", "P", "I", "F") or opened.mode.startswith("I;16")
+        values = np.asarray(opened if plain else opened.convert("L"))
     return values.astype(np.uint8) if values.dtype == bool else values
 
 

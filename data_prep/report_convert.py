@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_prep.annotations import SPLITS, Source, Split
+from data_prep.conversion import Conversion
 from data_prep.json_stream import stream_records
+from data_prep.pictures import Prepared
 from data_prep.report import (
     DEFAULT_TWINS,
     Answers,
@@ -29,10 +31,7 @@ from data_prep.report import (
     unit_noun,
 )
 from data_prep.splits import near_twins
-
-if TYPE_CHECKING:  # convert imports this module
-    from data_prep.convert import Conversion
-    from data_prep.pictures import Prepared
+from data_prep.summary import SplitSummary, change_lines, left_out_lines
 
 # A task counts as one-sided from this share of its commonest answer in train.
 ONE_SIDED = {"yesno": 0.65, "class": 0.8}
@@ -41,6 +40,7 @@ ONE_SIDED = {"yesno": 0.65, "class": 0.8}
 def conversion_report(
     folder: Path,
     conversion: Conversion,
+    summaries: Mapping[Split, SplitSummary],
     sources: Sequence[Source],
     prepared: Sequence[Sequence[Prepared]],
 ) -> Report:
@@ -80,7 +80,7 @@ def conversion_report(
         unit=unit_noun(recipe),
         classes=count_classes(views, roles),
         splits=list(SPLITS),
-        kinds={split: Counter(unit.label for unit in conversion.units[split]) for split in SPLITS},
+        kinds={split: Counter(summaries[split].labels) for split in SPLITS},
         picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
         answers=answers,
@@ -95,21 +95,16 @@ def conversion_report(
     ]
     report.split_counts = {
         split: {
-            f"{report.unit}s": len(conversion.units[split]),
-            "groups": len({conversion.group_of[unit.image] for unit in conversion.units[split]}),
+            f"{report.unit}s": summaries[split].pictures,
+            "groups": summaries[split].groups,
             "questions": sum(part.count for part in answers if part.split == split),
             "turns of dialogues": sum(part.turns for part in answers if part.split == split),
         }
         for split in SPLITS
     }
-    left_out = [f"{count:,} {reason}" for reason, count in sorted(conversion.left_out.items())]
-    changes = [
-        f"{change}: {len(keys):,} picture(s), for instance {keys[0]}"
-        for change, keys in sorted(conversion.changes.items())
-    ]
     report.notes = [
-        Lines("Changed in pictures", "Done before they were cut.", changes),
-        Lines("Left out", "What the recipe's rules left out, by reason.", left_out),
+        Lines("Changed in pictures", "Done before they were cut.", change_lines(conversion)),
+        Lines("Left out", "What the recipe's rules left out, by reason.", left_out_lines(conversion)),
         Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
     ]
     return report

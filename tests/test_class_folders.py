@@ -122,7 +122,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 def test_any_names_are_placed_or_left_alone(paths: list[list[str]]) -> None:
     root = Path("root")
     files = tuple(sorted({root.joinpath(*path, "p.jpg") for path in paths}))
-    folder = Folder(root, files, root)
+    folder = Folder(root, files, root, files)
     class_folders.detect(folder)
     try:
         source, _ = class_folders.read(folder)

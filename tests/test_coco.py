@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -320,7 +320,6 @@ def test_runs_survive_compression(counts: list[int]) -> None:
     assert decode_counts(compress(counts)) == counts
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_mask_is_its_pixels(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Box and area of a run-length mask are those of the mask painted out."""
@@ -362,7 +361,6 @@ def objects(**fields: st.SearchStrategy) -> st.SearchStrategy:
 MASKS = st.fixed_dictionaries({}, optional={"size": st.just([50, 100]) | VALUES, "counts": VALUES})
 
 
-@settings(deadline=None)  # it writes files
 @given(
     images=objects(id=IDS, file_name=st.just("a.jpg") | VALUES, width=VALUES, height=VALUES),
     categories=objects(id=IDS, name=st.just("x") | VALUES),
@@ -393,7 +391,6 @@ def test_any_values_are_read_or_refused(
     assert problems or len(source.pictures) <= 1
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.mktemp("coco") / "a.json"

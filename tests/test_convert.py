@@ -431,7 +431,7 @@ def test_bad_arguments(repo: Path, photos: Path, tmp_path: Path, arguments: list
 def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert data_prep(["--help"]) == 0
     assert "convert" in capsys.readouterr().out
-    with pytest.raises(InputError, match="no command 'convrt'; choose convert"):
+    with pytest.raises(InputError, match="no command 'convrt'; choose inspect, convert"):
         data_prep(["convrt"])
 
 

@@ -70,7 +70,7 @@ def test_a_folder_of_no_format_is_refused(tmp_path: Path) -> None:
         find_reader(Folder.scan(tmp_path))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.binary(max_size=200),
     start=st.sampled_from(

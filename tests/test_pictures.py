@@ -169,7 +169,7 @@ GOOD = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(GOOD), st.data())
 def test_damaged_bytes_are_read_or_refused(good: bytes, data: st.DataObject) -> None:
     damaged = bytearray(good[: data.draw(st.integers(0, len(good)))])

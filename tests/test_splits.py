@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.annotations import AnnotatedPicture, Annotation, Shape, Source, Split
@@ -83,7 +83,6 @@ def test_two_sources_share_patterns_and_not_folders() -> None:
     assert len(set(find_groups(same, Grouping()))) == 2
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=12), st.integers(0, 64))
 def test_near_twins_are_all_pairs_within_the_distance(hashes: list[bytes], within: int) -> None:
     found = {
@@ -169,7 +168,6 @@ def test_given_splits_that_cannot_be_kept_are_named() -> None:
         split_units([stated, [prepared("t", 50, None)]], recipe(given="keep"), seed=0)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=4), st.lists(st.sampled_from("abc"), min_size=1, max_size=5), max_size=30

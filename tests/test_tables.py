@@ -250,7 +250,7 @@ def test_equal_conversations_of_many_pictures_are_one_object(read: Callable) -> 
 
 # --- any bytes -------------------------------------------------------------------------------------------
 
-ANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+ANY = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.just("a.jpg"),

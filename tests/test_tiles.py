@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -34,7 +34,6 @@ def sizes_and_rules(draw: st.DrawFn) -> tuple[tuple[int, int], Tiles]:
     return size, Tiles(side=side, overlap=overlap)
 
 
-@settings(deadline=None)
 @given(sizes_and_rules())
 def test_tiles_cover_the_picture_exactly(drawn: tuple[tuple[int, int], Tiles]) -> None:
     (width, height), rule = drawn

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -330,7 +330,6 @@ def test_detect_a_labels_folder(tmp_path: Path, put: Put) -> None:
 LINES = st.lists(st.lists(st.integers(0, 3) | st.floats(-3, 3) | st.floats() | st.text(max_size=4)))
 
 
-@settings(deadline=None)  # it writes files
 @given(
     st.binary(max_size=200)
     | LINES.map(
@@ -356,7 +355,6 @@ PLAIN = st.none() | st.integers(-2, 9) | st.floats() | st.text(max_size=6)
 YAML_VALUES = PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(PLAIN, PLAIN, max_size=3)
 
 
-@settings(deadline=None)  # it writes files
 @given(
     st.binary(max_size=200).map(lambda data: b"names: [a]\nnc: 1\n" + data)
     | st.dictionaries(st.sampled_from(KEYS), YAML_VALUES).map(

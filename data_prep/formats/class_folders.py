@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source, Split
+from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source
+from data_prep.formats.layout import set_groups_and_splits, split_in
 from llava.errors import InputError
 
 NAME = "class_folders"
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 # Where these files are, classes are written in them and folders are only folders.
 _ANNOTATION_SUFFIXES = (".xml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 _MASKS = "ground_truth"
@@ -34,7 +26,7 @@ def detect(folder: Folder) -> str | None:
     found = [_class_of(folder, picture) for picture in folder.pictures]
     if None in found or any(_MASKS in path.relative_to(folder.root).parts for path in folder.files):
         return None
-    names = sorted({placed[1] for placed in found if placed})
+    names = sorted({name for name in found if name})
     return f"pictures in {len(names)} folders named {_listed(names)}" if len(names) > 1 else None
 
 
@@ -48,14 +40,12 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _class_of(folder: Folder, picture: Path) -> tuple[Split | None, str] | None:
-    """The split that a picture's path names, if it does, and its class; None outside the class folders."""
-    parents = picture.relative_to(folder.picture_root).parts[:-1]
-    if len(parents) == 2 and parents[0].casefold() in _SPLITS:
-        return _SPLITS[parents[0].casefold()], parents[1]
-    if len(parents) == 1 and parents[0].casefold() not in _SPLITS:
-        return None, parents[0]
-    return None
+def _class_of(folder: Folder, picture: Path) -> str | None:
+    """The class that a picture's path names; None outside the class folders."""
+    *above, name = picture.relative_to(folder.picture_root).parent.parts or ("",)
+    if not above:
+        return name if name and not split_in([name]) else None
+    return name if len(above) == 1 and split_in(above) else None
 
 
 def read(folder: Folder) -> tuple[Source, list[str]]:
@@ -66,13 +56,14 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     pictures: list[AnnotatedPicture] = []
     alone: list[Path] = []
     for path in folder.pictures:
-        placed = _class_of(folder, path)
-        if placed is None:
+        name = _class_of(folder, path)
+        if name is None:
             alone.append(path)
-            continue
-        split, name = placed
-        annotation = Annotation(path.parent, labels=(name,))
-        pictures.append(AnnotatedPicture(path, folder.key(path), [annotation], split=split))
+        else:
+            annotation = Annotation(path.parent, labels=(name,))
+            pictures.append(AnnotatedPicture(path, folder.key(path), [annotation]))
     if not pictures:
         raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
-    return Source(NAME, tuple(pictures), tuple(alone)), []
+    source = Source(NAME, tuple(pictures), tuple(alone))
+    set_groups_and_splits(source, folder)
+    return source, []

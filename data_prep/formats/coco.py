@@ -22,6 +22,7 @@ from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, s
 from llava.boxes import Box
 from llava.errors import InputError
 from llava.files import read_json
+from llava.pictures import MAX_PIXELS
 
 NAME = "coco"
 _LISTS = ("images", "annotations", "categories")
@@ -222,7 +223,7 @@ def _mask(
     if not isinstance(sides, list) or len(sides) != 2 or not all(type(side) is int for side in sides):
         raise InputError("the size of its mask is not two whole numbers (height, width)")
     height, width = sides
-    if not (0 < height < 1 << 20 and 0 < width < 1 << 20):
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise InputError("the size of its mask is not that of a picture")
     if stated is not None and stated != (width, height):
         raise InputError("its mask has another size than the image")

@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join
-from data_prep.formats.layout import split_in
+from data_prep.formats.layout import set_groups_and_splits, split_in
 from data_prep.formats.outlines import (
     Point,
     bounds,
@@ -249,4 +249,5 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     source = join(folder, NAME, found, notes)
     for annotated in source.pictures:
         annotated.split = splits.get(annotated.file)
+    set_groups_and_splits(source, folder)
     return source, problems

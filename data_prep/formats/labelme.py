@@ -22,17 +22,18 @@ from typing import Any
 from PIL import Image
 
 from data_prep.annotations import Annotation, Folder, NoPictureError, Shape, Source, join
+from data_prep.formats.layout import set_groups_and_splits
 from data_prep.formats.outlines import Point, bounds, name_of, number, polygon_area, size
 from llava.boxes import Box
 from llava.errors import InputError
 from llava.files import read_json
+from llava.pictures import MAX_PIXELS
 
 NAME = "labelme"
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _OUTLINES = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's turned rectangle
 _WITH_AREA = ("rectangle", "circle", "mask", *_OUTLINES)
-_MAX_MASK_PIXELS = 1 << 28
 # Keys in LabelMe's own order put `shapes` first, sorted keys put `imageData`.
 _START = re.compile(
     rb'\A(?:\xef\xbb\xbf)?\s*\{(?=.*"(?:shapes"\s*:\s*\[|imagePath"\s*:|imageData"\s*:))', re.S
@@ -149,7 +150,7 @@ def _mask(where: str, text: Any, span: Box) -> tuple[Box, float] | None:
     try:
         with Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as opened:
             width, height = opened.size
-            if width * height > _MAX_MASK_PIXELS:
+            if width * height > MAX_PIXELS:
                 raise InputError(f"{where}: a mask of {width}x{height} pixels is too large to be one")
             if abs(width - 1 - (span[2] - span[0])) > 1 or abs(height - 1 - (span[3] - span[1])) > 1:
                 raise InputError(f"{where}: its mask of {width}x{height} pixels does not fit its points")
@@ -158,8 +159,6 @@ def _mask(where: str, text: Any, span: Box) -> tuple[Box, float] | None:
             mask = opened.convert("L")
     except (binascii.Error, OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error) as error:
         raise InputError(f"{where}: its mask is no whole PNG in base64 ({error})") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{where}: its mask is too large to be one") from None
     inner = mask.getbbox()
     if inner is None:
         return None
@@ -221,7 +220,9 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         notes.append(
             f"{len(passed_over)} JSON file(s) that are not LabelMe passed over, for instance {first}"
         )
-    return join(folder, NAME, found, notes), problems
+    source = join(folder, NAME, found, notes)
+    set_groups_and_splits(source, folder)
+    return source, problems
 
 
 def _names(path: Path, annotation: Annotation) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from data_prep.formats.labelstudio_tasks import (
     picture_names,
     read_tasks,
 )
+from data_prep.formats.layout import set_groups_and_splits
 from data_prep.formats.outlines import (
     bounds,
     ellipse_box,
@@ -37,12 +38,12 @@ from data_prep.formats.outlines import (
 from data_prep.formats.sizes import picture_size
 from llava.boxes import Box
 from llava.errors import InputError
+from llava.pictures import MAX_PIXELS
 
 NAME = "labelstudio"
 
 Outline = tuple[Box, float | None]  # a shape's box and, where it is more than a box, the area it covers
 
-_MAX_PIXELS = 1 << 28
 _PLAIN_SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector")
 # The first bytes of JSON and of JSON-MIN.
 _START = re.compile(
@@ -150,7 +151,7 @@ def _brush(where: str, packed: Any, width: float, height: float) -> Outline | No
     try:
         if not isinstance(packed, list):
             raise TypeError("no list of bytes")
-        if not 0 < width * height < _MAX_PIXELS or width != int(width) or height != int(height):
+        if not 0 < width * height <= MAX_PIXELS or width != int(width) or height != int(height):
             raise ValueError(f"for a picture of {width:g}x{height:g}")
         found = mask_box(brush_runs(bytes(packed), int(width * height)), int(width))
     except (TypeError, ValueError) as error:
@@ -220,4 +221,6 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         notes.append(
             f"{len(passed_over)} JSON file(s) that are not Label Studio's passed over, for instance {first}"
         )
-    return join(folder, NAME, found, notes), problems
+    source = join(folder, NAME, found, notes)
+    set_groups_and_splits(source, folder)
+    return source, problems

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from data_prep.annotations import Folder, Source, Split
 
-_SPLIT_NAMES: dict[str, Split] = {
+SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -23,7 +23,7 @@ _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", 
 def split_in(words: Iterable[str]) -> Split | None:
     """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
     names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
-    found = {_SPLIT_NAMES[name] for name in names if name in _SPLIT_NAMES}
+    found = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
     return found.pop() if len(found) == 1 else None
 
 
@@ -34,7 +34,7 @@ def roboflow_group(stem: str) -> str | None:
 
 
 def set_groups_and_splits(source: Source, folder: Folder) -> None:
-    """Set each picture's group by its Roboflow name and, where it has none yet, its split by its folders."""
+    """Set each picture's group by its Roboflow name and its split by its folders, where it has none yet."""
     for picture in source.pictures:
-        picture.group = roboflow_group(picture.file.stem)
+        picture.group = picture.group or roboflow_group(picture.file.stem)
         picture.split = picture.split or split_in(picture.file.relative_to(folder.picture_root).parent.parts)

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, Split, Talk, join
+from data_prep.formats import layout
 from llava.errors import InputError
 from llava.records import IMAGE_PLACEHOLDER
 
-SPLIT_NAMES: dict[str, Split] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+SPLIT_NAMES: dict[str, Split] = layout.SPLIT_NAMES | {"dev": "val"}
 SHOWN_PROBLEMS = 1000  # of one file; the rest is counted
 _SHARED = 1 << 16
 Value = TypeVar("Value")

@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.formats.layout import set_groups_and_splits
 from data_prep.formats.xml import parse, starts_with
 from llava.boxes import Box
 from llava.errors import InputError
@@ -109,4 +110,6 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         notes.append(
             f"{len(passed_over)} XML file(s) that are not Pascal VOC passed over, for instance {first}"
         )
-    return join(folder, NAME, found, notes), problems
+    source = join(folder, NAME, found, notes)
+    set_groups_and_splits(source, folder)
+    return source, problems
