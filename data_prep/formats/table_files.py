@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.json_stream import LINES_SUFFIX, stream_items
+from data_prep.markup import readable
 from llava.errors import InputError
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -172,7 +173,7 @@ def _arrow_errors(file: Path) -> Iterator[Any]:
         yield arrow
     # What pyarrow raises at damaged files; text that is not UTF-8 and dates out of range are ValueErrors.
     except (arrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError) as error:
-        why = " ".join(str(error).split())[:160]
+        why = readable(" ".join(str(error).split()))[:160]  # it may quote bytes of the file
         raise InputError(f"{file}: not a table that pyarrow can read ({why})") from None
 
 
