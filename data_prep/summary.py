@@ -158,12 +158,12 @@ def by_kind(notes: Iterable[str]) -> list[list[str]]:
     each kind.
 
     A note's kind is what is left of it without its beginning up to the first `: ` (the file), without what
-    stands in quotes or brackets and without words that hold a digit or a slash.
+    stands in quotes or brackets and without words that hold a digit, a slash or a dot.
     """
     kinds: dict[str, list[str]] = {}
     for note in notes:
         said = note.partition(": ")[2] or note
-        kinds.setdefault(re.sub(r"'[^']*'|\([^()]*\)|\S*[\d/\\]\S*", "", said), []).append(note)
+        kinds.setdefault(re.sub(r"'[^']*'|\(.*?\)+|\S*[\d/\\.]\S*", "", said), []).append(note)
     return list(kinds.values())
 
 

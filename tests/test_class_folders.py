@@ -67,6 +67,11 @@ def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
     }
 
 
+def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
+    put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
+    assert [picture.group for picture in read(tmp_path).pictures] == ["tower", None, "tower"]
+
+
 def test_pictures_elsewhere_have_no_class(tmp_path: Path, put: Put) -> None:
     put("a/1.jpg", "b/2.jpg")
     assert detected(tmp_path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.splits import assign_splits
+from data_prep.summary import by_kind
 from llava.boxes import from_frame, parse_box
 from llava.errors import InputError
 from llava.files import read_json_list, read_jsonl
@@ -455,3 +457,56 @@ def test_real_steel_and_insulators(shared_data: Path, convert: Callable[..., Pat
     for first, second in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
         if first in group_of and second in group_of:  # exact copies are left out altogether
             assert group_of[first] == group_of[second]
+
+
+def test_warnings_are_told_by_kind_and_all_are_kept(
+    tmp_path: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photos(tmp_path / "photos", count=30)
+    for file in (photos / "annotations").glob("*.xml"):
+        file.write_text(file.read_text().replace("<xmax>75", "<xmax>95"))
+    (photos / "alone.jpg").write_bytes(b"")
+    output = convert(photos)
+    shown = capsys.readouterr().out
+    assert shown.count("reached outside") == 1 and "clipped (and 29 more like this)" in shown
+    assert "1 picture(s) without annotation left out" in shown
+    assert f"all 31 warnings: {output / 'manifest.json'}" in shown
+    warnings = json.loads((output / "manifest.json").read_text())["warnings"]
+    assert sum("reached outside; clipped" in warning for warning in warnings) == 30
+
+
+def test_kinds_of_notes() -> None:
+    notes = [
+        "/a/1.xml: box 3 (crack) was reversed; put right",
+        "/b/2.xml: box 12 (rust (old)) was reversed; put right",
+        "/b/2.xml: box of 'crack' is empty or outside; left out",
+        "/b/x.png: made for 640x480, scaled to 320x240",
+        "/c d/y.png: made for 64x48, scaled to 32x24",
+        "a/b: left out, the same picture as c/d",
+        "x: left out, the same picture as e/f",
+        "2 XML file(s) that are not Pascal VOC passed over, for instance a.xml",
+        "75 XML file(s) that are not Pascal VOC passed over, for instance c/b.xml",
+    ]
+    assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 1, 1]
+    assert by_kind(notes)[0] == notes[:2]
+    assert sorted(note for kind in by_kind(notes) for note in kind) == sorted(notes)
+
+
+needs_bytes_as_names = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="file names are Unicode there"
+)
+
+
+@needs_bytes_as_names
+def test_names_that_are_not_utf8_are_refused_in_one_line(
+    tmp_path: Path, convert: Callable[..., Path]
+) -> None:
+    photos = write_photos(tmp_path / "photos", count=12)
+    first = min((photos / "images").iterdir())
+    first.rename(os.fsdecode(os.fsencode(first.with_name("caf")) + b"\xe9.jpg"))
+    with pytest.raises(InputError, match=r"images/caf\\udce9\.jpg: its name is not UTF-8; rename it"):
+        convert(photos)
+    assert not (tmp_path / "out").exists()
+    photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(InputError, match=r"/\\udcff: its name is not UTF-8; rename the folder"):
+        convert(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))

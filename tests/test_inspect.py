@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pytest
 from PIL import Image
-from test_convert import write_photos
+from test_convert import needs_bytes_as_names, write_photos
 from test_report import HOSTILE, check_alone
 
 from data_prep.__main__ import main as data_prep
@@ -66,6 +66,26 @@ def test_damaged_pictures_and_annotations_are_listed(
         assert f"{second.stem}.xml" in said and "not valid XML" in said
     assert "cannot be read 1" in text and "images/alone.png" in text
     assert "1 picture(s) cannot be used" in text and "1 annotation problem(s)" in text
+
+
+@needs_bytes_as_names
+def test_a_name_that_is_not_utf8_is_listed(photos: Path, tmp_path: Path) -> None:
+    first = min((photos / "images").iterdir())
+    first.rename(os.fsdecode(os.fsencode(first.with_name("caf")) + b"\xe9.jpg"))
+    text = inspect(photos, tmp_path / "report.html")
+    assert "caf\\udce9.jpg: its name is not UTF-8; rename it" in text
+    assert "2 annotation problem(s)" in text, "the name, and the XML that has lost its picture"
+    assert "annotated pictures 11" in text
+
+
+def test_groups_of_the_source_are_counted(photos: Path, tmp_path: Path) -> None:
+    before = inspect(photos, tmp_path / "report.html")
+    assert "independent groups 12" in before
+    for name, file in zip(("one", "two", "three"), sorted((photos / "images").iterdir()), strict=False):
+        version = f"tower_jpg.rf.{name}"
+        (photos / "annotations" / f"{file.stem}.xml").rename(photos / "annotations" / f"{version}.xml")
+        file.rename(file.with_name(f"{version}.jpg"))
+    assert "independent groups 10" in inspect(photos, tmp_path / "report.html")
 
 
 def test_what_was_put_right_is_told(photos: Path, tmp_path: Path) -> None:

@@ -133,6 +133,13 @@ def test_pictures_are_found_by_the_files_own_name_first(tmp_path: Path, put: Cal
     assert "not LabelMe passed over, for instance labels/other.json" in source.notes[1]
 
 
+def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable) -> None:
+    put("test/tower_png.rf.0a.jpg")
+    put("test/tower_png.rf.0a.json", file(picture="tower_png.rf.0a.jpg"))
+    (picture,) = labelme.read(Folder.scan(tmp_path))[0].pictures
+    assert (picture.group, picture.split) == ("tower", "test")
+
+
 def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     put("a.json", file())
@@ -156,7 +163,7 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
         ('{"shapes": {}}', '"shapes" is not a list'),
         (file(7), "shape 1 is int"),
         (file(shape("rectangle", (0, 0), (1, 1), label=" ")), "shape 1 has no readable"),
-        (file(shape("rectangle", (0, 0), (1, 1), label="\ud800")), "shape 1 has no readable"),
+        (file(shape("rectangle", (0, 0), (1, 1), label="\ud800")), r"line 1: \\ud800 is half of a character"),
         (file(shape("rectangle", (0, 0))), r"shape 1 \(x\): a rectangle has 2 or 4 points, not 1"),
         (file(shape("polygon", (0, 0), (1, 1))), "at least 3 points, not 2"),
         (file(shape("circle", (0, 0), (math.nan, 1))), "unreadable point"),

@@ -268,6 +268,21 @@ def test_what_a_label_without_a_place_cannot_answer_is_counted(full: Recipe) -> 
     assert "region" not in answers
 
 
+def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
+    unplaced = [make_unit(number, labels=("pollution",)) for number in range(3)]
+    sound = [make_unit(number) for number in range(3, 5)]
+
+    def counted(units: list[Unit]) -> tuple[list[str], Counter[str]]:
+        items, skipped = ask(units, full, "test", 0)
+        return sorted(item.answer for item in items if item.task == "count"), skipped
+
+    answers, skipped = counted([*unplaced, *sound])
+    assert answers == [] and skipped["count: defects without boxes"] == 3
+    assert skipped["count: every answer would be 0, as no defect has a box"] == 2
+    assert counted([*unplaced, *sound, make_unit(5, CRACK)])[0] == ["0", "0", "1"]
+    assert counted(sound)[0] == ["0", "0"], "without any defect 0 is the truth"
+
+
 # --- balance ----------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,20 @@ def test_a_picture_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -
     assert [path.name for path in source.unannotated] == ["lonely.jpg"]
 
 
+def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable) -> None:
+    for name in ("train/tower_jpg.rf.0a", "valid/tower_jpg.rf.1b", "train/b", "more/c"):
+        put(f"{name}.jpg")
+        put(f"{name}.xml", voc(("rust", 1, 2, 30, 40)))
+    source, problems = find_source(tmp_path)
+    assert not problems
+    assert {picture.key: (picture.group, picture.split) for picture in source.pictures} == {
+        "train/tower_jpg.rf.0a": ("tower", "train"),
+        "valid/tower_jpg.rf.1b": ("tower", "val"),
+        "train/b": (None, "train"),
+        "more/c": (None, None),
+    }
+
+
 def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     put("x/b.jpg")

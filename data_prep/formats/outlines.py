@@ -25,14 +25,8 @@ def number(value: object) -> float | None:
 
 
 def name_of(value: object) -> str | None:
-    """A class name on one line, without spaces around it; None if it is none or cannot be written again."""
-    if not isinstance(value, str) or not value.strip():
-        return None
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return None
-    return " ".join(value.split())
+    """A class name on one line, without spaces around it; None if it is none."""
+    return " ".join(value.split()) or None if isinstance(value, str) else None
 
 
 def size(width: object, height: object) -> tuple[float, float] | None:
