@@ -141,7 +141,10 @@ def test_what_was_changed_in_pictures_is_told(
     manifest = json.loads((out / "manifest.json").read_text())
     told = {"transparent pixels laid on white": ["images/sound_000", "images/sound_003"]}
     assert manifest["changes"] == told
-    assert "changed: transparent pixels laid on white: 2 source picture(s), for instance " in capsys.readouterr().out
+    assert (
+        "changed: transparent pixels laid on white: 2 source picture(s), for instance "
+        in capsys.readouterr().out
+    )
     convert(photos, out, "--overwrite")  # known from the cache now
     assert json.loads((out / "manifest.json").read_text())["changes"] == told
 

@@ -487,7 +487,7 @@ def test_kinds_of_notes() -> None:
         "2 XML file(s) that are not Pascal VOC passed over, for instance a.xml",
         "75 XML file(s) that are not Pascal VOC passed over, for instance c/b.xml",
     ]
-    assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 1, 1]
+    assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 2]
     assert by_kind(notes)[0] == notes[:2]
     assert sorted(note for kind in by_kind(notes) for note in kind) == sorted(notes)
 
