@@ -78,6 +78,9 @@ def test_boxes_follow_the_picture(put: Callable) -> None:
     assert merge(AnnotatedPicture(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
         Shape("x", (20, 10, 40, 30))
     ]
+    for absurd in (float("inf"), 1e308, 1e-320, -100, float("nan")):
+        nowhere = read_annotation(put("n.xml", voc(("x", 20, 10, 40, 30), size=(absurd, absurd))))
+        assert nowhere.size is None
     other = read_annotation(put("o.xml", voc(size=(300, 300))))
     with pytest.raises(InputError, match=r"o\.xml.*300x300.*100x50"):
         merge(AnnotatedPicture(Path("a.jpg"), "a", [other]), (100, 50))

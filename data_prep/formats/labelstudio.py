@@ -36,6 +36,7 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.sizes import picture_size
+from data_prep.markup import readable
 from llava.boxes import Box
 from llava.errors import InputError
 from llava.pictures import MAX_PIXELS
@@ -96,7 +97,7 @@ def annotate(task: Task, file: Path, picture: tuple[float, float]) -> Annotation
                 shapes.append(shape)
     if left_out:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        notes.append(f"{task.where}: left out: {listed}")
+        notes.append(f"{task.where}: left out: {readable(listed)}")
     unique = tuple(dict.fromkeys(labels))
     return Annotation(file, task.address, (width, height), tuple(shapes), unique, notes=tuple(notes))
 

@@ -30,9 +30,9 @@ def name_of(value: object) -> str | None:
 
 
 def size(width: object, height: object) -> tuple[float, float] | None:
-    """A picture's stated (width, height), None where absent or not positive."""
+    """A picture's stated (width, height), None where absent or less than a pixel."""
     across, down = number(width), number(height)
-    return (across, down) if across and down and across > 0 and down > 0 else None
+    return (across, down) if across and down and across >= 1 and down >= 1 else None
 
 
 def bounds(points: Sequence[Point]) -> Box:

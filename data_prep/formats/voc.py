@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
 from data_prep.formats.layout import set_groups_and_splits
+from data_prep.formats.outlines import size
 from data_prep.formats.xml import parse, starts_with
 from llava.boxes import Box
 from llava.errors import InputError
@@ -65,11 +66,7 @@ def _corners(file: Path, number: int, item: Element) -> Box:
 
 
 def _size(root: Element) -> tuple[float, float] | None:
-    try:
-        width, height = (float(root.findtext(f"size/{tag}") or 0) for tag in ("width", "height"))
-    except ValueError:
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+    return size(root.findtext("size/width"), root.findtext("size/height"))
 
 
 def detect(folder: Folder) -> str | None:
