@@ -306,7 +306,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not files:
         raise InputError(f"{folder.root}: no COCO annotations (*.json) in it or below")
     if not folder.pictures:
-        raise InputError(f"{folder.root}: {len(files)} COCO file(s) but no pictures in it or below")
+        raise InputError(
+            f"{folder.root}: {len(files)} COCO file(s) but no pictures in it or below; "
+            f"name their folder with --image-folder"
+        )
     read_files: list[CocoFile] = []
     problems: list[str] = []
     passed_over = [path for path in folder.named(".json") if path not in set(files)]

@@ -58,7 +58,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             f"{folder.root}: no list of records with `conversations` (.json, .jsonl) in it or below"
         )
     if not folder.pictures:
-        raise InputError(f"{folder.root}: {len(files)} conversation file(s) but no pictures in it or below")
+        raise InputError(
+            f"{folder.root}: {len(files)} conversation file(s) but no pictures in it or below; "
+            f"name their folder with --image-folder"
+        )
     into = Collector(folder)
     splits = named_splits(files)
     for file in files:

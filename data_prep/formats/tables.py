@@ -97,7 +97,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             f"in it or below"
         )
     if not folder.pictures:
-        raise InputError(f"{folder.root}: {len(tables)} table(s) but no pictures in it or below")
+        raise InputError(
+            f"{folder.root}: {len(tables)} table(s) but no pictures in it or below; "
+            f"name their folder with --image-folder"
+        )
     splits = named_splits([_split_name(table.file) for table in tables])
     for table in tables:
         _read_table(into, table, splits.get(_split_name(table.file)))

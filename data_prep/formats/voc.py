@@ -85,7 +85,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not files:
         raise InputError(f"{folder.root}: no Pascal VOC annotations (*.xml) in it or below")
     if not folder.pictures:
-        raise InputError(f"{folder.root}: {len(files)} XML file(s) but no pictures in it or below")
+        raise InputError(
+            f"{folder.root}: {len(files)} XML file(s) but no pictures in it or below; "
+            f"name their folder with --image-folder"
+        )
     problems: list[str] = []
     passed_over: list[Path] = []
     found: list[tuple[Path, Annotation]] = []

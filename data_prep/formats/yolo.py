@@ -218,7 +218,8 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         raise InputError(f"{folder.root}: no YOLO labels (*.txt named like a picture) in it or below")
     if not folder.pictures:
         raise InputError(
-            f"{folder.root}: {len(labels)} label file(s) but no pictures in {folder.picture_root} or below"
+            f"{folder.root}: {len(labels)} label file(s) but no pictures in {folder.picture_root} or below; "
+            f"name their folder with --image-folder"
         )
     data_sets, notes = find_data_sets(folder)
     problems: list[str] = []
