@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("playground/tiny-llava"), help="the model's folder"
     )
-    parser.add_argument("--vision-steps", type=int, default=2600, help="of 64 pictures")
-    parser.add_argument("--language-steps", type=int, default=1600, help="of 16 pictures")
+    parser.add_argument("--vision-steps", type=int, default=8600, help="of 64 pictures")
+    parser.add_argument("--language-steps", type=int, default=4400, help="of 16 pictures")
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -62,7 +62,8 @@ def main() -> None:
         save_model(model, processor.tokenizer, args.output)
     if "score" in stages:
         device = device_and_autocast()[0]
-        model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32).to(device)
+        model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32)
+        model.to(device)  # type: ignore[arg-type]
         features = dense_scores(model, head.to(device), chunks=40)
         language = torch.load(args.work / "language.pt", weights_only=True)
         steps = (

@@ -167,7 +167,7 @@ def _choose(rng: np.random.Generator, kind: StringType, kinds: tuple[str, ...]) 
         # About half of the skirt, on a flank, where the outline shows what is gone, and turned a little
         # towards the camera, where the raw body shows too.
         angle = float(rng.choice([-1, 1]) * rng.uniform(1.05, 1.5))
-        half, depth = float(rng.uniform(1.4, 1.75)), float(rng.uniform(0.24, 0.34))
+        half, depth = float(rng.uniform(1.5, 1.9)), float(rng.uniform(0.22, 0.32))
         defects = replace(defects, bite=Bite(runs.pop(), angle, half, depth, jags))
     if "flashover" in kinds:
         burnt = runs.pop()

@@ -40,6 +40,11 @@ _WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can 
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja"]
 
 
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16: a CPU without AVX512-BF16 emulates it, many times slower."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+
+
 @dataclass
 class LoadedModel:
     """A model ready to answer, with all that belongs to it. `context_len` counts picture tokens too."""

@@ -21,6 +21,7 @@ from llava.errors import InputError, run_command
 from llava.model.builder import (
     DTYPES,
     LoadedModel,
+    bfloat16_is_native,
     load_image_processor,
     load_model,
     load_tokenizer,
@@ -178,7 +179,7 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
-        bf16=settings.dtype == "bfloat16" or (cuda and settings.dtype == "auto"),
+        bf16=weights_dtype(settings, torch.device("cuda" if cuda else "cpu")) == torch.bfloat16,
         use_cpu=not cuda,
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
@@ -209,7 +210,7 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
 def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
     if settings.dtype != "auto":
         return DTYPES[settings.dtype]
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if bfloat16_is_native(device) else torch.float32
 
 
 def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcessor:

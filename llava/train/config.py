@@ -95,7 +95,8 @@ class TrainSettings(Settings):
 
     # Arithmetic
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen weights: bfloat16 on CUDA, float32 on a CPU. What is trained is float32 always."""
+    """Of the frozen weights and the arithmetic; auto is bfloat16 where the device computes in it (CUDA, CPUs
+    with AVX512-BF16), else float32. What is trained is float32 always."""
     gradient_checkpointing: bool = True
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece as spm
@@ -119,7 +120,7 @@ def new_model() -> LlavaForConditionalGeneration:
 
 
 @torch.no_grad()
-def start_like_a_trained_tower(tower: nn.Module) -> None:
+def start_like_a_trained_tower(tower: Any) -> None:
     """Positions and attention that look at the neighbourhood from the first step on: a tower that starts from
     noise needs many times the pictures before it compares an element with the next one.
 
@@ -143,7 +144,7 @@ def save_model(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
     """Write the whole model folder in fp16: weights, configs, tokenizer, image processor, chat template."""
-    model = model.to("cpu", torch.float16)
+    model = model.to("cpu", torch.float16)  # type: ignore[arg-type]
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=VOCABULARY + 1)
     model.save_pretrained(folder)
     square = {"height": SIZE, "width": SIZE}

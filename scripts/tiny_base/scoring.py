@@ -12,7 +12,7 @@ from transformers import LlavaForConditionalGeneration
 
 from llava.engine import Engine, Request
 from llava.files import write_text
-from llava.model.builder import load_model
+from llava.model.builder import bfloat16_is_native, load_model
 from tiny_base.model import MEAN, STD, WIDTH
 from tiny_base.questions import questions
 from tiny_base.scenes import CHANNELS, COLOURS, CONDITIONS, HELD_OUT_SEED, Scene, render
@@ -24,8 +24,7 @@ HELD_OUT_STREAM = 10_000_000  # scenes of the answer scores come after those of 
 def device_and_autocast() -> tuple[torch.device, torch.autocast]:
     """A GPU if there is one; bf16 only where the processor has it natively (else it is many times slower)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return device, torch.autocast(device.type, torch.bfloat16, enabled=native)
+    return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_native(device))
 
 
 class _Scenes(torch.utils.data.Dataset):
