@@ -1,4 +1,4 @@
-"""A small source of each annotation format, much as its tool writes it; for benchmarks/mutated_files.py."""
+"""A small source of each annotation format, much as its tool writes it; for benchmarks.mutated_files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How much memory a million rows of questions take.
 
-    python benchmarks/table_memory.py [--suffix .parquet] [--unique]
+    python -m benchmarks.table_memory [--suffix .parquet] [--unique]
 
 Writes a table about 10,000 pictures to a temporary folder (empty files: readers open no picture), reads it
 in a process of its own and prints its speed and by how much that process grew at most. `--unique`
@@ -90,7 +90,15 @@ def main() -> None:
         # A process starts with its parent's peak as its own: neither step is run in this one.
         with tempfile.TemporaryDirectory() as folder:
             for step in ("write", "measure"):
-                command = [sys.executable, __file__, *sys.argv[1:], "--step", step, folder]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.table_memory",
+                    *sys.argv[1:],
+                    "--step",
+                    step,
+                    folder,
+                ]
                 subprocess.run(command, check=True, cwd=REPO)
     elif args.step[0] == "write":
         write(Path(args.step[1]), args.suffix, args.rows, args.pictures, args.unique)

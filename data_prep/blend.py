@@ -139,7 +139,9 @@ def blend(
     names = sorted({name for record in records.values() for name in record.images})
     written = _write_pictures(general, names, recipe, store, workers)
     for split in ("val", "test"):
-        held_out = {name for record in read_json(folder / f"{split}.json") for name in _images(record)}
+        file = folder / f"{split}.json"
+        records_held_out = read_json(file) if file.exists() else []
+        held_out = {name for record in records_held_out for name in _images(record)}
         for name in names:
             if written[name] in held_out:
                 raise InputError(

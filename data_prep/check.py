@@ -25,7 +25,8 @@ EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or opti
 
 Findings: missing or damaged pictures, <image> marks that do not match the pictures, roles out of turn, empty
 answers, records over --max-length, boxes outside 0..1, file names in questions, ids that are there twice,
-contradicting answers, one-sided answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more).
+contradicting answers, one-sided answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in
+records of one question).
 With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.
 """
 

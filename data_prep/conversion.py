@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from data_prep.annotations import SPLITS, Split
@@ -33,6 +33,14 @@ class Conversion:
     # What was done to source pictures before they were cut: a phrase -> the keys of the pictures.
     changes: dict[str, list[str]] = field(default_factory=dict)
     leaks: Leaks | None = None
+
+    def drop_silent(self, split: Split, asked: Set[str]) -> int:
+        """Forget the units of `split` whose image is not among those `asked` about; returns how many."""
+        silent = [unit for unit in self.units[split] if unit.image not in asked]
+        self.units[split] = [unit for unit in self.units[split] if unit.image in asked]
+        for unit in silent:
+            del self.group_of[unit.image]
+        return len(silent)
 
 
 def split_units(

@@ -25,7 +25,7 @@ from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import output_folder
 from data_prep.pictures import Prepared, check_names, prepare
-from data_prep.questions import ask, dialogues
+from data_prep.questions import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
@@ -246,15 +246,21 @@ def _known(prepared: Iterable[Prepared]) -> dict[str, Known]:
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
-    """Ask, and write train.json, val.json, test.json, questions_test.jsonl and truth_test.jsonl."""
+    """Ask, and write train.json, val.json, test.json, questions_test.jsonl and truth_test.jsonl; a split
+    without questions has no file. Pictures that nothing is asked about leave `conversion`."""
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
     for split in SPLITS:
         items, skipped = ask(conversion.units[split], recipe, split, seed)
         conversion.left_out.update(skipped)
-        summaries[split] = summarise(conversion.units[split], items, group_of)
         if split == "train" and not items:
             raise InputError("the recipe asks nothing of the training pictures; look at its families")
+        silent = conversion.drop_silent(split, {item.unit.image for item in items})
+        if others := silent - skipped[BALANCED_AWAY]:
+            conversion.left_out["pictures that no family asks about"] += others
+        summaries[split] = summarise(conversion.units[split], items, group_of)
+        if not items:
+            continue
         records = [to_record(item, recipe, group_of[item.unit.image]) for item in items]
         if split == "train":
             talks = dialogues(items, recipe, seed)

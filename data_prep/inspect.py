@@ -1,6 +1,7 @@
 """`python -m data_prep inspect`: look at annotated photos before converting them.
 
-Looks on past whatever is damaged and reports it: the page says what `convert` would stop at.
+Looks on past whatever is damaged and reports it: the page says what `convert` would stop at. Of pictures
+without annotations it shows sizes and near-twins.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, merge, plain_name
-from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.markup import readable
 from data_prep.pictures import Unit, perceptual_hash
 from data_prep.recipe import Grouping, Recipe, Shares
@@ -104,13 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
     folder = Folder.scan(args.source, args.image_folder)
-    reader, why = find_reader(folder, args.format)
-    print(f"{args.source}: format {reader.NAME} ({why})", flush=True)
-    source, problems = reader.read(folder)
+    source, problems = _read(folder, args.format)
     problems = [*folder.naming_problems, *problems]
-    looked, damaged = look(source, Naming(recipe), args.workers)
+    alone = [AnnotatedPicture(path, folder.key(path)) for path in source.unannotated]
+    looked, damaged = look(source.pictures or alone, Naming(recipe), args.workers)
     if not looked:
-        first = next(iter([*problems, *damaged]), "it holds no annotated picture")
+        first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
     eyes = [Eye()]
     if (args.model_side, args.patch) != (eyes[0].side, eyes[0].patch):
@@ -119,6 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(args.output, page(report))
     _tell(Console(), report, [*problems, *damaged], args.output)
     return 0
+
+
+def _read(folder: Folder, format: str) -> tuple[Source, list[str]]:
+    """The source and its problems; pictures without any annotations are a source of none."""
+    try:
+        reader, why = find_reader(folder, format)
+    except NoFormatError as error:
+        if not folder.pictures:
+            raise
+        print(f"{error}: looking at the pictures alone", flush=True)
+        return Source("no annotations", (), tuple(folder.pictures)), []
+    print(f"{folder.root}: format {reader.NAME} ({why})", flush=True)
+    return reader.read(folder)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -163,9 +176,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def look(source: Source, naming: Naming, workers: int) -> tuple[list[Looked], list[str]]:
-    """Decode every annotated picture in `workers` threads. Returns those that can be read, in order, and a
-    line for each that cannot."""
+def look(
+    pictures: Sequence[AnnotatedPicture], naming: Naming, workers: int
+) -> tuple[list[Looked], list[str]]:
+    """Decode every picture in `workers` threads. Returns those that can be read, in order, and a line for
+    each that cannot."""
 
     def work(picture: AnnotatedPicture) -> Looked | str:
         try:
@@ -176,9 +191,9 @@ def look(source: Source, naming: Naming, workers: int) -> tuple[list[Looked], li
     looked, damaged = [], []
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
         results = track(
-            pool.map(work, source.pictures),
+            pool.map(work, pictures),
             "pictures",
-            len(source.pictures),
+            len(pictures),
             console=Console(stderr=True),
             transient=True,
         )
@@ -256,7 +271,7 @@ def inspection(
         mapping=mapping,
         kinds={
             split: Counter(item.label for item in looked if item.view.split == split)
-            for split in (splits if recipe else [])
+            for split in (splits if recipe and source.pictures else [])
         },
         picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
@@ -265,6 +280,7 @@ def inspection(
         view_count=len(views),
     )
     report.warnings = [
+        *([] if source.pictures else ["no picture is annotated: convert needs annotations"]),
         *_counted(problems, "annotation problem(s): convert stops until they are put right"),
         *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
         *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),

@@ -29,7 +29,7 @@ KINDS = {
     "box-outside": "boxes with a coordinate below 0 or above 1",
     "file-name": "questions that name the picture's file, which may give the answer away",
     "contradiction": "opening questions asked before of the same picture and answered otherwise",
-    "one-sided": "question wordings, and yes/no tasks, with nearly always one answer",
+    "one-sided": "wordings, and yes/no tasks, of single questions with nearly always one answer",
     "absent-picture": "pictures that are not in the image folder",
     "damaged-picture": "pictures that cannot be decoded whole",
     "shared-name": "pictures that several files name",
@@ -183,8 +183,9 @@ class Linter:
             if not answer:
                 self.found("empty-answer", place, f"to {_short(question)}")
                 continue
-            self._wordings.add(question, answer, place)
-            if answer in ("yes", "no"):
+            if len(turns) == 2:  # which questions a longer conversation asks may depend on what is there
+                self._wordings.add(question, answer, place)
+            if len(turns) == 2 and answer in ("yes", "no"):
                 self._tasks.add(f"yes/no of task {task}" if task else "all yes/no", answer, place)
             if position == 0 and images:  # later questions depend on what was said before
                 known = self._answers.setdefault(hash((tuple(images), question)), hash(answer))

@@ -348,5 +348,6 @@ def check_names(
                     known = ", ".join(kind.name for kind in [*recipe.components, *recipe.defects])
                     raise InputError(
                         f"{annotation.file}: class {name!r} is not in the recipe (it knows {known}); "
-                        f"add it to components, defects, sound or ignore"
+                        f"add it to the aliases of a component or defect, to sound or to ignore, "
+                        f"or make it a component or defect of its own"
                     )

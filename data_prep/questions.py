@@ -17,15 +17,19 @@ from data_prep.recipe import Recipe
 from llava.errors import InputError
 from llava.records import YES_NO, TaskType
 
+BALANCED_AWAY = "pictures that the balance of answers leaves without a question"
+
 
 def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple[list[Item], Counter[str]]:
     """All questions of a split: pictures in shuffled order, each picture's questions together and shuffled.
 
-    Also returns how often a family asked nothing, by reason. Only train is balanced; test asks every family
-    of every unit, in its first wording and every language. Depends on `seed` and the units, not on their
-    order. InputError where a conversation of the source has the name of a family's task.
+    Also returns how often something was not asked, as `what: why`, and how many units lost all their
+    questions to the balance. Only train is balanced; test asks every family of every unit, in its first
+    wording and every language. Depends on `seed` and the units, not on their order. InputError where a
+    conversation of the source has the name of a family's task.
     """
     skipped: Counter[str] = Counter()
+    before_balance: set[str] = set()
     items: dict[str, list[Item]] = {}
     ordered = sorted(units, key=lambda unit: unit.image)
     random.Random(f"{seed}/{split}").shuffle(ordered)
@@ -40,14 +44,17 @@ def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple
                 continue
             asked = ordered if family.family == "talk" else heard
             facts = Asker(task, family, voice, split, seed, reasons).facts(asked)
+            before_balance.update(fact.unit.image for fact in facts)
             for item in _items(facts, task, family, voice, split, seed):
                 items.setdefault(item.unit.image, []).append(item)
-        skipped.update(
-            {reason if language == first else f"{reason} ({language})": n for reason, n in reasons.items()}
-        )
+        for reason, number in reasons.items():
+            what, _, why = reason.partition(": ")
+            skipped[reason if language == first else f"{what} in {language}: {why}"] += number
     silent = sum(bool(unit.talks) for unit in units)
     if silent and not any(family.family == "talk" for family in recipe.asked.values()):
         skipped["conversations of the source: the recipe has no talk family"] += silent
+    if silenced := len(before_balance - items.keys()):
+        skipped[BALANCED_AWAY] += silenced
     for image, asked_of in items.items():
         random.Random(f"{seed}/{image}/order").shuffle(asked_of)
     return [item for unit in ordered for item in items.get(unit.image, [])], skipped

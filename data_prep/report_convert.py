@@ -104,7 +104,7 @@ def conversion_report(
     }
     report.notes = [
         Lines("Changed in pictures", "Done before they were cut.", change_lines(conversion)),
-        Lines("Left out", "What the recipe's rules left out, by reason.", left_out_lines(conversion)),
+        Lines("Left out and not asked", "By the recipe's rules, by reason.", left_out_lines(conversion)),
         Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
     ]
     return report
@@ -116,7 +116,8 @@ def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str,
     answers: dict[tuple[str, str, str], Answers] = {}
     found: dict[str, list[Dialogue]] = {image: [] for image in wanted}
     for split in SPLITS:
-        for _, record in stream_records(folder / f"{split}.json"):
+        file = folder / f"{split}.json"
+        for _, record in stream_records(file) if file.exists() else ():
             meta: dict[str, Any] = record.get("meta", {})
             task, language = str(meta.get("task", "no task")), str(meta.get("language", ""))
             texts = [turn["value"] for turn in record["conversations"]]

@@ -125,7 +125,7 @@ def tell(
     for line in change_lines(conversion):
         say(f"changed: {line}")
     for line in left_out_lines(conversion):
-        say(f"left out: {line}")
+        say(line)
     kinds = by_kind(conversion.notes)
     for notes in kinds[:SHOWN_KINDS]:
         more = f" (and {len(notes) - 1:,} more like this)" if len(notes) > 1 else ""
@@ -135,9 +135,10 @@ def tell(
     if len(conversion.notes) > min(len(kinds), SHOWN_KINDS):
         say(f"all {len(conversion.notes):,} warnings: {output / 'manifest.json'}")
     say(f"look at: {output / 'report.html'}")
+    val = output / "val.json" if summaries["val"].questions else "null"
     say(
         f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
-        f"val_path={output / 'val.json'} image_folder={output} output_dir=runs/{output.name}"
+        f"val_path={val} image_folder={output} output_dir=runs/{output.name}"
     )
 
 
@@ -150,7 +151,13 @@ def change_lines(conversion: Conversion) -> list[str]:
 
 
 def left_out_lines(conversion: Conversion) -> list[str]:
-    return [f"{count:,} {reason}" for reason, count in sorted(conversion.left_out.items())]
+    """A line for each reason: `not asked: 3 x kind (several kinds)` of `kind: several kinds`, else `left out:
+    3 crops ...`."""
+    lines = []
+    for reason, count in sorted(conversion.left_out.items()):
+        what, _, why = reason.partition(": ")
+        lines.append(f"not asked: {count:,} x {what} ({why})" if why else f"left out: {count:,} {what}")
+    return sorted(lines)
 
 
 def by_kind(notes: Iterable[str]) -> list[list[str]]:

@@ -154,6 +154,14 @@ def test_one_sided_answers(check: Callable) -> None:
     assert {Path(example["file"]).name for example in found["one-sided"]["examples"]} == {"val.json"}
 
 
+def test_longer_conversations_are_not_one_sided(check: Callable) -> None:
+    def talks(*more: str) -> list[dict[str, Any]]:
+        return [record(str(number), "Broken?", "Yes", *more, image=None) for number in range(30)]
+
+    assert check(talks("Where?", "Here.")) == (0, {})
+    assert list(check(talks())[1]) == ["one-sided"]
+
+
 def test_pictures_that_two_files_hold(check: Callable) -> None:
     train = [record("1", Q, "yes"), record("2", Q, "yes", image="sub/b.jpg")]
     code, found = check(train, [record("3", Q, "yes"), record("4", Q, "yes", image="line3_017.png")])

@@ -312,7 +312,9 @@ def test_windows_set_sound_and_defective_parts_side_by_side(
     }
 
 
-def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Path]) -> None:
+def test_several_kinds_in_one_picture(
+    tmp_path: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_photos(tmp_path / "several", 20)
     nest_and_burn: Boxes = [("bird nest", (2, 2, 30, 20)), ("flashover", (60, 30, 70, 40))]
     for index in range(10):
@@ -329,11 +331,51 @@ def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Pat
         assert kinds == ["bird nest"] * asked
         left_out = json.loads((output / "manifest.json").read_text())["left_out"]
         assert left_out.get("kind: several kinds of defect", 0) == 10 - asked
+        line = "not asked: 10 x kind (several kinds of defect)\n"
+        assert (line in capsys.readouterr().out) == (asked == 0)
         described = {r.conversations[1].value for r in records if r.meta["task"] == "describe"}
         assert described == {
             "An insulator with flashover at the bottom right and a bird nest at the top left."
         }
         assert {r.conversations[1].value for r in records if r.meta["task"] == "count"} == {"2"}
+
+
+def test_pictures_without_a_question_are_left_out(
+    photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    families = ("kind", "count", "where", "describe", "presence_of")
+    alone = [f"families.{name}=null" for name in families]
+    output = convert(
+        photos, *alone, "families.presence.balance=0", "families.presence.times=1", "dialogues=0"
+    )
+    records = load(output)[0]
+    assert Counter(record.conversations[1].value for record in records["train"]) == {"yes": 14, "no": 14}
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["splits"]["train"]["pictures"] == 28 == len(records["train"])
+    left = sum(manifest["left_out"].values())
+    assert left == 60 - sum(map(len, records.values())) > 0
+    assert f"left out: {left} pictures that the balance of answers leaves without" in capsys.readouterr().out
+    used = {name for split in records.values() for record in split for name in record.images}
+    assert used == {f"images/{path.name}" for path in (output / "images").iterdir()}
+    assert used == manifest["pictures"].keys()
+
+    # `where` alone asks nothing of sound pictures, in any split.
+    families = ("kind", "count", "presence", "describe", "presence_of")
+    output = convert(photos, *(f"families.{name}=null" for name in families), "dialogues=0", output="where")
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["left_out"] == {"pictures that no family asks about": 20}
+    assert all("none" not in split["labels"] for split in manifest["splits"].values())
+
+
+def test_a_split_without_pictures_has_no_file(
+    photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = convert(photos)
+    assert f"val_path={output / 'val.json'} " in capsys.readouterr().out
+    convert(photos, "--overwrite", "splits.val=0", "splits.test=0")
+    assert {path.name for path in output.glob("*.json*")} == {"cache.json", "manifest.json", "train.json"}
+    shown = capsys.readouterr().out
+    assert "val_path=null " in shown and "val.json" not in shown
 
 
 def test_pictures_are_scaled_down_with_their_boxes(tmp_path: Path, convert: Callable[..., Path]) -> None:
@@ -383,7 +425,7 @@ def spoil(source: Path, how: str) -> list[str]:
         return [first.name, "no picture"]
     if how == "unknown class":
         first.write_text(first.read_text().replace(">insulator<", ">pylon<"))
-        return [first.name, "pylon", "ignore"]
+        return [first.name, "pylon", "to the aliases of a component or defect, to sound or to ignore"]
     raise AssertionError(how)
 
 

@@ -1,7 +1,6 @@
 """IDID: the discs of insulator strings with their conditions."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +67,13 @@ def test_pictures_with_their_discs(tmp_path: Path) -> None:
     )
     assert second.annotations[0].shapes == ()
     assert [path.name for path in source.unannotated] == ["unlabelled.JPG"]
+
+
+def test_the_views_of_a_picture_are_one_group(tmp_path: Path) -> None:
+    names = ["7.JPG", "7d.JPG", "7H.jpg", "7v.JPG", "70.JPG", "7x.JPG", "tower7d.JPG"]
+    source = read(folder(tmp_path / "Train", [record(name=name) for name in names], *names))
+    groups = {picture.file.name: picture.group for picture in source.pictures}
+    assert groups == dict(zip(names, ["7", "7", "7", "7", "70", None, None], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     assert len(problems) == 1 and "labels.json" in problems[0]
 
 
-def test_the_recipe_knows_every_name_and_keeps_the_four_views_together(repo: Path) -> None:
+def test_the_recipe_knows_every_name(repo: Path) -> None:
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_discs.yaml")
     known = recipe.known_names()
     kinds = {name: known[name] for name in ("string", "broken", "flashover", "good", "disc")}
@@ -200,8 +206,3 @@ def test_the_recipe_knows_every_name_and_keeps_the_four_views_together(repo: Pat
         "good": None,
         "disc": None,
     }
-    assert recipe.group.pattern
-    for number in ("100228", "100229"):
-        views = [f"Train/Images/{number}{view}" for view in ("", "d", "h", "v")]
-        groups = [re.findall(recipe.group.pattern, view) for view in views]
-        assert groups == [[number]] * 4

@@ -123,6 +123,21 @@ def test_another_model_is_shown_beside_the_usual_one(photos: Path, tmp_path: Pat
     assert "padded to a square of 112 pixels, patch 8" in text
 
 
+def test_pictures_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = write_photos(tmp_path / "photos", count=3) / "images"
+    with Image.open(photos / "sound_000.jpg") as picture:
+        picture.save(photos / "twin.png")
+    recipe = ("--recipe", str(repo / "configs" / "recipes" / "insulator.yaml"))
+    for more in ((), recipe):
+        text = inspect(photos, tmp_path / "report.html", *more)
+        assert "no picture is annotated: convert needs annotations" in text
+        assert "annotated pictures 0" in text and "without annotation 4" in text and "80 x 48 4 100%" in text
+        assert "1 pair(s) of pictures, 2 pictures in all" in text and "independent groups 3" in text
+    assert "no annotations in a format known here" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no Pascal VOC annotations"):
+        inspect(photos, tmp_path / "report.html", "--format", "voc")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 def test_hostile_names_of_files_and_classes(tmp_path: Path) -> None:
     names = [name.replace("/", "-").replace("\x00", "") for name in HOSTILE]

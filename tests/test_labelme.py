@@ -149,9 +149,10 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     _, problems = labelme.read(Folder.scan(tmp_path))
     assert len(problems) == 3
     assert "absent.json: no picture named 'absent.jpg' or 'absent'" in problems[0]
+    assert "--image-folder" in problems[0]
     assert "imageData" not in problems[0]
     assert "cut.json, line 1: not valid JSON" in problems[1]
-    assert "inside.json" in problems[2] and "imageData: extract it" in problems[2]
+    assert "inside.json" in problems[2] and "or extract the picture from the file's imageData" in problems[2]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from llava.boxes import from_frame, parse_box
+from llava.files import read_json_list
 from llava.records import Record
 
 SPLITS = ("train", "val", "test")
@@ -63,7 +64,8 @@ def groups(out: Path) -> int:
 
 
 def records(out: Path, split: str) -> list[Record]:
-    return [Record.model_validate(item) for item in json.loads((out / f"{split}.json").read_text())]
+    file = out / f"{split}.json"
+    return read_json_list(file, Record) if file.exists() else []
 
 
 def test_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:

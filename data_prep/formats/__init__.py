@@ -27,6 +27,10 @@ from data_prep.formats import (
 from llava.errors import InputError
 
 
+class NoFormatError(InputError):
+    """The folder holds no annotations in a format known here."""
+
+
 class Reader(Protocol):
     NAME: str
 
@@ -59,8 +63,8 @@ AUTO = "auto"
 
 
 def find_reader(folder: Folder, format: str = AUTO) -> tuple[Reader, str]:
-    """The reader for `format` and why; with `auto` the only one that knows the folder. InputError if none
-    or several do."""
+    """The reader for `format` and why; with `auto` the only one that knows the folder. NoFormatError if
+    none does, InputError if several do."""
     if format != AUTO:
         return READERS[format], "asked for with --format"
     found = {name: why for name, reader in READERS.items() if (why := reader.detect(folder))}
@@ -68,7 +72,7 @@ def find_reader(folder: Folder, format: str = AUTO) -> tuple[Reader, str]:
         ((name, why),) = found.items()
         return READERS[name], why
     if not found:
-        raise InputError(
+        raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
         )
     listed = "; ".join(f"{name}: {why}" for name, why in found.items())

@@ -4,7 +4,7 @@ The format (D. Lewis and P. Kulkarni, "Insulator Defect Detection", IEEE DataPor
 a list of `{"filename": "1.JPG", "Labels": {"objects": [{"name": "insulator", "bbox": [x, y, width, height],
 "string": 0, "conditions": {"shell": "Broken"}}]}}`, boxes in pixels. `string` is 1 for the box of a whole
 string, which has no conditions. The pictures of the set come four times: as taken and, with d, h or v after
-the number, turned and mirrored.
+the number, turned and mirrored; the number is their group.
 
 The rules here. A whole string is a Shape `string`. A disc is a Shape named by its condition, `broken`
 (shell), `flashover` (glaze) or `good` (no issues, or notbroken-notflashed: none of the two, whatever else it
@@ -36,6 +36,7 @@ _CONDITIONS = {
     "notbrokennotflashed": _GOOD,
     "notbrokennotflashover": _GOOD,
 }
+_VIEW = re.compile(r"(\d+)[dhv]?", re.IGNORECASE)
 
 
 def detect(folder: Folder) -> str | None:
@@ -80,7 +81,11 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
                 problems.append(str(error))
     if not found and not problems:
         raise InputError(f"{folder.root}: {files[0].name} lists no picture")
-    return join(folder, NAME, found), problems
+    source = join(folder, NAME, found)
+    for picture in source.pictures:
+        if view := _VIEW.fullmatch(picture.file.stem):
+            picture.group = view[1]
+    return source, problems
 
 
 def read_record(file: Path, index: int, record: Any) -> Annotation:

@@ -209,8 +209,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
                     f"{path}: imagePath names {named.name!r}; taken as {picture.name}'s by its own name"
                 )
         except NoPictureError as error:
-            remedy = "; it is inside the file as imageData: extract it (labelme_export_json does)"
-            problems.append(f"{error}{remedy if held.embedded else ''}")
+            remedy = "; name the pictures' folder with --image-folder"
+            if held.embedded:
+                remedy += ", or extract the picture from the file's imageData (labelme_export_json does)"
+            problems.append(f"{error}{remedy}")
         except InputError as error:
             problems.append(str(error))
     if not found and not problems:
