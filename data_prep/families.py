@@ -210,11 +210,15 @@ class Family(FamilyWords):
 
 
 def fields_of(text: str) -> set[str]:
-    """The names in curly brackets; ValueError for brackets that do not fit."""
+    """The names in curly brackets; ValueError for brackets that do not fit or hold more than a name."""
     try:
-        return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+        parts = list(Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
+    for _, name, form, conversion in parts:
+        if form or conversion:
+            raise ValueError(f"{text!r}: write {{{name}}} alone, without ':' or '!'")
+    return {name for _, name, _, _ in parts if name is not None}
 
 
 def check_fields(text: str, allowed: set[str]) -> None:

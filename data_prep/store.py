@@ -12,10 +12,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import PIL
 from PIL import features
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from data_prep.recipe import Pictures
 from llava.boxes import Box
@@ -24,6 +25,9 @@ from llava.files import read_text, to_json, write_text
 
 CACHE = "cache.json"
 _SCHEMA = 1
+# Checked, as they become paths and bytes: the cache is a file like any other, and may be damaged.
+_Name = Annotated[str, Field(pattern=r"^images/[0-9a-f]{16}\.jpg$")]
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Known(BaseModel):
@@ -31,11 +35,11 @@ class Known(BaseModel):
     was stored in, what was changed, its perceptual hash, and the written picture of each part (`x1 y1 x2 y2`
     in pixels)."""
 
-    size: tuple[int, int]
-    orientation: int
+    size: tuple[PositiveInt, PositiveInt]
+    orientation: int = Field(ge=1, le=8)
     changes: tuple[str, ...] = ()
-    fingerprint: str
-    parts: dict[str, str] = Field(default_factory=dict)
+    fingerprint: _Fingerprint
+    parts: dict[str, _Name] = Field(default_factory=dict)
 
 
 class _Cache(BaseModel):

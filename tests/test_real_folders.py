@@ -41,7 +41,7 @@ def convert(repo: Path, tmp_path: Path) -> Callable[..., Path]:
         findings = tmp_path / f"{output}.findings.json"
         data_prep(["check", *files, "--image-folder", str(out), "--json", str(findings)])
         found = {finding["kind"] for finding in json.loads(findings.read_text())["findings"]}
-        assert not found - {"one-sided"}  # few pictures or dialogues may well be
+        assert not found - {"one-sided"}  # few pictures may well be
         return out
 
     return run
