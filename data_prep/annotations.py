@@ -226,8 +226,8 @@ def merge(
     `upright` is the picture's size (width, height) after the rotation that its EXIF `orientation` (1..8)
     asks for. An XML that states the size before rotation was made by a tool that does not rotate: its boxes
     are turned along. A size of the same shape is a picture scaled after annotating: its boxes are scaled
-    along. Any other size is an InputError. (A picture turned by half keeps its size; its boxes are taken as
-    drawn on the upright picture.)
+    along. Any other size is an InputError. Where the size does not tell (none is stated, or that of a square or
+    of a picture turned by half), boxes are taken as drawn on the upright picture, with a note.
     """
     shapes: list[Shape] = []
     notes: list[str] = []
@@ -237,6 +237,8 @@ def merge(
         scale_x, scale_y = (1.0, 1.0) if turned else _scale(annotation, picture.file, upright)
         if turned:
             notes.append(f"{annotation.file}: boxes drawn before EXIF rotation; turned along")
+        elif annotation.shapes and _may_be_turned(annotation.size, upright, orientation):
+            notes.append(f"{annotation.file}: its size does not tell if boxes were drawn before EXIF rotation")
         if (scale_x, scale_y) != (1.0, 1.0):
             notes.append(f"{annotation.file}: made for {_by(annotation.size)}, scaled to {_by(upright)}")
         for shape in annotation.shapes:
@@ -277,6 +279,10 @@ def _turn(box: Box, upright: tuple[int, int], orientation: int) -> Box:
     if orientation in (7, 8):
         y1, y2 = height - y2, height - y1
     return x1, y1, x2, y2
+
+
+def _may_be_turned(size: tuple[float, float] | None, upright: tuple[int, int], orientation: int) -> bool:
+    return orientation > 1 and (size is None or orientation < 5 or upright[0] == upright[1])
 
 
 def _scale(annotation: Annotation, picture: Path, upright: tuple[int, int]) -> tuple[float, float]:

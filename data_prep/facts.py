@@ -12,7 +12,7 @@ from data_prep.annotations import Shape, Split
 from data_prep.families import Family, FamilyName, Kind, KindWords
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
-from llava.boxes import Box, area, format_box, intersection, to_frame
+from llava.boxes import Box, area, format_box, holds_centre, intersection, to_frame
 from llava.records import IMAGE_PLACEHOLDER, TaskType
 
 NONE = "none"  # the label of what has no defect, in every language
@@ -176,7 +176,7 @@ class Asker:
             self._skip("defects without boxes")
             return
         for shape in shapes:
-            inside = {defect.name for defect in unit.defects if _holds_centre(shape.box, defect.box)}
+            inside = {defect.name for defect in unit.defects if holds_centre(shape.box, defect.box)}
             if len(inside) > 1:
                 self._skip("several kinds of defect")
             elif not inside and any(intersection(shape.box, defect.box) > 0 for defect in unit.defects):
@@ -319,7 +319,7 @@ class Asker:
 
     def _component_at(self, box: Box, unit: Unit) -> str:
         """The smallest component that holds the middle of `box`."""
-        around = [shape for shape in unit.components if _holds_centre(shape.box, box)]
+        around = [shape for shape in unit.components if holds_centre(shape.box, box)]
         if not around:
             return self._usual_component(unit)
         return self._words(min(around, key=lambda shape: (area(shape.box), shape.name)).name).word
@@ -355,11 +355,6 @@ def listed(words: Sequence[str], joiner: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _holds_centre(outer: Box, box: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
 
 
 def _free_box(unit: Unit, models: Sequence[tuple[Box, tuple[int, int]]], rng: random.Random) -> Box | None:

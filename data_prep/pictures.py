@@ -15,7 +15,7 @@ from data_prep.families import Kind
 from data_prep.recipe import Recipe
 from data_prep.store import Known, PictureStore, part_name
 from data_prep.tiles import cut, grid, to_picture, visible
-from llava.boxes import Box, area, intersection
+from llava.boxes import Box, area, holds_centre, intersection
 from llava.errors import InputError
 from llava.files import sha256
 from llava.pictures import read_picture
@@ -134,11 +134,14 @@ def _whole(
     names: Mapping[str, Kind | None],
 ) -> Unit:
     """The whole picture, not written yet, with what the recipe knows of its shapes and labels."""
-    known = [
-        replace(shape, name=kind.name)
-        for shape in shapes
-        if (kind := names[plain_name(shape.name)]) is not None
-    ]
+    # Two of the source's names may be aliases of one class, and speak of one object.
+    known = list(
+        dict.fromkeys(
+            replace(shape, name=kind.name)
+            for shape in shapes
+            if (kind := names[plain_name(shape.name)]) is not None
+        )
+    )
     component_names = {kind.name for kind in recipe.components}
     labels = [
         kind.name
@@ -248,7 +251,7 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
             continue
         margin = recipe.crops.context * side
         crop = _pixel_box((x1 - margin, y1 - margin, x2 + margin, y2 + margin), whole.size)
-        inside = [shape for shape in whole.defects if _holds_centre(crop, shape.box)]
+        inside = [shape for shape in whole.defects if holds_centre(crop, shape.box)]
         homeless -= set(inside)
         if any(intersection(crop, shape.box) > 0 for shape in whole.defects if shape not in inside):
             _leave_out(left_out, "crops that cut a defect at their edge")
@@ -287,11 +290,6 @@ def _pixel_box(box: Box, size: tuple[int, int]) -> Box:
 
 def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
     return int(box[0]), int(box[1]), int(box[2]), int(box[3])
-
-
-def _holds_centre(crop: Box, box: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return crop[0] <= x <= crop[2] and crop[1] <= y <= crop[3]
 
 
 def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:

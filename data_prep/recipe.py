@@ -192,6 +192,13 @@ class Recipe(Words):
             if family.of not in things:
                 known = ", ".join(sorted(things))
                 raise ValueError(f"families.{key}.of: {family.of!r} is not one of {known}")
+            asks_of_component = family.of not in ("defect", "each") and family.family != "region"
+            if self.unit == "object" and asks_of_component:
+                # Others of its kind may be seen beside it, and nothing says how much of them.
+                raise ValueError(
+                    f"families.{key}: a crop around one component cannot be asked for components; "
+                    "take unit: picture or tile, or leave the family out"
+                )
         if not self.defects and any(family.family != "talk" for family in self.asked.values()):
             raise ValueError("defects: name at least one kind; only a talk family asks without")
         self._default_phrases()

@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join
-from data_prep.formats.layout import set_groups_and_splits, split_in
+from data_prep.formats.layout import claim, set_groups_and_splits, split_in
 from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, size
 from llava.boxes import Box
 from llava.errors import InputError
@@ -374,12 +374,7 @@ def _pair(folder: Folder, coco: CocoFile, problems: list[str]) -> list[tuple[Pat
     for annotation in coco.annotations:
         try:
             picture = _picture_of(folder, annotation)
-            owner = owners.setdefault(picture, annotation.picture)
-            if owner != annotation.picture:
-                raise InputError(
-                    f"{annotation.file}: {owner!r} and {annotation.picture!r} would both be {picture}; "
-                    f"one of them is missing"
-                )
+            claim(owners, annotation.file, annotation.picture, picture)
             pairs.append((picture, annotation))
         except InputError as error:
             lost.append(str(error))

@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join
-from data_prep.formats.layout import set_groups_and_splits, split_in
+from data_prep.formats.layout import claim, set_groups_and_splits, split_in
 from data_prep.formats.outlines import (
     Point,
     bounds,
@@ -230,9 +230,11 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             )
         problems += bad
         notes += said
+        owners: dict[Path, str] = {}
         for entry in entries:
             try:
                 picture = folder.picture_of(path, entry.annotation.picture)
+                claim(owners, path, entry.annotation.picture, picture)
             except InputError as error:
                 problems.append(str(error))
                 continue

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
 
 from data_prep.annotations import Folder, Source, Split
+from llava.errors import InputError
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -38,3 +40,17 @@ def set_groups_and_splits(source: Source, folder: Folder) -> None:
     for picture in source.pictures:
         picture.group = picture.group or roboflow_group(picture.file.stem)
         picture.split = picture.split or split_in(picture.file.relative_to(folder.picture_root).parent.parts)
+
+
+def claim(owners: dict[Path, str], file: Path, written: str, picture: Path) -> None:
+    """Note in `owners` that `file` calls `picture` by the name `written`.
+
+    InputError if it also calls it by another one: names are found without regard to folder, and a picture
+    that is missing must not be mistaken for its namesake in another folder.
+    """
+    owner = owners.setdefault(picture, written)
+    if PureWindowsPath(owner) != PureWindowsPath(written):
+        raise InputError(
+            f"{file}: {owner!r} and {written!r} would both be {picture}; one of them is missing, or write "
+            f"them alike"
+        )

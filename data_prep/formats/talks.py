@@ -90,11 +90,13 @@ class Collector:
         self._file = folder.root
         self._said: dict[Path, Said] = {}
         self._pictures: dict[str, Path | str] = {}
+        self._owners: dict[Path, str] = {}
         self._bad = 0
 
     def begin(self, file: Path) -> None:
         self._file, self._said, self._bad = file, {}, 0
         self._pictures = {}  # which of two pictures with one name is meant may depend on the file
+        self._owners = {}
 
     def problem(self, place: str, why: object) -> None:
         self._bad += 1
@@ -102,11 +104,12 @@ class Collector:
             self.problems.append(f"{self._file}, {place}: {why}")
 
     def picture(self, name: str) -> Path:
-        """InputError, without the file's name, if there is no such picture."""
+        """InputError, without the file's name, if there is no such picture, or it has another name too."""
         known = self._pictures.get(name)
         if known is None:
             try:
                 known = self.folder.picture_of(self._file, name)
+                layout.claim(self._owners, self._file, name, known)
             except InputError as error:
                 known = str(error).removeprefix(f"{self._file}: ")
             self._pictures[name] = known

@@ -11,6 +11,7 @@ development kit would move a box by one pixel, which no answer shows.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -69,6 +70,19 @@ def _size(root: Element) -> tuple[float, float] | None:
     return size(root.findtext("size/width"), root.findtext("size/height"))
 
 
+def _noting_another(folder: Folder, annotation: Annotation, picture: Path) -> Annotation:
+    """With a note where its <filename> is that of another picture that is there as well."""
+    written = annotation.picture
+    try:
+        same = not written or folder.picture_of(annotation.file, written).stem == picture.stem
+    except InputError:  # left over from a copy or a renaming
+        same = True
+    if same:
+        return annotation
+    note = f"{annotation.file}: its <filename> is {written!r}; taken for {picture.name}, by its own name"
+    return replace(annotation, notes=(*annotation.notes, note))
+
+
 def detect(folder: Folder) -> str | None:
     """Why the folder looks like Pascal VOC, None if it does not."""
     count = sum(starts_with(path, "annotation") for path in folder.named(".xml"))
@@ -97,7 +111,8 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             annotation = read_annotation(path)
             # The XML's own stem comes first: tools keep it in step with the picture, while <filename> is
             # often left over from a copy or a renaming.
-            found.append((folder.picture_of(path, path.stem, annotation.picture), annotation))
+            picture = folder.picture_of(path, path.stem, annotation.picture)
+            found.append((picture, _noting_another(folder, annotation, picture)))
         except NotVocError:
             passed_over.append(path)
         except InputError as error:
