@@ -91,7 +91,9 @@ def test_other_settings_of_pictures_make_them_anew(photos: Path, tmp_path: Path,
     assert contents(out) == contents(convert(photos, tmp_path / "fresh", "pictures.quality=80"))
 
 
-@pytest.mark.parametrize("damage", ["picture", "absent picture", "cache", "foreign cache", "no cache"])
+@pytest.mark.parametrize(
+    "damage", ["picture", "absent picture", "cache", "foreign cache", "unusable cache", "no cache"]
+)
 def test_a_damaged_earlier_output_is_made_good(photos: Path, tmp_path: Path, damage: str) -> None:
     out = convert(photos, tmp_path / "out")
     whole = contents(out)
@@ -107,6 +109,11 @@ def test_a_damaged_earlier_output_is_made_good(photos: Path, tmp_path: Path, dam
         values = json.loads(cache.read_text())
         for known in values["pictures"].values():
             known["parts"] = dict.fromkeys(known["parts"], "../../photos/images/renamed.jpg")
+        cache.write_text(json.dumps(values))
+    elif damage == "unusable cache":
+        values = json.loads(cache.read_text())
+        for known in values["pictures"].values():
+            known["fingerprint"] = "no hash"
         cache.write_text(json.dumps(values))
     else:
         cache.unlink()

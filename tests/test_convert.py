@@ -17,12 +17,18 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
+from data_prep.annotations import Folder
+from data_prep.formats import voc
+from data_prep.pictures import prepare
+from data_prep.recipe import Recipe
 from data_prep.splits import assign_splits
+from data_prep.store import PictureStore
 from data_prep.summary import by_kind
 from llava.boxes import from_frame, parse_box
 from llava.errors import InputError
 from llava.files import read_json_list, read_jsonl
 from llava.records import Question, Record, Truth
+from llava.settings import load_settings
 
 KINDS = ("missing disc", "broken disc", "flashover", "pollution", "bird nest")
 Boxes = list[tuple[str, tuple[int, int, int, int]]]
@@ -310,6 +316,16 @@ def test_windows_set_sound_and_defective_parts_side_by_side(
     assert {truth.answer for truth in load(output)[2] if truth.task == "box"} == {
         "[0.200, 0.200, 0.600, 0.600]"
     }
+
+
+def test_one_box_under_two_names_of_a_class_is_one(tmp_path: Path, repo: Path) -> None:
+    box = (30, 20, 39, 27)
+    write_pair(tmp_path, "a", [("missing disc", box), ("missing cap", box), ("Missing_Disc", box)], seed=0)
+    recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
+    (picture,) = voc.read(Folder.scan(tmp_path))[0].pictures
+    store = PictureStore(tmp_path, recipe.pictures)
+    (unit,) = prepare(picture, recipe, recipe.known_names(), store).units
+    assert [(shape.name, shape.box) for shape in unit.defects] == [("missing disc", box)]
 
 
 def test_several_kinds_in_one_picture(

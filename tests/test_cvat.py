@@ -306,3 +306,11 @@ def test_real_files_are_read(shared_data: Path) -> None:
     assert problems == [] and len(source.pictures) == 12 and source.unannotated == ()
     (first,) = source.pictures[0].annotations
     assert first.shapes == (Shape("insulator", (250, 427, 1010, 579)), Shape("defect", (706, 507, 776, 551)))
+
+
+def test_a_missing_picture_is_not_its_namesake(tmp_path: Path, put: Callable) -> None:
+    put("day1/001.jpg")
+    shapes = (box(1, 2, 30, 40),)
+    put("a.xml", document(image(*shapes, name="day1/001.jpg"), image(*shapes, name="day2/001.jpg")))
+    _, problems = cvat.read(Folder.scan(tmp_path))
+    assert len(problems) == 1 and "'day1/001.jpg' and 'day2/001.jpg' would both be" in problems[0]

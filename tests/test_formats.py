@@ -1,6 +1,7 @@
 """What holds for all readers: the same boxes in every format, formats told apart, no error but InputError."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data_prep.annotations import Folder, Source, merge
 from data_prep.formats import READERS, find_reader
+from data_prep.formats.layout import claim
 from llava.errors import InputError
 
 SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
@@ -91,3 +93,20 @@ def test_any_bytes_in_any_file_are_read_or_refused(
             reader.read(folder)
         except InputError as error:
             assert str(root) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("day1/1.jpg", "day2/1.jpg", False),
+        ("1.jpg", "1.png", False),
+        ("1.jpg", "1", True),
+        ("tower.v1", "photos/Tower.v1.JPG", True),
+        ("./day1/1.jpg", "D:\\photos\\day1\\1.jpg", True),
+    ],
+)
+def test_one_picture_has_one_name_in_a_file(first: str, second: str, same: bool) -> None:
+    owners: dict[Path, str] = {}
+    claim(owners, Path("a.csv"), first, Path("1.jpg"))
+    with nullcontext() if same else pytest.raises(InputError, match="would both be"):
+        claim(owners, Path("a.csv"), second, Path("1.jpg"))

@@ -399,3 +399,10 @@ def test_json_lines_and_lists_say_the_line(tmp_path: Path) -> None:
     assert "nested too deeply" in str(list(stream_items(tmp_path / "deep.json")))
     (tmp_path / "long.jsonl").write_text("9" * 5000)
     assert "thousands of digits" in str(list(stream_items(tmp_path / "long.jsonl")))
+
+
+def test_a_missing_picture_is_not_its_namesake(read: Callable) -> None:
+    rows = "sub/b.png,Broken?,no\nother/b.png,Broken?,yes\n./sub/b.png,Old?,no\n"
+    source, problems = read("rows.csv", HEADER + rows)
+    assert len(problems) == 1 and "line 3: 'sub/b.png' and 'other/b.png' would both be" in problems[0]
+    assert asked(source) == {"sub/b": [("Broken?", "no"), ("Old?", "no")]}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import voc as reader
 from data_prep.formats.voc import read_annotation
 from llava.errors import InputError
@@ -219,3 +219,35 @@ def test_voc_boxes_equal_coco_boxes(shared_data: Path) -> None:
         for shape in read_annotation(file).shapes
     )
     assert ours == expected
+
+
+def test_a_filename_of_another_picture_is_noted(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("b.jpg")
+    put("a.xml", voc(("insulator", 1, 2, 30, 40), filename="b.jpg"))
+    put("b.xml", voc(("insulator", 1, 2, 30, 40), filename="gone.jpg"))
+    source, problems = find_source(tmp_path)
+    first, second = source.pictures
+    assert not problems and [first.key, second.key] == ["a", "b"]
+    (note,) = first.annotations[0].notes
+    assert "'b.jpg'; taken for a.jpg" in note
+    assert second.annotations[0].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("stated", "upright", "orientation", "told"),
+    [
+        ((50, 50), (50, 50), 6, True),
+        ((100, 50), (100, 50), 3, True),
+        (None, (50, 100), 6, True),
+        ((50, 100), (50, 100), 6, False),
+        ((100, 50), (50, 100), 6, False),  # turned along, which has a note of its own
+        ((100, 50), (100, 50), 1, False),
+    ],
+)
+def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
+    stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, told: bool
+) -> None:
+    annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
+    _, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [annotation]), upright, orientation)
+    assert any("does not tell" in note for note in notes) is told

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
-from data_prep.annotations import Folder, Source, Split
+from data_prep.annotations import PICTURE_SUFFIXES, Folder, Source, Split
 from llava.errors import InputError
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -45,11 +45,16 @@ def set_groups_and_splits(source: Source, folder: Folder) -> None:
 def claim(owners: dict[Path, str], file: Path, written: str, picture: Path) -> None:
     """Note in `owners` that `file` calls `picture` by the name `written`.
 
-    InputError if it also calls it by another one: names are found without regard to folder, and a picture
-    that is missing must not be mistaken for its namesake in another folder.
+    InputError if it also calls it by a path that leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after
+    `1.jpg`): names are found without regard to folder, and a picture that is missing must not be mistaken
+    for its namesake in another folder.
     """
     owner = owners.setdefault(picture, written)
-    if PureWindowsPath(owner) != PureWindowsPath(written):
+    paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
+    if any(path.suffix not in PICTURE_SUFFIXES for path in paths):
+        paths = [path.with_suffix("") if path.suffix in PICTURE_SUFFIXES else path for path in paths]
+    ends = zip(*(reversed(path.parts) for path in paths), strict=False)
+    if any(theirs != ours for theirs, ours in ends):
         raise InputError(
             f"{file}: {owner!r} and {written!r} would both be {picture}; one of them is missing, or write "
             f"them alike"
