@@ -2,7 +2,8 @@
 
 `convert --blend FILE.json --blend-image-folder DIR --blend-share 0.2` draws records of other LLaVA JSON (a
 part of LLaVA's own mix, say) into train.json. The share is of the resulting train records. Their pictures go
-the way of all others: re-encoded and named by their content. Their ids are made anew.
+the way of all others: re-encoded and named by their content. Their ids are made anew. A picture that looks
+like one of val or test is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,9 @@ from rich.progress import track
 
 from data_prep.annotations import AnnotatedPicture
 from data_prep.json_stream import stream_records
-from data_prep.pictures import prepare
+from data_prep.pictures import Prepared, prepare
 from data_prep.recipe import Recipe
+from data_prep.splits import near_twins
 from data_prep.store import PictureStore
 from llava.errors import InputError
 from llava.files import inside, read_json, sha256, write_json
@@ -116,15 +118,22 @@ def _is_there(folder: Path | None, name: str, known: dict[str, bool]) -> bool:
 
 
 def blend(
-    general: General, folder: Path, recipe: Recipe, store: PictureStore, seed: int, workers: int
+    general: General,
+    folder: Path,
+    recipe: Recipe,
+    store: PictureStore,
+    seed: int,
+    workers: int,
+    held_out: Sequence[bytes],
 ) -> dict[str, Any]:
     """Add records of `general` to `folder`/train.json and their pictures to `store`; returns what the
     manifest says of it.
 
-    To be called when train.json, val.json and test.json and all other pictures are written, as records are
-    added to a share and a held-out picture may not come back as a training picture. The same `seed`, file and
-    number of train records draw the same records. InputError naming the largest possible share if there are
-    too few, naming a damaged picture, and naming one that val or test hold.
+    To be called when train.json and all other pictures are written, as records are added to a share.
+    `held_out` are the fingerprints of the source pictures of val and test: none of them, nor a near-twin by
+    the recipe's rule, may come back as a training picture. The same `seed`, file and number of train records
+    draw the same records. InputError naming the largest possible share if there are too few, naming a damaged
+    picture, and naming one that val or test hold.
     """
     train = read_json(folder / "train.json")
     wanted = round(general.share * len(train) / (1 - general.share))
@@ -137,16 +146,9 @@ def blend(
         if position in drawn and (record := _record(value)) is not None
     }
     names = sorted({name for record in records.values() for name in record.images})
-    written = _write_pictures(general, names, recipe, store, workers)
-    for split in ("val", "test"):
-        file = folder / f"{split}.json"
-        records_held_out = read_json(file) if file.exists() else []
-        held_out = {name for record in records_held_out for name in _images(record)}
-        for name in names:
-            if written[name] in held_out:
-                raise InputError(
-                    f"{general.file}: its picture {name} is also in {split}.json; take it out there"
-                )
+    prepared = _write_pictures(general, names, recipe, store, workers)
+    _check_held_out(general, prepared, held_out, recipe.group.twins or 0)
+    written = {name: item.units[0].image for name, item in prepared.items()}
     train += [_blended(general, position, record, written) for position, record in records.items()]
     write_json(folder / "train.json", train)
     reasons = "".join(f"; left out: {number} {reason}" for reason, number in sorted(general.left_out.items()))
@@ -161,9 +163,24 @@ def blend(
     }
 
 
-def _images(record: dict[str, Any]) -> list[str]:
-    images = record.get("image") or []
-    return [images] if isinstance(images, str) else images
+def _check_held_out(
+    general: General, prepared: Mapping[str, Prepared], held_out: Sequence[bytes], within: int
+) -> None:
+    """InputError naming the first picture that looks like a held-out one, and how many more there are."""
+    hashes = [*held_out, *(item.fingerprint for item in prepared.values())]
+    twins = {
+        int(other) - len(held_out)
+        for index, others, _ in near_twins(hashes, within)
+        if index < len(held_out)
+        for other in others
+        if other >= len(held_out)
+    }
+    if twins:
+        first = list(prepared)[min(twins)]
+        more = f" (and {len(twins) - 1} more of its pictures)" if len(twins) > 1 else ""
+        raise InputError(
+            f"{general.file}: its picture {first} looks like one of val or test{more}; take it out there"
+        )
 
 
 def _too_few(general: General, wanted: int, others: int) -> str:
@@ -179,15 +196,15 @@ def _too_few(general: General, wanted: int, others: int) -> str:
 
 def _write_pictures(
     general: General, names: Sequence[str], recipe: Recipe, store: PictureStore, workers: int
-) -> dict[str, str]:
-    """Name in the file -> name in the output. InputError naming a damaged picture, after all were tried."""
+) -> dict[str, Prepared]:
+    """Name in the file -> the picture, written whole. InputError naming a damaged one, after trying all."""
     whole = recipe.model_copy(update={"unit": "picture"})
 
-    def write(name: str) -> str | InputError:
+    def write(name: str) -> Prepared | InputError:
         assert general.image_folder is not None
         picture = AnnotatedPicture(inside(general.image_folder, name), name)
         try:
-            return prepare(picture, whole, {}, store).units[0].image
+            return prepare(picture, whole, {}, store)
         except InputError as error:
             return error
 
@@ -203,7 +220,7 @@ def _write_pictures(
     if errors:
         more = f" (and {len(errors) - 1} more of {general.file})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
-    return {name: image for name, image in written.items() if isinstance(image, str)}
+    return {name: item for name, item in written.items() if isinstance(item, Prepared)}
 
 
 def _blended(general: General, position: int, record: Record, written: dict[str, str]) -> Record:

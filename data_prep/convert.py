@@ -70,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_pictures(folder, conversion)
-        blended = blend(general, folder, recipe, store, args.seed, args.workers) if general else None
+        blended = None
+        if general:
+            looks = _held_out_looks(conversion, prepared)
+            blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
         said = manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", said)
         report = conversion_report(folder, conversion, summaries, sources, prepared)
@@ -273,6 +276,17 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
                 (to_truth(item, recipe, group_of[item.unit.image]) for item in items),
             )
     return summaries
+
+
+def _held_out_looks(conversion: Conversion, prepared: Iterable[Iterable[Prepared]]) -> list[bytes]:
+    """The fingerprints of the source pictures of val and test."""
+    images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
+    return [
+        item.fingerprint
+        for items in prepared
+        for item in items
+        if any(unit.image in images for unit in item.units)
+    ]
 
 
 def _drop_unused_pictures(folder: Path, conversion: Conversion) -> None:
