@@ -226,8 +226,8 @@ def merge(
     `upright` is the picture's size (width, height) after the rotation that its EXIF `orientation` (1..8)
     asks for. An XML that states the size before rotation was made by a tool that does not rotate: its boxes
     are turned along. A size of the same shape is a picture scaled after annotating: its boxes are scaled
-    along. Any other size is an InputError. Where the size does not tell (none is stated, or that of a square or
-    of a picture turned by half), boxes are taken as drawn on the upright picture, with a note.
+    along. Any other size is an InputError. Where the size does not tell (none is stated, or that of a square
+    or of a picture turned by half), boxes are taken as drawn on the upright picture, with a note.
     """
     shapes: list[Shape] = []
     notes: list[str] = []
@@ -238,7 +238,9 @@ def merge(
         if turned:
             notes.append(f"{annotation.file}: boxes drawn before EXIF rotation; turned along")
         elif annotation.shapes and _may_be_turned(annotation.size, upright, orientation):
-            notes.append(f"{annotation.file}: its size does not tell if boxes were drawn before EXIF rotation")
+            notes.append(
+                f"{annotation.file}: its size does not tell if boxes were drawn before EXIF rotation"
+            )
         if (scale_x, scale_y) != (1.0, 1.0):
             notes.append(f"{annotation.file}: made for {_by(annotation.size)}, scaled to {_by(upright)}")
         for shape in annotation.shapes:

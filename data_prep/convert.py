@@ -23,7 +23,7 @@ from data_prep.blend import add_blend_options, blend, find_general
 from data_prep.conversion import Conversion, split_units
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import to_dialogue, to_question, to_record, to_truth
-from data_prep.output import output_folder
+from data_prep.output import foreign_files, output_folder
 from data_prep.pictures import Prepared, check_names, prepare
 from data_prep.questions import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe import Recipe, Shares
@@ -39,7 +39,7 @@ EXAMPLES = """formats, which --format auto (the default) tells apart:
   voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them
   mvtec, visa, idid                             the layouts of these public data sets
   class_folders                                 a folder per class
-  tables, llava_json                            pictures with questions and answers
+  table, llava                            pictures with questions and answers
 
 examples:
   python -m data_prep convert --source photos --recipe configs/recipes/insulator.yaml --output data/mine
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.splits is not None:
         shares = args.splits.model_copy(update={"given": recipe.splits.given})
         recipe = recipe.model_copy(update={"splits": shares})
-    _check_output(args.output, args.source, args.test_source, overwrite=args.overwrite)
+    _check_output(args)
 
     roots = [args.source, *([args.test_source] if args.test_source else [])]
     folders = [Folder.scan(root, args.image_folder) for root in roots]
@@ -113,7 +113,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
     )
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE.yaml")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="must not exist yet")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, unless --overwrite"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -147,8 +149,11 @@ def _shares(text: str) -> Shares:
         raise argparse.ArgumentTypeError(f"{text!r}: write three shares such as 0.7,0.15,0.15") from None
 
 
-def _check_output(output: Path, source: Path, test_source: Path | None, *, overwrite: bool) -> None:
-    for folder in (source, *([test_source] if test_source else [])):
+def _check_output(args: argparse.Namespace) -> None:
+    """InputError where the output could take the place of what is read, or of files that are not ours."""
+    output, test_source = args.output, args.test_source
+    folders = (args.source, test_source, args.image_folder, args.blend_image_folder)
+    for folder in filter(None, folders):
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: {'a file; name its folder' if folder.exists() else 'no such folder'}"
@@ -156,12 +161,19 @@ def _check_output(output: Path, source: Path, test_source: Path | None, *, overw
         inner, outer = output.resolve(), folder.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise InputError(f"--output {output} and {folder} lie one inside the other; name a folder apart")
-    if test_source and test_source.resolve() == source.resolve():
+    for file in filter(None, (args.recipe, args.blend)):
+        if file.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{file} lies in --output {output}; move one of them")
+    if test_source and test_source.resolve() == args.source.resolve():
         raise InputError("--source and --test-source are the same folder; the test would be on training data")
-    if output.exists() and not overwrite:
+    if output.exists() and not args.overwrite:
         raise InputError(f"{output} exists already; name another folder or add --overwrite")
     if output.exists() and not (output / "manifest.json").is_file():
         raise InputError(f"{output} is not an earlier conversion (no manifest.json); remove it yourself")
+    if foreign := next(foreign_files(output), None):
+        raise InputError(
+            f"{foreign} is not a conversion's file; move it before --overwrite replaces {output}"
+        )
 
 
 def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:

@@ -13,6 +13,18 @@ from pathlib import Path
 from data_prep.store import link
 from llava.files import sha256
 
+# All that a conversion writes; pictures are named by sixteen digits of their content's hash.
+_OURS = re.compile(
+    r"(train|val|test|manifest|cache)\.json|(questions|truth)_test\.jsonl|report\.html|images/[0-9a-f]{16}\.jpg"
+)
+
+
+def foreign_files(output: Path) -> Iterator[Path]:
+    """What lies in an earlier output that no conversion wrote."""
+    for name, path in sorted(_files(output).items()) if output.is_dir() else ():
+        if not _OURS.fullmatch(name):
+            yield path
+
 
 @contextmanager
 def output_folder(output: Path) -> Iterator[Path]:

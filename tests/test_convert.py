@@ -413,8 +413,16 @@ def test_overwrite_replaces_only_earlier_conversions(
     (output / "stray.txt").write_text("old")
     with pytest.raises(InputError, match="--overwrite"):
         convert(photos)
+    with pytest.raises(InputError, match=r"stray\.txt is not a conversion's file"):
+        convert(photos, "--overwrite", "--seed", "2")
+    assert (output / "stray.txt").read_text() == "old"
+    (output / "stray.txt").unlink()
+    before = (output / "train.json").read_bytes()
     convert(photos, "--overwrite", "--seed", "2")
-    assert not (output / "stray.txt").exists()
+    assert (output / "train.json").read_bytes() != before
+    # Nothing that is read may lie in what is replaced.
+    with pytest.raises(InputError, match="one inside the other"):
+        convert(photos, "--overwrite", "--image-folder", str(output / "images"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("keep")
     with pytest.raises(InputError, match="not an earlier conversion"):
