@@ -1,103 +1,101 @@
 """`python -m data_prep convert`: annotated photos -> conversation JSON, test questions and their truth.
 
 Reads everything first and writes nothing if anything is wrong; the output folder appears whole or not at
-all. The same source, recipe and seed give the same bytes, whatever the number of workers.
+all. The same source, recipe and seed give the same bytes, whatever the number of workers. Over an earlier
+output (--overwrite) only what changed is made and written again; a second run with the same input leaves
+every file as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import platform
-import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import PIL
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
-from data_prep.pictures import Prepared, Unit, check_names, prepare
-from data_prep.questions import YES, Item, ask, dialogues, to_dialogue, to_question, to_record, to_truth
-from data_prep.recipe import SPLITS, Recipe, Shares, Split
-from data_prep.splits import assign_splits, find_groups, scaled_shares
-from data_prep.voc import AnnotatedPicture, Source, find_source
+from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
+from data_prep.blend import add_blend_options, blend, find_general
+from data_prep.conversion import Conversion, split_units
+from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.items import to_dialogue, to_question, to_record, to_truth
+from data_prep.output import foreign_files, output_folder
+from data_prep.pictures import Prepared, check_names, prepare
+from data_prep.questions import BALANCED_AWAY, ask, dialogues
+from data_prep.recipe import Recipe, Shares
+from data_prep.report_convert import conversion_report
+from data_prep.report_page import page
+from data_prep.store import Known, PictureStore
+from data_prep.summary import SplitSummary, manifest, summarise, tell
 from llava.errors import InputError
-from llava.files import atomic_folder, sha256, write_json, write_jsonl
+from llava.files import write_json, write_jsonl, write_text
 from llava.settings import load_settings
 
-EXAMPLE = """examples:
+EXAMPLES = """formats, which --format auto (the default) tells apart:
+  voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them
+  mvtec, visa, idid                             the layouts of these public data sets
+  class_folders                                 a folder per class
+  table, llava                            pictures with questions and answers
+
+examples:
   python -m data_prep convert --source photos --recipe configs/recipes/insulator.yaml --output data/mine
+  python -m data_prep convert --source photos --format coco --recipe configs/recipes/defect.yaml \\
+      --output data/mine --overwrite splits.given=keep
   python -m data_prep convert --source photos --test-source more_photos \\
       --recipe configs/recipes/insulator.yaml --output data/mine splits.val=0.1 families.describe=null
 
 Any field of the recipe can be overridden as key=value; data_prep/recipe.py says what each means.
 """
-SHOWN_NOTES = 12
-
-
-@dataclass
-class Conversion:
-    """What was read, cut, grouped and split, ready to be asked about."""
-
-    recipe: Recipe
-    units: dict[Split, list[Unit]] = field(default_factory=dict)
-    group_of: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """The counts of one split, as the manifest and the table show them."""
-
-    pictures: int
-    groups: int
-    labels: dict[str, int]
-    questions: int
-    tasks: dict[str, dict[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
-        recipe = recipe.model_copy(update={"splits": args.splits})
-    _check_output(args.output, args.source, args.test_source, overwrite=args.overwrite)
+        shares = args.splits.model_copy(update={"given": recipe.splits.given})
+        recipe = recipe.model_copy(update={"splits": shares})
+    _check_output(args)
 
-    sources = [args.source, *([args.test_source] if args.test_source else [])]
-    pictures = read_sources(sources, recipe)
-    with _output_folder(args.output, overwrite=args.overwrite) as folder:
-        (folder / "images").mkdir()
-        prepared = prepare_all(pictures, recipe, folder, args.workers)
-        conversion = split_units(prepared, recipe, args.seed, source_notes(pictures))
+    roots = [args.source, *([args.test_source] if args.test_source else [])]
+    folders = [Folder.scan(root, args.image_folder) for root in roots]
+    sources = read_sources(folders, recipe, args.format)
+    general = find_general(args)
+    with output_folder(args.output) as folder:
+        store = PictureStore(folder, recipe.pictures, args.output if args.output.exists() else None)
+        prepared = prepare_all(sources, recipe, store, args.workers)
+        conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_pictures(folder, conversion)
-        write_json(folder / "manifest.json", _manifest(args, conversion, summaries, folder))
-    _report(Console(), args.output, conversion, summaries)
+        blended = None
+        if general:
+            looks = _held_out_looks(conversion, prepared)
+            blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
+        said = manifest(args, conversion, summaries, folder) | {"blend": blended}
+        write_json(folder / "manifest.json", said)
+        report = conversion_report(folder, conversion, summaries, sources, prepared)
+        write_text(folder / "report.html", page(report))
+    tell(Console(), args.output, conversion, summaries)
     return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep convert",
-        description="Turn photos annotated as Pascal VOC into LLaVA conversation JSON (train, val, test), a "
-        "question file and a truth file, as a recipe says.",
-        epilog=EXAMPLE,
+        description="Turn annotated photos into LLaVA conversation JSON (train, val, test), a question file "
+        "and a truth file, as a recipe says.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--source", type=Path, required=True, metavar="DIR", help="pictures and XML files, anywhere below it"
+        "--source",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="pictures and annotation files, anywhere below it",
     )
     parser.add_argument(
         "--test-source",
@@ -105,9 +103,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="a second folder that makes the whole test split; SOURCE is then split into train and val only",
     )
+    parser.add_argument(
+        "--format",
+        choices=[AUTO, *READERS],
+        default=AUTO,
+        help="of the annotations (default: auto, which says what it found)",
+    )
+    parser.add_argument(
+        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
+    )
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE.yaml")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="must not exist yet")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion in OUTPUT")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, unless --overwrite"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="bring an earlier conversion in OUTPUT up to date; what stays the same is not written again",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of splits and wordings (default: 0)"
     )
@@ -120,6 +133,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
     )
+    add_blend_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     if args.workers < 1:
@@ -135,8 +149,11 @@ def _shares(text: str) -> Shares:
         raise argparse.ArgumentTypeError(f"{text!r}: write three shares such as 0.7,0.15,0.15") from None
 
 
-def _check_output(output: Path, source: Path, test_source: Path | None, *, overwrite: bool) -> None:
-    for folder in (source, *([test_source] if test_source else [])):
+def _check_output(args: argparse.Namespace) -> None:
+    """InputError where the output could take the place of what is read, or of files that are not ours."""
+    output, test_source = args.output, args.test_source
+    folders = (args.source, test_source, args.image_folder, args.blend_image_folder)
+    for folder in filter(None, folders):
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: {'a file; name its folder' if folder.exists() else 'no such folder'}"
@@ -144,41 +161,35 @@ def _check_output(output: Path, source: Path, test_source: Path | None, *, overw
         inner, outer = output.resolve(), folder.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise InputError(f"--output {output} and {folder} lie one inside the other; name a folder apart")
-    if test_source and test_source.resolve() == source.resolve():
+    for file in filter(None, (args.recipe, args.blend)):
+        if file.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{file} lies in --output {output}; move one of them")
+    if test_source and test_source.resolve() == args.source.resolve():
         raise InputError("--source and --test-source are the same folder; the test would be on training data")
-    if output.exists() and not overwrite:
+    if output.exists() and not args.overwrite:
         raise InputError(f"{output} exists already; name another folder or add --overwrite")
     if output.exists() and not (output / "manifest.json").is_file():
         raise InputError(f"{output} is not an earlier conversion (no manifest.json); remove it yourself")
+    if foreign := next(foreign_files(output), None):
+        raise InputError(
+            f"{foreign} is not a conversion's file; move it before --overwrite replaces {output}"
+        )
 
 
-@contextmanager
-def _output_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder that becomes `output` when all is written; what it replaces stays until then."""
-    if not (overwrite and output.exists()):
-        with atomic_folder(output) as folder:
-            yield folder
-        return
-    fresh = output.with_name(f".{output.name}.{os.getpid()}.new")
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    with atomic_folder(fresh) as folder:
-        yield folder
-    output.rename(old)
-    fresh.rename(output)
-    shutil.rmtree(old)
-
-
-def read_sources(folders: Sequence[Path], recipe: Recipe) -> list[tuple[Path, Source]]:
+def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:
     """Read every annotation; InputError if any is unreadable (all of them are listed on stderr first)."""
-    problems: list[str] = []
+    problems = [problem for folder in folders for problem in folder.naming_problems]
+    _raise_problems(problems, "file(s) with names that cannot be used")
     sources = []
     for folder in folders:
-        source, found = find_source(folder)
+        reader, why = find_reader(folder, format)
+        print(f"{folder.root}: format {reader.NAME} ({why})")
+        source, found = reader.read(folder)
         problems += found
-        sources.append((folder, source))
+        sources.append(source)
     _raise_problems(problems, "annotation file(s) cannot be used")
     names = recipe.known_names()
-    for _, source in sources:
+    for source in sources:
         check_names(source.pictures, recipe, names)
     return sources
 
@@ -193,40 +204,37 @@ def _raise_problems(problems: Sequence[str], what: str) -> None:
         raise InputError(f"{len(problems)} {what} (listed above); nothing was written")
 
 
-def source_notes(sources: Sequence[tuple[Path, Source]]) -> list[str]:
-    """A line for each sort of file that was not used."""
-    return [
-        f"{folder}: {len(paths)} {what}, for instance {paths[0].relative_to(folder)}"
-        for folder, source in sources
-        for paths, what in (
-            (source.unannotated, "picture(s) without annotation left out"),
-            (source.passed_over, "XML file(s) that are not Pascal VOC passed over"),
-        )
-        if paths
-    ]
+def source_notes(sources: Sequence[Source]) -> list[str]:
+    """What the readers passed over or put right."""
+    notes = [note for source in sources for note in source.notes]
+    for source in sources:
+        if alone := source.unannotated:
+            notes.append(f"{len(alone)} picture(s) without annotation left out, for instance {alone[0]}")
+    return notes
 
 
 def prepare_all(
-    sources: Sequence[tuple[Path, Source]], recipe: Recipe, folder: Path, workers: int
+    sources: Sequence[Source], recipe: Recipe, store: PictureStore, workers: int
 ) -> list[list[Prepared]]:
-    """Decode, cut and encode every picture in `workers` threads and write the units below `folder`.
+    """Decode, cut and encode every picture that `store` does not know in `workers` threads, and write the
+    units.
 
-    Returns the pictures of each source without their bytes. InputError if any picture is damaged, after
-    all were tried.
+    Returns the pictures of each source. InputError if any picture is damaged, after all were tried.
     """
     names = recipe.known_names()
-    jobs = [(number, picture) for number, (_, source) in enumerate(sources) for picture in source.pictures]
+    jobs = [(number, picture) for number, source in enumerate(sources) for picture in source.pictures]
 
     def work(job: tuple[int, AnnotatedPicture]) -> Prepared | str:
         try:
-            return _write_units(prepare(job[1], recipe, names), folder)
+            return prepare(job[1], recipe, names, store)
         except InputError as error:
             return str(error)
 
     prepared: list[list[Prepared]] = [[] for _ in sources]
     problems: list[str] = []
     # Threads: Pillow decodes, scales and encodes outside Python's lock.
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         results = track(
             pool.map(work, jobs), "pictures", len(jobs), console=Console(stderr=True), transient=True
         )
@@ -235,90 +243,39 @@ def prepare_all(
                 problems.append(result)
             else:
                 prepared[number].append(result)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures
     _raise_problems(problems, "picture(s) cannot be used")
+    store.write_cache(_known(item for items in prepared for item in items))
     return prepared
 
 
-def _write_units(prepared: Prepared, folder: Path) -> Prepared:
-    """Write the bytes and let go of them. Two threads may write one name, but then the same content."""
-    for unit, data in prepared.units:
-        (folder / unit.image).write_bytes(data)
-    return Prepared(
-        prepared.key,
-        tuple((unit, b"") for unit, _ in prepared.units),
-        prepared.fingerprint,
-        prepared.notes,
-        prepared.left_out,
-    )
-
-
-def split_units(
-    prepared: Sequence[Sequence[Prepared]], recipe: Recipe, seed: int, notes: Sequence[str] = ()
-) -> Conversion:
-    """Group the pictures and assign the splits. `prepared` is [source] or [source, test source].
-
-    A picture that is there twice is kept once, a training picture akin to one of the test source is left
-    out: both would inflate the test's score.
-    """
-    conversion = Conversion(recipe, {split: [] for split in SPLITS}, notes=list(notes))
-    # The test source comes first, so that it keeps what both hold.
-    tagged = [(number, item) for number in reversed(range(len(prepared))) for item in prepared[number]]
-    for _, item in tagged:
-        conversion.notes.extend(item.notes)
-        conversion.left_out.update(item.left_out)
-    groups = find_groups(
-        [_tagged_key(number, item.key) for number, item in tagged],
-        [item.fingerprint for _, item in tagged],
-        recipe.group,
-    )
-    test_groups = {group for (number, _), group in zip(tagged, groups, strict=True) if number == 1}
-    units: dict[str, list[Unit]] = {}
-    seen: dict[str, Unit] = {}
-    for (number, item), group in zip(tagged, groups, strict=True):
-        if number == 0 and group in test_groups:
-            conversion.left_out["training pictures akin to a test picture"] += 1
-            conversion.notes.append(f"{item.key}: left out, akin to a picture of the test source")
-            continue
-        for unit, _ in item.units:
-            if (first := seen.setdefault(unit.image, unit)) is not unit:
-                differs = "" if first.defects == unit.defects else ", annotated differently"
-                conversion.left_out["copies of another picture"] += 1
-                conversion.notes.append(f"{unit.key}: left out, the same picture as {first.key}{differs}")
-                continue
-            units.setdefault(group, []).append(unit)
-            conversion.group_of[unit.image] = group
-
-    shares = scaled_shares(recipe.splits, without_test=len(prepared) == 2)
-    trainable = {
-        group: [unit.label for unit in members]
-        for group, members in units.items()
-        if group not in test_groups
-    }
-    splits: dict[str, Split] = assign_splits(trainable, shares, seed)
-    for group, members in units.items():
-        conversion.units["test" if group in test_groups else splits[group]].extend(members)
-    for split in SPLITS:
-        if not conversion.units[split] and (split == "train" or shares[split] > 0):
-            raise InputError(
-                f"nothing is left for {split}: {len(units)} group(s) of pictures are too few to split"
-            )
-    return conversion
-
-
-def _tagged_key(number: int, key: str) -> str:
-    return f"test/{key}" if number == 1 else key
+def _known(prepared: Iterable[Prepared]) -> dict[str, Known]:
+    """What is known of each source file, by its digest. Two pictures may be one file, cut differently."""
+    known: dict[str, Known] = {}
+    for item in prepared:
+        earlier = known.setdefault(item.digest, item.known)
+        if earlier is not item.known:
+            earlier.parts.update(item.known.parts)
+    return known
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
-    """Ask, and write train.json, val.json, test.json, questions_test.jsonl and truth_test.jsonl."""
+    """Ask, and write train.json, val.json, test.json, questions_test.jsonl and truth_test.jsonl; a split
+    without questions has no file. Pictures that nothing is asked about leave `conversion`."""
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
     for split in SPLITS:
         items, skipped = ask(conversion.units[split], recipe, split, seed)
         conversion.left_out.update(skipped)
-        summaries[split] = _summary(conversion.units[split], items, group_of)
         if split == "train" and not items:
             raise InputError("the recipe asks nothing of the training pictures; look at its families")
+        silent = conversion.drop_silent(split, {item.unit.image for item in items})
+        if others := silent - skipped[BALANCED_AWAY]:
+            conversion.left_out["pictures that no family asks about"] += others
+        summaries[split] = summarise(conversion.units[split], items, group_of)
+        if not items:
+            continue
         records = [to_record(item, recipe, group_of[item.unit.image]) for item in items]
         if split == "train":
             talks = dialogues(items, recipe, seed)
@@ -333,23 +290,15 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
     return summaries
 
 
-def _summary(units: Sequence[Unit], items: Sequence[Item], group_of: Mapping[str, str]) -> SplitSummary:
-    tasks: dict[str, dict[str, Any]] = {}
-    for item in items:
-        task = tasks.setdefault(item.task, {"type": item.type, "questions": 0, "yes": 0})
-        task["questions"] += 1
-        task["yes"] += item.type == "yesno" and item.answer == YES
-    for task in tasks.values():
-        yes = task.pop("yes")
-        if task["type"] == "yesno":
-            task["yes_share"] = round(yes / task["questions"], 3)
-    return SplitSummary(
-        pictures=len(units),
-        groups=len({group_of[unit.image] for unit in units}),
-        labels=dict(sorted(Counter(unit.label for unit in units).items())),
-        questions=len(items),
-        tasks=dict(sorted(tasks.items())),
-    )
+def _held_out_looks(conversion: Conversion, prepared: Iterable[Iterable[Prepared]]) -> list[bytes]:
+    """The fingerprints of the source pictures of val and test."""
+    images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
+    return [
+        item.fingerprint
+        for items in prepared
+        for item in items
+        if any(unit.image in images for unit in item.units)
+    ]
 
 
 def _drop_unused_pictures(folder: Path, conversion: Conversion) -> None:
@@ -358,87 +307,3 @@ def _drop_unused_pictures(folder: Path, conversion: Conversion) -> None:
     for path in (folder / "images").iterdir():
         if path.name not in used:
             path.unlink()
-
-
-def _manifest(
-    args: argparse.Namespace, conversion: Conversion, summaries: Mapping[Split, SplitSummary], folder: Path
-) -> dict[str, Any]:
-    try:
-        ours = version("llava-inspect")
-    except PackageNotFoundError:
-        ours = "unknown"
-    recipe = conversion.recipe.model_dump(mode="json")
-    return {
-        "schema": 1,
-        "source": str(args.source),
-        "test_source": str(args.test_source) if args.test_source else None,
-        "seed": args.seed,
-        "recipe_file": str(args.recipe),
-        "recipe": recipe,
-        "versions": {
-            "llava-inspect": ours,
-            "pillow": PIL.__version__,
-            "python": platform.python_version(),
-        },
-        "splits": {split: vars(summary) for split, summary in summaries.items()},
-        "left_out": dict(sorted(conversion.left_out.items())),
-        "warnings": conversion.notes,
-        "pictures": {
-            unit.image: {"split": split, "source": unit.source, "group": conversion.group_of[unit.image]}
-            for split in SPLITS
-            for unit in sorted(conversion.units[split], key=lambda unit: unit.image)
-        },
-        "sha256": {path.name: sha256(path) for path in sorted(folder.glob("*.json*"))}
-        | {"images": _hash_of_names(conversion.group_of)},
-    }
-
-
-def _hash_of_names(images: Mapping[str, str]) -> str:
-    """Pictures are named by their content, so their names stand for it."""
-    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
-
-
-def _report(
-    console: Console, output: Path, conversion: Conversion, summaries: Mapping[Split, SplitSummary]
-) -> None:
-    console.print(_table(output, summaries))
-    for reason, count in sorted(conversion.left_out.items()):
-        console.print(f"left out: {count} {escape(reason)}", highlight=False)
-    for note in conversion.notes[:SHOWN_NOTES]:
-        console.print(f"warning: {escape(note)}", highlight=False, soft_wrap=True)
-    if len(conversion.notes) > SHOWN_NOTES:
-        console.print(
-            f"... and {len(conversion.notes) - SHOWN_NOTES} more in {output / 'manifest.json'}",
-            soft_wrap=True,
-        )
-    console.print(
-        f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
-        f"val_path={output / 'val.json'} image_folder={output} output_dir=runs/{output.name}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _table(output: Path, summaries: Mapping[Split, SplitSummary]) -> Table:
-    table = Table(title=str(output))
-    table.add_column()
-    for split in summaries:
-        table.add_column(split, justify="right")
-        table.add_column("yes", justify="right")
-
-    def row(name: str, values: Sequence[object], yes: Sequence[str] = (), last: bool = False) -> None:
-        cells = [[str(value), share] for value, share in zip(values, yes or [""] * len(values), strict=True)]
-        table.add_row(escape(name), *(text for cell in cells for text in cell), end_section=last)
-
-    parts = list(summaries.values())
-    row("groups", [part.groups for part in parts])
-    row("pictures", [part.pictures for part in parts], last=True)
-    for label in sorted({label for part in parts for label in part.labels}):
-        row(f"  showing {label}", [part.labels.get(label, 0) for part in parts])
-    table.add_section()
-    row("questions", [part.questions for part in parts], last=True)
-    for task in sorted({task for part in parts for task in part.tasks}):
-        facts = [part.tasks.get(task, {"questions": 0}) for part in parts]
-        shares = [f"{fact['yes_share']:.0%}" if "yes_share" in fact else "" for fact in facts]
-        row(f"  {task}", [fact["questions"] for fact in facts], shares)
-    return table

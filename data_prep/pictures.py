@@ -1,8 +1,7 @@
-"""An annotated picture becomes units: the whole picture or a crop per component, encoded, with its boxes."""
+"""An annotated picture becomes units with boxes: the whole picture, crops around components, or tiles."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -11,22 +10,26 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from data_prep.recipe import Kind, Recipe
-from data_prep.voc import AnnotatedPicture, Shape, clip, merge, plain_name
-from llava.boxes import Box, area, intersection
+from data_prep.annotations import AnnotatedPicture, Shape, Split, Talk, clip, merge, plain_name
+from data_prep.families import Kind
+from data_prep.recipe import Recipe
+from data_prep.store import Known, PictureStore, part_name
+from data_prep.tiles import cut, grid, to_picture, visible
+from llava.boxes import Box, area, holds_centre, intersection
 from llava.errors import InputError
-from llava.pictures import open_picture
+from llava.files import sha256
+from llava.pictures import read_picture
 
-_EXIF_ORIENTATION = 0x0112
 _HASH_SIDE = 16
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What questions are asked about: a picture or a crop, as written to the output.
+    """What questions are asked about: a picture, a crop or a tile, as written to the output.
 
     `key` is unique in a source; `source` is the key of its picture. `image` is its name in the output, made
-    from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's.
+    from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's. `crop` is
+    the part of the upright source picture that it shows, in pixels of that; None: all of it, at its size.
     """
 
     key: str
@@ -35,73 +38,206 @@ class Unit:
     size: tuple[int, int]
     components: tuple[Shape, ...]
     defects: tuple[Shape, ...]
+    labels: tuple[str, ...] = ()  # kinds of defect only
+    talks: tuple[Talk, ...] = ()
+    crop: Box | None = None
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of defect shown, the largest box's first."""
+        """The kinds of defect shown, the largest box's first, those without a place last."""
         ordered = sorted(self.defects, key=lambda shape: (-area(shape.box), shape.name, shape.box))
-        return list(dict.fromkeys(shape.name for shape in ordered))
+        return list(dict.fromkeys([*(shape.name for shape in ordered), *self.labels]))
 
     @property
     def label(self) -> str:
         """The most conspicuous kind of defect (largest box), `none` where there is none."""
         return next(iter(self.kinds), "none")
 
+    def in_picture(self, box: Box) -> Box:
+        """A box on this unit, in pixels of its source picture."""
+        return box if self.crop is None else to_picture(box, self.crop, self.size)
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """One source picture: its units with their JPEG bytes, its perceptual hash, notes, and how many things
-    were left out for which reason."""
+    """One source picture: its units, written; its perceptual hash; notes; how many things were left out for
+    which reason; what the source says of its group and split; what was changed in its pixels. `digest` is
+    the SHA-256 of its file and `known` what the next conversion need not find out again."""
 
     key: str
-    units: tuple[tuple[Unit, bytes], ...]
+    units: tuple[Unit, ...]
     fingerprint: bytes
     notes: tuple[str, ...]
     left_out: Mapping[str, int]
+    group: str | None
+    split: Split | None
+    digest: str
+    known: Known
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        return self.known.changes
 
 
-def prepare(picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind | None]) -> Prepared:
-    """Decode `picture` once and cut, scale and encode its units; the same input gives the same bytes.
+def prepare(
+    picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind | None], store: PictureStore
+) -> Prepared:
+    """Decode `picture`, unless `store` knows all of it, and cut, scale, encode and write its units; the same
+    input gives the same bytes.
 
     `names` is `recipe.known_names()`. InputError naming the file for a damaged picture or boxes of another
     picture.
     """
-    image = open_picture(picture.file)
-    shapes, notes = merge(picture, image.size, _orientation(picture))
-    known = [
-        Shape(kind.name, shape.box) for shape in shapes if (kind := names[plain_name(shape.name)]) is not None
-    ]
-    component_names = {kind.name for kind in recipe.components}
-    components = [shape for shape in known if shape.name in component_names]
-    defects = [shape for shape in known if shape.name not in component_names]
-    whole = Unit(picture.key, picture.key, "", image.size, tuple(components), tuple(defects))
+    try:
+        digest = sha256(picture.file)
+    except OSError as error:
+        raise InputError(f"{picture.file}: cannot be read ({error.strerror})") from None
+    image: Image.Image | None = None
+    known = store.known(digest)
+    if known is None:
+        opened = read_picture(picture.file)
+        image = opened.image
+        looks = perceptual_hash(image).hex()
+        known = Known(
+            size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
+        )
+    shapes, notes = merge(picture, known.size, known.orientation)
     left_out: dict[str, int] = {}
+    units, parts = [], {}
+    for unit in _cuts(_whole(picture, known.size, shapes, recipe, names), recipe, left_out):
+        assert unit.crop is not None
+        part = part_name(unit.crop)
+        name = known.parts.get(part)
+        if name is None or not store.keep(name):
+            image = image or read_picture(picture.file).image
+            name = store.write(_encoded(image, unit.crop, recipe))
+        parts[part] = name
+        units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
+    return Prepared(
+        picture.key,
+        tuple(units),
+        bytes.fromhex(known.fingerprint),
+        tuple(notes),
+        left_out,
+        picture.group,
+        picture.split,
+        digest,
+        known.model_copy(update={"parts": parts}),
+    )
+
+
+def _whole(
+    picture: AnnotatedPicture,
+    size: tuple[int, int],
+    shapes: list[Shape],
+    recipe: Recipe,
+    names: Mapping[str, Kind | None],
+) -> Unit:
+    """The whole picture, not written yet, with what the recipe knows of its shapes and labels."""
+    # Two of the source's names may be aliases of one class, and speak of one object.
+    known = list(
+        dict.fromkeys(
+            replace(shape, name=kind.name)
+            for shape in shapes
+            if (kind := names[plain_name(shape.name)]) is not None
+        )
+    )
+    component_names = {kind.name for kind in recipe.components}
+    labels = [
+        kind.name
+        for annotation in picture.annotations
+        for label in annotation.labels
+        if (kind := names[plain_name(label)]) is not None and kind.name not in component_names
+    ]
+    return Unit(
+        picture.key,
+        picture.key,
+        "",
+        size,
+        tuple(shape for shape in known if shape.name in component_names),
+        tuple(shape for shape in known if shape.name not in component_names),
+        tuple(dict.fromkeys(labels)),
+        tuple(talk for annotation in picture.annotations for talk in annotation.talks),
+        (0.0, 0.0, float(size[0]), float(size[1])),
+    )
+
+
+def _cuts(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+    """The units of a picture, at the picture's scale, each with its `crop`."""
     if recipe.unit == "picture":
-        cuts: list[tuple[Unit, Box]] = [(whole, (0, 0, *image.size))]
+        return [whole]
+    tiles = grid(whole.size, recipe.tiles) if recipe.unit == "tile" else []
+    if len(tiles) == 1:  # not larger than a tile
+        return [whole]
+    units = [whole] if tiles and recipe.tiles.whole else []
+    if whole.talks and not units:
+        _leave_out(left_out, "conversations about whole pictures", len(whole.talks))
+    if set(whole.labels) - {shape.name for shape in whole.defects}:
+        # Any part of it may be the sound one.
+        _leave_out(left_out, "pictures not cut, because a defect has no place")
+    elif tiles:
+        units += _tiles(whole, tiles, recipe, left_out)
     else:
-        cuts = _crops(whole, recipe, left_out)
-    units = tuple(_encode(unit, image.crop(_whole_pixels(box)), recipe) for unit, box in cuts)
-    return Prepared(picture.key, units, perceptual_hash(image), tuple(notes), left_out)
+        units += _crops(whole, recipe, left_out)
+    return units
 
 
-def _orientation(picture: AnnotatedPicture) -> int:
-    with Image.open(picture.file) as opened:
-        return int(opened.getexif().get(_EXIF_ORIENTATION, 1))
+def _leave_out(left_out: dict[str, int], reason: str, count: int = 1) -> None:
+    if count:
+        left_out[reason] = left_out.get(reason, 0) + count
 
 
-def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[tuple[Unit, Box]]:
+def open_annotated(picture: AnnotatedPicture) -> tuple[Image.Image, list[Shape], list[str]]:
+    """The decoded, upright picture, its boxes in pixels of it, and a note per thing put right. InputError
+    naming the file for a damaged picture or boxes of another picture."""
+    opened = read_picture(picture.file)
+    shapes, notes = merge(picture, opened.image.size, opened.orientation)
+    return opened.image, shapes, [*(f"{picture.file}: {change}" for change in opened.changes), *notes]
+
+
+def _tiles(whole: Unit, tiles: list[Box], recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+    """The tiles that show nothing by less than the recipe's share."""
+    units: list[Unit] = []
+    homeless = set(whole.defects)
+    for number, tile in enumerate(tiles):
+        seen = {
+            shape: share
+            for shape in (*whole.components, *whole.defects)
+            if (share := visible(shape.box, tile)) > 0
+        }
+        if any(share < recipe.tiles.min_visible for share in seen.values()):
+            _leave_out(left_out, "tiles that show a rest of something (tiles.min_visible)")
+            continue
+        homeless -= set(seen)
+        units.append(
+            Unit(
+                f"{whole.key}#{number}",
+                whole.source,
+                "",
+                (round(tile[2] - tile[0]), round(tile[3] - tile[1])),
+                tuple(_cut(shape, tile) for shape in whole.components if shape in seen),
+                tuple(_cut(shape, tile) for shape in whole.defects if shape in seen),
+                crop=tile,
+            )
+        )
+    _leave_out(left_out, "defects in no tile", len(homeless))
+    return units
+
+
+def _cut(shape: Shape, part: Box) -> Shape:
+    """The shape on a part of the picture. Its area is taken to shrink with its box."""
+    box = cut(shape.box, part)
+    return Shape(shape.name, box, None if shape.area is None else shape.area * area(box) / area(shape.box))
+
+
+def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
     """A crop per component, or per window of it.
 
     A defect belongs to each crop that holds its centre, because there it is seen; a crop that shows only the
     rim of a defect has no honest answer and is left out.
     """
-    crops: list[tuple[Unit, Box]] = []
+    units: list[Unit] = []
     homeless = set(whole.defects)
-
-    def leave_out(reason: str, count: int = 1) -> None:
-        if count:
-            left_out[reason] = left_out.get(reason, 0) + count
-
     parts = [
         Shape(component.name, part)
         for component in whole.components
@@ -111,28 +247,29 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[tuple[
         x1, y1, x2, y2 = component.box
         side = max(x2 - x1, y2 - y1)
         if side < recipe.crops.min_side:
-            leave_out("crops smaller than crops.min_side")
+            _leave_out(left_out, "crops smaller than crops.min_side")
             continue
         margin = recipe.crops.context * side
         crop = _pixel_box((x1 - margin, y1 - margin, x2 + margin, y2 + margin), whole.size)
-        inside = [shape for shape in whole.defects if _holds_centre(crop, shape.box)]
+        inside = [shape for shape in whole.defects if holds_centre(crop, shape.box)]
         homeless -= set(inside)
         if any(intersection(crop, shape.box) > 0 for shape in whole.defects if shape not in inside):
-            leave_out("crops that cut a defect at their edge")
+            _leave_out(left_out, "crops that cut a defect at their edge")
             continue
-        size = (round(crop[2] - crop[0]), round(crop[3] - crop[1]))
-        unit = Unit(
-            f"{whole.key}#{number}",
-            whole.source,
-            "",
-            size,
-            (_moved(component, crop, size),),
-            tuple(_moved(shape, crop, size) for shape in inside),
+        units.append(
+            Unit(
+                f"{whole.key}#{number}",
+                whole.source,
+                "",
+                (round(crop[2] - crop[0]), round(crop[3] - crop[1])),
+                (_cut(component, crop),),
+                tuple(_cut(shape, crop) for shape in inside),
+                crop=crop,
+            )
         )
-        crops.append((unit, crop))
-    leave_out("defects outside every component's crop", len(homeless))
-    leave_out("pictures without a component", int(not whole.components))
-    return crops
+    _leave_out(left_out, "defects outside every component's crop", len(homeless))
+    _leave_out(left_out, "pictures without a component", int(not whole.components))
+    return units
 
 
 def _windows(box: Box, count: int) -> list[Box]:
@@ -155,38 +292,39 @@ def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
     return int(box[0]), int(box[1]), int(box[2]), int(box[3])
 
 
-def _holds_centre(crop: Box, box: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return crop[0] <= x <= crop[2] and crop[1] <= y <= crop[3]
+def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """`size`, or what it becomes when its longer side is scaled down to `max_side`."""
+    factor = max_side / max(size)
+    return size if factor >= 1 else (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
 
 
-def _moved(shape: Shape, crop: Box, size: tuple[int, int]) -> Shape:
-    x1, y1, x2, y2 = shape.box
-    return Shape(shape.name, clip((x1 - crop[0], y1 - crop[1], x2 - crop[0], y2 - crop[1]), size))
-
-
-def _encode(unit: Unit, image: Image.Image, recipe: Recipe) -> tuple[Unit, bytes]:
-    longest = max(image.size)
-    if longest > recipe.pictures.max_side:
-        factor = recipe.pictures.max_side / longest
-        width, height = (max(1, round(side * factor)) for side in image.size)
-        x, y = width / image.width, height / image.height
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-        unit = replace(
-            unit,
-            size=(width, height),
-            components=tuple(_scaled(shape, x, y) for shape in unit.components),
-            defects=tuple(_scaled(shape, x, y) for shape in unit.defects),
-        )
+def _encoded(image: Image.Image, crop: Box, recipe: Recipe) -> bytes:
+    """JPEG bytes of a part of the picture, scaled down if the recipe asks for it."""
+    part = image if _whole_pixels(crop) == (0, 0, *image.size) else image.crop(_whole_pixels(crop))
+    size = _fitting(part.size, recipe.pictures.max_side)
+    if size != part.size:
+        part = part.resize(size, Image.Resampling.LANCZOS)
     buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=recipe.pictures.quality, subsampling=0)
-    data = buffer.getvalue()
-    return replace(unit, image=f"images/{hashlib.sha1(data).hexdigest()[:16]}.jpg"), data
+    # Pillow would copy the comment of the source file, which may say what the picture shows.
+    part.save(buffer, "JPEG", quality=recipe.pictures.quality, subsampling=0, comment=b"")
+    return buffer.getvalue()
+
+
+def _scaled_down(unit: Unit, max_side: int) -> Unit:
+    width, height = _fitting(unit.size, max_side)
+    x, y = width / unit.size[0], height / unit.size[1]
+    return replace(
+        unit,
+        size=(width, height),
+        components=tuple(_scaled(shape, x, y) for shape in unit.components),
+        defects=tuple(_scaled(shape, x, y) for shape in unit.defects),
+    )
 
 
 def _scaled(shape: Shape, x: float, y: float) -> Shape:
     x1, y1, x2, y2 = shape.box
-    return Shape(shape.name, (x1 * x, y1 * y, x2 * x, y2 * y))
+    area = None if shape.area is None else shape.area * x * y
+    return Shape(shape.name, (x1 * x, y1 * y, x2 * x, y2 * y), area)
 
 
 def perceptual_hash(image: Image.Image) -> bytes:
@@ -203,10 +341,11 @@ def check_names(
     """InputError naming the first file with a class that the recipe does not know."""
     for picture in pictures:
         for annotation in picture.annotations:
-            for shape in annotation.shapes:
-                if plain_name(shape.name) not in names:
+            for name in (*(shape.name for shape in annotation.shapes), *annotation.labels):
+                if plain_name(name) not in names:
                     known = ", ".join(kind.name for kind in [*recipe.components, *recipe.defects])
                     raise InputError(
-                        f"{annotation.file}: class {shape.name!r} is not in the recipe (it knows {known}); "
-                        f"add it to components, defects or ignore"
+                        f"{annotation.file}: class {name!r} is not in the recipe (it knows {known}); "
+                        f"add it to the aliases of a component or defect, to sound or to ignore, "
+                        f"or make it a component or defect of its own"
                     )

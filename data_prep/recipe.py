@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import math
 import re
-from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
-from data_prep.voc import plain_name
-from llava.boxes import Frame
-from llava.records import IMAGE_PLACEHOLDER, TaskType
-from llava.settings import Settings
-
-FamilyName = Literal["presence", "kind", "count", "where", "describe"]
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-PLACES = (
-    *("top left", "top centre", "top right"),
-    *("left", "centre", "right"),
-    *("bottom left", "bottom centre", "bottom right"),
+from data_prep.annotations import plain_name
+from data_prep.families import (
+    LETTERS,
+    TYPES,
+    Family,
+    FamilyWords,
+    Kind,
+    Translation,
+    Words,
+    check_fields,
 )
-
-_TYPES: dict[FamilyName, tuple[TaskType, ...]] = {
-    "presence": ("yesno",),
-    "kind": ("class",),
-    "count": ("count",),
-    "where": ("class", "box"),
-    "describe": ("text",),
-}
+from llava.boxes import Frame
+from llava.settings import Settings
 
 
 def _pattern(value: str) -> str:
@@ -47,114 +38,37 @@ def _pattern(value: str) -> str:
     return value
 
 
-class Kind(Settings):
-    """A class of box. `name` is the word in answers; `aliases` are other names of it in annotation files
-    (case, spaces, underscores and hyphens make no difference); `phrase` is how a sentence says it."""
-
-    name: str = Field(min_length=1)
-    aliases: list[str] = Field(default_factory=list)
-    phrase: str = ""
-
-    @model_validator(mode="after")
-    def _default_phrase(self) -> Kind:
-        if not self.phrase:
-            article = "an" if self.name[0].lower() in "aeiou" else "a"
-            self.phrase = f"{article} {self.name}"
-        return self
-
-
-class Family(Settings):
-    """One question family. Its key in the recipe is the `task` that scores are reported under.
-
-    The fields a question may use: {kind} and {phrase}, what is asked about, in `presence`, `count` and
-    `where`; {choices}, the list of possible answers, in `kind`.
-    """
-
-    # What is asked. Left out, it is the family's key in the recipe.
-    family: FamilyName = "presence"
-    # How answers are read: only `where` has a choice, `class` (a 3x3 grid of words) or `box`.
-    type: TaskType | None = None
-    # What is asked about: `defect` is any defect, `each` every kind of defect by name, otherwise a component.
-    of: str = "defect"
-    # Wordings. Test questions use the first, so that scores of two runs compare like with like.
-    questions: list[str] = Field(min_length=1)
-    # Sentences that `describe` answers with; {kinds} "a missing disc and a bird nest", {places} the same
-    # with places. `whole` is for a picture without defects.
-    answers: list[str] = Field(default_factory=list)
-    whole: list[str] = Field(default_factory=list)
-    # How many wordings of each question a training picture is asked.
-    times: int = Field(default=1, ge=1)
-    # presence of each kind: how many absent kinds are asked about per picture.
-    absent: int = Field(default=1, ge=0)
-    # presence: in train, even out yes and no for each thing asked about. The rarer answer is asked in up to
-    # this many wordings more per picture; what is still in excess is left out. 0 leaves out only; null
-    # leaves the balance as it is.
-    balance: Annotated[int, Field(ge=0)] | None = 0
-    # Ask the engine for a probability per possible answer (test questions of types yesno and class).
-    choices: bool = False
-
-    def fields(self) -> set[str]:
-        if self.family == "kind":
-            return {"choices"}
-        return {"kind", "phrase"} if self.family in ("presence", "count", "where") else set()
-
-    @model_validator(mode="after")
-    def _check(self) -> Family:
-        allowed = _TYPES[self.family]
-        self.type = self.type or allowed[0]
-        if self.type not in allowed:
-            raise ValueError(f"a {self.family} question has type {' or '.join(allowed)}, not {self.type}")
-        if (self.family == "describe") != bool(self.answers) or (self.family == "describe") != bool(
-            self.whole
-        ):
-            raise ValueError("`answers` and `whole` are the sentences of a describe family, and only of one")
-        if self.family in ("kind", "describe") and self.of != "defect":
-            raise ValueError(f"a {self.family} family is about any defect; leave out `of`")
-        if self.family == "count" and self.of == "each":
-            raise ValueError("count defects or a component, not each kind")
-        for text in self.questions:
-            _check_fields(text, self.fields())
-        for text in self.answers:
-            _check_fields(text, {"kinds", "places"})
-        for text in self.whole:
-            _check_fields(text, set())
-        return self
-
-
-def _check_fields(text: str, allowed: set[str]) -> None:
-    try:
-        used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
-    if used - allowed:
-        names = ", ".join(f"{{{name}}}" for name in sorted(allowed)) or "none"
-        raise ValueError(f"{text!r} uses {{{min(used - allowed)}}}; the fields it may use: {names}")
-    if not text.strip() or IMAGE_PLACEHOLDER in text:
-        raise ValueError(f"{text!r}: write the words only; the {IMAGE_PLACEHOLDER} mark is added")
-
-
 class Grouping(Settings):
     """Pictures that are not independent share a group, and a group is never divided between splits.
 
+    Each rule joins pictures, and so do several in a chain; what no rule joins is a group of its own. What the
+    source itself says (a table's column, versions of one picture in an export) always counts.
     `pattern`: a regular expression with one pair of brackets, searched in the picture's path below the
-    source without suffix (`line3/tower12_004`); what the brackets match names the group. Without it, or
-    where it does not match, every picture is a group of its own.
-    `twins`: pictures whose perceptual hashes (dHash, 256 bits) differ in at most so many bits are joined
-    to one group as well; null does not look.
+    source without suffix (`line3/tower12_004`); pictures in which the brackets match the same are joined.
+    `folders`: pictures that share the first so many folders of that path are joined (1: `line3`).
+    `twins`: pictures whose perceptual hashes (dHash, 256 bits) differ in at most so many bits are joined;
+    null does not look.
     """
 
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+    folders: Annotated[int, Field(ge=1)] | None = None
     twins: Annotated[int, Field(ge=0, le=64)] | None = 8
 
 
 class Shares(Settings):
-    """The share of the pictures in each split; they are scaled to a sum of 1."""
+    """The share of the pictures in each split; they are scaled to a sum of 1.
+
+    `given`: what to do with splits that the source itself states. `ignore` splits anew, because exports often
+    divide near-twins (the report says how many); `keep` keeps them: of a group that they divide, only the
+    pictures in test, else in val, are kept, and pictures without a split are shared out.
+    """
 
     train: float = Field(default=0.7, gt=0)
     val: float = Field(default=0.15, ge=0)
     test: float = Field(default=0.15, ge=0)
+    given: Literal["keep", "ignore"] = "ignore"
 
-    @field_validator("*")
+    @field_validator("train", "val", "test")
     @classmethod
     def _finite(cls, value: float) -> float:
         if not math.isfinite(value):
@@ -178,9 +92,25 @@ class ObjectCrops(Settings):
     side by side, so that its surroundings do not give the answer away. `context`: margin on every side, as a
     share of the part's longer side. `min_side`: parts whose longer side is smaller (pixels) are left out."""
 
-    context: float = Field(default=0.1, ge=0, le=2)
+    context: float = Field(default=0.3, ge=0, le=2)
     min_side: int = Field(default=24, ge=1)
     windows: int = Field(default=1, ge=1, le=64)
+
+
+class Tiles(Settings):
+    """unit: tile, for pictures in which defects would vanish when they are scaled down. The picture is
+    covered with square tiles, spread evenly, see data_prep/tiles.py for the rules of boxes at their edges.
+
+    `side` in pixels of the picture. `overlap` of neighbours, at least, as a share of the side; objects that
+    are not larger than it are whole in some tile. `min_visible`: a box stays in a tile if at least this share
+    of what one tile could show of it is there; a tile that shows less of one is left out. 0 keeps all.
+    `whole`: ask about the whole picture, scaled down, as well.
+    """
+
+    side: int = Field(default=672, ge=32)
+    overlap: float = Field(default=0.2, ge=0, le=0.9)
+    min_visible: float = Field(default=0.3, ge=0, le=1)
+    whole: bool = True
 
 
 class BoxText(Settings):
@@ -190,23 +120,28 @@ class BoxText(Settings):
     decimals: int = Field(default=3, ge=1, le=6)
 
 
-class Recipe(Settings):
+class Recipe(Words):
     """The whole recipe; the fields' own classes say what they mean."""
 
-    language: str = "en"
-    # picture: questions are about whole pictures. object: about a crop around each component.
-    unit: Literal["picture", "object"] = "picture"
+    # The language that the recipe itself is written in.
+    language: str = Field(default="en", min_length=1)
+    # Its words in other languages, by language (configs/recipes/insulator.ko.yaml is one).
+    translations: dict[str, Translation] = Field(default_factory=dict)
+    # In which languages is asked: the share of the pictures of train and val that are asked in each. Test
+    # pictures are asked in each with a share above 0. The recipe's own language has 1 if not written.
+    languages: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    # picture: questions are about whole pictures. object: about a crop around each component. tile: about
+    # overlapping tiles of very large pictures (and the whole).
+    unit: Literal["picture", "object", "tile"] = "picture"
     components: list[Kind] = Field(default_factory=list)
-    defects: list[Kind] = Field(min_length=1)
+    defects: list[Kind] = Field(default_factory=list)
+    # Annotation classes that say: nothing is wrong here. A component or defect of that name comes first.
+    sound: list[str] = Field(default=["good", "normal", "ok", "sound", "unbroken", "undamaged", "no defect"])
     # Annotation classes to pass over. A class that the recipe does not know at all is an error.
     ignore: list[str] = Field(default_factory=list)
-    # The answer to a `kind` question about a picture without defects; null asks only where there is one.
-    none_word: str | None = "none"
     # Several kinds of defect in one picture: `skip` asks no `kind` question of it (their number is
     # reported), `largest` takes the kind of the largest box.
     several: Literal["skip", "largest"] = "skip"
-    # The nine words of a 3x3 grid over the picture, row by row.
-    places: list[str] = Field(default=list(PLACES), min_length=9, max_length=9)
     families: dict[str, Family | None]
     # Conversations of two or three turns per training picture, made of its own questions and beside them. A
     # model tuned on single questions alone may answer a chat's second question in the form of the first.
@@ -215,7 +150,10 @@ class Recipe(Settings):
     splits: Shares = Shares()
     pictures: Pictures = Pictures()
     crops: ObjectCrops = ObjectCrops()
+    tiles: Tiles = Tiles()
     boxes: BoxText = BoxText()
+
+    _spoken: dict[str, Recipe] = PrivateAttr(default_factory=dict)
 
     @field_validator("families", mode="before")
     @classmethod
@@ -224,7 +162,7 @@ class Recipe(Settings):
         if not isinstance(value, dict):
             return value
         return {
-            key: {"family": key, **family} if isinstance(family, dict) and key in _TYPES else family
+            key: {"family": key, **family} if isinstance(family, dict) and key in TYPES else family
             for key, family in value.items()
         }
 
@@ -243,24 +181,143 @@ class Recipe(Settings):
             raise ValueError(
                 f"a component cannot be called {min(reserved)!r}: that word has a meaning in `of`"
             )
-        if self.none_word is not None and self.none_word in self.kind_names:
-            raise ValueError(f"none_word {self.none_word!r} is the name of a defect")
-        if len(set(self.places)) != 9:
-            raise ValueError("places: nine different words are needed")
         if self.unit == "object" and not self.components:
             raise ValueError("unit: object crops around components, and the recipe lists none")
         if not self.asked:
             raise ValueError("families: name at least one question family")
         things = {"defect", "each", *(kind.name for kind in self.components)}
         for key, family in self.asked.items():
-            if family.family != key and key in _TYPES:
+            if family.family != key and key in TYPES:
                 raise ValueError(f"families.{key}: its family is {family.family}; give it another key")
             if family.of not in things:
                 known = ", ".join(sorted(things))
                 raise ValueError(f"families.{key}.of: {family.of!r} is not one of {known}")
-            if family.family == "kind" and len(self.kind_answers) < 2:
-                raise ValueError(f"families.{key}: a kind question needs two possible answers")
+            asks_of_component = family.of not in ("defect", "each") and family.family != "region"
+            if self.unit == "object" and asks_of_component:
+                # Others of its kind may be seen beside it, and nothing says how much of them.
+                raise ValueError(
+                    f"families.{key}: a crop around one component cannot be asked for components; "
+                    "take unit: picture or tile, or leave the family out"
+                )
+        if not self.defects and any(family.family != "talk" for family in self.asked.values()):
+            raise ValueError("defects: name at least one kind; only a talk family asks without")
+        self._default_phrases()
+        unknown = self.languages.keys() - {self.language, *self.translations}
+        if unknown:
+            raise ValueError(
+                f"languages: there is no translation to {min(unknown)!r}; write it under `translations`"
+            )
+        if not self.voices:
+            raise ValueError("languages: one at least needs a share above 0")
+        for language in self.voices:
+            self.spoken(language)._check_words_fit("" if language == self.language else language)
         return self
+
+    def _default_phrases(self) -> None:
+        """`a` or `an` before an English word; other languages have no such rule here."""
+        for kind in self.kinds:
+            article = "an" if kind.word[0].lower() in "aeiou" else "a"
+            kind.phrase = kind.phrase or (f"{article} {kind.word}" if self.language == "en" else kind.word)
+
+    def _check_words_fit(self, language: str) -> None:
+        """ValueError where words are missing or do not fit; `language` is that of a translation."""
+        where = f"translations.{language}." if language else ""
+        answers = [kind.word.casefold() for kind in self.defects]
+        if self.none_word is not None and self.none_word.casefold() in answers:
+            raise ValueError(f"{where}none_word {self.none_word!r} is the name of a defect")
+        if len(set(answers)) != len(answers):
+            raise ValueError(f"{where}defects: two kinds have the same word")
+        try:
+            check_fields(self.place_phrase, {"phrase", "place", "kind"} | self.forms)
+        except ValueError as error:
+            raise ValueError(f"{where}place_phrase: {error}") from None
+        for task, family in self.asked.items():
+            try:
+                family.check_wordings(family, self.forms)
+                self._check_answers(family)
+            except ValueError as error:
+                raise ValueError(f"{where}families.{task}: {error}") from None
+
+    def _check_answers(self, family: Family) -> None:
+        if family.family in ("kind", "choice") and len(self.kind_answers) < 2:
+            raise ValueError(f"a {family.family} question needs two possible answers")
+        if family.options is not None and family.options > len(self.kind_answers):
+            raise ValueError(f"options: there are only {len(self.kind_answers)} possible answers")
+        if family.family == "choice" and family.options is None and len(self.kind_answers) > len(LETTERS):
+            raise ValueError(f"options: write how many are shown, {len(LETTERS)} at most")
+        if family.family == "region" and family.negatives and self.none_word is None:
+            raise ValueError("negatives need a none_word to answer with")
+        if family.family == "report":
+            for kind in self.defects:
+                if not kind.severity or not kind.action:
+                    raise ValueError(f"a report needs the severity and action of {kind.name!r}")
+            if len(self.components) != 1 and not family.component:
+                raise ValueError("component: write what a report calls the component of a defect outside any")
+
+    @property
+    def kinds(self) -> list[Kind]:
+        return [*self.components, *self.defects]
+
+    @property
+    def forms(self) -> set[str]:
+        """The names of the further forms that all that can be asked about has."""
+        return set.intersection(*(set(words.forms) for words in (self.any_defect, *self.kinds)))
+
+    @property
+    def voices(self) -> dict[str, float]:
+        """The share of each language that is asked in, the recipe's own first."""
+        shares = {self.language: 1.0} | self.languages
+        return {language: share for language, share in shares.items() if share > 0}
+
+    def yes_no(self, language: str) -> tuple[str, str] | None:
+        """The words for yes and no of any language that is known here, None for others."""
+        known: dict[str, Words] = {"en": Words(), **self.translations, self.language: self}
+        words = known.get(language)
+        return None if words is None else (words.yes_word, words.no_word)
+
+    def spoken(self, language: str) -> Recipe:
+        """The recipe in one of its languages: what is asked is the same, the words are the translation's.
+
+        ValueError for a translation that lacks a kind or a family.
+        """
+        if language == self.language:
+            return self
+        if language not in self._spoken:
+            self._spoken[language] = self._translated(language, self.translations[language])
+        return self._spoken[language]
+
+    def _translated(self, language: str, words: Translation) -> Recipe:
+        def kind_in_words(kind: Kind) -> Kind:
+            if kind.name not in words.kinds or not words.kinds[kind.name].word:
+                raise ValueError(f"translations.{language}.kinds: {kind.name!r} has no word there")
+            said = words.kinds[kind.name]
+            return kind.model_copy(update={**dict(said), "phrase": said.phrase or said.word})
+
+        def family_in_words(task: str, family: Family) -> Family:
+            said = words.families.get(task, FamilyWords())
+            if family.family != "talk" and not said.questions:
+                raise ValueError(f"translations.{language}.families.{task}: write its questions")
+            for field in ("answers", "whole", "component"):
+                if bool(getattr(family, field)) != bool(getattr(said, field)):
+                    raise ValueError(
+                        f"translations.{language}.families.{task}: {field}: write it as in the recipe"
+                    )
+            return family.model_copy(update=dict(said))
+
+        own = {name: getattr(words, name) for name in Words.model_fields}
+        if self.none_word is None:
+            own["none_word"] = None
+        elif words.none_word is None:
+            raise ValueError(f"translations.{language}.none_word: write it, the recipe has one")
+        return self.model_copy(
+            update={
+                **own,
+                "language": language,
+                "components": [kind_in_words(kind) for kind in self.components],
+                "defects": [kind_in_words(kind) for kind in self.defects],
+                "families": {task: family_in_words(task, family) for task, family in self.asked.items()},
+            }
+        )
 
     @property
     def asked(self) -> dict[str, Family]:
@@ -274,11 +331,11 @@ class Recipe(Settings):
     @property
     def kind_answers(self) -> list[str]:
         """The closed list of answers to a `kind` question."""
-        return [*self.kind_names, *([] if self.none_word is None else [self.none_word])]
+        return [*(kind.word for kind in self.defects), *([] if self.none_word is None else [self.none_word])]
 
     def known_names(self) -> dict[str, Kind | None]:
         """Plain annotation name -> its class; None for names to pass over."""
-        names: dict[str, Kind | None] = {plain_name(name): None for name in self.ignore}
+        names: dict[str, Kind | None] = {plain_name(name): None for name in (*self.sound, *self.ignore)}
         for kind in [*self.components, *self.defects]:
             names.update({plain_name(name): kind for name in (kind.name, *kind.aliases)})
         return names

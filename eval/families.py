@@ -5,6 +5,8 @@ See eval/metrics.py for the arithmetic and eval/parse.py for the reading.
 
 from __future__ import annotations
 
+import json
+import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +19,13 @@ from eval import metrics as m
 from eval import parse
 from llava.boxes import Box, Frame, from_frame
 from llava.errors import InputError
-from llava.records import Truth
+from llava.records import YES_NO, Truth, report_entries
 
 Bools = npt.NDArray[np.bool_]
 Texts = Sequence[str | None]
+Entries = Sequence[dict[str, str]]
 
-YES_NO = ("yes", "no")
+MOST_ENTRIES = 100  # of an answered report that are looked at
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,15 @@ class CountFamily:
 
 @dataclass(frozen=True)
 class BoxFamily:
-    """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame."""
+    """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame.
+
+    `absent` are answers that say that there is no box. Where the truth is one of them (a row of NaN), such an
+    answer is worth an IoU of 1, and a box 0; where it is a box, such an answer is worth 0.
+    """
 
     truth: m.Array
     to_picture: Sequence[Callable[[Box], Box | None]] = field(repr=False)
+    absent: tuple[str, ...] = ()
     headline: str = "mean_iou"
 
     def read(self, texts: Texts) -> Outcome:
@@ -160,7 +168,11 @@ class BoxFamily:
             if box is not None:
                 # A box that lies in the padding alone was read, and meets nothing: its IoU is 0.
                 boxes[index] = convert(box) or (0.0, 0.0, 0.0, 0.0)
-        rows = m.box_rows(m.iou(boxes, self.truth))
+        overlap = self._overlap(boxes)
+        for index, text in enumerate(texts):
+            if self.absent and text is not None and parse.parse_class(text, self.absent) is not None:
+                overlap[index] = float(np.isnan(self.truth[index, 0]))
+        rows = m.box_rows(overlap)
         return Outcome(rows=rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0)
 
     def metrics(self, sums: m.Array) -> m.Metrics:
@@ -171,8 +183,13 @@ class BoxFamily:
 
     def majority(self) -> dict[str, float]:
         """Always the median box of the truth."""
-        rows = m.box_rows(m.iou(np.broadcast_to(np.median(self.truth, axis=0), self.truth.shape), self.truth))
+        median = np.zeros(4) if np.isnan(self.truth).all() else np.nanmedian(self.truth, axis=0)
+        rows = m.box_rows(self._overlap(np.broadcast_to(median, self.truth.shape)))
         return _floats(m.box_metrics(rows.sum(axis=0)))
+
+    def _overlap(self, boxes: m.Array) -> m.Array:
+        """IoU with the truth: 0 for a box where there is none, NaN for no box."""
+        return np.where(np.isnan(boxes[:, 0]), np.nan, np.nan_to_num(m.iou(boxes, self.truth)))
 
     def random(self) -> dict[str, float]:
         return {}
@@ -206,6 +223,73 @@ class TextFamily:
         return {}
 
 
+@dataclass(frozen=True)
+class ReportFamily:
+    """JSON reports; `truth` are their entries. Entries of the answer are matched with those of the truth, the
+    likest first; entries too many or too few count as wrong in every field."""
+
+    truth: Sequence[list[dict[str, str]]]
+    headline: str = "field_accuracy"
+
+    @property
+    def keys(self) -> list[str]:
+        """The fields of all true reports, in the order in which they come."""
+        return list(dict.fromkeys(key for entries in self.truth for entry in entries for key in entry))
+
+    def read(self, texts: Texts) -> Outcome:
+        keys = self.keys
+        fields = np.zeros((len(self.truth), len(keys), 2))
+        said = [None if text is None else parse.parse_report(text) for text in texts]
+        for index, (truth, answer) in enumerate(zip(self.truth, said, strict=True)):
+            pairs = _matched(truth, answer or [])
+            for column, key in enumerate(keys):
+                has = [key in entry for entry in truth]
+                right = [_same(entry, other, key) for entry, other in pairs if key in entry]
+                fields[index, column] = sum(right) / max(sum(has), len(answer or [])), any(has)
+        parsed = [answer is not None for answer in said]
+        whole = fields[..., 0].sum(axis=1) == fields[..., 1].sum(axis=1)
+        exact = (whole & np.array(parsed)).tolist()
+        rows = m.report_rows(exact, parsed, fields.reshape(len(fields), -1))
+        return Outcome(rows=rows, right=np.array(exact), parsed=np.array(parsed))
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.report_metrics(sums, self.keys)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        return _shares(point, len(sums))
+
+    def majority(self) -> dict[str, float]:
+        """Always the most frequent report (the first of equals)."""
+        texts = [json.dumps(entries) for entries in self.truth]
+        most = Counter(texts).most_common(1)[0][0]
+        return _floats(self.metrics(self.read([most] * len(texts)).rows.sum(axis=0)))
+
+    def random(self) -> dict[str, float]:
+        return {}
+
+
+def _matched(truth: Entries, answer: Entries) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Pairs of entries, the likest first, each in one pair at most."""
+    likeness = [
+        (-sum(_same(entry, other, key) for key in entry), i, j)
+        for i, entry in enumerate(truth)
+        for j, other in enumerate(answer[:MOST_ENTRIES])
+    ]
+    used_i: set[int] = set()
+    used_j: set[int] = set()
+    pairs: list[tuple[dict[str, str], dict[str, str]]] = []
+    for _, i, j in sorted(likeness):
+        if i not in used_i and j not in used_j:
+            used_i.add(i)
+            used_j.add(j)
+            pairs.append((truth[i], answer[j]))
+    return pairs
+
+
+def _same(entry: dict[str, str], other: dict[str, str], key: str) -> bool:
+    return key in other and parse.same_text(entry[key], other[key])
+
+
 def _floats(values: m.Metrics) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if name != "parsed"}
 
@@ -217,19 +301,42 @@ def family_of(task: str, truths: Sequence[Truth]) -> Family:
         raise InputError(f"task {task!r} mixes the types {' and '.join(kinds)}; name the tasks apart")
     kind = kinds[0]
     if kind == "yesno":
-        answers = np.array([YES_NO.index(truth.answer.lower()) for truth in truths], dtype=np.int64)
-        return ClosedFamily(YES_NO, answers, parse.parse_yes_no, yes_no=True)
+        return _yes_no_family(task, truths)
     if kind == "class":
         return _class_family(task, truths)
     if kind == "count":
         return CountFamily(np.array([int(truth.answer) for truth in truths], dtype=np.int64))
     if kind == "box":
         return _box_family(task, truths)
+    if kind == "json":
+        return ReportFamily([report_entries(truth.answer) for truth in truths])
     return TextFamily([truth.answer for truth in truths])
+
+
+def _yes_no_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
+    """Its classes are the words for yes and no that the truth states, the English ones where it does not."""
+    yes, no = truths[0].classes or YES_NO
+    plain = [word.casefold() for word in (yes, no)]
+    answers = []
+    for truth in truths:
+        if [word.casefold() for word in truth.classes or YES_NO] != plain:
+            raise InputError(
+                f"task {task!r}: question {truth.question_id!r} has other words for yes and no than question "
+                f"{truths[0].question_id!r}; write its `language` where that is another one"
+            )
+        answers.append(plain.index(truth.answer.strip(" .!").casefold()))
+
+    def read(text: str) -> str | None:
+        said = parse.parse_yes_no(text, (yes, no))
+        return None if said is None else (yes, no)[YES_NO.index(said)]
+
+    return ClosedFamily((yes, no), np.array(answers, dtype=np.int64), read, yes_no=True)
 
 
 def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
     classes = tuple(truths[0].classes or ())
+    letters = set(classes) <= set(string.ascii_uppercase)
+    read = parse.parse_letter if letters else parse.parse_class
     answers = []
     for truth in truths:
         if set(truth.classes or ()) != set(classes):
@@ -237,7 +344,7 @@ def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
                 f"task {task!r}: question {truth.question_id!r} lists other classes than question "
                 f"{truths[0].question_id!r}; one task has one list of classes"
             )
-        name = parse.parse_class(truth.answer, classes)
+        name = read(truth.answer, classes)
         if name is None:
             raise InputError(
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is none of "
@@ -247,15 +354,19 @@ def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
     return ClosedFamily(
         classes,
         np.array(answers, dtype=np.int64),
-        lambda text: parse.parse_class(text, classes),
+        lambda text: read(text, classes),
         yes_no=False,
     )
 
 
 def _box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
-    boxes = []
+    boxes: list[tuple[float, ...]] = []
+    absent = tuple(dict.fromkeys(name for truth in truths for name in truth.classes or ()))
     readers = [_to_picture(task, truth) for truth in truths]
     for truth, to_picture in zip(truths, readers, strict=True):
+        if truth.answer in absent:
+            boxes.append((np.nan,) * 4)
+            continue
         box = parse.parse_box(truth.answer)
         box = None if box is None else to_picture(box)
         if box is None:
@@ -264,7 +375,7 @@ def _box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
                 "[x1, y1, x2, y2] in 0..1 that meets the picture"
             )
         boxes.append(box)
-    return BoxFamily(np.array(boxes), readers)
+    return BoxFamily(np.array(boxes), readers, absent)
 
 
 def _to_picture(task: str, truth: Truth) -> Callable[[Box], Box | None]:

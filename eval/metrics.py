@@ -187,6 +187,26 @@ def text_metrics(sums: Array) -> Metrics:
     }
 
 
+def report_rows(exact: Sequence[bool], parsed: Sequence[bool], fields: Array) -> Array:
+    """Per question: 1, parsed, all fields right, then for each field the share that is right and 1 if the
+    truth has it. `fields` (n, 2 * keys) are those pairs."""
+    columns = [np.ones(len(exact)), np.array(parsed), np.array(exact)]
+    return np.hstack([np.stack([column.astype(np.float64) for column in columns], axis=1), fields])
+
+
+def report_metrics(sums: Array, keys: Sequence[str]) -> Metrics:
+    """field_accuracy, the share of right fields in all; `field.<key>`, the same of one field; exact,
+    the share of reports with all fields right; parsed, the share of valid ones."""
+    questions, parsed, exact = np.moveaxis(sums[..., :3], -1, 0)
+    shares = sums[..., 3:].reshape(*sums.shape[:-1], len(keys), 2)
+    return {
+        "field_accuracy": _ratio(shares[..., 0].sum(axis=-1), shares[..., 1].sum(axis=-1)),
+        "exact": _ratio(exact, questions),
+        "parsed": _ratio(parsed, questions),
+        **{f"field.{key}": _ratio(shares[..., i, 0], shares[..., i, 1]) for i, key in enumerate(keys)},
+    }
+
+
 def iou(first: Array, second: Array) -> Array:
     """Intersection over union of boxes x1, y1, x2, y2: (..., 4) and (..., 4) -> (...); NaN stays NaN."""
     low = np.maximum(first[..., :2], second[..., :2])

@@ -2,7 +2,8 @@
 
 An unparsed answer counts as wrong and the share of parsed answers stands beside every score, so a rule
 that is too strict is seen, while one that guesses would flatter a model unseen. Truth answers are read by
-the same functions. The words are English; a class name in any language matches as the whole answer.
+the same functions. The words are English, save for yes and no: their words in another language come with the
+truth. A class name in any language matches as the whole answer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import lru_cache
 
 from llava.boxes import Box, parse_boxes
 from llava.errors import InputError
+from llava.records import report_entries
 
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -51,11 +53,14 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", normalise(text))
 
 
-def parse_yes_no(text: str) -> str | None:
+def parse_yes_no(text: str, said: tuple[str, str] = ("yes", "no")) -> str | None:
     """ "yes" or "no" where the answer begins with it (after "The answer is"), None otherwise.
 
-    An answer that says both words is None, save that "no" may be said again after "no".
+    An answer that says both words is None, save that "no" may be said again after "no". `said` are the words
+    for yes and no in the language of the question; an answer in other words is not understood.
     """
+    if (spoken := (normalise(said[0]), normalise(said[1]))) != ("yes", "no"):
+        return _yes_no_in_words(text, spoken)
     plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` "))
     plain = plain.lstrip("\"'*` ")
     first = _YES_NO.match(plain)
@@ -64,6 +69,41 @@ def parse_yes_no(text: str) -> str | None:
     if first[1] == "no" and not _ANSWERING_NO.match(plain):
         return None
     return first[1]
+
+
+# Other words for the same, by the word that a recipe writes: Korean knows several of equal rank.
+_ALSO = {"예": ("네",), "네": ("예",), "아니요": ("아니오", "아뇨"), "아니오": ("아니요", "아뇨")}
+
+
+def _yes_no_in_words(text: str, said: tuple[str, str]) -> str | None:
+    """The same in another language. After the word for no comes the end or punctuation: as in English it may
+    belong to what follows ("нет дефектов", no defects)."""
+    plain = normalise(text).lstrip("\"'*` ")
+    yes, no = ("|".join(re.escape(form) for form in (word, *_ALSO.get(word, ()))) for word in said)
+    if re.match(rf"(?:{yes})(?!\w)", plain) and not re.search(rf"(?<!\w)(?:{no})(?!\w)", plain):
+        return "yes"
+    if re.match(rf"(?:{no})\s*(?:$|[^\w\s])", plain) and not re.search(rf"(?<!\w)(?:{yes})(?!\w)", plain):
+        return "no"
+    return None
+
+
+def parse_letter(text: str, letters: Sequence[str]) -> str | None:
+    """The letter of a multiple-choice answer: alone, or first and set off ("B", "(b)", "B. broken disc", "The
+    answer is B."), None otherwise: "A missing disc" begins with an article."""
+    plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` ")).lstrip("\"'*` ")
+    match = re.match(r"(?:option )?(?:\(([a-z])\)|([a-z])(?=[\"'*`\s]*(?:$|[.):,])))", plain)
+    letter = (match[1] or match[2]).upper() if match else None
+    return letter if letter in list(letters) else None
+
+
+def parse_report(text: str) -> list[dict[str, str]] | None:
+    """The entries of the JSON object, or list of objects, that the answer is; a code fence around it is taken
+    off. None for anything else."""
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    try:
+        return report_entries(fenced[1] if fenced else text)
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=256)
@@ -119,9 +159,10 @@ def parse_count(text: str) -> int | None:
     found: set[int] = set()
     for match in re.finditer(r"[\w.,+/:-]*[0-9][\w.,+/:%-]*", plain):
         digits = match[0].rstrip(".,:")
-        if not re.fullmatch(r"[0-9]{1,6}", digits):
+        number = re.fullmatch(r"([0-9]{1,6})(?:(?:개|곳|건)(?:입니다)?)?", digits)  # Korean counts "3개"
+        if number is None:
             return None
-        found.add(int(digits))
+        found.add(int(number[1]))
     for match in _NUMBER_WORD.finditer(plain):
         tens, unit, small = match.groups()
         tens_value = 10 * (_TENS.index(tens) + 2) if tens else 0

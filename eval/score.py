@@ -95,11 +95,17 @@ def score(
     resamples: int,
     seed: int,
 ) -> Scores:
-    """Every task's scores, tasks in the order in which the truth file first names them."""
-    by_task: dict[str, list[Truth]] = {}
+    """Every task's scores, tasks in the order in which the truth file first names them; each language apart
+    where there are several."""
+    by_task: dict[str, dict[str, list[Truth]]] = {}
+    several = len({truth.language for truth in truths}) > 1
     for truth in truths:
-        by_task.setdefault(truth.task, []).append(truth)
-    tasks = [score_task(task, rows, tuned, base, resamples, seed) for task, rows in by_task.items()]
+        by_task.setdefault(truth.task, {}).setdefault(truth.language, []).append(truth)
+    tasks = [
+        score_task(f"{task} ({language})" if several else task, rows, tuned, base, resamples, seed)
+        for task, languages in by_task.items()
+        for language, rows in sorted(languages.items())
+    ]
     return Scores(
         truth=truth_file,
         answers=tuned.source,

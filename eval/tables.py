@@ -30,6 +30,7 @@ _SHOWN: dict[str, list[tuple[str, str]]] = {
         ("mean_abs_error", "mean\nerror"),
     ],
     "box": [("mean_iou", "mean IoU\n[95%]"), ("acc_50", "IoU\n>= 0.5")],
+    "json": [("field_accuracy", "right fields\n[95%]"), ("exact", "all\nright")],
     "text": [("token_f1", "word F1\n[95%]"), ("exact", "same\ntext")],
 }
 _NAMES = {
@@ -37,11 +38,13 @@ _NAMES = {
     "exact": "exact count",
     "mean_iou": "mean IoU",
     "token_f1": "word F1",
+    "field_accuracy": "right fields",
 }
 _TITLES = {
     "closed": "Closed questions (yes/no, or one of a list)",
     "count": "Counting (mean error: of the answers that give a number)",
     "box": "Boxes (compared in the frame of the picture; majority: the median box)",
+    "json": "Reports (right fields: share of the true report's fields; parsed: valid JSON)",
     "text": "Free text (word F1: harmonic mean of the precision and recall of words)",
 }
 

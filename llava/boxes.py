@@ -83,3 +83,9 @@ def iou(first: Box, second: Box) -> float:
     shared = intersection(first, second)
     union = area(first) + area(second) - shared
     return shared / union if union > 0 else 0.0
+
+
+def holds_centre(outer: Box, box: Box) -> bool:
+    """Whether the centre of `box` lies in `outer`, its edges included."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,8 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is a folder; name a file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def first_problem(error: ValidationError) -> str:
@@ -92,11 +95,27 @@ def first_problem(error: ValidationError) -> str:
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}{more}"
 
 
+# A pair of surrogates, one alone, any other escape. JSON has backslashes nowhere but in texts.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+
 def read_json(path: Path) -> Any:
+    """InputError naming the file (and line) if it is not JSON, or JSON that Python or a file cannot hold:
+    nested too deeply, with numbers of thousands of digits or with halves of surrogate pairs."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets as deep
+        raise InputError(f"{path}: JSON that cannot be used ({error})") from None
+    for escape in _ESCAPE.finditer(text):
+        if escape["alone"]:
+            line = text.count("\n", 0, escape.start()) + 1
+            raise InputError(f"{path}, line {line}: {escape[0]} is half of a character; write it as UTF-8")
+    return value
 
 
 def read_json_list(path: Path, model: type[Model]) -> list[Model]:

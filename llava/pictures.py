@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -10,38 +13,162 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava.errors import InputError
 
-Image.MAX_IMAGE_PIXELS = None  # aerial mosaics are larger than Pillow's guard against hostile files
+# The most pixels that a picture may state: 0.9 GB as RGB. Pillow's own guard warns at 89 million, and aerial
+# mosaics are larger; ours looks at the header, before anything is decoded.
+MAX_PIXELS = 300_000_000
+Image.MAX_IMAGE_PIXELS = None
+# Greys deeper than 8 bits are stretched from these percentiles of their values to 0..255.
+GREY_PERCENTILES = (0.5, 99.5)
+
+_EXIF_ORIENTATION = 0x0112
+# ISO/IEC 23008-12, the brands of HEIC and HEIF files.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decoded picture: upright RGB; the EXIF orientation (1..8) that it was stored in; `changes`, a phrase
+    per thing that was done to its pixels beyond decoding, such as `16-bit grey rescaled to 8 bits`."""
+
+    image: Image.Image
+    orientation: int
+    changes: tuple[str, ...]
 
 
 def open_picture(source: Path | str | BytesIO) -> Image.Image:
     """A picture file as a fully loaded RGB image, turned upright as its EXIF says.
 
-    16-bit and floating-point greys are scaled to 8 bits (Pillow's own conversion clips them to white);
-    transparent pixels are laid on white. InputError naming the file if it is absent, no picture or cut short.
+    Greys deeper than 8 bits are rescaled (Pillow's own conversion clips them to white), see `_rescaled`;
+    transparent pixels are laid on white. InputError naming the file if it is absent, no picture, damaged,
+    cut short or of more than MAX_PIXELS; HEIC needs the library pillow-heif.
     """
+    return read_picture(source).image
+
+
+def read_picture(source: Path | str | BytesIO) -> Opened:
+    """`open_picture`, and what had to be done to the picture."""
+    with open_header(source) as stored:
+        # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
+        if stored.format == "HEIF":
+            _check_whole(source)
+        stored.load()
+        changes: list[str] = []
+        if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
+            changes.append("first of several frames taken")
+        stated = stored.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
+        image: Image.Image = stored
+        if orientation > 1:
+            changes.append("turned upright as EXIF says")
+            image = ImageOps.exif_transpose(stored)
+        return Opened(_to_rgb(image, changes), orientation, tuple(changes))
+
+
+@contextmanager
+def open_header(source: Path | str | BytesIO) -> Iterator[Image.Image]:
+    """The picture opened by Pillow, not decoded yet. What is wrong with it becomes an InputError, inside the
+    `with` block too."""
     name = "the picture" if isinstance(source, BytesIO) else str(source)
     try:
-        with Image.open(source) as opened:
-            opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+        with _identify(source, name) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise InputError(
+                    f"{name}: states {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million; "
+                    f"cut it into smaller pictures"
+                )
+            yield opened
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{name}: no such picture") from None
     except IsADirectoryError:
         raise InputError(f"{name} is a folder; name a picture file") from None
+    except PermissionError:
+        raise InputError(f"{name}: may not be read; look at its permissions") from None
     except UnidentifiedImageError:
         raise InputError(f"{name}: not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise InputError(f"{name}: the picture is damaged or cut short ({error})") from None
+    except MemoryError:
+        raise InputError(f"{name}: does not fit into memory; make it smaller") from None
+    except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: the picture is damaged or cut short ({reason})") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _identify(source: Path | str | BytesIO, name: str) -> Image.Image:
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        data = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+        if not (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS):
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise InputError(f"{name}: a HEIC picture; to read it: pip install pillow-heif") from None
+    register_heif_opener()
+    return Image.open(source)
+
+
+def _check_whole(source: Path | str | BytesIO) -> None:
+    """EOFError if a HEIC file ends before its last box does: libheif fills what is absent with grey. A box is
+    its size in 4 bytes, its type in 4, where the size is 1 the size in 8 more (ISO/IEC 14496-12, 4.2)."""
+    data = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+    position = 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16], "big")
+        if size == 0:  # up to the end of the file
+            return
+        position += max(size, 8)
+    if position > len(data):
+        raise EOFError(f"{position - len(data)} bytes are absent")
+
+
+def _to_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        if image.mode == "F" and values.max(initial=0) <= 1:
-            top = 1.0
-        return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        return _rescaled(image, changes).convert("RGB")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        clear = image.convert("RGBA")
+        low, _ = clear.getchannel("A").getextrema()
+        if isinstance(low, int) and low < 255:
+            changes.append("transparent pixels laid on white")
+            white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
+            clear = Image.alpha_composite(white, clear)
+        return clear.convert("RGB")
+    if image.mode == "CMYK":
+        changes.append("CMYK converted to RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _rescaled(image: Image.Image, changes: list[str]) -> Image.Image:
+    """A grey of 16 or 32 bits as 8 bits.
+
+    Floats within 0..1 are shares of white; whole numbers within 0..255 are 8-bit values already. Anything
+    else (16-bit cameras, degrees of a thermal one) is stretched between GREY_PERCENTILES of its values; where
+    those are one value, a 16-bit picture from 0..65535 and any other to black. Pixels that are no number
+    become black.
+    """
+    values = np.asarray(image)
+    kind = "float" if values.dtype.kind == "f" else f"{values.dtype.itemsize * 8}-bit"
+    if image.mode == "I" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
+        kind = "16-bit"  # how older files and 16-bit TIFFs come out of Pillow
+    finite = values[np.isfinite(values)] if kind == "float" else values.reshape(-1)
+    if finite.size < values.size:
+        changes.append("pixels without a value made black")
+    if not finite.size:
+        return Image.new("L", image.size)
+    least, most = float(finite.min()), float(finite.max())
+    if kind == "float" and least >= 0 and most <= 1:
+        low, high = 0.0, 1.0
+    elif least >= 0 and most <= 255 and (kind != "float" or bool((finite == np.floor(finite)).all())):
+        low, high = 0.0, 255.0
+    else:
+        # `nearest` picks a value that is there, the same on every machine.
+        low, high = (float(value) for value in np.percentile(finite, GREY_PERCENTILES, method="nearest"))
+        if low == high:
+            low, high = (0.0, 65535.0) if kind == "16-bit" else (low, low + 1)
+        changes.append(f"{kind} grey rescaled to 8 bits")
+    scaled = (np.clip(np.nan_to_num(values.astype(np.float64), nan=low), low, high) - low) / (high - low)
+    return Image.fromarray((scaled * 255).round().astype(np.uint8))

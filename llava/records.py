@@ -6,13 +6,15 @@ llava/eval/model_vqa.py); facts of ours live under `meta` or `metadata`.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 IMAGE_PLACEHOLDER = "<image>"
 
-TaskType = Literal["yesno", "class", "count", "box", "text"]
+TaskType = Literal["yesno", "class", "count", "box", "text", "json"]
+YES_NO = ("yes", "no")
 
 
 class Turn(BaseModel):
@@ -95,10 +97,11 @@ class Answer(BaseModel):
 class Truth(BaseModel):
     """A line of a truth file.
 
-    `task` is the question family (presence, kind, ...), `type` how its answers are read and scored,
-    `classes` the closed list of answers of a class task, `label` what the picture or object really
-    shows (for slices: recall per kind of defect), `group` the unit of resampling: pictures that are not
-    independent of each other share it.
+    `task` is the question family (presence, kind, ...), `type` how its answers are read and scored, `label`
+    what the picture or object really shows (for slices: recall per kind of defect), `group` the unit of
+    resampling: pictures that are not independent of each other share it. `classes`: the closed list of
+    answers of a class task; the words for yes and no, in this order, of a yes/no task that has other ones;
+    what may be answered in a box task instead of a box.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -117,8 +120,32 @@ class Truth(BaseModel):
     def _check(self) -> Truth:
         if self.type == "class" and not self.classes:
             raise ValueError("a class task needs `classes`, the list of its answers")
-        if self.type == "yesno" and self.answer.lower() not in ("yes", "no"):
-            raise ValueError(f"a yes/no task has the answer {self.answer!r}; write yes or no")
+        if self.type == "yesno":
+            words = self.classes or YES_NO
+            if len(words) != 2:
+                raise ValueError("a yes/no task has two `classes`: the words for yes and no, in this order")
+            if self.answer.strip(" .!").casefold() not in [word.casefold() for word in words]:
+                raise ValueError(f"a yes/no task has the answer {self.answer!r}; write {' or '.join(words)}")
         if self.type == "count" and not (self.answer.isascii() and self.answer.isdigit()):
             raise ValueError(f"a counting task has the answer {self.answer!r}; write a whole number")
+        if self.type == "json":
+            report_entries(self.answer)
         return self
+
+
+def report_entries(text: str) -> list[dict[str, str]]:
+    """The entries of a report: a JSON object, or a list of such, whose values are texts, numbers or null (all
+    as text). ValueError for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("a report is a JSON object or a list of objects") from None
+    entries = value if isinstance(value, list) else [value]
+    if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
+        raise ValueError("a report is a JSON object or a list of objects")
+    if any(isinstance(part, (dict, list)) for entry in entries for part in entry.values()):
+        raise ValueError("a report's values are texts or numbers, nothing deeper")
+    return [
+        {key: part if isinstance(part, str) else json.dumps(part) for key, part in entry.items()}
+        for entry in entries
+    ]

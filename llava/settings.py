@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
 from llava.errors import InputError
 from llava.files import first_problem, read_text
+
+_YAML_ERRORS = (YAMLError, OmegaConfBaseException, ValueError, TypeError)
 
 
 class Settings(BaseModel):
@@ -31,20 +33,45 @@ SettingsType = TypeVar("SettingsType", bound=Settings)
 def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] = ()) -> SettingsType:
     """Read the YAML file `path`, apply `key=value` (dots reach inside), validate as `cls`.
 
+    A file may build on others: `extends: base.yaml` or a list of names, relative to the file's own folder.
+    They are read first, in their order, and what comes later wins: keys are joined, lists are replaced.
+
     Raises InputError naming the file and field for YAML that does not parse, an unknown key (with the
     nearest known one) or a value that does not fit.
     """
     for override in overrides:
         if "=" not in override or override.startswith("-"):
             raise InputError(f"{override!r}: write overrides as key=value, for instance epochs=3")
+    values = _read_values(path, ())
     try:
-        merged = OmegaConf.merge(OmegaConf.create(read_text(path)), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
-    except (YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
+        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except _YAML_ERRORS as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
-    return validate_settings(cls, {str(key): value for key, value in values.items()}, str(path))
+    assert isinstance(plain, dict)
+    return validate_settings(cls, {str(key): value for key, value in plain.items()}, str(path))
+
+
+def _read_values(path: Path, above: tuple[Path, ...]) -> DictConfig:
+    """The keys of a file and of those that it builds on; `above` are the files that build on it."""
+    if path.resolve() in above:
+        raise InputError(f"{path}: extends itself, by way of {above[-1].name}; take one `extends` out")
+    try:
+        values = OmegaConf.create(read_text(path))
+        if not isinstance(values, DictConfig):
+            raise InputError(f"{path}: expected `key: value` lines, found a list")
+        extends = values.pop("extends", None)
+        names = list(extends) if isinstance(extends, ListConfig) else [] if extends is None else [extends]
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: extends: write a file name or a list of them")
+        below = [_read_values(path.parent / name, (*above, path.resolve())) for name in names]
+        merged = OmegaConf.merge(*below, values)
+    except AssertionError:  # OmegaConf's, for a bare number
+        raise InputError(f"{path}: expected `key: value` lines") from None
+    except _YAML_ERRORS as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def validate_settings(cls: type[SettingsType], values: dict[str, Any], source: str) -> SettingsType:

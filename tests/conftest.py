@@ -4,8 +4,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parents[1]
+
+# A busy machine may take seconds over an example that takes milliseconds on an idle one.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # A shell's background job (a CI runner may be one) starts with SIGINT ignored, and so would every command
 # that a test interrupts.

@@ -65,7 +65,7 @@ def test_prompt_is_where_the_answer_begins(mode):
 
 
 @pytest.mark.parametrize("mode", conv_templates)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5))
 def test_chat_template_gives_the_same_text(tokenizer, mode, texts):
     template = conv_templates[mode]

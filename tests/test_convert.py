@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,11 +17,18 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
+from data_prep.annotations import Folder
+from data_prep.formats import voc
+from data_prep.pictures import prepare
+from data_prep.recipe import Recipe
 from data_prep.splits import assign_splits
+from data_prep.store import PictureStore
+from data_prep.summary import by_kind
 from llava.boxes import from_frame, parse_box
 from llava.errors import InputError
 from llava.files import read_json_list, read_jsonl
 from llava.records import Question, Record, Truth
+from llava.settings import load_settings
 
 KINDS = ("missing disc", "broken disc", "flashover", "pollution", "bird nest")
 Boxes = list[tuple[str, tuple[int, int, int, int]]]
@@ -162,7 +170,9 @@ def test_dialogues_repeat_single_questions_of_their_picture(converted: Path) -> 
     assert not any(r.meta["task"] == "dialogue" for split in ("val", "test") for r in records[split])
 
 
-def test_nothing_leaks_the_answer(converted: Path) -> None:
+@pytest.mark.parametrize("recipe", ["insulator", "insulator_full"])
+def test_nothing_leaks_the_answer(photos: Path, convert: Callable[..., Path], recipe: str) -> None:
+    converted = convert(photos, recipe=recipe)
     records, questions, truths = load(converted)
     for split in records.values():
         for record in split:
@@ -308,7 +318,19 @@ def test_windows_set_sound_and_defective_parts_side_by_side(
     }
 
 
-def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Path]) -> None:
+def test_one_box_under_two_names_of_a_class_is_one(tmp_path: Path, repo: Path) -> None:
+    box = (30, 20, 39, 27)
+    write_pair(tmp_path, "a", [("missing disc", box), ("missing cap", box), ("Missing_Disc", box)], seed=0)
+    recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
+    (picture,) = voc.read(Folder.scan(tmp_path))[0].pictures
+    store = PictureStore(tmp_path, recipe.pictures)
+    (unit,) = prepare(picture, recipe, recipe.known_names(), store).units
+    assert [(shape.name, shape.box) for shape in unit.defects] == [("missing disc", box)]
+
+
+def test_several_kinds_in_one_picture(
+    tmp_path: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_photos(tmp_path / "several", 20)
     nest_and_burn: Boxes = [("bird nest", (2, 2, 30, 20)), ("flashover", (60, 30, 70, 40))]
     for index in range(10):
@@ -325,11 +347,51 @@ def test_several_kinds_in_one_picture(tmp_path: Path, convert: Callable[..., Pat
         assert kinds == ["bird nest"] * asked
         left_out = json.loads((output / "manifest.json").read_text())["left_out"]
         assert left_out.get("kind: several kinds of defect", 0) == 10 - asked
+        line = "not asked: 10 x kind (several kinds of defect)\n"
+        assert (line in capsys.readouterr().out) == (asked == 0)
         described = {r.conversations[1].value for r in records if r.meta["task"] == "describe"}
         assert described == {
             "An insulator with flashover at the bottom right and a bird nest at the top left."
         }
         assert {r.conversations[1].value for r in records if r.meta["task"] == "count"} == {"2"}
+
+
+def test_pictures_without_a_question_are_left_out(
+    photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    families = ("kind", "count", "where", "describe", "presence_of")
+    alone = [f"families.{name}=null" for name in families]
+    output = convert(
+        photos, *alone, "families.presence.balance=0", "families.presence.times=1", "dialogues=0"
+    )
+    records = load(output)[0]
+    assert Counter(record.conversations[1].value for record in records["train"]) == {"yes": 14, "no": 14}
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["splits"]["train"]["pictures"] == 28 == len(records["train"])
+    left = sum(manifest["left_out"].values())
+    assert left == 60 - sum(map(len, records.values())) > 0
+    assert f"left out: {left} pictures that the balance of answers leaves without" in capsys.readouterr().out
+    used = {name for split in records.values() for record in split for name in record.images}
+    assert used == {f"images/{path.name}" for path in (output / "images").iterdir()}
+    assert used == manifest["pictures"].keys()
+
+    # `where` alone asks nothing of sound pictures, in any split.
+    families = ("kind", "count", "presence", "describe", "presence_of")
+    output = convert(photos, *(f"families.{name}=null" for name in families), "dialogues=0", output="where")
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["left_out"] == {"pictures that no family asks about": 20}
+    assert all("none" not in split["labels"] for split in manifest["splits"].values())
+
+
+def test_a_split_without_pictures_has_no_file(
+    photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = convert(photos)
+    assert f"val_path={output / 'val.json'} " in capsys.readouterr().out
+    convert(photos, "--overwrite", "splits.val=0", "splits.test=0")
+    assert {path.name for path in output.glob("*.json*")} == {"cache.json", "manifest.json", "train.json"}
+    shown = capsys.readouterr().out
+    assert "val_path=null " in shown and "val.json" not in shown
 
 
 def test_pictures_are_scaled_down_with_their_boxes(tmp_path: Path, convert: Callable[..., Path]) -> None:
@@ -351,8 +413,16 @@ def test_overwrite_replaces_only_earlier_conversions(
     (output / "stray.txt").write_text("old")
     with pytest.raises(InputError, match="--overwrite"):
         convert(photos)
+    with pytest.raises(InputError, match=r"stray\.txt is not a conversion's file"):
+        convert(photos, "--overwrite", "--seed", "2")
+    assert (output / "stray.txt").read_text() == "old"
+    (output / "stray.txt").unlink()
+    before = (output / "train.json").read_bytes()
     convert(photos, "--overwrite", "--seed", "2")
-    assert not (output / "stray.txt").exists()
+    assert (output / "train.json").read_bytes() != before
+    # Nothing that is read may lie in what is replaced.
+    with pytest.raises(InputError, match="one inside the other"):
+        convert(photos, "--overwrite", "--image-folder", str(output / "images"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("keep")
     with pytest.raises(InputError, match="not an earlier conversion"):
@@ -379,7 +449,7 @@ def spoil(source: Path, how: str) -> list[str]:
         return [first.name, "no picture"]
     if how == "unknown class":
         first.write_text(first.read_text().replace(">insulator<", ">pylon<"))
-        return [first.name, "pylon", "ignore"]
+        return [first.name, "pylon", "to the aliases of a component or defect, to sound or to ignore"]
     raise AssertionError(how)
 
 
@@ -407,7 +477,7 @@ def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]
     ("arguments", "message"),
     [
         (["--source", "{tmp}/absent"], "no such folder"),
-        (["--source", "{tmp}/empty"], "no Pascal VOC annotations"),
+        (["--source", "{tmp}/empty"], "no annotations in a format known here"),
         (["--source", "{photos}", "families.knd.times=2"], "families.knd"),
         (["--source", "{photos}", "pictres.max_side=9"], "did you mean 'pictures'"),
         (["--source", "{photos}", "--recipe", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
@@ -429,7 +499,7 @@ def test_bad_arguments(repo: Path, photos: Path, tmp_path: Path, arguments: list
 def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert data_prep(["--help"]) == 0
     assert "convert" in capsys.readouterr().out
-    with pytest.raises(InputError, match="convert or scenes"):
+    with pytest.raises(InputError, match="no command 'convrt'; choose inspect, convert"):
         data_prep(["convrt"])
 
 
@@ -453,3 +523,56 @@ def test_real_steel_and_insulators(shared_data: Path, convert: Callable[..., Pat
     for first, second in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
         if first in group_of and second in group_of:  # exact copies are left out altogether
             assert group_of[first] == group_of[second]
+
+
+def test_warnings_are_told_by_kind_and_all_are_kept(
+    tmp_path: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photos(tmp_path / "photos", count=30)
+    for file in (photos / "annotations").glob("*.xml"):
+        file.write_text(file.read_text().replace("<xmax>75", "<xmax>95"))
+    (photos / "alone.jpg").write_bytes(b"")
+    output = convert(photos)
+    shown = capsys.readouterr().out
+    assert shown.count("reached outside") == 1 and "clipped (and 29 more like this)" in shown
+    assert "1 picture(s) without annotation left out" in shown
+    assert f"all 31 warnings: {output / 'manifest.json'}" in shown
+    warnings = json.loads((output / "manifest.json").read_text())["warnings"]
+    assert sum("reached outside; clipped" in warning for warning in warnings) == 30
+
+
+def test_kinds_of_notes() -> None:
+    notes = [
+        "/a/1.xml: box 3 (crack) was reversed; put right",
+        "/b/2.xml: box 12 (rust (old)) was reversed; put right",
+        "/b/2.xml: box of 'crack' is empty or outside; left out",
+        "/b/x.png: made for 640x480, scaled to 320x240",
+        "/c d/y.png: made for 64x48, scaled to 32x24",
+        "a/b: left out, the same picture as c/d",
+        "x: left out, the same picture as e/f",
+        "2 XML file(s) that are not Pascal VOC passed over, for instance a.xml",
+        "75 XML file(s) that are not Pascal VOC passed over, for instance c/b.xml",
+    ]
+    assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 2]
+    assert by_kind(notes)[0] == notes[:2]
+    assert sorted(note for kind in by_kind(notes) for note in kind) == sorted(notes)
+
+
+needs_bytes_as_names = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="file names are Unicode there"
+)
+
+
+@needs_bytes_as_names
+def test_names_that_are_not_utf8_are_refused_in_one_line(
+    tmp_path: Path, convert: Callable[..., Path]
+) -> None:
+    photos = write_photos(tmp_path / "photos", count=12)
+    first = min((photos / "images").iterdir())
+    first.rename(os.fsdecode(os.fsencode(first.with_name("caf")) + b"\xe9.jpg"))
+    with pytest.raises(InputError, match=r"images/caf\\udce9\.jpg: its name is not UTF-8; rename it"):
+        convert(photos)
+    assert not (tmp_path / "out").exists()
+    photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(InputError, match=r"/\\udcff: its name is not UTF-8; rename the folder"):
+        convert(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))

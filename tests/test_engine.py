@@ -249,7 +249,7 @@ TEXT = st.text(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXT, stop=st.lists(st.text("ab ▲é", min_size=1, max_size=3), max_size=2))
 @example(text="baé", stop=["a", "baé"])
 def test_streamed_pieces_join_to_the_text(tokenizer: object, text: str, stop: list[str]) -> None:

@@ -228,7 +228,7 @@ def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
     assert sum(map(len, samples)) == 5248 and group.length == 1076
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 64))
 def test_every_group_lands_in_one_row_within_the_limit(lengths: list[int], hidden: int) -> None:
     groups = [Group((Sample.of(str(n), [1] * length, [1] * length),)) for n, length in enumerate(lengths)]
@@ -237,7 +237,7 @@ def test_every_group_lands_in_one_row_within_the_limit(lengths: list[int], hidde
     assert all(sum(group.length for group in row) <= 50 for row in rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_targets_hold_every_supervised_token_once(seed: int) -> None:
     rng = random.Random(seed)

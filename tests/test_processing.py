@@ -134,7 +134,7 @@ def test_supervised_tokens_are_the_answers_token_by_token(processor):
 letters = st.text(st.characters(codec="utf-8", exclude_characters="<>\0▁"), min_size=1).filter(str.strip)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(texts=st.lists(st.tuples(letters, letters), min_size=1, max_size=3))
 def test_any_text_is_supervised_exactly(processor, texts):
     turns = [turn for question, answer in texts for turn in (("human", question), ("gpt", answer))]

@@ -48,6 +48,70 @@ def test_parse_yes_no(text: str, expected: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said", "expected"),
+    [
+        ("예, 결함이 있습니다.", ("예", "아니요"), "yes"),
+        ("네.", ("예", "아니요"), "yes"),
+        ("아니요", ("예", "아니요"), "no"),
+        ("아니오.", ("예", "아니요"), "no"),
+        ("예상 밖입니다", ("예", "아니요"), None),
+        ("Yes", ("예", "아니요"), None),
+        ("Да, виден дефект", ("да", "нет"), "yes"),
+        ("**Нет**", ("да", "нет"), "no"),
+        ("Нет, дефектов нет.", ("да", "нет"), "no"),
+        ("Нет дефектов", ("да", "нет"), None),
+        ("да и нет", ("да", "нет"), None),
+        ("Дальше", ("да", "нет"), None),
+        ("", ("да", "нет"), None),
+    ],
+)
+def test_parse_yes_no_in_other_words(text: str, said: tuple[str, str], expected: str | None) -> None:
+    assert parse.parse_yes_no(text, said) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("B", "B"),
+        ("b.", "B"),
+        ("(B)", "B"),
+        ("**B**", "B"),
+        ("B. broken disc", "B"),
+        ("B) broken disc", "B"),
+        ("The answer is B.", "B"),
+        ("Option C: flashover", "C"),
+        ("D", None),
+        ("A missing disc", None),
+        ("A or B", None),
+        ("broken disc", None),
+        ("", None),
+    ],
+)
+def test_parse_letter(text: str, expected: str | None) -> None:
+    assert parse.parse_letter(text, "ABC") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": "x"}', [{"a": "x"}]),
+        ('[{"a": "x"}, {"a": null, "b": 2}]', [{"a": "x"}, {"a": "null", "b": "2"}]),
+        ('```json\n{"a": "x"}\n```', [{"a": "x"}]),
+        ('{"a": "x"', None),
+        ('Here it is: {"a": "x"}', None),
+        ('{"a": ["x"]}', None),
+        ("[]", None),
+        ("{}", None),
+        ("7", None),
+        ("[" * 100_000, None),
+        ("", None),
+    ],
+)
+def test_parse_report(text: str, expected: list[dict[str, str]] | None) -> None:
+    assert parse.parse_report(text) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Missing disc.", "missing_disc"),
@@ -82,6 +146,9 @@ def test_parse_class(text: str, expected: str | None) -> None:
         ("None.", 0),
         ("There are no discs.", 0),
         ("**12**", 12),
+        ("3개", 3),
+        ("12개입니다.", 12),
+        ("3번째", None),
         ("3 of 9", None),
         ("3-4", None),
         ("3.5", None),
@@ -122,6 +189,9 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert count is None or count >= 0
     box = parse.parse_box(text)
     assert box is None or 0 <= min(box) < max(box) <= 1
+    assert parse.parse_yes_no(text, ("да", "нет")) in ("yes", "no", None)
+    assert parse.parse_letter(text, "ABC") in ("A", "B", "C", None)
+    assert parse.parse_report(text) is None or text.strip()
     assert parse.token_f1(text, text) == 1
 
 
@@ -288,6 +358,73 @@ def test_every_type_of_question(tmp_path: Path) -> None:
     assert values["text"] == {"token_f1": 0.5, "exact": 0.0, "parsed": 1.0}
 
 
+def test_reports_field_by_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = '{"defect": "burn", "severity": "minor", "action": null}'
+    two = '[{"defect": "burn", "severity": "minor"}, {"defect": "nest", "severity": "severe"}]'
+    truths = [truth(i, one if i < 3 else two, "json") for i in range(5)]
+    answers = [
+        answer(0, '{"severity": "Minor", "defect": "burn", "action": null}'),  # all right, in another order
+        answer(1, '{"defect": "burn", "severity": "severe", "action": null, "note": "x"}'),  # 2 of 3
+        answer(2, "a burn"),  # no JSON: 0 of 3
+        # In another order, one severity wrong: defect 2 of 2, severity 1 of 2.
+        answer(3, '[{"defect": "nest", "severity": "severe"}, {"defect": "burn", "severity": "x"}]'),
+        # An entry too many: defect 2 of 3, severity 2 of 3.
+        answer(4, two[:-1] + ', {"defect": "x", "severity": "y"}]'),
+    ]
+    (task,) = run(tmp_path, truths, answers).tasks
+    values = {name: estimate.value for name, estimate in task.tuned.metrics.items()}
+    right = (3 + 2 + 0) + (1 + 1 / 2) + (2 / 3 + 2 / 3)
+    assert values["field_accuracy"] == pytest.approx(right / 13, abs=1e-6)
+    assert values["field.defect"] == pytest.approx((1 + 1 + 0 + 1 + 2 / 3) / 5, abs=1e-6)
+    assert values["field.action"] == pytest.approx(2 / 3, abs=1e-6)
+    assert (values["exact"], values["parsed"]) == (0.2, 0.8)
+    assert task.headline == "field_accuracy" and 0 < task.majority["field_accuracy"] < 1
+    assert "Reports" in capsys.readouterr().out
+
+
+def test_what_is_not_there_may_be_answered_instead_of_a_box(tmp_path: Path) -> None:
+    absent = {"classes": ["not there"]}
+    truths = [truth(i, "[0.1, 0.1, 0.5, 0.5]" if i < 2 else "not there", "box", **absent) for i in range(5)]
+    answers = [
+        answer(0, "[0.1, 0.1, 0.5, 0.5]"),
+        answer(1, "It is not there."),  # but it is
+        answer(2, "Not there."),
+        answer(3, "[0.1, 0.1, 0.5, 0.5]"),  # a box of nothing
+        answer(4, "who knows"),
+    ]
+    (task,) = run(tmp_path, truths, answers).tasks
+    values = {name: estimate.value for name, estimate in task.tuned.metrics.items()}
+    assert values == {"mean_iou": 0.4, "acc_50": 0.4, "parsed": 0.8}
+    (task,) = run(tmp_path, truths[2:], answers[2:]).tasks
+    assert task.majority["mean_iou"] == 0
+
+
+def test_languages_are_scored_apart(tmp_path: Path) -> None:
+    russian = {"language": "ru", "classes": ["да", "нет"]}
+    truths = [truth(i, "yes" if i % 2 else "no", task="presence", group=str(i)) for i in range(4)]
+    truths += [
+        truth(f"r{i}", "Да." if i % 2 else "нет", task="presence", type="yesno", **russian) for i in range(4)
+    ]
+    answers = [answer(i, "yes") for i in range(4)] + [
+        answer(f"r{i}", "Да" if i % 2 else "Нет") for i in range(4)
+    ]
+    tasks = run(tmp_path, truths, answers).tasks
+    assert [task.task for task in tasks] == ["presence (en)", "presence (ru)"]
+    assert [task.tuned.metrics["accuracy"].value for task in tasks] == [0.5, 1.0]
+    assert tasks[1].classes == ["да", "нет"] and tasks[1].tuned.metrics["says_yes"].value == 0.5
+    # In one language tasks keep their names.
+    assert [task.task for task in run(tmp_path, truths[4:], answers[4:]).tasks] == ["presence"]
+
+
+def test_letters_are_not_articles(tmp_path: Path) -> None:
+    letters = ["A", "B", "C"]
+    truths = [truth(i, letters[i % 3], "class", classes=letters) for i in range(6)]
+    answers = [answer(i, "A missing disc" if i % 3 == 0 else f"{letters[i % 3]}.") for i in range(6)]
+    (task,) = run(tmp_path, truths, answers).tasks
+    assert task.tuned.metrics["accuracy"].value == pytest.approx(4 / 6, abs=1e-6)
+    assert task.tuned.unparsed == 2
+
+
 def test_scores_repeat_to_the_byte(tmp_path: Path) -> None:
     truths = [truth(i, "yes" if i % 3 else "no") for i in range(50)]
     answers = [answer(i, "yes" if i % 4 else "no") for i in range(50)]
@@ -315,6 +452,15 @@ def test_scores_repeat_to_the_byte(tmp_path: Path) -> None:
             "`width` and `height`",
         ),
         ([truth(1, "yes"), truth(2, "3", "count", task="yesno")], [answer(1, "yes")], "mixes the types"),
+        ([truth(1, "да")], [answer(1, "да")], "write yes or no"),
+        ([truth(1, "да", classes=["да"])], [answer(1, "да")], "the words for yes and no"),
+        ([truth(1, "yes", classes=["да", "нет"])], [answer(1, "да")], "write да or нет"),
+        (
+            [truth(1, "да", classes=["да", "нет"]), truth(2, "yes")],
+            [answer(1, "да")],
+            "other words for yes and no",
+        ),
+        ([truth(1, "a burn", "json")], [answer(1, "a")], "a JSON object or a list"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, truths: list[Any], answers: list[Any], message: str) -> None:

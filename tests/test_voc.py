@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.voc import AnnotatedPicture, Shape, find_source, merge, plain_name, read_annotation
+from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge, plain_name
+from data_prep.formats import voc as reader
+from data_prep.formats.voc import read_annotation
 from llava.errors import InputError
+
+
+def find_source(folder: Path) -> tuple[Source, list[str]]:
+    return reader.read(Folder.scan(folder))
+
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 
@@ -71,6 +78,9 @@ def test_boxes_follow_the_picture(put: Callable) -> None:
     assert merge(AnnotatedPicture(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
         Shape("x", (20, 10, 40, 30))
     ]
+    for absurd in (float("inf"), 1e308, 1e-320, -100, float("nan")):
+        nowhere = read_annotation(put("n.xml", voc(("x", 20, 10, 40, 30), size=(absurd, absurd))))
+        assert nowhere.size is None
     other = read_annotation(put("o.xml", voc(size=(300, 300))))
     with pytest.raises(InputError, match=r"o\.xml.*300x300.*100x50"):
         merge(AnnotatedPicture(Path("a.jpg"), "a", [other]), (100, 50))
@@ -104,6 +114,20 @@ def test_a_picture_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -
     assert problems == []
     assert [picture.key for picture in source.pictures] == ["DJI.0001", "one/p", "q", "two/p"]
     assert [path.name for path in source.unannotated] == ["lonely.jpg"]
+
+
+def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable) -> None:
+    for name in ("train/tower_jpg.rf.0a", "valid/tower_jpg.rf.1b", "train/b", "more/c"):
+        put(f"{name}.jpg")
+        put(f"{name}.xml", voc(("rust", 1, 2, 30, 40)))
+    source, problems = find_source(tmp_path)
+    assert not problems
+    assert {picture.key: (picture.group, picture.split) for picture in source.pictures} == {
+        "train/tower_jpg.rf.0a": ("tower", "train"),
+        "valid/tower_jpg.rf.1b": ("tower", "val"),
+        "train/b": (None, "train"),
+        "more/c": (None, None),
+    }
 
 
 def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
@@ -195,3 +219,35 @@ def test_voc_boxes_equal_coco_boxes(shared_data: Path) -> None:
         for shape in read_annotation(file).shapes
     )
     assert ours == expected
+
+
+def test_a_filename_of_another_picture_is_noted(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("b.jpg")
+    put("a.xml", voc(("insulator", 1, 2, 30, 40), filename="b.jpg"))
+    put("b.xml", voc(("insulator", 1, 2, 30, 40), filename="gone.jpg"))
+    source, problems = find_source(tmp_path)
+    first, second = source.pictures
+    assert not problems and [first.key, second.key] == ["a", "b"]
+    (note,) = first.annotations[0].notes
+    assert "'b.jpg'; taken for a.jpg" in note
+    assert second.annotations[0].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("stated", "upright", "orientation", "told"),
+    [
+        ((50, 50), (50, 50), 6, True),
+        ((100, 50), (100, 50), 3, True),
+        (None, (50, 100), 6, True),
+        ((50, 100), (50, 100), 6, False),
+        ((100, 50), (50, 100), 6, False),  # turned along, which has a note of its own
+        ((100, 50), (100, 50), 1, False),
+    ],
+)
+def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
+    stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, told: bool
+) -> None:
+    annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
+    _, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [annotation]), upright, orientation)
+    assert any("does not tell" in note for note in notes) is told

@@ -1,0 +1,260 @@
+"""A small source of each annotation format, much as its tool writes it; for benchmarks.mutated_files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZE = (96, 64)
+NAMES = ("a1", "b2", "c3")
+# Of each picture, (class, box in pixels).
+BOXES = {
+    "a1": [("insulator", (4.0, 6.0, 80.0, 50.0)), ("broken", (10.0, 10.0, 26.0, 22.0))],
+    "b2": [("insulator", (8.0, 4.0, 90.0, 60.0))],
+    "c3": [("broken", (40.0, 30.0, 60.0, 48.0)), ("broken", (2.0, 2.0, 14.0, 12.0))],
+}
+CLASSES = ("insulator", "broken")
+
+
+def write_examples(root: Path) -> None:
+    """A folder per format below `root`, named by what `--format` calls it, with its own pictures."""
+    for name, write in WRITERS.items():
+        write(root / name)
+
+
+def picture(file: Path, seed: int = 0) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR).save(file)
+
+
+def _pictures(folder: Path) -> None:
+    for seed, name in enumerate(NAMES):
+        picture(folder / f"{name}.jpg", seed)
+
+
+def _json(file: Path, value: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1))
+
+
+def _mask(file: Path, name: str, value: int = 255) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    for _, (x1, y1, x2, y2) in BOXES[name]:
+        pixels[int(y1) : int(y2), int(x1) : int(x2)] = value
+    Image.fromarray(pixels).save(file)
+
+
+def _voc(folder: Path) -> None:
+    _pictures(folder)
+    for name in NAMES:
+        shapes = "".join(
+            f"  <object>\n    <name>{kind}</name>\n    <pose>Unspecified</pose>\n    <bndbox>\n"
+            f"      <xmin>{x1}</xmin>\n      <ymin>{y1}</ymin>\n      <xmax>{x2}</xmax>\n"
+            f"      <ymax>{y2}</ymax>\n    </bndbox>\n  </object>\n"
+            for kind, (x1, y1, x2, y2) in BOXES[name]
+        )
+        (folder / f"{name}.xml").write_text(
+            f"<annotation>\n  <filename>{name}.jpg</filename>\n  <size>\n    <width>{SIZE[0]}</width>\n"
+            f"    <height>{SIZE[1]}</height>\n    <depth>3</depth>\n  </size>\n{shapes}</annotation>\n"
+        )
+
+
+def _coco(folder: Path) -> None:
+    _pictures(folder)
+    images = [
+        {"id": number, "file_name": f"{name}.jpg", "width": SIZE[0], "height": SIZE[1]}
+        for number, name in enumerate(NAMES)
+    ]
+    annotations = [
+        {
+            "id": 10 * number + place,
+            "image_id": number,
+            "category_id": CLASSES.index(kind) + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+        }
+        for number, name in enumerate(NAMES)
+        for place, (kind, (x1, y1, x2, y2)) in enumerate(BOXES[name])
+    ]
+    mask = {"size": [SIZE[1], SIZE[0]], "counts": [64 * 10, 20, 44, 20, 64 * 84 - 20]}
+    annotations.append({"id": 99, "image_id": 0, "category_id": 2, "segmentation": mask, "iscrowd": 1})
+    categories = [{"id": number, "name": kind} for number, kind in enumerate(CLASSES, start=1)]
+    _json(
+        folder / "instances.json",
+        {"images": images, "annotations": annotations, "categories": categories},
+    )
+
+
+def _yolo(folder: Path) -> None:
+    _pictures(folder / "images")
+    (folder / "labels").mkdir(parents=True)
+    (folder / "data.yaml").write_text("train: images\nval: images\nnc: 2\nnames: [insulator, broken]\n")
+    for name in NAMES:
+        lines = [
+            f"{CLASSES.index(kind)} {(x1 + x2) / 2 / SIZE[0]:.6f} {(y1 + y2) / 2 / SIZE[1]:.6f} "
+            f"{(x2 - x1) / SIZE[0]:.6f} {(y2 - y1) / SIZE[1]:.6f}\n"
+            for kind, (x1, y1, x2, y2) in BOXES[name]
+        ]
+        (folder / "labels" / f"{name}.txt").write_text("".join(lines))
+
+
+def _labelme(folder: Path) -> None:
+    _pictures(folder)
+    for name in NAMES:
+        shapes = [
+            {"label": kind, "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "flags": {}}
+            for kind, (x1, y1, x2, y2) in BOXES[name]
+        ]
+        shapes.append({"label": "broken", "points": [[1, 1], [9, 2], [5, 8]], "shape_type": "polygon"})
+        _json(
+            folder / f"{name}.json",
+            {
+                "version": "5.5.0",
+                "flags": {"blurred": False},
+                "shapes": shapes,
+                "imagePath": f"{name}.jpg",
+                "imageData": None,
+                "imageHeight": SIZE[1],
+                "imageWidth": SIZE[0],
+            },
+        )
+
+
+def _cvat(folder: Path) -> None:
+    _pictures(folder)
+    text = "<annotations>\n  <version>1.1</version>\n"
+    for number, name in enumerate(NAMES):
+        text += f'  <image id="{number}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">\n'
+        for kind, (x1, y1, x2, y2) in BOXES[name]:
+            text += f'    <box label="{kind}" xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}" rotation="5"/>\n'
+        text += '    <polygon label="broken" points="1,1;9,2;5,8"/>\n'
+        text += '    <mask label="broken" left="3" top="4" width="4" height="3" rle="2,4,3,2,1"/>\n'
+        text += '    <ellipse label="broken" cx="30" cy="30" rx="9" ry="5"/>\n    <tag label="broken"/>\n'
+        text += "  </image>\n"
+    (folder / "annotations.xml").write_text(text + "</annotations>\n")
+
+
+def _labelstudio(folder: Path) -> None:
+    _pictures(folder)
+    tasks = []
+    for number, name in enumerate(NAMES):
+        results = [
+            {
+                "type": "rectanglelabels",
+                "from_name": "label",
+                "to_name": "image",
+                "original_width": SIZE[0],
+                "original_height": SIZE[1],
+                "value": {
+                    "x": 100 * x1 / SIZE[0],
+                    "y": 100 * y1 / SIZE[1],
+                    "width": 100 * (x2 - x1) / SIZE[0],
+                    "height": 100 * (y2 - y1) / SIZE[1],
+                    "rotation": 0,
+                    "rectanglelabels": [kind],
+                },
+            }
+            for kind, (x1, y1, x2, y2) in BOXES[name]
+        ]
+        image = f"/data/upload/1/0a1b2c3d-{name}.jpg"
+        tasks.append({"id": number, "annotations": [{"id": 1, "result": results}], "data": {"image": image}})
+    _json(folder / "export.json", tasks)
+
+
+def _mvtec(folder: Path) -> None:
+    picture(folder / "train" / "good" / "000.png", 7)
+    picture(folder / "test" / "good" / "000.png", 8)
+    for seed, name in enumerate(NAMES):
+        picture(folder / "test" / "broken" / f"{name}.png", seed)
+        _mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
+
+
+def _visa(folder: Path) -> None:
+    rows, kinds = ["object,split,label,image,mask"], ["image,label,mask"]
+    for seed, name in enumerate(NAMES):
+        image, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
+        picture(folder / image, seed)
+        _mask(folder / mask, name, value=1 + seed % 2)
+        rows.append(f"pcb1,test,anomaly,{image},{mask}")
+        label = ("bent", "scratch", '"bent,scratch"')[seed]
+        kinds.append(f"{image},{label},{mask}")
+    picture(folder / "pcb1" / "Data" / "Images" / "Normal" / "0.JPG", 9)
+    rows.append("pcb1,train,normal,pcb1/Data/Images/Normal/0.JPG,")
+    kinds.append("pcb1/Data/Images/Normal/0.JPG,normal,")
+    (folder / "split_csv").mkdir()
+    (folder / "split_csv" / "1cls.csv").write_text("\n".join(rows) + "\n")
+    (folder / "pcb1" / "image_anno.csv").write_text("\n".join(kinds) + "\n")
+
+
+def _idid(folder: Path) -> None:
+    records = []
+    for seed, name in enumerate(NAMES):
+        picture(folder / f"{name}.JPG", seed)
+        objects: list[dict[str, Any]] = [{"bbox": [4, 4, 80, 50], "string": 1, "name": "insulator"}]
+        for kind, (x1, y1, x2, y2) in BOXES[name]:
+            stated = {"shell": "Broken"} if kind == "broken" else {"No issues": "No issues"}
+            box = [x1, y1, x2 - x1, y2 - y1]
+            objects.append({"bbox": box, "string": 0, "name": "insulator", "conditions": stated})
+        records.append({"Labels": {"objects": objects}, "filename": f"{name}.JPG"})
+    _json(folder / "labels_v1.2.json", records)
+
+
+def _table(folder: Path) -> None:
+    _pictures(folder)
+    questions = ["Is it broken?", "How many discs?", "What, if anything, is wrong?"]
+    rows = [
+        {"image": f"{name}.jpg", "question": question, "answer": answer, "group": "g1", "split": "train"}
+        for name in NAMES
+        for question, answer in zip(questions, ("yes", "12", "nothing; it is sound"), strict=True)
+    ]
+    (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [",".join(rows[0]), *(",".join(f'"{cell}"' for cell in row.values()) for row in rows)]
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rest.parquet")
+
+
+def _llava(folder: Path) -> None:
+    _pictures(folder)
+    records = [
+        {
+            "id": f"{name}-{number}",
+            "image": f"{name}.jpg",
+            "conversations": [
+                {"from": "human", "value": "<image>\nIs it broken?"},
+                {"from": "gpt", "value": "yes"},
+                {"from": "human", "value": f"Is disc {number} broken?"},
+                {"from": "gpt", "value": "no"},
+            ],
+            "meta": {"task": "presence", "language": "en", "group": name},
+        }
+        for name in NAMES
+        for number in range(2)
+    ]
+    _json(folder / "train.json", records)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "voc": _voc,
+    "coco": _coco,
+    "yolo": _yolo,
+    "labelme": _labelme,
+    "cvat": _cvat,
+    "labelstudio": _labelstudio,
+    "mvtec": _mvtec,
+    "visa": _visa,
+    "idid": _idid,
+    "table": _table,
+    "llava": _llava,
+}

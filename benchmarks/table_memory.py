@@ -1,0 +1,110 @@
+"""How much memory a million rows of questions take.
+
+    python -m benchmarks.table_memory [--suffix .parquet] [--unique]
+
+Writes a table about 10,000 pictures to a temporary folder (empty files: readers open no picture), reads it
+in a process of its own and prints its speed and by how much that process grew at most. `--unique`
+words every question and answer anew, the worst case: nothing is shared between rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+COLUMNS = ("image", "question", "answer")
+
+
+def rows(count: int, pictures: int, unique: bool) -> Iterator[tuple[str, str, str]]:
+    for number in range(count):
+        picture, asked = f"photo_{number % pictures:05d}.jpg", number // pictures
+        thing = number if unique else asked
+        answer = ("no", "yes")[number * 7919 % 3 == 0] + (f", at clamp {number}" if unique else "")
+        yield picture, f"Is the insulator disc numbered {thing} from the top broken?", answer
+
+
+def write(folder: Path, suffix: str, count: int, pictures: int, unique: bool) -> None:
+    for number in range(pictures):
+        (folder / f"photo_{number:05d}.jpg").touch()
+    file = folder / f"rows{suffix}"
+    made = rows(count, pictures, unique)
+    if suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = zip(*made, strict=True)
+        pyarrow.parquet.write_table(pyarrow.table(dict(zip(COLUMNS, map(list, columns), strict=True))), file)
+        return
+    with file.open("w", newline="", encoding="utf-8") as text:
+        if suffix == ".csv":
+            csv.writer(text).writerows([COLUMNS, *made])
+        else:
+            lines = (json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in made)
+            text.write("[\n" + ",\n".join(lines) + "\n]" if suffix == ".json" else "\n".join(lines))
+
+
+def measure(folder: Path) -> None:
+    from data_prep.annotations import Folder
+    from data_prep.formats import find_reader
+
+    scanned = Folder.scan(folder)
+    reader, _ = find_reader(scanned)
+    before, start = peak_mib(), time.process_time()
+    source, problems = reader.read(scanned)
+    seconds = time.process_time() - start
+    count = sum(len(said.talks) for picture in source.pictures for said in picture.annotations)
+    assert not problems
+    print(
+        f"{count:,} rows about {len(source.pictures):,} pictures: {count / seconds:,.0f} rows/s of a core, "
+        f"{peak_mib() - before:,.0f} MiB at most above the {before:,.0f} MiB before reading"
+    )
+
+
+def peak_mib() -> float:
+    """Of this process, MiB; ru_maxrss is in KiB on Linux, in bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1 << 20 if sys.platform == "darwin" else 1 << 10
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suffix", choices=[".csv", ".json", ".jsonl", ".parquet"], default=".csv")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--unique", action="store_true")
+    parser.add_argument("--step", nargs=2, metavar=("write|measure", "DIR"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.step is None:
+        # A process starts with its parent's peak as its own: neither step is run in this one.
+        with tempfile.TemporaryDirectory() as folder:
+            for step in ("write", "measure"):
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.table_memory",
+                    *sys.argv[1:],
+                    "--step",
+                    step,
+                    folder,
+                ]
+                subprocess.run(command, check=True, cwd=REPO)
+    elif args.step[0] == "write":
+        write(Path(args.step[1]), args.suffix, args.rows, args.pictures, args.unique)
+    else:
+        measure(Path(args.step[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""`python -m data_prep check`: what is wrong with LLaVA conversation JSON, from whatever tool."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from data_prep.json_stream import stream_records
+from data_prep.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter
+from llava.errors import InputError
+from llava.files import inside, write_json
+from llava.pictures import open_picture
+
+EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or option that cannot be used
+
+Findings: missing or damaged pictures, <image> marks that do not match the pictures, roles out of turn, empty
+answers, records over --max-length, boxes outside 0..1, file names in questions, ids that are there twice,
+contradicting answers, one-sided answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in
+records of one question).
+With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parse(argv)
+    if not args.image_folder.is_dir():
+        raise InputError(f"--image-folder {args.image_folder}: no such folder")
+    if len({path.resolve() for path in args.files}) < len(args.files):
+        raise InputError("a file is named twice; each is to be compared with the others")
+    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens)
+    for file in args.files:
+        before = linter.records
+        linter.begin()
+        for index, (_, value) in enumerate(stream_records(file)):
+            linter.record(file, index, value)
+        linter.end()
+        if linter.records == before:
+            raise InputError(f"{file}: holds no records")
+    check_pictures(linter, args.image_folder, args.workers, decode=not args.no_pictures)
+    if args.json:
+        _write(args.json, linter, args.files)
+    _report(Console(), linter, len(args.files), decoded=not args.no_pictures)
+    return 1 if linter.findings else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep check",
+        description="Look for what is wrong with LLaVA conversation JSON, from whatever tool, before a model "
+        "learns it.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="a JSON list of records, or .jsonl; one a split"
+    )
+    parser.add_argument("--image-folder", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--max-length", type=_count, default=2048, metavar="N", help="tokens of a record (default: 2048)"
+    )
+    parser.add_argument(
+        "--picture-tokens",
+        type=_count,
+        default=576,
+        metavar="N",
+        help="that a picture takes (default: 576, LLaVA-1.5's)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="a model folder with tokenizer.json, to count tokens (default: four bytes of text for one)",
+    )
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="only look whether pictures are there: decode none"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="threads (default: one a core)",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file as well")
+    return parser.parse_args(argv)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number above 0")
+    return int(text)
+
+
+def _token_counter(folder: Path | None) -> Callable[[str], int]:
+    if folder is None:
+        return lambda text: (len(text.encode()) + 3) // 4
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(f"--tokenizer {folder}: holds no tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"{file}: not a tokenizer ({str(error)[:160]})") from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:
+    """Findings about the pictures that the records name: each is opened once."""
+
+    def look(name: str) -> tuple[str, str]:
+        """(what is found, why), or ("", hash of the pixels)."""
+        try:
+            path = inside(folder, name)
+            if not path.is_file():
+                return "absent-picture", name
+            if not decode:
+                return "", ""
+            image = open_picture(path)
+        except InputError as error:
+            outside = "is outside" in str(error)
+            return "absent-picture" if outside else "damaged-picture", str(error)
+        except (OSError, ValueError):  # no name that a file can have
+            return "absent-picture", name
+        return "", hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.size).encode()).hexdigest()
+
+    names = list(linter.pictures)
+    by_pixels: dict[str, str] = {}
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results = track(
+            pool.map(look, names),
+            "pictures",
+            len(names),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        for name, (kind, detail) in zip(names, results, strict=True):
+            place, files = linter.pictures[name]
+            if kind:
+                linter.found(kind, place, detail)
+            if len(files) > 1:
+                linter.found("shared-name", place, f"{name} in {_listed(files)}")
+            if kind or not decode:
+                continue
+            first = by_pixels.setdefault(detail, name)
+            others = linter.pictures[first][1]
+            if first != name and (files - others or others - files):
+                linter.found("shared-picture", place, f"{name} is {first} of {_listed(others)}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _listed(files: set[Path]) -> str:
+    return " and ".join(sorted(map(str, files)))
+
+
+def _write(path: Path, linter: Linter, files: Sequence[Path]) -> None:
+    try:
+        write_json(path, as_json(linter, files))
+    except OSError as error:
+        raise InputError(f"--json {path}: cannot be written ({error.strerror})") from None
+
+
+def as_json(linter: Linter, files: Sequence[Path]) -> dict[str, Any]:
+    """The findings as plain values."""
+
+    def plain(example: Example) -> dict[str, Any]:
+        place = example.place
+        return {"file": str(place.file), "index": place.index, "id": place.id, "detail": example.detail}
+
+    return {
+        "files": [str(file) for file in files],
+        "records": linter.records,
+        "pictures": len(linter.pictures),
+        "findings": [
+            {
+                "kind": kind,
+                "what": KINDS[kind],
+                "count": finding.count,
+                "examples": [plain(example) for example in finding.examples],
+            }
+            for kind, finding in _ordered(linter)
+        ],
+    }
+
+
+def _ordered(linter: Linter) -> list[tuple[str, Any]]:
+    return [(kind, linter.findings[kind]) for kind in KINDS if kind in linter.findings]
+
+
+def _report(console: Console, linter: Linter, files: int, *, decoded: bool) -> None:
+    opened = "all decoded" if decoded else "none decoded"
+    summary = f"{linter.records} record(s) in {files} file(s), {len(linter.pictures)} picture(s), {opened}"
+    if not linter.findings:
+        console.print(f"{summary}: nothing found", highlight=False)
+        return
+    table = Table(title=summary, show_lines=True)
+    table.add_column("finding")
+    table.add_column("count", justify="right")
+    table.add_column("for instance (file, index of the record, its id)", overflow="fold")
+    for kind, finding in _ordered(linter):
+        lines = []
+        for example in finding.examples:
+            place = example.place
+            name = f" ({place.id})" if place.id else ""
+            lines.append(f"{escape(f'{place.file.name} {place.index}{name}')}: {escape(example.detail)}")
+        table.add_row(f"[bold]{kind}[/]\n{escape(KINDS[kind])}", str(finding.count), "\n".join(lines))
+    console.print(table)

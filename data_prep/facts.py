@@ -1,0 +1,373 @@
+"""What a recipe's family asks of annotated pictures, and the answers: facts, not yet chosen or balanced."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from data_prep.annotations import Shape, Split
+from data_prep.families import Family, FamilyName, Kind, KindWords
+from data_prep.pictures import Unit
+from data_prep.recipe import Recipe
+from llava.boxes import Box, area, format_box, holds_centre, intersection, to_frame
+from llava.records import IMAGE_PLACEHOLDER, TaskType
+
+NONE = "none"  # the label of what has no defect, in every language
+_TRIES = 30
+
+
+@dataclass
+class Fact:
+    """One thing to ask of a unit.
+
+    `about` is what it is asked about; `wordings` are questions in the order in which they are used, the first
+    `asked` of them are. `yes` is set where a yes/no question is answered with yes. `label` is what the
+    object really shows where that is not what the unit shows; `turns` follow the first question and answer;
+    `language` is that of a conversation of the source, where it is stated.
+    """
+
+    unit: Unit
+    task: str
+    type: TaskType
+    family: FamilyName
+    about: str
+    answer: str
+    wordings: list[str]
+    asked: int = 1
+    yes: bool = False
+    label: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+    language: str = ""
+
+
+class Rounds:
+    """Deals the numbers 0..n-1 in shuffled rounds, apart for each key: after any number of draws, how often
+    two numbers of a key were drawn differs by one at most."""
+
+    def __init__(self, seed: str) -> None:
+        self.seed = seed
+        self.hands: dict[str, list[int]] = {}
+        self.rounds: Counter[str] = Counter()
+
+    def draw(self, key: str, n: int) -> int:
+        hand = self.hands.setdefault(key, [])
+        if not hand:
+            hand.extend(range(n))
+            random.Random(f"{self.seed}/{key}/{self.rounds[key]}").shuffle(hand)
+            self.rounds[key] += 1
+        return hand.pop()
+
+
+@dataclass
+class Asker:
+    """Asks one family of the units of one split, in the words of `recipe` (one language).
+
+    `skipped` counts what could not be asked, by reason.
+    """
+
+    task: str
+    family: Family
+    recipe: Recipe
+    split: Split
+    seed: int
+    skipped: Counter[str]
+
+    def facts(self, units: Sequence[Unit]) -> list[Fact]:
+        self.sentences = Rounds(f"{self.seed}/{self.split}/{self.task}/sentences")
+        ask = {
+            "presence": self._presence,
+            "kind": self._kind,
+            "choice": self._kind,
+            "count": self._count,
+            "where": self._where,
+            "region": self._region if self.family.of == "defect" else self._component_region,
+            "describe": self._describe,
+            "report": self._report,
+            "talk": self._talk,
+        }[self.family.family]
+        found = [fact for unit in units for fact in ask(unit)]
+        if self.family.family == "count" and any(map(unplaced, units)) and {f.answer for f in found} == {"0"}:
+            # Only pictures without defects could be asked: the answer would be known without looking.
+            self.skipped[f"{self.task}: every answer would be 0, as no defect has a box"] += len(found)
+            found = []
+        for fact in found if self.split == "train" else []:
+            fact.asked = min(self.family.times, len(fact.wordings))
+        if share := self.family.negatives:
+            absent = self._boxes_of_nothing if self.family.family == "region" else self._absent_kinds
+            found += absent(units, found, share / (1 - share))
+        return found
+
+    def _fact(
+        self, unit: Unit, about: str, answer: str, fields: Mapping[str, str] | None = None, label: str = ""
+    ) -> Fact:
+        words = {"choices": listed(self.recipe.kind_answers, self.recipe.or_word), "options": "{options}"}
+        filled = {**self._words(about).fields(), **words, **(fields or {})}
+        wordings = [text.format(**filled) for text in self.family.questions]
+        kind = self.family
+        assert kind.type is not None
+        return Fact(unit, self.task, kind.type, kind.family, about, answer, wordings, label=label)
+
+    def _words(self, about: str) -> KindWords:
+        known = {kind.name: kind for kind in self.recipe.kinds}
+        return known.get(about, self.recipe.any_defect)
+
+    def _skip(self, reason: str) -> None:
+        self.skipped[f"{self.task}: {reason}"] += 1
+
+    # --- a family each ------------------------------------------------------------------------------
+
+    def _presence(self, unit: Unit) -> Iterator[Fact]:
+        if self.family.of != "each":
+            there = bool(unit.kinds if self.family.of == "defect" else shapes_of(unit, self.family.of))
+            asked = [(self.family.of, there)]
+        else:
+            absent = [name for name in self.recipe.kind_names if name not in unit.kinds]
+            rng = random.Random(f"{self.seed}/{unit.image}/{self.task}")
+            chosen = rng.sample(absent, min(self.family.absent, len(absent)))
+            asked = [*((name, True) for name in unit.kinds), *((name, False) for name in chosen)]
+        for about, there in asked:
+            fact = self._fact(unit, about, self.recipe.yes_word if there else self.recipe.no_word)
+            fact.yes = there
+            yield fact
+
+    def _kind(self, unit: Unit) -> Iterator[Fact]:
+        if len(unit.kinds) > 1 and self.recipe.several == "skip":
+            self._skip("several kinds of defect")
+        elif unit.kinds:
+            yield self._fact(unit, "defect", self._words(unit.kinds[0]).word)
+        elif self.recipe.none_word is not None:
+            yield self._fact(unit, "defect", self.recipe.none_word)
+
+    def _count(self, unit: Unit) -> Iterator[Fact]:
+        if unplaced(unit):
+            self._skip("defects without boxes")
+        else:
+            yield self._fact(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
+
+    def _where(self, unit: Unit) -> Iterator[Fact]:
+        for about in unit.kinds if self.family.of == "each" else [self.family.of]:
+            shapes = shapes_of(unit, about)
+            if about in unplaced(unit) or (about == "defect" and unplaced(unit)):
+                self._skip("defects without boxes")
+            elif len(shapes) > 1:  # "the defect" would be ambiguous
+                self._skip("several boxes of what is asked for")
+            elif shapes:
+                box = shapes[0].box
+                is_box = self.family.type == "box"
+                yield self._fact(unit, about, self._box(box, unit) if is_box else self._place(box, unit))
+
+    def _region(self, unit: Unit) -> Iterator[Fact]:
+        kinds: dict[str, dict[str, Shape]] = {}
+        for shape in unit.defects:
+            kinds.setdefault(self._box(shape.box, unit), {})[shape.name] = shape
+        for text, found in kinds.items():
+            if len(found) > 1:
+                self._skip("several kinds in one box")
+                continue
+            ((name, shape),) = found.items()
+            yield self._fact(unit, name, self._said_of(name, shape.box, unit), {"box": text}, name)
+
+    def _component_region(self, unit: Unit) -> Iterator[Fact]:
+        shapes = shapes_of(unit, self.family.of)
+        if shapes and unplaced(unit):
+            self._skip("defects without boxes")
+            return
+        for shape in shapes:
+            inside = {defect.name for defect in unit.defects if holds_centre(shape.box, defect.box)}
+            if len(inside) > 1:
+                self._skip("several kinds of defect")
+            elif not inside and any(intersection(shape.box, defect.box) > 0 for defect in unit.defects):
+                self._skip("a defect at the edge of the box")
+            elif inside or self.recipe.none_word is not None:
+                name = next(iter(inside), NONE)
+                answer = self._said_of(name, shape.box, unit)
+                yield self._fact(unit, self.family.of, answer, {"box": self._box(shape.box, unit)}, name)
+
+    def _describe(self, unit: Unit) -> Iterator[Fact]:
+        each = self.family.of == "each"
+        for about in unit.kinds if each else ["defect"]:
+            sentence = self._sentence(
+                self.family.answers if unit.kinds else self.family.whole, bool(unit.kinds)
+            )
+            if (about in unplaced(unit) if each else unplaced(unit)) and "{places}" in sentence:
+                self._skip("defects without boxes")
+                continue
+            kinds = [kind for kind in self.recipe.defects if kind.name in ([about] if each else unit.kinds)]
+            yield self._fact(unit, about, self._described(sentence, kinds, unit))
+
+    def _report(self, unit: Unit) -> Iterator[Fact]:
+        if unplaced(unit):
+            self._skip("defects without boxes")
+            return
+        entries: list[dict[str, str | None]] = []
+        for kind in self.recipe.defects:
+            shapes = [shape for shape in unit.defects if shape.name == kind.name]
+            for shape in sorted(shapes, key=lambda shape: (-area(shape.box), shape.box)):
+                entry: dict[str, str | None] = {
+                    "component": self._component_at(shape.box, unit),
+                    "defect": kind.word,
+                    "severity": kind.severity,
+                    "location": self._place(shape.box, unit),
+                    "action": kind.action,
+                }
+                if entry not in entries:
+                    entries.append(entry)
+        if not entries and self.recipe.none_word is not None:
+            sound = {"defect": self.recipe.none_word, "severity": None, "location": None, "action": None}
+            entries = [{"component": self._usual_component(unit), **sound}]
+        if entries:
+            report = entries[0] if len(entries) == 1 else entries
+            yield self._fact(unit, "defect", json.dumps(report, ensure_ascii=False))
+
+    def _talk(self, unit: Unit) -> Iterator[Fact]:
+        for talk in unit.talks:
+            turns = [
+                tuple(text.replace(IMAGE_PLACEHOLDER, "").strip() for text in turn) for turn in talk.turns
+            ]
+            if not turns or not all(question and answer for question, answer in turns):
+                self._skip("a conversation with an empty question or answer")
+                continue
+            (question, answer), *more = turns
+            later = tuple((asked, said) for asked, said in more)
+            yield Fact(
+                unit,
+                talk.task,
+                "text",
+                "talk",
+                talk.task,
+                answer,
+                [question],
+                turns=later,
+                language=talk.language or "",
+            )
+
+    # --- what is not there ---------------------------------------------------------------------------
+
+    def _absent_kinds(self, units: Sequence[Unit], there: Sequence[Fact], ratio: float) -> list[Fact]:
+        """For every kind, `ratio` times as many questions as ask for it where it is: the name of a kind must
+        not tell whether it is there."""
+        found: list[Fact] = []
+        asked = Counter[str]()
+        for fact in there:
+            asked[fact.about] += fact.asked
+        for kind in self.recipe.defects:
+            lacking = [unit for unit in units if kind.name not in unit.kinds]
+            wanted = min(round(asked[kind.name] * ratio), len(lacking))
+            rng = random.Random(f"{self.seed}/{self.split}/{self.task}/{kind.name}/absent")
+            for unit in rng.sample(lacking, wanted):
+                answer = self.recipe.absent_word
+                if self.family.family == "describe":
+                    answer = _capital(self._sentence(self.family.whole, False).format(**kind.fields()))
+                found.append(self._fact(unit, kind.name, answer))
+        return found
+
+    def _boxes_of_nothing(self, units: Sequence[Unit], there: Sequence[Fact], ratio: float) -> list[Fact]:
+        """Boxes that meet no defect, in turn on all units: each has the size of some defect of the split, and
+        lies on a component where there is one, so that neither size nor place gives the answer away."""
+        wanted = round(sum(fact.asked for fact in there) * ratio)
+        rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
+        models = [(shape.box, unit.size) for unit in units for shape in unit.defects]
+        free = [unit for unit in units if not unplaced(unit)]
+        found: list[Fact] = []
+        while len(found) < wanted:
+            before = len(found)
+            for unit in rng.sample(free, min(len(free), wanted - len(found))):
+                if (box := _free_box(unit, models, rng)) is not None:
+                    answer = self._said_of(NONE, box, unit)
+                    found.append(self._fact(unit, NONE, answer, {"box": self._box(box, unit)}, NONE))
+            if len(found) == before:
+                break
+        return found
+
+    # --- words ---------------------------------------------------------------------------------------
+
+    def _box(self, box: Box, unit: Unit) -> str:
+        return format_box(to_frame(box, *unit.size, self.recipe.boxes.frame), self.recipe.boxes.decimals)
+
+    def _place(self, box: Box, unit: Unit) -> str:
+        return place_of(box, unit.size, self.recipe.places)
+
+    def _sentence(self, sentences: Sequence[str], defective: bool) -> str:
+        """Train and val deal the sentences in rounds, so that each (and its length) is as frequent as the
+        others, with and without defects; test takes the first."""
+        if self.split == "test":
+            return sentences[0]
+        return sentences[self.sentences.draw("defect" if defective else NONE, len(sentences))]
+
+    def _said_of(self, name: str, box: Box, unit: Unit) -> str:
+        """The answer about a box that shows the kind `name`, or none."""
+        if self.family.type == "class":
+            assert self.recipe.none_word is not None or name != NONE
+            return self.recipe.none_word or "" if name == NONE else self._words(name).word
+        sentence = self._sentence(self.family.whole if name == NONE else self.family.answers, name != NONE)
+        fields = {} if name == NONE else self._words(name).fields() | {"place": self._place(box, unit)}
+        return _capital(sentence.format(**fields))
+
+    def _described(self, sentence: str, kinds: Sequence[Kind], unit: Unit) -> str:
+        """`sentence` with `kinds`, each once, at its largest box."""
+        places = []
+        for kind in kinds:
+            if boxes := [shape.box for shape in unit.defects if shape.name == kind.name]:
+                place = self._place(max(boxes, key=area), unit)
+                places.append(self.recipe.place_phrase.format(**kind.fields(), place=place))
+        joiner = self.recipe.and_word
+        phrases = [kind.phrase for kind in kinds]
+        return _capital(sentence.format(kinds=listed(phrases, joiner), places=listed(places, joiner)))
+
+    def _component_at(self, box: Box, unit: Unit) -> str:
+        """The smallest component that holds the middle of `box`."""
+        around = [shape for shape in unit.components if holds_centre(shape.box, box)]
+        if not around:
+            return self._usual_component(unit)
+        return self._words(min(around, key=lambda shape: (area(shape.box), shape.name)).name).word
+
+    def _usual_component(self, unit: Unit) -> str:
+        named = {shape.name for shape in unit.components} or {kind.name for kind in self.recipe.components}
+        return self._words(named.pop()).word if len(named) == 1 else self.family.component
+
+
+def shapes_of(unit: Unit, about: str) -> list[Shape]:
+    """The boxes of any defect, or of one class."""
+    if about == "defect":
+        return list(unit.defects)
+    return [shape for shape in (*unit.components, *unit.defects) if shape.name == about]
+
+
+def unplaced(unit: Unit) -> list[str]:
+    """The kinds of defect that the unit shows nobody knows where."""
+    placed = {shape.name for shape in unit.defects}
+    return [name for name in unit.labels if name not in placed]
+
+
+def place_of(box: Box, size: tuple[int, int], places: Sequence[str]) -> str:
+    """Which of the nine `places` of a 3x3 grid over a picture of `size` the centre of `box` lies in."""
+    column = min(2, int((box[0] + box[2]) / 2 * 3 / size[0]))
+    row = min(2, int((box[1] + box[3]) / 2 * 3 / size[1]))
+    return places[3 * row + column]
+
+
+def listed(words: Sequence[str], joiner: str) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joiner} {words[-1]}" if words else ""
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _free_box(unit: Unit, models: Sequence[tuple[Box, tuple[int, int]]], rng: random.Random) -> Box | None:
+    """A box of the size of one of `models` (boxes in pictures of a size) that meets no defect; None if none
+    was found in some tries."""
+    width, height = unit.size
+    for _ in range(_TRIES):
+        box, size = rng.choice(models)
+        across, down = (box[2] - box[0]) * width / size[0], (box[3] - box[1]) * height / size[1]
+        x1, y1, x2, y2 = rng.choice(unit.components).box if unit.components else (0.0, 0.0, width, height)
+        x, y = x1 + rng.random() * (x2 - x1) - across / 2, y1 + rng.random() * (y2 - y1) - down / 2
+        x, y = min(max(x, 0.0), width - across), min(max(y, 0.0), height - down)
+        placed = (x, y, x + across, y + down)
+        if all(intersection(placed, shape.box) == 0 for shape in unit.defects):
+            return placed
+    return None

@@ -1,0 +1,69 @@
+"""A folder per class, as classification tools keep pictures: `broken/1.jpg`, `unbroken/2.jpg`.
+
+The class folders lie directly below the root or below folders that name a split (`train/broken/1.jpg`). What
+a class means, sound ones included, is for the recipe to say. Pictures elsewhere belong to no class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source
+from data_prep.formats.layout import set_groups_and_splits, split_in
+from llava.errors import InputError
+
+NAME = "class_folders"
+# Where these files are, classes are written in them and folders are only folders.
+_ANNOTATION_SUFFIXES = (".xml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
+_MASKS = "ground_truth"
+
+
+def detect(folder: Folder) -> str | None:
+    """Why the folder looks like a folder per class, None if it does not: every picture is in one of two or
+    more class folders, and there is no annotation file and no folder of masks."""
+    if not folder.pictures or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
+        return None
+    found = [_class_of(folder, picture) for picture in folder.pictures]
+    if None in found or any(_MASKS in path.relative_to(folder.root).parts for path in folder.files):
+        return None
+    names = sorted({name for name in found if name})
+    return f"pictures in {len(names)} folders named {_listed(names)}" if len(names) > 1 else None
+
+
+def _has_label_texts(folder: Folder) -> bool:
+    """Texts named like pictures (YOLO's labels); a README or a licence is none."""
+    stems = {picture.stem for picture in folder.pictures}
+    return any(text.stem in stems or text.stem == "classes" for text in folder.named(".txt"))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _class_of(folder: Folder, picture: Path) -> str | None:
+    """The class that a picture's path names; None outside the class folders."""
+    *above, name = picture.relative_to(folder.picture_root).parent.parts or ("",)
+    if not above:
+        return name if name and not split_in([name]) else None
+    return name if len(above) == 1 and split_in(above) else None
+
+
+def read(folder: Folder) -> tuple[Source, list[str]]:
+    """Every picture in a class folder, with its class as label. InputError for a folder without any.
+
+    The list of problems is always empty: there is nothing in it that could be unreadable.
+    """
+    pictures: list[AnnotatedPicture] = []
+    alone: list[Path] = []
+    for path in folder.pictures:
+        name = _class_of(folder, path)
+        if name is None:
+            alone.append(path)
+        else:
+            annotation = Annotation(path.parent, labels=(name,))
+            pictures.append(AnnotatedPicture(path, folder.key(path), [annotation]))
+    if not pictures:
+        raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
+    source = Source(NAME, tuple(pictures), tuple(alone))
+    set_groups_and_splits(source, folder)
+    return source, []

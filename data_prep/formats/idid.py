@@ -1,0 +1,150 @@
+"""IDID, EPRI's Insulator Defect Image Dataset: one JSON file with a box and conditions for each disc.
+
+The format (D. Lewis and P. Kulkarni, "Insulator Defect Detection", IEEE DataPort, 2021; `labels_v1.2.json`):
+a list of `{"filename": "1.JPG", "Labels": {"objects": [{"name": "insulator", "bbox": [x, y, width, height],
+"string": 0, "conditions": {"shell": "Broken"}}]}}`, boxes in pixels. `string` is 1 for the box of a whole
+string, which has no conditions. The pictures of the set come four times: as taken and, with d, h or v after
+the number, turned and mirrored; the number is their group.
+
+The rules here. A whole string is a Shape `string`. A disc is a Shape named by its condition, `broken`
+(shell), `flashover` (glaze) or `good` (no issues, or notbroken-notflashed: none of the two, whatever else it
+has); one that is both broken and flashed is two Shapes of the same box. A disc of which nothing is stated is
+a Shape `disc`, noted. A condition not known here is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.formats.outlines import number
+from llava.boxes import Box
+from llava.errors import InputError
+from llava.files import read_json
+
+NAME = "idid"
+_STRING, _DISC, _GOOD = "string", "disc", "good"
+# The conditions in the file without case, blanks and hyphens -> the names of Shapes here.
+_CONDITIONS = {
+    "broken": "broken",
+    "flashoverdamage": "flashover",
+    "flashover": "flashover",
+    "noissues": _GOOD,
+    "good": _GOOD,
+    "notbrokennotflashed": _GOOD,
+    "notbrokennotflashover": _GOOD,
+}
+_VIEW = re.compile(r"(\d+)[dhv]?", re.IGNORECASE)
+
+
+def detect(folder: Folder) -> str | None:
+    """Why the folder looks like IDID, None if it does not."""
+    count = sum(_is_idid(path) for path in folder.named(".json"))
+    return f"{count} JSON file(s) with Labels and objects as in IDID" if count else None
+
+
+def _is_idid(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False
+    return start.startswith(b"[") and re.search(rb'"Labels"\s*:\s*\{\s*"objects"\s*:', start) is not None
+
+
+def read(folder: Folder) -> tuple[Source, list[str]]:
+    """Every IDID file in the folder or below, joined with its pictures.
+
+    Returns the source and one line per problem (a record that cannot be read or has no picture). InputError
+    for a folder without such a file.
+    """
+    files = [path for path in folder.named(".json") if _is_idid(path)]
+    if not files:
+        raise InputError(f"{folder.root}: no IDID labels (labels_v1.2.json) in it or below")
+    problems: list[str] = []
+    found: list[tuple[Path, Annotation]] = []
+    for file in files:
+        try:
+            records = read_json(file)
+            if not isinstance(records, list):
+                raise InputError(f"{file}: expected a list of pictures, found {type(records).__name__}")
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        for index, record in enumerate(records):
+            try:
+                annotation = read_record(file, index, record)
+                found.append((folder.picture_of(file, annotation.picture), annotation))
+            except InputError as error:
+                problems.append(str(error))
+    if not found and not problems:
+        raise InputError(f"{folder.root}: {files[0].name} lists no picture")
+    source = join(folder, NAME, found)
+    for picture in source.pictures:
+        if view := _VIEW.fullmatch(picture.file.stem):
+            picture.group = view[1]
+    return source, problems
+
+
+def read_record(file: Path, index: int, record: Any) -> Annotation:
+    """One picture's record; InputError naming the file, the record and the field that is wrong."""
+    where = f"{file}, record {index}"
+    name = record.get("filename") if isinstance(record, dict) else None
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{where}: no filename")
+    where = f"{file}, record {index} ({name.strip()!r})"
+    labels = record.get("Labels")
+    objects = labels.get("objects") if isinstance(labels, dict) else None
+    if not isinstance(objects, list):
+        raise InputError(f"{where}: no list Labels.objects")
+    shapes: list[Shape] = []
+    notes: list[str] = []
+    for position, item in enumerate(objects):
+        if not isinstance(item, dict):
+            raise InputError(f"{where}, object {position}: expected an object, found {type(item).__name__}")
+        at = f"{where}, object {position}"
+        box = _box(at, item.get("bbox"), notes)
+        shapes += [Shape(name, box) for name in _names(at, item, notes)]
+    return Annotation(file, name.strip(), None, tuple(dict.fromkeys(shapes)), notes=tuple(notes))
+
+
+def _box(where: str, written: Any, notes: list[str]) -> Box:
+    values = [number(value) for value in written] if isinstance(written, list) else []
+    if len(values) != 4 or None in values:
+        raise InputError(f"{where}: bbox must be four numbers [x, y, width, height]")
+    x, y, width, height = (float(value or 0) for value in values)
+    if width < 0 or height < 0:
+        notes.append(f"{where}: box was reversed; put right")
+    return min(x, x + width), min(y, y + height), max(x, x + width), max(y, y + height)
+
+
+def _names(where: str, item: dict[str, Any], notes: list[str]) -> list[str]:
+    """What the Shapes of one object are called."""
+    conditions = item.get("conditions")
+    if conditions is not None and not isinstance(conditions, dict):
+        raise InputError(f"{where}: conditions must be an object such as {{'shell': 'Broken'}}")
+    names = []
+    for key, value in (conditions or {}).items():
+        plain = re.sub(r"[\s_-]+", "", value).casefold() if isinstance(value, str) else None
+        if plain not in _CONDITIONS:
+            raise InputError(
+                f"{where}: unknown condition {key!r}: {value!r}; "
+                "known are Broken, Flashover damage, No issues and notbroken-notflashed"
+            )
+        names.append(_CONDITIONS[plain])
+    if _is_string(where, item.get("string", 0)):
+        if names:
+            notes.append(f"{where}: conditions of a whole string ({', '.join(names)}) not used")
+        return [_STRING]
+    if not names:
+        notes.append(f"{where}: no condition stated; called {_DISC!r}")
+        return [_DISC]
+    return [name for name in dict.fromkeys(names) if name != _GOOD] or [_GOOD]
+
+
+def _is_string(where: str, value: Any) -> bool:
+    if value in (0, 1, "0", "1"):  # True and False are 1 and 0
+        return int(value) == 1
+    raise InputError(f"{where}: string must be 0 or 1, not {value!r}")

@@ -1,0 +1,27 @@
+"""The size of a picture from its header, for formats that write boxes as shares of the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from llava.errors import InputError
+from llava.pictures import open_header
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of the upright picture, as `llava.pictures.open_picture` gives it.
+
+    Only the header is read, no pixel is decoded. EXIF orientations 5 to 8 swap the sides (TIFF 6.0, tag 274).
+    InputError naming the file if it is absent or no picture.
+    """
+    with open_header(path) as opened:
+        width, height = opened.size
+        # Not opened.getexif(): PNG's own one decodes the pixels to look for EXIF behind them.
+        turned = Image.Image.getexif(opened).get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    if width < 1 or height < 1:
+        raise InputError(f"{path}: the picture's header states no size")
+    return (height, width) if turned else (width, height)

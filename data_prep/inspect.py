@@ -1,0 +1,340 @@
+"""`python -m data_prep inspect`: look at annotated photos before converting them.
+
+Looks on past whatever is damaged and reports it: the page says what `convert` would stop at. Of pictures
+without annotations it shows sizes and near-twins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, merge, plain_name
+from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
+from data_prep.markup import readable
+from data_prep.pictures import Unit, perceptual_hash
+from data_prep.recipe import Grouping, Recipe, Shares
+from data_prep.report import (
+    DEFAULT_TWINS,
+    Dialogue,
+    Eye,
+    Lines,
+    Report,
+    Role,
+    Seen,
+    View,
+    box_sizes,
+    count_classes,
+    draw_samples,
+    pick,
+    roles_of,
+    show_twins,
+    thin_warnings,
+    twin_warnings,
+)
+from data_prep.report_page import page
+from data_prep.splits import Member, count_leaks, find_groups, near_twins, scaled_shares
+from llava.errors import InputError
+from llava.files import write_text
+from llava.pictures import read_picture
+from llava.settings import load_settings
+
+EXAMPLE = """examples:
+  python -m data_prep inspect --source photos --output report.html
+  python -m data_prep inspect --source photos --recipe configs/recipes/insulator.yaml --output report.html
+
+Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing can be read.
+"""
+SHOWN_LINES = 12
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture that could be read: as the report shows it and as grouping needs it, the most conspicuous
+    thing on it, what had to be put right in its annotations and done to its pixels."""
+
+    view: View
+    member: Member
+    label: str
+    notes: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a recipe makes of the names of classes in annotations; without one they stay as they are."""
+
+    recipe: Recipe | None
+
+    def of(self, written: str) -> str | None:
+        """The recipe's name, the written one where the recipe does not know it, None to pass over it."""
+        if self.recipe is None:
+            return written
+        names = self.recipe.known_names()
+        if plain_name(written) not in names:
+            return written
+        kind = names[plain_name(written)]
+        return None if kind is None else kind.name
+
+    def fate(self, written: str) -> str:
+        """In words, for a table. `unknown` at its beginning marks a name that convert stops at."""
+        assert self.recipe is not None
+        names = self.recipe.known_names()
+        plain = plain_name(written)
+        if plain in names:
+            kind = names[plain]
+            if kind is None:
+                return "passed over (sound or ignore)"
+            return f"{roles_of(self.recipe)[kind.name]}: {kind.name}"
+        nearest = difflib.get_close_matches(plain, [name for name in names if name], n=1, cutoff=0.5)
+        hint = f"the nearest name it has is {nearest[0]!r}" if nearest else "it has no name like it"
+        return f"unknown to the recipe; {hint}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parse(argv)
+    recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
+    folder = Folder.scan(args.source, args.image_folder)
+    source, problems = _read(folder, args.format)
+    problems = [*folder.naming_problems, *problems]
+    alone = [AnnotatedPicture(path, folder.key(path)) for path in source.unannotated]
+    looked, damaged = look(source.pictures or alone, Naming(recipe), args.workers)
+    if not looked:
+        first = next(iter([*problems, *damaged]), "it holds no picture")
+        raise InputError(f"{args.source}: no picture can be read ({first})")
+    eyes = [Eye()]
+    if (args.model_side, args.patch) != (eyes[0].side, eyes[0].patch):
+        eyes.append(Eye("the model stated", args.model_side, args.patch))
+    report = inspection(folder, source, looked, problems, damaged, recipe, eyes)
+    write_text(args.output, page(report))
+    _tell(Console(), report, [*problems, *damaged], args.output)
+    return 0
+
+
+def _read(folder: Folder, format: str) -> tuple[Source, list[str]]:
+    """The source and its problems; pictures without any annotations are a source of none."""
+    try:
+        reader, why = find_reader(folder, format)
+    except NoFormatError as error:
+        if not folder.pictures:
+            raise
+        print(f"{error}: looking at the pictures alone", flush=True)
+        return Source("no annotations", (), tuple(folder.pictures)), []
+    print(f"{folder.root}: format {reader.NAME} ({why})", flush=True)
+    return reader.read(folder)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep inspect",
+        description="Look at a folder of annotated photos: what is there, how large it is to the model, "
+        "which pictures are near-twins, what is damaged. Writes one HTML page that opens without a network.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="pictures and annotations")
+    parser.add_argument(
+        "--format", choices=[AUTO, *READERS], default=AUTO, help="of the annotations (default: auto)"
+    )
+    parser.add_argument(
+        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE.yaml", help="say what it makes of the class names as well"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="replaced if there")
+    parser.add_argument(
+        "--model-side",
+        type=int,
+        default=Eye.side,
+        metavar="N",
+        help="pixels of the square that another model sees (default: 336, LLaVA-1.5)",
+    )
+    parser.add_argument("--patch", type=int, default=Eye.patch, metavar="N", help="its patch (default: 14)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
+    args = parser.parse_intermixed_args(argv)
+    for name in ("model_side", "patch", "workers"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be 1 or more")
+    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
+        raise InputError(f"--output {args.output}: name the page to write, such as report.html")
+    if args.overrides and not args.recipe:
+        raise InputError(f"{args.overrides[0]!r}: key=value overrides a recipe, and no --recipe is given")
+    return args
+
+
+def look(
+    pictures: Sequence[AnnotatedPicture], naming: Naming, workers: int
+) -> tuple[list[Looked], list[str]]:
+    """Decode every picture in `workers` threads. Returns those that can be read, in order, and a line for
+    each that cannot."""
+
+    def work(picture: AnnotatedPicture) -> Looked | str:
+        try:
+            return _look(picture, naming)
+        except InputError as error:
+            return str(error)
+
+    looked, damaged = [], []
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
+        results = track(
+            pool.map(work, pictures),
+            "pictures",
+            len(pictures),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        for result in results:
+            if isinstance(result, str):
+                damaged.append(result)
+            else:
+                looked.append(result)
+    return looked, damaged
+
+
+def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
+    opened = read_picture(picture.file)
+    shapes, notes = merge(picture, opened.image.size, opened.orientation)
+    named = tuple(
+        Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
+    )
+    labels = [name for item in picture.annotations for label in item.labels if (name := naming.of(label))]
+    talks = tuple(Dialogue(talk.task, talk.turns) for item in picture.annotations for talk in item.talks)
+    split = picture.split or ""
+    unique = tuple(dict.fromkeys(labels))
+    view = View(picture.key, picture.file, opened.image.size, named, unique, split, talks=talks)
+    roles = roles_of(naming.recipe) if naming.recipe else {}
+    member = Member(picture.key, perceptual_hash(opened.image), 0, picture.group, picture.split)
+    return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
+
+
+def _label(view: View, roles: dict[str, Role]) -> str:
+    """The most conspicuous thing that is no component, as `convert` would balance the splits by it."""
+    things = tuple(shape for shape in view.shapes if roles.get(shape.name) != "component")
+    labels = tuple(name for name in view.labels if roles.get(name) != "component")
+    size = (round(view.size[0]), round(view.size[1]))
+    return Unit(view.name, view.name, "", size, (), things, labels).label
+
+
+def inspection(
+    folder: Folder,
+    source: Source,
+    looked: Sequence[Looked],
+    problems: Sequence[str],
+    damaged: Sequence[str],
+    recipe: Recipe | None,
+    eyes: Sequence[Eye],
+) -> Report:
+    """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
+    views = [item.view for item in looked]
+    members = [item.member for item in looked]
+    roles = roles_of(recipe) if recipe else {}
+    rule = recipe.group if recipe else Grouping()
+    shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
+    within = DEFAULT_TWINS if rule.twins is None else rule.twins
+    pairs = near_twins([member.fingerprint for member in members], within)
+    groups = find_groups(members, rule)
+    leaks = count_leaks(members, groups, rule, shares)
+    seen = [Seen(item.view.name, item.view.file, item.view.split) for item in looked]
+    sizes = box_sizes(views, roles, eyes)
+    twins = show_twins(seen, pairs, within, leaks)
+    splits = [split for split in ("", *SPLITS) if any(view.split == split for view in views)]
+    mapping = _mapping(source, recipe)
+    unknown = [written for written, fate in mapping if fate.startswith("unknown")]
+    boxes = sum(len(view.shapes) for view in views)
+    report = Report(
+        title=f"What is in {folder.root}",
+        facts=[
+            ("format", source.format),
+            ("annotated pictures", f"{len(source.pictures):,}"),
+            ("without annotation", f"{len(source.unannotated):,}"),
+            ("cannot be read", f"{len(damaged):,}"),
+            ("boxes", f"{boxes:,}"),
+            ("independent groups", f"{len(set(groups)):,}"),
+        ],
+        unit="picture",
+        classes=count_classes(views, roles),
+        splits=splits,
+        mapping=mapping,
+        kinds={
+            split: Counter(item.label for item in looked if item.view.split == split)
+            for split in (splits if recipe and source.pictures else [])
+        },
+        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
+        sizes=sizes,
+        twins=twins,
+        samples=draw_samples(pick(views), {}, eyes[-1]),
+        view_count=len(views),
+    )
+    report.warnings = [
+        *([] if source.pictures else ["no picture is annotated: convert needs annotations"]),
+        *_counted(problems, "annotation problem(s): convert stops until they are put right"),
+        *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
+        *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
+        *thin_warnings(views, sizes, roles, recipe),
+        *twin_warnings(twins),
+    ]
+    alone = [path.relative_to(folder.picture_root).as_posix() for path in source.unannotated]
+    changes = Counter(change for item in looked for change in item.changes)
+    report.notes = [
+        Lines("Annotations that cannot be used", "Convert stops until these are put right.", problems),
+        Lines("Pictures that cannot be used", "Convert stops until these are put right.", damaged),
+        Lines(
+            "Put right or passed over",
+            "A line for each thing.",
+            [*source.notes, *(note for item in looked for note in item.notes)],
+        ),
+        Lines(
+            "Changed in pictures",
+            "Done while they are read.",
+            [f"{change}: {count:,} picture(s)" for change, count in sorted(changes.items())],
+        ),
+        Lines("Pictures without annotation", "They are left out of a conversion.", alone),
+    ]
+    return report
+
+
+def _counted(lines: Sequence[str], what: str) -> list[str]:
+    return [f"{len(lines):,} {what}. The first: {lines[0]}"] if lines else []
+
+
+def _mapping(source: Source, recipe: Recipe | None) -> list[tuple[str, str]]:
+    """Every class name as written, unknown ones first, with what the recipe makes of it."""
+    if recipe is None:
+        return []
+    naming = Naming(recipe)
+    written = {
+        name
+        for picture in source.pictures
+        for item in picture.annotations
+        for name in (*(shape.name for shape in item.shapes), *item.labels)
+    }
+    fates = [(name, naming.fate(name)) for name in sorted(written)]
+    return sorted(fates, key=lambda pair: not pair[1].startswith("unknown"))
+
+
+def _tell(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
+    def say(text: str) -> None:
+        console.print(escape(readable(text)), highlight=False, soft_wrap=True)
+
+    say(", ".join(f"{name}: {value}" for name, value in report.facts))
+    for line in report.warnings:
+        say(f"warning: {line}")
+    for line in unusable[:SHOWN_LINES]:
+        say(f"cannot be used: {line}")
+    if len(unusable) > SHOWN_LINES:
+        say(f"... and {len(unusable) - SHOWN_LINES} more in {output}")
+    say(f"report: {output}")

@@ -1,0 +1,77 @@
+"""Masks: pictures whose pixels say what is where. A mask's connected regions become boxes with areas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from llava.boxes import Box
+from llava.pictures import open_header
+
+# Regions of fewer pixels are specks left by painting, scaling or JPEG.
+SPECK = 5
+
+
+def read_mask(file: Path) -> np.ndarray:
+    """The values of a mask file, (height, width), as they are stored: palette masks give their indices,
+    colour masks their brightness. InputError naming the file if it is no whole picture or far too large."""
+    with open_header(file) as opened:
+        plain = opened.mode in ("1", "L", "P", "I", "F") or opened.mode.startswith("I;16")
+        values = np.asarray(opened if plain else opened.convert("L"))
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def regions(mask: np.ndarray) -> tuple[list[tuple[Box, float]], int]:
+    """The connected regions of a mask of truth values (height, width): (box, area), both in pixels, from top
+    to bottom; and how many specks, regions of fewer than `SPECK` pixels, were left out.
+
+    Pixels that touch at a side or a corner are connected.
+    """
+    rows, starts, ends = _runs(mask)
+    root = _connected(rows, starts, ends, mask.shape[1])
+    _, number = np.unique(root, return_inverse=True)
+    count = int(number.max(initial=-1)) + 1
+    left, right = np.full(count, mask.shape[1]), np.zeros(count, int)
+    top, bottom = np.full(count, mask.shape[0]), np.zeros(count, int)
+    np.minimum.at(left, number, starts)
+    np.maximum.at(right, number, ends)
+    np.minimum.at(top, number, rows)
+    np.maximum.at(bottom, number, rows + 1)
+    areas = np.bincount(number, weights=ends - starts, minlength=count)
+    found = [
+        ((float(x1), float(y1), float(x2), float(y2)), float(area))
+        for x1, y1, x2, y2, area in zip(left, top, right, bottom, areas, strict=True)
+    ]
+    kept = [region for region in found if region[1] >= SPECK]
+    return kept, len(found) - len(kept)
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, first column and column after the last of each unbroken run of a row, in reading order."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    return rows, starts, np.nonzero(edges == -1)[1]
+
+
+def _connected(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
+    """For each run the first run (in reading order) of its region."""
+    parent = list(range(len(rows)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    # A run touches those of the row above that end at its first column or later and begin at its end or
+    # earlier (corners count). Both are ranges, because runs are in reading order.
+    row_length = width + 2
+    above = (rows - 1) * row_length
+    first = np.searchsorted(rows * row_length + ends, above + starts, side="left")
+    last = np.searchsorted(rows * row_length + starts, above + ends, side="right")
+    for run in np.flatnonzero(last > first):
+        for other in range(first[run], last[run]):
+            low, high = sorted((root(int(run)), root(other)))
+            parent[high] = low
+    return np.array([root(run) for run in range(len(parent))], dtype=int)

@@ -1,0 +1,100 @@
+"""The output folder of a conversion: it appears whole or not at all, and files that stay the same stay."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.store import link
+from llava.files import sha256
+
+# All that a conversion writes; pictures are named by sixteen digits of their content's hash.
+_OURS = re.compile(
+    r"(train|val|test|manifest|cache)\.json|(questions|truth)_test\.jsonl|report\.html|images/[0-9a-f]{16}\.jpg"
+)
+
+
+def foreign_files(output: Path) -> Iterator[Path]:
+    """What lies in an earlier output that no conversion wrote."""
+    for name, path in sorted(_files(output).items()) if output.is_dir() else ():
+        if not _OURS.fullmatch(name):
+            yield path
+
+
+@contextmanager
+def output_folder(output: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `output` when the block succeeds; what was there stays until then.
+
+    A file with the content of the earlier one keeps that one, time and all; if nothing differs, `output` is
+    not touched. What a killed run left behind is put right first: an earlier output that was about to be
+    replaced comes back, half-made folders go.
+    """
+    output = output.resolve()  # a link to a folder stays a link
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(output)
+    fresh = output.with_name(f".{output.name}.{os.getpid()}.new")
+    old = output.with_name(f".{output.name}.{os.getpid()}.old")
+    fresh.mkdir()
+    try:
+        yield fresh
+        if not output.exists():
+            fresh.rename(output)
+        elif not _share_unchanged(fresh, output):
+            output.rename(old)
+            fresh.rename(output)
+            shutil.rmtree(old)
+    finally:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        for folder in (fresh, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _share_unchanged(fresh: Path, earlier: Path) -> bool:
+    """Replace files in `fresh` by links to those in `earlier` that are equal; is all the same?"""
+    files = _files(fresh)
+    same = files.keys() == _files(earlier).keys()
+    for name, path in files.items():
+        other = earlier / name
+        if not other.is_file() or other.is_symlink():
+            same = False
+        elif not path.samefile(other):
+            if path.stat().st_size == other.stat().st_size and sha256(path) == sha256(other):
+                path.unlink()
+                link(other, path)
+            else:
+                same = False
+    return same
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _tidy(output: Path) -> None:
+    """Undo what runs that were killed left beside `output`."""
+    for path in sorted(output.parent.glob(f".{glob.escape(output.name)}.*")):
+        match = re.fullmatch(r"(\d+)\.(new|old)", path.name.removeprefix(f".{output.name}."))
+        if match and not _alive(int(match[1])):
+            if match[2] == "old" and not output.exists():
+                path.rename(output)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    """Is it running, and not this very process? (In a container every run may have the same number.)"""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True

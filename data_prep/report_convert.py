@@ -1,0 +1,175 @@
+"""The report on a conversion: its units, the answers in its records, what became of source pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.annotations import SPLITS, Source, Split
+from data_prep.conversion import Conversion
+from data_prep.json_stream import stream_records
+from data_prep.pictures import Prepared
+from data_prep.report import (
+    DEFAULT_TWINS,
+    Answers,
+    Dialogue,
+    Eye,
+    Lines,
+    Report,
+    Seen,
+    View,
+    box_sizes,
+    count_classes,
+    draw_samples,
+    pick,
+    roles_of,
+    show_twins,
+    thin_warnings,
+    twin_warnings,
+    unit_noun,
+)
+from data_prep.splits import near_twins
+from data_prep.summary import SplitSummary, change_lines, left_out_lines
+
+# A task counts as one-sided from this share of its commonest answer in train.
+ONE_SIDED = {"yesno": 0.65, "class": 0.8}
+
+
+def conversion_report(
+    folder: Path,
+    conversion: Conversion,
+    summaries: Mapping[Split, SplitSummary],
+    sources: Sequence[Source],
+    prepared: Sequence[Sequence[Prepared]],
+) -> Report:
+    """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
+    `prepared`."""
+    recipe, eye = conversion.recipe, Eye()
+    roles = roles_of(recipe)
+    views = [
+        View(
+            unit.key,
+            folder / unit.image,
+            unit.size,
+            (*unit.components, *unit.defects),
+            unit.labels,
+            split,
+            unit.image,
+        )
+        for split in SPLITS
+        for unit in conversion.units[split]
+    ]
+    sizes = box_sizes(views, roles, [eye])
+    chosen = pick(views)
+    answers, talks = tally(folder, [view.image for view in chosen])
+    seen = _seen(folder, conversion, sources, prepared)
+    within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
+    pairs = near_twins([item.fingerprint for items in prepared for item in items], within)
+    twins = show_twins(seen, pairs, within, conversion.leaks)
+    report = Report(
+        title="Conversion report",
+        facts=[
+            ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
+            ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
+            (f"{unit_noun(recipe)}s written", f"{len(views):,}"),
+            ("groups", f"{len(set(conversion.group_of.values())):,}"),
+            ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
+        ],
+        unit=unit_noun(recipe),
+        classes=count_classes(views, roles),
+        splits=list(SPLITS),
+        kinds={split: Counter(summaries[split].labels) for split in SPLITS},
+        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
+        sizes=sizes,
+        answers=answers,
+        twins=twins,
+        samples=draw_samples(chosen, talks, eye),
+        view_count=len(views),
+    )
+    report.warnings = [
+        *thin_warnings(views, sizes, roles, recipe, converted=True),
+        *twin_warnings(twins),
+        *one_sided(answers),
+    ]
+    report.split_counts = {
+        split: {
+            f"{report.unit}s": summaries[split].pictures,
+            "groups": summaries[split].groups,
+            "questions": sum(part.count for part in answers if part.split == split),
+            "turns of dialogues": sum(part.turns for part in answers if part.split == split),
+        }
+        for split in SPLITS
+    }
+    report.notes = [
+        Lines("Changed in pictures", "Done before they were cut.", change_lines(conversion)),
+        Lines("Left out and not asked", "By the recipe's rules, by reason.", left_out_lines(conversion)),
+        Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
+    ]
+    return report
+
+
+def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[Dialogue]]]:
+    """The answers of every task in train.json, val.json and test.json, and the conversations about each of
+    the `wanted` images. Reads record by record."""
+    answers: dict[tuple[str, str, str], Answers] = {}
+    found: dict[str, list[Dialogue]] = {image: [] for image in wanted}
+    for split in SPLITS:
+        file = folder / f"{split}.json"
+        for _, record in stream_records(file) if file.exists() else ():
+            meta: dict[str, Any] = record.get("meta", {})
+            task, language = str(meta.get("task", "no task")), str(meta.get("language", ""))
+            texts = [turn["value"] for turn in record["conversations"]]
+            turns = tuple(zip(texts[::2], texts[1::2], strict=True))
+            key = (split, task, language)
+            part = answers.setdefault(key, Answers(split, task, language, str(meta.get("type", ""))))
+            if len(turns) == 1:
+                part.count += 1
+                part.add(turns[0][1])
+            else:
+                part.turns += len(turns)
+            image = record.get("image")
+            for name in [image] if isinstance(image, str) else image or []:
+                if name in found:
+                    found[name].append(Dialogue(task, turns))
+    return list(answers.values()), found
+
+
+def one_sided(answers: Iterable[Answers]) -> list[str]:
+    """A line per task of train that mostly has one answer."""
+    warnings = []
+    for part in answers:
+        if part.split != "train" or part.count < 10 or part.commonest is None:
+            continue
+        answer, share = part.commonest
+        if share > ONE_SIDED.get(part.type, 1):
+            warnings.append(
+                f"{part.task}: {share:.0%} of the answers in train are {answer!r}; a model may learn to say "
+                f"just that. Balance the family (balance, absent) or add pictures of the other kind."
+            )
+    return warnings
+
+
+def _seen(
+    folder: Path,
+    conversion: Conversion,
+    sources: Sequence[Source],
+    prepared: Sequence[Sequence[Prepared]],
+) -> list[Seen]:
+    """The source pictures with the split that their units went to, "" for those that were left out."""
+    went_to: dict[tuple[bool, str], Split] = {}
+    written: dict[tuple[bool, str], Path] = {}  # smaller than their sources, and so sooner drawn
+    for split in SPLITS:
+        for unit in conversion.units[split]:
+            name = (split == "test" and len(sources) == 2, unit.source)
+            went_to[name] = split
+            if unit.key == unit.source:  # the whole picture
+                written[name] = folder / unit.image
+    seen = []
+    for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
+        for picture in source.pictures:
+            written.setdefault((number == 1, picture.key), picture.file)
+        names = [(number == 1, item.key) for item in items]
+        seen += [Seen(name[1], written[name], went_to.get(name, "")) for name in names]
+    return seen

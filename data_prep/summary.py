@@ -1,0 +1,210 @@
+"""What a conversion came to: its counts and notes, in manifest.json and on the console."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import PIL
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_prep.annotations import SPLITS, Split
+from data_prep.conversion import Conversion
+from data_prep.items import Item
+from data_prep.markup import readable
+from data_prep.pictures import Unit
+from data_prep.splits import Leaks
+from llava.files import sha256
+
+SHOWN_KINDS = 12  # of warnings
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """The counts of one split, as the manifest, the table and the report show them."""
+
+    pictures: int
+    groups: int
+    labels: dict[str, int]
+    questions: int
+    tasks: dict[str, dict[str, Any]]
+
+
+def summarise(units: Sequence[Unit], items: Sequence[Item], group_of: Mapping[str, str]) -> SplitSummary:
+    tasks: dict[str, dict[str, Any]] = {}
+    for item in items:
+        task = tasks.setdefault(item.task, {"type": item.type, "questions": 0, "yes": 0})
+        task["questions"] += 1
+        task["yes"] += item.type == "yesno" and item.yes
+    for task in tasks.values():
+        yes = task.pop("yes")
+        if task["type"] == "yesno":
+            task["yes_share"] = round(yes / task["questions"], 3)
+    return SplitSummary(
+        pictures=len(units),
+        groups=len({group_of[unit.image] for unit in units}),
+        labels=dict(sorted(Counter(unit.label for unit in units).items())),
+        questions=len(items),
+        tasks=dict(sorted(tasks.items())),
+    )
+
+
+# --- manifest.json --------------------------------------------------------------------------------------
+
+
+def manifest(
+    args: argparse.Namespace, conversion: Conversion, summaries: Mapping[Split, SplitSummary], folder: Path
+) -> dict[str, Any]:
+    """All that the files in `folder` were made of and with. `args` are those of `convert`."""
+    try:
+        ours = version("llava-inspect")
+    except PackageNotFoundError:
+        ours = "unknown"
+    recipe = conversion.recipe.model_dump(mode="json")
+    return {
+        "schema": 1,
+        "source": str(args.source),
+        "test_source": str(args.test_source) if args.test_source else None,
+        "seed": args.seed,
+        "recipe_file": readable(str(args.recipe)),
+        "recipe": recipe,
+        "versions": {
+            "llava-inspect": ours,
+            "pillow": PIL.__version__,
+            "python": platform.python_version(),
+        },
+        "splits": {split: vars(summary) for split, summary in summaries.items()},
+        "leaks": conversion.leaks and vars(conversion.leaks),
+        "left_out": dict(sorted(conversion.left_out.items())),
+        "changes": dict(sorted(conversion.changes.items())),
+        "warnings": conversion.notes,
+        "pictures": {
+            unit.image: {
+                "split": split,
+                "source": unit.source,
+                "group": conversion.group_of[unit.image],
+                **({} if conversion.recipe.unit == "picture" else {"crop": unit.crop}),
+            }
+            for split in SPLITS
+            for unit in sorted(conversion.units[split], key=lambda unit: unit.image)
+        },
+        "sha256": {path.name: sha256(path) for path in sorted(folder.glob("*.json*"))}
+        | {"images": _hash_of_names(conversion.group_of)},
+    }
+
+
+def _hash_of_names(images: Mapping[str, str]) -> str:
+    """Pictures are named by their content, so their names stand for it."""
+    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
+
+
+# --- the console ----------------------------------------------------------------------------------------
+
+
+def tell(
+    console: Console, output: Path, conversion: Conversion, summaries: Mapping[Split, SplitSummary]
+) -> None:
+    """Print what was made. Notes are shown by kind; manifest.json has them all."""
+
+    def say(text: str) -> None:
+        console.print(readable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    console.print(_table(output, summaries))
+    if conversion.leaks:
+        say(_leaks_text(conversion.leaks))
+    for line in change_lines(conversion):
+        say(f"changed: {line}")
+    for line in left_out_lines(conversion):
+        say(line)
+    kinds = by_kind(conversion.notes)
+    for notes in kinds[:SHOWN_KINDS]:
+        more = f" (and {len(notes) - 1:,} more like this)" if len(notes) > 1 else ""
+        say(f"warning: {notes[0]}{more}")
+    if len(kinds) > SHOWN_KINDS:
+        say(f"... and {len(kinds) - SHOWN_KINDS} more kinds of warning")
+    if len(conversion.notes) > min(len(kinds), SHOWN_KINDS):
+        say(f"all {len(conversion.notes):,} warnings: {output / 'manifest.json'}")
+    say(f"look at: {output / 'report.html'}")
+    val = output / "val.json" if summaries["val"].questions else "null"
+    say(
+        f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
+        f"val_path={val} image_folder={output} output_dir=runs/{output.name}"
+    )
+
+
+def change_lines(conversion: Conversion) -> list[str]:
+    """A line for each thing done to source pictures before they were cut."""
+    return [
+        f"{change}: {len(keys):,} source picture(s), for instance {keys[0]}"
+        for change, keys in sorted(conversion.changes.items())
+    ]
+
+
+def left_out_lines(conversion: Conversion) -> list[str]:
+    """A line for each reason: `not asked: 3 x kind (several kinds)` of `kind: several kinds`, else `left out:
+    3 crops ...`."""
+    lines = []
+    for reason, count in sorted(conversion.left_out.items()):
+        what, _, why = reason.partition(": ")
+        lines.append(f"not asked: {count:,} x {what} ({why})" if why else f"left out: {count:,} {what}")
+    return sorted(lines)
+
+
+def by_kind(notes: Iterable[str]) -> list[list[str]]:
+    """Notes that say the same of different files, objects or numbers, together; in the order of the first of
+    each kind.
+
+    A note's kind is what is left of it without its beginning up to the first `: ` (the file), without what
+    stands in quotes or brackets and without words that hold a digit, a slash or a dot.
+    """
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        said = note.partition(": ")[2] or note
+        kinds.setdefault(re.sub(r"'[^']*'|\(.*?\)+|\S*[\d/\\.]\S*", "", said), []).append(note)
+    return list(kinds.values())
+
+
+def _leaks_text(leaks: Leaks) -> str:
+    text = (
+        f"{leaks.twins} near-twin pair(s), {leaks.akin} pair(s) in one group: here none is in two splits; "
+        f"a random split by picture would put {leaks.random_twins:g} and {leaks.random_akin:g} there "
+        f"(expected)"
+    )
+    if leaks.given_twins is not None:
+        text += f", the source's own splits put {leaks.given_twins} and {leaks.given_akin}"
+    return text
+
+
+def _table(output: Path, summaries: Mapping[Split, SplitSummary]) -> Table:
+    table = Table(title=escape(readable(str(output))))
+    table.add_column()
+    for split in summaries:
+        table.add_column(split, justify="right")
+        table.add_column("yes", justify="right")
+
+    def row(name: str, values: Sequence[object], yes: Sequence[str] = (), last: bool = False) -> None:
+        cells = [[str(value), share] for value, share in zip(values, yes or [""] * len(values), strict=True)]
+        table.add_row(escape(name), *(text for cell in cells for text in cell), end_section=last)
+
+    parts = list(summaries.values())
+    row("groups", [part.groups for part in parts])
+    row("pictures", [part.pictures for part in parts], last=True)
+    for label in sorted({label for part in parts for label in part.labels}):
+        row(f"  showing {label}", [part.labels.get(label, 0) for part in parts])
+    table.add_section()
+    row("questions", [part.questions for part in parts], last=True)
+    for task in sorted({task for part in parts for task in part.tasks}):
+        facts = [part.tasks.get(task, {"questions": 0}) for part in parts]
+        shares = [f"{fact['yes_share']:.0%}" if "yes_share" in fact else "" for fact in facts]
+        row(f"  {task}", [fact["questions"] for fact in facts], shares)
+    return table

@@ -1,0 +1,189 @@
+"""A folder per class."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.__main__ import main as data_prep
+from data_prep.annotations import Folder, Source
+from data_prep.formats import class_folders, find_reader
+from llava.errors import InputError
+
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Makes files below tmp_path; no reader of this format looks into them."""
+
+    def write(*names: str, text: str = "") -> None:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
+def read(folder: Path) -> Source:
+    source, problems = class_folders.read(Folder.scan(folder))
+    assert problems == []
+    return source
+
+
+def detected(folder: Path) -> bool:
+    return class_folders.detect(Folder.scan(folder)) is not None
+
+
+def test_folders_below_the_root(tmp_path: Path, put: Put) -> None:
+    put("Broken disc/1.jpg", "Broken disc/2.PNG", "good/1.jpg", "README.txt")
+    source = read(tmp_path)
+    assert [(picture.key, *picture.annotations[0].labels) for picture in source.pictures] == [
+        ("Broken disc/1", "Broken disc"),
+        ("Broken disc/2", "Broken disc"),
+        ("good/1", "good"),
+    ]
+    assert {picture.split for picture in source.pictures} == {None}
+    assert find_reader(Folder.scan(tmp_path)) == (
+        class_folders,
+        "pictures in 2 folders named Broken disc, good",
+    )
+
+
+def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
+    put("train/a/1.jpg", "train/b/2.jpg", "Valid/a/3.jpg", "test/b/4.jpg", "c/5.jpg")
+    source = read(tmp_path)
+    assert {picture.key: (picture.annotations[0].labels, picture.split) for picture in source.pictures} == {
+        "train/a/1": (("a",), "train"),
+        "train/b/2": (("b",), "train"),
+        "Valid/a/3": (("a",), "val"),
+        "test/b/4": (("b",), "test"),
+        "c/5": (("c",), None),
+    }
+
+
+def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
+    put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
+    assert [picture.group for picture in read(tmp_path).pictures] == ["tower", None, "tower"]
+
+
+def test_pictures_elsewhere_have_no_class(tmp_path: Path, put: Put) -> None:
+    put("a/1.jpg", "b/2.jpg")
+    assert detected(tmp_path)
+    put("cover.jpg", "train/3.jpg", "a/close/4.jpg")
+    source = read(tmp_path)
+    assert [picture.key for picture in source.pictures] == ["a/1", "b/2"]
+    assert len(source.unannotated) == 3
+    assert not detected(tmp_path), "auto does not guess; --format class_folders reads it"
+
+
+@pytest.mark.parametrize(
+    ("names", "claimed"),
+    [
+        (["a/1.jpg", "b/2.jpg"], True),
+        (["a/1.jpg", "b/2.jpg", "LICENSE.txt", "notes/read.md"], True),
+        (["images/1.jpg"], False),
+        (["1.jpg", "2.jpg"], False),
+        ([], False),
+        (["a/1.jpg", "b/2.jpg", "a/1.xml"], False),
+        (["a/1.jpg", "b/2.jpg", "labels.json"], False),
+        (["a/1.jpg", "b/2.jpg", "labels.csv"], False),
+        (["a/1.jpg", "b/2.jpg", "labels/1.txt"], False),
+        (["a/1.jpg", "b/2.jpg", "classes.txt"], False),
+        (["train/good/1.jpg", "test/bent/2.jpg", "ground_truth/bent/2_mask.png"], False),
+        (["train/good/1.jpg", "test/bent/2.jpg"], True),
+    ],
+)
+def test_only_folders_without_other_annotations_are_claimed(
+    tmp_path: Path, put: Put, names: list[str], claimed: bool
+) -> None:
+    put(*names)
+    assert detected(tmp_path) == claimed
+
+
+def test_pictures_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
+    put("pictures/a/1.jpg", "pictures/b/2.jpg", "empty/x.md")
+    folder = Folder.scan(tmp_path / "empty", tmp_path / "pictures")
+    assert [picture.key for picture in class_folders.read(folder)[0].pictures] == ["a/1", "b/2"]
+
+
+def test_nothing_to_read(tmp_path: Path, put: Put) -> None:
+    put("1.jpg")
+    with pytest.raises(InputError, match="no pictures in class folders"):
+        read(tmp_path)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8).filter(
+    lambda name: not name.startswith(".")
+)
+
+
+@given(st.lists(st.lists(NAMES, max_size=3), max_size=6))
+def test_any_names_are_placed_or_left_alone(paths: list[list[str]]) -> None:
+    root = Path("root")
+    files = tuple(sorted({root.joinpath(*path, "p.jpg") for path in paths}))
+    folder = Folder(root, files, root, files)
+    class_folders.detect(folder)
+    try:
+        source, _ = class_folders.read(folder)
+    except InputError:
+        assert not any(len(path.parts) == 3 for path in files if path.parts[1].casefold() not in ("test",))
+        return
+    assert sorted([*(picture.file for picture in source.pictures), *source.unannotated]) == list(files)
+    for picture in source.pictures:
+        assert picture.annotations[0].labels == (picture.file.parent.name,)
+
+
+def convert(source: Path, output: Path, repo: Path, *overrides: str) -> dict:
+    recipe = output.parent / "recipe.yaml"
+    recipe.write_text(
+        "defects: [{name: broken disc, aliases: [broken]}]\n"
+        "families:\n"
+        "  presence: {questions: [Is there a defect?, Is it damaged?]}\n"
+        "  kind: {questions: [What is wrong?, Name the defect.]}\n"
+        "  where: {questions: [Where is it?, In which part?]}\n"
+    )
+    arguments = ["--source", str(source), "--recipe", str(recipe), "--output", str(output), *overrides]
+    assert data_prep(["convert", "--workers", "1", *arguments]) == 0
+    return json.loads((output / "manifest.json").read_text())
+
+
+def test_labels_become_questions(tmp_path: Path, repo: Path) -> None:
+    for index in range(12):
+        kind = ("broken", "unbroken")[index % 2]
+        path = tmp_path / "photos" / kind / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 30), 60 + index).save(path)
+    manifest = convert(tmp_path / "photos", tmp_path / "out", repo)
+    answers = {
+        (record["meta"]["source"].split("/")[0], record["meta"]["task"]): record["conversations"][1]["value"]
+        for record in json.loads((tmp_path / "out" / "train.json").read_text())
+    }
+    assert answers == {
+        ("broken", "presence"): "yes",
+        ("unbroken", "presence"): "no",
+        ("broken", "kind"): "broken disc",
+        ("unbroken", "kind"): "none",
+    }
+    assert sum(part["labels"]["broken disc"] for part in manifest["splits"].values()) == 6
+
+
+def test_real_discs(shared_data: Path, tmp_path: Path, repo: Path) -> None:
+    """Bursts of one minute are one group; the transparent pictures come out as they look."""
+    manifest = convert(
+        shared_data / "broken_unbroken", tmp_path / "out", repo, "group.pattern='IMG(\\d{12})'"
+    )
+    pictures = manifest["pictures"].values()
+    assert len(pictures) == 20
+    split_of = {picture["source"].split("/")[1]: picture["split"] for picture in pictures}
+    for burst in (
+        ("IMG20230605162924_01", "IMG20230605162925", "IMG20230605162926_01"),
+        ("IMG20230605171024", "IMG20230605171028", "IMG20230605171030"),
+    ):
+        assert len({split_of[name] for name in burst}) == 1
+    assert all(set(part["labels"]) == {"broken disc", "none"} for part in manifest["splits"].values())

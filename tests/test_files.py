@@ -1,0 +1,69 @@
+"""What reading JSON makes of files that Python alone would stumble over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava.errors import InputError
+from llava.files import read_json, read_jsonl
+from llava.records import Question
+
+TEXTS = st.text(st.characters() | st.sampled_from("\\\ud800\udc00\U0001f600"))
+VALUES = st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a": ', "line 1: not valid JSON"),
+        (b'"\xe9"', r"not UTF-8 text \(byte 1\); save it as UTF-8"),
+        (b"[" * 100_000 + b"]" * 100_000, "JSON that cannot be used"),
+        (b"9" * 5000, "JSON that cannot be used"),
+        (b'{"a":\n "half \\uD83d"}', r"line 2: \\uD83d is half of a character; write it as UTF-8"),
+        (b'{"\\udc00": 1}', r"line 1: \\udc00 is half"),
+        (b'"\\ude00\\ud83d"', r"\\ude00 is half"),
+        (b'"\\\\\\ud83d"', r"\\ud83d is half"),
+    ],
+)
+def test_json_that_cannot_be_used_is_one_line(tmp_path: Path, text: bytes, said: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(text)
+    with pytest.raises(InputError, match=said) as caught:
+        read_json(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\\ud83d", "C:\\ud800\\", "\ud7ff\ue000", "\0"])
+def test_what_only_looks_like_half_a_character_is_read(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.json"
+    for ascii_only in (True, False):
+        file.write_text(json.dumps({text: [text]}, ensure_ascii=ascii_only), encoding="utf-8")
+        assert read_json(file) == {text: [text]}
+
+
+@given(VALUES)
+def test_what_is_read_can_be_written(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    file = tmp_path_factory.getbasetemp() / "value.json"
+    file.write_text(json.dumps(value), encoding="utf-8")
+    whole = json.loads(json.dumps(value))  # two halves side by side are a whole
+    try:
+        json.dumps(whole, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        with pytest.raises(InputError, match="half of a character"):
+            read_json(file)
+    else:
+        assert read_json(file) == whole
+
+
+@pytest.mark.parametrize("meta", ["[" * 5000 + "]" * 5000, "9" * 5000, '"\\ud800"', '"\\udc00"'])
+def test_json_lines_that_cannot_be_used_are_named(tmp_path: Path, meta: str) -> None:
+    file = tmp_path / "a.jsonl"
+    good = '{"question_id": 1, "image": "a.jpg", "text": "?", "category": "c"}'
+    file.write_text(good + "\n" + good.replace('"c"', meta) + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: ") as caught:
+        read_jsonl(file, Question)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,503 @@
+"""Questions as a recipe asks them: every family's answers, balance, languages, and that nothing leaks."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.annotations import Shape, Split, Talk
+from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
+from data_prep.pictures import Unit
+from data_prep.questions import ask, dialogues
+from data_prep.recipe import Recipe
+from eval.families import family_of
+from llava.boxes import from_frame, intersection, parse_box
+from llava.errors import InputError
+from llava.records import IMAGE_PLACEHOLDER, report_entries
+from llava.settings import load_settings, validate_settings
+from llava.train.augment import draw, speaks_of_places
+from llava.train.config import AugmentSettings
+
+KINDS = ["missing disc", "broken disc", "flashover", "pollution", "bird nest"]
+LANGUAGES = ["languages.ko=1", "languages.ru=1"]
+
+
+def make_unit(number: int, *defects: Shape, **more: Any) -> Unit:
+    """A picture of 200x100 with an insulator over most of it; its name says nothing."""
+    name = f"images/{random.Random(f'name {number}').getrandbits(64):016x}.jpg"
+    insulator = Shape("insulator", (10, 10, 190, 90))
+    return Unit(f"u{number}", f"u{number}", name, (200, 100), (insulator,), defects, **more)
+
+
+def make_units(count: int = 240, seed: int = 0) -> list[Unit]:
+    """Pictures with no, one or two defects; missing discs are common, nests rare."""
+    rng = random.Random(seed)
+    units = []
+    for number in range(count):
+        names = rng.choices(KINDS, [8, 4, 4, 2, 1], k=rng.choice((0, 1, 1, 1, 2)))
+        shapes = []
+        for name in names:
+            x, y = rng.randrange(15, 160), rng.randrange(15, 70)
+            shapes.append(Shape(name, (x, y, x + rng.randrange(8, 25), y + rng.randrange(6, 15))))
+        units.append(make_unit(1000 * seed + number, *shapes))
+    return units
+
+
+@pytest.fixture(scope="module")
+def full(repo: Path) -> Recipe:
+    return load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
+
+
+@pytest.fixture(scope="module")
+def trilingual(repo: Path) -> Recipe:
+    return load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml", LANGUAGES)
+
+
+@pytest.fixture(scope="module")
+def units() -> list[Unit]:
+    return make_units()
+
+
+def only(task: str, family: dict[str, Any], **changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "components": [{"name": "insulator"}],
+        "defects": [
+            {"name": "crack", "severity": "severe", "action": "replace"},
+            {"name": "moss", "phrase": "moss", "severity": "minor", "action": "clean"},
+        ],
+        "families": {task: family},
+    }
+    return validate_settings(Recipe, values | changes, "test.yaml")
+
+
+def asked_of(recipe: Recipe, *units: Unit, split: Split = "test") -> list[Item]:
+    return ask(units, recipe, split, 0)[0]
+
+
+CRACK, MOSS = Shape("crack", (20, 20, 40, 40)), Shape("moss", (150, 60, 180, 90))
+
+
+# --- a family each ----------------------------------------------------------------------------------
+
+
+def test_multiple_choice_names_the_right_option(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "train", 0)[0] if item.family == "choice"]
+    letters: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        right = item.unit.kinds[0] if item.unit.kinds else "none"
+        assert item.options["ABCDEF".index(item.answer)] == right
+        assert sorted(item.options) == sorted(full.kind_answers)
+        assert f"\n{item.answer}. {right}\n" in item.question
+        letters[right][item.answer] += 1
+    for right, counts in letters.items():
+        assert max(counts.values()) - min(counts[letter] for letter in "ABCDEF") <= 1, right
+    truth = to_truth(items[0], full, "g")
+    assert truth.type == "class" and truth.classes == list("ABCDEF")
+    assert truth.meta["options"] == list(items[0].options)
+
+
+def test_fewer_options_always_hold_the_right_one() -> None:
+    recipe = only("choice", {"questions": ["Which? {options}"], "options": 2})
+    shown = Counter[str]()
+    for number in range(60):
+        (item,) = asked_of(recipe, make_unit(number, CRACK))
+        assert item.options["AB".index(item.answer)] == "crack" and len(set(item.options)) == 2
+        shown.update(item.options)
+    assert shown["moss"] > 10 and shown["none"] > 10
+
+
+def test_regions_ask_about_boxes_in_the_recipes_frame() -> None:
+    recipe = only("region", {"questions": ["What is in {box}?"]}, boxes={"frame": "whole", "decimals": 2})
+    items = asked_of(recipe, make_unit(0, CRACK, MOSS))
+    assert {item.question: item.answer for item in items} == {
+        "What is in [0.10, 0.20, 0.20, 0.40]?": "crack",
+        "What is in [0.75, 0.60, 0.90, 0.90]?": "moss",
+    }
+    truth = to_truth(items[0], recipe, "g")
+    assert truth.classes == ["crack", "moss", "none"] and truth.label == truth.answer
+    assert (truth.meta["frame"], truth.meta["decimals"]) == ("whole", 2)
+    # The trainer may flip it: words and boxes of the question turn along.
+    assert to_record(items[0], recipe, "g").meta["flip"] is True
+
+
+def test_regions_in_sentences() -> None:
+    family = {
+        "type": "text",
+        "questions": ["What is in {box}?"],
+        "answers": ["{phrase} at the {place}."],
+        "whole": ["Nothing is wrong there."],
+        "negatives": 0.5,
+    }
+    answers = {item.answer for item in asked_of(only("region", family), make_unit(0, CRACK, MOSS))}
+    assert answers == {"A crack at the top left.", "Moss at the bottom right.", "Nothing is wrong there."}
+
+
+def test_boxes_without_a_defect_look_like_boxes_with_one(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "test", 0)[0] if item.task == "region"]
+    nothing = [item for item in items if item.answer == "none"]
+    assert len(nothing) / len(items) == pytest.approx(0.4, abs=0.01)
+    sizes = {(round(s.box[2] - s.box[0]), round(s.box[3] - s.box[1])) for unit in units for s in unit.defects}
+    for item in nothing:
+        box = parse_box(item.question)
+        assert box is not None and item.label == "none"
+        x1, y1, x2, y2 = placed = from_frame(box, 200, 100, "padded")
+        assert (round(x2 - x1), round(y2 - y1)) in sizes
+        assert all(intersection(placed, shape.box) < 0.5 for shape in item.unit.defects)
+        assert min(x1, y1) >= -0.2 and x2 <= 200.2 and y2 <= 100.2
+
+
+def test_regions_of_a_component_say_what_is_wrong_with_it() -> None:
+    recipe = only("region", {"of": "insulator", "questions": ["What is wrong in {box}?"]})
+    two = replace(
+        make_unit(0, CRACK),
+        components=(Shape("insulator", (0, 0, 60, 60)), Shape("insulator", (70, 0, 90, 9))),
+    )
+    assert sorted(item.answer for item in asked_of(recipe, two)) == ["crack", "none"]
+    edge = replace(make_unit(1, CRACK), components=(Shape("insulator", (35, 35, 60, 60)),))
+    items, skipped = ask([edge, make_unit(2, CRACK, MOSS)], recipe, "test", 0)
+    assert items == []
+    assert skipped == {"region: a defect at the edge of the box": 1, "region: several kinds of defect": 1}
+
+
+def test_reports_are_json_on_one_line() -> None:
+    recipe = only("report", {"questions": ["Report."]})
+
+    def report(*defects: Shape) -> str:
+        (item,) = asked_of(recipe, make_unit(0, *defects))
+        assert to_truth(item, recipe, "g").type == "json"
+        return item.answer
+
+    assert report(CRACK) == (
+        '{"component": "insulator", "defect": "crack", "severity": "severe", '
+        '"location": "top left", "action": "replace"}'
+    )
+    # Another crack in the same place says nothing new; a larger one comes first.
+    far = Shape("crack", (150, 5, 190, 30))
+    several = json.loads(report(MOSS, CRACK, Shape("crack", (25, 22, 30, 30)), far))
+    assert [(e["defect"], e["location"]) for e in several] == [
+        ("crack", "top right"),
+        ("crack", "top left"),
+        ("moss", "bottom right"),
+    ]
+    assert json.loads(report()) == {
+        "component": "insulator",
+        "defect": "none",
+        "severity": None,
+        "location": None,
+        "action": None,
+    }
+
+
+def test_what_is_not_there(full: Recipe, units: list[Unit]) -> None:
+    for split in ("train", "test"):
+        items = ask(units, full, split, 0)[0]
+        for task, share in (("where", 0.2), ("box", 0.2), ("describe_kind", 0.25)):
+            per_kind: dict[str, Counter[bool]] = defaultdict(Counter)
+            for item in (item for item in items if item.task == task):
+                absent = item.about not in item.unit.kinds
+                assert absent == (item.answer == "not in this picture" or "There is no" in item.answer)
+                per_kind[item.about][absent] += 1
+            # The name of a kind does not tell whether it is there.
+            for kind, counts in per_kind.items():
+                expected = counts[False] * share / (1 - share)
+                assert abs(counts[True] - expected) <= 0.5, (task, kind)
+    truth = next(to_truth(item, full, "g") for item in items if item.task == "box")
+    assert truth.classes == ["not in this picture"]
+
+
+def test_conversations_of_the_source() -> None:
+    recipe = validate_settings(Recipe, {"families": {"talk": {}}, "dialogues": 2}, "vqa.yaml")
+    chat = Talk((("What is it?", "A string."), ("Is it fine?", "Yes.")), "chat")
+    units = [
+        make_unit(0, talks=(Talk((("Any rust?", "Yes"),), "rust"), chat, chat)),
+        make_unit(1, talks=(Talk((("Any rust?", "no."),), "rust"), Talk((("How old?", "Old"),)))),
+        make_unit(2, talks=(Talk((("<image>\nHow old?", " "),)),)),
+    ]
+    items, skipped = ask(units, recipe, "test", 0)
+    assert skipped == {"talk: a conversation with an empty question or answer": 1}
+    assert Counter((item.task, item.type) for item in items) == {
+        ("rust", "yesno"): 2,
+        ("chat", "text"): 2,
+        ("vqa", "text"): 1,
+    }
+    assert len({item.id for item in items}) == len(items)
+    record = to_record(next(item for item in items if item.task == "chat"), recipe, "g")
+    assert [turn.value for turn in record.conversations] == [
+        f"{IMAGE_PLACEHOLDER}\nWhat is it?",
+        "A string.",
+        "Is it fine?",
+        "Yes.",
+    ]
+    assert record.meta["flip"] is False  # what its words of direction speak of is not known
+    # The test asks the first question of it.
+    assert to_question(next(i for i in items if i.task == "chat"), recipe).text == "What is it?"
+    assert dialogues(items, recipe, 0) == []
+    for truth in (to_truth(item, recipe, "g") for item in items):
+        assert family_of(truth.task, [truth]).read([truth.answer]).right.all()
+
+
+def test_conversations_are_left_out_or_refused_aloud() -> None:
+    unit = make_unit(0, CRACK, talks=(Talk((("Any rust?", "Yes"),), "presence"),))
+    recipe = only("presence", {"questions": ["Fine?"]})
+    assert ask([unit], recipe, "test", 0)[1] == {
+        "conversations of the source: the recipe has no talk family": 1
+    }
+    both = recipe.model_dump() | {"families": {"presence": {"questions": ["Fine?"]}, "talk": {}}}
+    with pytest.raises(InputError, match=r"'presence'.*another key"):
+        ask([unit], validate_settings(Recipe, both, "t"), "test", 0)
+
+
+def test_what_a_label_without_a_place_cannot_answer_is_counted(full: Recipe) -> None:
+    items, skipped = ask([make_unit(0, labels=("pollution",))], full, "test", 0)
+    answers = {item.task: item.answer for item in items}
+    assert answers["presence"] == "yes" and answers["kind"] == "pollution"
+    assert answers["describe_fully"] == "The insulator has pollution."
+    placed = ("count", "where", "box", "describe", "region_of_insulator", "describe_kind", "report")
+    assert skipped == {f"{task}: defects without boxes": 1 for task in placed}
+    # A box beside a kind whose place is unknown may hold that kind too.
+    assert "region" not in answers
+
+
+def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
+    unplaced = [make_unit(number, labels=("pollution",)) for number in range(3)]
+    sound = [make_unit(number) for number in range(3, 5)]
+
+    def counted(units: list[Unit]) -> tuple[list[str], Counter[str]]:
+        items, skipped = ask(units, full, "test", 0)
+        return sorted(item.answer for item in items if item.task == "count"), skipped
+
+    answers, skipped = counted([*unplaced, *sound])
+    assert answers == [] and skipped["count: defects without boxes"] == 3
+    assert skipped["count: every answer would be 0, as no defect has a box"] == 2
+    assert counted([*unplaced, *sound, make_unit(5, CRACK)])[0] == ["0", "0", "1"]
+    assert counted(sound)[0] == ["0", "0"], "without any defect 0 is the truth"
+
+
+# --- balance ----------------------------------------------------------------------------------------
+
+
+def counts_of(recipe: Recipe, units: list[Unit], task: str, split: Split = "train") -> Counter[str]:
+    return Counter(item.answer for item in ask(units, recipe, split, 0)[0] if item.task == task)
+
+
+def test_common_answers_are_capped_in_train_alone() -> None:
+    units = [make_unit(n, *([CRACK] if n < 30 else [MOSS] if n < 34 else [])) for n in range(130)]
+    family = {"questions": ["Which?", "Which one?"], "times": 2}
+    free, capped = (only("kind", {**family, **cap}) for cap in ({}, {"cap": 2}))
+    assert counts_of(free, units, "kind") == {"none": 192, "crack": 60, "moss": 8}
+    # Twice the median answer, crack.
+    assert counts_of(capped, units, "kind") == {"none": 120, "crack": 60, "moss": 8}
+    assert counts_of(capped, units, "kind", "test") == {"none": 96, "crack": 30, "moss": 4}
+
+
+def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "train", 0)[0] if item.task == "describe_fully"]
+    for defective, starts in (
+        (True, ("The insulator has", "The insulator was inspected")),
+        (
+            False,
+            (
+                "The insulator has no",
+                "The insulator was inspected and no",
+                "The insulator was inspected and is",
+            ),
+        ),
+    ):
+        said = [item.answer for item in items if bool(item.unit.kinds) == defective]
+        longest_first = sorted(starts, key=len, reverse=True)
+        counts = Counter(next(start for start in longest_first if text.startswith(start)) for text in said)
+        sentences = 3
+        assert set(counts) == set(starts)
+        for start, count in counts.items():
+            share = 2 / 3 if defective and start == "The insulator has" else 1 / sentences
+            assert abs(count - share * len(said)) <= 1
+    first = [item.answer for item in ask(units, full, "test", 0)[0] if item.task == "describe_fully"]
+    assert all("inspected" not in text for text in first), "the test takes the first sentence"
+
+
+# --- the same everywhere, and no leaks --------------------------------------------------------------
+
+
+def lines(recipe: Recipe, units: Sequence[Unit], seed: int = 0) -> str:
+    items = ask(units, recipe, "train", seed)[0]
+    records = [to_record(item, recipe, "g") for item in items]
+    records += [to_dialogue(talk, recipe, "g") for talk in dialogues(items, recipe, seed)]
+    return "\n".join(record.model_dump_json() for record in records)
+
+
+def test_the_order_of_the_units_makes_no_difference(trilingual: Recipe, units: list[Unit]) -> None:
+    shuffled = random.Random(5).sample(units, len(units))
+    assert lines(trilingual, units) == lines(trilingual, shuffled)
+    assert lines(trilingual, units) != lines(trilingual, units, seed=1)
+
+
+def test_no_random_hashes_decide(repo: Path) -> None:
+    """Two interpreters that hash texts differently write the same questions."""
+    code = (
+        "import hashlib, sys; sys.path.insert(0, 'tests'); import test_questions as t;"
+        "from pathlib import Path; from llava.settings import load_settings;"
+        "r = load_settings(t.Recipe, Path('configs/recipes/insulator_full.yaml'),"
+        "[*t.LANGUAGES, 'families.kind.cap=1']);"
+        "print(hashlib.sha256(t.lines(r, t.make_units(60)).encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=repo,
+            env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, locale in (("1", "C"), ("2", "C.UTF-8"))
+    }
+    assert len(found) == 1
+
+
+def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
+    units = make_units(400)
+    items = ask(units, trilingual, "train", 0)[0]
+    assert len({item.id for item in items}) == len(items)
+    for item in items:
+        # Another answer to the same question would have the same id.
+        assert replace(item, answer="other", yes=not item.yes, label="x").id == item.id
+    position: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for item in items:
+        position[item.id] = seen[item.unit.image]
+        seen[item.unit.image] += 1
+    by_task: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in items:
+        if item.type in ("yesno", "class", "count"):
+            by_task[item.task, item.language].append(item)
+    assert len(by_task) == 3 * 8
+    for (task, language), asked in by_task.items():
+        answers = np.array([item.answer for item in asked])
+        for tells in (
+            [position[item.id] / seen[item.unit.image] >= 0.5 for item in asked],
+            [int(item.id[0], 16) < 8 for item in asked],
+            [int(item.id[-1], 16) % 2 == 0 for item in asked],
+            [item.id < asked[index - 1].id for index, item in enumerate(asked)],
+        ):
+            side = np.array(tells)
+            for answer in np.unique(answers):
+                n, p = int((answers == answer).sum()), side.mean()
+                off = abs(side[answers == answer].sum() - n * p) / max(1.0, (n * p * (1 - p)) ** 0.5)
+                assert off < 4.5, (task, language, answer)  # standard deviations; 24 tasks, 4 ways each
+
+
+def test_of_two_answers_about_a_picture_either_may_come_first(full: Recipe) -> None:
+    order: dict[str, Counter[bool]] = defaultdict(Counter)
+    seen: dict[tuple[str, str], Item] = {}
+    for item in ask(make_units(400), full, "train", 0)[0]:
+        first = seen.setdefault((item.unit.image, item.task), item)
+        if first.answer != item.answer:
+            order[item.task][first.answer < item.answer] += 1
+    assert len(order) >= 3
+    for task, counts in order.items():
+        n = counts.total()
+        assert abs(counts[True] - n / 2) < 4.5 * (n / 4) ** 0.5 + 1, task
+
+
+def test_neighbours_in_the_file_are_independent() -> None:
+    """Runs of one answer over the pictures in file order are as long as chance makes them."""
+    recipe = only("presence", {"questions": ["Fine?"]})
+    units = [make_unit(number, *([CRACK] if number < 200 else [])) for number in range(400)]
+    answers = [item.yes for item in asked_of(recipe, *units)]
+    changes = sum(a != b for a, b in pairwise(answers))
+    assert 160 < changes < 240  # 200 expected, standard deviation 10
+
+
+# --- languages --------------------------------------------------------------------------------------
+
+
+def script_of(text: str) -> set[str]:
+    found = set()
+    for letter in text:
+        if "\uac00" <= letter <= "\ud7a3":
+            found.add("ko")
+        elif "а" <= letter.lower() <= "я" or letter.lower() == "ё":
+            found.add("ru")
+        elif letter.isascii() and letter.isalpha():
+            found.add("en")
+    return found
+
+
+def test_every_word_is_in_the_language_of_the_record(trilingual: Recipe, units: list[Unit]) -> None:
+    for split in ("train", "test"):
+        for item in ask(units, trilingual, split, 0)[0]:
+            texts = [item.question, item.answer]
+            if item.type == "json":
+                texts = [item.question.replace("JSON", ""), " ".join(map(str, values_of(item.answer)))]
+            if item.family == "choice":  # letters stand for themselves
+                texts = [item.question.split("\n")[0], *item.options]
+            for text in texts:
+                assert script_of(text) <= {item.language}, (item.language, text)
+            assert to_record(item, trilingual, "g").meta["language"] == item.language
+            truth = to_truth(item, trilingual, "g")
+            assert truth.language == item.language
+            assert truth.label in (*KINDS, "none"), "labels are the recipe's names in every language"
+
+
+def values_of(report: str) -> list[str]:
+    return [value for entry in report_entries(report) for value in entry.values() if value != "null"]
+
+
+def test_the_test_asks_the_same_in_every_language(trilingual: Recipe, units: list[Unit]) -> None:
+    facts: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for item in ask(units, trilingual, "test", 0)[0]:
+        facts[item.language].add((item.unit.image, item.task, item.about, item.label))
+    assert facts["en"] == facts["ko"] == facts["ru"]
+
+
+def test_shares_of_languages(repo: Path, units: list[Unit]) -> None:
+    file = repo / "configs" / "recipes" / "insulator.yaml"
+    recipe = load_settings(Recipe, file, ["languages.ko=0.25", "languages.en=0"])
+    assert recipe.voices == {"ko": 0.25}
+    items = ask(units, recipe, "train", 0)[0]
+    assert {item.language for item in items} == {"ko"}
+    assert len({item.unit.image for item in items}) == 60
+    per_thing: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        if item.task == "presence":
+            per_thing[item.about][item.answer] += 1
+    assert per_thing["defect"]["예"] == per_thing["defect"]["아니요"] > 0
+
+
+def test_pictures_with_other_languages_are_not_flipped(trilingual: Recipe) -> None:
+    """The trainer knows the English words of direction alone."""
+    unit = make_unit(0, Shape("bird nest", (20, 20, 40, 40)))
+    always = AugmentSettings(flip_horizontal=1, flip_vertical=1)
+    for language, flips in (("en", True), ("ko", False), ("ru", False)):
+        records = [
+            to_record(item, trilingual, "g")
+            for item in asked_of(trilingual, unit)
+            if item.language == language
+        ]
+        assert any(record.meta["flip"] for record in records) and all(
+            flips or speaks_of_places(record) for record in records
+        )
+        drawn = draw(always, records, np.random.default_rng(0))
+        assert (drawn.horizontal, drawn.vertical) == (flips, flips)
+
+
+def test_every_true_answer_is_scored_as_right(trilingual: Recipe, units: list[Unit]) -> None:
+    by_task: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for item in ask(units, trilingual, "test", 0)[0]:
+        by_task[item.task, item.language].append(to_truth(item, trilingual, "g"))
+    assert len(by_task) == 3 * 13
+    for (task, _), truths in by_task.items():
+        outcome = family_of(task, truths).read([truth.answer for truth in truths])
+        assert outcome.right.all() and outcome.parsed.all(), task
+        wrong = family_of(task, truths).read(["?"] * len(truths))
+        assert not wrong.right.any(), task

@@ -1,0 +1,383 @@
+"""YOLO labels with everything that real folders do to them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge
+from data_prep.formats import coco, yolo
+from data_prep.formats.sizes import picture_size
+from data_prep.formats.yolo import read_labels
+from data_prep.formats.yolo_data import DataSet, read_data_yaml, read_names
+from llava.errors import InputError
+from llava.pictures import open_picture
+
+NAMES = "names: [insulator, defect]\n"
+BOX = "0 0.5 0.5 0.2 0.4\n"  # (40, 15, 60, 35) in a picture of 100x50
+DATA_SET = DataSet(Path("data.yaml"), {0: "insulator", 1: "defect"})
+
+Put = Callable[..., Path]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Writes text, or a picture of 100x50 where the name says so, below tmp_path."""
+
+    def write(name: str, text: str = "") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            Image.new("RGB", (100, 50)).save(path)
+        else:
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def read(folder: Path, pictures: Path | None = None) -> tuple[Source, list[str]]:
+    return yolo.read(Folder.scan(folder, pictures))
+
+
+def shapes_of(picture: AnnotatedPicture) -> list[Shape]:
+    return [shape for annotation in picture.annotations for shape in annotation.shapes]
+
+
+def test_boxes_and_outlines_in_pixels(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", "nc: 2\n" + NAMES)
+    put("images/a.jpg")
+    put("labels/a.txt", f"{BOX}\n1 0.1 0.2 0.3 0.2 0.1 0.6\r\n1.0 1e-1 .1 0.05 0.1")
+    source, problems = read(tmp_path)
+    assert problems == [] and source.notes == ()
+    (picture,) = source.pictures
+    assert picture.annotations[0].size == (100, 50)
+    assert shapes_of(picture) == [
+        Shape("insulator", (40, 15, 60, 35)),
+        Shape("defect", (10, 10, 30, 30), pytest.approx(200)),
+        Shape("defect", (7.5, 2.5, 12.5, 7.5)),
+    ]
+
+
+def test_shares_are_of_the_upright_picture(tmp_path: Path, put: Put) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    for name in ("a.jpg", "b.png"):
+        Image.new("RGB", (100, 50)).save(put(name), exif=exif)
+        assert picture_size(tmp_path / name) == open_picture(tmp_path / name).size == (50, 100)
+    put("classes.txt", "insulator\n")
+    put("a.txt", BOX)
+    (picture,) = read(tmp_path)[0].pictures
+    assert shapes_of(picture) == [Shape("insulator", (20, 30, 30, 70))]
+    assert merge(picture, (50, 100), orientation=6) == (shapes_of(picture), [])
+
+
+def test_boxes_are_put_right_and_reported(put: Put) -> None:
+    labels = read_labels(put("a.txt", BOX + "1 .5 .5 -.2 .4\n0 .5 .5 0 .4\n" + BOX), DATA_SET)
+    assert [shape.name for shape in labels.shapes] == ["insulator", "defect"]
+    assert all(shape.box == pytest.approx((0.4, 0.3, 0.6, 0.7)) for shape in labels.shapes)
+    assert len(labels.notes) == 3
+    assert "a.txt, line 2 ('defect'): negative width" in labels.notes[0]
+    assert "line 3 ('insulator'): the box has no width" in labels.notes[1]
+    assert "line 4 ('insulator'): is there twice" in labels.notes[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{BOX}2 0.5 0.5 0.2 0.4", "line 2: class 2 is not among the 2 names in data.yaml"),
+        ("-1 0.5 0.5 0.2 0.4", "line 1: class -1 is not"),
+        ("0 50 25 20 20", "line 1: 50 is no share of a picture"),
+        ("0 0.5 0.5 0.2", "line 1: neither a box"),
+        ("0.5 0.5 0.5 0.2 0.4", "line 1: neither a box"),
+        ("0 0.5 nan 0.2 0.4", "line 1: neither a box"),
+        ("0 .1 .1 .2 .2 .3 .3 .9", "line 1: neither a box"),
+        ("insulator 0.5 0.5 0.2 0.4", "line 1: neither a box"),
+    ],
+)
+def test_a_bad_line_is_named(put: Put, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_labels(put("bad.txt", text), DATA_SET)
+    assert "bad.txt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_confidences_and_keypoints_are_passed_over(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", NAMES + "kpt_shape: [2, 3]\n")
+    put("images/a.jpg")
+    put("images/b.jpg")
+    put("labels/a.txt", BOX.strip() + " 0.87\n")
+    put("labels/b.txt", BOX.strip() + " .1 .1 2 .2 .2 2\n")
+    put("colours.yaml", "names: [red]\n")  # not YOLO's
+    source, problems = read(tmp_path)
+    assert problems == []
+    box = [Shape("insulator", (40, 15, 60, 35))]
+    assert [shapes_of(picture) for picture in source.pictures] == [box, box]
+    assert "1 label file(s) hold a confidence, as predictions do, passed over" in source.notes[0]
+    assert "1 label file(s) hold keypoints, passed over" in source.notes[1]
+    with pytest.raises(InputError, match="neither a box"):
+        read_labels(put("c.txt", "0 .1 .1 .2 .2 .3 .3"), DataSet(Path("d"), {0: "x"}, keypoints=6))
+
+
+def test_ultralytics_layout(tmp_path: Path, put: Put) -> None:
+    """Names shared by the splits, pictures without a label file, empty label files."""
+    put("data.yaml", f"path: /home/someone/data\ntrain: images/train\nval: images/val\n{NAMES}")
+    for split in ("train", "val"):
+        put(f"images/{split}/1.jpg")
+        put(f"images/{split}/nothing.jpg")
+        put(f"labels/{split}/nothing.txt")
+    put("labels/train/1.txt", BOX)
+    put("labels/val/1.txt", "1" + BOX[1:])
+    put("images/train/background.jpg")
+    put("images/unlabelled/new.jpg")
+    source, problems = read(tmp_path)
+    assert problems == []
+    found = {picture.key: (picture.split, shapes_of(picture)) for picture in source.pictures}
+    assert found == {
+        "images/train/1": ("train", [Shape("insulator", (40, 15, 60, 35))]),
+        "images/train/background": ("train", []),
+        "images/train/nothing": ("train", []),
+        "images/val/1": ("val", [Shape("defect", (40, 15, 60, 35))]),
+        "images/val/nothing": ("val", []),
+    }
+    # A folder without labels of its own was not looked at.
+    assert [path.name for path in source.unannotated] == ["new.jpg"]
+    assert len(source.notes) == 1
+    assert "1 picture(s) without a label file are taken as pictures with nothing in them" in source.notes[0]
+    assert "images/train/background" in source.notes[0]
+
+
+def test_roboflow_layout(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", f"train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\n{NAMES}")
+    put("README.roboflow.txt", "insulators - v1\n")
+    for folder in ("train", "valid"):
+        put(f"{folder}/images/t1_jpg.rf.{folder}.jpg")
+        put(f"{folder}/labels/t1_jpg.rf.{folder}.txt", BOX)
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [(picture.group, picture.split) for picture in source.pictures] == [("t1", "train"), ("t1", "val")]
+    notes = "\n".join(source.notes)
+    assert "test is '../test/images', where no pictures are" in notes
+    assert "1 text file(s) that are no labels passed over, for instance README.roboflow.txt" in notes
+
+
+def test_paths_of_data_yaml(tmp_path: Path, put: Put) -> None:
+    """As written, from `path`, one folder too high, and of another machine, where only the names are left."""
+    put("data.yaml", f"path: a/deep\ntrain: b\nval: [../c, /content/gone]\ntest: ./d/\n{NAMES}")
+    for picture in ("a/deep/b/1", "c/2", "d/3", "e/4"):
+        put(f"{picture}.jpg")
+        put(f"{picture}.txt", BOX)
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [picture.split for picture in source.pictures] == ["train", "val", "test", None]
+    assert len(source.notes) == 1 and "val is '/content/gone', where no pictures are" in source.notes[0]
+
+
+def test_labels_beside_pictures(tmp_path: Path, put: Put) -> None:
+    """labelImg and darknet: a picture without a file is one that nobody looked at yet."""
+    put("obj.names", "insulator\ndefect\n\n")
+    put("photos/a.jpg")
+    put("photos/a.txt", BOX)
+    put("photos/later.jpg")
+    source, problems = read(tmp_path)
+    assert problems == [] and source.notes == ()
+    assert [picture.key for picture in source.pictures] == ["photos/a"]
+    assert [path.name for path in source.unannotated] == ["later.jpg"]
+
+
+def test_pictures_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
+    put("set/data.yaml", NAMES + "train: ../photos\n")
+    put("photos/a.jpg")
+    put("photos/b.jpg")
+    put("set/labels/a.txt", BOX)
+    source, problems = read(tmp_path / "set", tmp_path / "photos")
+    assert problems == []
+    assert [(picture.key, picture.split, len(shapes_of(picture))) for picture in source.pictures] == [
+        ("a", "train", 1),
+        ("b", "train", 0),
+    ]
+
+
+def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", f"train: [train.txt]\nval: images/b\ntest: images/b\n{NAMES}")
+    put("train.txt", "./images/a/1.jpg\n/somewhere/images/a/lost.jpg\n\n")
+    for name in ("a/1", "b/2", "test/3"):
+        put(f"images/{name}.jpg")
+        put(f"labels/{name}.txt", BOX)
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [picture.split for picture in source.pictures] == ["train", None, "test"]
+    assert "1 picture(s) are in several splits of data.yaml" in "\n".join(source.notes)
+
+
+def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", NAMES)
+    put("images/train/1.jpg")
+    put("images/val/2.jpg")
+    put("images/val/3.jpg")
+    put("images/val/3.png")
+    put("labels/train/1.txt", BOX)
+    put("labels/train/2.txt", BOX)
+    put("labels/val/3.txt", BOX)
+    put("labels/other/lost.txt", BOX)
+    _, problems = read(tmp_path)
+    assert len(problems) == 3
+    assert "lost.txt: no picture named 'lost'" in problems[0]
+    assert "2.txt: no picture named '2' in" in problems[1] and problems[1].endswith("images/train")
+    assert "3.txt: could belong to" in problems[2]
+
+
+def test_a_picture_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
+    put("labels/classes.txt", "insulator")  # labelImg puts it there
+    put("photos/2024/A.jpg")
+    put("results.png")
+    put("labels/a.txt", BOX)
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [picture.key for picture in source.pictures] == ["photos/2024/A"]
+
+
+def test_a_damaged_picture_is_a_problem(tmp_path: Path, put: Put) -> None:
+    put("classes.txt", "insulator")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    put("a.txt", BOX)
+    _, problems = read(tmp_path)
+    assert len(problems) == 1 and "a.jpg: not a picture" in problems[0]
+
+
+def test_class_names_as_they_are_written(put: Put) -> None:
+    """YAML 1.1 would make a truth value, a number and nothing of these."""
+    data = read_data_yaml(put("data.yaml", "nc: 5\nnames: {0: no, 2: 1e3, 1: null, 7: ' rust '}\n"))
+    assert data is not None and data.names == {0: "no", 2: "1e3", 1: "null", 7: "rust"}
+    assert "nc is '5', but there are 4 names" in data.notes[0]
+    assert read_names(put("classes.txt", "a\r\nb c\r\n\r\n")).names == {0: "a", 1: "b c"}
+
+
+def test_the_nearest_names_count(tmp_path: Path, put: Put) -> None:
+    put("classes.txt", "mast\n")
+    put("north/classes.txt", "insulator\n")
+    put("south/classes.txt", "defect\n")
+    for folder in ("north", "south"):
+        put(f"{folder}/a.jpg")
+        put(f"{folder}/a.txt", BOX)
+    source, _ = read(tmp_path)
+    assert [shapes_of(picture)[0].name for picture in source.pictures] == ["insulator", "defect"]
+    put("data.yaml", NAMES + "nc: 2\n")
+    source, problems = read(tmp_path)
+    assert problems == [] and {shapes_of(picture)[0].name for picture in source.pictures} == {"insulator"}
+    assert [note for note in source.notes if "classes.txt: differs from" in note] == list(source.notes)
+    put("other.yaml", "names: [mast]\nnc: 1\n")
+    _, problems = read(tmp_path)
+    assert len(problems) == 2 and all("or of" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a\nnc: 1", "not valid YAML"),
+        ("names: a\nnc: 1", "must be a list of names"),
+        ("names: {one: a}\nnc: 1", "must be a list of names"),
+        ("names: [a, '']\nnc: 1", "must be a list of names"),
+        ("names: [[a]]\nnc: 1", "must be a list of names"),
+        ("names: [a]\nkpt_shape: 17\nnc: 1", "kpt_shape"),
+    ],
+)
+def test_a_bad_data_yaml_is_one_line(put: Put, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_data_yaml(put("data.yaml", text))
+    assert "data.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_folders_that_cannot_work(tmp_path: Path, put: Put) -> None:
+    put("readme.txt", "hello")
+    with pytest.raises(InputError, match="no YOLO labels"):
+        read(tmp_path)
+    put("labels/a.txt", BOX)
+    with pytest.raises(InputError, match="no pictures"):
+        read(tmp_path)
+    put("images/a.jpg")
+    with pytest.raises(InputError, match=r"without class names; add a data\.yaml"):
+        read(tmp_path)
+
+
+def test_detect(tmp_path: Path, put: Put) -> None:
+    folder = Folder.scan
+    put("photo.jpg")
+    put("readme.txt", "0 0.5 0.5 0.2 0.4")  # no picture has its name
+    put("data.yaml", NAMES)
+    assert yolo.detect(folder(tmp_path)) is None
+    put("photo.txt", "an insulator on a mast")  # a caption
+    assert yolo.detect(folder(tmp_path)) is None
+    put("photo.txt", "0 345 200 80 90")  # pixels
+    assert yolo.detect(folder(tmp_path)) is None
+    put("photo.txt", "\n" + BOX)
+    assert yolo.detect(folder(tmp_path)) == "1 label file(s) (*.txt) and the names of their classes"
+    put("photo.txt", "0 .5 .5 .2 .2 .1 .1 2")  # a keypoint
+    assert yolo.detect(folder(tmp_path))
+
+
+def test_detect_a_labels_folder(tmp_path: Path, put: Put) -> None:
+    put("labels/a.txt", "Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56")
+    assert yolo.detect(Folder.scan(tmp_path)) is None  # KITTI
+    put("labels/a.txt")
+    assert yolo.detect(Folder.scan(tmp_path)) is None  # empty files alone say nothing
+    put("labels/b.txt", BOX)
+    assert yolo.detect(Folder.scan(tmp_path)) == "2 label file(s) (*.txt)"
+
+
+LINES = st.lists(st.lists(st.integers(0, 3) | st.floats(-3, 3) | st.floats() | st.text(max_size=4)))
+
+
+@given(
+    st.binary(max_size=200)
+    | LINES.map(
+        lambda lines: "\n".join(" ".join(map(str, line)) for line in lines).encode("utf-8", "replace")
+    )
+)
+def test_any_labels_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.mktemp("yolo")
+    (folder / "a.txt").write_bytes(data)
+    (folder / "classes.txt").write_text("insulator\ndefect\n")
+    Image.new("L", (3, 2)).save(folder / "a.png")
+    yolo.detect(Folder.scan(folder))
+    source, problems = read(folder)
+    assert len(source.pictures) + len(problems) == 1
+    for problem in problems:
+        assert "a.txt" in problem and "\n" not in problem
+    for picture in source.pictures:
+        merge(picture, (3, 2))
+
+
+KEYS = ["names", "nc", "path", "train", "val", "kpt_shape", "x"]
+PLAIN = st.none() | st.integers(-2, 9) | st.floats() | st.text(max_size=6)
+YAML_VALUES = PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(PLAIN, PLAIN, max_size=3)
+
+
+@given(
+    st.binary(max_size=200).map(lambda data: b"names: [a]\nnc: 1\n" + data)
+    | st.dictionaries(st.sampled_from(KEYS), YAML_VALUES).map(
+        lambda value: "\n".join(f"{key}: {part!r}" for key, part in value.items()).encode("utf-8", "replace")
+    )
+)
+def test_any_data_yaml_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.mktemp("yolo")
+    (folder / "data.yaml").write_bytes(data)
+    (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.4")
+    Image.new("L", (3, 2)).save(folder / "a.png")
+    yolo.detect(Folder.scan(folder))
+    try:
+        read(folder)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
+    pictures = shared_data / "formats" / "images"
+    source, problems = read(shared_data / "formats" / "yolo", pictures)
+    assert problems == [] and len(source.pictures) == 12
+    assert "12 picture(s) are in several splits" in source.notes[0]  # its train and val are one folder
+    expected, _ = coco.read(Folder.scan(shared_data / "formats" / "coco", pictures))
+    for ours, theirs in zip(source.pictures, expected.pictures, strict=True):
+        assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)
