@@ -121,7 +121,7 @@ def prepared(key: str, image: int, split: Split | None, group: str | None = None
     from data_prep.pictures import Unit
 
     unit = Unit(key, key, f"images/{image}.jpg", (10, 10), (), (), labels=("nest",) if image % 2 else ())
-    known = Known(size=(10, 10), orientation=1, fingerprint="")
+    known = Known(size=(10, 10), orientation=1, fingerprint="0" * 64)
     return Prepared(key, (unit,), looks(), (), {}, group, split, "", known)
 
 
