@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from data_prep.formats.sizes import picture_size
 from data_prep.json_stream import stream_records
-from data_prep.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter
+from data_prep.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
 from llava.errors import InputError
 from llava.files import inside, write_json
 from llava.pictures import open_picture
@@ -24,9 +26,9 @@ from llava.pictures import open_picture
 EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or option that cannot be used
 
 Findings: missing or damaged pictures, <image> marks that do not match the pictures, roles out of turn, empty
-answers, records over --max-length, boxes outside 0..1, file names in questions, ids that are there twice,
-contradicting answers, one-sided answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in
-records of one question).
+answers, records over --max-length, boxes outside 0..1 or in the padding of a padded frame (where a record's
+meta states its frame), file names in questions, ids that are there twice, contradicting answers, one-sided
+answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in records of one question).
 With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.
 """
 
@@ -37,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--image-folder {args.image_folder}: no such folder")
     if len({path.resolve() for path in args.files}) < len(args.files):
         raise InputError("a file is named twice; each is to be compared with the others")
-    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens)
+    sizes = _sizes(args.image_folder)
+    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens, sizes)
     for file in args.files:
         before = linter.records
         linter.begin()
@@ -114,6 +117,19 @@ def _token_counter(folder: Path | None) -> Callable[[str], int]:
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"{file}: not a tokenizer ({str(error)[:160]})") from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _sizes(folder: Path) -> Callable[[str], Size | None]:
+    """The size of a picture by its name, from its header; None where `check_pictures` will say why."""
+
+    @cache
+    def size_of(name: str) -> Size | None:
+        try:
+            return picture_size(inside(folder, name))
+        except (InputError, OSError, ValueError):
+            return None
+
+    return size_of
 
 
 def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:

@@ -25,10 +25,12 @@ from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import foreign_files, output_folder
 from data_prep.pictures import Prepared, check_names, prepare
+from data_prep.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.questions import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
+from data_prep.report_sizes import add_eye_options, eyes_of
 from data_prep.store import Known, PictureStore
 from data_prep.summary import SplitSummary, manifest, summarise, tell
 from llava.errors import InputError
@@ -54,6 +56,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe.py says
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    eyes = eyes_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
         shares = args.splits.model_copy(update={"given": recipe.splits.given})
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
         said = manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", said)
-        report = conversion_report(folder, conversion, summaries, sources, prepared)
+        report = conversion_report(folder, conversion, summaries, sources, prepared, eyes)
         write_text(folder / "report.html", page(report))
     tell(Console(), args.output, conversion, summaries)
     return 0
@@ -133,6 +136,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
     )
+    add_eye_options(parser)
     add_blend_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
@@ -177,7 +181,7 @@ def _check_output(args: argparse.Namespace) -> None:
 
 
 def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:
-    """Read every annotation; InputError if any is unreadable (all of them are listed on stderr first)."""
+    """Read every annotation; InputError if any is unreadable (they are listed on stderr first)."""
     problems = [problem for folder in folders for problem in folder.naming_problems]
     _raise_problems(problems, "file(s) with names that cannot be used")
     sources = []
@@ -195,13 +199,13 @@ def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list
 
 
 def _raise_problems(problems: Sequence[str], what: str) -> None:
-    """One problem is the error itself; several are listed, a line each, before a line that sums them up."""
+    """One problem is the error itself; several are listed before a line that sums them up."""
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
-        for problem in problems:
-            print(f"problem: {problem}", file=sys.stderr)
-        raise InputError(f"{len(problems)} {what} (listed above); nothing was written")
+        print(*problem_lines(problems), sep="\n", file=sys.stderr)
+        listed = "listed above" if len(problems) <= FEW else f"examples above; {ALL_OF_THEM}"
+        raise InputError(f"{len(problems):,} {what} ({listed}); nothing was written")
 
 
 def source_notes(sources: Sequence[Source]) -> list[str]:

@@ -19,31 +19,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.markup import readable
 from data_prep.pictures import Unit, perceptual_hash
+from data_prep.problems import problem_lines
 from data_prep.recipe import Grouping, Recipe, Shares
-from data_prep.report import (
-    DEFAULT_TWINS,
-    Dialogue,
-    Eye,
-    Lines,
-    Report,
-    Role,
-    Seen,
-    View,
-    box_sizes,
-    count_classes,
-    draw_samples,
-    pick,
-    roles_of,
-    show_twins,
-    thin_warnings,
-    twin_warnings,
-)
+from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
 from data_prep.report_page import page
-from data_prep.splits import Member, count_leaks, find_groups, near_twins, scaled_shares
+from data_prep.report_sizes import add_eye_options, eyes_of
+from data_prep.report_survey import pick, survey
+from data_prep.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text
 from llava.pictures import read_picture
@@ -55,7 +41,7 @@ EXAMPLE = """examples:
 
 Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing can be read.
 """
-SHOWN_LINES = 12
+_STOPS = "Convert stops until these are put right."
 
 
 @dataclass(frozen=True)
@@ -103,6 +89,7 @@ class Naming:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    eyes = eyes_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
     folder = Folder.scan(args.source, args.image_folder)
     source, problems = _read(folder, args.format)
@@ -112,9 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not looked:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
-    eyes = [Eye()]
-    if (args.model_side, args.patch) != (eyes[0].side, eyes[0].patch):
-        eyes.append(Eye("the model stated", args.model_side, args.patch))
     report = inspection(folder, source, looked, problems, damaged, recipe, eyes)
     write_text(args.output, page(report))
     _tell(Console(), report, [*problems, *damaged], args.output)
@@ -153,22 +137,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--recipe", type=Path, metavar="FILE.yaml", help="say what it makes of the class names as well"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="replaced if there")
-    parser.add_argument(
-        "--model-side",
-        type=int,
-        default=Eye.side,
-        metavar="N",
-        help="pixels of the square that another model sees (default: 336, LLaVA-1.5)",
-    )
-    parser.add_argument("--patch", type=int, default=Eye.patch, metavar="N", help="its patch (default: 14)")
+    add_eye_options(parser)
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    for name in ("model_side", "patch", "workers"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be 1 or more")
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: must be 1 or more")
     if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
         raise InputError(f"--output {args.output}: name the page to write, such as report.html")
     if args.overrides and not args.recipe:
@@ -241,57 +217,47 @@ def inspection(
     """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
     views = [item.view for item in looked]
     members = [item.member for item in looked]
-    roles = roles_of(recipe) if recipe else {}
     rule = recipe.group if recipe else Grouping()
-    shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
-    within = DEFAULT_TWINS if rule.twins is None else rule.twins
-    pairs = near_twins([member.fingerprint for member in members], within)
     groups = find_groups(members, rule)
-    leaks = count_leaks(members, groups, rule, shares)
-    seen = [Seen(item.view.name, item.view.file, item.view.split) for item in looked]
-    sizes = box_sizes(views, roles, eyes)
-    twins = show_twins(seen, pairs, within, leaks)
-    splits = [split for split in ("", *SPLITS) if any(view.split == split for view in views)]
-    mapping = _mapping(source, recipe)
-    unknown = [written for written, fate in mapping if fate.startswith("unknown")]
-    boxes = sum(len(view.shapes) for view in views)
-    report = Report(
-        title=f"What is in {folder.root}",
-        facts=[
-            ("format", source.format),
-            ("annotated pictures", f"{len(source.pictures):,}"),
-            ("without annotation", f"{len(source.unannotated):,}"),
-            ("cannot be read", f"{len(damaged):,}"),
-            ("boxes", f"{boxes:,}"),
-            ("independent groups", f"{len(set(groups)):,}"),
-        ],
-        unit="picture",
-        classes=count_classes(views, roles),
-        splits=splits,
-        mapping=mapping,
-        kinds={
-            split: Counter(item.label for item in looked if item.view.split == split)
-            for split in (splits if recipe and source.pictures else [])
-        },
-        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
-        sizes=sizes,
-        twins=twins,
-        samples=draw_samples(pick(views), {}, eyes[-1]),
-        view_count=len(views),
+    report = survey(
+        f"What is in {folder.root}",
+        views,
+        pick(views),
+        [Seen(view.name, view.file, view.split) for view in views],
+        [member.fingerprint for member in members],
+        count_leaks(
+            members, groups, rule, scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
+        ),
+        recipe,
+        eyes,
     )
+    report.facts = [
+        ("format", source.format),
+        ("annotated pictures", f"{len(source.pictures):,}"),
+        ("without annotation", f"{len(source.unannotated):,}"),
+        ("cannot be read", f"{len(damaged):,}"),
+        ("boxes", f"{sum(len(view.shapes) for view in views):,}"),
+        ("independent groups", f"{len(set(groups)):,}"),
+    ]
+    report.mapping = _mapping(source, recipe)
+    if recipe and source.pictures:
+        report.kinds = {
+            split: Counter(item.label for item in looked if item.view.split == split)
+            for split in report.splits
+        }
+    unknown = [written for written, fate in report.mapping if fate.startswith("unknown")]
     report.warnings = [
         *([] if source.pictures else ["no picture is annotated: convert needs annotations"]),
         *_counted(problems, "annotation problem(s): convert stops until they are put right"),
         *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
         *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
-        *thin_warnings(views, sizes, roles, recipe),
-        *twin_warnings(twins),
+        *report.warnings,
     ]
     alone = [path.relative_to(folder.picture_root).as_posix() for path in source.unannotated]
     changes = Counter(change for item in looked for change in item.changes)
     report.notes = [
-        Lines("Annotations that cannot be used", "Convert stops until these are put right.", problems),
-        Lines("Pictures that cannot be used", "Convert stops until these are put right.", damaged),
+        Lines("Annotations that cannot be used", _STOPS, problems, whole=True),
+        Lines("Pictures that cannot be used", _STOPS, damaged, whole=True),
         Lines(
             "Put right or passed over",
             "A line for each thing.",
@@ -333,8 +299,6 @@ def _tell(console: Console, report: Report, unusable: Sequence[str], output: Pat
     say(", ".join(f"{name}: {value}" for name, value in report.facts))
     for line in report.warnings:
         say(f"warning: {line}")
-    for line in unusable[:SHOWN_LINES]:
-        say(f"cannot be used: {line}")
-    if len(unusable) > SHOWN_LINES:
-        say(f"... and {len(unusable) - SHOWN_LINES} more in {output}")
+    for line in problem_lines(unusable):
+        say(line)
     say(f"report: {output}")

@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from data_prep.annotations import PICTURE_SUFFIXES
-from llava.boxes import parse_boxes
+from llava.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.records import IMAGE_PLACEHOLDER
 
 # Kind of finding -> what is counted.
@@ -27,6 +27,7 @@ KINDS = {
     "empty-answer": "answers without text",
     "too-long": "records longer than --max-length",
     "box-outside": "boxes with a coordinate below 0 or above 1",
+    "box-in-padding": "boxes of a padded frame that lie mostly beside the picture, in its padding",
     "file-name": "questions that name the picture's file, which may give the answer away",
     "contradiction": "opening questions asked before of the same picture and answered otherwise",
     "one-sided": "wordings, and yes/no tasks, of single questions with nearly always one answer",
@@ -39,6 +40,7 @@ ONE_SIDED_SHARE = 0.9
 ONE_SIDED_FROM = 20  # answers; fewer prove nothing
 SHOWN_EXAMPLES = 5
 _ROLES = ("human", "gpt")
+Size = tuple[float, float]
 _FILE_NAME = re.compile(
     rf"[\w./\\-]*\w(?:{'|'.join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES))})\b", re.IGNORECASE
 )
@@ -94,15 +96,23 @@ class _Tally:
 class Linter:
     """Gathers findings. Per file: `begin`, `record` for each, `end`.
 
-    `tokens` counts (or estimates) the tokens of a text; a picture counts as `picture_tokens`. `pictures` are
-    all that were named: the first record that does, and the files (by number) that do.
+    `tokens` counts (or estimates) the tokens of a text; a picture counts as `picture_tokens`. `size_of` gives
+    the (width, height) of a named picture, None if it has none. `pictures` are all that were named: the first
+    record that does, and the files (by number) that do.
     """
 
-    def __init__(self, tokens: Callable[[str], int], max_length: int, picture_tokens: int) -> None:
+    def __init__(
+        self,
+        tokens: Callable[[str], int],
+        max_length: int,
+        picture_tokens: int,
+        size_of: Callable[[str], Size | None],
+    ) -> None:
         self.findings: dict[str, Finding] = {}
         self.pictures: dict[str, tuple[Place, set[Path]]] = {}
         self.records = 0
         self._tokens, self._max_length, self._picture_tokens = tokens, max_length, picture_tokens
+        self._size_of = size_of
         self._ids: set[int] = set()
         self._answers: dict[int, int] = {}
         self._wordings = _Tally()
@@ -137,7 +147,11 @@ class Linter:
             self.pictures.setdefault(image, (place, set()))[1].add(file)
         self._check_turns(place, images, turns)
         meta = value.get("meta")
-        self._check_answers(place, images, turns, meta.get("task") if isinstance(meta, dict) else None)
+        if not isinstance(meta, dict):
+            meta = {}
+        if meta.get("frame") == "padded" and len(images) == 1:
+            self._check_padding(place, images[0], turns, meta)
+        self._check_answers(place, images, turns, meta.get("task"))
 
     def _check_id(self, place: Place, name: object) -> None:
         if not isinstance(name, str) or not name:
@@ -171,6 +185,20 @@ class Linter:
                     if min(box) < 0 or max(box) > 1:
                         self.found("box-outside", place, f"[{', '.join(f'{value:g}' for value in box)}]")
 
+    def _check_padding(
+        self, place: Place, image: str, turns: Sequence[tuple[str, str]], meta: dict[str, Any]
+    ) -> None:
+        """`meta` may state the picture's size; else the picture does."""
+        boxes = [box for _, text in turns for box in parse_boxes(text)]
+        size = (_stated_size(meta) or self._size_of(image)) if boxes else None
+        decimals = meta.get("decimals")
+        rounding = 10.0 ** -(decimals if isinstance(decimals, int) and 0 < decimals < 10 else 2)
+        for box in boxes:
+            # One that leaves the frame is `box-outside` already.
+            if size and min(box) >= 0 and max(box) <= 1 and _in_padding(box, size, rounding):
+                said = ", ".join(f"{value:g}" for value in box)
+                self.found("box-in-padding", place, f"[{said}] of a {size[0]:g} x {size[1]:g} picture")
+
     def _check_answers(
         self, place: Place, images: Sequence[str], turns: Sequence[tuple[str, str]], task: object
     ) -> None:
@@ -191,6 +219,25 @@ class Linter:
                 known = self._answers.setdefault(hash((tuple(images), question)), hash(answer))
                 if known != hash(answer):
                     self.found("contradiction", place, f"{_short(question)} -> {_short(text)}")
+
+
+def _stated_size(meta: dict[str, Any]) -> Size | None:
+    width, height = meta.get("width"), meta.get("height")
+    if isinstance(width, int | float) and isinstance(height, int | float):
+        return (width, height) if 1 <= min(width, height) <= max(width, height) < 1e9 else None
+    return None
+
+
+def _in_padding(box: Box, size: Size, rounding: float) -> bool:
+    """Whether less than half of the box lies on the picture, or on what rounding may have moved off it: the
+    last decimal of the padded frame is `rounding` of the square's side."""
+    width, height = size
+    margin = rounding * max(size)
+    picture = (-margin, -margin, width + margin, height + margin)
+    placed = from_frame(box, width, height, "padded")
+    if not area(placed):
+        return not holds_centre(picture, placed)
+    return intersection(placed, picture) < area(placed) / 2
 
 
 def _images(record: Any) -> list[str] | None:

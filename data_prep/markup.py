@@ -73,3 +73,12 @@ def strip(parts: Iterable[tuple[str, float]]) -> Markup:
 
 def bar_cell(share: float, look: str = "first") -> Markup:
     return tag("td", strip([(look, share)]), class_="wide")
+
+
+def cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def first_of(shown: int, total: int) -> str:
+    """What a caption says where not everything is shown."""
+    return f" First {shown:,} of {total:,}." if shown < total else ""

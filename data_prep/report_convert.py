@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,8 @@ from data_prep.annotations import SPLITS, Source, Split
 from data_prep.conversion import Conversion
 from data_prep.json_stream import stream_records
 from data_prep.pictures import Prepared
-from data_prep.report import (
-    DEFAULT_TWINS,
-    Answers,
-    Dialogue,
-    Eye,
-    Lines,
-    Report,
-    Seen,
-    View,
-    box_sizes,
-    count_classes,
-    draw_samples,
-    pick,
-    roles_of,
-    show_twins,
-    thin_warnings,
-    twin_warnings,
-    unit_noun,
-)
-from data_prep.splits import near_twins
+from data_prep.report import Answers, Dialogue, Eye, Lines, Report, Seen, View
+from data_prep.report_survey import pick, survey
 from data_prep.summary import SplitSummary, change_lines, left_out_lines
 
 # A task counts as one-sided from this share of its commonest answer in train.
@@ -43,11 +26,10 @@ def conversion_report(
     summaries: Mapping[Split, SplitSummary],
     sources: Sequence[Source],
     prepared: Sequence[Sequence[Prepared]],
+    eyes: Sequence[Eye],
 ) -> Report:
     """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
-    `prepared`."""
-    recipe, eye = conversion.recipe, Eye()
-    roles = roles_of(recipe)
+    `prepared`; box sizes are shown as the `eyes` see them."""
     views = [
         View(
             unit.key,
@@ -61,38 +43,29 @@ def conversion_report(
         for split in SPLITS
         for unit in conversion.units[split]
     ]
-    sizes = box_sizes(views, roles, [eye])
     chosen = pick(views)
     answers, talks = tally(folder, [view.image for view in chosen])
-    seen = _seen(folder, conversion, sources, prepared)
-    within = DEFAULT_TWINS if recipe.group.twins is None else recipe.group.twins
-    pairs = near_twins([item.fingerprint for items in prepared for item in items], within)
-    twins = show_twins(seen, pairs, within, conversion.leaks)
-    report = Report(
-        title="Conversion report",
-        facts=[
-            ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
-            ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
-            (f"{unit_noun(recipe)}s written", f"{len(views):,}"),
-            ("groups", f"{len(set(conversion.group_of.values())):,}"),
-            ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
-        ],
-        unit=unit_noun(recipe),
-        classes=count_classes(views, roles),
-        splits=list(SPLITS),
-        kinds={split: Counter(summaries[split].labels) for split in SPLITS},
-        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
-        sizes=sizes,
-        answers=answers,
-        twins=twins,
-        samples=draw_samples(chosen, talks, eye),
-        view_count=len(views),
+    report = survey(
+        "Conversion report",
+        views,
+        [replace(view, talks=tuple(talks[view.image])) for view in chosen],
+        _seen(folder, conversion, sources, prepared),
+        [item.fingerprint for items in prepared for item in items],
+        conversion.leaks,
+        conversion.recipe,
+        eyes,
+        converted=True,
     )
-    report.warnings = [
-        *thin_warnings(views, sizes, roles, recipe, converted=True),
-        *twin_warnings(twins),
-        *one_sided(answers),
+    report.facts = [
+        ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
+        ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
+        (f"{report.unit}s written", f"{len(views):,}"),
+        ("groups", f"{len(set(conversion.group_of.values())):,}"),
+        ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
     ]
+    report.answers = answers
+    report.kinds = {split: Counter(summaries[split].labels) for split in SPLITS}
+    report.warnings += one_sided(answers)
     report.split_counts = {
         split: {
             f"{report.unit}s": summaries[split].pictures,

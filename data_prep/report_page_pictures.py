@@ -1,0 +1,165 @@
+"""Pictures of a report's page: near-twins side by side, samples with their boxes and conversations."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from data_prep.markup import Markup, cut, tag, together
+from data_prep.report import ROLES, Report, Sample, Twin, Twins
+from data_prep.report_survey import SAMPLE_SIDE
+from llava.records import IMAGE_PLACEHOLDER
+
+_TURNS = 4  # of one conversation
+_BOXES = 200  # drawn on one sample
+_TEXT = 400  # characters of a question or an answer
+_COLOURS = ("#ff4d4f", "#18b6f6", "#ffc233", "#3ecf6e", "#c77dff", "#ff8a3d", "#5b8cff", "#f06ab8")
+
+
+def twins_part(twins: Twins | None) -> Markup | None:
+    if twins is None:
+        return None
+    leaks = twins.leaks
+    if not twins.pairs:
+        lines = [f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes."]
+    else:
+        lines = [
+            f"{twins.pairs:,} pair(s) of pictures, {twins.pictures:,} pictures in all, differ in "
+            f"{twins.within} or fewer of the 256 bits of their perceptual hashes. A model that is trained on "
+            f"one and tested on the other remembers instead of looking."
+        ]
+    others = leaks is not None and leaks.akin > leaks.twins
+    if leaks and others:
+        lines.append(f"{leaks.akin:,} pairs of pictures are in one group, for this or another reason.")
+    if leaks and leaks.akin:
+        near = f" ({leaks.random_twins:,g} of near-twins)" if others else ""
+        lines.append(
+            f"A naive split, picture by picture at random, would divide about {leaks.random_akin:,g} of "
+            f"these pairs{near}."
+        )
+    if leaks and leaks.given_akin is not None:
+        lines.append(
+            f"The splits that the source itself states divide {leaks.given_akin:,} of these pairs "
+            f"({leaks.given_twins or 0:,} of near-twins)."
+        )
+    if twins.crossing is not None and twins.pairs:
+        lines.append(f"As the pictures are split here, {twins.crossing or 'none'} of the pairs are divided.")
+    parts = [tag("p", line) for line in lines]
+    if twins.pairs > len(twins.shown):
+        parts.append(tag("p", f"First {len(twins.shown)} of {twins.pairs:,} pairs.", class_="soft"))
+    return together([*parts, tag("div", *(_pair(twin) for twin in twins.shown), class_="cards")])
+
+
+def _pair(twin: Twin) -> Markup:
+    one, two = twin.first, twin.second
+    if twin.crossing:
+        state = tag("span", f"on two sides: {one.split} and {two.split}", class_="warn")
+    elif one.split and two.split:
+        state = tag("span", f"both in {one.split}", class_="ok")
+    elif one.split or two.split:
+        state = tag("span", f"one in {one.split or two.split}, the other left out", class_="ok")
+    else:
+        state = None
+    stills = [_still(data, seen.name) for data, seen in zip(twin.pictures, (one, two), strict=True)]
+    return tag(
+        "figure",
+        tag("div", *stills, class_="pair"),
+        tag(
+            "figcaption",
+            tag("b", f"{twin.distance} of 256 bits differ"),
+            "; " if state else None,
+            state,
+            tag("div", one.name),
+            tag("div", two.name),
+        ),
+    )
+
+
+def _still(data: str, name: str) -> Markup:
+    shown = tag("img", src=data, alt=f"Picture {name}") if data else tag("p", "cannot be read")
+    return tag("div", shown, class_="picture")
+
+
+def samples_part(report: Report) -> Markup | None:
+    if not report.samples:
+        return None
+    colours = _colours(report)
+    eye = report.eyes[0]
+    about = f"{len(report.samples)} of {report.view_count:,} {report.unit}s that show every split and class, "
+    if eye.side <= SAMPLE_SIDE:
+        about += f"as large as {eye.name} sees them: what you cannot make out here, it cannot either."
+    else:
+        about += f"at most {SAMPLE_SIDE} pixels wide or high; {eye.name} sees {eye.side}."
+    return together(
+        [
+            tag("p", about),
+            tag("div", *(_sample(sample, colours) for sample in report.samples), class_="cards"),
+        ]
+    )
+
+
+def _colours(report: Report) -> dict[str, str]:
+    """Red first, for defects, and where nothing says what is one, for the rarest class."""
+    rows = sorted(report.classes, key=lambda row: (ROLES.index(row.role), row.boxes.total(), row.name))
+    return {row.name: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
+
+
+def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
+    view = sample.view
+    boxes = Counter(shape.name for shape in view.shapes)
+    keys = [
+        tag(
+            "span",
+            tag("i", class_="swatch", style=f"background:{colours[name]}"),
+            f"{name} ({count})" if count > 1 else name,
+            class_="key",
+        )
+        for name, count in sorted(boxes.items())
+    ]
+    labels = [tag("span", f"labelled {name}", class_="key") for name in view.labels]
+    if not keys and not labels:
+        keys = [tag("span", "nothing annotated", class_="key")]
+    said = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
+    split = [tag("span", view.split, class_="tag"), " "] if view.split else []
+    picture = [
+        tag("img", src=sample.picture, alt=f"{view.name} with {said}"),
+        _outlines(sample, colours),
+    ]
+    return tag(
+        "figure",
+        tag("div", *(picture if sample.picture else [tag("p", "cannot be read")]), class_="picture"),
+        tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels)),
+        _talk(sample),
+    )
+
+
+def _outlines(sample: Sample, colours: dict[str, str]) -> Markup:
+    """The boxes over the picture, each a dark line under a bright one, to be seen on any ground."""
+    width, height = sample.view.size
+    rectangles = []
+    for shape in sample.view.shapes[:_BOXES]:
+        x1, y1, x2, y2 = shape.box
+        place = {"x": f"{x1:.1f}", "y": f"{y1:.1f}", "width": f"{x2 - x1:.1f}", "height": f"{y2 - y1:.1f}"}
+        rectangles.append(tag("rect", class_="under", **place))
+        rectangles.append(tag("rect", tag("title", shape.name), stroke=colours[shape.name], **place))
+    return tag(
+        "svg",
+        *rectangles,
+        viewBox=f"0 0 {width:g} {height:g}",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+    )
+
+
+def _talk(sample: Sample) -> Markup | None:
+    if not sample.talks:
+        return None
+    lines = []
+    for talk in sample.talks:
+        for number, (question, answer) in enumerate(talk.turns[:_TURNS]):
+            chip = tag("span", talk.task if number == 0 else "then", class_="tag")
+            asked = question.replace(IMAGE_PLACEHOLDER, "").strip()
+            lines.append(tag("dt", chip, " ", cut(asked, _TEXT)))
+            lines.append(tag("dd", cut(answer, _TEXT)))
+    if sample.more:
+        lines.append(tag("dt", f"and {sample.more:,} more", class_="soft"))
+    return tag("dl", *lines, class_="talk")

@@ -1,0 +1,255 @@
+"""Tables of a report's page: classes, sizes, answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from data_prep.markup import (
+    Markup,
+    bar_cell,
+    cut,
+    first_of,
+    number_cell,
+    number_head,
+    strip,
+    table,
+    table_row,
+    tag,
+    together,
+)
+from data_prep.report import BOUNDS, THIN_SHARE, Answers, Report, Sizes
+
+_PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar of answers
+_FEW_ANSWERS = 12
+_SIZES = 8  # sizes of pictures listed one by one
+MOST_ROWS = 60  # of a table of classes
+
+
+def classes_part(report: Report) -> Markup | None:
+    if not report.classes and not report.kinds:
+        return None
+    splits = [split for split in report.splits if _has(report, split)]
+    parts = []
+    if report.kinds:
+        parts.append(_kinds(report, splits))
+    if report.classes:
+        parts.append(_class_table(report, splits))
+    return together(parts)
+
+
+def _has(report: Report, split: str) -> bool:
+    return any(row.views[split] for row in report.classes) or bool(report.kinds.get(split))
+
+
+def _kinds(report: Report, splits: Sequence[str]) -> Markup:
+    """A row per label and a column per split: shares that should be alike stand side by side."""
+    parts = {split: report.kinds.get(split, Counter()) for split in splits}
+    names = sorted({name for part in parts.values() for name in part})
+    most = max(count / part.total() for part in parts.values() for count in part.values())
+    rows = []
+    for name in names[:MOST_ROWS]:
+        cells = []
+        for part in parts.values():
+            share = part[name] / max(1, part.total())
+            said = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
+            cells.append(tag("td", said, strip([("first", share / most)]), class_="share"))
+        rows.append(table_row(name, *cells))
+    heads = [
+        f"{split or f'{report.unit}s'} ({part.total():,})" if len(parts) > 1 else f"{report.unit}s"
+        for split, part in parts.items()
+    ]
+    caption = f"What each {report.unit} shows: its largest defect" + (", by split." if any(splits) else ".")
+    return table(caption + first_of(min(len(names), MOST_ROWS), len(names)), ["shows", *heads], rows)
+
+
+def _class_table(report: Report, splits: Sequence[str]) -> Markup:
+    most = max(row.boxes.total() for row in report.classes)
+    several = list(splits) if len(splits) > 1 else []
+    with_roles = any(row.role != "box" for row in report.classes)
+    rows = [
+        table_row(
+            row.name,
+            *([row.role] if with_roles else []),
+            *(number_cell(row.boxes[split]) for split in several),
+            number_cell(row.boxes.total()),
+            number_cell(row.views.total()),
+            bar_cell(row.boxes.total() / most),
+        )
+        for row in report.classes[:MOST_ROWS]
+    ]
+    return table(
+        "Annotated objects (boxes, or labels of whole pictures) by class."
+        + first_of(len(rows), len(report.classes)),
+        [
+            "class",
+            *(["is a"] if with_roles else []),
+            *(number_head(f"in {split or 'no split'}") for split in several),
+            number_head("objects"),
+            number_head(f"{report.unit}s with it"),
+            "",
+        ],
+        rows,
+    )
+
+
+def sizes_part(report: Report) -> Markup | None:
+    if not report.picture_sizes:
+        return None
+    parts = [_picture_sizes(report)]
+    for size in report.sizes:
+        heading, body = _box_sizes(size, report.unit)
+        # Where components are is seldom the question, nor are other models: folded away.
+        if size.role == "component" or size.eye != report.eyes[0]:
+            parts.append(tag("details", tag("summary", heading), body))
+        else:
+            parts += [tag("h3", heading), body]
+    return together(parts)
+
+
+def _picture_sizes(report: Report) -> Markup:
+    total, unit = report.picture_sizes.total(), report.unit
+    sizes = list(report.picture_sizes.elements())
+    if len(report.picture_sizes) > _SIZES:
+        longer, shorter = [max(size) for size in sizes], [min(size) for size in sizes]
+        return tag(
+            "p",
+            f"The {unit}s have {len(report.picture_sizes):,} different sizes. Longer side: {min(longer):,} "
+            f"to {max(longer):,} pixels, median {median(longer):,.0f}; shorter side: {min(shorter):,} to "
+            f"{max(shorter):,}, median {median(shorter):,.0f}.",
+        )
+    rows = [
+        table_row(
+            f"{width} x {height}",
+            number_cell(count),
+            number_cell(f"{count / total:.0%}"),
+            bar_cell(count / total),
+        )
+        for (width, height), count in sorted(
+            report.picture_sizes.items(), key=lambda item: (-item[1], item[0])
+        )
+    ]
+    caption = f"Sizes of the {unit}s in pixels (width x height)."
+    return table(caption, ["size", number_head(f"{unit}s"), number_head("share"), ""], rows)
+
+
+def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
+    """A heading and what goes below it."""
+    eye = sizes.eye
+    noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
+    edges = [0.0, *(bound * eye.patch for bound in BOUNDS)]
+    most = max(sizes.bins)
+    filled = [number for number, count in enumerate(sizes.bins) if count]
+    at_one = BOUNDS.index(1.0)  # the bin below one patch; it and the next are always shown
+    shown = range(min(at_one, *filled), max(at_one + 1, *filled) + 1)
+    rows = []
+    for number, count in enumerate(sizes.bins):
+        if number not in shown:
+            continue
+        last = number == len(BOUNDS)
+        label = f"{edges[number]:g} and more" if last else f"{edges[number]:g} to {edges[number + 1]:g}"
+        thin = not last and edges[number + 1] <= eye.patch
+        at_patch = not last and edges[number + 1] == eye.patch
+        rows.append(
+            table_row(
+                label,
+                number_cell(count),
+                number_cell(f"{count / sizes.count:.0%}"),
+                bar_cell(count / most, "thin" if thin else "first"),
+                class_="patch" if at_patch else None,
+            )
+        )
+    caption = (
+        f"The shorter side of {sizes.count:,} {noun} in model pixels. The dashed line is one patch: what "
+        f"lies above it in the table is thinner."
+    )
+    histogram = table(caption, ["model pixels", number_head(noun), number_head("share"), ""], rows)
+    class_rows = [
+        table_row(
+            name,
+            number_cell(count),
+            number_cell(f"{middle:.1f}"),
+            number_cell(
+                f"{thin:,} ({thin / count:.0%})",
+                "warn" if thin >= THIN_SHARE * count and thin and sizes.role != "component" else "",
+            ),
+        )
+        for name, count, middle, thin in sizes.classes[:MOST_ROWS]
+    ]
+    by_class = table(
+        f"The same by class.{first_of(len(class_rows), len(sizes.classes))}",
+        [
+            "class",
+            number_head(noun),
+            number_head("median, model pixels"),
+            number_head("thinner than a patch"),
+        ],
+        class_rows,
+    )
+    heading = f"{noun.capitalize()} as {eye.name} sees them: {unit} {eye.way}, patch {eye.patch}"
+    return heading, together([histogram, by_class])
+
+
+def answers_part(report: Report) -> Markup | None:
+    if not report.answers:
+        return None
+    several = len({part.language for part in report.answers}) > 1
+    rows = []
+    for task, language in dict.fromkeys((part.task, part.language) for part in report.answers):
+        parts = [part for part in report.answers if (part.task, part.language) == (task, language)]
+        overall = sum((part.answers for part in parts), Counter())
+        looks: dict[str, str] = {}
+        if len(overall) <= _FEW_ANSWERS:  # no use in naming a few of hundreds
+            ordered = sorted(overall, key=lambda word: (-overall[word], word))
+            looks = dict(zip(ordered, _PARTS, strict=False))
+        for number, part in enumerate(parts):
+            answer, share = part.commonest or ("", 0.0)
+            name = f"{task} ({language})" if several and language else task
+            rows.append(
+                tag(
+                    "tr",
+                    tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
+                    tag("td", part.split),
+                    number_cell(part.count or f"{part.turns:,} turns"),
+                    number_cell(part.different),
+                    tag("td", cut(answer, 60)),
+                    number_cell(f"{share:.0%}" if share else ""),
+                    _answer_bar(part, looks),
+                )
+            )
+    intro = tag(
+        "p",
+        "The commonest answer is the baseline: what a model scores that always says it. A model that scores "
+        "near it has learned nothing about the pictures.",
+    )
+    columns = [
+        "task",
+        "split",
+        number_head("questions"),
+        number_head("different answers"),
+        "commonest",
+        number_head("its share"),
+        "",
+    ]
+    return together([intro, table("Answers by task and split.", columns, rows)])
+
+
+def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
+    """The shares of the answers that have a look, in its order."""
+    shares = {answer: part.answers[answer] / part.count for answer in looks if part.answers[answer]}
+    if not shares:
+        return tag("td", class_="wide answers")
+    keys = [
+        tag(
+            "span",
+            tag("i", class_=f"swatch {looks[answer]}"),
+            f"{cut(answer, 24)} {share:.0%}",
+            class_="key",
+        )
+        for answer, share in shares.items()
+    ]
+    if len(part.answers) > len(shares):
+        keys.append(tag("span", f"{len(part.answers) - len(shares)} more", class_="key"))
+    shown = strip((looks[answer], share) for answer, share in shares.items())
+    return tag("td", shown, tag("div", *keys, class_="soft"), class_="wide answers")
