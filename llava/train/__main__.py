@@ -45,6 +45,7 @@ from llava.model.run_dir import (
 )
 from llava.processing import RecordProcessor
 from llava.settings import load_settings
+from llava.train.attention import SDPA_FLOAT32
 from llava.train.config import TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
 from llava.train.display import Display, parameter_table, plan_table
@@ -120,7 +121,7 @@ def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool =
 
         loaded = load_model(
             base, device=arguments.device.type, dtype=weights_dtype(settings, arguments.device),
-            conv_mode=settings.conv_mode, attn_implementation="sdpa",
+            conv_mode=settings.conv_mode, attn_implementation=attention(arguments),
         )  # fmt: skip
         loaded.processor = processor
         model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
@@ -211,6 +212,10 @@ def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
     if settings.dtype != "auto":
         return DTYPES[settings.dtype]
     return torch.bfloat16 if bfloat16_is_native(device) else torch.float32
+
+
+def attention(arguments: TrainingArguments) -> str:
+    return SDPA_FLOAT32 if arguments.bf16 and arguments.device.type == "cpu" else "sdpa"
 
 
 def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcessor:
