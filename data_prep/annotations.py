@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from data_prep.markup import readable
@@ -21,10 +21,26 @@ from llava.errors import InputError
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_in(words: Iterable[str]) -> Split | None:
+    """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
+    names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
+    found = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 class NoPictureError(InputError):
-    """No picture has the name that a file speaks of."""
+    """No picture has the name that a file speaks of, or only one that must be another."""
 
 
 @dataclass(frozen=True)
@@ -140,38 +156,84 @@ class Folder:
         """The picture's path below its folder, without suffix."""
         return picture.relative_to(self.picture_root).with_suffix("").as_posix()
 
-    def picture_of(self, file: Path, *names: str) -> Path:
+    @cached_property
+    def _picture_folders(self) -> set[tuple[str, ...]]:
+        """The ends of the paths below `picture_root` of all folders with pictures, last part first."""
+        folders = {picture.parent.relative_to(self.picture_root).parts for picture in self.pictures}
+        backwards = [tuple(part.casefold() for part in reversed(parts)) for parts in folders]
+        return {parts[:count] for parts in backwards for count in range(1, len(parts) + 1)}
+
+    def split_of(self, picture: Path) -> Split | None:
+        """The split that the picture's folders name."""
+        return split_in(picture.relative_to(self.picture_root).parent.parts)
+
+    def picture_of(
+        self, file: Path, *names: str, split: Split | None = None, owners: dict[Path, str] | None = None
+    ) -> Path:
         """The picture that one of `names` (the likeliest first) written in `file` speaks of.
 
         Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
-        pictures with that name, the one that shares most of the written path, then of the file's own path
-        (`a/images/1.jpg` belongs to `a/labels/1.xml`). InputError if there is none, or still several.
+        pictures with that name, the one that shares most of the written path, then has the split, then
+        shares most of the file's own path (`a/images/1.jpg` belongs to `a/labels/1.xml`).
+
+        A picture that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
+        folders name another split than the written path and `split` (default: that of the file's folders)
+        do, or if another folder of pictures fits the written path better; but never one beside a file of
+        its name. A file that names many pictures notes in `owners` by which path it found each: a path that
+        leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after `1.jpg`) cannot lead to the same picture.
+
+        NoPictureError if there is none, another InputError if there are still several.
         """
+        split = split or split_in(file.relative_to(self.root).parent.parts)
         for name in names:
             written = PureWindowsPath(name)  # knows both / and \
             known_suffix = written.suffix.lower() in PICTURE_SUFFIXES
             for plain in dict.fromkeys((written.name, written.stem if known_suffix else written.name)):
                 if candidates := self._by_name.get(plain.casefold()):
-                    return self._nearest(file, written, candidates)
+                    picture = self._nearest(file, written, candidates, split)
+                    if owners is not None:
+                        _claim(owners, file, name, picture)
+                    return picture
         also = " or ".join(dict.fromkeys(repr(PureWindowsPath(name).name) for name in names if name))
         raise NoPictureError(f"{file}: no picture named {also} in {self.picture_root} or below")
 
-    def _nearest(self, file: Path, written: PureWindowsPath, candidates: list[Path]) -> Path:
-        if len(candidates) == 1:
-            return candidates[0]
-        tail = [part.casefold() for part in PurePosixPath(written.as_posix()).parts[:-1]]
+    def _nearest(
+        self, file: Path, written: PureWindowsPath, candidates: list[Path], split: Split | None
+    ) -> Path:
+        tail = tuple(part.casefold() for part in reversed(written.parts[:-1]))
+        reasons = [self._contradiction(file, tail, picture, split) for picture in candidates]
+        fitting = [picture for picture, why in zip(candidates, reasons, strict=True) if why is None]
+        if not fitting:
+            found = candidates[0].relative_to(self.picture_root).as_posix()
+            raise NoPictureError(f"{file}: no picture {str(written)!r}; found only {found}, {reasons[0]}")
 
-        def rank(picture: Path) -> tuple[int, int]:
-            folders = [part.casefold() for part in picture.parent.parts]
-            same_tail = _shared(reversed(tail), reversed(folders))
-            return same_tail, _shared(file.parent.parts, picture.parent.parts)
+        def rank(picture: Path) -> tuple[int, bool, int]:
+            same_split = split is not None and self.split_of(picture) == split
+            return _same_tail(tail, picture), same_split, _shared(file.parent.parts, picture.parent.parts)
 
-        best = max(map(rank, candidates))
-        nearest = [picture for picture in candidates if rank(picture) == best]
+        best = max(map(rank, fitting))
+        nearest = [picture for picture in fitting if rank(picture) == best]
         if len(nearest) > 1:
             names = " and ".join(path.relative_to(self.picture_root).as_posix() for path in nearest[:2])
             raise InputError(f"{file}: could belong to {names}; give the pictures different names")
         return nearest[0]
+
+    def _contradiction(
+        self, file: Path, tail: tuple[str, ...], picture: Path, split: Split | None
+    ) -> str | None:
+        """Why `picture` cannot be the one meant, None if it can. `tail`: the written folders, last first."""
+        if picture.parent == file.parent and picture.stem.casefold() == file.stem.casefold():
+            return None
+        said = {split, split_in(tail)} - {None}
+        theirs = self.split_of(picture)
+        if said and theirs and theirs not in said:
+            return f"which is of the split {theirs}, not {min(map(str, said))}"
+        fit = max(
+            (count for count in range(len(tail) + 1) if tail[:count] in self._picture_folders), default=0
+        )
+        if fit > _same_tail(tail, picture):
+            return f"but there are pictures in a folder {'/'.join(reversed(tail[:fit]))!r} too"
+        return None
 
 
 def _files_below(root: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -205,6 +267,25 @@ def _shared(first: Iterable[str], second: Iterable[str]) -> int:
     return count
 
 
+def _same_tail(tail: Iterable[str], picture: Path) -> int:
+    """How many of the written folders, last first, are those that the picture lies in."""
+    return _shared(tail, (part.casefold() for part in reversed(picture.parent.parts)))
+
+
+def _claim(owners: dict[Path, str], file: Path, written: str, picture: Path) -> None:
+    """Note in `owners` that `file` calls `picture` by `written`; see `Folder.picture_of`."""
+    owner = owners.setdefault(picture, written)
+    paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
+    if any(path.suffix not in PICTURE_SUFFIXES for path in paths):
+        paths = [path.with_suffix("") if path.suffix in PICTURE_SUFFIXES else path for path in paths]
+    ends = zip(*(reversed(path.parts) for path in paths), strict=False)
+    if any(theirs != ours for theirs, ours in ends):
+        raise InputError(
+            f"{file}: {owner!r} and {written!r} would both be {picture}; one of them is missing, or write "
+            f"them alike"
+        )
+
+
 def join(
     folder: Folder, format: str, said: Iterable[tuple[Path, Annotation]], notes: Iterable[str] = ()
 ) -> Source:
@@ -224,10 +305,10 @@ def merge(
     """All boxes of a picture in pixels of the upright picture, and a note per box that had to be fixed.
 
     `upright` is the picture's size (width, height) after the rotation that its EXIF `orientation` (1..8)
-    asks for. An XML that states the size before rotation was made by a tool that does not rotate: its boxes
-    are turned along. A size of the same shape is a picture scaled after annotating: its boxes are scaled
-    along. Any other size is an InputError. Where the size does not tell (none is stated, or that of a square
-    or of a picture turned by half), boxes are taken as drawn on the upright picture, with a note.
+    asks for. An annotation that states the size before rotation was made by a tool that does not rotate: its
+    boxes are turned along. A size of the same shape is a picture scaled after annotating: its boxes are
+    scaled along. Any other size is an InputError. Where the size does not tell (none is stated, or that of a
+    square or of a picture turned by half), boxes are taken as drawn on the upright picture, with a note.
     """
     shapes: list[Shape] = []
     notes: list[str] = []

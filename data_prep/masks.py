@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.unions import Unions
 from llava.boxes import Box
 from llava.pictures import open_header
 
@@ -56,14 +57,7 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _connected(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
     """For each run the first run (in reading order) of its region."""
-    parent = list(range(len(rows)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
+    together = Unions(len(rows))
     # A run touches those of the row above that end at its first column or later and begin at its end or
     # earlier (corners count). Both are ranges, because runs are in reading order.
     row_length = width + 2
@@ -72,6 +66,5 @@ def _connected(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: in
     last = np.searchsorted(rows * row_length + starts, above + ends, side="right")
     for run in np.flatnonzero(last > first):
         for other in range(first[run], last[run]):
-            low, high = sorted((root(int(run)), root(other)))
-            parent[high] = low
-    return np.array([root(run) for run in range(len(parent))], dtype=int)
+            together.join(int(run), int(other))
+    return np.array([together.root(run) for run in range(len(rows))], dtype=int)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.annotations import SPLITS, Split
 from data_prep.recipe import Grouping, Shares
+from data_prep.unions import Unions
 
 IntArray = NDArray[np.int64]
 
@@ -37,29 +38,18 @@ def find_groups(members: Sequence[Member], rule: Grouping) -> list[str]:
     its key. Keys and folders are of one source each; what a source says or the pattern matches is the same
     in all: `tower12` is one tower.
     """
-    parent = list(range(len(members)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    def join(first: int, second: int) -> None:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-
+    together = Unions(len(members))
     names: list[str] = []
     first_of: dict[tuple[str, str], int] = {}
     for index, member in enumerate(members):
         said = _said_of(member, rule)
         names.append(next(iter(said.values()), _in_source(member.key, member)))
         for by, name in said.items():
-            join(first_of.setdefault((by, name), index), index)
+            together.join(first_of.setdefault((by, name), index), index)
     for index, others in _twins(members, rule):
         for other in others:
-            join(index, other)
-    return [names[root(index)] for index in range(len(members))]
+            together.join(index, other)
+    return [names[together.root(index)] for index in range(len(members))]
 
 
 def _said_of(member: Member, rule: Grouping) -> dict[str, str]:

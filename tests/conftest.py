@@ -1,10 +1,14 @@
-"""Fixtures shared by the tests: the real pictures (where present) and the embedded base model."""
+"""Fixtures shared by the tests: files to read, the real pictures (where present), the embedded base model."""
 
+import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -34,3 +38,19 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model_dir() -> Path:
     return REPO / "playground" / "tiny-llava"
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[..., Path]:
+    """Writes below tmp_path: a picture of 100x50 where the name says so, else text, or a value as JSON."""
+
+    def write(name: str, content: Any = "") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".jpg", ".png", ".bmp"):
+            Image.new("RGB", (100, 50)).save(path)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return path
+
+    return write

@@ -17,3 +17,17 @@ def json_like(keys: Collection[str], words: Collection[str]) -> st.SearchStrateg
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=6),
         max_leaves=30,
     )
+
+
+def conversations_like(image: str) -> st.SearchStrategy[Any]:
+    """What may stand in a list of LLaVA's records: records, some of the picture `image`, and nonsense."""
+    anything = json_like(
+        ["from", "value", "image", "id", "task", "group"],
+        ["human", "gpt", "<image>", "<image> q", image, "\0", "\ud800"],
+    )
+    turns = st.lists(st.fixed_dictionaries({"from": anything, "value": anything}), max_size=3)
+    record = st.fixed_dictionaries(
+        {"conversations": anything | turns},
+        optional={"id": anything, "image": anything | st.just(image), "meta": anything},
+    )
+    return anything | record

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_files import conversations_like
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
@@ -228,35 +229,8 @@ def test_exit_codes_of_the_command(tmp_path: Path, photos: Path, repo: Path) -> 
     assert "1 something found" in run("--help")[1]
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["human", "gpt", "<image>", "a.png", "\0"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["from", "value", "image", "id", "task"]), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(
-    records=st.lists(
-        JSON
-        | st.fixed_dictionaries(
-            {
-                "conversations": JSON
-                | st.lists(st.fixed_dictionaries({"from": JSON, "value": JSON}), max_size=3)
-            },
-            optional={"id": JSON, "image": JSON, "meta": JSON},
-        ),
-        min_size=1,
-        max_size=4,
-    )
-)
+@given(records=st.lists(conversations_like("a.png"), min_size=1, max_size=4))
 def test_any_records_are_checked(check: Callable, records: list[Any]) -> None:
     code, found = check(records)
     assert code == bool(found)

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, split_in
 from data_prep.formats import coco
-from data_prep.formats.coco import NotCocoError, decode_counts, read_file
-from data_prep.formats.layout import roboflow_group, split_in
+from data_prep.formats.coco import decode_counts, read_file
+from data_prep.formats.layout import OtherFormatError, roboflow_group
 from llava.errors import InputError
 
 CATEGORIES = [{"id": 1, "name": "insulator"}, {"id": 2, "name": "defect"}]
@@ -30,22 +29,6 @@ def lists(*annotations: Any, images: Sequence = (IMAGE,), categories: Sequence =
 
 
 Put = Callable[..., Path]
-
-
-@pytest.fixture
-def put(tmp_path: Path) -> Put:
-    """Writes JSON, or a picture of 100x50 where the name says so, below tmp_path."""
-
-    def write(name: str, value: Any = None) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".json":
-            path.write_text(json.dumps(value), encoding="utf-8")
-        else:
-            Image.new("RGB", (100, 50)).save(path)
-        return path
-
-    return write
 
 
 def read(folder: Path) -> tuple[Source, list[str]]:
@@ -183,7 +166,7 @@ def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path,
     _, problems = read(tmp_path)
     assert len(problems) == 3
     text = "\n".join(problems)
-    assert "no picture 'a.jpg' for val; found only" in text
+    assert "no picture 'a.jpg'; found only train/a.jpg, which is of the split train, not val" in text
     assert "'north/a.jpg' and 'south/a.jpg' would both be" in text
     assert "no picture named 'lost0.jpg'" in text and "(and 2 more of its images)" in text
 
@@ -401,7 +384,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_not_coco_is_its_own_error(put: Put) -> None:
-    with pytest.raises(NotCocoError, match="expected the lists images, annotations, categories"):
+    with pytest.raises(OtherFormatError, match="expected the lists images, annotations, categories"):
         read_file(put("x.json", {"images": [], "annotations": {}, "categories": []}))
 
 

@@ -36,22 +36,6 @@ def document(*images: str) -> str:
 
 
 @pytest.fixture
-def put(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an XML, or a picture of 100x50 where the name says so, below tmp_path."""
-
-    def write(name: str, text: str = "") -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".xml":
-            path.write_text(text, encoding="utf-8")
-        else:
-            Image.new("RGB", (100, 50)).save(path)
-        return path
-
-    return write
-
-
-@pytest.fixture
 def one(put: Callable[..., Path]) -> Callable[..., Annotation]:
     """What is read of one image that holds the given shapes."""
 

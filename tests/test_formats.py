@@ -1,6 +1,6 @@
 """What holds for all readers: the same boxes in every format, formats told apart, no error but InputError."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Folder, Source, merge
+from data_prep.annotations import Folder, NoPictureError, Source, merge
 from data_prep.formats import READERS, find_reader
-from data_prep.formats.layout import claim
 from llava.errors import InputError
 
 SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
@@ -101,12 +100,124 @@ def test_any_bytes_in_any_file_are_read_or_refused(
         ("day1/1.jpg", "day2/1.jpg", False),
         ("1.jpg", "1.png", False),
         ("1.jpg", "1", True),
-        ("tower.v1", "photos/Tower.v1.JPG", True),
+        ("photos/1", "photos/1.JPG", True),
         ("./day1/1.jpg", "D:\\photos\\day1\\1.jpg", True),
     ],
 )
-def test_one_picture_has_one_name_in_a_file(first: str, second: str, same: bool) -> None:
+def test_one_picture_has_one_name_in_a_file(
+    tmp_path: Path, put: Callable, first: str, second: str, same: bool
+) -> None:
+    put("pictures/1.jpg")
+    folder = Folder.scan(tmp_path)
     owners: dict[Path, str] = {}
-    claim(owners, Path("a.csv"), first, Path("1.jpg"))
+    folder.picture_of(tmp_path / "a.csv", first, owners=owners)
     with nullcontext() if same else pytest.raises(InputError, match="would both be"):
-        claim(owners, Path("a.csv"), second, Path("1.jpg"))
+        folder.picture_of(tmp_path / "a.csv", second, owners=owners)
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "picture"),
+    [
+        ("Annotations/1.xml", "1.jpg", "JPEGImages/1.jpg"),
+        ("labels/1.txt", "1", "images/1.jpg"),
+        ("valid/json/1.json", "..\\images\\1.jpg", "valid/images/1.jpg"),
+        ("valid/labels/1.txt", "1", "images/1.jpg"),
+        ("labels/1.txt", "1", "train/1.jpg"),
+        ("a.xml", "C:\\photos\\1.jpg", "images/1.jpg"),
+        ("a.json", "/home/me/test/photos/1.jpg", "images/1.jpg"),
+        ("a.json", "s3://bucket/day2/1.jpg", "images/1.jpg"),
+        ("valid/1.json", "D:\\train\\1.jpg", "valid/1.jpg"),  # moved together
+        ("more/1.json", "../day1/1.jpg", "more/1.jpg"),  # so here, though there are others in day1
+        ("a.csv", "other/day1/1.jpg", "day1/1.jpg"),
+    ],
+)
+def test_a_picture_that_lies_elsewhere_is_found(
+    tmp_path: Path, put: Callable, file: str, written: str, picture: str
+) -> None:
+    expected = put(picture)
+    put("day1/2.jpg")
+    assert Folder.scan(tmp_path).picture_of(tmp_path / file, written) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "picture", "why"),
+    [
+        ("valid/labels/1.txt", "1", "train/images/1.jpg", "is of the split train, not val"),
+        ("valid/1.xml", "C:\\photos\\1.jpg", "train/1.jpg", "is of the split train, not val"),
+        ("a.json", "val2017/1.jpg", "train2017/1.jpg", "is of the split train, not val"),
+        ("a.csv", "day1/1.jpg", "day2/1.jpg", "there are pictures in a folder 'day1' too"),
+        ("a.csv", "D:\\x\\Day1\\1.jpg", "1.jpg", "there are pictures in a folder 'day1' too"),
+        ("day1/a.csv", "day1/1.jpg", "day1/old/1.jpg", "there are pictures in a folder 'day1' too"),
+    ],
+)
+def test_a_missing_picture_is_not_its_namesake(
+    tmp_path: Path, put: Callable, file: str, written: str, picture: str, why: str
+) -> None:
+    put(picture)
+    put("day1/2.jpg")
+    with pytest.raises(NoPictureError) as caught:
+        Folder.scan(tmp_path).picture_of(tmp_path / file, written)
+    assert str(caught.value).startswith(f"{tmp_path / file}: no picture '")
+    assert f"found only {picture}, " in str(caught.value) and str(caught.value).endswith(why)
+
+
+def test_of_several_namesakes_those_of_another_split_do_not_count(tmp_path: Path, put: Callable) -> None:
+    put("train/1.jpg")
+    put("test/1.jpg")
+    expected = put("more/1.jpg")
+    folder = Folder.scan(tmp_path)
+    assert folder.picture_of(tmp_path / "valid" / "1.xml", "1") == expected
+    assert folder.picture_of(tmp_path / "a.json", "1.jpg", split="test") == tmp_path / "test/1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("format", "file", "content"),
+    [
+        ("yolo", "valid/labels/1.txt", "0 0.5 0.5 0.2 0.4"),
+        (
+            "voc",
+            "valid/1.xml",
+            "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+            "</bndbox></object></annotation>",
+        ),
+        ("labelme", "valid/1.json", {"shapes": [], "imagePath": "1.jpg"}),
+        (
+            "labelstudio",
+            "valid/a.json",
+            [{"id": 1, "annotations": [{"result": []}], "data": {"image": "1.jpg"}}],
+        ),
+        ("cvat", "valid/a.xml", "<annotations><image name='1.jpg'/></annotations>"),
+        (
+            "coco",
+            "valid/a.json",
+            {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": []},
+        ),
+        ("idid", "valid/a.json", [{"filename": "1.jpg", "Labels": {"objects": []}}]),
+        ("table", "valid/a.csv", "image,question,answer\n1.jpg,Broken?,no\n"),
+        (
+            "llava",
+            "valid/a.json",
+            [
+                {
+                    "image": "1.jpg",
+                    "conversations": [
+                        {"from": "human", "value": "<image>\nq"},
+                        {"from": "gpt", "value": "a"},
+                    ],
+                }
+            ],
+        ),
+    ],
+)
+def test_every_reader_refuses_a_namesake_of_another_split(
+    tmp_path: Path, put: Callable, format: str, file: str, content: object
+) -> None:
+    put("train/images/1.jpg")
+    put("data.yaml", "names: [a]")
+    path = put(file, content)
+    source, problems = READERS[format].read(Folder.scan(tmp_path))
+    assert len(problems) == 1 and problems[0].startswith(str(path)) and not source.pictures
+    assert "found only train/images/1.jpg, which is of the split train, not val" in problems[0]
+    path.rename(tmp_path / path.name)
+    source, problems = READERS[format].read(Folder.scan(tmp_path))
+    assert not problems and len(source.pictures) == 1

@@ -190,6 +190,7 @@ def test_any_record_is_read_or_refused(value: Any) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     root = tmp_path_factory.mktemp("idid")
+    (root / "1.jpg").touch()
     (root / "labels.json").write_bytes(b'[{"Labels": {"objects": ' + data)
     _, problems = idid.read(Folder.scan(root))
     assert len(problems) == 1 and "labels.json" in problems[0]

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from data_prep.annotations import Folder, Shape, merge
 from data_prep.formats import labelme
-from data_prep.formats.labelme import NotLabelMeError, read_annotation
+from data_prep.formats.labelme import read_annotation
+from data_prep.formats.layout import OtherFormatError
 from llava.errors import InputError
 
 
@@ -33,22 +34,6 @@ def png(image: Image.Image) -> str:
     buffer = BytesIO()
     image.save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a JSON, or a picture of 100x50 where the name says so, below tmp_path."""
-
-    def write(name: str, text: str = "") -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".json":
-            path.write_text(text, encoding="utf-8")
-        else:
-            Image.new("RGB", (100, 50)).save(path)
-        return path
-
-    return write
 
 
 def test_every_shape_becomes_a_box(put: Callable) -> None:
@@ -148,10 +133,10 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     put("cut.json", file()[:-5])
     _, problems = labelme.read(Folder.scan(tmp_path))
     assert len(problems) == 3
-    assert "absent.json: no picture named 'absent.jpg' or 'absent'" in problems[0]
-    assert "--image-folder" in problems[0]
-    assert "imageData" not in problems[0]
-    assert "cut.json, line 1: not valid JSON" in problems[1]
+    assert "cut.json, line 1: not valid JSON" in problems[0]
+    assert "absent.json: no picture named 'absent.jpg' or 'absent'" in problems[1]
+    assert "--image-folder" in problems[1]
+    assert "imageData" not in problems[1]
     assert "inside.json" in problems[2] and "or extract the picture from the file's imageData" in problems[2]
 
 
@@ -186,7 +171,7 @@ def test_a_bad_file_is_one_line_that_names_it(put: Callable, text: str, message:
 
 def test_a_folder_without_labelme_is_refused(tmp_path: Path, put: Callable) -> None:
     put("a.json", "[]")
-    with pytest.raises(NotLabelMeError):
+    with pytest.raises(OtherFormatError):
         read_annotation(tmp_path / "a.json")
     with pytest.raises(InputError, match="no LabelMe annotations"):
         labelme.read(Folder.scan(tmp_path))

@@ -16,7 +16,8 @@ from data_prep.annotations import Annotation, Folder, Shape, Source, merge
 from data_prep.formats import labelstudio
 from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio import annotate
-from data_prep.formats.labelstudio_tasks import NotLabelStudioError, picture_names, read_tasks
+from data_prep.formats.labelstudio_tasks import picture_names, read_tasks
+from data_prep.formats.layout import OtherFormatError
 from llava.errors import InputError
 
 
@@ -40,22 +41,6 @@ def task(
 ) -> dict[str, Any]:
     """In the order of keys that Label Studio itself writes."""
     return {"id": id, "annotations": list(annotations), "predictions": [], "data": {"image": image} | more}
-
-
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[..., Path]:
-    """Writes JSON, or a picture of 100x50 where the name says so, below tmp_path."""
-
-    def write(name: str, value: Any = None) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".json":
-            path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-        else:
-            Image.new("RGB", (100, 50)).save(path)
-        return path
-
-    return write
 
 
 @pytest.fixture
@@ -326,7 +311,7 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
 
 def test_folders_that_cannot_work(tmp_path: Path, put: Callable) -> None:
     put("a.json", [{"image": "a.jpg", "annotations": [{"label": "x"}]}])  # CreateML's layout
-    with pytest.raises(NotLabelStudioError):
+    with pytest.raises(OtherFormatError):
         read_tasks(tmp_path / "a.json")
     assert labelstudio.detect(Folder.scan(tmp_path)) is None
     with pytest.raises(InputError, match="no finished Label Studio annotations"):

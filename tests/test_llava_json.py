@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_files import conversations_like
 from PIL import Image
 
 from data_prep.annotations import Folder, Source, Talk
@@ -129,33 +130,9 @@ def test_what_our_own_records_say_comes_back(read: Callable) -> None:
     assert source.pictures[0].annotations[0].talks == (Talk((("Broken?", "yes"),), "presence"),)
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["human", "gpt", "<image> q", "a.jpg", "\ud800"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["from", "value", "image", "task", "group"]), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
 @settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(
-    records=st.lists(
-        JSON
-        | st.fixed_dictionaries(
-            {
-                "conversations": JSON
-                | st.lists(st.fixed_dictionaries({"from": JSON, "value": JSON}), max_size=3)
-            },
-            optional={"id": JSON, "image": JSON | st.just("a.jpg"), "meta": JSON},
-        ),
-        max_size=3,
-    ),
+    records=st.lists(conversations_like("a.jpg"), max_size=3),
     junk=st.binary(max_size=20),
 )
 def test_any_records_are_read_or_refused(

@@ -23,22 +23,6 @@ DATA_SET = DataSet(Path("data.yaml"), {0: "insulator", 1: "defect"})
 Put = Callable[..., Path]
 
 
-@pytest.fixture
-def put(tmp_path: Path) -> Put:
-    """Writes text, or a picture of 100x50 where the name says so, below tmp_path."""
-
-    def write(name: str, text: str = "") -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".jpg", ".png"):
-            Image.new("RGB", (100, 50)).save(path)
-        else:
-            path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
 def read(folder: Path, pictures: Path | None = None) -> tuple[Source, list[str]]:
     return yolo.read(Folder.scan(folder, pictures))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source
-from data_prep.formats.layout import set_groups_and_splits, split_in
+from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source, split_in
+from data_prep.formats.layout import set_groups_and_splits
 from llava.errors import InputError
 
 NAME = "class_folders"

@@ -13,11 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join
-from data_prep.formats.layout import claim, set_groups_and_splits, split_in
+from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join, split_in
+from data_prep.formats.layout import (
+    OtherFormatError,
+    passed_over,
+    read_each,
+    require_pictures,
+    set_groups_and_splits,
+)
 from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, size
 from llava.boxes import Box
 from llava.errors import InputError
@@ -27,10 +33,6 @@ from llava.pictures import MAX_PIXELS
 NAME = "coco"
 _LISTS = ("images", "annotations", "categories")
 _LOOKED_AT = 1 << 16  # bytes at each end of a file
-
-
-class NotCocoError(InputError):
-    """A whole JSON file of some other kind."""
 
 
 @dataclass
@@ -72,10 +74,10 @@ class _Image:
 
 
 def read_file(file: Path) -> CocoFile:
-    """Read one JSON file. InputError naming it if it is not JSON; NotCocoError if its lists are not there."""
+    """Read one JSON file. InputError naming it if it is not JSON, OtherFormatError if it is not COCO."""
     data = read_json(file)
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in _LISTS):
-        raise NotCocoError(f"{file}: not COCO (expected the lists {', '.join(_LISTS)} at the top)")
+        raise OtherFormatError(f"{file}: not COCO (expected the lists {', '.join(_LISTS)} at the top)")
     problems, notes = _Tally(file), _Tally(file)
     names = _category_names(data["categories"], problems)
     images = _images(data["images"], problems, notes)
@@ -305,41 +307,27 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = [path for path in folder.named(".json") if _is_coco(path)]
     if not files:
         raise InputError(f"{folder.root}: no COCO annotations (*.json) in it or below")
-    if not folder.pictures:
-        raise InputError(
-            f"{folder.root}: {len(files)} COCO file(s) but no pictures in it or below; "
-            f"name their folder with --image-folder"
-        )
-    read_files: list[CocoFile] = []
-    problems: list[str] = []
-    passed_over = [path for path in folder.named(".json") if path not in set(files)]
-    for file in files:
-        try:
-            read_files.append(read_file(file))
-        except NotCocoError:
-            passed_over.append(file)
-        except InputError as error:
-            problems.append(str(error))
+    require_pictures(folder, f"{folder.root}: {len(files)} COCO file(s)")
+    read_files, others, problems = read_each(files, read_file)
     if not read_files and not problems:
         raise InputError(f"{folder.root}: none of its JSON file(s) has the lists {', '.join(_LISTS)}")
-    notes: list[str] = []
-    if passed_over:
-        first = min(passed_over).relative_to(folder.root)
-        notes.append(f"{len(passed_over)} JSON file(s) that are not COCO passed over, for instance {first}")
-    used = {name for coco in read_files for name in coco.used}
-    unused = {name for coco in read_files for name in coco.categories} - used
+    others += set(folder.named(".json")) - set(files)
+    notes = passed_over(folder, others, "JSON file(s) that are not COCO")
+    used = {name for _, coco in read_files for name in coco.used}
+    unused = {name for _, coco in read_files for name in coco.categories} - used
     if unused:
         listed = ", ".join(map(repr, sorted(unused)))
         notes.append(f"categories that no annotation uses, {len(unused)} in all: {listed}")
 
     found: list[tuple[Path, Annotation]] = []
     splits: dict[Path, set[Split]] = {}
-    for coco in read_files:
+    for file, coco in read_files:
         notes += coco.notes
         problems += coco.problems
-        pairs = _pair(folder, coco, problems)
+        split = _split_of_file(folder, file)
+        pairs = _pair(folder, coco, split, problems)
         found += pairs
-        if split := _split_of_file(folder, coco.file):
+        if split:
             for picture, _ in pairs:
                 splits.setdefault(picture, set()).add(split)
     torn = [picture for picture, named in splits.items() if len(named) > 1]
@@ -362,37 +350,19 @@ def _split_of_file(folder: Folder, file: Path) -> Split | None:
     )
 
 
-def _pair(folder: Folder, coco: CocoFile, problems: list[str]) -> list[tuple[Path, Annotation]]:
-    """(picture, what is said of it) for each entry of `images`.
-
-    A picture that is missing must not be mistaken for its namesake in the folder of another split, or in
-    another folder that the file names as well.
-    """
+def _pair(
+    folder: Folder, coco: CocoFile, split: Split | None, problems: list[str]
+) -> list[tuple[Path, Annotation]]:
+    """(picture, what is said of it) for each entry of `images`."""
     pairs: list[tuple[Path, Annotation]] = []
     owners: dict[Path, str] = {}
     lost: list[str] = []
     for annotation in coco.annotations:
         try:
-            picture = _picture_of(folder, annotation)
-            claim(owners, annotation.file, annotation.picture, picture)
+            picture = folder.picture_of(coco.file, annotation.picture, split=split, owners=owners)
             pairs.append((picture, annotation))
         except InputError as error:
             lost.append(str(error))
     if lost:
         problems.append(lost[0] + (f" (and {len(lost) - 1} more of its images)" if lost[1:] else ""))
     return pairs
-
-
-def _picture_of(folder: Folder, annotation: Annotation) -> Path:
-    file = annotation.file
-    names = [annotation.picture]
-    # `instances_train2017.json` beside folders `train2017` and `val2017` with the same names in both
-    words = [word for word in re.split(r"[^A-Za-z0-9]+", file.stem) if split_in([word])]
-    if len(words) == 1 and PureWindowsPath(annotation.picture).name == annotation.picture:
-        names.insert(0, f"{words[0]}/{annotation.picture}")
-    picture = folder.picture_of(file, *names)
-    theirs = split_in(picture.relative_to(folder.picture_root).parent.parts)
-    ours = _split_of_file(folder, file)
-    if ours and theirs and ours != theirs:
-        raise InputError(f"{file}: no picture {annotation.picture!r} for {ours}; found only {picture}")
-    return picture

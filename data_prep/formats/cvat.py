@@ -17,8 +17,14 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join
-from data_prep.formats.layout import claim, set_groups_and_splits, split_in
+from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join, split_in
+from data_prep.formats.layout import (
+    OtherFormatError,
+    passed_over,
+    read_each,
+    require_pictures,
+    set_groups_and_splits,
+)
 from data_prep.formats.outlines import (
     Point,
     bounds,
@@ -39,10 +45,6 @@ _WITHOUT_AREA = ("polyline", "points", "skeleton")
 _CUBOID = [(f"x{corner}{face}", f"y{corner}{face}") for face in "12" for corner in ("tl", "bl", "tr", "br")]
 
 
-class NotCvatError(InputError):
-    """A whole XML file of some other format."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One `<image>`: what is said of it, and the split that its subset is, None where it says none."""
@@ -60,7 +62,7 @@ def read_entries(file: Path) -> tuple[list[Entry], list[str], list[str]]:
     """
     root = parse(file, "CVAT")
     if root.tag != "annotations":
-        raise NotCvatError(f"{file}: not CVAT (its root is <{root.tag}>, expected <annotations>)")
+        raise OtherFormatError(f"{file}: not CVAT (its root is <{root.tag}>, expected <annotations>)")
     if root.find("track") is not None:
         raise InputError(f"{file}: holds the tracks of a video; export it as 'CVAT for images 1.1' instead")
     entries: list[Entry] = []
@@ -209,32 +211,20 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     Returns the source and one line per problem (unreadable XML, an image without its picture); a caller that
     gets problems must not go on. InputError for a folder without CVAT files or pictures.
     """
-    problems: list[str] = []
+    files, others, problems = read_each(folder.named(".xml"), read_entries)
     notes: list[str] = []
-    passed_over: list[Path] = []
     found: list[tuple[Path, Annotation]] = []
     splits: dict[Path, Split] = {}
-    for path in folder.named(".xml"):
-        try:
-            entries, bad, said = read_entries(path)
-        except NotCvatError:
-            passed_over.append(path)
-            continue
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        if entries and not folder.pictures:
-            raise InputError(
-                f"{path}: speaks of {len(entries)} picture(s), but there are none in "
-                f"{folder.picture_root} or below; name their folder with --image-folder"
-            )
+    for path, (entries, bad, said) in files:
+        if entries:
+            require_pictures(folder, f"{path}: speaks of {len(entries)} picture(s)")
         problems += bad
         notes += said
         owners: dict[Path, str] = {}
         for entry in entries:
             try:
-                picture = folder.picture_of(path, entry.annotation.picture)
-                claim(owners, path, entry.annotation.picture, picture)
+                name = entry.annotation.picture
+                picture = folder.picture_of(path, name, split=entry.split, owners=owners)
             except InputError as error:
                 problems.append(str(error))
                 continue
@@ -245,9 +235,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             found.append((picture, entry.annotation))
     if not found and not problems:
         raise InputError(f"{folder.root}: no CVAT annotations (*.xml with <annotations>) in it or below")
-    if passed_over:
-        first = passed_over[0].relative_to(folder.root)
-        notes.append(f"{len(passed_over)} XML file(s) that are not CVAT passed over, for instance {first}")
+    notes += passed_over(folder, others, "XML file(s) that are not CVAT")
     source = join(folder, NAME, found, notes)
     for annotated in source.pictures:
         annotated.split = splits.get(annotated.file)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.formats.layout import require_pictures
 from data_prep.formats.outlines import number
 from llava.boxes import Box
 from llava.errors import InputError
@@ -63,9 +64,11 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = [path for path in folder.named(".json") if _is_idid(path)]
     if not files:
         raise InputError(f"{folder.root}: no IDID labels (labels_v1.2.json) in it or below")
+    require_pictures(folder, f"{folder.root}: {len(files)} IDID file(s)")
     problems: list[str] = []
     found: list[tuple[Path, Annotation]] = []
     for file in files:
+        owners: dict[Path, str] = {}
         try:
             records = read_json(file)
             if not isinstance(records, list):
@@ -76,7 +79,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         for index, record in enumerate(records):
             try:
                 annotation = read_record(file, index, record)
-                found.append((folder.picture_of(file, annotation.picture), annotation))
+                found.append((folder.picture_of(file, annotation.picture, owners=owners), annotation))
             except InputError as error:
                 problems.append(str(error))
     if not found and not problems:

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from data_prep.annotations import Annotation, Folder, NoPictureError, Shape, Source, join
-from data_prep.formats.layout import set_groups_and_splits
+from data_prep.formats.layout import OtherFormatError, passed_over, read_each, set_groups_and_splits
 from data_prep.formats.outlines import Point, bounds, name_of, number, polygon_area, size
 from llava.boxes import Box
 from llava.errors import InputError
@@ -38,10 +38,6 @@ _WITH_AREA = ("rectangle", "circle", "mask", *_OUTLINES)
 _START = re.compile(
     rb'\A(?:\xef\xbb\xbf)?\s*\{(?=.*"(?:shapes"\s*:\s*\[|imagePath"\s*:|imageData"\s*:))', re.S
 )
-
-
-class NotLabelMeError(InputError):
-    """A whole JSON file of some other format."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def read_annotation(file: Path) -> Annotation:
 def _read(file: Path) -> _File:
     data = read_json(file)
     if not isinstance(data, dict) or "shapes" not in data:
-        raise NotLabelMeError(f'{file}: not LabelMe (it has no "shapes")')
+        raise OtherFormatError(f'{file}: not LabelMe (it has no "shapes")')
     if not isinstance(data["shapes"], list):
         raise InputError(f'{file}: "shapes" is not a list')
     notes: list[str] = []
@@ -187,20 +183,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     Returns the source and one line per problem (unreadable JSON, JSON without its picture); a caller that
     gets problems must not go on. InputError for a folder without LabelMe files or pictures.
     """
-    files = folder.named(".json")
-    problems: list[str] = []
+    files, others, problems = read_each(folder.named(".json"), _read)
     notes: list[str] = []
-    passed_over: list[Path] = []
     found: list[tuple[Path, Annotation]] = []
-    for path in files:
-        try:
-            held = _read(path)
-        except NotLabelMeError:
-            passed_over.append(path)
-            continue
-        except InputError as error:
-            problems.append(str(error))
-            continue
+    for path, held in files:
         try:
             picture = folder.picture_of(path, *_names(path, held.annotation))
             found.append((picture, held.annotation))
@@ -217,11 +203,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             problems.append(str(error))
     if not found and not problems:
         raise InputError(f"{folder.root}: no LabelMe annotations (*.json with shapes) in it or below")
-    if passed_over:
-        first = passed_over[0].relative_to(folder.root)
-        notes.append(
-            f"{len(passed_over)} JSON file(s) that are not LabelMe passed over, for instance {first}"
-        )
+    notes += passed_over(folder, others, "JSON file(s) that are not LabelMe")
     source = join(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems

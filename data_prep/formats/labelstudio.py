@@ -19,13 +19,12 @@ from typing import Any
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
 from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio_tasks import (
-    NotLabelStudioError,
     Result,
     Task,
     picture_names,
     read_tasks,
 )
-from data_prep.formats.layout import set_groups_and_splits
+from data_prep.formats.layout import passed_over, read_each, require_pictures, set_groups_and_splits
 from data_prep.formats.outlines import (
     bounds,
     ellipse_box,
@@ -180,24 +179,12 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     Returns the source and one line per problem (unreadable JSON, a task without its picture); a caller that
     gets problems must not go on. InputError for a folder without exports or pictures.
     """
-    problems: list[str] = []
+    files, others, problems = read_each(folder.named(".json"), read_tasks)
     notes: list[str] = []
-    passed_over: list[Path] = []
     found: list[tuple[Path, Annotation]] = []
-    for path in folder.named(".json"):
-        try:
-            tasks, bad, said = read_tasks(path)
-        except NotLabelStudioError:
-            passed_over.append(path)
-            continue
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        if tasks and not folder.pictures:
-            raise InputError(
-                f"{path}: speaks of {len(tasks)} picture(s), but there are none in {folder.picture_root} "
-                f"or below; name their folder with --image-folder"
-            )
+    for path, (tasks, bad, said) in files:
+        if tasks:
+            require_pictures(folder, f"{path}: speaks of {len(tasks)} picture(s)")
         problems += bad
         notes += said
         task_of: dict[Path, str] = {}
@@ -217,11 +204,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             notes.append(f"{path}: {renamed} picture(s) found by the name that they had before the upload")
     if not found and not problems:
         raise InputError(f"{folder.root}: no finished Label Studio annotations (*.json) in it or below")
-    if passed_over:
-        first = passed_over[0].relative_to(folder.root)
-        notes.append(
-            f"{len(passed_over)} JSON file(s) that are not Label Studio's passed over, for instance {first}"
-        )
+    notes += passed_over(folder, others, "JSON file(s) that are not Label Studio's")
     source = join(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems

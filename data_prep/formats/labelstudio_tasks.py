@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from data_prep.annotations import PICTURE_SUFFIXES
+from data_prep.formats.layout import OtherFormatError
 from data_prep.formats.outlines import name_of, number, size
 from llava.errors import InputError
 from llava.files import read_json
@@ -18,10 +19,6 @@ from llava.files import read_json
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # put before the name of an uploaded file
 # What a task of JSON-MIN holds beside its data and results.
 _MIN_KEYS = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"}
-
-
-class NotLabelStudioError(InputError):
-    """A whole JSON file of some other format."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def read_tasks(file: Path) -> tuple[list[Task], list[str], list[str]]:
     """
     tasks = read_json(file)
     if not isinstance(tasks, list) or not (_is_full(tasks) or _is_min(tasks)):
-        raise NotLabelStudioError(f"{file}: not a Label Studio export (JSON or JSON-MIN)")
+        raise OtherFormatError(f"{file}: not a Label Studio export (JSON or JSON-MIN)")
     notes: list[str] = []
     found: list[Task] = []
     problems: list[str] = []

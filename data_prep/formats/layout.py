@@ -1,32 +1,55 @@
-"""What the names of folders and files say of a picture: its split, and the photo that it is a copy of."""
+"""What readers share: which files are theirs, and what names of folders and files say of a picture."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import Path, PureWindowsPath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from data_prep.annotations import PICTURE_SUFFIXES, Folder, Source, Split
+from data_prep.annotations import Folder, Source
 from llava.errors import InputError
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
+Read = TypeVar("Read")
 
 
-def split_in(words: Iterable[str]) -> Split | None:
-    """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
-    names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
-    found = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
-    return found.pop() if len(found) == 1 else None
+class OtherFormatError(InputError):
+    """A whole file of some other format."""
+
+
+def read_each(
+    files: Iterable[Path], read: Callable[[Path], Read]
+) -> tuple[list[tuple[Path, Read]], list[Path], list[str]]:
+    """Each file with what `read` gives of it, the files of other formats, a line per file that is damaged."""
+    found: list[tuple[Path, Read]] = []
+    others: list[Path] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            found.append((file, read(file)))
+        except OtherFormatError:
+            others.append(file)
+        except InputError as error:
+            problems.append(str(error))
+    return found, others, problems
+
+
+def passed_over(folder: Folder, files: Sequence[Path], what: str) -> list[str]:
+    """The note on files that are not used, if there are any."""
+    if not files:
+        return []
+    return [f"{len(files)} {what} passed over, for instance {min(files).relative_to(folder.root)}"]
+
+
+def require_pictures(folder: Folder, what: str) -> None:
+    """InputError if there are no pictures for `what` there is."""
+    if not folder.pictures:
+        raise InputError(
+            f"{what}, but no pictures in {folder.picture_root} or below; "
+            f"name their folder with --image-folder"
+        )
 
 
 def roboflow_group(stem: str) -> str | None:
@@ -39,23 +62,4 @@ def set_groups_and_splits(source: Source, folder: Folder) -> None:
     """Set each picture's group by its Roboflow name and its split by its folders, where it has none yet."""
     for picture in source.pictures:
         picture.group = picture.group or roboflow_group(picture.file.stem)
-        picture.split = picture.split or split_in(picture.file.relative_to(folder.picture_root).parent.parts)
-
-
-def claim(owners: dict[Path, str], file: Path, written: str, picture: Path) -> None:
-    """Note in `owners` that `file` calls `picture` by the name `written`.
-
-    InputError if it also calls it by a path that leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after
-    `1.jpg`): names are found without regard to folder, and a picture that is missing must not be mistaken
-    for its namesake in another folder.
-    """
-    owner = owners.setdefault(picture, written)
-    paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
-    if any(path.suffix not in PICTURE_SUFFIXES for path in paths):
-        paths = [path.with_suffix("") if path.suffix in PICTURE_SUFFIXES else path for path in paths]
-    ends = zip(*(reversed(path.parts) for path in paths), strict=False)
-    if any(theirs != ours for theirs, ours in ends):
-        raise InputError(
-            f"{file}: {owner!r} and {written!r} would both be {picture}; one of them is missing, or write "
-            f"them alike"
-        )
+        picture.split = picture.split or folder.split_of(picture.file)

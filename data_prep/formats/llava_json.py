@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Folder, Source
+from data_prep.formats.layout import passed_over, require_pictures
 from data_prep.formats.talks import Collector, named_splits, plain_question, plain_text
 from data_prep.json_stream import LINES_SUFFIX, stream_items
 from llava.errors import InputError
@@ -57,11 +58,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         raise InputError(
             f"{folder.root}: no list of records with `conversations` (.json, .jsonl) in it or below"
         )
-    if not folder.pictures:
-        raise InputError(
-            f"{folder.root}: {len(files)} conversation file(s) but no pictures in it or below; "
-            f"name their folder with --image-folder"
-        )
+    require_pictures(folder, f"{folder.root}: {len(files)} conversation file(s)")
     into = Collector(folder)
     splits = named_splits(files)
     for file in files:
@@ -82,12 +79,8 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         into.notes += [f"{file}: {count} record(s) {reason} left out" for reason, count in left_out.items()]
         if file in splits:
             into.notes.append(f"{file}: its pictures are of the split {splits[file]}, as its name says")
-    if len(files) < len(candidates):
-        first = next(path for path in candidates if path not in files)
-        into.notes.append(
-            f"{len(candidates) - len(files)} JSON file(s) without conversations passed over, for instance "
-            f"{first.relative_to(folder.root)}"
-        )
+    others = sorted(set(candidates) - set(files))
+    into.notes += passed_over(folder, others, "JSON file(s) without conversations")
     return into.source(NAME), into.problems
 
 

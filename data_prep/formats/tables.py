@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Folder, Shape, Source, Split
+from data_prep.formats.layout import passed_over, require_pictures
 from data_prep.formats.table_files import SUFFIXES, MissingLibraryError, Table, open_table
-from data_prep.formats.talks import SPLIT_NAMES, Collector, named_splits, plain_question, plain_text
+from data_prep.formats.talks import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
 from llava.boxes import Box
 from llava.errors import InputError
 
@@ -78,7 +79,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     """
     into = Collector(folder)
     tables: list[Table] = []
-    passed_over: list[Path] = []
+    others: list[Path] = []
     for file in _candidates(folder):
         try:
             table = open_table(file)
@@ -88,7 +89,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             into.problems.append(str(error))
             continue
         if table is None:
-            passed_over.append(file)
+            others.append(file)
         else:
             tables.append(table)
     if not tables and not into.problems:
@@ -96,19 +97,11 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             f"{folder.root}: no table ({', '.join(SUFFIXES)}) with image, question and answer columns "
             f"in it or below"
         )
-    if not folder.pictures:
-        raise InputError(
-            f"{folder.root}: {len(tables)} table(s) but no pictures in it or below; "
-            f"name their folder with --image-folder"
-        )
+    require_pictures(folder, f"{folder.root}: {len(tables)} table(s)")
     splits = named_splits([_split_name(table.file) for table in tables])
     for table in tables:
         _read_table(into, table, splits.get(_split_name(table.file)))
-    if passed_over:
-        into.notes.append(
-            f"{len(passed_over)} file(s) without image, question and answer columns passed over, "
-            f"for instance {passed_over[0].relative_to(folder.root)}"
-        )
+    into.notes += passed_over(folder, others, "file(s) without image, question and answer columns")
     return into.source(NAME), into.problems
 
 
@@ -167,9 +160,9 @@ def _add_row(into: Collector, place: str, row: Mapping[str, Any], default_split:
 
 def _split(value: object) -> Split | None:
     text = plain_text(value, "split").casefold()
-    if text and text not in SPLIT_NAMES:
+    if text and text not in SPLIT_WORDS:
         raise InputError(f"split {text!r} is not one of train, val and test")
-    return SPLIT_NAMES.get(text)
+    return SPLIT_WORDS.get(text)
 
 
 def _labels(value: object) -> list[str]:

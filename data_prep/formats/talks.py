@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, Split, Talk, join
-from data_prep.formats import layout
+from data_prep.annotations import SPLIT_NAMES, Annotation, Folder, Shape, Source, Split, Talk, join
 from llava.errors import InputError
 from llava.records import IMAGE_PLACEHOLDER
 
-SPLIT_NAMES: dict[str, Split] = layout.SPLIT_NAMES | {"dev": "val"}
+# What tables and files are called, `datasets` writes "dev" too.
+SPLIT_WORDS: dict[str, Split] = SPLIT_NAMES | {"dev": "val"}
 SHOWN_PROBLEMS = 1000  # of one file; the rest is counted
 _SHARED = 1 << 16
 Value = TypeVar("Value")
@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 def split_of(path: Path) -> Split | None:
     """The split that a name says (`train.csv`, `test-00000-of-00002.parquet`), None if none."""
-    return SPLIT_NAMES.get(re.sub(r"-\d+-of-\d+$", "", path.name.split(".")[0]).casefold())
+    return SPLIT_WORDS.get(re.sub(r"-\d+-of-\d+$", "", path.name.split(".")[0]).casefold())
 
 
 def named_splits(paths: Sequence[Path]) -> dict[Path, Split]:
@@ -108,8 +108,7 @@ class Collector:
         known = self._pictures.get(name)
         if known is None:
             try:
-                known = self.folder.picture_of(self._file, name)
-                layout.claim(self._owners, self._file, name, known)
+                known = self.folder.picture_of(self._file, name, owners=self._owners)
             except InputError as error:
                 known = str(error).removeprefix(f"{self._file}: ")
             self._pictures[name] = known
@@ -161,5 +160,5 @@ class Collector:
         for picture in source.pictures:
             picture.group = self._facts.get((picture.file, "group"), (None, ""))[0]
             if split := self._facts.get((picture.file, "split")):
-                picture.split = SPLIT_NAMES[split[0]]
+                picture.split = SPLIT_WORDS[split[0]]
         return source

@@ -16,7 +16,13 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
-from data_prep.formats.layout import set_groups_and_splits
+from data_prep.formats.layout import (
+    OtherFormatError,
+    passed_over,
+    read_each,
+    require_pictures,
+    set_groups_and_splits,
+)
 from data_prep.formats.outlines import size
 from data_prep.formats.xml import parse, starts_with
 from llava.boxes import Box
@@ -25,15 +31,11 @@ from llava.errors import InputError
 NAME = "voc"
 
 
-class NotVocError(InputError):
-    """A whole XML file of some other format."""
-
-
 def read_annotation(file: Path) -> Annotation:
     """Read one XML file; InputError naming it if it is cut short, not VOC, or has an unreadable box."""
     root = parse(file, "Pascal VOC")
     if root.tag != "annotation":
-        raise NotVocError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
+        raise OtherFormatError(f"{file}: not Pascal VOC (its root is <{root.tag}>, expected <annotation>)")
     notes: list[str] = []
     shapes: list[Shape] = []
     for number, item in enumerate(root.findall("object"), start=1):
@@ -98,33 +100,20 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = folder.named(".xml")
     if not files:
         raise InputError(f"{folder.root}: no Pascal VOC annotations (*.xml) in it or below")
-    if not folder.pictures:
-        raise InputError(
-            f"{folder.root}: {len(files)} XML file(s) but no pictures in it or below; "
-            f"name their folder with --image-folder"
-        )
-    problems: list[str] = []
-    passed_over: list[Path] = []
+    require_pictures(folder, f"{folder.root}: {len(files)} XML file(s)")
+    annotations, others, problems = read_each(files, read_annotation)
     found: list[tuple[Path, Annotation]] = []
-    for path in files:
+    for path, annotation in annotations:
         try:
-            annotation = read_annotation(path)
             # The XML's own stem comes first: tools keep it in step with the picture, while <filename> is
             # often left over from a copy or a renaming.
             picture = folder.picture_of(path, path.stem, annotation.picture)
             found.append((picture, _noting_another(folder, annotation, picture)))
-        except NotVocError:
-            passed_over.append(path)
         except InputError as error:
             problems.append(str(error))
     if not found and not problems:
         raise InputError(f"{folder.root}: none of its {len(files)} XML file(s) is Pascal VOC")
-    notes = []
-    if passed_over:
-        first = passed_over[0].relative_to(folder.root)
-        notes.append(
-            f"{len(passed_over)} XML file(s) that are not Pascal VOC passed over, for instance {first}"
-        )
+    notes = passed_over(folder, others, "XML file(s) that are not Pascal VOC")
     source = join(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems

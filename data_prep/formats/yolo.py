@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
-from data_prep.formats.layout import set_groups_and_splits
+from data_prep.formats.layout import passed_over, require_pictures, set_groups_and_splits
 from data_prep.formats.outlines import bounds, number, polygon_area
 from data_prep.formats.sizes import picture_size
 from data_prep.formats.yolo_data import (
@@ -216,16 +216,12 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     labels, others = layout.label_files()
     if not labels:
         raise InputError(f"{folder.root}: no YOLO labels (*.txt named like a picture) in it or below")
-    if not folder.pictures:
-        raise InputError(
-            f"{folder.root}: {len(labels)} label file(s) but no pictures in {folder.picture_root} or below; "
-            f"name their folder with --image-folder"
-        )
+    require_pictures(folder, f"{folder.root}: {len(labels)} label file(s)")
     data_sets, notes = find_data_sets(folder)
     problems: list[str] = []
     found: list[tuple[Path, Annotation]] = []
     mirrored: dict[Path, Path] = {}  # folder of pictures -> its folder of labels
-    passed_over: dict[str, list[Path]] = defaultdict(list)
+    unused: dict[str, list[Path]] = defaultdict(list)
     for path in labels:
         try:
             labelled = read_labels(path, data_set_of(path, data_sets))
@@ -239,7 +235,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         if layout.mirrored(path, picture):
             mirrored[picture.parent] = path.parent
         for what in sorted(labelled.passed_over):
-            passed_over[what].append(path)
+            unused[what].append(path)
 
     known = {picture for picture, _ in found}
     if twice := len(found) - len(known):
@@ -251,11 +247,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             f"{len(alone)} picture(s) without a label file are taken as pictures with nothing in them "
             f"(YOLO's backgrounds), for instance {folder.key(alone[0])}"
         )
-    for what, files in passed_over.items():
+    for what, files in unused.items():
         notes.append(f"{len(files)} label file(s) hold {what}, passed over; for instance {files[0]}")
-    if others := [path for path in others if path.name.casefold() not in NAME_LISTS]:
-        first = others[0].relative_to(folder.root)
-        notes.append(f"{len(others)} text file(s) that are no labels passed over, for instance {first}")
+    others = [path for path in others if path.name.casefold() not in NAME_LISTS]
+    notes += passed_over(folder, others, "text file(s) that are no labels")
     source = join(folder, NAME, found)
     notes += set_splits(source, folder, data_sets)
     set_groups_and_splits(source, folder)
