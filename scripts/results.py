@@ -1,0 +1,118 @@
+"""Write the tables of results in README.md and docs/results.md from the scores that they show.
+
+`docs/scores/NAME.json` is the scores.json of the commands that docs/results.md names. A table stands between
+`<!-- scores NAME -->` and `<!-- end -->`; what is between them is not for editing by hand.
+
+    cp playground/quickstart/scores/scores.json docs/scores/quickstart.json
+    python scripts/results.py           # write
+    python scripts/results.py --check   # exit code 1 if a table is not that of its scores
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from eval.schema import Estimate, Scores, TaskScore
+from llava.files import read_text, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+_PLACE = re.compile(r"(?<=<!-- scores )(?P<name>\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+_METRICS = {
+    "balanced_accuracy": "balanced accuracy",
+    "exact": "exact",
+    "mean_iou": "mean IoU",
+    "token_f1": "word F1",
+    "field_accuracy": "right fields",
+}
+_QUESTIONS = {
+    "presence": "is there a defect?",
+    "presence_of": "is there a ... (each kind by its name)?",
+    "kind": "which kind of defect?",
+    "kind_of_six": "which of these six kinds?",
+    "count": "how many defects?",
+    "where": "where is it? (words)",
+    "box": "where is it? (box)",
+    "describe": "describe it",
+}
+
+
+def table(scores: Scores) -> str:
+    """A row per task, the largest gain over blind guessing first; then what was found of each kind."""
+    lines = [
+        "| what is asked | questions | base | tuned [95% interval] | blind majority |",
+        "|---|---|---|---|---|",
+    ]
+    for task in sorted(scores.tasks, key=lambda task: -_gain(task)):
+        base = "-" if task.base is None else f"{task.base.metrics[task.headline].value:.2f}"
+        asked = f"{_QUESTIONS[task.task]} ({_METRICS[task.headline]})"
+        majority = task.majority[task.headline]
+        tuned = _interval(task.tuned.metrics[task.headline], blind=majority)
+        lines.append(f"| {asked} | {task.n} | {base} | {tuned} | {majority:.2f} |")
+    return "\n".join(["", *lines, "", *filter(None, map(_found, scores.tasks)), ""])
+
+
+def _gain(task: TaskScore) -> float:
+    return task.tuned.metrics[task.headline].value - task.majority[task.headline]
+
+
+def _interval(estimate: Estimate, blind: float) -> str:
+    """Bold where the whole interval lies above blind guessing."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}"
+    bold = "**" if estimate.low > blind else ""
+    return f"{bold}{estimate.value:.2f}{bold} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _found(task: TaskScore) -> str:
+    """In words: right answers per true kind, for the questions that decide."""
+    if task.task == "presence":
+        parts = [(part.label or "", part.tuned.value, part.n) for part in task.slices if part.answer == "yes"]
+        sound = [(1 - part.tuned.value, part.n) for part in task.slices if part.answer == "no"]
+        alarms = f"{round(sum(share * n for share, n in sound))} of {sum(n for _, n in sound)}"
+        return f"Defects found: {_shares(parts)}. False alarms: {alarms}."
+    if task.task == "kind" and task.tuned.per_class:
+        parts = [
+            (row.name, row.recall.value, row.support)
+            for row in task.tuned.per_class
+            if row.recall is not None and row.support
+        ]
+        return f"Kinds named rightly: {_shares(parts)}."
+    return ""
+
+
+def _shares(parts: list[tuple[str, float, int]]) -> str:
+    best_first = sorted(parts, key=lambda part: (-part[1], part[0]))
+    return ", ".join(f"{name.replace('_', ' ')} {round(share * n)}/{n}" for name, share, n in best_first)
+
+
+def with_tables(text: str) -> str:
+    def fill(match: re.Match[str]) -> str:
+        path = ROOT / "docs" / "scores" / f"{match['name']}.json"
+        return f"{match['name']}{match[2]}{table(Scores.model_validate_json(read_text(path)))}"
+
+    return _PLACE.sub(fill, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
+    check = parser.parse_args().check
+    stale = {page: new for page in PAGES if (new := with_tables(old := read_text(page))) != old}
+    for page, text in stale.items():
+        print(
+            f"{page.relative_to(ROOT)}: {'its tables are not those of docs/scores' if check else 'written'}"
+        )
+        if not check:
+            write_text(page, text)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
