@@ -1,10 +1,11 @@
 """How much memory a million rows of questions take.
 
-    python -m benchmarks.table_memory [--suffix .parquet] [--unique]
+    python -m benchmarks.table_memory [--suffix .parquet] [--unique] [--convert]
 
-Writes a table about 10,000 pictures to a temporary folder (empty files: readers open no picture), reads it
-in a process of its own and prints its speed and by how much that process grew at most. `--unique`
-words every question and answer anew, the worst case: nothing is shared between rows.
+Writes a table about 10,000 pictures to a temporary folder, reads it in a process of its own and prints its
+speed and by how much that process grew at most. `--unique` words every question and answer anew, the worst
+case: nothing is shared between rows. `--convert` does the whole conversion, with configs/recipes/vqa.yaml,
+instead of reading alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 REPO = Path(__file__).resolve().parents[1]
 COLUMNS = ("image", "question", "answer")
 
@@ -34,7 +38,11 @@ def rows(count: int, pictures: int, unique: bool) -> Iterator[tuple[str, str, st
 
 def write(folder: Path, suffix: str, count: int, pictures: int, unique: bool) -> None:
     for number in range(pictures):
-        (folder / f"photo_{number:05d}.jpg").touch()
+        # Readers open no picture, conversions do: cells of random greys, so that no two are near-twins.
+        cells = np.random.default_rng(number).integers(0, 256, (16, 17), np.uint8)
+        Image.fromarray(cells).resize((68, 64), Image.Resampling.NEAREST).save(
+            folder / f"photo_{number:05d}.jpg"
+        )
     file = folder / f"rows{suffix}"
     made = rows(count, pictures, unique)
     if suffix == ".parquet":
@@ -69,6 +77,21 @@ def measure(folder: Path) -> None:
     )
 
 
+def measure_convert(folder: Path, rows: int) -> None:
+    from data_prep.__main__ import main as data_prep
+
+    before, start = peak_mib(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as output:
+        recipe = str(REPO / "configs" / "recipes" / "vqa.yaml")
+        options = ["--source", str(folder), "--recipe", recipe, "--output", f"{output}/out"]
+        assert data_prep(["convert", *options]) == 0
+    seconds, grown = time.perf_counter() - start, peak_mib() - before
+    print(
+        f"{rows:,} rows converted in {seconds:,.0f} s, {grown:,.0f} MiB at most above the {before:,.0f} MiB "
+        f"before: {grown * 2**20 / rows:,.0f} bytes a row"
+    )
+
+
 def peak_mib() -> float:
     """Of this process, MiB; ru_maxrss is in KiB on Linux, in bytes on macOS."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
@@ -84,6 +107,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--unique", action="store_true")
+    parser.add_argument("--convert", action="store_true", help="all of `data_prep convert`")
     parser.add_argument("--step", nargs=2, metavar=("write|measure", "DIR"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step is None:
@@ -102,6 +126,8 @@ def main() -> None:
                 subprocess.run(command, check=True, cwd=REPO)
     elif args.step[0] == "write":
         write(Path(args.step[1]), args.suffix, args.rows, args.pictures, args.unique)
+    elif args.convert:
+        measure_convert(Path(args.step[1]), args.rows)
     else:
         measure(Path(args.step[1]))
 

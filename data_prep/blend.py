@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from data_prep.recipe import Recipe
 from data_prep.splits import near_twins
 from data_prep.store import PictureStore
 from llava.errors import InputError
-from llava.files import inside, read_json, sha256, write_json
+from llava.files import inside, sha256, write_json_list
 from llava.records import Record
 
 TASK = "general"
@@ -135,10 +136,11 @@ def blend(
     draw the same records. InputError naming the largest possible share if there are too few, naming a damaged
     picture, and naming one that val or test hold.
     """
-    train = read_json(folder / "train.json")
-    wanted = round(general.share * len(train) / (1 - general.share))
+    train = folder / "train.json"
+    others = sum(1 for _ in stream_records(train))
+    wanted = round(general.share * others / (1 - general.share))
     if wanted > len(general.usable):
-        raise InputError(_too_few(general, wanted, len(train)))
+        raise InputError(_too_few(general, wanted, others))
     drawn = set(random.Random(f"{seed}/blend").sample(general.usable, wanted))
     records = {
         position: record
@@ -149,8 +151,8 @@ def blend(
     prepared = _write_pictures(general, names, recipe, store, workers)
     _check_held_out(general, prepared, held_out, recipe.group.twins or 0)
     written = {name: item.units[0].image for name, item in prepared.items()}
-    train += [_blended(general, position, record, written) for position, record in records.items()]
-    write_json(folder / "train.json", train)
+    blended = (_blended(general, position, record, written) for position, record in records.items())
+    write_json_list(train, chain((value for _, value in stream_records(train)), blended))
     reasons = "".join(f"; left out: {number} {reason}" for reason, number in sorted(general.left_out.items()))
     print(f"{general.file}: {len(records)} of {len(general.usable)} records blended into train{reasons}")
     return {
@@ -220,7 +222,9 @@ def _write_pictures(
     if errors:
         more = f" (and {len(errors) - 1} more of {general.file})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
-    return {name: item for name, item in written.items() if isinstance(item, Prepared)}
+    prepared = {name: item for name, item in written.items() if isinstance(item, Prepared)}
+    store.remember((item.digest, item.known) for item in prepared.values())
+    return prepared
 
 
 def _blended(general: General, position: int, record: Record, written: dict[str, str]) -> Record:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from data_prep.annotations import SPLITS, Split
+from data_prep.annotations import SPLITS, Shape, Split
 from data_prep.pictures import Prepared, Unit
 from data_prep.recipe import Recipe
 from data_prep.splits import (
@@ -48,8 +48,10 @@ def split_units(
 ) -> Conversion:
     """Group the pictures and assign the splits. `prepared` is [source] or [source, test source].
 
-    A picture that is there twice is kept once, a training picture akin to one of the test source is left
-    out: both would inflate the test's score. So is, with `splits.given: keep`, a picture akin to one that the
+    A picture that is there twice is kept once. If its copies are annotated differently, none is kept: one of
+    them is wrong (most often it was not annotated at all), nothing tells which, and a wrong answer would be
+    trained on or scored by. A training picture akin to one of the test source is left out, as it would
+    inflate the test's score. So is, with `splits.given: keep`, a picture akin to one that the
     source holds out further.
     """
     conversion = Conversion(recipe, {split: [] for split in SPLITS}, notes=list(notes))
@@ -67,6 +69,11 @@ def split_units(
 
     held_out = _held_out(tagged, recipe, test_source=len(prepared) == 2)
     fixed = given_splits(held_out, groups)
+    doubtful = _annotated_differently([unit for _, item in tagged for unit in item.units])
+    for copies in doubtful.values():
+        keys = ", ".join(unit.key for unit in copies)
+        conversion.left_out["copies of one picture that are annotated differently"] += len(copies)
+        conversion.notes.append(f"{keys}: left out, as these are one picture and annotated differently")
     units: dict[str, list[Unit]] = {}
     seen: dict[str, Unit] = {}
     for (_, item), group, said in zip(tagged, groups, held_out, strict=True):
@@ -76,10 +83,11 @@ def split_units(
             conversion.notes.append(f"{item.key}: left out, akin to a {fixed[group]} picture of the source")
             continue
         for unit in item.units:
+            if unit.image in doubtful:
+                continue
             if (first := seen.setdefault(unit.image, unit)) is not unit:
-                differs = "" if first.defects == unit.defects else ", annotated differently"
                 conversion.left_out["copies of another picture"] += 1
-                conversion.notes.append(f"{unit.key}: left out, the same picture as {first.key}{differs}")
+                conversion.notes.append(f"{unit.key}: left out, the same picture as {first.key}")
                 continue
             units.setdefault(group, []).append(unit)
             conversion.group_of[unit.image] = group
@@ -99,6 +107,41 @@ def split_units(
                 f"nothing is left for {split}: {len(units)} group(s) of pictures are too few to split"
             )
     return conversion
+
+
+def _annotated_differently(units: Sequence[Unit]) -> dict[str, list[Unit]]:
+    """The copies of each image on which they do not agree."""
+    copies: dict[str, list[Unit]] = {}
+    for unit in units:
+        copies.setdefault(unit.image, []).append(unit)
+    return {
+        image: found
+        for image, found in copies.items()
+        if not all(_agree(found[0], other) for other in found[1:])
+    }
+
+
+def _agree(first: Unit, second: Unit) -> bool:
+    """Are two copies annotated the same? The sides of boxes may be a pixel apart: tools round differently."""
+    return (
+        set(first.labels) == set(second.labels)
+        and _same_shapes(first.components, second.components)
+        and _same_shapes(first.defects, second.defects)
+    )
+
+
+def _same_shapes(first: Sequence[Shape], second: Sequence[Shape]) -> bool:
+    left = list(second)
+    for shape in first:
+        for other in left:
+            if other.name == shape.name and all(
+                abs(ours - theirs) <= 1 for ours, theirs in zip(shape.box, other.box, strict=True)
+            ):
+                left.remove(other)
+                break
+        else:
+            return False
+    return not left
 
 
 def _held_out(

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -24,17 +25,17 @@ from data_prep.conversion import Conversion, split_units
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import foreign_files, output_folder
-from data_prep.pictures import Prepared, check_names, prepare
+from data_prep.pictures import Prepared, prepare, unknown_classes
 from data_prep.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.questions import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
-from data_prep.store import Known, PictureStore
+from data_prep.store import PictureStore
 from data_prep.summary import SplitSummary, manifest, summarise, tell
 from llava.errors import InputError
-from llava.files import write_json, write_jsonl, write_text
+from llava.files import write_json, write_json_list, write_jsonl, write_text
 from llava.settings import load_settings
 
 EXAMPLES = """formats, which --format auto (the default) tells apart:
@@ -193,8 +194,8 @@ def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list
         sources.append(source)
     _raise_problems(problems, "annotation file(s) cannot be used")
     names = recipe.known_names()
-    for source in sources:
-        check_names(source.pictures, recipe, names)
+    pictures = (picture for source in sources for picture in source.pictures)
+    _raise_problems(unknown_classes(pictures, recipe, names), "class(es) are not in the recipe")
     return sources
 
 
@@ -250,18 +251,8 @@ def prepare_all(
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures
     _raise_problems(problems, "picture(s) cannot be used")
-    store.write_cache(_known(item for items in prepared for item in items))
+    store.remember((item.digest, item.known) for items in prepared for item in items)
     return prepared
-
-
-def _known(prepared: Iterable[Prepared]) -> dict[str, Known]:
-    """What is known of each source file, by its digest. Two pictures may be one file, cut differently."""
-    known: dict[str, Known] = {}
-    for item in prepared:
-        earlier = known.setdefault(item.digest, item.known)
-        if earlier is not item.known:
-            earlier.parts.update(item.known.parts)
-    return known
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
@@ -280,11 +271,10 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         summaries[split] = summarise(conversion.units[split], items, group_of)
         if not items:
             continue
-        records = [to_record(item, recipe, group_of[item.unit.image]) for item in items]
-        if split == "train":
-            talks = dialogues(items, recipe, seed)
-            records += [to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in talks]
-        write_json(folder / f"{split}.json", records)
+        talks = dialogues(items, recipe, seed) if split == "train" else []
+        records = (to_record(item, recipe, group_of[item.unit.image]) for item in items)
+        turns = (to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in talks)
+        write_json_list(folder / f"{split}.json", chain(records, turns))
         if split == "test":
             write_jsonl(folder / "questions_test.jsonl", (to_question(item, recipe) for item in items))
             write_jsonl(

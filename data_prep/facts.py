@@ -19,7 +19,7 @@ NONE = "none"  # the label of what has no defect, in every language
 _TRIES = 30
 
 
-@dataclass
+@dataclass(slots=True)  # a table may make a million
 class Fact:
     """One thing to ask of a unit.
 

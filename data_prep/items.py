@@ -16,7 +16,7 @@ from llava.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType,
 _SPEAK_OF_PLACES: tuple[FamilyName, ...] = ("where", "region", "describe", "report")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a table may make a million
 class Item:
     """One question with its answer, or a whole conversation of the source (`turns` follow the first).
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -18,12 +22,49 @@ from data_prep.tiles import cut, grid, to_picture, visible
 from llava.boxes import Box, area, holds_centre, intersection
 from llava.errors import InputError
 from llava.files import sha256
-from llava.pictures import read_picture
+from llava.pictures import MAX_PIXELS, Opened, open_header, read_picture
 
 _HASH_SIDE = 16
+_HASH_SAMPLES = 24
 
 
-@dataclass(frozen=True)
+class PixelBudget:
+    """Room for `most` pixels, shared by threads: who wants some waits until they are free."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Hold so many pixels; more than there are at all means all of them, alone."""
+        wanted = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+# However many threads there are, they decode no more pixels at a time than the largest picture may have.
+_IN_MEMORY = PixelBudget(MAX_PIXELS)
+
+
+@contextmanager
+def decoded(file: Path) -> Iterator[Opened]:
+    """`read_picture` for work in threads: waits until what other threads decode leaves room for it. The
+    picture is to be let go at the end of the block, which must not open another. InputError as there."""
+    with open_header(file) as header:
+        width, height = header.size
+    with _IN_MEMORY.taken(width * height):
+        yield read_picture(file)
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What questions are asked about: a picture, a crop or a tile, as written to the output.
 
@@ -58,7 +99,7 @@ class Unit:
         return box if self.crop is None else to_picture(box, self.crop, self.size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One source picture: its units, written; its perceptual hash; notes; how many things were left out for
     which reason; what the source says of its group and split; what was changed in its pixels. `digest` is
@@ -92,27 +133,28 @@ def prepare(
         digest = sha256(picture.file)
     except OSError as error:
         raise InputError(f"{picture.file}: cannot be read ({error.strerror})") from None
-    image: Image.Image | None = None
-    known = store.known(digest)
-    if known is None:
-        opened = read_picture(picture.file)
-        image = opened.image
-        looks = perceptual_hash(image).hex()
-        known = Known(
-            size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
-        )
-    shapes, notes = merge(picture, known.size, known.orientation)
-    left_out: dict[str, int] = {}
-    units, parts = [], {}
-    for unit in _cuts(_whole(picture, known.size, shapes, recipe, names), recipe, left_out):
-        assert unit.crop is not None
-        part = part_name(unit.crop)
-        name = known.parts.get(part)
-        if name is None or not store.keep(name):
-            image = image or read_picture(picture.file).image
-            name = store.write(_encoded(image, unit.crop, recipe))
-        parts[part] = name
-        units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
+    with ExitStack() as stack:
+        image: Image.Image | None = None
+        known = store.known(digest)
+        if known is None:
+            opened = stack.enter_context(decoded(picture.file))
+            image = opened.image
+            looks = perceptual_hash(image).hex()
+            known = Known(
+                size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
+            )
+        shapes, notes = merge(picture, known.size, known.orientation)
+        left_out: dict[str, int] = {}
+        units, parts = [], {}
+        for unit in _cuts(_whole(picture, known.size, shapes, recipe, names), recipe, left_out):
+            assert unit.crop is not None
+            part = part_name(unit.crop)
+            name = known.parts.get(part)
+            if name is None or not store.keep(name):
+                image = image or stack.enter_context(decoded(picture.file)).image
+                name = store.write(_encoded(image, unit.crop, recipe))
+            parts[part] = name
+            units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
     return Prepared(
         picture.key,
         tuple(units),
@@ -185,14 +227,6 @@ def _cuts(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
 def _leave_out(left_out: dict[str, int], reason: str, count: int = 1) -> None:
     if count:
         left_out[reason] = left_out.get(reason, 0) + count
-
-
-def open_annotated(picture: AnnotatedPicture) -> tuple[Image.Image, list[Shape], list[str]]:
-    """The decoded, upright picture, its boxes in pixels of it, and a note per thing put right. InputError
-    naming the file for a damaged picture or boxes of another picture."""
-    opened = read_picture(picture.file)
-    shapes, notes = merge(picture, opened.image.size, opened.orientation)
-    return opened.image, shapes, [*(f"{picture.file}: {change}" for change in opened.changes), *notes]
 
 
 def _tiles(whole: Unit, tiles: list[Box], recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
@@ -329,23 +363,36 @@ def _scaled(shape: Shape, x: float, y: float) -> Shape:
 
 def perceptual_hash(image: Image.Image) -> bytes:
     """dHash of 256 bits (N. Krawetz, "Kind of Like That", 2013): is each cell of a 17x16 grid darker than
-    the next? Re-encoded and scaled copies differ in a few bits, other pictures in some 80 and more."""
+    the next? Re-encoded and scaled copies differ in a few bits, other pictures in some 80 and more.
+
+    Of a large picture only as many rows and columns are looked at as give each side of a cell _HASH_SAMPLES:
+    that changes a bit or two, and costs a fraction.
+    """
+    step = min(image.width // (_HASH_SIDE + 1), image.height // _HASH_SIDE) // _HASH_SAMPLES
+    if step > 1:
+        image = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
     grey = image.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.int16)
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
 
 
-def check_names(
-    pictures: tuple[AnnotatedPicture, ...], recipe: Recipe, names: Mapping[str, Kind | None]
-) -> None:
-    """InputError naming the first file with a class that the recipe does not know."""
+def unknown_classes(
+    pictures: Iterable[AnnotatedPicture], recipe: Recipe, names: Mapping[str, Kind | None]
+) -> list[str]:
+    """A line for each class that the recipe does not know, with the first file that has it and how often it
+    is there. `names` is `recipe.known_names()`."""
+    first: dict[str, str] = {}
+    count: Counter[str] = Counter()
     for picture in pictures:
         for annotation in picture.annotations:
             for name in (*(shape.name for shape in annotation.shapes), *annotation.labels):
-                if plain_name(name) not in names:
-                    known = ", ".join(kind.name for kind in [*recipe.components, *recipe.defects])
-                    raise InputError(
-                        f"{annotation.file}: class {name!r} is not in the recipe (it knows {known}); "
-                        f"add it to the aliases of a component or defect, to sound or to ignore, "
-                        f"or make it a component or defect of its own"
-                    )
+                if (plain := plain_name(name)) not in names:
+                    first.setdefault(plain, f"{annotation.file}: class {name!r}")
+                    count[plain] += 1
+    known = ", ".join(kind.name for kind in [*recipe.components, *recipe.defects])
+    return [
+        f"{where} is not in the recipe ({count[plain]} time(s), here first; it knows {known}); "
+        f"add it to the aliases of a component or defect, to sound or to ignore, "
+        f"or make it a component or defect of its own"
+        for plain, where in first.items()
+    ]

@@ -133,11 +133,13 @@ def _talk_items(facts: Sequence[Fact], recipe: Recipe) -> list[Item]:
         said.append(None if fact.turns else _yes_or_no(fact.answer, recipe.yes_no(language)))
         known = types.get((fact.task, language), "yesno")
         types[fact.task, language] = "text" if said[-1] is None else known
-    seen: Counter[tuple[str, str, str]] = Counter()
+    image, seen = "", Counter[tuple[str, str]]()
     items = []
     for fact, language, word in zip(facts, languages, said, strict=True):
+        if fact.unit.image != image:
+            image, seen = fact.unit.image, Counter()
         question = fact.wordings[0]
-        key = (fact.unit.image, fact.task, question)
+        key = (fact.task, question)
         items.append(
             Item(
                 unit=fact.unit,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from llava.errors import InputError
 from llava.files import read_text, to_json, write_text
 
 CACHE = "cache.json"
-_SCHEMA = 1
+_SCHEMA = 2  # 1 had fingerprints made of every pixel
 # Checked, as they become paths and bytes: the cache is a file like any other, and may be damaged.
 _Name = Annotated[str, Field(pattern=r"^images/[0-9a-f]{16}\.jpg$")]
 _Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -59,6 +59,7 @@ class PictureStore:
         self.folder, self.earlier, self.settings = folder, earlier, settings
         (folder / "images").mkdir(exist_ok=True)
         self._known = _read(earlier / CACHE, settings) if earlier else {}
+        self._remembered: dict[str, Known] = {}
 
     def known(self, digest: str) -> Known | None:
         """What an earlier conversion knows of the source file with this SHA-256."""
@@ -89,8 +90,14 @@ class PictureStore:
                 pass
         return name
 
-    def write_cache(self, known: Mapping[str, Known]) -> None:
-        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(known.items())))
+    def remember(self, found: Iterable[tuple[str, Known]]) -> None:
+        """Add what is known of source files, each with the SHA-256 of it, to the cache in `folder`. Two
+        pictures may be one file, cut differently."""
+        for digest, known in found:
+            earlier = self._remembered.setdefault(digest, known)
+            if earlier is not known:
+                earlier.parts.update(known.parts)
+        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(self._remembered.items())))
         write_text(self.folder / CACHE, to_json(cache) + "\n")
 
 

@@ -69,8 +69,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value, indent=1) + "\n")
 
 
+def write_json_list(path: Path, items: Iterable[Any]) -> None:
+    """`write_json` of a list whose items need not be in memory together."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        mark = "["
+        for item in items:
+            file.write(f"{mark}\n " + to_json(item, indent=1).replace("\n", "\n "))
+            mark = ","
+        file.write("[]\n" if mark == "[" else "\n]\n")
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 def read_text(path: Path) -> str:

@@ -19,6 +19,8 @@ MAX_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = None
 # Greys deeper than 8 bits are stretched from these percentiles of their values to 0..255.
 GREY_PERCENTILES = (0.5, 99.5)
+# Pixels at a time in double precision: a whole aerial picture of them would take gigabytes.
+_STRIP = 1 << 20
 
 _EXIF_ORIENTATION = 0x0112
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.
@@ -150,12 +152,13 @@ def _rescaled(image: Image.Image, changes: list[str]) -> Image.Image:
     those are one value, a 16-bit picture from 0..65535 and any other to black. Pixels that are no number
     become black.
     """
-    values = np.asarray(image)
+    values = np.asarray(image).reshape(-1)
     kind = "float" if values.dtype.kind == "f" else f"{values.dtype.itemsize * 8}-bit"
     if image.mode == "I" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
         kind = "16-bit"  # how older files and 16-bit TIFFs come out of Pillow
-    finite = values[np.isfinite(values)] if kind == "float" else values.reshape(-1)
-    if finite.size < values.size:
+    finite = values
+    if kind == "float" and not (known := np.isfinite(values)).all():
+        finite = values[known]
         changes.append("pixels without a value made black")
     if not finite.size:
         return Image.new("L", image.size)
@@ -170,5 +173,8 @@ def _rescaled(image: Image.Image, changes: list[str]) -> Image.Image:
         if low == high:
             low, high = (0.0, 65535.0) if kind == "16-bit" else (low, low + 1)
         changes.append(f"{kind} grey rescaled to 8 bits")
-    scaled = (np.clip(np.nan_to_num(values.astype(np.float64), nan=low), low, high) - low) / (high - low)
-    return Image.fromarray((scaled * 255).round().astype(np.uint8))
+    levels = np.empty(values.size, np.uint8)
+    for start in range(0, values.size, _STRIP):
+        strip = np.nan_to_num(values[start : start + _STRIP].astype(np.float64), nan=low)
+        levels[start : start + _STRIP] = ((np.clip(strip, low, high) - low) / (high - low) * 255).round()
+    return Image.fromarray(levels.reshape(image.height, image.width))
