@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,7 +25,10 @@ GREY_PERCENTILES = (0.5, 99.5)
 # Pixels at a time in double precision: a whole aerial picture of them would take gigabytes.
 _STRIP = 1 << 20
 
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112  # TIFF 6.0, tag 274
+# How Pillow warns of a TIFF tag with more values than it can have: it takes the first.
+_HARMLESS = "had too many entries"
+_HEARING = threading.Lock()
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -49,30 +55,42 @@ def open_picture(source: Path | str | BytesIO) -> Image.Image:
 
 def read_picture(source: Path | str | BytesIO) -> Opened:
     """`open_picture`, and what had to be done to the picture."""
-    with open_header(source) as stored:
+    warned: list[str] = []
+    with open_header(source, warned) as stored:
         # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
         if stored.format == "HEIF":
             _check_whole(source)
         stored.load()
-        changes: list[str] = []
+        changes = [f"read although Pillow warns: {text}" for text in warned]
         if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
             changes.append("first of several frames taken")
-        stated = stored.getexif().get(_EXIF_ORIENTATION, 1)
+        stated = stored.getexif().get(EXIF_ORIENTATION, 1)
         orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
-        image: Image.Image = stored
         if orientation > 1:
             changes.append("turned upright as EXIF says")
-            image = ImageOps.exif_transpose(stored)
-        return Opened(_to_rgb(image, changes), orientation, tuple(changes))
+            # In place: for a copy, EXIF would be read once more, and what is wrong with it told once more.
+            ImageOps.exif_transpose(stored, in_place=True)
+        return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
 @contextmanager
-def open_header(source: Path | str | BytesIO) -> Iterator[Image.Image]:
+def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -> Iterator[Image.Image]:
     """The picture opened by Pillow, not decoded yet. What is wrong with it becomes an InputError, inside the
-    `with` block too."""
+    `with` block too. What Pillow only warns of (EXIF that is damaged) is added to `warned`; in a TIFF, whose
+    tags say how its pixels are stored, a tag that cannot be read is an error as well."""
+    warned = [] if warned is None else warned
     name = "the picture" if isinstance(source, BytesIO) else str(source)
     try:
-        with _identify(source, name) as opened:
+        with _heard(warned):
+            opened = _identify(source, name)
+        with opened:
+            with _heard(warned):
+                if opened.format == "TIFF":
+                    _ = getattr(opened, "n_frames", 1)  # reads the tags of all frames
+                elif opened.format in ("JPEG", "MPO"):
+                    opened.getexif()
+            if opened.format == "TIFF" and (lost := [text for text in warned if _HARMLESS not in text]):
+                raise ValueError(lost[0])
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 raise InputError(
@@ -95,6 +113,24 @@ def open_header(source: Path | str | BytesIO) -> Iterator[Image.Image]:
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: the picture is damaged or cut short ({reason})") from None
+
+
+@contextmanager
+def _heard(warned: list[str]) -> Iterator[None]:
+    """Adds what Python warns of in this thread to `warned`, a line each and each once."""
+    here = threading.get_ident()
+    with _HEARING, warnings.catch_warnings():  # Python has one set of warning filters for all threads
+        show = warnings.showwarning
+
+        def hear(message: Warning | str, *more: Any, **others: Any) -> None:
+            if threading.get_ident() != here:
+                show(message, *more, **others)
+            elif (text := " ".join(str(message).split())) not in warned:
+                warned.append(text)
+
+        warnings.simplefilter("always")
+        warnings.showwarning = hear
+        yield
 
 
 def _identify(source: Path | str | BytesIO, name: str) -> Image.Image:

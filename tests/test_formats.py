@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.annotations import Folder, NoPictureError, Source, merge
+from data_prep.convert import read_sources
 from data_prep.formats import READERS, find_reader
+from data_prep.recipe import Recipe
 from llava.errors import InputError
+from llava.settings import load_settings
 
 SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
 
@@ -221,3 +224,27 @@ def test_every_reader_refuses_a_namesake_of_another_split(
     path.rename(tmp_path / path.name)
     source, problems = READERS[format].read(Folder.scan(tmp_path))
     assert not problems and len(source.pictures) == 1
+
+
+def test_every_unknown_class_is_named_at_once(
+    tmp_path: Path, repo: Path, put: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = {"shape_type": "rectangle", "points": [[1, 1], [30, 30]]}
+    labels = {"a": ["nest", "Owl", "owl"], "b": ["owl", "kite", "insulator"]}
+    for stem, names in labels.items():
+        put(f"photos/{stem}.jpg")
+        put(
+            f"photos/{stem}.json",
+            {"imagePath": f"{stem}.jpg", "shapes": [box | {"label": name} for name in names]},
+        )
+    recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator.yaml")
+    with pytest.raises(InputError, match=r"2 class\(es\) are not in the recipe .*nothing was written"):
+        read_sources([Folder.scan(tmp_path / "photos")], recipe, "auto")
+    first, second = capsys.readouterr().err.splitlines()
+    assert "a.json: class 'Owl' is not in the recipe (3 time(s), here first; it knows insulator" in first
+    assert "b.json: class 'kite' is not in the recipe (1 time(s)" in second
+    put("photos/b.json", {"imagePath": "b.jpg", "shapes": []})
+    with pytest.raises(
+        InputError, match=r"a\.json: class 'Owl' is not in .* \(2 time.*; add it to the aliases"
+    ):
+        read_sources([Folder.scan(tmp_path / "photos")], recipe, "auto")

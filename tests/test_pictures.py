@@ -180,3 +180,22 @@ def test_damaged_bytes_are_read_or_refused(good: bytes, data: st.DataObject) -> 
         assert open_picture(io.BytesIO(bytes(damaged))).mode == "RGB"
     except InputError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_pillow_warns_of_is_refused_or_noted_and_nothing_else_is_told() -> None:
+    image = Image.effect_noise((40, 30), 50).convert("RGB")
+    tiff = bytearray(stored(image, "TIFF", compression="tiff_lzw").getvalue())
+    assert read_picture(io.BytesIO(tiff)).changes == ()
+    at = tiff.index(struct.pack("<HHI", 259, 3, 1))  # the tag that says how pixels are packed, a number
+    tiff[at + 4 : at + 8] = struct.pack("<I", 1 << 30)
+    with pytest.raises(InputError, match=r"damaged or cut short .*tag 259"):
+        read_picture(io.BytesIO(tiff))
+    exif = Image.Exif()
+    exif[271], exif[274] = "Maker of cameras", 6
+    jpeg = bytearray(stored(image, "JPEG", exif=exif).getvalue())
+    at = jpeg.index(struct.pack(">HHI", 271, 2, 17))
+    jpeg[at + 4] = 255
+    opened = read_picture(io.BytesIO(jpeg))
+    assert opened.image.size == (30, 40)
+    assert len(opened.changes) == 2 and "Skipping tag 271" in opened.changes[0]

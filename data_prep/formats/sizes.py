@@ -7,9 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from llava.errors import InputError
-from llava.pictures import open_header
-
-_EXIF_ORIENTATION = 0x0112
+from llava.pictures import EXIF_ORIENTATION, open_header
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -21,7 +19,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     with open_header(path) as opened:
         width, height = opened.size
         # Not opened.getexif(): PNG's own one decodes the pixels to look for EXIF behind them.
-        turned = Image.Image.getexif(opened).get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+        turned = Image.Image.getexif(opened).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
     if width < 1 or height < 1:
         raise InputError(f"{path}: the picture's header states no size")
     return (height, width) if turned else (width, height)
