@@ -17,7 +17,7 @@ from llava.settings import validate_settings
 from llava.train.__main__ import make_record_processor
 from llava.train.config import AugmentSettings, TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
-from llava.train.trainer import answer_figures, count_answers, normalise, sample_records
+from llava.train.validation import answer_figures, count_answers, normalise, sample_records
 
 
 def settings_for(base: Path, folder: Path, **changes: Any) -> TrainSettings:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from llava.processing import RecordProcessor
 from llava.records import Record
 from llava.train import augment
 from llava.train.config import AugmentSettings
-from llava.train.packing import Group, Sample, group_by_picture
+from llava.train.packing import Group, Sample, build_row, collate, group_by_picture, pack_rows
 
 Progress = Callable[[Iterable[str], str, int], Iterable[str]]
 """Called with (names, what happens, how many): gives the names back and shows how far it is."""
@@ -224,3 +225,18 @@ class TrainItems(torch.utils.data.Dataset):
             unpacked += sum(map(len, samples))
             supervised += sum(int((sample.labels[1:] >= 0).sum()) for sample in samples)
         return packed, unpacked, supervised
+
+
+class Collator:
+    """Items -> a packed batch (see `packing.collate`)."""
+
+    def __init__(self, max_length: int, hidden_size: int, pad_token_id: int) -> None:
+        self.max_length = max_length
+        self.hidden_size = hidden_size
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        groups = [group for item in items for group in item.groups]
+        pixels = {key: value for item in items for key, value in item.pixels.items()}
+        rows = [build_row(row) for row in pack_rows(groups, self.max_length, self.hidden_size)]
+        return collate(rows, pixels.__getitem__, pad_token_id=self.pad_token_id)

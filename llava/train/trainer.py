@@ -14,40 +14,23 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from llava.engine import Engine, Request
 from llava.errors import InputError
 from llava.model.builder import LoadedModel
 from llava.model.lora import PROJECTOR, VISION, load_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, copy_processor_files, write_run_info
-from llava.records import IMAGE_PLACEHOLDER
 from llava.train.config import TrainSettings
-from llava.train.dataset import Item, RecordSet, TrainItems
-from llava.train.packing import IGNORE, build_row, collate, pack_rows, packed_loss
+from llava.train.dataset import Collator, TrainItems
+from llava.train.packing import IGNORE, packed_loss
+from llava.train.runs import CONFIG_FILE
+from llava.train.validation import Validation, answer_figures, count_answers
 
 Batch = dict[str, Any]
-CONFIG_FILE = "config.yaml"
 _STATE_FILE = "trainer_state.json"
-
-
-class Collator:
-    """Items -> a packed batch (see `packing.collate`)."""
-
-    def __init__(self, max_length: int, hidden_size: int, pad_token_id: int) -> None:
-        self.max_length = max_length
-        self.hidden_size = hidden_size
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, items: list[Item]) -> Batch:
-        groups = [group for item in items for group in item.groups]
-        pixels = {key: value for item in items for key, value in item.pixels.items()}
-        rows = [build_row(row) for row in pack_rows(groups, self.max_length, self.hidden_size)]
-        return collate(rows, pixels.__getitem__, pad_token_id=self.pad_token_id)
 
 
 class LoraTrainer(Trainer):
@@ -70,7 +53,7 @@ class LoraTrainer(Trainer):
         loaded: LoadedModel,
         settings: TrainSettings,
         train_items: TrainItems,
-        validation: RecordSet | None,
+        validation: Validation | None,
         run_info: RunInfo,
         config_text: str,
         processor_folder: Path,
@@ -99,7 +82,9 @@ class LoraTrainer(Trainer):
             args=arguments,
             data_collator=self.collate,
             train_dataset=train_items,
-            eval_dataset=validation,  # evaluate() reads it; the Trainer only wants to see that it is there
+            eval_dataset=None
+            if validation is None
+            else validation.records,  # evaluate() reads it; the Trainer only wants to see that it is there
         )
 
     # Steps
@@ -169,9 +154,7 @@ class LoraTrainer(Trainer):
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self._arithmetic():
-            figures = self._validation_loss(self.validation)
-            if self.settings.eval_generate_samples:
-                figures |= self._answer_sample(self.validation)
+            figures = self._validate(self.validation)
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.validation_seconds += time.monotonic() - started
@@ -185,41 +168,16 @@ class LoraTrainer(Trainer):
             return torch.autocast(self.args.device.type, torch.bfloat16)
         return nullcontext()
 
-    def _validation_loss(self, records: RecordSet) -> dict[str, float]:
-        size = self.settings.eval_batch_size or self.settings.batch_size
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        starts = range(0, len(records.sources), size)[rank::ranks]
-        sums = torch.zeros(2, dtype=torch.float64)
-        for start in starts:
-            sources = range(start, min(start + size, len(records.sources)))
-            batch = self._prepare_inputs(self.collate([records.item(source) for source in sources]))
-            total, count = packed_loss(self.model, batch)
-            sums += torch.tensor([total.item(), count], dtype=torch.float64)
-        total_loss, tokens = self._sum_over_devices(sums)
-        return {"loss": total_loss / tokens if tokens else math.nan}
-
-    def _answer_sample(self, records: RecordSet) -> dict[str, float]:
-        """The first question of records drawn evenly over pictures, the same ones at every validation."""
-        chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)
-        chosen = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
-        pixels: dict[str, torch.Tensor] = {}
-        requests = []
-        for index in chosen:
-            record = records.records[index]
-            for name in record.images:
-                if name not in pixels:
-                    pixels[name] = records.pictures.pixels(name)
-            text = record.conversations[0].value
-            asked = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
-            requests.append(Request(record.id, text, [pixels[name] for name in asked]))
-        results = Engine(self.loaded).answer(
-            requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
+    def _validate(self, validation: Validation) -> dict[str, float]:
+        """Each device takes a share."""
+        part = (self.accelerator.process_index, self.accelerator.num_processes)
+        total, tokens = self._sum_over_devices(
+            validation.loss(self.model, self._prepare_inputs, self.collate, *part)
         )
-        pairs = [
-            (records.records[index].conversations[1].value, result.text)
-            for index, result in zip(chosen, results, strict=True)
-        ]
-        return answer_figures(self._sum_over_devices(count_answers(pairs)))
+        figures = {"loss": total / tokens if tokens else math.nan}
+        if self.settings.eval_generate_samples:
+            figures |= answer_figures(self._sum_over_devices(count_answers(validation.answers(*part))))
+        return figures
 
     def _sum_over_devices(self, sums: torch.Tensor) -> list[float]:
         gathered = self.accelerator.gather(sums.to(self.args.device)[None])
@@ -297,44 +255,3 @@ class LoraTrainer(Trainer):
             self.save_model()
             self.state.global_step = last
         return step
-
-
-def sample_records(records: RecordSet, count: int, seed: int) -> list[int]:
-    """At most `count` record indices, spread evenly over pictures; a picture's records stay together."""
-    rng = np.random.default_rng(seed)
-    order = [rng.permutation(indices).tolist() for indices in records.sources]
-    turns = rng.permutation(len(order)).tolist()
-    share = -(-count // len(order))  # rounded up
-    taken = [order[source][:share] for source in turns]
-    return [index for indices in taken for index in indices][:count]
-
-
-def normalise(answer: str) -> str:
-    """An answer without what does not change it: case, spaces around and repeated, a final full stop."""
-    return " ".join(answer.lower().split()).rstrip(".").strip()
-
-
-def count_answers(pairs: list[tuple[str, str]]) -> torch.Tensor:
-    """(expected, given) -> [questions, right, yes-questions, right ones, no-questions, right ones, said yes
-    to either], float64."""
-    counts = torch.zeros(7, dtype=torch.float64)
-    for expected, given in ((normalise(a), normalise(b)) for a, b in pairs):
-        counts[0] += 1
-        counts[1] += expected == given
-        if expected in ("yes", "no"):
-            place = 2 if expected == "yes" else 4
-            counts[place] += 1
-            counts[place + 1] += expected == given
-            counts[6] += given == "yes"
-    return counts
-
-
-def answer_figures(counts: list[float]) -> dict[str, float]:
-    """`accuracy` (exact match after `normalise`); for yes/no questions, where there are both kinds,
-    `yesno` (balanced accuracy) and `said_yes` (the share answered yes)."""
-    questions, right, yes, yes_right, no, no_right, said_yes = counts
-    figures = {"accuracy": right / questions} if questions else {}
-    if yes and no:
-        figures["yesno"] = (yes_right / yes + no_right / no) / 2
-        figures["said_yes"] = said_yes / (yes + no)
-    return figures

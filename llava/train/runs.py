@@ -1,0 +1,102 @@
+"""Run directories: what one says of itself, which checkpoint to go on from, what a new run may replace."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.errors import InputError
+from llava.model.run_dir import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PROJECTOR_WEIGHTS,
+    RUN_FILE,
+    RunInfo,
+    base_info,
+    data_hashes,
+    git_commit,
+    is_run_dir,
+    package_versions,
+    read_run_info,
+)
+from llava.train.config import TrainSettings
+
+CONFIG_FILE = "config.yaml"
+
+
+def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path]) -> RunInfo:
+    return RunInfo(
+        base=base_info(base, settings.model_name_or_path),
+        conv_mode=settings.conv_mode,
+        projector_trained=not settings.freeze_projector,
+        lora=settings.lora,
+        versions=package_versions(),
+        git_commit=git_commit(Path(__file__).parent),
+        data=data_hashes(data),
+        config=settings.model_dump(mode="json"),
+    )
+
+
+def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
+    """The checkpoint that `--resume` means; InputError if a named one is none."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = {
+            int(match.group(1)): path
+            for path in output_dir.glob("checkpoint-*")
+            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and is_run_dir(path)
+        }
+        return found[max(found)] if found else None
+    checkpoint = Path(resume)
+    for name in (RUN_FILE, "trainer_state.json", "optimizer.pt"):
+        if not (checkpoint / name).is_file():
+            raise InputError(f"--resume {checkpoint}: no checkpoint to go on from (it has no {name})")
+    return checkpoint
+
+
+def require_same_run(info: RunInfo, checkpoint: Path) -> None:
+    """InputError if the checkpoint's run had another base, other data or other trained parts."""
+    before = read_run_info(checkpoint)
+    pairs = {
+        "base model": (before.base.fingerprint, info.base.fingerprint),
+        "data": (sorted(before.data.values()), sorted(info.data.values())),
+        "conv_mode": (before.conv_mode, info.conv_mode),
+        "lora": (before.lora, info.lora),
+        "freeze_projector": (before.projector_trained, info.projector_trained),
+        "seed": (before.config.get("seed"), info.config.get("seed")),
+    }
+    changed = [name for name, (there, here) in pairs.items() if there != here]
+    if changed:
+        raise InputError(
+            f"{checkpoint} cannot be resumed: {', '.join(changed)} differ from its run; "
+            "set them back or start a new run"
+        )
+
+
+def require_free(output_dir: Path) -> None:
+    if any(_run_files(output_dir)):
+        raise InputError(
+            f"{output_dir} holds a run already; continue it with --resume auto, name another output_dir "
+            "or set overwrite_output_dir=true"
+        )
+
+
+def clear_run(output_dir: Path) -> None:
+    """Remove a former run: its own files and checkpoints, nothing else that lies there."""
+    for path in _run_files(output_dir):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _run_files(output_dir: Path) -> list[Path]:
+    names = (RUN_FILE, CONFIG_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, "trainer_state.json")
+    return [
+        *(path for name in names if (path := output_dir / name).is_file()),
+        *output_dir.glob("checkpoint-*"),
+        *output_dir.glob(".checkpoint-*.partial"),
+    ]

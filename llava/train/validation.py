@@ -1,0 +1,104 @@
+"""Validation while training: the loss over all records, and greedy answers to a sample of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from llava.engine import Engine, Request
+from llava.model.builder import LoadedModel
+from llava.records import IMAGE_PLACEHOLDER
+from llava.train.config import TrainSettings
+from llava.train.dataset import Collator, RecordSet
+from llava.train.packing import packed_loss
+
+
+class Validation:
+    """The records held out for it, and how they are asked. Of `ranks` processes, number `rank` takes its
+    share; nothing is averaged here, so that the shares can be added."""
+
+    def __init__(self, records: RecordSet, loaded: LoadedModel, settings: TrainSettings) -> None:
+        self.records = records
+        self.loaded = loaded
+        self.settings = settings
+
+    def loss(
+        self, model: Any, prepare: Callable[[Any], Any], collate: Collator, rank: int, ranks: int
+    ) -> torch.Tensor:
+        """(2,) float64: the summed loss of this share, and its supervised tokens. `prepare` moves a batch to
+        the device."""
+        records = self.records
+        size = self.settings.eval_batch_size or self.settings.batch_size
+        sums = torch.zeros(2, dtype=torch.float64)
+        for start in range(0, len(records.sources), size)[rank::ranks]:
+            sources = range(start, min(start + size, len(records.sources)))
+            total, count = packed_loss(model, prepare(collate([records.item(source) for source in sources])))
+            sums += torch.tensor([total.item(), count], dtype=torch.float64)
+        return sums
+
+    def answers(self, rank: int, ranks: int) -> list[tuple[str, str]]:
+        """(expected, given) for the first question of records drawn evenly over pictures, the same ones at
+        every validation."""
+        records = self.records
+        chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)[rank::ranks]
+        pixels: dict[str, torch.Tensor] = {}
+        requests = []
+        for index in chosen:
+            record = records.records[index]
+            for name in record.images:
+                if name not in pixels:
+                    pixels[name] = records.pictures.pixels(name)
+            text = record.conversations[0].value
+            asked = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
+            requests.append(Request(record.id, text, [pixels[name] for name in asked]))
+        results = Engine(self.loaded).answer(
+            requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
+        )
+        return [
+            (records.records[index].conversations[1].value, result.text)
+            for index, result in zip(chosen, results, strict=True)
+        ]
+
+
+def sample_records(records: RecordSet, count: int, seed: int) -> list[int]:
+    """At most `count` record indices, spread evenly over pictures; a picture's records stay together."""
+    rng = np.random.default_rng(seed)
+    order = [rng.permutation(indices).tolist() for indices in records.sources]
+    turns = rng.permutation(len(order)).tolist()
+    share = -(-count // len(order))  # rounded up
+    taken = [order[source][:share] for source in turns]
+    return [index for indices in taken for index in indices][:count]
+
+
+def normalise(answer: str) -> str:
+    """An answer without what does not change it: case, spaces around and repeated, a final full stop."""
+    return " ".join(answer.lower().split()).rstrip(".").strip()
+
+
+def count_answers(pairs: list[tuple[str, str]]) -> torch.Tensor:
+    """(expected, given) -> [questions, right, yes-questions, right ones, no-questions, right ones, said yes
+    to either], float64."""
+    counts = torch.zeros(7, dtype=torch.float64)
+    for expected, given in ((normalise(a), normalise(b)) for a, b in pairs):
+        counts[0] += 1
+        counts[1] += expected == given
+        if expected in ("yes", "no"):
+            place = 2 if expected == "yes" else 4
+            counts[place] += 1
+            counts[place + 1] += expected == given
+            counts[6] += given == "yes"
+    return counts
+
+
+def answer_figures(counts: list[float]) -> dict[str, float]:
+    """`accuracy` (exact match after `normalise`); for yes/no questions, where there are both kinds,
+    `yesno` (balanced accuracy) and `said_yes` (the share answered yes)."""
+    questions, right, yes, yes_right, no, no_right, said_yes = counts
+    figures = {"accuracy": right / questions} if questions else {}
+    if yes and no:
+        figures["yesno"] = (yes_right / yes + no_right / no) / 2
+        figures["said_yes"] = said_yes / (yes + no)
+    return figures
