@@ -57,8 +57,9 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)  # a table may hold a million
 class Talk:
-    """A conversation that the annotation itself holds: (question, answer) pairs about the picture.
-    `language` is None where the annotation does not say."""
+    """A conversation that the annotation itself holds: one or more (question, answer) pairs about the
+    picture, texts that are not empty and hold no `<image>`. `language` is None where the annotation does not
+    say."""
 
     turns: tuple[tuple[str, str], ...]
     task: str = "vqa"

@@ -13,7 +13,7 @@ from data_prep.families import Family, FamilyName, Kind, KindWords
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
 from llava.boxes import Box, area, format_box, holds_centre, intersection, to_frame
-from llava.records import IMAGE_PLACEHOLDER, TaskType
+from llava.records import TaskType
 
 NONE = "none"  # the label of what has no defect, in every language
 _TRIES = 30
@@ -224,14 +224,7 @@ class Asker:
 
     def _talk(self, unit: Unit) -> Iterator[Fact]:
         for talk in unit.talks:
-            turns = [
-                tuple(text.replace(IMAGE_PLACEHOLDER, "").strip() for text in turn) for turn in talk.turns
-            ]
-            if not turns or not all(question and answer for question, answer in turns):
-                self._skip("a conversation with an empty question or answer")
-                continue
-            (question, answer), *more = turns
-            later = tuple((asked, said) for asked, said in more)
+            (question, answer), *later = talk.turns
             yield Fact(
                 unit,
                 talk.task,
@@ -240,7 +233,7 @@ class Asker:
                 talk.task,
                 answer,
                 [question],
-                turns=later,
+                turns=tuple(later),
                 language=talk.language or "",
             )
 
