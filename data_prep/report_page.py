@@ -86,7 +86,11 @@ def _splits(report: Report) -> Markup | None:
         table_row(split, *(number_cell(count) for count in counts.values()))
         for split, counts in report.split_counts.items()
     ]
-    return table("A group is never divided.", ["split", *map(number_head, columns)], rows)
+    return table(
+        "Pictures that belong together (near-twins, crops of one photo) are a group. No group is divided.",
+        ["split", *map(number_head, columns)],
+        rows,
+    )
 
 
 def _notes(notes: Sequence[Lines]) -> Markup | None:

@@ -47,14 +47,13 @@ def _kinds(report: Report, splits: Sequence[str]) -> Markup:
     """A row per label and a column per split: shares that should be alike stand side by side."""
     parts = {split: report.kinds.get(split, Counter()) for split in splits}
     names = sorted({name for part in parts.values() for name in part})
-    most = max(count / part.total() for part in parts.values() for count in part.values())
     rows = []
     for name in names[:MOST_ROWS]:
         cells = []
         for part in parts.values():
             share = part[name] / max(1, part.total())
             said = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
-            cells.append(tag("td", said, strip([("first", share / most)]), class_="share"))
+            cells.append(tag("td", said, strip([("first", share)]), class_="share"))
         rows.append(table_row(name, *cells))
     heads = [
         f"{split or f'{report.unit}s'} ({part.total():,})" if len(parts) > 1 else f"{report.unit}s"
@@ -139,7 +138,6 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
     eye = sizes.eye
     noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
     edges = [0.0, *(bound * eye.patch for bound in BOUNDS)]
-    most = max(sizes.bins)
     filled = [number for number, count in enumerate(sizes.bins) if count]
     at_one = BOUNDS.index(1.0)  # the bin below one patch; it and the next are always shown
     shown = range(min(at_one, *filled), max(at_one + 1, *filled) + 1)
@@ -156,13 +154,13 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
                 label,
                 number_cell(count),
                 number_cell(f"{count / sizes.count:.0%}"),
-                bar_cell(count / most, "thin" if thin else "first"),
+                bar_cell(count / sizes.count, "thin" if thin else "first"),
                 class_="patch" if at_patch else None,
             )
         )
     caption = (
         f"The shorter side of {sizes.count:,} {noun} in model pixels. The dashed line is one patch: what "
-        f"lies above it in the table is thinner."
+        f"lies above it in the table is thinner, and a model may not see it."
     )
     histogram = table(caption, ["model pixels", number_head(noun), number_head("share"), ""], rows)
     class_rows = [
@@ -205,6 +203,7 @@ def answers_part(report: Report) -> Markup | None:
             looks = dict(zip(ordered, _PARTS, strict=False))
         for number, part in enumerate(parts):
             answer, share = part.commonest or ("", 0.0)
+            said = cut(answer, 60) if part.commonest or not part.count else "each only once"
             name = f"{task} ({language})" if several and language else task
             rows.append(
                 tag(
@@ -213,7 +212,7 @@ def answers_part(report: Report) -> Markup | None:
                     tag("td", part.split),
                     number_cell(part.count or f"{part.turns:,} turns"),
                     number_cell(part.different),
-                    tag("td", cut(answer, 60)),
+                    tag("td", said),
                     number_cell(f"{share:.0%}" if share else ""),
                     _answer_bar(part, looks),
                 )

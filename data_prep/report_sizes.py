@@ -37,7 +37,7 @@ def eyes_of(args: argparse.Namespace) -> tuple[Eye, ...]:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
     if args.model_side is None and args.patch is None:
         return MODELS
-    return (Eye("the model stated", args.model_side or Eye.side, args.patch or Eye.patch), *MODELS)
+    return (Eye("your model", args.model_side or Eye.side, args.patch or Eye.patch), *MODELS)
 
 
 def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[Eye]) -> list[Sizes]:

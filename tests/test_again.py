@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from photos import contents, write_pair, write_photos
 from PIL import Image
-from test_convert import contents, write_pair, write_photos
 
 from data_prep import pictures
 from data_prep.__main__ import main as data_prep

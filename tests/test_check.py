@@ -122,6 +122,60 @@ def test_each_fault_is_found_alone(check: Callable, bad: Any, kind: str, detail:
     assert detail in example["detail"]
 
 
+WIDE = "wide.png"  # 400 x 200: in the padded square the picture lies at 0.25 to 0.75 of the height
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("box", "meta", "found"),
+    [
+        ("[0.1, 0.02, 0.3, 0.2]", {"frame": "padded"}, True),
+        ("[0.1, 0.8, 0.3, 0.95]", {"frame": "padded", "decimals": 3}, True),
+        ("[0.1, 0.0, 0.3, 0.4]", {"frame": "padded"}, True),  # 0.15 of 0.4 on the picture
+        ("[0.1, 0.1, 0.3, 0.6]", {"frame": "padded"}, False),  # 0.35 of 0.5
+        ("[0.1, 0.25, 0.3, 0.75]", {"frame": "padded"}, False),
+        ("[0.100, 0.240, 0.300, 0.250]", {"frame": "padded", "decimals": 3}, True),
+        ("[0.10, 0.24, 0.30, 0.25]", {"frame": "padded", "decimals": 2}, False),  # its edge, rounded
+        ("[0.2, 0.1, 0.2, 0.1]", {"frame": "padded"}, True),  # without an area
+        ("[0.2, 0.5, 0.2, 0.5]", {"frame": "padded"}, False),
+        ("[0.1, 0.02, 0.3, 0.2]", {"frame": "whole"}, False),
+        ("[0.1, 0.02, 0.3, 0.2]", {}, False),
+        # The size that meta states, 200 x 400, is believed: the picture lies at 0.25 to 0.75 of the width.
+        ("[0.3, 0.02, 0.5, 0.2]", {"frame": "padded", "width": 200, "height": 400}, False),
+        ("[0.02, 0.3, 0.2, 0.5]", {"frame": "padded", "width": 200, "height": 400}, True),
+        ("[0.1, 0.02, 0.3, 0.2]", {"frame": "padded", "width": 10**400, "height": 1}, True),
+    ],
+)
+def test_boxes_in_the_padding(
+    check: Callable, photos: Path, box: str, meta: dict[str, Any], found: bool, asked: bool
+) -> None:
+    Image.new("RGB", (400, 200)).save(photos / WIDE)
+    texts = (f"<image>\nWhat is in {box}?", "a disc") if asked else ("<image>\nWhere?", f"at {box}")
+    code, findings = check([record("1", *texts, image=WIDE, meta=meta)], options=("--no-pictures",))
+    assert (code, list(findings)) == ((1, ["box-in-padding"]) if found else (0, []))
+    if found:
+        (example,) = findings["box-in-padding"]["examples"]
+        assert example["detail"].endswith(("of a 400 x 200 picture", "of a 200 x 400 picture"))
+
+
+def test_a_box_in_the_padding_of_a_picture_that_is_absent(check: Callable) -> None:
+    bad = record("1", "<image>\nWhere?", "[0.1, 0.02, 0.3, 0.2]", image="none.png", meta={"frame": "padded"})
+    assert list(check([bad])[1]) == ["absent-picture"]
+
+
+SIDES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2)
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(width=SIDES, height=SIDES, decimals=SIDES)
+def test_any_size_that_meta_states_is_checked(
+    check: Callable, width: object, height: object, decimals: object
+) -> None:
+    meta = {"frame": "padded", "width": width, "height": height, "decimals": decimals}
+    code, found = check([record("1", "<image>\nWhere?", "[0.4, 0.4, 0.6, 0.6]", meta=meta)])
+    assert (code, found) == (0, {}), "the middle is never in the padding"
+
+
 def test_questions_may_use_words_that_are_names(check: Callable) -> None:
     fine = [
         record("5", "<image>\nIs line 3 of 017 fine? See e.g. a.", "no", image="line3_017.png"),

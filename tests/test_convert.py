@@ -2,18 +2,15 @@
 
 import hashlib
 import json
-import os
-import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from photos import KINDS, Boxes, contents, write_pair, write_photos
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
@@ -29,39 +26,6 @@ from llava.errors import InputError
 from llava.files import read_json_list, read_jsonl
 from llava.records import Question, Record, Truth
 from llava.settings import load_settings
-
-KINDS = ("missing disc", "broken disc", "flashover", "pollution", "bird nest")
-Boxes = list[tuple[str, tuple[int, int, int, int]]]
-
-
-def write_pair(folder: Path, name: str, boxes: Boxes, seed: int, size: tuple[int, int] = (80, 48)) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "annotations").mkdir(exist_ok=True)
-    Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(folder / "images" / f"{name}.jpg")
-    shapes = "".join(
-        f"<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>"
-        f"<ymax>{y2}</ymax></bndbox></object>"
-        for kind, (x1, y1, x2, y2) in boxes
-    )
-    (folder / "annotations" / f"{name}.xml").write_text(
-        f"<annotation><filename>{name}</filename><size><width>{size[0]}</width><height>{size[1]}</height>"
-        f"</size>{shapes}</annotation>"
-    )
-
-
-def write_photos(folder: Path, count: int = 60, seed: int = 0) -> Path:
-    """Pictures of which every third is sound; file names give the answer away, as real ones do."""
-    rng = random.Random(seed)
-    for index in range(count):
-        kind = KINDS[index % 5] if index % 3 else None
-        boxes: Boxes = [("insulator", (5, 5, 75, 43))]
-        if kind:
-            x, y = rng.randrange(6, 60), rng.randrange(6, 30)
-            boxes.append((kind, (x, y, x + 9, y + 7)))
-        name = f"{(kind or 'sound').replace(' ', '_')}_{index:03d}"
-        write_pair(folder, name, boxes, seed=1000 * seed + index)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +61,6 @@ def load(output: Path) -> tuple[dict[str, list[Record]], list[Question], list[Tr
     records = {split: read_json_list(output / f"{split}.json", Record) for split in ("train", "val", "test")}
     questions = read_jsonl(output / "questions_test.jsonl", Question)
     return records, questions, read_jsonl(output / "truth_test.jsonl", Truth)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_every_file_follows_its_schema_and_they_agree(converted: Path) -> None:
@@ -430,79 +386,6 @@ def test_overwrite_replaces_only_earlier_conversions(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
 
-def spoil(source: Path, how: str) -> list[str]:
-    """Damage the copy `source` in one way; returns what the error must name."""
-    first, second = sorted((source / "annotations").glob("*.xml"))[:2]
-    picture = source / "images" / f"{first.stem}.jpg"
-    if how == "cut xml":
-        first.write_text(first.read_text()[:90])
-        return [first.name, "cut short"]
-    if how == "two bad xml":
-        first.write_text("<annotation>")
-        second.write_text("")
-        return [first.name, second.name, "2 annotation file(s)", "nothing was written"]
-    if how == "truncated picture":
-        picture.write_bytes(picture.read_bytes()[:-300])
-        return [picture.name, "cut short"]
-    if how == "picture absent":
-        picture.unlink()
-        return [first.name, "no picture"]
-    if how == "unknown class":
-        first.write_text(first.read_text().replace(">insulator<", ">pylon<"))
-        return [first.name, "pylon", "to the aliases of a component or defect, to sound or to ignore"]
-    raise AssertionError(how)
-
-
-@pytest.mark.parametrize(
-    "how", ["cut xml", "two bad xml", "truncated picture", "picture absent", "unknown class"]
-)
-def test_bad_photos_leave_nothing_behind(repo: Path, tmp_path: Path, how: str) -> None:
-    source = write_photos(tmp_path / "photos", 12)
-    named = spoil(source, how)
-    done = run_command(repo, "--source", source, "--output", tmp_path / "out" / "data")
-    assert done.returncode == 2
-    assert all(word in done.stderr for word in named), done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == (3 if how == "two bad xml" else 1) and lines[-1].startswith("error: ")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
-
-
-def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
-    recipe = repo / "configs" / "recipes" / "insulator.yaml"
-    command = [sys.executable, "-m", "data_prep", "convert", "--recipe", recipe, *arguments]
-    return subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--source", "{tmp}/absent"], "no such folder"),
-        (["--source", "{tmp}/empty"], "no annotations in a format known here"),
-        (["--source", "{photos}", "families.knd.times=2"], "families.knd"),
-        (["--source", "{photos}", "pictres.max_side=9"], "did you mean 'pictures'"),
-        (["--source", "{photos}", "--recipe", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
-        (["--source", "{photos}", "--test-source", "{photos}"], "same folder"),
-        (["--source", "{photos}", "--output", "{photos}/out"], "inside the other"),
-        (["--source", "{photos}", "--splits", "1,2"], "three shares"),
-        (["--source", "{photos}", "--workers", "0"], "1 or more"),
-    ],
-)
-def test_bad_arguments(repo: Path, photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "empty").mkdir()
-    filled = [argument.format(tmp=tmp_path, photos=photos) for argument in arguments]
-    done = run_command(repo, "--output", tmp_path / "out", *filled)
-    assert done.returncode == 2
-    assert message in done.stderr.splitlines()[-1], done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert data_prep(["--help"]) == 0
-    assert "convert" in capsys.readouterr().out
-    with pytest.raises(InputError, match="no command 'convrt'; choose inspect, convert"):
-        data_prep(["convrt"])
-
-
 def test_data_prep_never_loads_torch() -> None:
     code = "import sys, data_prep.convert, data_prep.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -556,23 +439,3 @@ def test_kinds_of_notes() -> None:
     assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 2]
     assert by_kind(notes)[0] == notes[:2]
     assert sorted(note for kind in by_kind(notes) for note in kind) == sorted(notes)
-
-
-needs_bytes_as_names = pytest.mark.skipif(
-    sys.platform in ("win32", "darwin"), reason="file names are Unicode there"
-)
-
-
-@needs_bytes_as_names
-def test_names_that_are_not_utf8_are_refused_in_one_line(
-    tmp_path: Path, convert: Callable[..., Path]
-) -> None:
-    photos = write_photos(tmp_path / "photos", count=12)
-    first = min((photos / "images").iterdir())
-    first.rename(os.fsdecode(os.fsencode(first.with_name("caf")) + b"\xe9.jpg"))
-    with pytest.raises(InputError, match=r"images/caf\\udce9\.jpg: its name is not UTF-8; rename it"):
-        convert(photos)
-    assert not (tmp_path / "out").exists()
-    photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
-    with pytest.raises(InputError, match=r"/\\udcff: its name is not UTF-8; rename the folder"):
-        convert(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))

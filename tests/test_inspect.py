@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
+from photos import needs_bytes_as_names, write_photos
 from PIL import Image
-from test_convert import needs_bytes_as_names, write_photos
 from test_report import HOSTILE, check_alone
 
 from data_prep.__main__ import main as data_prep
@@ -119,8 +119,10 @@ def test_wrong_options_are_refused(photos: Path, more: tuple[str, ...], said: st
 
 def test_another_model_is_shown_beside_the_usual_one(photos: Path, tmp_path: Path) -> None:
     text = inspect(photos, tmp_path / "report.html", "--model-side", "112", "--patch", "8")
-    assert "padded to a square of 336 pixels, patch 14" in text
-    assert "padded to a square of 112 pixels, patch 8" in text
+    own = text.index("your model sees them: picture padded to a square of 112 pixels, patch 8")
+    usual = text.index("LLaVA-1.5 sees them: picture padded to a square of 336 pixels, patch 14")
+    assert own < usual < text.index("LLaVA-1.6 sees them: picture fitted into 672 x 672 pixels")
+    assert "as large as your model sees them" in text
 
 
 def test_pictures_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from photos import write_photos
 from PIL import Image
-from test_convert import write_photos
 
 from data_prep.__main__ import main as data_prep
 

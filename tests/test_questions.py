@@ -1,4 +1,4 @@
-"""Questions as a recipe asks them: every family's answers, balance, languages, and that nothing leaks."""
+"""Questions as a recipe asks them: every family's answers, balance, and that nothing leaks."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from units import CRACK, LANGUAGES, MOSS, asked_of, make_unit, make_units, only
 
 from data_prep.annotations import Shape, Split, Talk
 from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
@@ -23,34 +23,8 @@ from data_prep.recipe import Recipe
 from eval.families import family_of
 from llava.boxes import from_frame, intersection, parse_box
 from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER, report_entries
+from llava.records import IMAGE_PLACEHOLDER
 from llava.settings import load_settings, validate_settings
-from llava.train.augment import draw, speaks_of_places
-from llava.train.config import AugmentSettings
-
-KINDS = ["missing disc", "broken disc", "flashover", "pollution", "bird nest"]
-LANGUAGES = ["languages.ko=1", "languages.ru=1"]
-
-
-def make_unit(number: int, *defects: Shape, **more: Any) -> Unit:
-    """A picture of 200x100 with an insulator over most of it; its name says nothing."""
-    name = f"images/{random.Random(f'name {number}').getrandbits(64):016x}.jpg"
-    insulator = Shape("insulator", (10, 10, 190, 90))
-    return Unit(f"u{number}", f"u{number}", name, (200, 100), (insulator,), defects, **more)
-
-
-def make_units(count: int = 240, seed: int = 0) -> list[Unit]:
-    """Pictures with no, one or two defects; missing discs are common, nests rare."""
-    rng = random.Random(seed)
-    units = []
-    for number in range(count):
-        names = rng.choices(KINDS, [8, 4, 4, 2, 1], k=rng.choice((0, 1, 1, 1, 2)))
-        shapes = []
-        for name in names:
-            x, y = rng.randrange(15, 160), rng.randrange(15, 70)
-            shapes.append(Shape(name, (x, y, x + rng.randrange(8, 25), y + rng.randrange(6, 15))))
-        units.append(make_unit(1000 * seed + number, *shapes))
-    return units
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +40,6 @@ def trilingual(repo: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def units() -> list[Unit]:
     return make_units()
-
-
-def only(task: str, family: dict[str, Any], **changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "components": [{"name": "insulator"}],
-        "defects": [
-            {"name": "crack", "severity": "severe", "action": "replace"},
-            {"name": "moss", "phrase": "moss", "severity": "minor", "action": "clean"},
-        ],
-        "families": {task: family},
-    }
-    return validate_settings(Recipe, values | changes, "test.yaml")
-
-
-def asked_of(recipe: Recipe, *units: Unit, split: Split = "test") -> list[Item]:
-    return ask(units, recipe, split, 0)[0]
-
-
-CRACK, MOSS = Shape("crack", (20, 20, 40, 40)), Shape("moss", (150, 60, 180, 90))
 
 
 # --- a family each ----------------------------------------------------------------------------------
@@ -415,88 +370,3 @@ def test_neighbours_in_the_file_are_independent() -> None:
     answers = [item.yes for item in asked_of(recipe, *units)]
     changes = sum(a != b for a, b in pairwise(answers))
     assert 160 < changes < 240  # 200 expected, standard deviation 10
-
-
-# --- languages --------------------------------------------------------------------------------------
-
-
-def script_of(text: str) -> set[str]:
-    found = set()
-    for letter in text:
-        if "\uac00" <= letter <= "\ud7a3":
-            found.add("ko")
-        elif "а" <= letter.lower() <= "я" or letter.lower() == "ё":
-            found.add("ru")
-        elif letter.isascii() and letter.isalpha():
-            found.add("en")
-    return found
-
-
-def test_every_word_is_in_the_language_of_the_record(trilingual: Recipe, units: list[Unit]) -> None:
-    for split in ("train", "test"):
-        for item in ask(units, trilingual, split, 0)[0]:
-            texts = [item.question, item.answer]
-            if item.type == "json":
-                texts = [item.question.replace("JSON", ""), " ".join(map(str, values_of(item.answer)))]
-            if item.family == "choice":  # letters stand for themselves
-                texts = [item.question.split("\n")[0], *item.options]
-            for text in texts:
-                assert script_of(text) <= {item.language}, (item.language, text)
-            assert to_record(item, trilingual, "g").meta["language"] == item.language
-            truth = to_truth(item, trilingual, "g")
-            assert truth.language == item.language
-            assert truth.label in (*KINDS, "none"), "labels are the recipe's names in every language"
-
-
-def values_of(report: str) -> list[str]:
-    return [value for entry in report_entries(report) for value in entry.values() if value != "null"]
-
-
-def test_the_test_asks_the_same_in_every_language(trilingual: Recipe, units: list[Unit]) -> None:
-    facts: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for item in ask(units, trilingual, "test", 0)[0]:
-        facts[item.language].add((item.unit.image, item.task, item.about, item.label))
-    assert facts["en"] == facts["ko"] == facts["ru"]
-
-
-def test_shares_of_languages(repo: Path, units: list[Unit]) -> None:
-    file = repo / "configs" / "recipes" / "insulator.yaml"
-    recipe = load_settings(Recipe, file, ["languages.ko=0.25", "languages.en=0"])
-    assert recipe.voices == {"ko": 0.25}
-    items = ask(units, recipe, "train", 0)[0]
-    assert {item.language for item in items} == {"ko"}
-    assert len({item.unit.image for item in items}) == 60
-    per_thing: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        if item.task == "presence":
-            per_thing[item.about][item.answer] += 1
-    assert per_thing["defect"]["예"] == per_thing["defect"]["아니요"] > 0
-
-
-def test_pictures_with_other_languages_are_not_flipped(trilingual: Recipe) -> None:
-    """The trainer knows the English words of direction alone."""
-    unit = make_unit(0, Shape("bird nest", (20, 20, 40, 40)))
-    always = AugmentSettings(flip_horizontal=1, flip_vertical=1)
-    for language, flips in (("en", True), ("ko", False), ("ru", False)):
-        records = [
-            to_record(item, trilingual, "g")
-            for item in asked_of(trilingual, unit)
-            if item.language == language
-        ]
-        assert any(record.meta["flip"] for record in records) and all(
-            flips or speaks_of_places(record) for record in records
-        )
-        drawn = draw(always, records, np.random.default_rng(0))
-        assert (drawn.horizontal, drawn.vertical) == (flips, flips)
-
-
-def test_every_true_answer_is_scored_as_right(trilingual: Recipe, units: list[Unit]) -> None:
-    by_task: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for item in ask(units, trilingual, "test", 0)[0]:
-        by_task[item.task, item.language].append(to_truth(item, trilingual, "g"))
-    assert len(by_task) == 3 * 13
-    for (task, _), truths in by_task.items():
-        outcome = family_of(task, truths).read([truth.answer for truth in truths])
-        assert outcome.right.all() and outcome.parsed.all(), task
-        wrong = family_of(task, truths).read(["?"] * len(truths))
-        assert not wrong.right.any(), task

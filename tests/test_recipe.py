@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from test_convert import write_pair
+from photos import write_pair
 
 from data_prep.__main__ import main as data_prep
 from data_prep.families import Family, FamilyName, Kind, Words

@@ -5,40 +5,28 @@ from collections import Counter
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from photos import write_photos
 from PIL import Image
-from test_convert import write_photos
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
 from data_prep.markup import tag
-from data_prep.report import (
-    SAMPLES,
-    TWIN_PAIRS,
-    Answers,
-    Eye,
-    Lines,
-    Report,
-    Seen,
-    View,
-    box_sizes,
-    count_classes,
-    draw_samples,
-    pick,
-    show_twins,
-    thin_warnings,
-)
+from data_prep.report import MODELS, Answers, Eye, Lines, Report, Role, Seen, View
 from data_prep.report_convert import one_sided
 from data_prep.report_page import page
+from data_prep.report_sizes import box_sizes, thin_warnings
+from data_prep.report_survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
 from data_prep.splits import near_twins
 from llava.files import read_json_list
 from llava.records import Record
 
-ROLES = {"defect": "defect", "insulator": "component"}
+ROLES: dict[str, Role] = {"defect": "defect", "insulator": "component"}
 
 
 class Page(HTMLParser):
@@ -100,9 +88,9 @@ def box(name: str, width: float, height: float) -> Shape:
     return Shape(name, (10.0, 10.0, 10 + width, 10 + height))
 
 
-def report(**more: object) -> Report:
-    facts: dict[str, object] = {"title": "t", "facts": [], "unit": "picture", "classes": [], "splits": [""]}
-    return Report(**(facts | more))  # type: ignore[arg-type]
+def report(**more: Any) -> Report:
+    facts: dict[str, Any] = {"title": "t", "facts": [], "unit": "picture", "classes": [], "splits": [""]}
+    return Report(**(facts | more))
 
 
 def test_thickness_is_the_shorter_side_in_the_padded_square() -> None:
@@ -117,7 +105,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
         view("a", "", box("defect", 90, 47.9), box("insulator", 500, 300)),
         view("b", "", box("defect", 90, 48), box("defect", 90, 11)),
     ]
-    defects, components = box_sizes(views, ROLES, [Eye()])  # type: ignore[arg-type]
+    defects, components = box_sizes(views, ROLES, [Eye()])
     assert (defects.role, components.role) == ("defect", "component")
     assert defects.bins == (1, 0, 1, 1, 0, 0, 0)  # 3.2, 13.97 and 14 model pixels
     assert (defects.count, defects.thin, defects.classes[0][0]) == (3, 2, "defect")
@@ -127,7 +115,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
 def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
     thick = [10, 20, 20, 20, 20, 20, 20, 20, 20, 20]
     views = [view(str(n), "", box("defect", 200, side)) for n, side in enumerate(thick)]
-    (warning,) = thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)  # type: ignore[arg-type]
+    (warning,) = thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
     assert warning.startswith("10 of 10 defects (100%) are thinner than one 14-pixel patch")
     assert "unit: object" in warning and "unit: tile" in warning
     share = int(re.findall(r"at most (\d+)%", warning)[0]) / 100
@@ -138,9 +126,18 @@ def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
 
 def test_no_warning_where_components_alone_or_few_defects_are_thin() -> None:
     views = [view(str(n), "", box("defect", 90, 90), box("insulator", 900, 20)) for n in range(19)]
-    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)  # type: ignore[arg-type]
+    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
     views.append(view("thin", "", box("defect", 90, 20)))
-    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)  # type: ignore[arg-type]
+    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
+
+
+def test_the_warning_says_how_other_models_fare() -> None:
+    views = [view(str(n), "", box("defect", 90, side)) for n, side in enumerate([20, 30, 30, 30])]
+    (warning,) = thin_warnings(views, box_sizes(views, ROLES, MODELS), ROLES, None)
+    assert warning.startswith("4 of 4 defects (100%)") and "LLaVA-1.5 sees the whole picture" in warning
+    assert "To LLaVA-1.6, at 672 pixels, 25% are." in warning
+    # What counts is the first model: one that sees enough is not warned about others.
+    assert not thin_warnings(views[1:], box_sizes(views[1:], ROLES, MODELS[::-1]), ROLES, None)
 
 
 def test_without_a_recipe_the_warning_names_the_thin_classes() -> None:
@@ -240,7 +237,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
             sizes=box_sizes([seen], {}, [Eye(name)]),
             answers=[answers],
             twins=twins,
-            samples=draw_samples([seen], {}, Eye()),
+            samples=draw_samples([seen], Eye()),
             view_count=1,
             notes=[Lines(name, name, [name])],
             warnings=[name],
@@ -314,6 +311,15 @@ def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     assert shown
 
 
+def test_conversion_report_shows_sizes_to_both_models_and_says_how_they_look(converted: Path) -> None:
+    found = Page((converted / "report.html").read_text(encoding="utf-8"))
+    assert "Defects as LLaVA-1.5 sees them: picture padded to a square of 336 pixels, patch 14" in found.text
+    later = "Defects as LLaVA-1.6 sees them: picture fitted into 672 x 672 pixels, in tiles of 336, patch 14"
+    assert later in found.text
+    assert len(found.named("details")) == 3  # all but what the first model sees of defects
+    assert "as large as LLaVA-1.5 sees them" in found.text
+
+
 def test_report_is_the_same_for_any_number_of_workers(converted: Path, repo: Path, tmp_path: Path) -> None:
     photos, recipe = converted.parent / "photos", repo / "configs" / "recipes" / "insulator.yaml"
     command = ["convert", "--source", str(photos), "--recipe", str(recipe), "--workers", "3"]
@@ -337,3 +343,8 @@ def test_defects_thinner_than_a_patch_are_warned_of(repo: Path, tmp_path: Path) 
     assert data_prep([*command, "unit=picture"]) == 0
     found = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "12 of 12 defects (100%) are thinner than one 14-pixel patch" in found.text
+    command[-1] = str(tmp_path / "mine")
+    assert data_prep([*command, "unit=picture", "--model-side", "672", "--patch", "14"]) == 0
+    found = Page((tmp_path / "mine" / "report.html").read_text(encoding="utf-8"))
+    assert "Defects as your model sees them: picture padded to a square of 672 pixels" in found.text
+    assert "Nothing that asks for attention" in found.text
