@@ -5,9 +5,9 @@
 
 Each contender trains in a process of its own, on the same records in the same order, from the same weights
 (random, built in code), with the same adapters, learning rate, precision and records an optimiser step. On a
-CPU a small LLaVA in float32 reads pictures of 24 x 24 patches; on CUDA it is LLaVA-1.5-7B's shape in bfloat16.
-Rounds alternate between the contenders; the first steps are not counted. That all do the same job is checked:
-the first step's loss must agree (dropout is off, and each loss is a mean over the step's supervised tokens).
+CPU a small LLaVA in float32 reads pictures of 24 x 24 patches; on CUDA it is the shape of LLaVA-1.5-7B in
+bfloat16. Rounds alternate between the contenders; the first steps are not counted. That all do the same job
+is checked: the first loss must agree (dropout is off, each loss is a mean over the step's supervised tokens).
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ TOLERANCE = {"cpu": 1e-5, "cuda": 3e-3}  # of the first loss, relative: float32 
 INSTALL_TRL = "pip install 'trl>=1.16'"
 LOG_LINES = 12
 
-HEADER = """Every contender: LoRA rank 16 on all linear layers of the language model, tower and projector frozen, AdamW,
-constant learning rate, one batch of {batch} records an optimiser step, gradient checkpointing {checkpointing},
-{workers} data loader processes, {attention} attention; {warm} steps before the {steps} measured ones.
+HEADER = """Every contender: LoRA rank 16 on all linear layers of the language model, tower and projector
+frozen, AdamW, constant learning rate, one batch of {batch} records an optimiser step, gradient checkpointing
+{checkpointing}, {workers} data loader processes, attention: {attention}; {warm} steps before the {steps}
+measured ones.
 TRL: SFTTrainer as its documentation trains a vision-language model: messages and images, max_length=None,
-assistant_only_loss, the model by path in the training's dtype. It refuses packing and padding-free batches for
-pictures; its LM head already computes only supervised tokens. Its default, gradient checkpointing, is
+assistant_only_loss, the model by path in the training's dtype. It refuses packing and padding-free batches
+for pictures; its LM head already computes only supervised tokens. Its default, gradient checkpointing, is
 {trl_default}; Hub kernels and Liger are not used by any contender."""
 
 
