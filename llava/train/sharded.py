@@ -1,0 +1,158 @@
+"""Parameters spread over processes: DeepSpeed's ZeRO and PyTorch's FSDP, and what each asks for.
+
+ZeRO-2 shares gradients and optimiser states out; ZeRO-3 and FSDP the parameters too, so that every process
+must run the same modules together (see sampler.py), and what is saved must first be put together.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from llava.errors import InputError
+from llava.files import read_json
+from llava.train.config import TrainSettings
+
+
+def zero_stage(settings: TrainSettings) -> int:
+    """The stage that the DeepSpeed file asks for, 0 without one; InputError if the file says none."""
+    if settings.deepspeed is None:
+        return 0
+    config = read_json(settings.deepspeed)
+    zero = config.get("zero_optimization") if isinstance(config, dict) else None
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    if stage not in (1, 2, 3):
+        raise InputError(f"{settings.deepspeed}: zero_optimization.stage must be 1, 2 or 3, not {stage!r}")
+    if "optimizer" in config or "scheduler" in config:
+        raise InputError(
+            f"{settings.deepspeed}: remove optimizer and scheduler; the learning rates are the run's own"
+        )
+    return stage
+
+
+def is_sharded(settings: TrainSettings) -> bool:
+    """Whether a process holds only a part of each parameter."""
+    return settings.fsdp or zero_stage(settings) == 3
+
+
+def require_sharding(settings: TrainSettings) -> None:
+    """InputError, one line, where the sharding that is asked for cannot be."""
+    stage = zero_stage(settings)
+    if not (stage or settings.fsdp):
+        return
+    key = "deepspeed" if stage else "fsdp"
+    if stage and importlib.util.find_spec("deepspeed") is None:
+        raise InputError("deepspeed needs DeepSpeed: pip install 'llava-inspect[deepspeed]'")
+    if "LOCAL_RANK" not in os.environ:
+        raise InputError(f"{key} needs a process a device: start the run with scripts/finetune_lora.sh")
+    if is_sharded(settings) and settings.best_by == "accuracy":
+        raise InputError("best_by: accuracy needs answers, which sharded parameters do not give; use loss")
+
+
+def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]:
+    """What TrainingArguments must be given for it; on a CPU the process group is made ready first."""
+    require_sharding(settings)
+    if settings.deepspeed is not None:
+        if cuda:
+            return {"deepspeed": str(settings.deepspeed)}
+        # transformers starts DeepSpeed where accelerate finds a GPU; a state that is there is taken as it is.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+        PartialState(backend="gloo")
+        return {
+            "deepspeed": str(settings.deepspeed),
+            "use_cpu": False,
+            "accelerator_config": {"use_configured_state": True},
+        }
+    if settings.fsdp:
+        return {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
+    return {}
+
+
+def allow_fsdp_on_cpu(settings: TrainSettings) -> None:
+    """accelerate turns a state of several GPUs into FSDP's; one of several CPUs is passed off as that."""
+    state = PartialState()
+    if settings.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+
+
+def float32_trainables(model: nn.Module, settings: TrainSettings) -> None:
+    """What is trained becomes float32: bfloat16 would swallow small updates. DeepSpeed keeps float32 copies
+    of its own and wants the parameters as they are."""
+    if settings.deepspeed is None:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+
+def shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """That of the whole parameter (under ZeRO-3 its own is that of nothing)."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+@contextmanager
+def whole(model: nn.Module, *, keep_changes: bool = False) -> Iterator[None]:
+    """Within, every trained parameter is whole on every process, which all must come here together.
+
+    Changes are lost unless `keep_changes`: then process 0's are given to all.
+    """
+    trained = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.requires_grad
+    ]
+    with ExitStack() as stack:
+        if zero := [parameter for _, _, parameter in trained if hasattr(parameter, "ds_id")]:
+            import deepspeed
+
+            modifier = 0 if keep_changes else None
+            stack.enter_context(deepspeed.zero.GatheredParameters(zero, modifier_rank=modifier))
+        sharded = [entry for entry in trained if isinstance(entry[2].data, DTensor)]
+        for module, name, parameter in sharded:
+            module._parameters[name] = nn.Parameter(_tensor(parameter).full_tensor())
+        try:
+            yield
+        finally:
+            for module, name, parameter in sharded:
+                changed = module._parameters[name]
+                module._parameters[name] = parameter
+                if keep_changes and changed is not None:
+                    _copy(_tensor(parameter), changed.detach())
+
+
+def _tensor(parameter: nn.Parameter) -> DTensor:
+    tensor: Any = parameter.detach()
+    return tensor
+
+
+def _copy(part: DTensor, value: torch.Tensor) -> None:
+    part.to_local().copy_(distribute_tensor(value, part.device_mesh, part.placements).to_local())
+
+
+def require_same_processes(checkpoint: Path, settings: TrainSettings, processes: int) -> None:
+    """InputError if the checkpoint was written by another number of processes or another kind of sharding:
+    the batches of its epoch, and the parts of its optimiser, would not be those of this run."""
+    states = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
+    if states != processes:
+        raise InputError(
+            f"{checkpoint} cannot be resumed: it was written by {states} processes and this run has "
+            f"{processes}; start as many"
+        )
+    kinds = {"latest": "deepspeed", "optimizer_0": "fsdp"}
+    before = next((kind for name, kind in kinds.items() if (checkpoint / name).exists()), "neither")
+    now = "deepspeed" if settings.deepspeed else "fsdp" if settings.fsdp else "neither"
+    if before != now:
+        raise InputError(
+            f"{checkpoint} cannot be resumed: of deepspeed and fsdp it was written with {before}, this run has {now}"
+        )
