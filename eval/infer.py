@@ -30,9 +30,8 @@ from llava.records import Answer, Question
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from torch import Tensor
-
     from llava.engine import Engine, Result
+    from llava.vision import Pixels
 
 EPILOG = """example:
   python -m eval.infer --model-path playground/tiny-llava --image-folder photos \\
@@ -225,7 +224,7 @@ def answer_all(
         for batch, seen in _batches(engine, questions, pictures, args.batch_size):
             unreadable = {q.question_id: e for q in batch if (e := _first_error(q, seen)) is not None}
             requests = [
-                Request(q.question_id, q.text, [seen[name] for name in q.images], q.choices)  # type: ignore[misc]
+                Request(q.question_id, q.text, _readable(q, seen), q.choices)
                 for q in batch
                 if q.question_id not in unreadable
             ]
@@ -247,7 +246,8 @@ def answer_all(
             progress.update(task, completed=done, rate=rate)
 
 
-Seen = dict[str, "Tensor | InputError"]
+Seen = dict[tuple[str, bool], "Pixels | InputError"]
+"""Pictures by name and whether they are alone in their question (OneVision reads them otherwise)."""
 
 
 def _batches(
@@ -257,9 +257,9 @@ def _batches(
     other threads while this one is answered, and no more than two batches' are held."""
     from llava.pictures import open_picture
 
-    def read(name: str) -> Tensor | InputError:
+    def read(name: str, alone: bool) -> Pixels | InputError:
         try:
-            return engine.processor.pixels(open_picture(pictures[name]))
+            return engine.processor.pixels(open_picture(pictures[name]), alone=alone)
         except InputError as error:
             return error
 
@@ -270,18 +270,27 @@ def _batches(
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
 
-        def begin(batch: list[Question]) -> dict[str, Future[Tensor | InputError]]:
-            return {name: pool.submit(read, name) for q in batch for name in dict.fromkeys(q.images)}
+        def begin(batch: list[Question]) -> dict[tuple[str, bool], Future[Pixels | InputError]]:
+            wanted = {(name, len(q.images) == 1) for q in batch for name in q.images}
+            return {picture: pool.submit(read, *picture) for picture in sorted(wanted)}
 
         ahead = begin(batches[0]) if batches else {}
         for index, batch in enumerate(batches):
             reading = ahead
             ahead = begin(batches[index + 1]) if index + 1 < len(batches) else {}
-            yield batch, {name: future.result() for name, future in reading.items()}
+            yield batch, {picture: future.result() for picture, future in reading.items()}
+
+
+def _images(question: Question, seen: Seen) -> list[Pixels | InputError]:
+    return [seen[name, len(question.images) == 1] for name in question.images]
+
+
+def _readable(question: Question, seen: Seen) -> list[Pixels]:
+    return [image for image in _images(question, seen) if not isinstance(image, InputError)]
 
 
 def _first_error(question: Question, seen: Seen) -> str | None:
-    return next((str(e) for name in question.images if isinstance(e := seen[name], InputError)), None)
+    return next((str(e) for e in _images(question, seen) if isinstance(e, InputError)), None)
 
 
 def _answer(question: Question, model_id: str, result: Result | None, unreadable: str | None) -> Answer:

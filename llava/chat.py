@@ -14,6 +14,9 @@ from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine, Picture, cut_cache, question_text
 from llava.errors import InputError
 from llava.records import IMAGE_PLACEHOLDER
+from llava.vision import Pixels, Size, picture_size
+
+_Key = int | tuple[int, int]
 
 
 @dataclass
@@ -58,7 +61,7 @@ class Chat:
         self._turns: list[_Turn] = []
         self._waiting: tuple[Picture, ...] = ()
         self._cache = self.engine.new_cache()
-        self._held: list[int] = []  # the cache's columns, as `_keys` names them
+        self._held: list[_Key] = []  # the cache's columns, as `_keys` names them
         self._draw = Random(self._decoding.seed)
         self._stopped = False
         self.forgotten = 0
@@ -126,7 +129,7 @@ class Chat:
         context = self.engine.context_len
         reserve = min(self._decoding.max_new_tokens, context // 4)
         while True:
-            ids = self.engine.processor.encode_prompt(self.history)
+            ids = self.engine.processor.encode_prompt(self.history, self._sizes())
             if len(ids) + reserve <= context:
                 return ids
             if len(self._turns) == 1:
@@ -142,20 +145,24 @@ class Chat:
     def _read(self, ids: list[int]) -> torch.Tensor:
         """Bring the cache to the prompt `ids`; logits (1, vocabulary) behind it."""
         pictures = [picture for turn in self._turns for picture in turn.pictures]
-        keys = self._keys(ids, pictures)
+        tokens = self.engine.processor.pictures.tokens(self._sizes())
+        keys = self._keys(ids, pictures, tokens)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(keys, self._held, strict=False))
         kept = min(sum(1 for _ in same), len(ids) - 1)
-        image_tokens = self.engine.processor.image_tokens
-        seen, partial = divmod(sum(key < 0 for key in keys[:kept]), image_tokens)
-        kept -= partial  # a picture is only ever read whole
+        read, seen = sum(isinstance(key, tuple) for key in keys[:kept]), 0
+        while seen < len(tokens) and read >= tokens[seen]:
+            read -= tokens[seen]
+            seen += 1
+        kept -= read  # a picture is only ever read whole
         self._held = self._held[:kept]
         if kept:
             cut_cache(self._cache, kept)
         else:
             self._cache = self.engine.new_cache()
-        return self._step(ids[kept:], keys[kept:], pictures[seen:])
+        fresh = self.engine.pixels(pictures)[seen:] if seen < len(pictures) else []
+        return self._step(ids[kept:], keys[kept:], fresh)
 
-    def _step(self, ids: list[int], keys: list[int], pictures: Sequence[Picture] = ()) -> torch.Tensor:
+    def _step(self, ids: list[int], keys: Sequence[_Key], pictures: Sequence[Pixels] = ()) -> torch.Tensor:
         device = self.engine.model.device
         columns = len(self._held) + len(ids)
         mask = torch.ones(1, columns, dtype=torch.long, device=device)
@@ -164,15 +171,14 @@ class Chat:
         self._held += keys  # only now: an interrupt above leaves columns that the next cut removes
         return logits
 
-    def _keys(self, ids: list[int], pictures: Sequence[Picture]) -> list[int]:
-        """`ids` with each picture's tokens replaced by negative numbers of its own, so that another
-        picture in the same place is not taken for it."""
-        keys, image_tokens = [], self.engine.processor.image_tokens
-        at = 0
-        for token in ids:
-            if token == self.engine.processor.image_token_id:
-                keys.append(-1 - id(pictures[at // image_tokens]))
-                at += 1
-            else:
-                keys.append(token)
-        return keys
+    def _sizes(self) -> list[Size]:
+        return [picture_size(picture) for turn in self._turns for picture in turn.pictures]
+
+    def _keys(self, ids: list[int], pictures: Sequence[Picture], tokens: Sequence[int]) -> list[_Key]:
+        """`ids` with each picture's tokens replaced by what names it, so that another picture in the same
+        place is not taken for it, nor the same one read otherwise (OneVision reads one of several so)."""
+        names = iter(
+            [(id(p), count) for p, count in zip(pictures, tokens, strict=True) for _ in range(count)]
+        )
+        image_token = self.engine.processor.image_token_id
+        return [next(names) if token == image_token else token for token in ids]

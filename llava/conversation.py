@@ -1,7 +1,8 @@
 """Chat templates ("conv modes"): one source for training, inference and export. Torch-free.
 
-The text is LLaVA's own, separator for separator (haotian-liu/LLaVA, llava/conversation.py), so prompts mean
-the same to original checkpoints. BOS is not part of it: the tokenizer adds it.
+The text is LLaVA's own, separator for separator (llava/conversation.py of haotian-liu/LLaVA and
+LLaVA-VL/LLaVA-NeXT), so prompts mean the same to original checkpoints. BOS is not part of it: the
+tokenizer adds it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ConvTemplate:
 
     two      `{system}{sep}USER: {q}{sep}ASSISTANT: {a}{sep2}USER: ...`
     llama_2  `[INST] <<SYS>>\\n{system}\\n<</SYS>>\\n\\n{q} [/INST] {a} {sep2}{sep}[INST] ...`
-    mpt      `{system}{sep}{user}{q}{sep}{assistant}{a}{sep}...` (ChatML)
+    mpt      `{system}{sep}{sep2}{user}{q}{sep}{sep2}{assistant}{a}{sep}{sep2}...` (ChatML)
     plain    `<image>{a}{sep}`: captions for pretraining the projector, the question is dropped
     """
 
@@ -55,12 +56,14 @@ class ConvTemplate:
             raise InputError("the conversation has no open question to answer")
         pieces: list[tuple[str, bool]] = []
         if self.style in ("two", "mpt"):
-            pieces.append((self.system + self.sep, False))
+            pieces.append((self._opening(self.system), False))
         for position, (speaker, text) in enumerate(turns):
             if speaker == "human":
                 pieces.append((self._question(text, first=position == 0), False))
             else:
                 pieces += [(self._answer_lead(), False), (self._answer(text), True)]
+                if self.style == "mpt":  # between turns: the model has ended its own
+                    pieces.append((self.sep2, False))
         if generation_prompt:
             pieces.append((self._answer_lead(), False))
         return [piece for piece in pieces if piece[0]]
@@ -69,11 +72,14 @@ class ConvTemplate:
         """The rendered pieces joined."""
         return "".join(piece for piece, _ in self.render(turns, generation_prompt=generation_prompt))
 
+    def _opening(self, system: str) -> str:
+        return system + self.sep + (self.sep2 if self.style == "mpt" else "")
+
     def _question(self, text: str, *, first: bool) -> str:
         if self.style == "two":
             return f"{self.roles[0]}: {text}{self.sep}"
         if self.style == "mpt":
-            return f"{self.roles[0]}{text}{self.sep}"
+            return f"{self.roles[0]}{text}{self.sep}{self.sep2}"
         if self.style == "plain":
             return IMAGE_PLACEHOLDER * text.count(IMAGE_PLACEHOLDER)
         system = f"<<SYS>>\n{self.system}\n<</SYS>>\n\n" if first and self.system else ""
@@ -97,7 +103,7 @@ class ConvTemplate:
         """
         question = {
             "two": f"{_quote(self.roles[0] + ': ')} + content + {_quote(self.sep)}",
-            "mpt": f"{_quote(self.roles[0])} + content + {_quote(self.sep)}",
+            "mpt": f"{_quote(self.roles[0])} + content + {_quote(self.sep + self.sep2)}",
             "llama_2": (
                 f"('' if loop.first else {_quote(self.sep)}) + '[INST] '"
                 " + ('<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' if loop.first and system else '')"
@@ -111,7 +117,8 @@ class ConvTemplate:
             "llama_2": f"' ' + content + {_quote(' ' + self.sep2)}",
             "plain": f"content + {_quote(self.sep)}",
         }[self.style]
-        opening = f"{{{{ system + {_quote(self.sep)} }}}}" if self.style in ("two", "mpt") else ""
+        opening = f"{{{{ system + {_quote(self._opening(''))} }}}}" if self.style in ("two", "mpt") else ""
+        between = f"{{{{ {_quote(self.sep2)} }}}}" if self.style == "mpt" and self.sep2 else ""
         own_head, _, own_body = self.system.rpartition("\n") if self.style == "mpt" else ("", "", self.system)
         head = f"{own_head}\n" if own_head else ""
         lead = self._answer_lead()
@@ -130,7 +137,8 @@ class ConvTemplate:
                 "{% else %}{% set parts.pictures = parts.pictures + '<image>\\n' %}{% endif %}{% endfor %}",
                 "{% set content = parts.pictures + parts.text %}{% endif %}",
                 f"{{% if message.role == 'user' %}}{{{{ {question} }}}}{{% else %}}{lead_block}",
-                f"{{% generation %}}{{{{ {answer} }}}}{{% endgeneration %}}{{% endif %}}{{% endfor %}}",
+                f"{{% generation %}}{{{{ {answer} }}}}{{% endgeneration %}}{between}",
+                "{% endif %}{% endfor %}",
                 f"{{% if add_generation_prompt %}}{lead_block}{{% endif %}}" if lead else "",
             ]
         )
@@ -179,6 +187,14 @@ chatml_direct = ConvTemplate(
     roles=("<|im_start|>user\n", "<|im_start|>assistant\n"),
     sep="<|im_end|>",
 )
+qwen_1_5 = ConvTemplate(
+    name="qwen_1_5",
+    style="mpt",
+    system="<|im_start|>system\nYou are a helpful assistant.",
+    roles=("<|im_start|>user\n", "<|im_start|>assistant\n"),
+    sep="<|im_end|>",
+    sep2="\n",
+)
 plain = ConvTemplate(name="plain", style="plain", system="", roles=("", ""), sep="\n")
 
 conv_templates: dict[str, ConvTemplate] = {
@@ -190,6 +206,8 @@ conv_templates: dict[str, ConvTemplate] = {
     "mistral_instruct": mistral_instruct,
     "chatml_direct": chatml_direct,
     "mistral_direct": chatml_direct,
+    "qwen_1_5": qwen_1_5,
+    "qwen_2": qwen_1_5,
     "plain": plain,
 }
 default_conversation = vicuna_v1
@@ -202,8 +220,8 @@ def get_template(name: str) -> ConvTemplate:
     return conv_templates[name]
 
 
-def template_of_chat(chat_template: str | None) -> ConvTemplate:
-    """The conv mode that a model's chat template stands for.
+def template_of_chat(chat_template: str | None, *, qwen: bool = False) -> ConvTemplate:
+    """The conv mode that a model's chat template stands for; `qwen`: its language model is a Qwen.
 
     Our own templates are recognised exactly (a merged folder keeps its mode that way); others by the
     markers of their family; without a chat template it is LLaVA-1.5's `vicuna_v1`.
@@ -212,7 +230,9 @@ def template_of_chat(chat_template: str | None) -> ConvTemplate:
         if chat_template == template.jinja():
             return template
     if chat_template and "<|im_start|>" in chat_template:
-        return chatml_direct
+        return qwen_1_5 if qwen else chatml_direct
     if chat_template and "[INST]" in chat_template:
         return mistral_instruct
+    if chat_template and llava_v1.system in chat_template:
+        return llava_v1
     return vicuna_v1

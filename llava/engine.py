@@ -27,8 +27,9 @@ from llava.decoding import AnswerText, Decoding, clean_text, next_tokens
 from llava.errors import InputError
 from llava.model.builder import LoadedModel
 from llava.records import IMAGE_PLACEHOLDER
+from llava.vision import Pixels, Size, picture_size
 
-Picture = Image.Image | Tensor  # a Tensor is already what RecordProcessor.pixels returns, (3, H, W)
+Picture = Image.Image | Pixels  # Pixels are what RecordProcessor.pixels made of a picture
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,12 @@ class Engine:
 
     def _prepare(self, request: Request, order: int, decoding: Decoding) -> _Row:
         question = question_text(request.text, len(request.images))
-        ids = self.processor.encode_prompt([("human", question)])
+        sizes = [picture_size(image) for image in request.images]
+        ids = self.processor.encode_prompt([("human", question)], sizes)
         room = min(decoding.max_new_tokens, self.context_len - len(ids))
         if room < 1:
             raise InputError(f"the question has {len(ids)} tokens, the model's context is {self.context_len}")
-        choices = [self._choice_tokens(question, choice, ids) for choice in request.choices or ()]
+        choices = [self._choice_tokens(question, sizes, choice, ids) for choice in request.choices or ()]
         return _Row(request, order, ids, self._prefix_length(ids), choices, room)
 
     def _prefix_length(self, ids: list[int]) -> int:
@@ -174,8 +176,10 @@ class Engine:
         image_token = self.processor.image_token_id
         return len(ids) - ids[::-1].index(image_token) if image_token in ids else 0
 
-    def _choice_tokens(self, question: str, choice: str, prompt: list[int]) -> list[int]:
-        encoded = self.processor.encode([("human", question), ("gpt", choice)])
+    def _choice_tokens(
+        self, question: str, sizes: Sequence[Size], choice: str, prompt: list[int]
+    ) -> list[int]:
+        encoded = self.processor.encode([("human", question), ("gpt", choice)], sizes)
         if encoded.input_ids[: len(prompt)] != prompt:
             raise InputError(f"the choice {choice!r} does not begin on a token boundary in this template")
         if len(encoded.input_ids) > self.context_len:
@@ -196,7 +200,7 @@ class Engine:
 
     @torch.inference_mode()
     def forward(
-        self, ids: Tensor, mask: Tensor, cache: DynamicCache, pictures: Sequence[Picture] = ()
+        self, ids: Tensor, mask: Tensor, cache: DynamicCache, pictures: Sequence[Pixels] = ()
     ) -> Tensor:
         """Read `ids` (rows, new) behind what `cache` holds; float32 logits (rows, vocabulary) of the last.
 
@@ -205,7 +209,7 @@ class Engine:
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model(
             input_ids=ids,
-            pixel_values=self._pixels(pictures),
+            **self._picture_inputs(pictures),
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
@@ -219,11 +223,16 @@ class Engine:
         attention has a sliding window, and could not be cut back)."""
         return DynamicCache()
 
-    def _pixels(self, pictures: Sequence[Picture]) -> Tensor | None:
-        if not pictures:
-            return None
-        pixels = [p if isinstance(p, Tensor) else self.processor.pixels(p) for p in pictures]
-        return torch.stack(pixels).to(self.model.device, self.model.dtype)
+    def pixels(self, pictures: Sequence[Picture]) -> list[Pixels]:
+        """The pictures of one conversation made ready, where they are not yet."""
+        alone = len(pictures) == 1
+        return [p if isinstance(p, Pixels) else self.processor.pixels(p, alone=alone) for p in pictures]
+
+    def _picture_inputs(self, pictures: Sequence[Pixels]) -> dict[str, Any]:
+        inputs = self.processor.pictures.inputs(pictures)
+        if inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.device, self.model.dtype)
+        return inputs
 
     @torch.inference_mode()
     def _answer_batch(self, rows: list[_Row], decoding: Decoding) -> None:
@@ -249,9 +258,8 @@ class Engine:
         firsts = {row.key: row for row in rows if row.prefix}
         if firsts:
             ids, prefix_mask = self._pad_left([row.ids[: row.prefix] for row in firsts.values()])
-            self.forward(
-                ids, prefix_mask, cache, [image for row in firsts.values() for image in row.request.images]
-            )
+            pictures = [made for row in firsts.values() for made in self.pixels(row.request.images)]
+            self.forward(ids, prefix_mask, cache, pictures)
             place = {key: index for index, key in enumerate(firsts)}
             # a row without a picture sits behind some prefix too, all of it masked
             source = torch.tensor([place.get(row.key, 0) for row in rows], device=self.model.device)
@@ -353,9 +361,8 @@ class Engine:
     def _beam_search(self, row: _Row, decoding: Decoding) -> None:
         """transformers' own beam search, one question at a time."""
         ids = torch.tensor([row.ids], device=self.model.device)
-        pixels = self._pixels(row.request.images)
-        given: dict[str, Any] = {} if pixels is None else {"pixel_values": pixels}
-        output = self.model.generate(  # type: ignore[misc]  # its self type is a protocol of transformers' own
+        given = self._picture_inputs(self.pixels(row.request.images))
+        output = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             **given,

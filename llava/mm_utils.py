@@ -14,8 +14,8 @@ from PIL import Image
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.pictures import open_picture
-from llava.processing import PictureProcessor, pad_to_square
 from llava.records import IMAGE_PLACEHOLDER
+from llava.vision import PictureProcessor, pad_to_square, pictures_of
 
 expand2square = pad_to_square
 
@@ -37,13 +37,17 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 
 def process_images(
     images: Sequence[Image.Image], image_processor: Any, model_cfg: Any = None
-) -> torch.Tensor:
+) -> torch.Tensor | list[torch.Tensor]:
     """RGB images as one float32 tensor (N, 3, H, W), each padded to a square first.
 
-    `model_cfg` is accepted for LLaVA's signature: its image_aspect_ratio is always "pad" here.
+    For LLaVA-1.6 and OneVision (by the model's config `model_cfg`) as a list of (P, 3, H, W), their squares
+    and tiles. Without `model_cfg` they are LLaVA-1.5's.
     """
-    pictures = PictureProcessor(image_processor)
-    return torch.stack([pictures(image) for image in images])
+    if getattr(model_cfg, "model_type", "llava") == "llava":
+        squares = PictureProcessor(image_processor)
+        return torch.stack([squares(image) for image in images])
+    pictures = pictures_of(model_cfg, image_processor)
+    return [pictures.pixels(image, alone=len(images) == 1).patches for image in images]
 
 
 def tokenizer_image_token(

@@ -73,6 +73,14 @@ def read_picture(source: Path | str | BytesIO) -> Opened:
         return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
+def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
+    """The (height, width) that `open_picture` would give, without decoding where the format allows it."""
+    with open_header(source) as stored:
+        width, height = stored.size
+        turned = stored.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+
 @contextmanager
 def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -> Iterator[Image.Image]:
     """The picture opened by Pillow, not decoded yet. What is wrong with it becomes an InputError, inside the

@@ -1,27 +1,19 @@
-"""A record becomes token ids, labels and pixel values; the same code serves training and inference.
-
-Pictures are padded to a square with the processor's mean colour before they are resized, as LLaVA-1.5 was
-trained; nothing is cropped. Only values of the image processor are used, so torchvision is not needed.
-"""
+"""A record becomes token ids and labels; the same code serves training and inference. Pictures: vision.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import ChatTurns, ConvTemplate
 from llava.errors import InputError
-from llava.pictures import open_picture
 from llava.records import IMAGE_PLACEHOLDER
-
-__all__ = ["Encoded", "PictureProcessor", "RecordProcessor", "open_picture", "pad_to_square"]
+from llava.vision import Pictures, Pixels, Size
 
 
 @dataclass(frozen=True)
@@ -33,58 +25,22 @@ class Encoded:
     n_images: int
 
 
-def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """`image` centred on a square of `colour`, its side the longer of the two (LLaVA's expand2square)."""
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new(image.mode, (side, side), colour)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
-class PictureProcessor:
-    """Pictures as the vision tower takes them, by the values of a Hugging Face image processor.
-
-    `size` is the (height, width) in pixels, `mean_colour` the RGB colour of the padding.
-    """
-
-    def __init__(self, image_processor: Any) -> None:
-        self.size = _height_width(image_processor)
-        self.mean_colour: tuple[int, int, int] = tuple(int(x * 255) for x in image_processor.image_mean)  # type: ignore[assignment]
-        self._resample = Image.Resampling(int(image_processor.resample))
-        mean, std = (np.array(v, np.float32) for v in (image_processor.image_mean, image_processor.image_std))
-        # Rescaling and normalising look at one byte at a time, so a table of 256 values per channel is
-        # exact and quicker; the roundings are those of transformers' rescale and normalize.
-        grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
-        self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
-
-    def square(self, image: Image.Image) -> Image.Image:
-        """An RGB image padded to a square and resized to the model's size."""
-        height, width = self.size
-        return pad_to_square(image, self.mean_colour).resize((width, height), self._resample)
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
-        small = np.asarray(self.square(image))  # (H, W, 3) bytes
-        return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
-
-
 class RecordProcessor:
     """Turns conversations and pictures into model inputs for one model.
 
-    `image_tokens` is how many tokens a picture takes; `<image>` in the text becomes that many copies of
-    `image_token_id`. `max_length` bounds `encode`: a longer record is an InputError, never cut.
+    `<image>` in the text becomes as many copies of `image_token_id` as `pictures` says that the picture there
+    takes. `max_length` bounds `encode`: a longer record is an InputError, never cut.
+
+    `sizes` are those of the conversation's pictures in their order; they may be left out (None) where every
+    picture takes the same number of tokens (LLaVA-1.5).
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        image_processor: Any,
+        pictures: Pictures,
         template: ConvTemplate,
         image_token_id: int,
-        image_tokens: int,
         max_length: int | None = None,
     ) -> None:
         if not tokenizer.is_fast:
@@ -92,26 +48,24 @@ class RecordProcessor:
                 "the tokenizer gives no character offsets: the model folder needs tokenizer.json"
             )
         self.tokenizer = tokenizer
-        self.image_processor = image_processor
+        self.pictures = pictures
         self.template = template
         self.image_token_id = image_token_id
-        self.image_tokens = image_tokens
         self.max_length = max_length
         reserved = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
         self._reserved = sorted(reserved - {IMAGE_PLACEHOLDER, ""})
-        self.pictures = PictureProcessor(image_processor)
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
-        return self.pictures(image)
+    def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
+        """An RGB image made ready; `alone` is whether it is the only picture of its conversation."""
+        return self.pictures.pixels(image, alone=alone)
 
-    def encode(self, turns: ChatTurns) -> Encoded:
+    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> Encoded:
         """A conversation with its answers: ids and labels of equal length.
 
         The rendered text is tokenised once; a token is supervised if any of its characters is. InputError
         if nothing is supervised, the text is longer than `max_length` or holds special tokens.
         """
-        ids, supervised, n_images = self._tokenise(turns, generation_prompt=False)
+        ids, supervised, n_images = self._tokenise(turns, sizes, generation_prompt=False)
         if not any(supervised):
             raise InputError("the conversation has no supervised token: nothing to train on")
         if self.max_length is not None and len(ids) > self.max_length:
@@ -122,12 +76,20 @@ class RecordProcessor:
         labels = [token if use else IGNORE_INDEX for token, use in zip(ids, supervised, strict=True)]
         return Encoded(ids, labels, n_images)
 
-    def encode_prompt(self, turns: ChatTurns) -> list[int]:
+    def encode_prompt(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> list[int]:
         """The ids of a conversation whose last turn is a question, up to where the answer begins."""
-        return self._tokenise(turns, generation_prompt=True)[0]
+        return self._tokenise(turns, sizes, generation_prompt=True)[0]
 
-    def _tokenise(self, turns: ChatTurns, *, generation_prompt: bool) -> tuple[list[int], list[bool], int]:
+    def _tokenise(
+        self, turns: ChatTurns, sizes: Sequence[Size] | None, *, generation_prompt: bool
+    ) -> tuple[list[int], list[bool], int]:
         self._refuse_special_text(turns)
+        marks = sum(text.count(IMAGE_PLACEHOLDER) for _, text in turns)
+        if sizes is None and marks and self.pictures.by_size:
+            raise ValueError("the tokens of this model's pictures depend on their sizes: give `sizes`")
+        if sizes is not None and len(sizes) != marks:
+            raise InputError(f"{len(sizes)} picture(s) but {marks} {IMAGE_PLACEHOLDER} mark(s)")
+        image_tokens = self.pictures.tokens([(0, 0)] * marks if sizes is None else sizes)
         pieces = self.template.render(turns, generation_prompt=generation_prompt)
         text = "".join(piece for piece, _ in pieces)
         # supervised_before[i]: how many of the first i characters are supervised
@@ -142,7 +104,7 @@ class RecordProcessor:
         for token, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
             copies = 1
             if token == self.image_token_id:
-                copies = self.image_tokens
+                copies = image_tokens[n_images]
                 n_images += 1
             ids += [token] * copies
             supervised += [supervised_before[end] > supervised_before[start]] * copies
@@ -159,15 +121,3 @@ class RecordProcessor:
                     f"turn {position} contains {found!r}, which the tokenizer reads as a special token; "
                     "write it differently"
                 )
-
-
-def _height_width(image_processor: Any) -> tuple[int, int]:
-    """The (height, width) in pixels that the image processor hands to the model."""
-    size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
-    values: Mapping[str, int] = dict(size)
-    if values.get("height") and values.get("width"):
-        return int(values["height"]), int(values["width"])
-    edge = values.get("shortest_edge")
-    if not edge:
-        raise InputError(f"the image processor has no usable size: {values}")
-    return int(edge), int(edge)

@@ -58,7 +58,8 @@ def picture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
 def plain_generate(loaded: LoadedModel, ids: list[int], pictures: list[Image.Image], limit: int) -> list[int]:
     """The naive twin: transformers' own generate for one prompt, its end token cut off."""
     tokens = torch.tensor([ids])
-    pixels = {"pixel_values": torch.stack([loaded.processor.pixels(p) for p in pictures])} if pictures else {}
+    made = [loaded.processor.pixels(p, alone=len(pictures) == 1) for p in pictures]
+    pixels = loaded.processor.pictures.inputs(made)
     output = loaded.model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
@@ -76,7 +77,8 @@ def plain_text(loaded: LoadedModel, question: str, pictures: list[Image.Image], 
     """The naive twin's text for one question about `pictures`, which come first unless it marks them."""
     if "<image>" not in question:
         question = "<image>\n" * len(pictures) + question
-    ids = loaded.processor.encode_prompt([("human", question)])
+    sizes = [(p.height, p.width) for p in pictures]
+    ids = loaded.processor.encode_prompt([("human", question)], sizes)
     tokens = plain_generate(loaded, ids, pictures, limit)
     return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 

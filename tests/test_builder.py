@@ -34,7 +34,7 @@ def run(base, tmp_path_factory):
 
 def logits(loaded):
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")])])
-    pixels = loaded.processor.pixels(Image.new("RGB", (90, 60), (200, 30, 30)))[None]
+    pixels = loaded.processor.pixels(Image.new("RGB", (90, 60), (200, 30, 30))).patches
     with torch.no_grad():
         return loaded.model(input_ids=ids, pixel_values=pixels).logits
 
@@ -43,7 +43,7 @@ def test_embedded_base_loads_and_answers(tiny_model_dir):
     loaded = load_model(tiny_model_dir, device="cpu")
     assert loaded.template.name == "vicuna_v1"
     assert loaded.context_len == 2048
-    assert loaded.processor.image_tokens == 144
+    assert loaded.processor.pictures.tokens([(10, 20)]) == [144]
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training
     assert torch.isfinite(logits(loaded)).all()

@@ -99,7 +99,9 @@ def test_choices_are_scored_as_whole_answers(loaded: LoadedModel) -> None:
         for choice in request.choices:
             encoded = loaded.processor.encode([("human", question), ("gpt", choice)])
             pixels = (
-                torch.stack([loaded.processor.pixels(p) for p in request.images]) if request.images else None
+                torch.cat([loaded.processor.pixels(p).patches for p in request.images])
+                if request.images
+                else None
             )
             with torch.no_grad():
                 logits = loaded.model(input_ids=torch.tensor([encoded.input_ids]), pixel_values=pixels).logits
@@ -153,7 +155,7 @@ def test_beam_search_is_that_of_transformers(random_loaded: LoadedModel) -> None
     ids = torch.tensor([random_loaded.processor.encode_prompt([("human", f"<image>\n{QUESTIONS[0]}")])])
     output = random_loaded.model.generate(
         input_ids=ids,
-        pixel_values=random_loaded.processor.pixels(shown)[None],
+        pixel_values=random_loaded.processor.pixels(shown).patches,
         attention_mask=torch.ones_like(ids),
         num_beams=3,
         do_sample=False,

@@ -22,7 +22,7 @@ BOUND = 1e-5
 def inputs(loaded):
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")])])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
-    return {"input_ids": ids, "pixel_values": loaded.processor.pixels(picture)[None]}
+    return {"input_ids": ids, "pixel_values": loaded.processor.pixels(picture).patches}
 
 
 @pytest.mark.parametrize(("vision", "projector"), [(True, True), (False, True), (True, False)])
@@ -36,6 +36,49 @@ def test_merged_logits_equal_the_adapters(tmp_path, vision, projector):
         expected = adapted.model(**inputs(adapted)).logits
         assert (merged(**inputs(adapted)).logits - expected).abs().max() < BOUND
         assert (plain.model(**inputs(adapted)).logits - expected).abs().max() > 0.1  # it does something
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"use_rslora": True}, {"use_dora": True}, {"use_rslora": True, "use_dora": True, "dropout": 0.1}],
+    ids=lambda variant: "+".join(variant),
+)
+def test_merged_logits_equal_those_of_the_variants(tmp_path, variant):
+    """rank 4, alpha 8: rsLoRA's scale is twice LoRA's, and DoRA's rows are not W + B A's."""
+    base = save_base(tmp_path / "base")
+    run = save_run(tmp_path / "run", base, **variant)
+    plain = save_run(tmp_path / "plain", base)
+    merge(run, tmp_path / "merged")
+    adapted, lora = load_model(run, device="cpu"), load_model(plain, device="cpu")
+    merged = LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "merged"), dtype=torch.float32)
+    with torch.no_grad():
+        expected = adapted.model(**inputs(adapted)).logits
+        assert (merged(**inputs(adapted)).logits - expected).abs().max() < BOUND
+        assert (lora.model(**inputs(adapted)).logits - expected).abs().max() > 0.02
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(4, BOUND), (8, 0.05)])
+@pytest.mark.parametrize("variant", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_a_run_on_a_quantised_base_merges_into_what_it_was_trained_on(repo, tmp_path, bits, bound, variant):
+    """8 bits round the activations too, so the sums differ a little; the whole base is further off."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llava-inspect[quant]'")
+    base = save_base(tmp_path / "base")
+    run = save_run(tmp_path / "run", base, bits=bits, **variant)
+    whole = save_run(tmp_path / "whole", base, **variant)
+    command = [sys.executable, str(repo / "scripts" / "merge_lora.py"), "--model-path", str(run)]
+    done = subprocess.run(
+        [*command, "--save-model-path", str(tmp_path / "merged")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"the adapter was trained on a base quantised to {bits} bits" in done.stdout
+    adapted, other = load_model(run, device="cpu"), load_model(whole, device="cpu")
+    assert adapted.model.lm_head.weight.dtype == torch.float32
+    merged = LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "merged"), dtype=torch.float32)
+    with torch.no_grad():
+        expected = adapted.model(**inputs(adapted)).logits
+        difference = (merged(**inputs(adapted)).logits - expected).abs().max()
+        assert difference < bound
+        assert (other.model(**inputs(adapted)).logits - expected).abs().max() > (2 * difference)
 
 
 def test_half_precision_base_is_summed_in_float32(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llava.errors import InputError
@@ -24,6 +25,7 @@ from llava.train.packing import (
     pack_rows,
     packed_loss,
 )
+from llava.vision import Pictures, Pixels
 
 IMAGE = 63
 PICTURE_TOKENS = 9
@@ -60,6 +62,16 @@ def model() -> LlavaForConditionalGeneration:
 def picture(key: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(key.encode()))
     return torch.randn(3, 12, 12, dtype=torch.float64, generator=generator)
+
+
+def pixels(key: str) -> Pixels:
+    return Pixels(picture(key)[None], (12, 12))
+
+
+PICTURES = Pictures(
+    LlavaConfig(vision_config={"model_type": "clip_vision_model", "image_size": 12, "patch_size": 4}),
+    CLIPImageProcessorPil(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12}),
+)
 
 
 def sample(name: str, tail: list[int], supervised: list[bool], pictures: tuple[str, ...] = ("a",)) -> Sample:
@@ -134,13 +146,13 @@ def test_loss_and_every_gradient_equal_those_of_separate_records(
     samples = mixed_samples()
     groups = group_by_picture(samples, IMAGE, max_length)
     rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
-    batch = collate(rows, picture, pad_token_id=0)
+    batch = collate(rows, pixels, PICTURES, pad_token_id=0)
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
 
 def test_several_groups_in_one_row(model: LlavaForConditionalGeneration) -> None:
     samples = mixed_samples()
-    batch = collate([build_row(group_by_picture(samples, IMAGE, 500))], picture, pad_token_id=0)
+    batch = collate([build_row(group_by_picture(samples, IMAGE, 500))], pixels, PICTURES, pad_token_id=0)
     assert batch["input_ids"].shape[0] == 1
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
@@ -149,7 +161,7 @@ def test_unpacked_is_the_same_at_more_tokens(model: LlavaForConditionalGeneratio
     samples = mixed_samples()
     groups = group_by_picture(samples, IMAGE, 200, packing=False)
     assert [len(group.samples) for group in groups] == [1] * len(samples)
-    batch = collate([build_row([group]) for group in groups], picture, pad_token_id=0)
+    batch = collate([build_row([group]) for group in groups], pixels, PICTURES, pad_token_id=0)
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
 
@@ -161,7 +173,7 @@ def test_a_branch_sees_its_picture_and_no_sibling(model: LlavaForConditionalGene
         pair = [first, sample("a2", sibling, [False, True, True])]
         group = group_by_picture(pair, IMAGE, 100)
         assert len(group) == 1 and group[0].prefix == len(HEAD)
-        batch = collate([build_row(group)], lambda _: picture(key), pad_token_id=0)
+        batch = collate([build_row(group)], lambda _: pixels(key), PICTURES, pad_token_id=0)
         batch.pop("record_ids")
         batch.pop("targets")
         with torch.no_grad():
@@ -180,7 +192,7 @@ def test_restarting_positions_without_the_mask_would_cut_the_picture_off(
 ) -> None:
     """The trap itself, so that a change in transformers is noticed: without a mask it is silent."""
     samples = mixed_samples()[:3]
-    batch = collate([build_row(group_by_picture(samples, IMAGE, 200))], picture, pad_token_id=0)
+    batch = collate([build_row(group_by_picture(samples, IMAGE, 200))], pixels, PICTURES, pad_token_id=0)
     right, _ = packed_loss(model, batch)
     del batch["attention_mask"]
     wrong, _ = packed_loss(model, batch)

@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import LlavaConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from llava.conversation import conv_templates
 from llava.errors import InputError
 from llava.model.builder import load_tokenizer
-from llava.processing import PictureProcessor, RecordProcessor, open_picture, pad_to_square
+from llava.pictures import open_picture
+from llava.processing import RecordProcessor
+from llava.vision import PictureProcessor, Pictures, pad_to_square
 
 SIZE = {"size": {"shortest_edge": 144}, "crop_size": {"height": 144, "width": 144}}
 IMAGE_TOKENS = 16
@@ -27,9 +30,11 @@ def processor(tiny_model_dir):
 def make_processor(folder, mode="v1", max_length=None):
     tokenizer = load_tokenizer(folder)
     image_id = tokenizer.convert_tokens_to_ids("<image>")
-    return RecordProcessor(
-        tokenizer, CLIPImageProcessorPil(**SIZE), conv_templates[mode], image_id, IMAGE_TOKENS, max_length
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", "image_size": 144, "patch_size": 36}
     )
+    pictures = Pictures(config, CLIPImageProcessorPil(**SIZE))
+    return RecordProcessor(tokenizer, pictures, conv_templates[mode], image_id, max_length)
 
 
 def noise(width, height, seed=0):

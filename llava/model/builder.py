@@ -1,7 +1,7 @@
 """Load any model that can answer: a Hugging Face LLaVA folder or Hub name, or one of our run directories.
 
 What a folder is, its content decides: `run.json` marks a run directory (or one of its checkpoints),
-`config.json` with `model_type: llava` a whole model.
+`config.json` with a `model_type` of MODEL_TYPES a whole model.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
+    AutoModelForImageTextToText,
     BitsAndBytesConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -33,11 +33,15 @@ from llava.model.lora import load_adapter
 from llava.model.run_dir import ADAPTER_CONFIG, RunInfo, fingerprint, is_run_dir, read_run_info
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
+from llava.vision import pictures_of
 
+MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
+"""LLaVA-1.5, LLaVA-1.6 and LLaVA-OneVision, as config.json names them."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja"]
+_WEIGHTS = "*.safetensors"
+_HUB_FILES = ["*.json", _WEIGHTS, "*.model", "*.jinja"]
 
 
 def bfloat16_is_native(device: torch.device) -> bool:
@@ -47,9 +51,10 @@ def bfloat16_is_native(device: torch.device) -> bool:
 
 @dataclass
 class LoadedModel:
-    """A model ready to answer, with all that belongs to it. `context_len` counts picture tokens too."""
+    """A model ready to answer, with all that belongs to it. `model` is transformers' own of its family
+    (LlavaForConditionalGeneration, ...); `context_len` counts picture tokens too."""
 
-    model: LlavaForConditionalGeneration
+    model: Any
     tokenizer: Any
     image_processor: Any
     processor: RecordProcessor
@@ -85,6 +90,8 @@ def load_model(
                      conv_mode, attn_implementation)  # fmt: skip
     info = read_run_info(path)
     base = find_base(info, path, model_base)
+    if not (load_8bit or load_4bit):  # as the adapter knew its base
+        load_8bit, load_4bit = info.bits == 8, info.bits == 4
     return _load(base, path, info, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
                  conv_mode, attn_implementation)  # fmt: skip
 
@@ -106,9 +113,11 @@ def _load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("no CUDA device here; use --device cpu")
-    quantised = _quantisation(load_8bit, load_4bit)
+    if load_8bit and load_4bit:
+        raise InputError("choose one of --load-8bit and --load-4bit")
     if dtype is None:
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    quantised = quantisation(8 if load_8bit else 4, dtype) if load_8bit or load_4bit else None
     if device_map is None and quantised is not None:
         device_map = device
     tokenizer, image_processor = load_tokenizer(own), load_image_processor(own)
@@ -117,27 +126,29 @@ def _load(
     )
     if info is not None:
         wrapped = load_adapter(model, own, projector=info.projector_trained)
-        model = cast(LlavaForConditionalGeneration, wrapped.get_base_model())  # its layers carry the adapter
+        model = wrapped.get_base_model()  # its layers carry the adapter
     if device_map is None:
-        model = model.to(device)  # type: ignore[arg-type]
+        model = model.to(device)
     model.eval()
+    if conv_mode is None and info is not None:
+        conv_mode = info.conv_mode
     if conv_mode is not None:
         template = get_template(conv_mode)
     else:
-        template = get_template(info.conv_mode) if info else template_of_chat(_chat_template(own, tokenizer))
+        template = template_of_model(own, model.config, tokenizer)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         image_processor=image_processor,
         processor=make_processor(model.config, tokenizer, image_processor, template),
         template=template,
-        context_len=_parts(model.config)[0].max_position_embeddings,
+        context_len=model.config.text_config.max_position_embeddings,
         model_id=get_model_name_from_path(model_id),
     )
 
 
 def make_processor(
-    config: LlavaConfig,
+    config: Any,
     tokenizer: Any,
     image_processor: Any,
     template: ConvTemplate,
@@ -149,31 +160,26 @@ def make_processor(
         raise InputError(
             f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
         )
-    processor = RecordProcessor(
-        tokenizer, image_processor, template, image_token_id, image_tokens(config), max_length
+    window = getattr(config.text_config, "sliding_window", None)
+    if window is not None and max_length is not None and max_length > window:
+        raise InputError(f"max_length is {max_length}, the model's attention reaches {window} tokens back")
+    return RecordProcessor(
+        tokenizer, pictures_of(config, image_processor), template, image_token_id, max_length
     )
-    side = _parts(config)[1].image_size
-    if processor.pictures.size != (side, side):
-        raise InputError(
-            f"the image processor makes {processor.pictures.size} pixels, the model takes {(side, side)}"
-        )
-    return processor
 
 
-def image_tokens(config: LlavaConfig) -> int:
-    """How many tokens a picture takes: its patches, and the class token where the model keeps it."""
-    _, vision = _parts(config)
-    patches = (vision.image_size // vision.patch_size) ** 2
-    return int(patches) + (config.vision_feature_select_strategy == "full")
+def load_config(folder: Path) -> Any:
+    """The config of a model folder, of one of MODEL_TYPES; InputError for anything else."""
+    require_llava(folder)
+    try:
+        return AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: config.json is not usable ({_one_line(error)})") from None
 
 
-def _parts(config: LlavaConfig) -> tuple[Any, Any]:
-    """The configs of the language model and of the vision tower."""
-    return config.text_config, config.vision_config
-
-
-def resolve_folder(model_path: str | Path) -> Path:
-    """The local folder of a path or Hub name (`owner/name`, fetched into the Hub's cache)."""
+def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
+    """The local folder of a path or Hub name (`owner/name`, fetched into the Hub's cache; the small files
+    alone if the weights are not wanted)."""
     path = Path(model_path).expanduser()
     if path.is_dir():
         return path
@@ -183,7 +189,8 @@ def resolve_folder(model_path: str | Path) -> Path:
     if not _HUB_NAME.fullmatch(str(model_path)) or path.parent.is_dir():
         raise InputError(f"{path}: no such model folder")
     try:
-        return Path(snapshot_download(str(model_path), allow_patterns=_HUB_FILES))
+        patterns = [pattern for pattern in _HUB_FILES if weights or pattern != _WEIGHTS]
+        return Path(snapshot_download(str(model_path), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{model_path} is no folder here and the Hub does not give it: {reason}") from None
@@ -197,11 +204,11 @@ def require_llava(folder: Path) -> None:
         raise InputError(f"{folder} is not a LLaVA model: it has neither config.json nor run.json")
     config = read_json(folder / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind in ("llava_llama", "llava_mistral", "llava_mpt") or (
+    if kind in ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen") or (
         kind == "llava" and "mm_vision_tower" in config
     ):
         raise InputError(f"{folder} is in the original LLaVA format; convert it to Hugging Face's first")
-    if kind != "llava":
+    if kind not in MODEL_TYPES:
         raise InputError(f"{folder} is not a LLaVA model: its config.json says model_type {kind!r}")
 
 
@@ -252,23 +259,27 @@ def load_weights_of(
     device_map: Any = None,
     quantised: BitsAndBytesConfig | None = None,
     attn_implementation: str | None = None,
-) -> LlavaForConditionalGeneration:
+) -> Any:
     """The whole model of `folder`, on the CPU unless `device_map` says otherwise.
 
-    InputError if a tensor is missing, unexpected or of another shape.
+    `attn_implementation` is the language model's; the vision tower has no mask and takes torch's SDPA for
+    flex attention. InputError if a tensor is missing, unexpected or of another shape.
     """
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _WORTH_A_BAR:
         disable_progress_bar()
+    chosen: Any = attn_implementation
+    if attn_implementation == "flex_attention":
+        chosen = {"": "flex_attention", "text_config": "flex_attention", "vision_config": "sdpa"}
     try:
-        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             str(folder),
             dtype=dtype,
             device_map=device_map,
             quantization_config=quantised,
-            attn_implementation=attn_implementation,
+            attn_implementation=chosen,
             output_loading_info=True,
         )
-        model: LlavaForConditionalGeneration = loaded[0]
+        model: Any = loaded[0]
         report: dict[str, Any] = loaded[1]
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
@@ -279,21 +290,27 @@ def load_weights_of(
     return model
 
 
-def _quantisation(load_8bit: bool, load_4bit: bool) -> BitsAndBytesConfig | None:
-    if not (load_8bit or load_4bit):
-        return None
-    if load_8bit and load_4bit:
-        raise InputError("choose one of --load-8bit and --load-4bit")
+def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The language model's Linear layers in 4 (nf4, its scales quantised too: QLoRA, arXiv 2305.14314) or 8
+    bits, computed in `dtype`; the vision tower, the projector and the LM head stay as they are."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError("--load-8bit and --load-4bit need bitsandbytes: pip install 'llava-inspect[quant]'")
-    if load_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        raise InputError(f"{bits} bits need bitsandbytes: pip install 'llava-inspect[quant]'")
+    kept = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
     )
+
+
+def template_of_model(folder: Path, config: Any, tokenizer: Any) -> ConvTemplate:
+    """The conv mode that the chat template of a model's folder stands for."""
+    qwen = str(config.text_config.model_type).startswith("qwen")
+    return template_of_chat(_chat_template(folder, tokenizer), qwen=qwen)
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str | None:
@@ -321,7 +338,7 @@ def load_pretrained_model(
     device_map: Any = None,
     device: str | None = None,
     **kwargs: Any,
-) -> tuple[Any, LlavaForConditionalGeneration, Any, int]:
+) -> tuple[Any, Any, Any, int]:
     """LLaVA's own entry point: (tokenizer, model, image processor, context length).
 
     `model_name` is accepted and unused: what a model is, its files say. Further keywords go to `load_model`.

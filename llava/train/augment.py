@@ -115,22 +115,22 @@ def _turn_box(text: str, drawn: Draw) -> str:
     return format_box(turned, decimals)
 
 
-def apply_to_picture(square: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
-    """The square RGB picture after the draw; `colour` fills what shrinking leaves free."""
+def apply_to_picture(picture: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
+    """The RGB picture after the draw, of the same size; `colour` fills what shrinking leaves free."""
     if drawn.horizontal:
-        square = ImageOps.mirror(square)
+        picture = ImageOps.mirror(picture)
     if drawn.vertical:
-        square = ImageOps.flip(square)
+        picture = ImageOps.flip(picture)
     if drawn.brightness != 1 or drawn.contrast != 1:
-        values = np.asarray(square, dtype=np.float32)
+        values = np.asarray(picture, dtype=np.float32)
         grey = values.mean()
         values = ((values - grey) * drawn.contrast + grey) * drawn.brightness
-        square = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+        picture = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     scale, across, down = drawn.shrink
     if scale < 1:
-        side = max(1, round(square.width * scale))
-        room = square.width - side
-        small = square.resize((side, side), Image.Resampling.BICUBIC)
-        square = Image.new("RGB", square.size, colour)
-        square.paste(small, (round(room * across), round(room * down)))
-    return square
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        left, top = round((picture.width - width) * across), round((picture.height - height) * down)
+        small = picture.resize((width, height), Image.Resampling.BICUBIC)
+        picture = Image.new("RGB", picture.size, colour)
+        picture.paste(small, (left, top))
+    return picture

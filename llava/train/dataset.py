@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,63 @@ from PIL import Image
 
 from llava.errors import InputError
 from llava.files import inside, read_json_list
-from llava.pictures import open_picture
+from llava.pictures import open_picture, upright_size
 from llava.processing import RecordProcessor
 from llava.records import Record
 from llava.train import augment
 from llava.train.config import AugmentSettings
-from llava.train.packing import Group, Sample, build_row, collate, group_by_picture, pack_rows
+from llava.train.packing import FLASH, IGNORE, Group, Sample, build_row, collate, group_by_picture, pack_rows
+from llava.train.sampler import SPARE
+from llava.vision import Pictures, Pixels, Size
 
 Progress = Callable[[Iterable[str], str, int], Iterable[str]]
 """Called with (names, what happens, how many): gives the names back and shows how far it is."""
 
 
 class PictureStore:
-    """Pictures padded and resized to the model's size, decoded once while `cache_bytes` allow."""
+    """Pictures in the form that the model's family keeps (LLaVA-1.5: padded and resized to the model's size),
+    decoded once while `cache_bytes` allow."""
 
     def __init__(self, folder: Path, processor: RecordProcessor, cache_bytes: float) -> None:
         self.folder = folder
         self.processor = processor
         self._room = cache_bytes
         self._kept: dict[str, Image.Image] = {}
+        self._sizes: dict[str, Size] = {}
 
-    def square(self, name: str) -> Image.Image:
-        """The picture `name` as RGB at the model's size; InputError if it is absent or damaged."""
+    def sizes(self, names: Sequence[str]) -> list[Size] | None:
+        """The pictures' sizes, by their headers alone; None where the model does not ask for them."""
+        if not self.processor.pictures.by_size:
+            return None
+        for name in names:
+            if name not in self._sizes:
+                self._sizes[name] = upright_size(inside(self.folder, name))
+        return [self._sizes[name] for name in names]
+
+    def canvas(self, name: str) -> Image.Image:
+        """The picture `name` as RGB, ready to be augmented; InputError if it is absent or damaged."""
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        square = self.processor.pictures.square(open_picture(inside(self.folder, name)))
-        size = 3 * square.width * square.height
+        canvas = self.processor.pictures.canvas(open_picture(inside(self.folder, name)))
+        size = 3 * canvas.width * canvas.height
         if self._room >= size:
             self._room -= size
-            self._kept[name] = square
-        return square
+            self._kept[name] = canvas
+        return canvas
 
-    def pixels(self, name: str, drawn: augment.Draw | None = None) -> torch.Tensor:
-        """(3, H, W) float32, augmented as `drawn` says."""
-        square = self.square(name)
+    def pixels(self, name: str, drawn: augment.Draw | None = None, *, alone: bool = True) -> Pixels:
+        """The picture augmented as `drawn` says; `alone`: it is the only one of its record."""
+        canvas = self.canvas(name)
         if drawn is not None:
-            square = augment.apply_to_picture(square, drawn, self.processor.pictures.mean_colour)
-        return self.processor.pixels(square)
+            colour = self.processor.pictures.squares.mean_colour
+            canvas = augment.apply_to_picture(canvas, drawn, colour)
+        return self.processor.pixels(canvas, alone=alone)
+
+    def pixels_of(self, record: Record, drawn: augment.Draw | None = None) -> dict[str, Pixels]:
+        """The record's pictures by the keys that its sample carries."""
+        keys = _picture_keys(record)
+        return {key: self.pixels(name, drawn, alone=len(keys) == 1) for key, name in keys.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +85,7 @@ class Item:
     grouped, and the pixels by the key that their samples carry."""
 
     groups: list[Group]
-    pixels: dict[str, torch.Tensor]
+    pixels: dict[str, Pixels]
 
 
 class RecordSet:
@@ -115,7 +134,7 @@ class RecordSet:
 
         def check(name: str) -> str | None:
             try:
-                self.pictures.square(name)
+                self.pictures.canvas(name)
             except InputError as error:
                 return f"{self.path}, record {first_of[name]!r}: {error}"
             return None
@@ -139,7 +158,7 @@ class RecordSet:
         sample = self._encoded.get((index, turns))
         if sample is None:
             try:
-                encoded = self.pictures.processor.encode(turns)
+                encoded = self.pictures.processor.encode(turns, self.pictures.sizes(record.images))
                 sample = Sample.of(record.id, encoded.input_ids, encoded.labels, _picture_keys(record))
                 # Also the check that the record fits.
                 group_by_picture([sample], self.pictures.processor.image_token_id, self.max_length)
@@ -153,12 +172,29 @@ class RecordSet:
         image_token = self.pictures.processor.image_token_id
         return group_by_picture(samples, image_token, self.max_length, packing=self.packing)
 
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def lengths(self, source: int) -> list[int]:
+        """The tokens of each of the unit's groups, packed."""
+        return [g.length for g in self.group([self.samples[index] for index in self.sources[source]])]
+
+    def has_picture(self, source: int) -> bool:
+        return bool(self.records[self.sources[source][0]].images)
+
+    def spare(self) -> Item:
+        """The shortest record, with a picture if any has one, and nothing to learn in it (`sampler.SPARE`)."""
+        index = min(
+            range(len(self.records)), key=lambda i: (not self.records[i].images, len(self.samples[i]))
+        )
+        sample = self.samples[index]
+        unsupervised = replace(sample, labels=np.full_like(sample.labels, IGNORE))
+        return Item(self.group([unsupervised]), self.pictures.pixels_of(self.records[index]))
+
     def item(self, source: int) -> Item:
         """Unit `source` as it is: every record, no augmentation."""
         indices = self.sources[source]
-        pixels = {
-            key: self.pictures.pixels(name) for key, name in _picture_keys(self.records[indices[0]]).items()
-        }
+        pixels = self.pictures.pixels_of(self.records[indices[0]])
         return Item(self.group([self.samples[index] for index in indices]), pixels)
 
 
@@ -197,16 +233,28 @@ class TrainItems(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.records.sources)
 
+    def lengths(self, index: int) -> list[int]:
+        """The tokens of each of the item's groups, packed, without augmentation."""
+        return [group.length for group in self.records.group(self._samples(int(self.order[index])))]
+
+    def has_picture(self, index: int) -> bool:
+        return self.records.has_picture(int(self.order[index]))
+
+    def _samples(self, source: int) -> list[Sample]:
+        """What is drawn for a unit this epoch, without augmentation."""
+        rng = np.random.default_rng([self.seed, self.epoch, source])
+        return [self.records.samples[index] for index in self._draw_questions(source, rng)]
+
     def __getitem__(self, index: int) -> Item:
+        if index == SPARE:
+            return self.records.spare()
         source = int(self.order[index])
         rng = np.random.default_rng([self.seed, self.epoch, source])
         indices = self._draw_questions(source, rng)
         records = [self.records.records[i] for i in indices]
         drawn = augment.draw(self.augmentation, records, rng)
         samples = [self.records.encode(i, drawn) for i in indices]
-        pictures = self.records.pictures
-        pixels = {key: pictures.pixels(name, drawn) for key, name in _picture_keys(records[0]).items()}
-        return Item(self.records.group(samples), pixels)
+        return Item(self.records.group(samples), self.records.pictures.pixels_of(records[0], drawn))
 
     def _draw_questions(self, source: int, rng: np.random.Generator) -> list[int]:
         indices = self.records.sources[source]
@@ -219,8 +267,7 @@ class TrainItems(torch.utils.data.Dataset):
         """Of the current epoch, without augmentation: (packed, unpacked, supervised) tokens."""
         packed = unpacked = supervised = 0
         for source in range(len(self)):
-            rng = np.random.default_rng([self.seed, self.epoch, source])
-            samples = [self.records.samples[i] for i in self._draw_questions(source, rng)]
+            samples = self._samples(source)
             packed += sum(group.length for group in self.records.group(samples))
             unpacked += sum(map(len, samples))
             supervised += sum(int((sample.labels[1:] >= 0).sum()) for sample in samples)
@@ -228,15 +275,30 @@ class TrainItems(torch.utils.data.Dataset):
 
 
 class Collator:
-    """Items -> a packed batch (see `packing.collate`)."""
+    """Items -> a packed batch for an `attention` implementation (see `packing.collate`)."""
 
-    def __init__(self, max_length: int, hidden_size: int, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        max_length: int,
+        hidden_size: int,
+        pad_token_id: int,
+        attention: str = "sdpa",
+    ) -> None:
+        self.pictures = pictures
         self.max_length = max_length
         self.hidden_size = hidden_size
         self.pad_token_id = pad_token_id
+        self.attention = attention
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         groups = [group for item in items for group in item.groups]
         pixels = {key: value for item in items for key, value in item.pixels.items()}
-        rows = [build_row(row) for row in pack_rows(groups, self.max_length, self.hidden_size)]
-        return collate(rows, pixels.__getitem__, pad_token_id=self.pad_token_id)
+        if self.attention == FLASH:  # it knows no mask but padding
+            packed = [[group] for group in groups]
+        else:
+            packed = pack_rows(groups, self.max_length, self.hidden_size)
+        return collate(
+            [build_row(row) for row in packed], pixels.__getitem__, self.pictures,
+            pad_token_id=self.pad_token_id, attention=self.attention,
+        )  # fmt: skip

@@ -17,10 +17,10 @@ are those of the separate records. Prefix `p p p`, branches `a a` and `b b`, pad
                                      b x x x     x x
                                      .               x
 
-A row of the batch may hold several groups (each blind to the others). transformers takes the 4D mask
-unchanged (`masking_utils`: "if the mask is already 4D, simply return as-is") together with the explicit
-positions. The mask must always be there: positions that restart *without* one are read as ordinary
-packing, which cuts a branch off from its picture and says nothing.
+A row of the batch may hold several groups (each blind to the others). transformers takes the 4D mask, or
+flex attention's BlockMask, unchanged (`masking_utils`: "if the mask is already 4D, simply return as-is")
+together with the explicit positions. The mask must always be there: positions that restart *without* one
+are read as ordinary packing, which cuts a branch off from its picture and says nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from llava.errors import InputError
+from llava.vision import Pictures, Pixels
 
 IGNORE = -100
 """The label of a token that is read but not learned (torch's `ignore_index`)."""
+FLEX, FLASH = "flex_attention", "flash_attention_2"
+"""Names of `attn_implementation` that want another form of mask than SDPA does."""
+FLEX_BLOCK = 128
+"""Tokens a side of a BlockMask's blocks (torch's default)."""
+MODEL_INPUTS = (
+    "input_ids", "position_ids", "attention_mask", "pixel_values", "image_sizes", "batch_num_images"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +172,11 @@ def _shared_prefix(samples: Sequence[Sample], image_token_id: int) -> int:
     return shared if shared >= _picture_end(samples[0], image_token_id) else 0
 
 
+def attention_cost(length: int, hidden_size: int) -> int:
+    """What a row of `length` tokens costs, in units of 4 operations a layer (see `pack_rows`)."""
+    return length * (6 * hidden_size + length)
+
+
 def pack_rows(groups: Sequence[Group], max_length: int, hidden_size: int) -> list[list[Group]]:
     """Distribute `groups` over rows of at most `max_length` tokens (first fit, longest first).
 
@@ -187,7 +201,7 @@ def pack_rows(groups: Sequence[Group], max_length: int, hidden_size: int) -> lis
                 rows.append([group])
                 room.append(capacity - group.length)
         length = capacity - min(room)
-        cost = len(rows) * length * (6 * hidden_size + length)
+        cost = len(rows) * attention_cost(length, hidden_size)
         if cost < best_cost:
             best, best_cost = rows, cost
     return best
@@ -233,16 +247,39 @@ def branch_mask(group: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     return (causal & same_group & visible)[:, None]
 
 
+def block_mask(group: torch.Tensor, branch: torch.Tensor) -> BlockMask:
+    """`branch_mask` for flex attention: on the tensors' device, by blocks of 128 x 128, never T x T."""
+
+    def visible(row: torch.Tensor, _: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        same_branch = (branch[row, j] == 0) | (branch[row, i] == branch[row, j])
+        return (i >= j) & (group[row, i] == group[row, j]) & same_branch
+
+    rows, length = group.shape
+    return create_block_mask(visible, rows, None, length, length, device=group.device)
+
+
 def collate(
-    rows: Sequence[Row], pixels: Callable[[str], torch.Tensor], *, pad_token_id: int
+    rows: Sequence[Row],
+    pixels: Callable[[str], Pixels],
+    pictures: Pictures,
+    *,
+    pad_token_id: int,
+    attention: str = "sdpa",
 ) -> dict[str, Any]:
     """Rows of up to T tokens as a right-padded batch.
 
-    `pixels(key)` gives a picture as (3, H, W). Returns `input_ids`, `position_ids`, `targets` (B, T),
-    `attention_mask` (B, 1, T, T) bool for SDPA, `pixel_values` (N, 3, H, W) in the order of the picture
-    tokens (left out where there is no picture) and `record_ids`, the records within.
+    `pixels(key)` gives a picture, `pictures` is its family. Returns `input_ids`, `position_ids`, `targets`
+    (B, T), the family's inputs for the pictures in the order of their tokens, `record_ids`, the records
+    within, and who may look at whom as the `attention` implementation wants it:
+
+    - sdpa: `attention_mask` (B, 1, T, T) bool;
+    - flex_attention: `group` and `branch` (B, T), of which `packed_loss` makes a BlockMask on the device;
+      T is a multiple of its blocks;
+    - flash_attention_2: `attention_mask` (B, T), 0 on padding, so ValueError unless each row is one record.
     """
     length = max(len(row.input_ids) for row in rows)
+    if attention == FLEX:
+        length = -(-length // FLEX_BLOCK) * FLEX_BLOCK
 
     def padded(name: str, fill: int) -> torch.Tensor:
         out = np.full((len(rows), length), fill, dtype=np.int64)
@@ -255,28 +292,31 @@ def collate(
         "input_ids": padded("input_ids", pad_token_id),
         "position_ids": padded("position_ids", 0),
         "targets": padded("targets", IGNORE),
-        "attention_mask": branch_mask(padded("group", -1), padded("branch", 0)),
         "record_ids": [record_id for row in rows for record_id in row.record_ids],
     }
-    pictures = [picture for row in rows for picture in row.pictures]
-    if pictures:
-        batch["pixel_values"] = torch.stack([pixels(picture) for picture in pictures])
-    return batch
+    group, branch = padded("group", -1), padded("branch", 0)
+    if attention == FLEX:
+        batch |= {"group": group, "branch": branch}
+    elif attention == FLASH:
+        if any(len(row.record_ids) > 1 for row in rows):
+            raise ValueError(f"{FLASH} knows no branches: a row must hold one record")
+        batch["attention_mask"] = (group >= 0).long()
+    else:
+        batch["attention_mask"] = branch_mask(group, branch)
+    return batch | pictures.inputs([pixels(picture) for row in rows for picture in row.pictures])
 
 
 def packed_loss(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:
     """The summed cross-entropy of the batch's supervised tokens, and how many they are.
 
-    `model` is a LlavaForConditionalGeneration (or a wrapper that calls it) under SDPA attention; only
-    positions that have a target go through the LM head.
+    `model` is transformers' of LLaVA's families (or a wrapper that calls it), with the attention that `batch`
+    was collated for; only positions that have a target go through the LM head.
     """
     targets = batch["targets"]
     supervised = targets != IGNORE
-    inputs = {
-        name: batch[name]
-        for name in ("input_ids", "position_ids", "attention_mask", "pixel_values")
-        if name in batch
-    }
+    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    if "group" in batch:
+        inputs["attention_mask"] = block_mask(batch["group"], batch["branch"])
     # Boolean `logits_to_keep`: the logits come flat, (supervised tokens, vocabulary).
     logits = model(**inputs, logits_to_keep=supervised, use_cache=False).logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -27,6 +27,8 @@ from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, TrainItems
 from llava.train.packing import IGNORE, packed_loss
 from llava.train.runs import CONFIG_FILE
+from llava.train.sampler import train_loader
+from llava.train.sharded import is_sharded, shape, whole
 from llava.train.validation import Validation, answer_figures, count_answers
 
 Batch = dict[str, Any]
@@ -73,6 +75,7 @@ class LoraTrainer(Trainer):
         config: Any = loaded.model.config
         pad = loaded.tokenizer.pad_token_id
         self.collate = Collator(
+            loaded.processor.pictures,
             settings.max_length,
             int(config.text_config.hidden_size),
             int(loaded.tokenizer.eos_token_id if pad is None else pad),
@@ -89,6 +92,9 @@ class LoraTrainer(Trainer):
 
     # Steps
 
+    def get_train_dataloader(self) -> Any:
+        return self.accelerator.prepare(train_loader(self.train_dataset, self.collate, self.args))
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate per part. Weight decay is for matrices only."""
         rates = {
@@ -101,7 +107,7 @@ class LoraTrainer(Trainer):
                 continue
             part = next((part for part in rates if f".{part}" in f".{name}"), "")
             rate = rates.get(part) or self.settings.learning_rate
-            decay = self.settings.weight_decay if parameter.ndim > 1 else 0.0
+            decay = self.settings.weight_decay if len(shape(parameter)) > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         kind, keywords = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = kind(
@@ -175,7 +181,7 @@ class LoraTrainer(Trainer):
             validation.loss(self.model, self._prepare_inputs, self.collate, *part)
         )
         figures = {"loss": total / tokens if tokens else math.nan}
-        if self.settings.eval_generate_samples:
+        if self.settings.eval_generate_samples and not is_sharded(self.settings):
             figures |= answer_figures(self._sum_over_devices(count_answers(validation.answers(*part))))
         return figures
 
@@ -194,9 +200,12 @@ class LoraTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A folder that loads and merges alone. run.json comes last: without it the folder is no run."""
+        with whole(self.model):
+            self._write_run(Path(output_dir or self.run_dir))
+
+    def _write_run(self, folder: Path) -> None:
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).unlink(missing_ok=True)
         save_adapter(self.model, folder, projector=self.run_info.projector_trained)
@@ -240,18 +249,20 @@ class LoraTrainer(Trainer):
         return folder if folder.is_dir() else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
+        with whole(self.model, keep_changes=True):
+            load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
 
     def finish(self) -> int:
         """Put the best state (the last without validation) into the run directory; its step."""
         best = self.best_checkpoint()
         step = self.state.global_step
-        if best is not None:
-            load_weights(self.model, best, projector=self.run_info.projector_trained)
-            step = self.state.best_global_step or step
-        if self.args.should_save:
-            self.state.save_to_json(str(self.run_dir / _STATE_FILE))
+        with whole(self.model):
+            if best is not None:
+                load_weights(self.model, best, projector=self.run_info.projector_trained)
+                step = self.state.best_global_step or step
+            if self.args.should_save:
+                self.state.save_to_json(str(self.run_dir / _STATE_FILE))
             last, self.state.global_step = self.state.global_step, step
-            self.save_model()
+            self._write_run(self.run_dir)
             self.state.global_step = last
         return step

@@ -14,6 +14,8 @@ from llava.records import IMAGE_PLACEHOLDER
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss
+from llava.train.sampler import SPARE, global_batches
+from llava.vision import Pixels
 
 
 class Validation:
@@ -33,9 +35,9 @@ class Validation:
         records = self.records
         size = self.settings.eval_batch_size or self.settings.batch_size
         sums = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, len(records.sources), size)[rank::ranks]:
-            sources = range(start, min(start + size, len(records.sources)))
-            total, count = packed_loss(model, prepare(collate([records.item(source) for source in sources])))
+        for shares in global_batches(records, size, ranks, collate.hidden_size):
+            items = [records.spare() if unit == SPARE else records.item(unit) for unit in shares[rank]]
+            total, count = packed_loss(model, prepare(collate(items)))
             sums += torch.tensor([total.item(), count], dtype=torch.float64)
         return sums
 
@@ -44,16 +46,17 @@ class Validation:
         every validation."""
         records = self.records
         chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)[rank::ranks]
-        pixels: dict[str, torch.Tensor] = {}
+        pixels: dict[tuple[str, bool], Pixels] = {}
         requests = []
         for index in chosen:
             record = records.records[index]
-            for name in record.images:
-                if name not in pixels:
-                    pixels[name] = records.pictures.pixels(name)
             text = record.conversations[0].value
             asked = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
-            requests.append(Request(record.id, text, [pixels[name] for name in asked]))
+            alone = len(asked) == 1
+            for name in asked:
+                if (name, alone) not in pixels:
+                    pixels[name, alone] = records.pictures.pixels(name, alone=alone)
+            requests.append(Request(record.id, text, [pixels[name, alone] for name in asked]))
         results = Engine(self.loaded).answer(
             requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
         )

@@ -15,6 +15,7 @@ from llava.conversation import Speaker
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
+from llava.vision import Pixels
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
 from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
@@ -146,7 +147,10 @@ class _Lessons(torch.utils.data.Dataset):
         rows = [build_row(row) for row in pack_rows(groups, CONTEXT, WIDTH)]
         return collate(
             rows,
-            lambda key: to_pixels(images[key][None].copy(), torch.device("cpu"))[0],
+            lambda key: Pixels(
+                to_pixels(images[key][None].copy(), torch.device("cpu")), images[key].shape[:2]
+            ),
+            self.processor.pictures,
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
 
