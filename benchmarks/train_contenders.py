@@ -25,13 +25,16 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 def model_config(device: str) -> LlavaConfig:
     """LLaVA-1.5-7B's shape for CUDA, a small one of the same make for the CPU; the tiny base's tokenizer."""
-    own = LlavaConfig.from_pretrained(str(TOKENIZER_FOLDER))
+    own: Any = LlavaConfig.from_pretrained(str(TOKENIZER_FOLDER))
+    pad = own.text_config.pad_token_id
     if device == "cuda":
         vision = CLIPVisionConfig(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
             image_size=PICTURE_SIDE, patch_size=14, projection_dim=768,
         )  # fmt: skip
-        text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5)
+        text = LlamaConfig(
+            vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=pad
+        )
     else:
         vision = CLIPVisionConfig(
             hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=3,
@@ -39,15 +42,13 @@ def model_config(device: str) -> LlavaConfig:
         )  # fmt: skip
         text = LlamaConfig(
             vocab_size=2000, hidden_size=256, intermediate_size=688, num_hidden_layers=4,
-            num_attention_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-5,
+            num_attention_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=pad,
         )  # fmt: skip
-    text.pad_token_id = own.text_config.pad_token_id
     return LlavaConfig(
         vision_config=vision.to_dict(),
         text_config=text.to_dict(),
         image_token_index=own.image_token_id,
         image_seq_length=(PICTURE_SIDE // 14) ** 2,
-        pad_token_id=own.text_config.pad_token_id,
     )
 
 
@@ -152,7 +153,7 @@ def train_trl(job: Job) -> None:
     Learning rate, adapters and batch are ours; the records come in the order in which ours read them."""
     from datasets import Dataset, Image, List
     from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # TRL imports its names lazily
 
     records = {record["id"]: record for record in json.loads(job.data.read_text(encoding="utf-8"))}
     ordered = [records[name] for name in json.loads(job.order.read_text(encoding="utf-8"))]
@@ -219,7 +220,7 @@ def main(step: str, job: Job) -> dict[str, Any]:
             from datasets import Dataset  # noqa: F401
         except ImportError as error:
             return {"absent": str(error)}
-    config = LlavaConfig.from_pretrained(str(job.base))
+    config: Any = LlavaConfig.from_pretrained(str(job.base))
     probe = Probe(job, int(config.text_config.pad_token_id))
     probe.install()
     if step == "trl":

@@ -1,0 +1,145 @@
+"""Does packing change how good the tuned model is? The embedded base tuned twice, scored twice.
+
+    python -m benchmarks.packing_quality
+    python -m benchmarks.packing_quality --photos 60 --test-photos 20 epochs=1     # a quick try
+
+The quickstart's road (rendered photos, questions, configs/tiny_cpu.yaml, answers, scores), once with packing
+and once without; key=value goes to both trainings. Loss and gradients are equal either way, so the scores
+should differ by no more than rounding does over a whole training. The two are compared in pairs, question by
+question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+
+REPO = Path(__file__).resolve().parents[1]
+BASE = REPO / "playground" / "tiny-llava"
+WAYS = {"packed": "true", "unpacked": "false"}
+
+
+def command(console: Console, *arguments: str | Path) -> None:
+    """Run a module; what it prints is shown only if it fails."""
+    console.print("$ python -m", *map(str, arguments), highlight=False, markup=False, soft_wrap=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        console.print(done.stdout, highlight=False, markup=False)
+        raise SystemExit(done.returncode)
+
+
+def make_data(folder: Path, photos: int, test_photos: int, console: Console) -> Path:
+    """Rendered photos and the questions about them, with the quickstart's seeds and recipe."""
+    for name, count, more in (
+        ("photos", photos, ["--seed", "1", "--defect-share", "0.55"]),
+        ("photos_test", test_photos, ["--seed", "2"]),
+    ):
+        output = folder / name
+        command(console, "data_prep", "scenes", "--output", output, "--count", str(count), *more)
+    recipe = REPO / "configs" / "recipes" / "insulator.yaml"
+    command(
+        console, "data_prep", "convert", "--source", folder / "photos",
+        "--test-source", folder / "photos_test", "--recipe", recipe,
+        "--output", folder / "data", "splits.val=0.05",
+    )  # fmt: skip
+    return folder / "data"
+
+
+def tune_and_answer(way: str, data: Path, folder: Path, overrides: list[str], console: Console) -> float:
+    """Writes `<way>.jsonl`, the tuned model's answers; the seconds that its training took."""
+    run = folder / f"{way}_run"
+    started = time.perf_counter()
+    command(
+        console, "llava.train", REPO / "configs" / "tiny_cpu.yaml", f"model_name_or_path={BASE}",
+        f"data_path={data / 'train.json'}", f"val_path={data / 'val.json'}", f"image_folder={data}",
+        f"output_dir={run}", f"packing={WAYS[way]}", *overrides,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    command(
+        console, "eval.infer", "--model-path", run, "--image-folder", data,
+        "--question-file", data / "questions_test.jsonl", "--answers-file", folder / f"{way}.jsonl",
+    )  # fmt: skip
+    return seconds
+
+
+def score(data: Path, folder: Path, console: Console) -> dict[str, Any]:
+    """scores.json with the packed model's answers as `tuned` and the unpacked one's as `base`."""
+    command(
+        console, "eval.score", "--answers-file", folder / "packed.jsonl",
+        "--baseline-answers", folder / "unpacked.jsonl",
+        "--truth-file", data / "truth_test.jsonl", "--output", folder / "scores",
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads((folder / "scores" / "scores.json").read_text())
+    return found
+
+
+def table(tasks: list[dict[str, Any]]) -> Table:
+    """Each task's headline score both ways, and their difference in pairs."""
+    out = Table(box=MARKDOWN)
+    out.add_column("task")
+    for name in ("questions", "packed [95% interval]", "unpacked", "packed minus unpacked, in pairs"):
+        out.add_column(name, justify="right")
+    for task in tasks:
+        metric = task["headline"]
+        out.add_row(
+            f"{task['task']} ({metric.replace('_', ' ')})",
+            str(task["n"]),
+            *(estimate(task[name]["metrics"].get(metric)) for name in ("tuned", "base")),
+            estimate(task["difference"].get(metric)),
+        )
+    return out
+
+
+def estimate(found: dict[str, Any] | None) -> str:
+    return "none" if found is None else f"{found['value']:.3f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def different(tasks: list[dict[str, Any]]) -> list[str]:
+    """Tasks where the interval of the difference leaves zero out."""
+    found = [(task["task"], task["difference"].get(task["headline"])) for task in tasks]
+    return [name for name, gap in found if gap is not None and not gap["low"] <= 0 <= gap["high"]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=int, default=1100)
+    parser.add_argument("--test-photos", type=int, default=150)
+    parser.add_argument("--output", type=Path, help="the scores and training times as JSON")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for both trainings")
+    args = parser.parse_intermixed_args()
+    console = Console(width=150)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = make_data(folder, args.photos, args.test_photos, console)
+        seconds = {way: tune_and_answer(way, data, folder, args.overrides, console) for way in WAYS}
+        scores = score(data, folder, console)
+    console.print(table(scores["tasks"]))
+    took = ", ".join(f"{spent:.0f} s {way}" for way, spent in seconds.items())
+    console.print(f"training took {took}", highlight=False)
+    if args.output:
+        args.output.write_text(json.dumps({"scores": scores, "seconds": seconds}, indent=1) + "\n")
+    apart = different(scores["tasks"])
+    if apart:
+        console.print(f"DIFFERENT: {', '.join(apart)}", highlight=False)
+    return 1 if apart else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
