@@ -7,7 +7,9 @@ must run the same modules together (see sampler.py), and what is saved must firs
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,12 +64,19 @@ def require_sharding(settings: TrainSettings) -> None:
 def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]:
     """What TrainingArguments must be given for it; on a CPU the process group is made ready first."""
     require_sharding(settings)
+    # Not for the user: DeepSpeed and accelerate call older names of torch's, and each counts accumulation.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
     if settings.deepspeed is not None:
         if cuda:
             return {"deepspeed": str(settings.deepspeed)}
         # transformers starts DeepSpeed where accelerate finds a GPU; a state that is there is taken as it is.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+        import deepspeed
+
+        # All-reduce over shared memory: it would be compiled here, and its processes wait by spinning.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         PartialState(backend="gloo")
         return {
             "deepspeed": str(settings.deepspeed),
