@@ -139,6 +139,9 @@ def needed_flops(
     weights = sum(a * b for a, b in shapes)
     adapters = sum(lora_rank * (a + b) for a, b in shapes)
     language = text.num_hidden_layers * ((4 * weights + 6 * adapters) * read + 12 * h * pairs)
+    language -= (
+        2 * (h * h + 2 * h * kv + 3 * lora_rank * h) * read
+    )  # nothing is trained before layer 0's q, k, v
     head = 4 * h * text.vocab_size * supervised
     v, vision_ffn = vision.hidden_size, vision.intermediate_size
     patches = (vision.image_size // vision.patch_size) ** 2
