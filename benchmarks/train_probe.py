@@ -29,7 +29,7 @@ class Probe(TrainerCallback):
         self.counts: list[dict[str, Any]] = []
         self.record_ids: list[str] = []
         self.pairs_per_token = 0.0
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self.peak_mib = 0.0
         self.attention = ""
         self.parts: dict[str, float] = {}
@@ -74,13 +74,14 @@ class Probe(TrainerCallback):
             return
         if self.job.device == "cuda":
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now, cpu_now = time.perf_counter(), time.process_time()
         if state.global_step == self.job.warm_steps:
             if self._profile is not None:
                 self._profile.start()
-            self.seconds = -time.perf_counter()
+            self.seconds, self.cpu_seconds = -time.perf_counter(), -time.process_time()
             return
         self.seconds += now
+        self.cpu_seconds += cpu_now
         self.peak_mib = _peak_mib(self.job.device)
         if self._profile is not None:
             self.parts = self._profile.stop(self.seconds)
@@ -91,6 +92,7 @@ class Probe(TrainerCallback):
         sums = {name: sum(int(count[name]) for count in measured) for name in measured[0]}
         return {
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,  # of all threads; wavers less on a busy machine
             "records": self.job.batch * self.job.steps,
             **sums,
             "peak_mib": self.peak_mib,

@@ -104,8 +104,8 @@ def table(results: list[dict[str, Any]], peak_flops: float) -> Table:
     out.add_column("questions a picture")
     out.add_column("contender")
     for name in (
-        "records/s (range)", "x TRL", "tokens read/s", "supervised/s", "peak MiB", "of matmul peak",
-        "first loss", "last loss",
+        "records/s (range)", "x TRL", "CPU ms/record", "tokens read/s", "supervised/s", "peak MiB",
+        "of matmul peak", "first loss", "last loss",
     ):  # fmt: skip
         out.add_column(name, justify="right")
     for questions in dict.fromkeys(entry["questions"] for entry in results):
@@ -116,7 +116,7 @@ def table(results: list[dict[str, Any]], peak_flops: float) -> Table:
         for contender in CONTENDERS:
             entries = chosen(results, questions, contender)
             if not entries:
-                out.add_row(str(questions), contender, "no result", *[""] * 7)
+                out.add_row(str(questions), contender, "no result", *[""] * 8)
                 continue
             best = min(entries, key=lambda entry: entry["seconds"])
             low, high = rates[contender][0], rates[contender][-1]
@@ -126,6 +126,7 @@ def table(results: list[dict[str, Any]], peak_flops: float) -> Table:
                 contender,
                 f"{high:.2f} ({low:.2f} to {high:.2f})",
                 f"{high / trl[-1]:.2f}" if trl else "",
+                f"{1000 * min(entry['cpu_seconds'] for entry in entries) / best['records']:,.0f}",
                 f"{best['read'] / best['seconds']:,.0f}",
                 f"{best['supervised'] / best['seconds']:,.0f}",
                 f"{max(entry['peak_mib'] for entry in entries):,.0f}",
