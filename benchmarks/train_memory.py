@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if options.checkpointing:
-        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
     batch = make_batch(config, options.pictures, options.questions, options.packing)
     rows, length = batch["input_ids"].shape
     supervised = int((batch["targets"] != IGNORE).sum())

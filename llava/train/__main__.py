@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from transformers import LlavaConfig, PrinterCallback, set_seed
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from llava.conversation import get_template
 from llava.errors import InputError, run_command
 from llava.model.builder import (
+    load_config,
     load_image_processor,
     load_model,
     load_tokenizer,
@@ -26,12 +29,22 @@ from llava.model.lora import attach, parameter_counts
 from llava.model.run_dir import is_run_dir
 from llava.processing import RecordProcessor
 from llava.settings import load_settings
-from llava.train.arguments import attention, training_arguments, weights_dtype
+from llava.train.arguments import (
+    attention,
+    name_of_dtype,
+    require_possible,
+    training_arguments,
+    weights_dtype,
+)
 from llava.train.config import TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
 from llava.train.display import Display, parameter_table, plan_table
-from llava.train.plan import plan
+from llava.train.failing import memory_advice
+from llava.train.metrics import keep_trackers_in
+from llava.train.plan import Target, plan, skeleton
+from llava.train.preview import label_panels, memory_table, memory_warning
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
+from llava.train.sharded import float32_trainables, is_sharded, require_same_processes, require_sharding
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
 
@@ -39,6 +52,7 @@ EXAMPLES = """examples:
   python -m llava.train configs/tiny_cpu.yaml
   python -m llava.train configs/tiny_cpu.yaml epochs=20 lora.rank=32 output_dir=runs/longer
   python -m llava.train configs/tiny_cpu.yaml --resume auto
+  python -m llava.train configs/llava15_7b_lora.yaml --dry-run --gpus 1x24
 """
 
 
@@ -56,28 +70,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="auto|CHECKPOINT",
         help="go on from a checkpoint; auto takes output_dir's newest, or starts where there is none",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the data, print the plan, an estimate of memory and what is learned; reads no weights",
+    )
+    parser.add_argument(
+        "--gpus",
+        metavar="Nx#GB",
+        help="with --dry-run: plan for these GPUs (8x80: eight of 80 GB), not for this machine",
+    )
     options = parser.parse_intermixed_args(argv)
     settings = load_settings(TrainSettings, options.config, options.overrides)
-    train(settings, resume=options.resume, dry_run=options.dry_run)
+    if options.gpus and not options.dry_run:
+        raise InputError("--gpus plans for other GPUs than this machine's: give it with --dry-run")
+    target = None if options.gpus is None else Target.parse(options.gpus)
+    train(settings, resume=options.resume, dry_run=options.dry_run, target=target)
     return 0
 
 
-def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool = False) -> Path:
+def train(
+    settings: TrainSettings,
+    *,
+    resume: str | None = None,
+    dry_run: bool = False,
+    target: Target | None = None,
+) -> Path:
     """Run the whole fine-tuning; the run directory. InputError before anything is written if the model,
-    a record or a picture is at fault."""
+    a record or a picture is at fault. `dry_run` stops after the plan, for `target` if given, and needs no
+    weights."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     checkpoint = find_checkpoint(settings.output_dir, resume)
-    if not (dry_run or resume or settings.overwrite_output_dir):
+    if not (resume or settings.overwrite_output_dir):
         require_free(settings.output_dir)
-    base = resolve_folder(settings.model_name_or_path)
+    base = resolve_folder(settings.model_name_or_path, weights=not dry_run)
     if is_run_dir(base):
         raise InputError(
             f"{base} is a run directory; train on a whole model (scripts/merge_lora.py makes one)"
         )
     require_llava(base)
-    arguments = training_arguments(settings)
+    # Before the arguments: from them on DeepSpeed divides every model that is made.
+    structure = skeleton(load_config(base), settings)
+    if dry_run and target is None:
+        require_sharding(settings)
+    if target is None:
+        require_possible(settings)
+    keep_trackers_in(settings.output_dir)
+    alone = {"deepspeed": None, "fsdp": False} if dry_run else {}  # nothing is divided to be looked at
+    arguments = training_arguments(settings.model_copy(update=alone))
     set_seed(settings.seed)
     out = Console(quiet=not arguments.should_log)
 
@@ -97,25 +138,40 @@ def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool =
             questions_per_picture=settings.questions_per_picture,
             augmentation=settings.augment,
         )
-        # A batch of text alone leaves the projector out.
-        arguments.ddp_find_unused_parameters = not all(r.images for r in sets[settings.data_path].records)
-        info = describe_run(settings, base, list(sets))
+        # Every batch of several processes has a picture (see sampler.py), or none has: the projector rests.
+        arguments.ddp_find_unused_parameters = not any(r.images for r in sets[settings.data_path].records)
+        here = target or Target.here(arguments)
+        if settings.gradient_checkpointing == "auto":
+            without = settings.model_copy(update={"gradient_checkpointing": False})
+            fits = plan(without, arguments, here, items, structure, sets).roomy
+            settings = settings.model_copy(update={"gradient_checkpointing": not fits})
+            arguments.activation_checkpointing = not fits
+        ahead = plan(settings, arguments, here, items, structure, sets)
+        out.print(parameter_table(parameter_counts(structure)))
+        out.print(plan_table(ahead.rows))
+        out.print(memory_table(ahead))
+        if not ahead.fits:
+            out.print(memory_warning(ahead))
+        if dry_run:
+            for panel in label_panels(sets[settings.data_path]):
+                out.print(panel)
+            return settings.output_dir
+
+        dtype = weights_dtype(settings, arguments.device)
+        info = describe_run(settings, base, list(sets), name_of_dtype(dtype))
         if checkpoint is not None:
             require_same_run(info, checkpoint)
-
-        loaded = load_model(
-            base, device=arguments.device.type, dtype=weights_dtype(settings, arguments.device),
-            conv_mode=settings.conv_mode, attn_implementation=attention(arguments),
-        )  # fmt: skip
+            require_same_processes(checkpoint, settings, arguments.world_size)
+        with memory_advice(settings):
+            loaded = load_model(
+                base, device=str(arguments.device), dtype=dtype, conv_mode=settings.conv_mode,
+                load_8bit=settings.bits == 8, load_4bit=settings.bits == 4,
+                attn_implementation=attention(settings, arguments),
+            )  # fmt: skip
         loaded.processor = processor
+        set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
         model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # bfloat16 would swallow small updates
-                parameter.data = parameter.data.float()
-        out.print(parameter_table(parameter_counts(model)))
-        out.print(plan_table(plan(settings, arguments, items, loaded, sets)))
-        if dry_run:
-            return settings.output_dir
+        float32_trainables(model, settings)
 
         if arguments.should_save and resume is None:
             clear_run(settings.output_dir)
@@ -134,18 +190,26 @@ def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool =
             show_validation=display.validation,
         )
         display.trainer = trainer
-        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(display)
         if checkpoint is not None:
             display.console.print(f"resuming from {checkpoint}")
         elif resume == "auto":
             display.console.print(f"no checkpoint in {settings.output_dir} yet: starting from the base")
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        step = trainer.finish()
-        rates = display.rates()
+        if is_sharded(settings) and settings.val_path is not None and settings.eval_generate_samples:
+            display.console.print("validation is the loss alone: sharded parameters give no answers")
+        with memory_advice(settings), trainer.flow.listening():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        number = trainer.flow.agreed
+        if not number:
+            step = trainer.finish()
+    if number:
+        if arguments.should_log:
+            said = f"{signal.Signals(number).name}: stopped after step {trainer.state.global_step}"
+            print(f"{said}, which is saved; go on with --resume auto", file=sys.stderr)
+        raise SystemExit(128 + number)
     why = f"best validation {settings.best_by}" if trainer.best_checkpoint() else "the last state"
     out.print(
-        f"{settings.output_dir}: the adapter of step {step} ({why}); {rates}", highlight=False, soft_wrap=True
+        f"{settings.output_dir}: the adapter of step {step} ({why}); {trainer.meter.average()}", highlight=False, soft_wrap=True
     )
     return settings.output_dir
 
@@ -153,7 +217,7 @@ def train(settings: TrainSettings, *, resume: str | None = None, dry_run: bool =
 def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcessor:
     """The processor alone, so that the data is checked before the weights are read."""
     return make_processor(
-        LlavaConfig.from_pretrained(str(base)),
+        load_config(base),
         load_tokenizer(base),
         load_image_processor(base),
         get_template(settings.conv_mode),

@@ -48,6 +48,8 @@ class Stack:
     lora_distinct: int = 0
     lora_ranks: int = 0
     dora_outputs: int = 0
+    float32_stream: bool = False
+    """Whether layers hand on float32 under autocast too: CLIP normalises first, and autocast does that so."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def activations(stack: Stack, tokens: int, arithmetic: Arithmetic, mask: int) ->
     """
     last = tokens * stack.hidden * FLOAT32  # the normalisation behind the layers
     if arithmetic.checkpointing:
-        return stack.layers * tokens * stack.hidden * arithmetic.compute + last
+        handed_on = FLOAT32 if stack.float32_stream else arithmetic.compute
+        return stack.layers * tokens * stack.hidden * handed_on + last
     return _kept(stack, tokens, arithmetic, mask) + last
 
 
@@ -214,8 +217,8 @@ def _kept(stack: Stack, tokens: int, arithmetic: Arithmetic, mask: int) -> float
 def sizes_of(model: Any) -> ModelSizes:
     """The sizes of a LLaVA model that carries its adapters, on any device (the meta device too).
 
-    The weights that quantisation would make smaller are those of the Linear layers of both towers; the
-    projector and the LM head stay as they are.
+    The weights that quantisation would make smaller are those of the language model's layers; the vision
+    tower, the projector and the LM head stay as they are.
     """
     config = model.get_base_model().config
     linears = frozen = adapters = projector = largest = 0
@@ -225,7 +228,7 @@ def sizes_of(model: Any) -> ModelSizes:
             adapters += size
         elif parameter.requires_grad:
             projector += size
-        elif parameter.ndim == 2 and ".layers." in name:
+        elif parameter.ndim == 2 and f"{LANGUAGE}layers." in name:
             linears += size
             largest = max(largest, size)
         else:
@@ -260,6 +263,7 @@ def _stack(model: Any, part: str, config: Any) -> Stack:
         attention=config.num_attention_heads * head,
         heads=config.num_attention_heads,
         mlp_kept=3 if part == LANGUAGE else 2,
+        float32_stream=part == VISION,
         lora_inputs=sum(module.in_features for _, module in adapted),
         lora_distinct=sum(width for _, width in distinct),
         lora_ranks=sum(module.r["default"] for _, module in adapted),

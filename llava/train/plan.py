@@ -1,37 +1,225 @@
-"""What a training run is about to do, before it does it."""
+"""What a training run is about to do, before it does it: nothing here reads a weight.
+
+The model is its structure alone, made from config.json on torch's meta device; the data is the real one.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainingArguments
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, TrainingArguments
 
-from llava.model.builder import LoadedModel
+from llava.errors import InputError
+from llava.files import read_json
+from llava.model.lora import attach
+from llava.train.arguments import attention, weights_dtype
+from llava.train.attention import SDPA_FLOAT32
 from llava.train.config import TrainSettings
-from llava.train.dataset import RecordSet, TrainItems
+from llava.train.dataset import Collator, RecordSet, TrainItems
+from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate, sizes_of
+from llava.train.packing import IGNORE
+from llava.train.sampler import SPARE, global_batches
+from llava.train.sharded import zero_stage
+
+_LIVE_PARAMETERS = 10**9  # DeepSpeed's default of stage3_max_live_parameters
+
+
+@dataclass(frozen=True)
+class Target:
+    """The devices that a run is planned for: `memory` is that of one in bytes."""
+
+    device: str
+    memory: int
+    count: int = 1
+
+    @classmethod
+    def here(cls, arguments: TrainingArguments) -> Target:
+        """This machine's. Processes on a CPU share its memory."""
+        if arguments.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(arguments.device).total_memory
+            return cls("cuda", memory, arguments.world_size)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return cls("cpu", memory // local, arguments.world_size)
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """`4x80`: four GPUs of 80 GB; `24`: one of 24 GB."""
+        count, _, memory = text.rpartition("x")
+        try:
+            target = cls("cuda", round(float(memory) * 1e9), int(count or 1))
+        except ValueError:
+            target = cls("cuda", 0)
+        if target.memory <= 0 or target.count < 1:
+            raise InputError(f"--gpus {text}: write their number and GB of memory, for instance 1x24 or 8x80")
+        return target
+
+    def __str__(self) -> str:
+        name = "GPU" if self.device == "cuda" else "CPU process"
+        return f"{self.count} {name}{'s' * (self.count > 1)} of {self.memory / 1e9:.0f} GB"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What lies ahead. `rows` are facts in words by name; `parts` is the memory estimate of one device in
+    bytes, `remedies` what it would be after a change of a setting."""
+
+    rows: Mapping[str, str]
+    target: Target
+    parts: Mapping[str, int]
+    remedies: Mapping[str, int]
+
+    @property
+    def fits(self) -> bool:
+        return sum(self.parts.values()) <= self.target.memory
+
+    @property
+    def roomy(self) -> bool:
+        """Whether it fits with the room that an estimate needs: it was within a quarter of what CPUs measured,
+        mostly on the high side."""
+        return sum(self.parts.values()) <= 0.85 * self.target.memory
+
+
+def skeleton(config: Any, settings: TrainSettings) -> PeftModel:
+    """The model that `config` describes with its adapters attached, without a number in it."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+        return attach(model, settings.lora, train_projector=not settings.freeze_projector)
 
 
 def plan(
     settings: TrainSettings,
     arguments: TrainingArguments,
+    target: Target,
     items: TrainItems,
-    loaded: LoadedModel,
-    sets: dict[Path, RecordSet],
-) -> dict[str, str]:
-    """What is ahead, in words, for the table at the start."""
+    model: PeftModel,
+    sets: Mapping[Path, RecordSet],
+) -> Plan:
+    """InputError where a record is longer than the model's context."""
+    sizes = sizes_of(model)
+    arithmetic = arithmetic_of(settings, arguments, target.device)
+    config: Any = model.get_base_model().config
+    _require_context(sets, config.text_config.max_position_embeddings)
     packed, unpacked, supervised = items.token_counts()
-    batches = math.ceil(len(items) / (settings.batch_size * arguments.world_size))
+    batch = largest_batch(settings, items, target.count, config)
+    sharding = sharding_of(settings, target.count, sizes)
+    batches = math.ceil(len(items) / (settings.batch_size * target.count))
     epoch_steps = math.ceil(batches / settings.gradient_accumulation_steps)
     steps = settings.max_steps or math.ceil(settings.epochs * epoch_steps)
-    rows = {
-        "base": settings.model_name_or_path,
-        "device": f"{arguments.device} x {arguments.world_size}, frozen weights {loaded.model.dtype}",
-    }
+    kind = f"{arithmetic.bits} bits" if arithmetic.bits else f"{8 * arithmetic.weights}-bit numbers"
+    rows = {"base": settings.model_name_or_path, "devices": f"{target}, frozen weights in {kind}"}
     for path, records in sets.items():
         rows[str(path)] = f"{len(records.records):,} records in {len(records.sources):,} items"
-    return rows | {
-        "tokens an epoch": f"{packed:,} ({unpacked:,} without packing), {supervised:,} supervised",
+    rows |= {
+        "tokens an epoch": f"{packed:,} packed, {unpacked:,} without packing "
+        f"({unpacked / packed:.1f} times), {supervised:,} supervised",
+        "largest batch": f"{batch.rows} x {batch.length:,} tokens, {batch.supervised:,} supervised, "
+        f"{batch.tiles} picture tiles",
         "steps": f"{steps:,} ({epoch_steps:,} an epoch)",
         "run directory": str(settings.output_dir),
     }
+    parts = estimate(sizes, batch, arithmetic, sharding)
+    return Plan(rows, target, parts, _remedies(settings, sizes, batch, arithmetic, sharding))
+
+
+def _require_context(sets: Mapping[Path, RecordSet], context: int) -> None:
+    for path, records in sets.items():
+        longest = max(records.samples, key=len)
+        if len(longest) > context:
+            raise InputError(
+                f"{path}, record {longest.record_id!r}: {len(longest)} tokens, the model's "
+                f"context is {context}; shorten it"
+            )
+
+
+def _remedies(
+    settings: TrainSettings, model: ModelSizes, batch: BatchSizes, arithmetic: Arithmetic, sharding: Sharding
+) -> dict[str, int]:
+    """Settings that would save memory, and the estimate with each alone."""
+    changed = {}
+    if not arithmetic.checkpointing:
+        other = replace(arithmetic, checkpointing=True)
+        changed["gradient_checkpointing=true"] = estimate(model, batch, other, sharding)
+    if settings.batch_size > 1:
+        share = settings.batch_size
+        smaller = replace(
+            batch,
+            rows=math.ceil(batch.rows / share),
+            supervised=math.ceil(batch.supervised / share),
+            tiles=math.ceil(batch.tiles / share),
+        )
+        accumulated = settings.gradient_accumulation_steps * share
+        name = f"batch_size=1 gradient_accumulation_steps={accumulated}"
+        changed[name] = estimate(model, smaller, arithmetic, sharding)
+    if arithmetic.bits is None and not sharding.weights:
+        changed["bits=4"] = estimate(model, batch, replace(arithmetic, bits=4), sharding)
+    return {name: sum(parts.values()) for name, parts in changed.items()}
+
+
+def largest_batch(settings: TrainSettings, items: TrainItems, processes: int, config: Any) -> BatchSizes:
+    """The largest batch of the current epoch, made as training makes it."""
+    hidden = int(config.text_config.hidden_size)
+    shares = (
+        share for shares in global_batches(items, settings.batch_size, processes, hidden) for share in shares
+    )
+    lengths = {SPARE: 0} | {index: sum(items.lengths(index)) for index in range(len(items))}
+    pictures = items.records.pictures.processor.pictures
+    largest = max(shares, key=lambda share: sum(lengths[index] for index in share))
+    made = Collator(pictures, settings.max_length, hidden, 0)([items[index] for index in largest])
+    rows, length = made["input_ids"].shape
+    tiles = made["pixel_values"].shape[0] if "pixel_values" in made else 0
+    return BatchSizes(
+        rows, length, int((made["targets"] != IGNORE).sum()), tiles, config.vision_config.image_size
+    )
+
+
+def arithmetic_of(settings: TrainSettings, arguments: TrainingArguments, device: str) -> Arithmetic:
+    """How a run computes on `device` ("cuda" or "cpu"), which may be another than this machine's."""
+    if device == arguments.device.type:
+        dtype, kind = weights_dtype(settings, arguments.device), attention(settings, arguments)
+    else:
+        dtype, kind = weights_dtype(settings, torch.device(device)), settings.attn_implementation
+    size = dtype.itemsize
+    return Arithmetic(
+        device=device,
+        compute=size,
+        attention=4 if kind == SDPA_FLOAT32 else size,
+        weights=size,
+        checkpointing=settings.gradient_checkpointing is True,
+        bits=settings.bits,
+        dense_mask=kind in ("auto", "sdpa", SDPA_FLOAT32),
+        dropout=settings.lora.dropout > 0,
+    )
+
+
+def sharding_of(settings: TrainSettings, devices: int, model: ModelSizes) -> Sharding:
+    """What DeepSpeed's file or FSDP divides among the devices; InputError if the file is none."""
+    if settings.fsdp:
+        # Two layers at a time, the next one being fetched; embeddings and head are gathered throughout.
+        gathered = 2 * model.linears // model.language.layers + model.frozen
+        return Sharding(devices, optimizer=True, gradients=True, weights=True, gathered=gathered)
+    stage = zero_stage(settings)
+    if settings.deepspeed is None:
+        return Sharding(devices)
+    zero = read_json(settings.deepspeed)["zero_optimization"]
+
+    def offloaded(part: str) -> bool:
+        return (zero.get(f"offload_{part}") or {}).get("device", "none") != "none"
+
+    live = zero.get("stage3_max_live_parameters", _LIVE_PARAMETERS)
+    return Sharding(
+        devices,
+        optimizer=True,
+        gradients=stage >= 2,
+        weights=stage == 3,
+        offload_optimizer=offloaded("optimizer"),
+        offload_weights=offloaded("param"),
+        gathered=_LIVE_PARAMETERS if live == "auto" else int(live),
+    )

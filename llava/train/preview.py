@@ -1,0 +1,96 @@
+"""What a dry run shows beside the plan: what is learned of a record, and whether memory will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from llava.records import IMAGE_PLACEHOLDER
+from llava.train.dataset import RecordSet
+from llava.train.packing import IGNORE, Sample
+from llava.train.plan import Plan
+
+_LEARNED, _READ, _PICTURE = "bold black on green", "dim", "bold cyan"
+
+
+def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
+    """Records spread evenly over the file, as the model reads them: what is learned is on green and, for
+    terminals without colour, between `[[` and `]]`."""
+    last = len(records.samples) - 1
+    for index in sorted({round(last * number / max(count - 1, 1)) for number in range(count)}):
+        sample = records.samples[index]
+        learned = int((sample.labels != IGNORE).sum())
+        processor = records.pictures.processor
+        yield Panel(
+            label_text(sample, processor.tokenizer, processor.image_token_id),
+            title=Text(f"{sample.record_id}: {learned} of {len(sample):,} tokens learned"),
+            title_align="left",
+        )
+
+
+def label_text(sample: Sample, tokenizer: Any, image_token_id: int) -> Text:
+    """The sample's tokens as text, runs of picture tokens as one `<image> x N`."""
+    ids, labels = sample.input_ids.tolist(), sample.labels.tolist()
+    text = Text()
+    read: list[int] = []  # without pictures
+    said = ""
+    kinds = (
+        "picture" if token == image_token_id else "learned" if label != IGNORE else "read"
+        for token, label in zip(ids, labels, strict=True)
+    )
+    at = 0
+    for kind, run in groupby(kinds):
+        length = sum(1 for _ in run)
+        tokens = ids[at : at + length]
+        at += length
+        if kind == "picture":
+            text.append(f"{IMAGE_PLACEHOLDER} x {length}", style=_PICTURE)
+            continue
+        # A tokenizer decodes a piece alone without its leading space: so the whole is decoded, and cut.
+        read += tokens
+        whole = tokenizer.decode(read, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        piece, said = whole[len(said) :], whole
+        if kind == "learned":
+            text.append("[[").append(piece, style=_LEARNED).append("]]")
+        else:
+            text.append(piece, style=_READ)
+    return text
+
+
+def memory_table(plan: Plan) -> Table:
+    """The estimate by part, and the device's memory below it."""
+    total = sum(plan.parts.values())
+    table = Table(title="Memory of a device at its peak, estimated")
+    table.add_column("part")
+    table.add_column("size", justify="right")
+    table.add_column("", min_width=24)
+    for part, size in plan.parts.items():
+        if size:
+            table.add_row(part, in_words(size), "█" * round(24 * size / total))
+    table.add_section()
+    style = "bold green" if plan.fits else "bold red"
+    table.add_row("all", Text(in_words(total), style=style), "")
+    table.add_row("the device has", in_words(plan.target.memory), "")
+    return table
+
+
+def memory_warning(plan: Plan) -> Text:
+    """What to change, for an estimate above the device's memory."""
+    total = sum(plan.parts.values())
+    text = Text(
+        f"This may not fit: {in_words(total)} are estimated, the device has {in_words(plan.target.memory)}.",
+        style="bold red",
+    )
+    for change, size in plan.remedies.items():
+        text.append(f"\n  with {change}: {in_words(size)}", style="not bold")
+    return text
+
+
+def in_words(size: int) -> str:
+    """Bytes as MB below 0.1 GB, else as GB (10^6 and 10^9)."""
+    return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e9:.2f} GB"
