@@ -4,7 +4,7 @@
     LLaVA-1.5         one square, padded with the mean colour        576
     LLaVA-1.6         the whole, squeezed into one square, and       576 + the tiles' rows without padding,
                       its tiles ("anyres"), padded with black        a newline token behind each: up to 2,928
-    LLaVA-OneVision   the same, at most anyres_max_9 tiles' worth;   729 + at most about 7,300
+    LLaVA-OneVision   the same, at most anyres_max_9 tiles' worth;   729 + at most about 8,000
                       of several pictures in one conversation each
                       is one padded square and a newline token       730
 
