@@ -4,9 +4,21 @@
 #   scripts/finetune_lora.sh configs/tiny_cpu.yaml
 #   scripts/finetune_lora.sh my.yaml epochs=3 learning_rate=1e-4
 #   scripts/finetune_lora.sh my.yaml --resume auto
+#   scripts/finetune_lora.sh my.yaml deepspeed=configs/deepspeed/zero2.json
+#   scripts/finetune_lora.sh my.yaml fsdp=true
 #
-# NUM_GPUS (all by default) sets the processes on this machine. Over several machines, start the same line
-# on each with NNODES, NODE_RANK, MASTER_ADDR and, unless 29500 will do, MASTER_PORT.
+# NUM_GPUS (all by default) sets the processes on this machine; where there is no GPU, NUM_GPUS=2 starts two
+# processes on the CPU, to try it out. The pictures of a step are batch_size x processes x
+# gradient_accumulation_steps: with twice the GPUs, halve one of the others to keep to the same training.
+#
+# A model too large for one GPU: deepspeed=configs/deepspeed/zero3.json, or zero3_offload.json, which keeps the
+# frozen weights in the machine's memory; or fsdp=true. They need a process a GPU even if there is but one.
+#
+# Several machines: start the same line on each, from the same folder with the same data, with
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 scripts/finetune_lora.sh my.yaml     on the first machine
+#   NNODES=2 NODE_RANK=1 MASTER_ADDR=10.0.0.1 scripts/finetune_lora.sh my.yaml     on the second
+# MASTER_ADDR is the first machine's address and MASTER_PORT (29500) a free port there that the others can
+# reach. output_dir must be a folder that all share: each process keeps its part of a checkpoint in it.
 set -euo pipefail
 
 if [[ $# -eq 0 || $1 == -h || $1 == --help ]]; then
@@ -20,17 +32,27 @@ if [[ -z ${VIRTUAL_ENV:-} && -f $root/.venv/bin/activate ]]; then
     source "$root/.venv/bin/activate"
 fi
 
+fail() { echo "error: $1" >&2; exit 2; }
+
 if [[ -z ${NUM_GPUS:-} ]]; then
     NUM_GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
 fi
 nodes=${NNODES:-1}
+[[ $NUM_GPUS =~ ^[0-9]+$ ]] || fail "NUM_GPUS=$NUM_GPUS is no number"
+[[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "NNODES=$nodes is no number of machines"
 
-if (( NUM_GPUS > 1 || nodes > 1 )); then
-    command=(torchrun --nnodes "$nodes" --nproc-per-node "$(( NUM_GPUS > 0 ? NUM_GPUS : 1 ))")
+sharded=false
+for argument in "$@"; do
+    [[ $argument == deepspeed=?* && $argument != deepspeed=null || $argument == fsdp=true ]] && sharded=true
+    [[ -f $argument ]] && grep -qE '^(deepspeed: *[^ n#]|fsdp: *true)' "$argument" && sharded=true
+done
+
+if (( NUM_GPUS > 1 || nodes > 1 )) || $sharded; then
+    command=(python -m llava.train.launch --nnodes "$nodes" --nproc-per-node "$(( NUM_GPUS > 0 ? NUM_GPUS : 1 ))")
     if (( nodes > 1 )); then
-        : "${MASTER_ADDR:?set MASTER_ADDR to the first machine\'s address}"
-        command+=(--node-rank "${NODE_RANK:?set NODE_RANK to 0 on the first machine, 1 on the next, ...}"
-                  --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}")
+        [[ -n ${MASTER_ADDR:-} ]] || fail "set MASTER_ADDR to the first machine's address"
+        [[ -n ${NODE_RANK:-} ]] || fail "set NODE_RANK to 0 on the first machine, 1 on the next, ..."
+        command+=(--node-rank "$NODE_RANK" --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}")
     else
         command+=(--standalone)
     fi

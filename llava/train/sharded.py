@@ -20,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import TrainingArguments
 
 from llava.errors import InputError
 from llava.files import read_json
@@ -93,6 +94,14 @@ def allow_fsdp_on_cpu(settings: TrainSettings) -> None:
     state = PartialState()
     if settings.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
+
+
+def name_fsdp_layers(arguments: TrainingArguments, model: nn.Module) -> None:
+    """What FSDP gathers at a time: a layer of either tower (transformers' own list names parts there are not)."""
+    if arguments.fsdp_plugin_args is not None:
+        stacks = [m for name, m in model.named_modules() if name.endswith(".layers")]
+        layers = {type(layer).__name__ for stack in stacks for layer in stack.children()}
+        arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = sorted(layers)
 
 
 def float32_trainables(model: nn.Module, settings: TrainSettings) -> None:
