@@ -1,4 +1,4 @@
-"""`python -m llava.train.launch TORCHRUN-OPTIONS -m llava.train ...`: torchrun, with failures told as ours are.
+"""`python -m llava.train.launch TORCHRUN-OPTIONS -m llava.train ...`: torchrun, with failures told our way.
 
 torchrun ends every process of this machine when one has failed. What it leaves out is put right here: bad
 input is one line and exit code 2, not a traceback of the launcher's own and 1.

@@ -97,7 +97,7 @@ def allow_fsdp_on_cpu(settings: TrainSettings) -> None:
 
 
 def name_fsdp_layers(arguments: TrainingArguments, model: nn.Module) -> None:
-    """What FSDP gathers at a time: a layer of either tower (transformers' own list names parts there are not)."""
+    """What FSDP gathers at a time: a layer of either tower (transformers' list names absent parts)."""
     if arguments.fsdp_plugin_args is not None:
         stacks = [m for name, m in model.named_modules() if name.endswith(".layers")]
         layers = {type(layer).__name__ for stack in stacks for layer in stack.children()}
@@ -172,5 +172,6 @@ def require_same_processes(checkpoint: Path, settings: TrainSettings, processes:
     now = "deepspeed" if settings.deepspeed else "fsdp" if settings.fsdp else "neither"
     if before != now:
         raise InputError(
-            f"{checkpoint} cannot be resumed: of deepspeed and fsdp it was written with {before}, this run has {now}"
+            f"{checkpoint} cannot be resumed: of deepspeed and fsdp it was written with {before}, "
+            f"this run has {now}"
         )
