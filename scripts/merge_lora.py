@@ -26,15 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model")
     args = parser.parse_args(argv)
 
-    from llava.model.merge import merge  # here, so that --help and mistyped flags answer at once
+    from llava.model.merge import base_of_adapter, merge  # here, so that --help and mistyped flags answer at once
 
-    merge(
+    info = merge(
         args.model_path,
         args.save_model_path,
         model_base=args.model_base,
         dtype=args.dtype,
         overwrite=args.overwrite,
     )
+    if info.bits is not None:
+        print(f"the adapter {base_of_adapter(info)}")
     print(f"merged {args.model_path} into {args.save_model_path}")
     return 0
 

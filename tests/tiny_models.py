@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -69,14 +70,25 @@ def save_base(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, h
     return folder
 
 
-def save_run(folder: Path, base: Path, *, vision: bool = True, projector: bool = True, seed: int = 1) -> Path:
-    """A run directory on `base` whose adapters (A and B) and projector are not zero."""
+def save_run(
+    folder: Path,
+    base: Path,
+    *,
+    vision: bool = True,
+    projector: bool = True,
+    seed: int = 1,
+    bits: Literal[4, 8] | None = None,
+    **lora: Any,
+) -> Path:
+    """A run directory on `base` whose adapters (A and B) and projector are not zero; `lora` are further
+    LoraSettings."""
     model = LlavaForConditionalGeneration.from_pretrained(str(base), dtype=torch.float32)
     settings = LoraSettings(
         rank=4,
         alpha=8,
         language_targets=LANGUAGE_TARGETS,
         vision_targets=VISION_TARGETS if vision else [],
+        **lora,
     )
     wrapped = attach(model, settings, train_projector=projector)
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +100,13 @@ def save_run(folder: Path, base: Path, *, vision: bool = True, projector: bool =
     save_adapter(wrapped, folder, projector=projector)
     copy_processor_files(base, folder)
     info = RunInfo(
-        base=base_info(base, str(base)), conv_mode="v1", projector_trained=projector, lora=settings, step=3
+        base=base_info(base, str(base)),
+        conv_mode="v1",
+        projector_trained=projector,
+        lora=settings,
+        step=3,
+        bits=bits,
+        dtype="float32",
     )
     write_run_info(folder, info)
     return folder

@@ -30,14 +30,18 @@ from llava.errors import InputError
 from llava.files import read_json
 from llava.mm_utils import get_model_name_from_path
 from llava.model.lora import load_adapter
-from llava.model.run_dir import ADAPTER_CONFIG, RunInfo, fingerprint, is_run_dir, read_run_info
+from llava.model.run_dir import ADAPTER_CONFIG, DtypeName, RunInfo, fingerprint, is_run_dir, read_run_info
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import pictures_of
 
 MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
 """LLaVA-1.5, LLaVA-1.6 and LLaVA-OneVision, as config.json names them."""
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: dict[DtypeName, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
 _WEIGHTS = "*.safetensors"
@@ -267,19 +271,19 @@ def load_weights_of(
     """
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _WORTH_A_BAR:
         disable_progress_bar()
-    chosen: Any = attn_implementation
-    if attn_implementation == "flex_attention":
-        chosen = {"": "flex_attention", "text_config": "flex_attention", "vision_config": "sdpa"}
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             str(folder),
             dtype=dtype,
             device_map=device_map,
             quantization_config=quantised,
-            attn_implementation=chosen,
+            attn_implementation=attention_of_parts(attn_implementation),
             output_loading_info=True,
         )
         model: Any = loaded[0]
+        for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         report: dict[str, Any] = loaded[1]
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
@@ -288,6 +292,13 @@ def load_weights_of(
             names = ", ".join(str(name) for name in sorted(report[kind], key=str)[:8])
             raise InputError(f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {names}")
     return model
+
+
+def attention_of_parts(name: str | None) -> Any:
+    """What transformers is to be told where the language model's attention is `name`."""
+    if name != "flex_attention":
+        return name
+    return {"": "flex_attention", "text_config": "flex_attention", "vision_config": "sdpa"}
 
 
 def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:

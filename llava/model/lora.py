@@ -85,6 +85,8 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
         # a regular expression is matched against the full name; PEFT would match a list by suffix too
         target_modules="|".join(re.escape(name) for name in names),
         bias="none",
@@ -124,7 +126,7 @@ def parameter_counts(model: nn.Module) -> dict[str, PartCount]:
         if _is_adapter(name):
             part += " LoRA"
         total, trainable = counts.get(part, PartCount(0, 0))
-        size = parameter.numel()
+        size = int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves none here
         counts[part] = PartCount(total + size, trainable + size * parameter.requires_grad)
     return counts
 
@@ -210,16 +212,23 @@ def _require_equal_keys(
 
 
 def _is_adapter(name: str) -> bool:
-    return ".lora_A." in name or ".lora_B." in name
+    return any(part in name for part in (".lora_A.", ".lora_B.", ".lora_magnitude_vector."))
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """The adapter's own tensors (not copies) under PEFT's file names."""
     return {
-        _PEFT_PREFIX + name.removeprefix(_PEFT_PREFIX).replace(".default.", "."): parameter.detach()
+        _file_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
         if _is_adapter(name)
     }
+
+
+def _file_name(name: str) -> str:
+    """An adapter parameter's name in PEFT's files."""
+    name = _PEFT_PREFIX + name.removeprefix(_PEFT_PREFIX).replace(".default.", ".")
+    # DoRA's magnitudes were a bare parameter once, and the files still say so
+    return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
 
 def _projector_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,7 +1,9 @@
 """Merge a run into its base: one ordinary Hugging Face LLaVA folder that needs none of our code.
 
-The sum W + (alpha / r) B A is taken in float32, layer by layer, and rounded once to the asked type. Memory
-peaks at the base in its own type plus one layer.
+The sum of a layer's weight and its adapter is taken in float32, layer by layer, and rounded once to the
+asked type. Memory peaks at the base in its own type plus one layer. An adapter that was trained on a
+quantised base is added to what that base stood for, its weights quantised and back, so that the merged model
+computes what was trained.
 """
 
 from __future__ import annotations
@@ -15,16 +17,15 @@ import torch
 import yaml
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import LlavaConfig
 
 from llava import __version__
 from llava.conversation import get_template
 from llava.errors import InputError
 from llava.files import atomic_folder, read_json, write_json, write_text
 from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import DTYPES, find_base, load_weights_of, resolve_folder
+from llava.model.builder import DTYPES, find_base, load_config, load_weights_of, quantisation, resolve_folder
 from llava.model.lora import load_adapter, read_projector
-from llava.model.run_dir import RunInfo, copy_processor_files, is_run_dir, read_run_info
+from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files, is_run_dir, read_run_info
 
 
 def merge(
@@ -32,13 +33,14 @@ def merge(
     output: Path,
     *,
     model_base: str | Path | None = None,
-    dtype: str | None = None,
+    dtype: DtypeName | None = None,
     overwrite: bool = False,
-) -> None:
+) -> RunInfo:
     """Write the run (a run directory or one of its checkpoints) merged into its base to the folder `output`.
 
     `dtype` (float16, bfloat16, float32) defaults to the type the base is stored in. `overwrite` replaces an
-    earlier model folder. InputError, and nothing written, if run and base do not fit or `output` is taken.
+    earlier model folder. Returns what run.json says. InputError, and nothing written, if run
+    and base do not fit or `output` is taken.
     """
     folder = resolve_folder(run)
     if not is_run_dir(folder):
@@ -57,18 +59,19 @@ def merge(
     if fresh != output:
         shutil.rmtree(output)
         fresh.replace(output)
+    return info
 
 
 def merged_model(base: Path, run: Path, info: RunInfo, dtype: torch.dtype) -> Any:
     """The base with the run's adapter and projector in its own weights, as `dtype`."""
-    model = load_weights_of(base, stored_dtype(base))
+    model = _base_model(base, info)
     # read first: loading it into the model would round it to the base's type before the asked one
     projector = read_projector(model, run) if info.projector_trained else {}
     wrapped = load_adapter(model, run, projector=False)
     for name, module in wrapped.named_modules():
         if isinstance(module, LoraLayer):
             layer: Any = module.get_base_layer()
-            _replace(layer, "weight", layer.weight.float() + _update(module), dtype, name)
+            _replace(layer, "weight", _merged_weight(module), dtype, name)
     plain: Any = wrapped.unload()
     for name, tensor in projector.items():
         owner, _, attribute = name.rpartition(".")
@@ -76,17 +79,39 @@ def merged_model(base: Path, run: Path, info: RunInfo, dtype: torch.dtype) -> An
     return plain.to(dtype)
 
 
+def _base_model(base: Path, info: RunInfo) -> Any:
+    """The base as the adapter knew it, with whole weights."""
+    if info.bits is None or info.dtype is None:
+        return load_weights_of(base, stored_dtype(base))
+    dtype = DTYPES[info.dtype]
+    small = load_weights_of(base, dtype, device_map="cpu", quantised=quantisation(info.bits, dtype))
+    return small.dequantize(dtype)
+
+
+def base_of_adapter(info: RunInfo) -> str:
+    """How the base of a QLoRA run enters the merged weights, in words that follow "the adapter"."""
+    return (
+        f"was trained on a base quantised to {info.bits} bits, and is merged with the weights that these "
+        "bits stand for"
+    )
+
+
 def stored_dtype(base: Path) -> torch.dtype:
     """The type of the weights in a model folder, as its config says; float32 where it does not."""
-    stored = LlavaConfig.from_pretrained(str(base)).dtype
+    stored = load_config(base).dtype
     return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
-def _update(module: Any) -> torch.Tensor:
-    """The float32 change (out, in) that an adapter makes to its layer's weight."""
+def _merged_weight(module: Any) -> torch.Tensor:
+    """The float32 weight (out, in) that gives what the adapted layer gives: W + s B A with PEFT's scaling s
+    (alpha / r, or alpha / sqrt(r) with rsLoRA); under DoRA its rows have the trained lengths."""
     down: torch.Tensor = module.lora_A["default"].weight.float()
     up: torch.Tensor = module.lora_B["default"].weight.float()
-    return (up @ down) * module.scaling["default"]
+    weight: torch.Tensor = module.get_base_layer().weight.float() + (up @ down) * module.scaling["default"]
+    if "default" not in module.lora_magnitude_vector:
+        return weight
+    lengths = module.lora_magnitude_vector["default"].weight.float()
+    return weight * (lengths / torch.linalg.norm(weight, dim=1))[:, None]
 
 
 def _replace(owner: nn.Module, attribute: str, value: torch.Tensor, dtype: torch.dtype, name: str) -> None:
@@ -149,6 +174,7 @@ def model_card(name: str, run: Path, info: RunInfo, dtype: str) -> str:
     )
     revision = f", revision `{info.base.revision}`" if info.base.revision else ""
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
+    quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
     step = f", step {info.step}" if info.step is not None else ""
     return f"""---
 {front}---
@@ -159,7 +185,7 @@ A LLaVA model fine-tuned with LLaVA Inspect {__version__} and merged into one fo
 loads with `transformers.LlavaForConditionalGeneration` and needs no adapter.
 
 - Base: `{info.base.name}`{revision} (fingerprint `{info.base.fingerprint}`)
-- Merged from the run `{get_model_name_from_path(run.resolve().as_posix())}`{step}
+{quantised}- Merged from the run `{get_model_name_from_path(run.resolve().as_posix())}`{step}
 - Trained: {"; ".join(part for part in trained if part)}; rank {lora.rank}, alpha {lora.alpha:g}
 - Conversation template: `{info.conv_mode}` (`chat_template.jinja`)
 - Pictures: padded to a square with the mean colour, never cropped

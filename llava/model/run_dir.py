@@ -44,6 +44,9 @@ _HASH_WHOLE_UP_TO = 1 << 30  # bytes
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 20  # a larger file has room for them
 
 
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
 class LoraSettings(Settings):
     """The LoRA part of a training config. Targets are the last name of a Linear layer; the layers are looked
     up by full path, so a language target never touches the vision tower."""
@@ -51,6 +54,12 @@ class LoraSettings(Settings):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank, so that high ranks learn at the pace of low ones
+    (rsLoRA, arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Train each row's length beside the direction that A and B change (DoRA, arXiv 2402.09353): closer to
+    full fine-tuning at low ranks, slower."""
     language_targets: list[str] = Field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
@@ -75,6 +84,10 @@ class RunInfo(Settings):
     conv_mode: str
     projector_trained: bool
     lora: LoraSettings
+    bits: Literal[4, 8] | None = None
+    """The base's language model was read in so many bits a weight (`dtype` is what it was quantised from)."""
+    dtype: DtypeName | None = None
+    """Of the frozen weights and the arithmetic."""
     step: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from llava.conversation import get_template
-from llava.errors import InputError, run_command
+from llava.errors import InputError
 from llava.model.builder import (
     load_config,
     load_image_processor,
@@ -40,11 +40,18 @@ from llava.train.config import TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
 from llava.train.display import Display, parameter_table, plan_table
 from llava.train.failing import memory_advice
+from llava.train.launch import run_process
 from llava.train.metrics import keep_trackers_in
 from llava.train.plan import Target, plan, skeleton
 from llava.train.preview import label_panels, memory_table, memory_warning
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
-from llava.train.sharded import float32_trainables, is_sharded, require_same_processes, require_sharding
+from llava.train.sharded import (
+    float32_trainables,
+    is_sharded,
+    name_fsdp_layers,
+    require_same_processes,
+    require_sharding,
+)
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
 
@@ -172,6 +179,7 @@ def train(
         set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
         model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
         float32_trainables(model, settings)
+        name_fsdp_layers(arguments, model)
 
         if arguments.should_save and resume is None:
             clear_run(settings.output_dir)
@@ -209,7 +217,9 @@ def train(
         raise SystemExit(128 + number)
     why = f"best validation {settings.best_by}" if trainer.best_checkpoint() else "the last state"
     out.print(
-        f"{settings.output_dir}: the adapter of step {step} ({why}); {trainer.meter.average()}", highlight=False, soft_wrap=True
+        f"{settings.output_dir}: the adapter of step {step} ({why}); {trainer.meter.average()}",
+        highlight=False,
+        soft_wrap=True,
     )
     return settings.output_dir
 
@@ -226,4 +236,4 @@ def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcesso
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_process(main)

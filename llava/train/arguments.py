@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
+from llava.errors import InputError
 from llava.model.builder import DTYPES, bfloat16_is_native
+from llava.model.run_dir import DtypeName
 from llava.train.attention import SDPA_FLOAT32
 from llava.train.config import TrainSettings
+from llava.train.packing import FLASH, FLEX
+from llava.train.sharded import allow_fsdp_on_cpu, sharding_arguments
 
 
 def training_arguments(settings: TrainSettings) -> TrainingArguments:
     cuda = torch.cuda.is_available()
+    dtype = weights_dtype(settings, torch.device("cuda" if cuda else "cpu"))
     evaluates = settings.val_path is not None
+    devices: dict[str, Any] = {"use_cpu": not cuda} | sharding_arguments(settings, cuda=cuda)
     arguments = TrainingArguments(
         output_dir=str(settings.output_dir),
         num_train_epochs=settings.epochs,
@@ -26,9 +36,10 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
-        bf16=weights_dtype(settings, torch.device("cuda" if cuda else "cpu")) == torch.bfloat16,
-        use_cpu=not cuda,
-        activation_checkpointing=settings.gradient_checkpointing,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16 and cuda,
+        # "auto" is settled when the data is known
+        activation_checkpointing=settings.gradient_checkpointing is True,
         activation_checkpointing_kwargs={"use_reentrant": False},
         # TrainItems draws the order itself.
         train_sampling_strategy="sequential",
@@ -45,9 +56,14 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         save_strategy="steps" if settings.save_steps else "epoch",
         save_steps=settings.save_steps or 0,
         report_to=settings.report_to or "none",
+        use_liger_kernel=settings.liger,
+        # The loss is our own: supervised positions alone.
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},
         disable_tqdm=True,
         log_level="error",
+        **devices,
     )
+    allow_fsdp_on_cpu(settings)
     if arguments.n_gpu > 1:
         # One process drives one device; several are scripts/finetune_lora.sh's torchrun.
         arguments._n_gpu = 1
@@ -60,5 +76,42 @@ def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if bfloat16_is_native(device) else torch.float32
 
 
-def attention(arguments: TrainingArguments) -> str:
+def name_of_dtype(dtype: torch.dtype) -> DtypeName:
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
+def attention(settings: TrainSettings, arguments: TrainingArguments) -> str:
+    if settings.attn_implementation != "auto":
+        return settings.attn_implementation
     return SDPA_FLOAT32 if arguments.bf16 and arguments.device.type == "cpu" else "sdpa"
+
+
+def require_possible(settings: TrainSettings) -> None:
+    """InputError, one line, for arithmetic or a tracker that this machine does not have."""
+    kind, cuda = settings.attn_implementation, torch.cuda.is_available()
+    if not cuda:
+        if settings.dtype == "float16":
+            raise InputError("dtype=float16 needs a CUDA device: use float32 or bfloat16 on a CPU")
+        if kind in (FLASH, FLEX):
+            raise InputError(f"attn_implementation={kind} needs a CUDA device: use sdpa on a CPU")
+        if settings.liger:
+            raise InputError("liger=true needs a CUDA device: its kernels are written for one")
+    if kind == FLASH and weights_dtype(settings, torch.device("cuda")) == torch.float32:
+        raise InputError(f"attn_implementation={FLASH} computes in bfloat16 and float16: set dtype")
+    wanted = {
+        "flash_attn": (kind == FLASH, "attn_implementation=flash_attention_2", "flash-attn"),
+        "liger_kernel": (settings.liger, "liger=true", "liger-kernel"),
+        "bitsandbytes": (settings.bits is not None, f"bits={settings.bits}", "'llava-inspect[quant]'"),
+        "wandb": ("wandb" in settings.report_to, "report_to wandb", "'llava-inspect[wandb]'"),
+        "tensorboard": (
+            "tensorboard" in settings.report_to, "report_to tensorboard", "'llava-inspect[tensorboard]'",
+        ),
+    }  # fmt: skip
+    for module, (asked, setting, package) in wanted.items():
+        if asked and importlib.util.find_spec(module) is None:
+            raise InputError(f"{setting} needs {module}: pip install {package}")
+    try:
+        for tracker in get_reporting_integration_callbacks(settings.report_to):
+            tracker()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise InputError(f"report_to: {' '.join(str(error).split())}") from None

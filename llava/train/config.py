@@ -94,11 +94,25 @@ class TrainSettings(Settings):
     """Processes that prepare batches beside the training one."""
 
     # Arithmetic
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen weights and the arithmetic; auto is bfloat16 where the device computes in it (CUDA, CPUs
-    with AVX512-BF16), else float32. What is trained is float32 always."""
-    gradient_checkpointing: bool = True
-    """Compute activations a second time instead of keeping them: less memory, a third slower."""
+    with AVX512-BF16), else float32. float16 is for CUDA alone. What is trained is float32 always."""
+    bits: Literal[4, 8] | None = None
+    """Hold the language model's frozen weights in so many bits (QLoRA; needs bitsandbytes): a quarter or half
+    of the memory, slower. All of the weights in `dtype` if null."""
+    attn_implementation: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """How attention is computed; auto is PyTorch's own (sdpa). flash_attention_2 takes no packed rows."""
+    liger: bool = False
+    """Use Liger's kernels for norms, rotary positions and the MLP (CUDA; needs liger-kernel)."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute activations a second time instead of keeping them: less memory, a third slower. auto does so
+    where the estimate of memory says that they do not fit."""
+
+    # Several processes (scripts/finetune_lora.sh starts them)
+    deepspeed: Path | None = None
+    """DeepSpeed's JSON, such as configs/deepspeed/zero2.json; "auto" in it is filled from these settings."""
+    fsdp: bool = False
+    """Spread the parameters over the devices with PyTorch's FSDP2."""
 
     # Watching and keeping
     logging_steps: int = Field(default=10, gt=0)
@@ -111,17 +125,33 @@ class TrainSettings(Settings):
     eval_max_new_tokens: int = Field(default=64, gt=0)
     best_by: Literal["loss", "accuracy"] = "loss"
     """Which validation figure chooses the state that is kept: a checkpoint is written at every best."""
+    early_stopping_patience: int | None = Field(default=None, gt=0)
+    """Stop after so many validations in a row without a better `best_by`."""
     save_steps: int | None = Field(default=None, gt=0)
     """Write a checkpoint every so many steps; once an epoch if not given."""
     keep_checkpoints: int = Field(default=3, gt=0)
     """How many to keep; the best and the last are never removed."""
     report_to: list[str] = Field(default_factory=list)
-    """Trackers that transformers knows, such as wandb or tensorboard."""
+    """Trackers to send figures and sample answers to: wandb, tensorboard or another that transformers knows.
+    Nothing is sent anywhere without it."""
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
+        if self.deepspeed is not None and self.fsdp:
+            raise ValueError("deepspeed and fsdp are two ways to spread a model: choose one")
         if self.best_by == "accuracy" and not self.eval_generate_samples:
             raise ValueError("best_by: accuracy needs eval_generate_samples above 0")
+        if self.early_stopping_patience is not None and self.val_path is None:
+            raise ValueError("early_stopping_patience counts validations: give val_path")
+        if self.attn_implementation == "flash_attention_2" and self.packing:
+            raise ValueError(
+                "flash_attention_2 cannot keep a picture's questions apart: set packing=false, or "
+                "attn_implementation=sdpa or flex_attention"
+            )
+        if self.bits is not None and self.fsdp:
+            raise ValueError("fsdp cannot spread quantised weights: leave out bits or fsdp")
+        if "all" in self.report_to:
+            raise ValueError("report_to: name the trackers; 'all' would send to whatever is installed")
         if self.vision_lr is not None and not self.lora.vision_targets:
             raise ValueError("vision_lr is set but lora.vision_targets is empty: the tower would stay frozen")
         if not (self.lora.language_targets or self.lora.vision_targets):

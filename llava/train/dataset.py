@@ -76,7 +76,10 @@ class PictureStore:
     def pixels_of(self, record: Record, drawn: augment.Draw | None = None) -> dict[str, Pixels]:
         """The record's pictures by the keys that its sample carries."""
         keys = _picture_keys(record)
-        return {key: self.pixels(name, drawn, alone=len(keys) == 1) for key, name in keys.items()}
+        try:
+            return {key: self.pixels(name, drawn, alone=len(keys) == 1) for key, name in keys.items()}
+        except InputError as error:  # it was whole when the run began
+            raise InputError(f"record {record.id!r}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +12,7 @@ from rich.table import Table
 from transformers import TrainerCallback
 
 from llava.model.lora import PartCount
+from llava.train.metrics import rates_text
 
 _LABELS = {
     "loss": "loss",
@@ -43,7 +43,6 @@ class Display(TrainerCallback, AbstractContextManager):
             disable=not (shown and self.console.is_terminal),
         )
         self._task: Any = None
-        self._started = 0.0
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -60,16 +59,7 @@ class Display(TrainerCallback, AbstractContextManager):
             self._progress.advance(task)
         self._progress.remove_task(task)
 
-    def rates(self) -> str:
-        """Pictures and supervised tokens a second, validation not counted. Over several processes it is
-        this one's share times their number."""
-        seconds = time.monotonic() - self._started - self.trainer.validation_seconds
-        times = self.trainer.args.world_size / seconds
-        pictures, tokens = self.trainer.read_pictures * times, self.trainer.read_tokens * times
-        return f"{pictures:.1f} pictures/s  {tokens:.0f} supervised tokens/s"
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
         self._task = self._progress.add_task("step", total=state.max_steps, rates="")
         self._progress.update(self._task, completed=state.global_step)
 
@@ -77,7 +67,7 @@ class Display(TrainerCallback, AbstractContextManager):
         self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.update(self._task, completed=state.global_step, rates=self.rates())
+        self._progress.update(self._task, completed=state.global_step, rates=self.trainer.meter.average())
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
@@ -85,7 +75,9 @@ class Display(TrainerCallback, AbstractContextManager):
         if logs and "loss" in logs:
             self.console.print(
                 f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"learning rate {logs['learning_rate']:.2g}  {self.rates()}",
+                f"learning rate {logs['learning_rate']:.2g}  gradient norm {logs['grad_norm']:.2g}  "
+                f"{rates_text(logs)}  {logs['step_seconds']:.2f} s/step  "
+                f"peak memory {logs['peak_memory_gb']:.1f} GB",
                 highlight=False,
                 soft_wrap=True,
             )

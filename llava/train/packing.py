@@ -270,7 +270,8 @@ def collate(
 
     `pixels(key)` gives a picture, `pictures` is its family. Returns `input_ids`, `position_ids`, `targets`
     (B, T), the family's inputs for the pictures in the order of their tokens, `record_ids`, the records
-    within, and who may look at whom as the `attention` implementation wants it:
+    within, `tokens`, how many there are without padding, and who may look at whom as the `attention`
+    implementation wants it:
 
     - sdpa: `attention_mask` (B, 1, T, T) bool;
     - flex_attention: `group` and `branch` (B, T), of which `packed_loss` makes a BlockMask on the device;
@@ -293,6 +294,7 @@ def collate(
         "position_ids": padded("position_ids", 0),
         "targets": padded("targets", IGNORE),
         "record_ids": [record_id for row in rows for record_id in row.record_ids],
+        "tokens": sum(len(row.input_ids) for row in rows),
     }
     group, branch = padded("group", -1), padded("branch", 0)
     if attention == FLEX:

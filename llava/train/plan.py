@@ -82,8 +82,7 @@ class Plan:
 
     @property
     def roomy(self) -> bool:
-        """Whether it fits with the room that an estimate needs: it was within a quarter of what CPUs measured,
-        mostly on the high side."""
+        """Whether it fits with room to spare, for an estimate may be too low."""
         return sum(self.parts.values()) <= 0.85 * self.target.memory
 
 

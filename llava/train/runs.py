@@ -13,6 +13,7 @@ from llava.model.run_dir import (
     ADAPTER_WEIGHTS,
     PROJECTOR_WEIGHTS,
     RUN_FILE,
+    DtypeName,
     RunInfo,
     base_info,
     data_hashes,
@@ -24,14 +25,17 @@ from llava.model.run_dir import (
 from llava.train.config import TrainSettings
 
 CONFIG_FILE = "config.yaml"
+ANSWERS_FILE = "validation_answers.jsonl"
 
 
-def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path]) -> RunInfo:
+def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
     return RunInfo(
         base=base_info(base, settings.model_name_or_path),
         conv_mode=settings.conv_mode,
         projector_trained=not settings.freeze_projector,
         lora=settings.lora,
+        bits=settings.bits,
+        dtype=dtype,
         versions=package_versions(),
         git_commit=git_commit(Path(__file__).parent),
         data=data_hashes(data),
@@ -51,7 +55,7 @@ def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
         }
         return found[max(found)] if found else None
     checkpoint = Path(resume)
-    for name in (RUN_FILE, "trainer_state.json", "optimizer.pt"):
+    for name in (RUN_FILE, "trainer_state.json", "scheduler.pt"):
         if not (checkpoint / name).is_file():
             raise InputError(f"--resume {checkpoint}: no checkpoint to go on from (it has no {name})")
     return checkpoint
@@ -65,6 +69,7 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
         "data": (sorted(before.data.values()), sorted(info.data.values())),
         "conv_mode": (before.conv_mode, info.conv_mode),
         "lora": (before.lora, info.lora),
+        "bits": (before.bits, info.bits),
         "freeze_projector": (before.projector_trained, info.projector_trained),
         "seed": (before.config.get("seed"), info.config.get("seed")),
     }
@@ -94,7 +99,8 @@ def clear_run(output_dir: Path) -> None:
 
 
 def _run_files(output_dir: Path) -> list[Path]:
-    names = (RUN_FILE, CONFIG_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, "trainer_state.json")
+    names = (RUN_FILE, CONFIG_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS)
+    names += ("trainer_state.json", ANSWERS_FILE)
     return [
         *(path for name in names if (path := output_dir / name).is_file()),
         *output_dir.glob("checkpoint-*"),

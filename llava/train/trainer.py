@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.errors import InputError
-from llava.model.builder import LoadedModel
+from llava.model.builder import LoadedModel, attention_of_parts
 from llava.model.lora import PROJECTOR, VISION, load_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, copy_processor_files, write_run_info
+from llava.train.arguments import attention
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, TrainItems
+from llava.train.failing import Flow, plain_error
+from llava.train.metrics import Meter, add_answers, keep_answers_until, send_answers
 from llava.train.packing import IGNORE, packed_loss
-from llava.train.runs import CONFIG_FILE
+from llava.train.runs import ANSWERS_FILE, CONFIG_FILE
 from llava.train.sampler import train_loader
 from llava.train.sharded import is_sharded, shape, whole
-from llava.train.validation import Validation, answer_figures, count_answers
+from llava.train.validation import Answer, Validation, answer_figures, count_answers
 
 Batch = dict[str, Any]
 _STATE_FILE = "trainer_state.json"
@@ -38,8 +41,8 @@ _STATE_FILE = "trainer_state.json"
 class LoraTrainer(Trainer):
     """Trains `model`, a PEFT model around `loaded.model`, as `settings` say.
 
-    `run_info` and `config_text` go into every checkpoint. Since the start, on this process: `read_tokens`
-    (supervised) and `read_pictures` were trained on, `validation_seconds` went into validation.
+    `run_info` and `config_text` go into every checkpoint; `meter` has what was read and how fast, `flow` the
+    signal that stopped the run, if one did.
     """
 
     model: PeftModel
@@ -68,9 +71,8 @@ class LoraTrainer(Trainer):
         self.config_text = config_text
         self.processor_folder = processor_folder
         self.show_validation = show_validation
-        self.read_tokens = 0
-        self.read_pictures = 0
-        self.validation_seconds = 0.0
+        self.meter = Meter()
+        self.flow = Flow()
         self.run_dir = settings.output_dir
         config: Any = loaded.model.config
         pad = loaded.tokenizer.pad_token_id
@@ -79,6 +81,7 @@ class LoraTrainer(Trainer):
             settings.max_length,
             int(config.text_config.hidden_size),
             int(loaded.tokenizer.eos_token_id if pad is None else pad),
+            attention(settings, arguments),
         )
         super().__init__(
             model=model,
@@ -89,6 +92,9 @@ class LoraTrainer(Trainer):
             if validation is None
             else validation.records,  # evaluate() reads it; the Trainer only wants to see that it is there
         )
+        self.remove_callback(PrinterCallback)
+        self.add_callback(self.meter)
+        self.add_callback(self.flow)
 
     # Steps
 
@@ -97,31 +103,62 @@ class LoraTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate per part. Weight decay is for matrices only."""
-        rates = {
-            PROJECTOR: self.settings.mm_projector_lr,
-            VISION: self.settings.vision_lr,
-        }
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        parts = {PROJECTOR: "projector", VISION: "vision"}
+        rates = {"projector": self.settings.mm_projector_lr, "vision": self.settings.vision_lr}
+        groups: dict[tuple[str, float], list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            part = next((part for part in rates if f".{part}" in f".{name}"), "")
-            rate = rates.get(part) or self.settings.learning_rate
+            part = next((part for prefix, part in parts.items() if f".{prefix}" in f".{name}"), "language")
             decay = self.settings.weight_decay if len(shape(parameter)) > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
+            groups.setdefault((part, decay), []).append(parameter)
         kind, keywords = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = kind(
-            [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+            [
+                {
+                    "params": parameters,
+                    "name": part,
+                    "lr": rates.get(part) or self.settings.learning_rate,
+                    "weight_decay": decay,
+                }
+                for (part, decay), parameters in groups.items()
+            ],
             **keywords,
         )
         return self.optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
-        """The supervised tokens of a whole optimiser step, over all devices."""
-        count = torch.tensor(
-            sum(int((batch["targets"] != IGNORE).sum()) for batch in batch_samples), device=device
-        )
-        return self.accelerator.gather(count).sum()
+        """The supervised tokens of a whole optimiser step, over all devices. In the same exchange the
+        processes tell each other what they read and whether one got a signal to stop."""
+        here = [
+            sum(int(batch["tokens"]) for batch in batch_samples),
+            sum(int((batch["targets"] != IGNORE).sum()) for batch in batch_samples),
+            sum(len(batch.get("image_sizes", batch.get("pixel_values", []))) for batch in batch_samples),
+            self.flow.received,
+        ]
+        everywhere = self.accelerator.gather(torch.tensor([here], device=device))
+        read = everywhere[:, :3].sum(dim=0)
+        if self.args.world_size > 1:
+            self.flow.agreed = int(everywhere[:, 3].max())
+        self.meter.count(read.cpu())
+        return read[1]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except InputError as error:
+            raise plain_error(error) from None
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As the Trainer does, and not a step more where a resumed run was over already."""
+        if self.state.global_step >= self.state.max_steps or self._out_of_patience():
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer does; what is said of a loss is said of its steps' speed and rates too."""
+        super().log(logs | self.meter.figures() if "loss" in logs else logs, start_time)
 
     def compute_loss(
         self,
@@ -137,8 +174,6 @@ class LoraTrainer(Trainer):
                 f"the loss became {total.item()} in step {self.state.global_step + 1}, reading the records "
                 f"{', '.join(inputs['record_ids'])}; lower learning_rate or look at these records"
             )
-        self.read_tokens += count
-        self.read_pictures += len(inputs.get("pixel_values", ()))
         # Several devices' gradients are averaged, and this is a share of a sum.
         return total * self.accelerator.num_processes / (num_items_in_batch or count)
 
@@ -156,23 +191,21 @@ class LoraTrainer(Trainer):
         """Validation loss over all records and, on a sample, how greedy answers agree with the truth."""
         if self.validation is None:
             raise ValueError("there is no validation set")
-        started = time.monotonic()
         training = self.model.training
         self.model.eval()
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), self._arithmetic(), self.meter.pause():
             figures = self._validate(self.validation)
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.validation_seconds += time.monotonic() - started
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.show_validation(self.state.global_step, figures)
         return metrics
 
     def _arithmetic(self) -> Any:
-        if self.args.bf16:
-            return torch.autocast(self.args.device.type, torch.bfloat16)
-        return nullcontext()
+        if not (self.args.bf16 or self.args.fp16):
+            return nullcontext()
+        return torch.autocast(self.args.device.type, torch.bfloat16 if self.args.bf16 else torch.float16)
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         """Each device takes a share."""
@@ -182,19 +215,41 @@ class LoraTrainer(Trainer):
         )
         figures = {"loss": total / tokens if tokens else math.nan}
         if self.settings.eval_generate_samples and not is_sharded(self.settings):
-            figures |= answer_figures(self._sum_over_devices(count_answers(validation.answers(*part))))
+            answers = self._answers(validation, *part)
+            counts = count_answers([(answer.expected, answer.answer) for answer in answers])
+            figures |= answer_figures(counts.tolist())
         return figures
+
+    def _answers(self, validation: Validation, rank: int, ranks: int) -> list[Answer]:
+        """All devices' answers, written down and sent to the trackers by the first."""
+        model: Any = self.loaded.model
+        model.set_attn_implementation("sdpa")  # the engine's masks are its
+        share = validation.answers(rank, ranks)
+        model.set_attn_implementation(attention_of_parts(attention(self.settings, self.args)))
+        answers: list[Answer] = gather_object(share) if ranks > 1 else share
+        if self.args.should_save:
+            add_answers(self.run_dir / ANSWERS_FILE, self.state.global_step, answers)
+            send_answers(self.callback_handler.callbacks, self.state.global_step, answers)
+        return answers
 
     def _sum_over_devices(self, sums: torch.Tensor) -> list[float]:
         gathered = self.accelerator.gather(sums.to(self.args.device)[None])
         return gathered.sum(dim=0).tolist()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As the Trainer does, and a new best is always written to disk."""
+        """As the Trainer does; a new best is always written to disk, and too many without one end the run."""
         best = super()._determine_best_metric(metrics, trial)
         if best:
             self.control.should_save = True
+        if self._out_of_patience():
+            self.control.should_save = self.control.should_training_stop = True
         return best
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        best = self.state.best_global_step or 0
+        since = sum("eval_loss" in entry and entry["step"] > best for entry in self.state.log_history)
+        return patience is not None and since >= patience
 
     # Checkpoints
 
@@ -218,6 +273,10 @@ class LoraTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under a name that nothing takes for a checkpoint, rename when all is there."""
+        with self.meter.pause():
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         final = self.checkpoint(self.state.global_step)
         partial = final.with_name(f".{final.name}.partial")
         if self.args.should_save:
@@ -249,6 +308,9 @@ class LoraTrainer(Trainer):
         return folder if folder.is_dir() else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.args.should_save:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / _STATE_FILE))
+            keep_answers_until(self.run_dir / ANSWERS_FILE, state.global_step)
         with whole(self.model, keep_changes=True):
             load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,15 @@ from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss
 from llava.train.sampler import SPARE, global_batches
 from llava.vision import Pixels
+
+
+class Answer(NamedTuple):
+    """A validation question and what the model said."""
+
+    id: str
+    question: str
+    expected: str
+    answer: str
 
 
 class Validation:
@@ -41,8 +50,8 @@ class Validation:
             sums += torch.tensor([total.item(), count], dtype=torch.float64)
         return sums
 
-    def answers(self, rank: int, ranks: int) -> list[tuple[str, str]]:
-        """(expected, given) for the first question of records drawn evenly over pictures, the same ones at
+    def answers(self, rank: int, ranks: int) -> list[Answer]:
+        """Greedy answers to the first question of records drawn evenly over pictures, the same ones at
         every validation."""
         records = self.records
         chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)[rank::ranks]
@@ -60,9 +69,10 @@ class Validation:
         results = Engine(self.loaded).answer(
             requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
         )
+        asked_of = [records.records[index] for index in chosen]
         return [
-            (records.records[index].conversations[1].value, result.text)
-            for index, result in zip(chosen, results, strict=True)
+            Answer(record.id, request.text, record.conversations[1].value, result.text)
+            for record, request, result in zip(asked_of, requests, results, strict=True)
         ]
 
 

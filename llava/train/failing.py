@@ -1,0 +1,91 @@
+"""How a run ends early: a signal, memory that does not suffice, a picture that a worker cannot read."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from llava.errors import InputError
+from llava.train.config import TrainSettings
+
+
+class Flow(TrainerCallback):
+    """When to validate, save and stop. It comes after transformers' own flow and corrects it:
+
+    - validation and saving "once an epoch" happen with the epoch's last step, not after it, so that every
+      checkpoint knows the validation of its step and resuming from it repeats nothing and leaves nothing out;
+    - once a signal has come and all processes know it, the step in hand ends with a checkpoint.
+
+    `received` is the signal that this process got, `agreed` the one that all processes know of.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.agreed = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the run after the step in hand; a second one ends it at once."""
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise SystemExit(128 + number)
+        self.received = number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+        if args.world_size == 1:
+            self.agreed = self.received
+        if self.agreed:
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate = control.should_save = False
+
+
+@contextmanager
+def memory_advice(settings: TrainSettings) -> Iterator[None]:
+    """CUDA's out of memory as one InputError that says what to change, the cheapest first."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        message = " ".join(str(error).split()).partition(". ")[0]
+    else:
+        return
+    raise InputError(f"{message}; to need less, in this order: {'; '.join(_remedies(settings))}")
+
+
+def _remedies(settings: TrainSettings) -> list[str]:
+    remedies = []
+    if settings.batch_size > 1:
+        accumulation = settings.gradient_accumulation_steps * 2
+        size = settings.batch_size // 2
+        remedies.append(f"batch_size={size} gradient_accumulation_steps={accumulation} (the same steps)")
+    if settings.gradient_checkpointing is not True:
+        remedies.append("gradient_checkpointing=true")
+    if settings.bits != 4:
+        remedies.append("bits=4")
+    if settings.deepspeed is None:
+        remedies.append("several GPUs with a file of configs/deepspeed/")
+    return [*remedies, "a smaller max_length or questions_per_picture"]
+
+
+def plain_error(error: InputError) -> InputError:
+    """The error itself, out of the traceback that a DataLoader's worker wraps it in."""
+    mark = f"{InputError.__module__}.{InputError.__qualname__}: "
+    return InputError(str(error).rpartition(mark)[2].strip())

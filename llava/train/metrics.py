@@ -1,0 +1,131 @@
+"""What a run tells of itself while it trains, gathered in one place for the console and every tracker."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from llava.files import write_text
+from llava.train.validation import Answer
+
+_SHOWN_ANSWERS = 20  # how many go to a tracker at each validation; the file has them all
+
+
+class Meter(TrainerCallback):
+    """Tokens and pictures that all processes read, and the time they took without validation and saving."""
+
+    def __init__(self) -> None:
+        self._read = self._read_before = torch.zeros(3, dtype=torch.int64)  # tokens, supervised, pictures
+        self._paused = self._paused_before = 0.0  # seconds
+        self._steps = self._steps_before = 0
+        self._started = self._time_before = time.monotonic()
+        self._rates: dict[str, float] = {}
+
+    def count(self, read: torch.Tensor) -> None:
+        """(3,) int64: what the step that begins reads."""
+        self._read = self._read + read
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens within is not training."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - started
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = self._time_before = time.monotonic()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        groups = kwargs["optimizer"].param_groups
+        self._rates = {f"learning_rate_{group['name']}": float(group["lr"]) for group in groups}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._steps += 1
+
+    def figures(self) -> dict[str, float]:
+        """Since the last call: rates a second, seconds a step; the learning rate of each part and this
+        process's peak memory so far in GB (that of CUDA's allocator, or of the process on a CPU)."""
+        now = time.monotonic()
+        seconds = now - self._time_before - (self._paused - self._paused_before)
+        figures = _rates(self._read - self._read_before, seconds)
+        figures["step_seconds"] = seconds / max(self._steps - self._steps_before, 1)
+        self._time_before, self._paused_before = now, self._paused
+        self._read_before, self._steps_before = self._read, self._steps
+        return figures | self._rates | {"peak_memory_gb": peak_memory() / 1e9}
+
+    def average(self) -> str:
+        """Rates since the start, in words."""
+        return rates_text(_rates(self._read, time.monotonic() - self._started - self._paused))
+
+
+def _rates(read: torch.Tensor, seconds: float) -> dict[str, float]:
+    names = ("tokens_per_second", "supervised_tokens_per_second", "pictures_per_second")
+    return {name: count / max(seconds, 1e-9) for name, count in zip(names, read.tolist(), strict=True)}
+
+
+def rates_text(figures: Mapping[str, float]) -> str:
+    return (
+        f"{figures['pictures_per_second']:.1f} pictures/s  {figures['tokens_per_second']:.0f} tokens/s  "
+        f"{figures['supervised_tokens_per_second']:.0f} supervised tokens/s"
+    )
+
+
+def peak_memory() -> int:
+    """Bytes: the most that CUDA's allocator, or on a CPU this process, has held so far."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
+
+
+def keep_trackers_in(folder: Path) -> None:
+    """wandb and tensorboard write below the run directory, unless their own variables say otherwise."""
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("WANDB_PROJECT", "llava-inspect")
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+
+
+def add_answers(path: Path, step: int, answers: Sequence[Answer]) -> None:
+    """A line of JSON for each answer of the validation at `step`."""
+    with path.open("a", encoding="utf-8") as file:
+        for answer in answers:
+            file.write(json.dumps({"step": step} | answer._asdict(), ensure_ascii=False) + "\n")
+
+
+def keep_answers_until(path: Path, step: int) -> None:
+    """Drop what a killed run answered after the checkpoint at `step`: it is answered again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        # a kill may have left half a line
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            kept.append(line)
+    write_text(path, "".join(kept))
+
+
+def send_answers(callbacks: Sequence[Any], step: int, answers: Sequence[Answer]) -> None:
+    """A table of sample answers to those trackers among the Trainer's callbacks that show tables."""
+    rows = [list(answer) for answer in answers[:_SHOWN_ANSWERS]]
+    for callback in callbacks:
+        kind = type(callback).__name__
+        if kind == "WandbCallback":
+            import wandb
+
+            table = wandb.Table(columns=list(Answer._fields), data=rows)
+            wandb.log({"validation_answers": table, "train/global_step": step})
+        elif kind == "TensorBoardCallback" and callback.tb_writer is not None:
+            lines = [Answer._fields, ["---"] * len(Answer._fields), *rows]
+            cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+            text = "\n".join("| " + " | ".join(line) + " |" for line in cells)
+            callback.tb_writer.add_text("validation_answers", text, step)
