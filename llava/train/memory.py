@@ -123,7 +123,7 @@ def estimate(
     """
     trained = model.adapters + model.projector
     quantised = _QUANTISED[arithmetic.bits] if arithmetic.bits else arithmetic.weights
-    frozen = model.linears * quantised + model.frozen * arithmetic.weights
+    frozen: float = model.linears * quantised + model.frozen * arithmetic.weights
     gathered = 0.0
     if sharding.weights:
         gathered = arithmetic.weights * min(sharding.gathered, model.linears + model.frozen)
@@ -151,7 +151,7 @@ def estimate(
     features = seen * (model.vision.hidden + 3 * model.language.hidden) * arithmetic.compute
     pixels = 3 * batch.side**2 * batch.tiles * FLOAT32 + features
     # Before the language model, the vision tower's forward pass: the states after each of its layers
-    looking = seen * model.vision.hidden * (model.vision.layers + 2) * FLOAT32
+    looking: float = seen * model.vision.hidden * (model.vision.layers + 2) * FLOAT32
     looking = max(looking - language - logits - working, 0)
     return {
         "frozen weights": round(frozen),
