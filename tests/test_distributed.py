@@ -18,8 +18,10 @@ from llava.model.builder import load_model
 from llava.train.__main__ import main
 
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
-TOLERANCE = 2e-5
-"""Largest difference of a weight, after steps of 1e-2 in float32: Adam divides by small gradients."""
+TOLERANCE = 5e-4
+"""Largest difference of a weight after two steps in float32: a twentieth of a step (1e-2). Nearly all agree to
+1e-6, but Adam's first step is g / |g|, and where g is nearly nothing rounding decides. Gradients wrongly scaled
+would show in the gradient norms, which agree to 1e-4."""
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llava.errors import InputError, run_command
 
@@ -47,16 +48,23 @@ def run_process(command: Callable[[], int | None]) -> None:
     if report is None:
         run_command(command)
     try:
-        code = command() or 0
+        code: Any = command() or 0
+    except SystemExit as stop:
+        code = stop.code
     except InputError as error:
         text = json.dumps({"message": str(error), "timestamp": int(time.time())})
         Path(report or "").write_text(text, encoding="utf-8")
-        code = 2
+        sys.stdout.flush()
+        os._exit(2)  # an orderly end would wait for the other processes
     except Exception:
         # If it was a broken connection, the launcher is about to end this process.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(3)
         raise
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads would hold up or abort the interpreter's end
     sys.exit(code)
 
 
