@@ -6,6 +6,8 @@ The naive twin reads a record at a time, with transformers' own image processor 
 from __future__ import annotations
 
 import copy
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,7 @@ class Family:
         return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
 
     def samples(self) -> list[Sample]:
-        """Groups of four shapes, one in turns, one that forks at a supervised token; several pictures; text."""
+        """Groups of four shapes, one in turns, one forking at a supervised token; several pictures; text."""
         return [
             self.sample("w1", ["wide"], [10, 11, 12, 13], "..xx"),
             self.sample("w2", ["wide"], [10, 14, 15, 16, 17, 18, 19], ".xx..xx"),
@@ -232,3 +234,18 @@ def test_the_block_mask_says_what_the_dense_mask_says(family: Family) -> None:
     assert torch.equal(made.mask_mod(b, torch.zeros_like(b), i, j), dense[:, 0])
     blocks = dense[:, 0].unflatten(2, (-1, 128)).unflatten(1, (-1, 128)).any(dim=(2, 4))
     assert torch.equal(made.to_dense()[:, 0].bool(), blocks)
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="flex attention on a CPU is compiled by g++, absent here"
+)
+def test_flex_attention_takes_the_block_mask_as_it_is() -> None:
+    """Forward only and in float32: on a CPU flex attention has no gradients."""
+    family = Family("llava_next-llama")
+    model = family.model.float()
+    family.pixels = lambda key: replace(made := Family.pixels(family, key), patches=made.patches.float())  # type: ignore[method-assign]
+    expected, _ = packed_loss(model, family.batch(family.samples(), 160))
+    model.base_model.model.set_attn_implementation({"text_config": FLEX, "vision_config": "sdpa"})
+    with torch.no_grad():
+        found, _ = packed_loss(model, family.batch(family.samples(), 160, attention=FLEX))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
