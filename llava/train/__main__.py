@@ -24,6 +24,7 @@ from llava.model.builder import (
     make_processor,
     require_llava,
     resolve_folder,
+    template_of_model,
 )
 from llava.model.lora import attach, parameter_counts
 from llava.model.run_dir import is_run_dir
@@ -117,6 +118,9 @@ def train(
             f"{base} is a run directory; train on a whole model (scripts/merge_lora.py makes one)"
         )
     require_llava(base)
+    if settings.conv_mode is None:
+        template = template_of_model(base, load_config(base), load_tokenizer(base))
+        settings = settings.model_copy(update={"conv_mode": template.name})
     # Before the arguments: from them on DeepSpeed divides every model that is made.
     structure = skeleton(load_config(base), settings)
     if dry_run and target is None:
@@ -230,7 +234,7 @@ def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcesso
         load_config(base),
         load_tokenizer(base),
         load_image_processor(base),
-        get_template(settings.conv_mode),
+        get_template(settings.conv_mode or "default"),
         settings.max_length,
     )
 

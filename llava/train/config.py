@@ -49,8 +49,8 @@ class TrainSettings(Settings):
     """The run directory to write."""
     overwrite_output_dir: bool = False
     """Replace a run that is in `output_dir` already (resume instead with --resume auto)."""
-    conv_mode: str = "v1"
-    """The chat template, by LLaVA's names."""
+    conv_mode: str | None = None
+    """The chat template, by LLaVA's names; the one that the model's own stands for if not given."""
 
     # What is trained
     lora: LoraSettings = Field(default_factory=LoraSettings)

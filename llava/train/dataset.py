@@ -186,7 +186,7 @@ class RecordSet:
         return bool(self.records[self.sources[source][0]].images)
 
     def spare(self) -> Item:
-        """The shortest record, with a picture if any has one, and nothing to learn in it (`sampler.SPARE`)."""
+        """The shortest record, with a picture if any has one; nothing in it is learned (`sampler.SPARE`)."""
         index = min(
             range(len(self.records)), key=lambda i: (not self.records[i].images, len(self.samples[i]))
         )

@@ -31,7 +31,7 @@ ANSWERS_FILE = "validation_answers.jsonl"
 def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
     return RunInfo(
         base=base_info(base, settings.model_name_or_path),
-        conv_mode=settings.conv_mode,
+        conv_mode=settings.conv_mode or "default",  # resolved by now
         projector_trained=not settings.freeze_projector,
         lora=settings.lora,
         bits=settings.bits,
