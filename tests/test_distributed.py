@@ -147,7 +147,6 @@ def test_bad_input_is_told_once_and_ends_all_processes(
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("nowhere.json: no such file") == 1
-    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr == "error: nowhere.json: no such file\n"
     assert "llava.train.launch --nnodes 1 --nproc-per-node 2" in done.stdout
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,7 @@ def main() -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # what torchrun says of failures; the processes log for themselves
     try:
         run.main(sys.argv[1:])
     except ChildFailedError as error:

@@ -167,7 +167,7 @@ def require_same_processes(checkpoint: Path, settings: TrainSettings, processes:
             f"{checkpoint} cannot be resumed: it was written by {states} processes and this run has "
             f"{processes}; start as many"
         )
-    kinds = {"latest": "deepspeed", "optimizer_0": "fsdp"}
+    kinds = {"latest": "deepspeed", "optimizer.bin": "fsdp"}
     before = next((kind for name, kind in kinds.items() if (checkpoint / name).exists()), "neither")
     now = "deepspeed" if settings.deepspeed else "fsdp" if settings.fsdp else "neither"
     if before != now:
