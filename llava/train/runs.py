@@ -99,8 +99,8 @@ def clear_run(output_dir: Path) -> None:
 
 
 def _run_files(output_dir: Path) -> list[Path]:
-    names = (RUN_FILE, CONFIG_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS)
-    names += ("trainer_state.json", ANSWERS_FILE)
+    adapter = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS)
+    names = (RUN_FILE, CONFIG_FILE, *adapter, "trainer_state.json", ANSWERS_FILE)
     return [
         *(path for name in names if (path := output_dir / name).is_file()),
         *output_dir.glob("checkpoint-*"),

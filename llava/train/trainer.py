@@ -38,6 +38,11 @@ Batch = dict[str, Any]
 _STATE_FILE = "trainer_state.json"
 
 
+def _pictures(batch: Batch) -> int:
+    pictures = batch.get("image_sizes", batch.get("pixel_values"))
+    return 0 if pictures is None else len(pictures)
+
+
 class LoraTrainer(Trainer):
     """Trains `model`, a PEFT model around `loaded.model`, as `settings` say.
 
@@ -133,7 +138,7 @@ class LoraTrainer(Trainer):
         here = [
             sum(int(batch["tokens"]) for batch in batch_samples),
             sum(int((batch["targets"] != IGNORE).sum()) for batch in batch_samples),
-            sum(len(batch.get("image_sizes", batch.get("pixel_values", []))) for batch in batch_samples),
+            sum(_pictures(batch) for batch in batch_samples),
             self.flow.received,
         ]
         everywhere = self.accelerator.gather(torch.tensor([here], device=device))
