@@ -223,12 +223,14 @@ def answer_all(
         task = progress.add_task("", total=len(questions), rate="")
         begin = time.monotonic()
         for batch, seen in _batches(engine, questions, pictures, args.batch_size):
-            unreadable = {q.question_id: e for q in batch if (e := _first_error(q, seen)) is not None}
-            requests = [
-                Request(q.question_id, q.text, [seen[name] for name in q.images], q.choices)  # type: ignore[misc]
-                for q in batch
-                if q.question_id not in unreadable
-            ]
+            unreadable: dict[QuestionId, str] = {}
+            requests = []
+            for q in batch:
+                shown = _pictures_of(q, seen)
+                if isinstance(shown, InputError):
+                    unreadable[q.question_id] = str(shown)
+                else:
+                    requests.append(Request(q.question_id, q.text, shown, q.choices))
             results = engine.answer(
                 requests,
                 batch_size=args.batch_size,
@@ -280,8 +282,15 @@ def _batches(
             yield batch, {name: future.result() for name, future in reading.items()}
 
 
-def _first_error(question: Question, seen: Seen) -> str | None:
-    return next((str(e) for name in question.images if isinstance(e := seen[name], InputError)), None)
+def _pictures_of(question: Question, seen: Seen) -> list[Tensor] | InputError:
+    """Its pictures, or what is wrong with the first that cannot be read."""
+    shown = []
+    for name in question.images:
+        picture = seen[name]
+        if isinstance(picture, InputError):
+            return picture
+        shown.append(picture)
+    return shown
 
 
 def _answer(question: Question, model_id: str, result: Result | None, unreadable: str | None) -> Answer:

@@ -119,7 +119,7 @@ def _load(
         wrapped = load_adapter(model, own, projector=info.projector_trained)
         model = cast(LlavaForConditionalGeneration, wrapped.get_base_model())  # its layers carry the adapter
     if device_map is None:
-        model = model.to(device)  # type: ignore[arg-type]
+        model = model.to(device)  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its self
     model.eval()
     if conv_mode is not None:
         template = get_template(conv_mode)
