@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,10 +56,10 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
             most = max(most, held)
         return opened
 
-    def let_go(image: Image.Image, *more: object) -> bytes:
+    def let_go(image: Image.Image, *more: Any) -> bytes:
         nonlocal held
         time.sleep(0.01)  # long enough for others to come
-        data = encode(image, *more)  # type: ignore[arg-type]  # the rest as it came
+        data = encode(image, *more)
         with lock:
             if image.width > SIDE:
                 together.append(held)
@@ -108,7 +109,7 @@ def test_who_waits_for_room_gets_it() -> None:
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_a_deep_grey_takes_little_more_than_itself(tmp_path: Path, dtype: type) -> None:
     """And is rescaled as by the plain formula, in double precision."""
-    values = np.random.default_rng(0).integers(1_000, 60_000, (1500, 2000)).astype(dtype)
+    values: Any = np.random.default_rng(0).integers(1_000, 60_000, (1500, 2000)).astype(dtype)
     Image.fromarray(values).save(tmp_path / "deep.tif")
     tracemalloc.start()
     image = open_picture(tmp_path / "deep.tif")
@@ -121,11 +122,13 @@ def test_a_deep_grey_takes_little_more_than_itself(tmp_path: Path, dtype: type) 
 
 
 def test_records_stream_to_the_same_bytes(tmp_path: Path) -> None:
-    turns = [Turn(speaker="human", value="<image>\nWas\u2028ist\ndas?"), Turn(speaker="gpt", value='"ä"')]
+    said = [("human", "<image>\nWas\u2028ist\ndas?"), ("gpt", '"ä"')]
+    turns = [Turn.model_validate({"from": who, "value": text}) for who, text in said]
     records = [
         Record(id=str(n), image=f"{n}.jpg", conversations=turns, meta={"a": [], "b": {}}) for n in range(3)
     ]
-    for some in ([], records[:1], records, [{}, [1, [2]], "x\n", None]):
+    lists: list[list[Any]] = [[], records[:1], records, [{}, [1, [2]], "x\n", None]]
+    for some in lists:
         write_json(tmp_path / "whole.json", some)
         write_json_list(tmp_path / "list.json", iter(some))
         assert (tmp_path / "list.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
