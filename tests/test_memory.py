@@ -20,7 +20,7 @@ from data_prep.recipe import Recipe
 from data_prep.store import PictureStore
 from llava.errors import InputError
 from llava.files import write_json, write_json_list
-from llava.pictures import Opened, open_picture
+from llava.pictures import Opened, open_picture, read_picture
 from llava.records import Record, Turn
 from llava.settings import load_settings
 
@@ -46,7 +46,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
 ) -> None:
     """In units of a small picture. The large one is 4: with room for 3 it is read alone."""
     lock, held, most, together = threading.Lock(), 0, 0, []
-    read, encode = pictures.read_picture, pictures._encoded
+    read, encode = read_picture, pictures._encoded
 
     def counted(file: Path) -> Opened:
         nonlocal held, most
