@@ -231,7 +231,7 @@ def test_convert_blends(
     # A second run over the first knows the blended pictures too.
     known = (tmp_path / "first" / "cache.json").read_bytes()
     with monkeypatch.context() as context:
-        context.setattr("data_prep.pictures.read_picture", lambda file: pytest.fail(f"{file} decoded again"))
+        context.setattr("data_prep.pictures.decode", lambda _, file, __: pytest.fail(f"{file} decoded again"))
         again = ["--blend-share", "0.1", "--output", str(tmp_path / "first"), "--overwrite"]
         assert data_prep(["convert", *options, *again]) == 0
     assert (tmp_path / "first" / "train.json").read_bytes() == first

@@ -20,7 +20,7 @@ from data_prep.recipe import Recipe
 from data_prep.store import PictureStore
 from llava.errors import InputError
 from llava.files import write_json, write_json_list
-from llava.pictures import Opened, open_picture, read_picture
+from llava.pictures import Opened, decode, open_picture
 from llava.records import Record, Turn
 from llava.settings import load_settings
 
@@ -46,11 +46,11 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
 ) -> None:
     """In units of a small picture. The large one is 4: with room for 3 it is read alone."""
     lock, held, most, together = threading.Lock(), 0, 0, []
-    read, encode = read_picture, pictures._encoded
+    real, encode = decode, pictures._encoded
 
-    def counted(file: Path) -> Opened:
+    def counted(*picture: Any) -> Opened:
         nonlocal held, most
-        opened = read(file)
+        opened = real(*picture)
         with lock:
             held += opened.image.width * opened.image.height // SIDE**2
             most = max(most, held)
@@ -66,7 +66,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
             held -= image.width * image.height // SIDE**2
         return data
 
-    monkeypatch.setattr(pictures, "read_picture", counted)
+    monkeypatch.setattr(pictures, "decode", counted)
     monkeypatch.setattr(pictures, "_encoded", let_go)
     monkeypatch.setattr(pictures, "_IN_MEMORY", PixelBudget(room * SIDE**2))
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "vqa.yaml")
