@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from data_prep.markup import readable
-from llava.boxes import Box
+from llava.boxes import Box, area
 from llava.errors import InputError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
@@ -334,8 +334,9 @@ def merge(
                 continue
             if any(abs(a - b) > 1 for a, b in zip(scaled, clipped, strict=True)):
                 notes.append(f"{annotation.file}: box of {shape.name!r} reached outside; clipped")
-            area = None if shape.area is None else shape.area * scale_x * scale_y
-            merged = Shape(shape.name, clipped, area)
+            # What is cut off at the picture's edge takes its share of the area along.
+            kept = area(clipped) / area(scaled) * scale_x * scale_y
+            merged = Shape(shape.name, clipped, None if shape.area is None else shape.area * kept)
             if merged not in shapes:
                 shapes.append(merged)
     return shapes, notes

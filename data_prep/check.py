@@ -19,9 +19,9 @@ from rich.table import Table
 from data_prep.formats.sizes import picture_size
 from data_prep.json_stream import stream_records
 from data_prep.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
+from data_prep.pictures import decoded
 from llava.errors import InputError
 from llava.files import inside, write_json
-from llava.pictures import open_picture
 
 EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or option that cannot be used
 
@@ -143,13 +143,14 @@ def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) 
                 return "absent-picture", name
             if not decode:
                 return "", ""
-            image = open_picture(path)
+            with decoded(path) as opened:
+                size, pixels = str(opened.image.size).encode(), opened.image.tobytes()
+                return "", hashlib.blake2b(pixels, digest_size=16, key=size).hexdigest()
         except InputError as error:
             outside = "is outside" in str(error)
             return "absent-picture" if outside else "damaged-picture", str(error)
         except (OSError, ValueError):  # no name that a file can have
             return "absent-picture", name
-        return "", hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.size).encode()).hexdigest()
 
     names = list(linter.pictures)
     by_pixels: dict[str, str] = {}

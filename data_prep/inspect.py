@@ -22,7 +22,7 @@ from rich.progress import track
 from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.markup import readable
-from data_prep.pictures import Unit, perceptual_hash
+from data_prep.pictures import Unit, decoded, perceptual_hash
 from data_prep.problems import problem_lines
 from data_prep.recipe import Grouping, Recipe, Shares
 from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
@@ -32,7 +32,6 @@ from data_prep.report_survey import pick, survey
 from data_prep.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text
-from llava.pictures import read_picture
 from llava.settings import load_settings
 
 EXAMPLE = """examples:
@@ -182,8 +181,9 @@ def look(
 
 
 def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
-    opened = read_picture(picture.file)
-    shapes, notes = merge(picture, opened.image.size, opened.orientation)
+    with decoded(picture.file) as opened:
+        size, looks = opened.image.size, perceptual_hash(opened.image)
+    shapes, notes = merge(picture, size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
     )
@@ -191,9 +191,9 @@ def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
     talks = tuple(Dialogue(talk.task, talk.turns) for item in picture.annotations for talk in item.talks)
     split = picture.split or ""
     unique = tuple(dict.fromkeys(labels))
-    view = View(picture.key, picture.file, opened.image.size, named, unique, split, talks=talks)
+    view = View(picture.key, picture.file, size, named, unique, split, talks=talks)
     roles = roles_of(naming.recipe) if naming.recipe else {}
-    member = Member(picture.key, perceptual_hash(opened.image), 0, picture.group, picture.split)
+    member = Member(picture.key, looks, 0, picture.group, picture.split)
     return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
 
 

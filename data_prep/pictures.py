@@ -22,7 +22,7 @@ from data_prep.tiles import cut, grid, to_picture, visible
 from llava.boxes import Box, area, holds_centre, intersection
 from llava.errors import InputError
 from llava.files import sha256
-from llava.pictures import MAX_PIXELS, Opened, open_header, read_picture
+from llava.pictures import MAX_PIXELS, Opened, decode, open_header
 
 _HASH_SIDE = 16
 _HASH_SAMPLES = 24
@@ -58,10 +58,12 @@ _IN_MEMORY = PixelBudget(MAX_PIXELS)
 def decoded(file: Path) -> Iterator[Opened]:
     """`read_picture` for work in threads: waits until what other threads decode leaves room for it. The
     picture is to be let go at the end of the block, which must not open another. InputError as there."""
-    with open_header(file) as header:
-        width, height = header.size
-    with _IN_MEMORY.taken(width * height):
-        yield read_picture(file)
+    warned: list[str] = []
+    with ExitStack() as held:
+        with open_header(file, warned) as stored:
+            held.enter_context(_IN_MEMORY.taken(stored.width * stored.height))
+            opened = decode(stored, file, warned)
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)

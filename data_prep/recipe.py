@@ -120,6 +120,9 @@ class BoxText(Settings):
     decimals: int = Field(default=3, ge=1, le=6)
 
 
+_ENGLISH = Words()  # made once: it is asked for each row of a table
+
+
 class Recipe(Words):
     """The whole recipe; the fields' own classes say what they mean."""
 
@@ -271,7 +274,7 @@ class Recipe(Words):
 
     def yes_no(self, language: str) -> tuple[str, str] | None:
         """The words for yes and no of any language that is known here, None for others."""
-        known: dict[str, Words] = {"en": Words(), **self.translations, self.language: self}
+        known: dict[str, Words] = {"en": _ENGLISH, **self.translations, self.language: self}
         words = known.get(language)
         return None if words is None else (words.yes_word, words.no_word)
 

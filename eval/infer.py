@@ -222,12 +222,14 @@ def answer_all(
         task = progress.add_task("", total=len(questions), rate="")
         begin = time.monotonic()
         for batch, seen in _batches(engine, questions, pictures, args.batch_size):
-            unreadable = {q.question_id: e for q in batch if (e := _first_error(q, seen)) is not None}
-            requests = [
-                Request(q.question_id, q.text, _readable(q, seen), q.choices)
-                for q in batch
-                if q.question_id not in unreadable
-            ]
+            unreadable: dict[QuestionId, str] = {}
+            requests = []
+            for q in batch:
+                shown = _pictures_of(q, seen)
+                if isinstance(shown, InputError):
+                    unreadable[q.question_id] = str(shown)
+                else:
+                    requests.append(Request(q.question_id, q.text, shown, q.choices))
             results = engine.answer(
                 requests,
                 batch_size=args.batch_size,
@@ -281,16 +283,15 @@ def _batches(
             yield batch, {picture: future.result() for picture, future in reading.items()}
 
 
-def _images(question: Question, seen: Seen) -> list[Pixels | InputError]:
-    return [seen[name, len(question.images) == 1] for name in question.images]
-
-
-def _readable(question: Question, seen: Seen) -> list[Pixels]:
-    return [image for image in _images(question, seen) if not isinstance(image, InputError)]
-
-
-def _first_error(question: Question, seen: Seen) -> str | None:
-    return next((str(e) for e in _images(question, seen) if isinstance(e, InputError)), None)
+def _pictures_of(question: Question, seen: Seen) -> list[Pixels] | InputError:
+    """Its pictures, or what is wrong with the first that cannot be read."""
+    shown = []
+    for name in question.images:
+        picture = seen[name, len(question.images) == 1]
+        if isinstance(picture, InputError):
+            return picture
+        shown.append(picture)
+    return shown
 
 
 def _answer(question: Question, model_id: str, result: Result | None, unreadable: str | None) -> Answer:

@@ -6,7 +6,7 @@ LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag is 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -16,9 +16,9 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """As argparse's, after rewriting underscores in the names (not the values) of flags."""
         if args is not None:
             args = [_dashed(arg) for arg in args]

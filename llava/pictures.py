@@ -57,20 +57,26 @@ def read_picture(source: Path | str | BytesIO) -> Opened:
     """`open_picture`, and what had to be done to the picture."""
     warned: list[str] = []
     with open_header(source, warned) as stored:
-        # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
-        if stored.format == "HEIF":
-            _check_whole(source)
-        stored.load()
-        changes = [f"read although Pillow warns: {text}" for text in warned]
-        if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
-            changes.append("first of several frames taken")
-        stated = stored.getexif().get(EXIF_ORIENTATION, 1)
-        orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
-        if orientation > 1:
-            changes.append("turned upright as EXIF says")
-            # In place: for a copy, EXIF would be read once more, and what is wrong with it told once more.
-            ImageOps.exif_transpose(stored, in_place=True)
-        return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
+        return decode(stored, source, warned)
+
+
+def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str]) -> Opened:
+    """The rest of `read_picture` for a picture that is open: `stored` and `warned` are `open_header`'s, and
+    this is to be called inside its `with` block."""
+    # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
+    if stored.format == "HEIF":
+        _check_whole(source)
+    stored.load()
+    changes = [f"read although Pillow warns: {text}" for text in warned]
+    if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
+        changes.append("first of several frames taken")
+    stated = stored.getexif().get(EXIF_ORIENTATION, 1)
+    orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
+    if orientation > 1:
+        changes.append("turned upright as EXIF says")
+        # In place: for a copy, EXIF would be read once more, and what is wrong with it told once more.
+        ImageOps.exif_transpose(stored, in_place=True)
+    return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
 def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:

@@ -64,7 +64,8 @@ class PictureProcessor:
 
     def __init__(self, image_processor: Any) -> None:
         self.size = _height_width(image_processor)
-        self.mean_colour: tuple[int, int, int] = tuple(int(x * 255) for x in image_processor.image_mean)  # type: ignore[assignment]
+        red, green, blue = (int(x * 255) for x in image_processor.image_mean)
+        self.mean_colour = (red, green, blue)
         self._resample = Image.Resampling(int(image_processor.resample))
         mean, std = (np.array(v, np.float32) for v in (image_processor.image_mean, image_processor.image_std))
         # Rescaling and normalising look at one byte at a time, so a table of 256 values per channel is

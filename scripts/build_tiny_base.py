@@ -63,7 +63,7 @@ def main() -> None:
     if "score" in stages:
         device = device_and_autocast()[0]
         model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32)
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device)  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its self
         features = dense_scores(model, head.to(device), chunks=40)
         language = torch.load(args.work / "language.pt", weights_only=True)
         steps = (

@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model")
     args = parser.parse_args(argv)
 
-    from llava.model.merge import base_of_adapter, merge  # here, so that --help and mistyped flags answer at once
+    from llava.model.merge import (
+        base_of_adapter,
+        merge,
+    )  # here, so that --help and mistyped flags answer at once
 
     info = merge(
         args.model_path,

@@ -44,13 +44,13 @@ def photos(tmp_path: Path) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The source pictures that are decoded from here on."""
     files: list[Path] = []
-    real = pictures.read_picture
+    real = pictures.decode
 
-    def read(path: Path) -> Any:
+    def read(stored: Any, path: Path, warned: list[str]) -> Any:
         files.append(path)
-        return real(path)
+        return real(stored, path, warned)
 
-    monkeypatch.setattr(pictures, "read_picture", read)
+    monkeypatch.setattr(pictures, "decode", read)
     return files
 
 

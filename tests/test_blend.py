@@ -204,7 +204,9 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
         find_general(parsed("--blend", str(tmp_path / "mix.json"), "--blend-share", "0.1"))
 
 
-def test_convert_blends(repo: Path, tmp_path: Path, general: Callable) -> None:
+def test_convert_blends(
+    repo: Path, tmp_path: Path, general: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole command, twice: the same bytes, and pictures that `check` can open."""
     for number in range(12):
         paint(tmp_path / "photos" / "photos" / f"{number}.jpg", 100 + number)
@@ -226,6 +228,14 @@ def test_convert_blends(repo: Path, tmp_path: Path, general: Callable) -> None:
     assert mixed and len(mixed) == round(0.1 * len(records))
     manifest = read_json(tmp_path / "first" / "manifest.json")
     assert manifest["blend"]["records"] == len(mixed)
+    # A second run over the first knows the blended pictures too.
+    known = (tmp_path / "first" / "cache.json").read_bytes()
+    with monkeypatch.context() as context:
+        context.setattr("data_prep.pictures.decode", lambda _, file, __: pytest.fail(f"{file} decoded again"))
+        again = ["--blend-share", "0.1", "--output", str(tmp_path / "first"), "--overwrite"]
+        assert data_prep(["convert", *options, *again]) == 0
+    assert (tmp_path / "first" / "train.json").read_bytes() == first
+    assert (tmp_path / "first" / "cache.json").read_bytes() == known
     assert manifest["sha256"]["train.json"] == sha256(tmp_path / "first" / "train.json")
     for name in manifest["blend"]["pictures"]:
         open_picture(tmp_path / "first" / name)

@@ -173,7 +173,7 @@ def test_any_size_that_meta_states_is_checked(
 ) -> None:
     meta = {"frame": "padded", "width": width, "height": height, "decimals": decimals}
     code, found = check([record("1", "<image>\nWhere?", "[0.4, 0.4, 0.6, 0.6]", meta=meta)])
-    assert (code, found) == (0, {}), "the middle is never in the padding"
+    assert code == bool(found) and set(found) <= {"box-in-padding"}  # it may, of a very narrow picture
 
 
 def test_questions_may_use_words_that_are_names(check: Callable) -> None:

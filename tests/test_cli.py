@@ -94,6 +94,13 @@ class Reader:
                 return
             self.text += data.decode(errors="replace")
 
+    def wait_for_more(self, start: int) -> None:
+        """Until anything stands behind `start`."""
+        deadline = time.monotonic() + 90
+        while len(self.text) <= start:
+            assert time.monotonic() < deadline, "nothing came"
+            time.sleep(0.02)
+
     def wait_for(self, text: str, start: int = 0) -> int:
         """Until `text` appears behind `start`; where it ends."""
         deadline = time.monotonic() + 90
@@ -140,7 +147,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
         at = out.wait_for("USER: ", out.wait_for("</s>", at))  # the debug prompt, then the next question
         os.write(terminal, b"And?\n")
         at = out.wait_for("ASSISTANT: ", at)
-        time.sleep(0.3)
+        out.wait_for_more(at)  # stopped before its first word, the question would be forgotten
         os.write(terminal, b"\x03")
         at = out.wait_for("(stopped)", at)
         out.wait_for(f"ASSISTANT: {whole[:20]}", at)  # the second prompt holds the stopped answer

@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_model import picture, plain_text, random_model
+from transformers import PreTrainedTokenizerBase
 
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine, Request
@@ -118,9 +119,11 @@ def test_choices_are_scored_as_whole_answers(loaded: LoadedModel) -> None:
 def test_sampling_repeats_with_its_seed_in_any_batch(random_loaded: LoadedModel) -> None:
     engine, requests = Engine(random_loaded), mixed_requests()
 
-    def texts(**options: float) -> list[str]:
-        given = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 12, **options}
-        return [result.text for result in engine.answer(requests, **given)]  # type: ignore[arg-type]
+    def texts(seed: int, batch_size: int = 16, top_p: float = 0.9) -> list[str]:
+        results = engine.answer(
+            requests, temperature=1.0, top_p=top_p, max_new_tokens=12, seed=seed, batch_size=batch_size
+        )
+        return [result.text for result in results]
 
     first = texts(seed=1, batch_size=3)
     assert texts(seed=1, batch_size=16) == first
@@ -254,10 +257,12 @@ TEXT = st.text(
 @settings(max_examples=150)
 @given(text=TEXT, stop=st.lists(st.text("ab ▲é", min_size=1, max_size=3), max_size=2))
 @example(text="baé", stop=["a", "baé"])
-def test_streamed_pieces_join_to_the_text(tokenizer: object, text: str, stop: list[str]) -> None:
+def test_streamed_pieces_join_to_the_text(
+    tokenizer: PreTrainedTokenizerBase, text: str, stop: list[str]
+) -> None:
     """Characters outside the vocabulary are byte pieces: none may appear half."""
-    ids = tokenizer.encode(text, add_special_tokens=False)  # type: ignore[attr-defined]
-    answer, pieces = AnswerText(tokenizer, stop), []  # type: ignore[arg-type]
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    answer, pieces = AnswerText(tokenizer, stop), []
     for token in ids:
         pieces.append(answer.push(token))
         if answer.stopped:
@@ -266,7 +271,7 @@ def test_streamed_pieces_join_to_the_text(tokenizer: object, text: str, stop: li
     # The answer ends with the first token that completes a stop string, before the earliest of those there.
     expected = ""
     for count in range(1, len(ids) + 1):
-        expected = tokenizer.decode(ids[:count], skip_special_tokens=True)  # type: ignore[attr-defined]
+        expected = tokenizer.decode(ids[:count], skip_special_tokens=True)
         ends = [expected.index(s) for s in stop if s in expected]
         if ends:
             expected = expected[: min(ends)]
@@ -276,5 +281,5 @@ def test_streamed_pieces_join_to_the_text(tokenizer: object, text: str, stop: li
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tiny_model_dir: Path) -> object:
+def tokenizer(tiny_model_dir: Path) -> PreTrainedTokenizerBase:
     return load_model(tiny_model_dir, device="cpu").tokenizer

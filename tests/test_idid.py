@@ -96,6 +96,13 @@ def test_conditions(conditions: Any, names: list[str]) -> None:
     assert bool(annotation.notes) == (names == ["disc"])
 
 
+def test_a_box_that_is_there_twice_is_kept_once_and_noted() -> None:
+    broken = disc(conditions={"shell": "Broken"})
+    found = read_record(FILE, 0, record(broken, broken))
+    assert found.shapes == (Shape("broken", (10, 20, 40, 60)),)
+    assert len(found.notes) == 1 and "object 1 ('broken'): is there twice" in found.notes[0]
+
+
 def test_what_is_put_right_is_noted() -> None:
     annotation = read_record(
         FILE,

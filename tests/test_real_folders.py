@@ -96,9 +96,10 @@ def test_roboflow(shared_data: Path, convert: Callable[..., Path]) -> None:
 
 def test_steel(shared_data: Path, convert: Callable[..., Path]) -> None:
     out = convert(shared_data / "neu_det", recipe="steel_surface")
-    kinds = {"crazing": 30, "inclusion": 31, "patches": 29, "pitted surface": 30, "rolled-in scale": 30}
+    kinds = {"crazing": 30, "inclusion": 31, "patches": 28, "pitted surface": 30, "rolled-in scale": 30}
     assert pictures(out) == {**kinds, "scratches": 29}
-    assert manifest(out)["left_out"]["copies of another picture"] == 1
+    # patches_101 and patches_105 are one picture, with other boxes in each.
+    assert manifest(out)["left_out"]["copies of one picture that are annotated differently"] == 2
     twice = "crazing_120.xml: box 4 (crazing) is there twice; kept once"
     assert any(note.endswith(twice) for note in manifest(out)["warnings"])
 

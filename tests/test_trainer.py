@@ -62,7 +62,10 @@ def test_an_epoch_is_drawn_from_its_number_and_the_seed_alone(tiny_model_dir: Pa
         items.set_epoch(number)
         found = [items[index] for index in range(len(items))]
         return [
-            ([s.record_id for g in i.groups for s in g.samples], float(next(iter(i.pixels.values())).patches.sum()))
+            (
+                [s.record_id for g in i.groups for s in g.samples],
+                float(next(iter(i.pixels.values())).patches.sum()),
+            )
             for i in found
         ]
 

@@ -70,6 +70,12 @@ def test_boxes_follow_the_picture(put: Callable) -> None:
         merge(AnnotatedPicture(Path("a.jpg"), "a", [other]), (100, 50))
 
 
+def test_what_is_clipped_loses_its_area_too() -> None:
+    half_outside = Annotation(Path("a.json"), shapes=(Shape("x", (90, 0, 110, 20), 300.0),))
+    (shape,), notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [half_outside]), (100, 50))
+    assert shape == Shape("x", (90, 0, 100, 20), 150.0) and len(notes) == 1
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_exif_rotation_turns_the_boxes(tmp_path: Path, put: Callable, orientation: int) -> None:
     from PIL import ImageOps

@@ -52,6 +52,12 @@ def test_shares_are_of_the_upright_picture(tmp_path: Path, put: Put) -> None:
     for name in ("a.jpg", "b.png"):
         Image.new("RGB", (100, 50)).save(put(name), exif=exif)
         assert picture_size(tmp_path / name) == open_picture(tmp_path / name).size == (50, 100)
+    # PNG's EXIF may also lie behind the pixels.
+    data = (tmp_path / "b.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    (tmp_path / "b.png").write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    assert picture_size(tmp_path / "b.png") == open_picture(tmp_path / "b.png").size == (50, 100)
     put("classes.txt", "insulator\n")
     put("a.txt", BOX)
     (picture,) = read(tmp_path)[0].pictures
@@ -194,6 +200,10 @@ def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
     assert problems == []
     assert [picture.split for picture in source.pictures] == ["train", None, "test"]
     assert "1 picture(s) are in several splits of data.yaml" in "\n".join(source.notes)
+    lost = (
+        "train.txt: 1 line(s) that name no picture here passed over, such as '/somewhere/images/a/lost.jpg'"
+    )
+    assert any(note.endswith(lost) for note in source.notes)
 
 
 def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:

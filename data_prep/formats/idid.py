@@ -109,8 +109,12 @@ def read_record(file: Path, index: int, record: Any) -> Annotation:
             raise InputError(f"{where}, object {position}: expected an object, found {type(item).__name__}")
         at = f"{where}, object {position}"
         box = _box(at, item.get("bbox"), notes)
-        shapes += [Shape(name, box) for name in _names(at, item, notes)]
-    return Annotation(file, name.strip(), None, tuple(dict.fromkeys(shapes)), notes=tuple(notes))
+        for shape in (Shape(name, box) for name in _names(at, item, notes)):
+            if shape in shapes:
+                notes.append(f"{at} ({shape.name!r}): is there twice; kept once")
+            else:
+                shapes.append(shape)
+    return Annotation(file, name.strip(), None, tuple(shapes), notes=tuple(notes))
 
 
 def _box(where: str, written: Any, notes: list[str]) -> Box:

@@ -13,13 +13,31 @@ from llava.pictures import EXIF_ORIENTATION, open_header
 def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, as `llava.pictures.open_picture` gives it.
 
-    Only the header is read, no pixel is decoded. EXIF orientations 5 to 8 swap the sides (TIFF 6.0, tag 274).
+    Only the header is read, no pixel is decoded, but of a PNG whose EXIF lies behind them. EXIF orientations
+    5 to 8 swap the sides (TIFF 6.0, tag 274).
     InputError naming the file if it is absent or no picture.
     """
     with open_header(path) as opened:
         width, height = opened.size
-        # Not opened.getexif(): PNG's own one decodes the pixels to look for EXIF behind them.
+        if opened.format == "PNG" and _text_behind_pixels(path):
+            opened.load()
+        # Not opened.getexif(): PNG's own one always decodes the pixels to look for EXIF behind them.
         turned = Image.Image.getexif(opened).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
     if width < 1 or height < 1:
         raise InputError(f"{path}: the picture's header states no size")
     return (height, width) if turned else (width, height)
+
+
+def _text_behind_pixels(path: Path) -> bool:
+    """Whether a PNG has EXIF, or text that may be XMP, behind its pixels. A chunk is its length in 4 bytes,
+    its type in 4, its data and 4 bytes more (PNG 3rd edition, 5.3)."""
+    pixels = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            pixels = pixels or kind == b"IDAT"
+            if pixels and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False

@@ -16,13 +16,13 @@ splits (`train.csv` and `test.csv`, or the folders of a `DatasetDict`), rows tha
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Folder, Shape, Source, Split
 from data_prep.formats.layout import passed_over, require_pictures
+from data_prep.formats.outlines import number
 from data_prep.formats.table_files import SUFFIXES, MissingLibraryError, Table, open_table
 from data_prep.formats.talks import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
 from llava.boxes import Box
@@ -176,11 +176,8 @@ def _box(row: Mapping[str, Any]) -> Box | None:
         return None
     values = []
     for role, text in zip(_CORNERS, texts, strict=True):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
+        value = number(text)
+        if value is None:
             raise InputError(f"a box without a readable {role} (found {text!r})")
         values.append(value)
     if max(map(abs, values)) <= 1:

@@ -10,7 +10,6 @@ development kit would move a box by one pixel, which no answer shows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -23,6 +22,7 @@ from data_prep.formats.layout import (
     require_pictures,
     set_groups_and_splits,
 )
+from data_prep.formats.outlines import number as parsed
 from data_prep.formats.outlines import size
 from data_prep.formats.xml import parse, starts_with
 from llava.boxes import Box
@@ -58,11 +58,8 @@ def _corners(file: Path, number: int, item: Element) -> Box:
     values = []
     for tag in ("xmin", "ymin", "xmax", "ymax"):
         text = item.findtext(f"bndbox/{tag}")
-        try:
-            value = float(text or "")
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
+        value = parsed(text)
+        if value is None:
             raise InputError(f"{file}: object {number} has no readable <{tag}> (found {text!r})")
         values.append(value)
     return values[0], values[1], values[2], values[3]

@@ -143,12 +143,12 @@ def data_set_of(label: Path, data_sets: list[DataSet]) -> DataSet:
 
 def set_splits(source: Source, folder: Folder, data_sets: Iterable[DataSet]) -> list[str]:
     """Set the splits that `data.yaml` gives to pictures; returns what is to be noted."""
-    notes = []
+    notes: list[str] = []
     named: dict[Path, set[Split]] = defaultdict(set)
     for data_set in data_sets:
         for split, entries in data_set.pictures.items():
             for entry in entries:
-                pictures = _listed(data_set, entry, folder)
+                pictures = _listed(data_set, entry, folder, notes)
                 if not pictures:
                     notes.append(f"{data_set.file}: {split} is {entry!r}, where no pictures are; passed over")
                 for picture in pictures:
@@ -164,7 +164,7 @@ def set_splits(source: Source, folder: Folder, data_sets: Iterable[DataSet]) -> 
     return notes
 
 
-def _listed(data_set: DataSet, entry: str, folder: Folder) -> list[Path]:
+def _listed(data_set: DataSet, entry: str, folder: Folder, notes: list[str]) -> list[Path]:
     """The pictures that `train: entry` in a data.yaml speaks of: those below a folder, or in a text file."""
     here = data_set.file.parent
     written = PureWindowsPath(entry).as_posix()
@@ -175,7 +175,7 @@ def _listed(data_set: DataSet, entry: str, folder: Folder) -> list[Path]:
     lists = {_plain(path): path for path in folder.named(".txt")}
     for place in map(_plain, places):
         if place in lists:
-            return _in_list(lists[place], folder)
+            return _in_list(lists[place], folder, notes)
         inside = {parent for parent, full in parents.items() if place == full or place in full.parents}
         if inside:
             return [picture for picture in folder.pictures if picture.parent in inside]
@@ -187,12 +187,17 @@ def _plain(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _in_list(file: Path, folder: Folder) -> list[Path]:
-    """The pictures that a list names, a path a line; those that are not here are passed over."""
+def _in_list(file: Path, folder: Folder, notes: list[str]) -> list[Path]:
+    """The pictures that a list names, a path a line; those that are not here are passed over and noted."""
     pictures = []
+    lost: list[str] = []
     for line in filter(None, map(str.strip, read_text(file).split("\n"))):
         try:
             pictures.append(folder.picture_of(file, line))
         except InputError:
-            continue
+            lost.append(line)
+    if lost:
+        notes.append(
+            f"{file}: {len(lost)} line(s) that name no picture here passed over, such as {lost[0]!r}"
+        )
     return pictures

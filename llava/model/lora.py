@@ -83,7 +83,7 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         raise InputError("lora: no target modules; name some under language_targets or vision_targets")
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT says int, and divides it by r
         lora_dropout=settings.dropout,
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,

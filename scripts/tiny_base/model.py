@@ -144,7 +144,7 @@ def save_model(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
     """Write the whole model folder in fp16: weights, configs, tokenizer, image processor, chat template."""
-    model = model.to("cpu", torch.float16)  # type: ignore[arg-type]
+    model = model.to("cpu", torch.float16)  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its self
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=VOCABULARY + 1)
     model.save_pretrained(folder)
     square = {"height": SIZE, "width": SIZE}

@@ -195,7 +195,9 @@ def _distinct(avoid: tuple[int, ...], rng: np.random.Generator, among: tuple[str
 
 def _behind(image: Image.Image, x: float, y: float) -> tuple[int, ...]:
     clamp = SIZE * SCALE - 1
-    return image.getpixel((min(clamp, max(0, int(x * SCALE))), min(clamp, max(0, int(y * SCALE)))))  # type: ignore[return-value]
+    colour = image.getpixel((min(clamp, max(0, int(x * SCALE))), min(clamp, max(0, int(y * SCALE)))))
+    assert isinstance(colour, tuple)  # the scene is RGB
+    return colour
 
 
 def _draw_shape(

@@ -56,7 +56,7 @@ def train_vision(
     device, autocast = device_and_autocast()
     torch.manual_seed(1)
     head = DenseHead().to(device)
-    model.to(device).train()  # type: ignore[arg-type]
+    model.to(device).train()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its self
     opts = optimizers([model.model.vision_tower, head], lr=1.5e-3, matrix_lr=0.01)
     base = [g["lr"] for o in opts for g in o.param_groups]
     state_file = work / "vision.pt"
@@ -170,7 +170,7 @@ def train_language(
     """Projector and Llama learn the questions; the tower keeps what the vision stage taught it."""
     device, autocast = device_and_autocast()
     torch.manual_seed(2)
-    model.to(device).train()  # type: ignore[arg-type]
+    model.to(device).train()  # type: ignore[arg-type]  # transformers' wrapper of `to` hides its self
     model.model.vision_tower.requires_grad_(False)
     parts = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
     opts = optimizers(parts, lr=2e-3, matrix_lr=0.01)
