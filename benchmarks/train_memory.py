@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from llava.model.lora import attach
+from llava.model.lora import attach, leave_casting_to_autocast
 from llava.model.run_dir import LoraSettings
 from llava.train.memory import Arithmetic, BatchSizes, estimate, sizes_of
 from llava.train.packing import (
@@ -110,6 +110,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if dtype == torch.bfloat16:
+        leave_casting_to_autocast(model)
     if options.checkpointing:
         model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
     batch = make_batch(config, options.pictures, options.questions, options.packing)

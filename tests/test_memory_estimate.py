@@ -15,7 +15,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from benchmarks.train_memory import config_of, make_batch
-from llava.model.lora import attach
+from llava.model.lora import attach, leave_casting_to_autocast
 from llava.model.run_dir import LoraSettings
 from llava.train.attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate, sizes_of
@@ -60,6 +60,8 @@ def build(dtype: torch.dtype, *, vision: bool, dropout: float, checkpointing: bo
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if dtype == torch.bfloat16:
+        leave_casting_to_autocast(model)
     if checkpointing:
         base.activation_checkpointing_enable({"use_reentrant": False})
     return model.train(), config
@@ -72,6 +74,8 @@ def build(dtype: torch.dtype, *, vision: bool, dropout: float, checkpointing: bo
         (torch.float32, False, 0.0, False),
         (torch.float32, True, 0.1, False),
         (torch.bfloat16, False, 0.0, False),
+        (torch.bfloat16, False, 0.1, False),
+        (torch.bfloat16, True, 0.0, False),
         (torch.bfloat16, True, 0.0, True),
     ],
 )

@@ -106,6 +106,17 @@ def _wrap(model: Any, config: Any) -> PeftModel:
         return get_peft_model(model, config)
 
 
+def leave_casting_to_autocast(model: nn.Module) -> None:
+    """Let adapters take their input as it comes: for a model that only ever runs under torch.autocast.
+
+    PEFT makes it float32 as the adapter is, which autocast undoes: two copies of every input for nothing.
+    DoRA needs the float32: it computes the norms of its weights in its input's type.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and not module.lora_variant:
+            module.cast_input_dtype_enabled = False
+
+
 def adapted_modules(model: nn.Module) -> set[str]:
     """The full in-memory names of the modules that carry an adapter."""
     return {

@@ -26,7 +26,7 @@ from llava.model.builder import (
     resolve_folder,
     template_of_model,
 )
-from llava.model.lora import attach, parameter_counts
+from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts
 from llava.model.run_dir import is_run_dir
 from llava.processing import RecordProcessor
 from llava.settings import load_settings
@@ -183,6 +183,8 @@ def train(
         set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
         model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
         float32_trainables(model, settings)
+        if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
+            leave_casting_to_autocast(model)
         name_fsdp_layers(arguments, model)
 
         if arguments.should_save and resume is None:

@@ -194,8 +194,8 @@ def _kept(stack: Stack, tokens: int, arithmetic: Arithmetic, mask: int) -> float
 
     Of a layer: the inputs of two normalisations in float32; queries, keys (repeated to all heads), values,
     the attention's output, a number a head (log-sum-exp) and, under a dense mask, the mask as numbers, `mask`
-    to a token; the MLP's activation; and what the adapters read, which under autocast or dropout is a copy
-    for each.
+    to a token; the MLP's activation; and what the adapters read. That is a copy for each after dropout, and
+    under autocast where the input is float32 (CLIP's normalised one, and DoRA's).
     """
     compute, attention = arithmetic.compute, arithmetic.attention
     layer = (
@@ -205,12 +205,14 @@ def _kept(stack: Stack, tokens: int, arithmetic: Arithmetic, mask: int) -> float
         + mask * attention
         + stack.mlp_kept * stack.intermediate * compute
     )
-    own_copies = compute < FLOAT32 or arithmetic.dropout
+    float32_input = stack.float32_stream or stack.dora_outputs > 0
+    own_copies = arithmetic.dropout or (compute < FLOAT32 and float32_input)
     read = (stack.lora_inputs if own_copies else stack.lora_distinct) + stack.lora_ranks
     adapters = read * compute + 2 * stack.dora_outputs * compute
     if arithmetic.dropout:
-        # The mask of what was dropped: CUDA's is of bytes, a CPU's of float32.
-        adapters += stack.lora_inputs * (1 if arithmetic.device == "cuda" else FLOAT32)
+        # The mask of what was dropped: CUDA's is of bytes, a CPU's of the input's numbers.
+        number = FLOAT32 if float32_input else compute
+        adapters += stack.lora_inputs * (1 if arithmetic.device == "cuda" else number)
     return tokens * (stack.layers * layer + adapters)
 
 
