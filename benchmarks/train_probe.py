@@ -61,7 +61,8 @@ class Probe(TrainerCallback):
         )
         self.record_ids += inputs.get("record_ids", [])
         if len(self.counts) == 1:  # not in the measured time
-            self.pairs_per_token = attended_pairs(inputs["attention_mask"]) / int(tokens)
+            mask = inputs.get("attention_mask", inputs["input_ids"] != self.pad_token_id)
+            self.pairs_per_token = attended_pairs(mask) / int(tokens)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         _reset_peak(self.job.device)

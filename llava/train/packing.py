@@ -273,7 +273,8 @@ def collate(
     within, `tokens`, how many there are without padding, and who may look at whom as the `attention`
     implementation wants it:
 
-    - sdpa: `attention_mask` (B, 1, T, T) bool;
+    - sdpa: `attention_mask` (B, 1, T, T) bool. Where each row is one record there is none, and no
+      `position_ids`: the model's own causal attention is right, as padding comes last, and quicker;
     - flex_attention: `group` and `branch` (B, T), of which `packed_loss` makes a BlockMask on the device;
       T is a multiple of its blocks;
     - flash_attention_2: `attention_mask` (B, T), 0 on padding, so ValueError unless each row is one record.
@@ -303,6 +304,9 @@ def collate(
         if any(len(row.record_ids) > 1 for row in rows):
             raise ValueError(f"{FLASH} knows no branches: a row must hold one record")
         batch["attention_mask"] = (group >= 0).long()
+    elif all(len(row.record_ids) == 1 for row in rows):
+        # Positions that no mask goes with must not restart: at padding they would.
+        del batch["position_ids"]
     else:
         batch["attention_mask"] = branch_mask(group, branch)
     return batch | pictures.inputs([pixels(picture) for row in rows for picture in row.pictures])
