@@ -3,7 +3,8 @@
 #
 #   scripts/finetune_lora.sh configs/tiny_cpu.yaml
 #   scripts/finetune_lora.sh my.yaml epochs=3 learning_rate=1e-4
-#   scripts/finetune_lora.sh my.yaml --resume auto
+#   scripts/finetune_lora.sh my.yaml --dry-run --gpus 1x24    plan for a GPU of 24 GB; nothing is written
+#   scripts/finetune_lora.sh my.yaml --resume auto            go on from the newest checkpoint
 #   scripts/finetune_lora.sh my.yaml deepspeed=configs/deepspeed/zero2.json
 #   scripts/finetune_lora.sh my.yaml fsdp=true
 #
@@ -19,6 +20,7 @@
 #   NNODES=2 NODE_RANK=1 MASTER_ADDR=10.0.0.1 scripts/finetune_lora.sh my.yaml     on the second
 # MASTER_ADDR is the first machine's address and MASTER_PORT (29500) a free port there that the others can
 # reach. output_dir must be a folder that all share: each process keeps its part of a checkpoint in it.
+# How training works, and what has not been tried on GPUs yet: docs/training.md.
 set -euo pipefail
 
 if [[ $# -eq 0 || $1 == -h || $1 == --help ]]; then
