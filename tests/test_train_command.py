@@ -144,6 +144,15 @@ def test_a_kill_while_saving_leaves_nothing_that_looks_like_a_checkpoint(
     assert same(run, finished)
 
 
+def test_a_finished_run_may_be_made_longer(
+    finished: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished / "checkpoint-6", run / "checkpoint-6")
+    assert main([str(config(tiny_model_dir, data, run)), "--resume", "auto", "epochs=4"]) == 0
+    assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 8
+
+
 @pytest.mark.parametrize("packing", ["true", "false"])
 def test_a_step_is_the_mean_over_its_supervised_tokens_however_it_is_cut(
     tiny_model_dir: Path, data: Path, tmp_path: Path, packing: str
@@ -209,6 +218,12 @@ def test_what_is_refused_before_anything_is_written(
         (["lora.language_targets=[qproj]"], "no 'qproj' in the model; it has"),
         (["--resume", str(data)], "no checkpoint to go on from"),
         (["--resume", str(finished / "checkpoint-2"), "lora.rank=8"], "lora differ"),
+        (
+            ["--resume", str(finished / "checkpoint-2"), "batch_size=1", "gradient_accumulation_steps=4"],
+            "batch_size, gradient_accumulation_steps differ",
+        ),
+        (["--resume", str(finished / "checkpoint-2"), "questions_per_picture=1"], "questions_per_picture d"),
+        (["--resume", str(finished / "checkpoint-2"), "learning_rate=1e-3"], "learning_rate differ"),
     ]:
         with pytest.raises(InputError, match=message):
             main([path, *arguments])

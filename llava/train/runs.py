@@ -26,6 +26,11 @@ from llava.train.config import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 ANSWERS_FILE = "validation_answers.jsonl"
+_KEPT = (
+    "seed", "batch_size", "gradient_accumulation_steps", "questions_per_picture",
+    "learning_rate", "mm_projector_lr", "vision_lr", "weight_decay",
+)  # fmt: skip
+"""The settings that decide which records a step reads and how fast it learns."""
 
 
 def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
@@ -62,7 +67,13 @@ def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
 
 
 def require_same_run(info: RunInfo, checkpoint: Path) -> None:
-    """InputError if the checkpoint's run had another base, other data or other trained parts."""
+    """InputError if the checkpoint's run had another base, other data, other trained parts, steps or rates.
+
+    What a step reads is kept, for the place to go on from is counted in steps; so are the rates, which the
+    optimiser's and the scheduler's states bring along whatever the settings say. How long the run is may
+    change (epochs, max_steps): the rate then follows the new length's curve from here on, so that the result
+    is not that of an uninterrupted run of either length.
+    """
     before = read_run_info(checkpoint)
     pairs = {
         "base model": (before.base.fingerprint, info.base.fingerprint),
@@ -71,8 +82,7 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
         "lora": (before.lora, info.lora),
         "bits": (before.bits, info.bits),
         "freeze_projector": (before.projector_trained, info.projector_trained),
-        "seed": (before.config.get("seed"), info.config.get("seed")),
-    }
+    } | {name: (before.config.get(name), info.config.get(name)) for name in _KEPT}
     changed = [name for name, (there, here) in pairs.items() if there != here]
     if changed:
         raise InputError(
