@@ -28,7 +28,7 @@ from llava.train.config import TrainSettings
 
 
 def zero_stage(settings: TrainSettings) -> int:
-    """The stage that the DeepSpeed file asks for, 0 without one; InputError if the file says none."""
+    """The stage that the DeepSpeed file asks for, 0 without one; InputError if it cannot be."""
     if settings.deepspeed is None:
         return 0
     config = read_json(settings.deepspeed)
@@ -39,6 +39,10 @@ def zero_stage(settings: TrainSettings) -> int:
     if "optimizer" in config or "scheduler" in config:
         raise InputError(
             f"{settings.deepspeed}: remove optimizer and scheduler; the learning rates are the run's own"
+        )
+    if stage == 3 and settings.bits is not None:
+        raise InputError(
+            f"{settings.deepspeed}: ZeRO-3 cannot spread quantised weights: leave out bits, or take stage 2"
         )
     return stage
 
