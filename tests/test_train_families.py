@@ -11,6 +11,7 @@ from train_data import ask, many, write_data
 
 from llava.engine import Engine, Request
 from llava.model.builder import load_model
+from llava.model.merge import merge
 from llava.pictures import open_picture
 from llava.train.__main__ import main
 
@@ -34,9 +35,14 @@ def test_a_run_trains_validates_and_answers(tiny_model_dir: Path, tmp_path: Path
         )
     )  # fmt: skip
     assert main([str(config)]) == 0
-    loaded = load_model(tmp_path / "run", device="cpu")
-    assert loaded.template.name == "vicuna_v1"  # the base's own chat template, no conv_mode was given
-    (result,) = Engine(loaded).answer(
-        [Request(1, "What?", [open_picture(tmp_path / "p0.png")])], max_new_tokens=3
-    )
-    assert result.error is None
+    merge(tmp_path / "run", tmp_path / "merged")
+    answers = []
+    for folder in ("run", "merged"):
+        loaded = load_model(tmp_path / folder, device="cpu")
+        assert loaded.template.name == "vicuna_v1"  # the base's own chat template, no conv_mode was given
+        picture = open_picture(tmp_path / "p0.png")
+        answers += Engine(loaded).answer([Request(1, "What?", [picture])], max_new_tokens=3)
+    run, merged = answers
+    assert run.error is None and (run.text, run.error) == (merged.text, merged.error)
+    card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")
+    assert type(loaded.model).__name__ in card and "padded" not in card

@@ -49,8 +49,11 @@ _HUB_FILES = ["*.json", _WEIGHTS, "*.model", "*.jinja"]
 
 
 def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16: a CPU without AVX512-BF16 emulates it, many times slower."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    """Whether `device` computes in bfloat16: a CPU without AVX512-BF16 or a GPU before Ampere emulates it,
+    many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 @dataclass

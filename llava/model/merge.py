@@ -54,8 +54,8 @@ def merge(
     fresh = output.with_name(f".{output.name}.merged") if output.exists() else output
     with atomic_folder(fresh) as temporary:
         model.save_pretrained(str(temporary))
-        _write_companions(temporary, base, folder, info)
-        write_text(temporary / "README.md", model_card(output.name, folder, info, str(model.dtype)[6:]))
+        _write_companions(temporary, base, folder, info, padded=_is_padded(model))
+        write_text(temporary / "README.md", model_card(output.name, folder, info, model))
     if fresh != output:
         shutil.rmtree(output)
         fresh.replace(output)
@@ -133,11 +133,18 @@ def _refuse_output(output: Path, overwrite: bool, sources: tuple[Path, ...]) -> 
             raise InputError(f"{output} holds {source}, which is read; name another folder")
 
 
-def _write_companions(target: Path, base: Path, run: Path, info: RunInfo) -> None:
+def _is_padded(model: Any) -> bool:
+    """Whether its pictures are padded squares (LLaVA-1.5), not tiles of them (1.6 and OneVision)."""
+    return bool(model.config.model_type == "llava")
+
+
+def _write_companions(target: Path, base: Path, run: Path, info: RunInfo, *, padded: bool) -> None:
     """Tokenizer, image processor and chat template: the base's files, the run's own over them."""
     copy_processor_files(base, target)
     copy_processor_files(run, target)
     write_text(target / "chat_template.jinja", get_template(info.conv_mode).jinja())
+    if not padded:
+        return
     # The run was trained on padded pictures. transformers' processor crops by default, so say it there too:
     # whoever loads the folder without us then sees what the model was trained on.
     for name in ("processor_config.json", "preprocessor_config.json"):
@@ -149,7 +156,7 @@ def _write_companions(target: Path, base: Path, run: Path, info: RunInfo) -> Non
                 write_json(target / name, config)
 
 
-def model_card(name: str, run: Path, info: RunInfo, dtype: str) -> str:
+def model_card(name: str, run: Path, info: RunInfo, model: Any) -> str:
     """README.md of a merged folder: what it is, from what, how to use it."""
     front = yaml.safe_dump(
         {
@@ -175,20 +182,23 @@ def model_card(name: str, run: Path, info: RunInfo, dtype: str) -> str:
     revision = f", revision `{info.base.revision}`" if info.base.revision else ""
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
+    pictures = (
+        "padded to a square with the mean colour" if _is_padded(model) else "whole, and in tiles (anyres)"
+    )
     step = f", step {info.step}" if info.step is not None else ""
     return f"""---
 {front}---
 
 # {name}
 
-A LLaVA model fine-tuned with LLaVA Inspect {__version__} and merged into one folder of {dtype} weights. It
-loads with `transformers.LlavaForConditionalGeneration` and needs no adapter.
+A LLaVA model fine-tuned with LLaVA Inspect {__version__} and merged into one folder of {str(model.dtype)[6:]} weights.
+It loads with `transformers.{type(model).__name__}` and needs no adapter.
 
 - Base: `{info.base.name}`{revision} (fingerprint `{info.base.fingerprint}`)
 {quantised}- Merged from the run `{get_model_name_from_path(run.resolve().as_posix())}`{step}
 - Trained: {"; ".join(part for part in trained if part)}; rank {lora.rank}, alpha {lora.alpha:g}
 - Conversation template: `{info.conv_mode}` (`chat_template.jinja`)
-- Pictures: padded to a square with the mean colour, never cropped
+- Pictures: {pictures}, never cropped
 - Trained with: {versions or "versions not recorded"}{commit}
 
 ## Training data

@@ -75,7 +75,7 @@ class Display(TrainerCallback, AbstractContextManager):
         if logs and "loss" in logs:
             self.console.print(
                 f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"learning rate {logs['learning_rate']:.2g}  gradient norm {logs['grad_norm']:.2g}  "
+                f"learning rate {logs.get('learning_rate_language', logs['learning_rate']):.2g}  gradient norm {logs['grad_norm']:.2g}  "
                 f"{rates_text(logs)}  {logs['step_seconds']:.2f} s/step  "
                 f"peak memory {logs['peak_memory_gb']:.1f} GB",
                 highlight=False,
