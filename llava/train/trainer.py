@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
@@ -305,6 +306,12 @@ class LoraTrainer(Trainer):
                 best_model_checkpoint=None if best is None else str(best),
             )
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As the Trainer does, without the copy of the adapters that it adds under FSDP."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            (Path(output_dir) / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
+
     def best_checkpoint(self) -> Path | None:
         """The best validated state's checkpoint; None without validation or where it lies elsewhere."""
         if not self.state.best_global_step:
@@ -313,11 +320,17 @@ class LoraTrainer(Trainer):
         return folder if folder.is_dir() else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.args.should_save:
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / _STATE_FILE))
-            keep_answers_until(self.run_dir / ANSWERS_FILE, state.global_step)
         with whole(self.model, keep_changes=True):
             load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
+
+    def train(
+        self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> Any:
+        """As the Trainer does; answers of validations after the checkpoint will be given again."""
+        if resume_from_checkpoint and self.args.should_save:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / _STATE_FILE))
+            keep_answers_until(self.run_dir / ANSWERS_FILE, state.global_step)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def finish(self) -> int:
         """Put the best state (the last without validation) into the run directory; its step."""
