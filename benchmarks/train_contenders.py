@@ -138,6 +138,7 @@ def train_ours(job: Job, probe: Probe) -> None:
         warmup_ratio=0.0,
         packing=job.packing,
         dataloader_workers=job.workers,
+        picture_cache_gb=0,  # TRL decodes its pictures at every step
         dtype="bfloat16" if job.device == "cuda" else "float32",
         gradient_checkpointing=job.gradient_checkpointing,
     )

@@ -22,7 +22,7 @@ def ask(name: str, picture: str | None, question: str, answer: str) -> dict[str,
 def write_data(folder: Path, records: list[dict[str, Any]]) -> Path:
     """The records as train.json, with a picture of noise for each that they name."""
     rng = np.random.default_rng(0)
-    for name in {record["image"] for record in records if "image" in record}:
+    for name in sorted({record["image"] for record in records if "image" in record}):
         noise = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / name)
     path = folder / "train.json"

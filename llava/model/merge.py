@@ -182,6 +182,7 @@ def model_card(name: str, run: Path, info: RunInfo, model: Any) -> str:
     revision = f", revision `{info.base.revision}`" if info.base.revision else ""
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
+    dtype = str(model.dtype).removeprefix("torch.")
     pictures = (
         "padded to a square with the mean colour" if _is_padded(model) else "whole, and in tiles (anyres)"
     )
@@ -191,8 +192,8 @@ def model_card(name: str, run: Path, info: RunInfo, model: Any) -> str:
 
 # {name}
 
-A LLaVA model fine-tuned with LLaVA Inspect {__version__} and merged into one folder of {str(model.dtype)[6:]} weights.
-It loads with `transformers.{type(model).__name__}` and needs no adapter.
+A LLaVA model fine-tuned with LLaVA Inspect {__version__} and merged into one folder of {dtype} weights. It
+loads with `transformers.{type(model).__name__}` and needs no adapter.
 
 - Base: `{info.base.name}`{revision} (fingerprint `{info.base.fingerprint}`)
 {quantised}- Merged from the run `{get_model_name_from_path(run.resolve().as_posix())}`{step}

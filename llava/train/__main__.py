@@ -49,11 +49,11 @@ from llava.train.plan import Plan, Target, plan, skeleton
 from llava.train.preview import label_panels, memory_table, memory_warning
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
 from llava.train.sharded import (
-    float32_trainables,
     is_sharded,
     name_fsdp_layers,
     require_same_processes,
     require_sharding,
+    set_dtype_of_trainables,
 )
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
@@ -249,7 +249,7 @@ def load(
     loaded.processor = processor
     set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
     model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
-    float32_trainables(model, settings)
+    set_dtype_of_trainables(model, settings, weights_dtype(settings, arguments.device))
     if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
         leave_casting_to_autocast(model)
     name_fsdp_layers(arguments, model)

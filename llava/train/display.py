@@ -73,9 +73,10 @@ class Display(TrainerCallback, AbstractContextManager):
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
+            rate = logs.get("learning_rate_language", logs["learning_rate"])
             self.console.print(
                 f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"learning rate {logs.get('learning_rate_language', logs['learning_rate']):.2g}  gradient norm {logs['grad_norm']:.2g}  "
+                f"learning rate {rate:.2g}  gradient norm {logs['grad_norm']:.2g}  "
                 f"{rates_text(logs)}  {logs['step_seconds']:.2f} s/step  "
                 f"peak memory {logs['peak_memory_gb']:.1f} GB",
                 highlight=False,

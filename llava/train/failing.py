@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +16,8 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from llava.errors import InputError
 from llava.train.config import TrainSettings
+
+_ECHO = 5.0  # seconds
 
 
 class Flow(TrainerCallback):
@@ -29,6 +33,7 @@ class Flow(TrainerCallback):
     def __init__(self) -> None:
         self.received = 0
         self.agreed = 0
+        self._since = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -41,9 +46,12 @@ class Flow(TrainerCallback):
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        # A scheduler may signal every process, and torchrun passes on what it got: that is one signal.
+        echo = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._since < _ECHO
+        if self.received and not echo:
             raise SystemExit(128 + number)
-        self.received = number
+        if not self.received:
+            self.received, self._since = number, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:

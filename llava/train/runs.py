@@ -49,20 +49,27 @@ def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtyp
 
 
 def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
-    """The checkpoint that `--resume` means; InputError if a named one is none."""
+    """The checkpoint that `--resume` means. InputError if a named one is none, or if `output_dir` has later
+    ones: they would pass for newer than what is about to be written."""
     if resume is None:
         return None
+    found = {
+        int(match.group(1)): path
+        for path in output_dir.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and is_run_dir(path)
+    }
     if resume == "auto":
-        found = {
-            int(match.group(1)): path
-            for path in output_dir.glob("checkpoint-*")
-            if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and is_run_dir(path)
-        }
         return found[max(found)] if found else None
     checkpoint = Path(resume)
     for name in (RUN_FILE, "trainer_state.json", "scheduler.pt"):
         if not (checkpoint / name).is_file():
             raise InputError(f"--resume {checkpoint}: no checkpoint to go on from (it has no {name})")
+    step = read_run_info(checkpoint).step or 0
+    if later := [path.name for number, path in sorted(found.items()) if number > step]:
+        raise InputError(
+            f"--resume {checkpoint}: {output_dir} has later checkpoints ({', '.join(later)}); move or remove "
+            "them, or name another output_dir"
+        )
     return checkpoint
 
 
