@@ -99,11 +99,12 @@ def read_text(path: Path) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """One line for the first problem that pydantic found: `field: what is wrong`."""
+    """One line for the first problem that pydantic found: `field: what is wrong`, or what alone where several
+    fields do not go together."""
     problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"]) or "record"
+    field = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}: {problem['msg'].removeprefix('Value error, ')}{more}"
+    return f"{field}{': ' if field else ''}{problem['msg'].removeprefix('Value error, ')}{more}"
 
 
 # A pair of surrogates, one alone, any other escape. JSON has backslashes nowhere but in texts.

@@ -13,7 +13,8 @@
 # gradient_accumulation_steps: with twice the GPUs, halve one of the others to keep to the same training.
 #
 # A model too large for one GPU: deepspeed=configs/deepspeed/zero3.json, or zero3_offload.json, which keeps the
-# frozen weights in the machine's memory; or fsdp=true. They need a process a GPU even if there is but one.
+# frozen weights in the machine's memory. fsdp=true divides the weights too, once each GPU has loaded them all.
+# They need a process a GPU even if there is but one.
 #
 # Several machines: start the same line on each, from the same folder with the same data, with
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 scripts/finetune_lora.sh my.yaml     on the first machine
@@ -46,7 +47,7 @@ nodes=${NNODES:-1}
 sharded=false
 for argument in "$@"; do
     [[ $argument == deepspeed=?* && $argument != deepspeed=null || $argument == fsdp=true ]] && sharded=true
-    [[ -f $argument ]] && grep -qE '^(deepspeed: *[^ n#]|fsdp: *true)' "$argument" && sharded=true
+    [[ -f $argument ]] && grep -E '^(deepspeed|fsdp):' "$argument" | grep -qvE ': *(null|~|false)? *(#.*)?$' && sharded=true
 done
 
 if (( NUM_GPUS > 1 || nodes > 1 )) || $sharded; then
