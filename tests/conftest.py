@@ -54,3 +54,11 @@ def put(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def own_tracker_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training run says in the environment where its trackers write; the next test's run starts afresh."""
+    for name in ("WANDB_DIR", "WANDB_PROJECT", "TENSORBOARD_LOGGING_DIR"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch puts back that it was absent
+        monkeypatch.delenv(name)
