@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from llava.model.lora import attach, leave_casting_to_autocast
+from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
 from llava.train.memory import Arithmetic, BatchSizes, estimate, sizes_of
 from llava.train.packing import (
@@ -107,9 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_default_dtype(torch.float32)
     lora = LoraSettings(vision_targets=["q_proj", "v_proj", "fc1", "fc2"] if options.vision else [])
     model = attach(base, lora, train_projector=True)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    set_dtype_of_trained(model, torch.float32)
     if dtype == torch.bfloat16:
         leave_casting_to_autocast(model)
     if options.checkpointing:

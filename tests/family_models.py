@@ -39,7 +39,7 @@ def family_config(family: str, *, side: int = 12, patch: int = 4, text: dict[str
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
         "image_size": side, "patch_size": patch,
     } | ({"vision_use_head": False} if language == "qwen2" else {"projection_dim": 16})  # fmt: skip
-    words = {
+    words: dict[str, Any] = {
         "model_type": language, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 512,
@@ -73,10 +73,10 @@ def family_image_processor(config: Any) -> Any:
 def family_model(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
     """Weights large enough that logits differ from token to token and picture to picture."""
     torch.manual_seed(seed)
-    model = AutoModelForImageTextToText.from_config(config).eval()
+    model: PreTrainedModel = AutoModelForImageTextToText.from_config(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=scale)
-    return model  # type: ignore[no-any-return]  # from_config has no types
+    return model
 
 
 def save_family(tiny: Path, folder: Path, family: str, *, scale: float = 0.3) -> Path:

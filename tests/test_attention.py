@@ -8,6 +8,10 @@ from torch import nn
 from llava.train.attention import sdpa_float32
 
 
+class Layer(nn.Module):
+    is_causal = True  # as every attention layer says of itself
+
+
 def test_it_is_attention_in_float32_under_autocast() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 3, 9, 8, generator=generator) for _ in range(3))
@@ -19,10 +23,8 @@ def test_it_is_attention_in_float32_under_autocast() -> None:
     expected.square().sum().backward()
 
     given = [tensor.bfloat16().requires_grad_() for tensor in (query, key, value)]
-    module = nn.Module()
-    module.is_causal = True  # type: ignore[assignment]  # as every attention layer says of itself
     with torch.autocast("cpu", torch.bfloat16):
-        output, _ = sdpa_float32(module, *given, mask)
+        output, _ = sdpa_float32(Layer(), *given, mask)
     assert output.dtype == torch.bfloat16
     # Its layout is (batch, tokens, heads, dimension); only the result is rounded to bfloat16.
     torch.testing.assert_close(output.transpose(1, 2).double(), expected, rtol=2**-8, atol=1e-6)

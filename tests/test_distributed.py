@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_data import ask, many, write_data
+from train_data import ask, many, write_config, write_data
 
 from llava.model.builder import load_model
 
@@ -35,30 +35,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(base: Path, data: Path, run: Path, **changes: object) -> str:
     """Two steps of 4 items, a checkpoint and a validation at each; the second has 3 items."""
-    values = {
-        "model_name_or_path": str(base),
-        "data_path": str(data / "train.json"),
-        "val_path": str(data / "train.json"),
-        "image_folder": str(data),
-        "output_dir": str(run),
-        "lora": {"rank": 2, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
+    values: dict[str, object] = {
         "epochs": 1,
         "batch_size": 2,
-        "gradient_accumulation_steps": 1,
         "learning_rate": 1e-2,
         "lr_scheduler": "constant",
         "max_grad_norm": 0.5,
-        "max_length": 512,
-        "dtype": "float32",
-        "gradient_checkpointing": False,
-        "logging_steps": 1,
         "eval_steps": 1,
         "eval_generate_samples": 0,
-        "save_steps": 1,
     }
-    path = run.parent / f"{run.name}.yaml"
-    path.write_text(json.dumps(values | changes), encoding="utf-8")  # JSON is YAML
-    return str(path)
+    return write_config(base, data, run, **(values | changes))
 
 
 def two(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

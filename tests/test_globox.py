@@ -28,8 +28,6 @@ TOLERANCE = 0.01  # pixels: the six digits of a share of the picture say no more
 
 
 def read(shared_data: Path, folder: str, format: str) -> Source:
-    if format not in READERS:
-        pytest.skip(f"there is no reader of {format} here")
     pictures = shared_data / "formats" / "images" if folder.startswith("formats/") else None
     source, problems = READERS[format].read(Folder.scan(shared_data / folder, pictures))
     assert problems == [] and source.pictures

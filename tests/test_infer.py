@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_model import picture, save_random_model
@@ -109,9 +110,9 @@ def test_after_a_kill_exactly_the_missing_questions_are_answered(
     asked: list = []
     answer = Engine.answer
 
-    def counting(self: Engine, requests: list, **options: object) -> list:
+    def counting(self: Engine, requests: list, **options: Any) -> list:
         asked.extend(request.question_id for request in requests)
-        return answer(self, requests, **options)  # type: ignore[arg-type]
+        return answer(self, requests, **options)
 
     monkeypatch.setattr(Engine, "answer", counting)
     kept = [json.loads(line)["question_id"] for line in partial.read_bytes().split(b"\n")[1:-1]]

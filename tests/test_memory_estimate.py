@@ -15,7 +15,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from benchmarks.train_memory import config_of, make_batch
-from llava.model.lora import attach, leave_casting_to_autocast
+from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
 from llava.train.attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate, sizes_of
@@ -57,9 +57,7 @@ def build(dtype: torch.dtype, *, vision: bool, dropout: float, checkpointing: bo
     base.set_attn_implementation("sdpa" if dtype == torch.float32 else SDPA_FLOAT32)
     lora = LoraSettings(rank=16, dropout=dropout, vision_targets=VISION if vision else [])
     model = attach(base, lora, train_projector=True)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    set_dtype_of_trained(model, torch.float32)
     if dtype == torch.bfloat16:
         leave_casting_to_autocast(model)
     if checkpointing:

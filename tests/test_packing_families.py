@@ -70,7 +70,7 @@ class Family:
     def pixels(self, key: str) -> Pixels:
         if key not in self.made:
             made = self.pictures.pixels(self.image(key), alone="#" not in key)
-            self.made[key] = Pixels(made.patches.double(), made.size, made.alone)
+            self.made[key] = replace(made, patches=made.patches.to(self.model.dtype))
         return self.made[key]
 
     def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> Sample:
@@ -243,7 +243,6 @@ def test_flex_attention_takes_the_block_mask_as_it_is() -> None:
     """Forward only and in float32: on a CPU flex attention has no gradients."""
     family = Family("llava_next-llama")
     model = family.model.float()
-    family.pixels = lambda key: replace(made := Family.pixels(family, key), patches=made.patches.float())  # type: ignore[method-assign]
     expected, _ = packed_loss(model, family.batch(family.samples(), 160))
     model.base_model.model.set_attn_implementation({"text_config": FLEX, "vision_config": "sdpa"})
     with torch.no_grad():

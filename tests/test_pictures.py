@@ -80,7 +80,9 @@ def test_cmyk_photos_keep_their_colours() -> None:
         assert format == "TIFF" or b"Adobe" in data.getvalue()
         opened = read_picture(data)
         assert opened.changes == ("CMYK converted to RGB",)
-        r, g, b = opened.image.getpixel((8, 8))  # type: ignore[misc]
+        pixel = opened.image.getpixel((8, 8))
+        assert isinstance(pixel, tuple)
+        r, g, b = pixel
         assert r > 240 and g < 20 and b < 20
 
 

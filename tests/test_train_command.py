@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_data import ask, many, write_data
+from train_data import ask, many, write_config, write_data
 
 import llava.train.trainer as trainer_module
 from llava.errors import InputError
@@ -30,40 +30,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(base: Path, data: Path, run: Path) -> Path:
+def config(base: Path, data: Path, run: Path) -> str:
     """A config file with two steps an epoch and all that is random switched on."""
-    path = run.parent / f"{run.name}.yaml"
-    values = {
-        "model_name_or_path": str(base),
-        "data_path": str(data / "train.json"),
-        "val_path": str(data / "train.json"),
-        "image_folder": str(data),
-        "output_dir": str(run),
-        "lora": {"rank": 4, "dropout": 0.1, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
-        "epochs": 3,
-        "batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "questions_per_picture": 2,
-        "learning_rate": 1e-2,
-        "augment": {"flip_horizontal": 0.5, "brightness": 0.2},
-        "max_length": 512,
-        "dtype": "float32",
-        "gradient_checkpointing": False,
-        "logging_steps": 1,
-        "eval_generate_samples": 4,
-        "eval_max_new_tokens": 3,
-        "save_steps": 1,
-        "keep_checkpoints": 10,
-    }
-    path.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-    return path
+    return write_config(
+        base, data, run,
+        lora={"rank": 4, "dropout": 0.1, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
+        epochs=3, batch_size=2, gradient_accumulation_steps=2, questions_per_picture=2, learning_rate=1e-2,
+        augment={"flip_horizontal": 0.5, "brightness": 0.2}, eval_generate_samples=4, eval_max_new_tokens=3,
+        keep_checkpoints=10,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 6 steps with all its checkpoints."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert main([str(config(tiny_model_dir, data, run))]) == 0
+    assert main([config(tiny_model_dir, data, run)]) == 0
     return run
 
 
@@ -119,7 +101,7 @@ def test_resuming_gives_the_bits_of_the_uninterrupted_run(
     run = tmp_path / "run"
     shutil.copytree(finished / f"checkpoint-{step}", run / f"checkpoint-{step}")
     resume = "auto" if step == 2 else str(finished / "checkpoint-3")
-    assert main([str(config(tiny_model_dir, data, run)), "--resume", resume]) == 0
+    assert main([config(tiny_model_dir, data, run), "--resume", resume]) == 0
     assert same(run / "checkpoint-6", finished / "checkpoint-6")
 
 
@@ -127,7 +109,7 @@ def test_a_kill_while_saving_leaves_nothing_that_looks_like_a_checkpoint(
     tiny_model_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path
 ) -> None:
     run = tmp_path / "run"
-    path = str(config(tiny_model_dir, data, run))
+    path = config(tiny_model_dir, data, run)
     real = trainer_module.LoraTrainer._save_rng_state
 
     def killed(self: Any, folder: str) -> None:
@@ -149,7 +131,7 @@ def test_a_finished_run_may_be_made_longer(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished / "checkpoint-6", run / "checkpoint-6")
-    assert main([str(config(tiny_model_dir, data, run)), "--resume", "auto", "epochs=4"]) == 0
+    assert main([config(tiny_model_dir, data, run), "--resume", "auto", "epochs=4"]) == 0
     assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 8
 
 
@@ -182,7 +164,7 @@ def test_the_parts_have_their_own_learning_rates(
         return optimizer
 
     monkeypatch.setattr(trainer_module.LoraTrainer, "create_optimizer", spy)
-    main([str(config(tiny_model_dir, data, tmp_path / "run")), "max_steps=1", "val_path=null",
+    main([config(tiny_model_dir, data, tmp_path / "run"), "max_steps=1", "val_path=null",
           "mm_projector_lr=1e-3", "vision_lr=1e-4"])  # fmt: skip
     found = tensors(tmp_path / "run")
     sizes = {1e-2: "language_model", 1e-3: "multi_modal_projector", 1e-4: "vision_tower"}
@@ -200,13 +182,13 @@ def test_a_loss_that_is_no_number_stops_and_names_the_records(
 
     monkeypatch.setattr(trainer_module, "packed_loss", broken)
     with pytest.raises(InputError, match=r"loss became nan in step 1, reading the records .*r\d-\d"):
-        main([str(config(tiny_model_dir, data, tmp_path / "run"))])
+        main([config(tiny_model_dir, data, tmp_path / "run")])
 
 
 def test_what_is_refused_before_anything_is_written(
     finished: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    path = str(config(tiny_model_dir, data, tmp_path / "run"))
+    path = config(tiny_model_dir, data, tmp_path / "run")
     before = sorted(finished.rglob("*"))
     for arguments, message in [
         ([f"output_dir={finished}"], "holds a run already; continue it with --resume auto"),
@@ -236,14 +218,14 @@ def test_overwriting_removes_the_old_run_and_nothing_else(
     run = tmp_path / "run"
     (run / "checkpoint-99").mkdir(parents=True)
     (run / "notes.txt").write_text("mine")
-    main([str(config(tiny_model_dir, data, run)), "overwrite_output_dir=true", "max_steps=1"])
+    main([config(tiny_model_dir, data, run), "overwrite_output_dir=true", "max_steps=1"])
     assert not (run / "checkpoint-99").exists() and (run / "notes.txt").exists()
 
 
 def test_the_script_shows_the_plan_and_trains_nothing_on_a_dry_run(
     repo: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    command = ["scripts/finetune_lora.sh", str(config(tiny_model_dir, data, tmp_path / "run")), "--dry-run"]
+    command = ["scripts/finetune_lora.sh", config(tiny_model_dir, data, tmp_path / "run"), "--dry-run"]
     done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "python -m llava.train" in done.stdout and "language_model LoRA" in done.stdout

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_data import many, write_data
+from train_data import many, write_config, write_data
 
 from llava.errors import InputError, run_command
 from llava.train.__main__ import main
@@ -30,30 +30,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(base: Path, data: Path, run: Path, **changes: Any) -> str:
     """Four steps, each validated and saved."""
-    values = {
-        "model_name_or_path": str(base),
-        "data_path": str(data / "train.json"),
-        "val_path": str(data / "train.json"),
-        "image_folder": str(data),
-        "output_dir": str(run),
-        "lora": {"rank": 2, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
+    values: dict[str, Any] = {
         "batch_size": 1,
-        "gradient_accumulation_steps": 1,
         "lr_scheduler": "constant",
         "learning_rate": 1e-3,
         "mm_projector_lr": 1e-4,
         "vision_lr": 1e-5,
-        "max_length": 512,
-        "dtype": "float32",
-        "logging_steps": 1,
+        "gradient_checkpointing": "auto",
         "eval_steps": 1,
         "eval_generate_samples": 2,
         "eval_max_new_tokens": 2,
-        "save_steps": 1,
     }
-    path = run.parent / f"{run.name}.yaml"
-    path.write_text(json.dumps(values | changes), encoding="utf-8")  # JSON is YAML
-    return str(path)
+    return write_config(base, data, run, **(values | changes))
 
 
 def answers(run: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,28 @@ def write_data(folder: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
+def write_config(base: Path, data: Path, run: Path, **settings: object) -> str:
+    """run.yaml beside the folder `run`: trains and validates on `data`, logs, validates and saves every step
+    with a rank-2 adapter on each tower, unless `settings` say otherwise."""
+    values = {
+        "model_name_or_path": str(base),
+        "data_path": str(data / "train.json"),
+        "val_path": str(data / "train.json"),
+        "image_folder": str(data),
+        "output_dir": str(run),
+        "lora": {"rank": 2, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
+        "gradient_accumulation_steps": 1,
+        "max_length": 512,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_steps": 1,
+    }
+    path = run.parent / f"{run.name}.yaml"
+    path.write_text(json.dumps(values | settings), encoding="utf-8")  # JSON is YAML
+    return str(path)
+
+
 def many(pictures: int, questions: int) -> list[dict[str, Any]]:
     return [
         ask(f"r{p}-{q}", f"p{p}.png", f"Question {q}?", "Yes." if q % 2 else "No.")

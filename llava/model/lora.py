@@ -106,6 +106,13 @@ def _wrap(model: Any, config: Any) -> PeftModel:
         return get_peft_model(model, config)
 
 
+def set_dtype_of_trained(model: nn.Module, dtype: torch.dtype) -> None:
+    """Make the parameters that are trained `dtype`; those that are frozen keep theirs."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
 def leave_casting_to_autocast(model: nn.Module) -> None:
     """Let adapters take their input as it comes: for a model that only ever runs under torch.autocast.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from peft import PeftModel
 from rich.console import Console
@@ -28,7 +29,7 @@ from llava.model.builder import (
     resolve_folder,
     template_of_model,
 )
-from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts
+from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
 from llava.model.run_dir import is_run_dir
 from llava.processing import RecordProcessor
 from llava.settings import load_settings
@@ -53,7 +54,6 @@ from llava.train.sharded import (
     name_fsdp_layers,
     require_same_processes,
     require_sharding,
-    set_dtype_of_trainables,
 )
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
@@ -184,6 +184,8 @@ def find_base(settings: TrainSettings, *, weights: bool) -> tuple[Path, TrainSet
             f"{base} is a run directory; train on a whole model (scripts/merge_lora.py makes one)"
         )
     require_llava(base)
+    if settings.liger and (kind := load_config(base).model_type) != "llava":
+        raise InputError(f"liger=true knows LLaVA-1.5 only, and {base} is {kind}: set liger=false")
     if settings.conv_mode is None:
         template = template_of_model(base, load_config(base), load_tokenizer(base))
         settings = settings.model_copy(update={"conv_mode": template.name})
@@ -249,7 +251,9 @@ def load(
     loaded.processor = processor
     set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
     model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
-    set_dtype_of_trainables(model, settings, weights_dtype(settings, arguments.device))
+    # bfloat16 would swallow small updates. DeepSpeed has float32 copies of its own, and wants one dtype.
+    trained = torch.float32 if settings.deepspeed is None else weights_dtype(settings, arguments.device)
+    set_dtype_of_trained(model, trained)
     if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
         leave_casting_to_autocast(model)
     name_fsdp_layers(arguments, model)

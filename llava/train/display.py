@@ -63,9 +63,6 @@ class Display(TrainerCallback, AbstractContextManager):
         self._task = self._progress.add_task("step", total=state.max_steps, rates="")
         self._progress.update(self._task, completed=state.global_step)
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress.update(self._task, completed=state.global_step, rates=self.trainer.meter.average())
 

@@ -16,6 +16,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from llava.errors import InputError
 from llava.train.config import TrainSettings
+from llava.train.sharded import is_sharded
 
 _ECHO = 5.0  # seconds
 
@@ -86,9 +87,9 @@ def _remedies(settings: TrainSettings) -> list[str]:
         remedies.append(f"batch_size={size} gradient_accumulation_steps={accumulation} (the same steps)")
     if settings.gradient_checkpointing is not True:
         remedies.append("gradient_checkpointing=true")
-    if settings.bits != 4:
+    if settings.bits != 4 and not is_sharded(settings):
         remedies.append("bits=4")
-    if settings.deepspeed is None:
+    if settings.deepspeed is None and not settings.fsdp:
         remedies.append("several GPUs with a file of configs/deepspeed/")
     return [*remedies, "a smaller max_length or questions_per_picture"]
 

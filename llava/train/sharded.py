@@ -108,14 +108,6 @@ def name_fsdp_layers(arguments: TrainingArguments, model: nn.Module) -> None:
         arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = sorted(layers)
 
 
-def set_dtype_of_trainables(model: nn.Module, settings: TrainSettings, dtype: torch.dtype) -> None:
-    """What is trained becomes float32: bfloat16 would swallow small updates. DeepSpeed keeps float32 copies
-    of its own, and wants all parameters in the run's `dtype`; that is what its checkpoints then hold."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32 if settings.deepspeed is None else dtype)
-
-
 def shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """That of the whole parameter (under ZeRO-3 its own is that of nothing)."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))

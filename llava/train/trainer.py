@@ -72,6 +72,7 @@ class LoraTrainer(Trainer):
     ) -> None:
         self.loaded = loaded
         self.settings = settings
+        self.items = train_items
         self.validation = validation
         self.run_info = run_info
         self.config_text = config_text
@@ -155,12 +156,13 @@ class LoraTrainer(Trainer):
         except InputError as error:
             raise plain_error(error) from None
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """As the Trainer does, and not a step more where a resumed run was over already."""
+    def _run_epoch(self, model: Any, epoch: int, *args: Any, **kwargs: Any) -> None:
+        """As the Trainer does, in the epoch's own order, and not a step more where a resumed run was over."""
+        self.items.set_epoch(epoch)
         if self.state.global_step >= self.state.max_steps or self._out_of_patience():
             self.control.should_training_stop = True
         else:
-            super()._run_epoch(*args, **kwargs)
+            super()._run_epoch(model, epoch, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer does; what is said of a loss is said of its steps' speed and rates too."""
