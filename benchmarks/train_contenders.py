@@ -119,8 +119,8 @@ def attention_of(job: Job) -> str:
 def train_ours(job: Job, probe: Probe) -> None:
     """The command's own code, from its settings on."""
     from llava.model.run_dir import LoraSettings
-    from llava.train.__main__ import train
     from llava.train.config import TrainSettings
+    from llava.train.finetune import train
 
     settings = TrainSettings(
         model_name_or_path=str(job.base),

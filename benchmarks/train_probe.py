@@ -15,8 +15,7 @@ from transformers import Trainer, TrainerCallback
 
 from benchmarks.train_job import Job
 from benchmarks.train_profile import Profile
-
-IGNORE = -100
+from llava.train.packing import IGNORE, branch_mask
 
 
 class Probe(TrainerCallback):
@@ -61,8 +60,7 @@ class Probe(TrainerCallback):
         )
         self.record_ids += inputs.get("record_ids", [])
         if len(self.counts) == 1:  # not in the measured time
-            mask = inputs.get("attention_mask", inputs["input_ids"] != self.pad_token_id)
-            self.pairs_per_token = attended_pairs(mask) / int(tokens)
+            self.pairs_per_token = attended_pairs(inputs, self.pad_token_id) / int(tokens)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         _reset_peak(self.job.device)
@@ -104,14 +102,12 @@ class Probe(TrainerCallback):
         }
 
 
-def attended_pairs(mask: Any) -> float:
-    """How often a token looks at a token, from the mask that the model is given: (B, T) of a causal model's
-    padded rows, (B, 1, T, T) bool, or a BlockMask of flex attention."""
-    if not isinstance(mask, torch.Tensor):
-        from torch.nn.attention.flex_attention import create_mask
-
-        batch, _, queries, keys = mask.shape
-        mask = create_mask(mask.mask_mod, batch, 1, queries, keys, device=mask.kv_num_blocks.device.type)
+def attended_pairs(inputs: dict[str, Any], pad_token_id: int) -> float:
+    """How often a token looks at a token: by the batch's (B, 1, T, T) mask, by its `group` and `branch`, of
+    which flex attention's blocks are made, or by causal attention within (B, T) padded rows."""
+    mask = inputs.get("attention_mask", inputs["input_ids"] != pad_token_id)
+    if "group" in inputs:
+        mask = branch_mask(inputs["group"], inputs["branch"])
     if mask.ndim == 2:
         lengths = mask.sum(dim=1).double()
         return float((lengths * (lengths + 1) / 2).sum())

@@ -138,7 +138,7 @@ def tell(
     val = output / "val.json" if summaries["val"].questions else "null"
     say(
         f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
-        f"val_path={val} image_folder={output} output_dir=runs/{output.name}"
+        f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
     )
 
 

@@ -206,6 +206,10 @@ def test_what_is_refused_before_anything_is_written(
         ),
         (["--resume", str(finished / "checkpoint-2"), "questions_per_picture=1"], "questions_per_picture d"),
         (["--resume", str(finished / "checkpoint-2"), "learning_rate=1e-3"], "learning_rate differ"),
+        (
+            ["--resume", str(finished / "checkpoint-2"), "warmup_ratio=0.5", "augment.flip_vertical=0.1"],
+            "augment, warmup_ratio differ",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             main([path, *arguments])
@@ -218,8 +222,10 @@ def test_overwriting_removes_the_old_run_and_nothing_else(
     run = tmp_path / "run"
     (run / "checkpoint-99").mkdir(parents=True)
     (run / "notes.txt").write_text("mine")
+    (run / "tensorboard").mkdir()
     main([config(tiny_model_dir, data, run), "overwrite_output_dir=true", "max_steps=1"])
-    assert not (run / "checkpoint-99").exists() and (run / "notes.txt").exists()
+    assert not (run / "checkpoint-99").exists() and not (run / "tensorboard").exists()
+    assert (run / "notes.txt").exists()
 
 
 def test_the_script_shows_the_plan_and_trains_nothing_on_a_dry_run(

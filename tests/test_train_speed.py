@@ -49,14 +49,17 @@ def test_pairs_of_a_packed_row_are_fewer_than_its_square_and_more_than_nothing_s
     group = torch.tensor([[0, 0, 0, 0, 0, 0, 0]])
     branch = torch.tensor([[0, 0, 0, 1, 1, 2, 2]])
     # 1 + 2 + 3 in the prefix, 4 + 5 in either branch
-    assert attended_pairs(branch_mask(group, branch)) == 24
-    assert attended_pairs(torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])) == 15 + 6
+    assert attended_pairs({"input_ids": group, "attention_mask": branch_mask(group, branch)}, -1) == 24
+    assert attended_pairs({"input_ids": group, "group": group, "branch": branch}, -1) == 24
+    ids = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    assert attended_pairs({"input_ids": ids, "attention_mask": ids}, 0) == 15 + 6
+    assert attended_pairs({"input_ids": ids}, 0) == 15 + 6
 
 
 def finished(contender: str, loss: float, supervised: int = 90) -> dict[str, Any]:
     return {
         "questions": 4, "contender": contender, "round": 0, "seconds": 1.0, "records": 16,
-        "supervised": supervised, "first_loss": loss,
+        "supervised": supervised, "first_loss": loss, "last_loss": 7.0,
     }  # fmt: skip
 
 
@@ -65,6 +68,8 @@ def test_contenders_that_do_another_job_are_named() -> None:
     assert problems(same, "cpu") == []
     assert "TRL: first loss 7.7" in problems([*same[:2], finished("TRL", 7.7)], "cpu")[0]
     assert "91 supervised tokens" in problems([*same[:2], finished("TRL", 7.6, 91)], "cpu")[0]
+    later = {**same[2], "last_loss": 7.1}
+    assert problems([*same[:2], later], "cpu") == ["4 a picture, TRL: last loss 7.1, ours 7.0"]
     failed = {"questions": 4, "contender": "TRL", "round": 0, "failed": "trl ended with code 1"}
     assert problems([*same[:2], failed], "cpu") == ["trl ended with code 1"]
 

@@ -14,9 +14,9 @@ from train_data import ask, many, write_data
 
 from llava.errors import InputError
 from llava.settings import validate_settings
-from llava.train.__main__ import make_record_processor
 from llava.train.config import AugmentSettings, TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
+from llava.train.finetune import make_record_processor
 from llava.train.validation import answer_figures, count_answers, normalise, sample_records
 
 

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from llava.files import write_text
+from llava.train.runs import TENSORBOARD
 from llava.train.validation import Answer
 
 _SHOWN_ANSWERS = 20  # how many go to a tracker at each validation; the file has them all
@@ -92,7 +93,7 @@ def keep_trackers_in(folder: Path) -> None:
     """wandb and tensorboard write below the run directory, unless their own variables say otherwise."""
     os.environ.setdefault("WANDB_DIR", str(folder))
     os.environ.setdefault("WANDB_PROJECT", "llava-inspect")
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / TENSORBOARD))
 
 
 def add_answers(path: Path, step: int, answers: Sequence[Answer]) -> None:

@@ -248,7 +248,8 @@ def branch_mask(group: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
 
 
 def block_mask(group: torch.Tensor, branch: torch.Tensor) -> BlockMask:
-    """`branch_mask` for flex attention: on the tensors' device, by blocks of 128 x 128, never T x T."""
+    """`branch_mask` for flex attention, on the tensors' device: which blocks of 128 x 128 to visit, and the
+    rule within them. A (B, T, T) bool tensor exists while the blocks are found, none while attention runs."""
 
     def visible(row: torch.Tensor, _: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         same_branch = (branch[row, j] == 0) | (branch[row, i] == branch[row, j])

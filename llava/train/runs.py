@@ -26,11 +26,17 @@ from llava.train.config import TrainSettings
 
 CONFIG_FILE = "config.yaml"
 ANSWERS_FILE = "validation_answers.jsonl"
-_KEPT = (
-    "seed", "batch_size", "gradient_accumulation_steps", "questions_per_picture",
-    "learning_rate", "mm_projector_lr", "vision_lr", "weight_decay",
-)  # fmt: skip
-"""The settings that decide which records a step reads and how fast it learns."""
+TENSORBOARD = "tensorboard"
+"""The folder of a run's curves, where they are asked for."""
+_FREE = {
+    "model_name_or_path", "data_path", "val_path", "image_folder", "output_dir", "overwrite_output_dir",
+    "epochs", "max_steps", "dtype", "deepspeed", "fsdp", "attn_implementation", "liger",
+    "gradient_checkpointing", "picture_cache_gb", "dataloader_workers", "logging_steps", "eval_steps",
+    "eval_batch_size", "eval_generate_samples", "eval_max_new_tokens", "best_by", "early_stopping_patience",
+    "save_steps", "keep_checkpoints", "report_to",
+}  # fmt: skip
+"""The settings that a resumed run may change: where things lie (what lies there is compared), how long the
+run is, how it is computed (`dtype` is compared as it was resolved) and how it is watched."""
 
 
 def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
@@ -74,7 +80,7 @@ def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
 
 
 def require_same_run(info: RunInfo, checkpoint: Path) -> None:
-    """InputError if the checkpoint's run had another base, other data, other trained parts, steps or rates.
+    """InputError if the checkpoint's run had another base, other data or another setting outside _FREE.
 
     What a step reads is kept, for the place to go on from is counted in steps; so are the rates, which the
     optimiser's and the scheduler's states bring along whatever the settings say. How long the run is may
@@ -85,12 +91,11 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
     pairs = {
         "base model": (before.base.fingerprint, info.base.fingerprint),
         "data": (sorted(before.data.values()), sorted(info.data.values())),
-        "conv_mode": (before.conv_mode, info.conv_mode),
-        "lora": (before.lora, info.lora),
-        "bits": (before.bits, info.bits),
-        "freeze_projector": (before.projector_trained, info.projector_trained),
-    } | {name: (before.config.get(name), info.config.get(name)) for name in _KEPT}
-    changed = [name for name, (there, here) in pairs.items() if there != here]
+        "dtype": (before.dtype, info.dtype),
+    }
+    for name in info.config.keys() - _FREE:
+        pairs[name] = (before.config.get(name), info.config[name])
+    changed = sorted(name for name, (there, here) in pairs.items() if there != here)
     if changed:
         raise InputError(
             f"{checkpoint} cannot be resumed: {', '.join(changed)} differ from its run; "
@@ -107,7 +112,8 @@ def require_free(output_dir: Path) -> None:
 
 
 def clear_run(output_dir: Path) -> None:
-    """Remove a former run: its own files and checkpoints, nothing else that lies there."""
+    """Remove a former run: its own files, checkpoints and curves, nothing else that lies there."""
+    shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for path in _run_files(output_dir):
         if path.is_dir():
             shutil.rmtree(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +10,15 @@ import torch
 
 from llava.engine import Engine, Request
 from llava.model.builder import LoadedModel
-from llava.records import IMAGE_PLACEHOLDER
+from llava.records import IMAGE_PLACEHOLDER, Record
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss
 from llava.train.sampler import SPARE, global_batches
 from llava.vision import Pixels
+
+_ASKED_AT_ONCE = 64
+"""Questions whose pictures are held together in memory."""
 
 
 class Answer(NamedTuple):
@@ -55,25 +58,36 @@ class Validation:
         every validation."""
         records = self.records
         chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)[rank::ranks]
+        engine = Engine(self.loaded)
+        answers = []
+        for start in range(0, len(chosen), _ASKED_AT_ONCE):
+            asked = [records.records[index] for index in chosen[start : start + _ASKED_AT_ONCE]]
+            results = engine.answer(
+                self._requests(asked), batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
+            )
+            answers += [
+                Answer(record.id, question_of(record), record.conversations[1].value, result.text)
+                for record, result in zip(asked, results, strict=True)
+            ]
+        return answers
+
+    def _requests(self, asked: Sequence[Record]) -> list[Request]:
+        """The first question of each, with its pictures; the same picture is one object in all."""
         pixels: dict[tuple[str, bool], Pixels] = {}
         requests = []
-        for index in chosen:
-            record = records.records[index]
-            text = record.conversations[0].value
-            asked = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
-            alone = len(asked) == 1
-            for name in asked:
+        for record in asked:
+            text = question_of(record)
+            names = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
+            alone = len(names) == 1
+            for name in names:
                 if (name, alone) not in pixels:
-                    pixels[name, alone] = records.pictures.pixels(name, alone=alone)
-            requests.append(Request(record.id, text, [pixels[name, alone] for name in asked]))
-        results = Engine(self.loaded).answer(
-            requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
-        )
-        asked_of = [records.records[index] for index in chosen]
-        return [
-            Answer(record.id, request.text, record.conversations[1].value, result.text)
-            for record, request, result in zip(asked_of, requests, results, strict=True)
-        ]
+                    pixels[name, alone] = self.records.pictures.pixels(name, alone=alone)
+            requests.append(Request(record.id, text, [pixels[name, alone] for name in names]))
+        return requests
+
+
+def question_of(record: Record) -> str:
+    return record.conversations[0].value
 
 
 def sample_records(records: RecordSet, count: int, seed: int) -> list[int]:

@@ -1,0 +1,243 @@
+"""A fine-tuning run from its settings to its run directory; `python -m llava.train` is its command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import PeftModel
+from rich.console import Console
+from transformers import TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from llava.conversation import get_template
+from llava.errors import InputError
+from llava.model.builder import (
+    LoadedModel,
+    load_config,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    make_processor,
+    require_llava,
+    resolve_folder,
+    template_of_model,
+)
+from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
+from llava.model.run_dir import is_run_dir
+from llava.processing import RecordProcessor
+from llava.train.arguments import (
+    attention,
+    name_of_dtype,
+    require_possible,
+    training_arguments,
+    weights_dtype,
+)
+from llava.train.config import TrainSettings
+from llava.train.dataset import PictureStore, RecordSet, TrainItems
+from llava.train.display import Display, parameter_table, plan_table
+from llava.train.failing import memory_advice
+from llava.train.metrics import keep_trackers_in
+from llava.train.plan import Plan, Target, plan, skeleton
+from llava.train.preview import label_panels, memory_table, memory_warning
+from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
+from llava.train.sharded import (
+    is_sharded,
+    name_fsdp_layers,
+    require_same_processes,
+    require_sharding,
+)
+from llava.train.trainer import LoraTrainer
+from llava.train.validation import Validation
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    resume: str | None = None,
+    dry_run: bool = False,
+    target: Target | None = None,
+) -> Path:
+    """Run the whole fine-tuning; the run directory. InputError before anything is written if the model,
+    a record or a picture is at fault. `dry_run` stops after the plan, for `target` if given, and needs no
+    weights."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    checkpoint = find_checkpoint(settings.output_dir, resume)
+    if not (resume or settings.overwrite_output_dir):
+        require_free(settings.output_dir)
+    base, settings = find_base(settings, weights=not dry_run)
+    # Before the arguments: from them on DeepSpeed divides every model that is made.
+    structure = skeleton(load_config(base), settings)
+    if dry_run and target is None:
+        require_sharding(settings)
+    if target is None:
+        require_possible(settings)
+    keep_trackers_in(settings.output_dir)
+    alone = {"deepspeed": None, "fsdp": False} if dry_run else {}  # nothing is divided to be looked at
+    arguments = training_arguments(settings.model_copy(update=alone))
+    set_seed(settings.seed)
+    out = Console(quiet=not arguments.should_log)
+
+    with Display(arguments.should_log) as display:
+        processor = make_record_processor(base, settings)
+        sets, items = read_data(settings, processor, display)
+        # Every batch of several processes has a picture (see sampler.py), or none has: the projector rests.
+        arguments.ddp_find_unused_parameters = not any(r.images for r in sets[settings.data_path].records)
+        here = target or Target.here(arguments)
+        settings, ahead = look_ahead(settings, arguments, here, items, structure, sets)
+        show_plan(ahead, structure, out)
+        if dry_run:
+            for panel in label_panels(sets[settings.data_path]):
+                out.print(panel)
+            return settings.output_dir
+
+        dtype = weights_dtype(settings, arguments.device)
+        info = describe_run(settings, base, list(sets), name_of_dtype(dtype))
+        if checkpoint is not None:
+            require_same_run(info, checkpoint)
+            require_same_processes(checkpoint, settings, arguments.world_size)
+        loaded, model = load(base, settings, arguments, processor)
+        if arguments.should_save and resume is None:
+            clear_run(settings.output_dir)
+        held_out = None if settings.val_path is None else sets[settings.val_path]
+        trainer = LoraTrainer(
+            model,
+            arguments,
+            loaded=loaded,
+            settings=settings,
+            train_items=items,
+            validation=None if held_out is None else Validation(held_out, loaded, settings),
+            run_info=info,
+            config_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
+            processor_folder=base,
+            show_validation=display.validation,
+        )
+        display.trainer = trainer
+        trainer.add_callback(display)
+        if checkpoint is not None:
+            display.console.print(f"resuming from {checkpoint}")
+        elif resume == "auto":
+            display.console.print(f"no checkpoint in {settings.output_dir} yet: starting from the base")
+        if is_sharded(settings) and settings.val_path is not None and settings.eval_generate_samples:
+            display.console.print("validation is the loss alone: sharded parameters give no answers")
+        with memory_advice(settings), trainer.flow.listening():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        step = None if trainer.flow.agreed else trainer.finish()
+    tell_end(trainer, step, out)
+    return settings.output_dir
+
+
+def find_base(settings: TrainSettings, *, weights: bool) -> tuple[Path, TrainSettings]:
+    """The base model's folder, and the settings with its template if they name none."""
+    base = resolve_folder(settings.model_name_or_path, weights=weights)
+    if is_run_dir(base):
+        raise InputError(
+            f"{base} is a run directory; train on a whole model (scripts/merge_lora.py makes one)"
+        )
+    require_llava(base)
+    if settings.liger and (kind := load_config(base).model_type) != "llava":
+        raise InputError(f"liger=true knows LLaVA-1.5 only, and {base} is {kind}: set liger=false")
+    if settings.conv_mode is None:
+        template = template_of_model(base, load_config(base), load_tokenizer(base))
+        settings = settings.model_copy(update={"conv_mode": template.name})
+    return base, settings
+
+
+def read_data(
+    settings: TrainSettings, processor: RecordProcessor, display: Display
+) -> tuple[dict[Path, RecordSet], TrainItems]:
+    """The records of each file, checked, and the items that an epoch draws from them."""
+    store = PictureStore(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
+    sets = {
+        path: RecordSet(
+            path, store, max_length=settings.max_length, packing=settings.packing, progress=display.track
+        )
+        for path in (settings.data_path, settings.val_path)
+        if path is not None
+    }
+    items = TrainItems(
+        sets[settings.data_path],
+        seed=settings.seed,
+        questions_per_picture=settings.questions_per_picture,
+        augmentation=settings.augment,
+    )
+    return sets, items
+
+
+def look_ahead(
+    settings: TrainSettings,
+    arguments: TrainingArguments,
+    here: Target,
+    items: TrainItems,
+    structure: PeftModel,
+    sets: dict[Path, RecordSet],
+) -> tuple[TrainSettings, Plan]:
+    """The plan, and the settings (and `arguments`) with gradient checkpointing chosen by it."""
+    if settings.gradient_checkpointing == "auto":
+        without = settings.model_copy(update={"gradient_checkpointing": False})
+        fits = plan(without, arguments, here, items, structure, sets).roomy
+        settings = settings.model_copy(update={"gradient_checkpointing": not fits})
+        arguments.activation_checkpointing = not fits
+    return settings, plan(settings, arguments, here, items, structure, sets)
+
+
+def show_plan(ahead: Plan, structure: PeftModel, out: Console) -> None:
+    out.print(parameter_table(parameter_counts(structure)))
+    out.print(plan_table(ahead.rows))
+    out.print(memory_table(ahead))
+    if not ahead.fits:
+        out.print(memory_warning(ahead))
+
+
+def load(
+    base: Path, settings: TrainSettings, arguments: TrainingArguments, processor: RecordProcessor
+) -> tuple[LoadedModel, PeftModel]:
+    """The base with its weights, and the same model with fresh adapters."""
+    with memory_advice(settings):
+        loaded = load_model(
+            base, device=str(arguments.device), dtype=weights_dtype(settings, arguments.device),
+            conv_mode=settings.conv_mode, load_8bit=settings.bits == 8, load_4bit=settings.bits == 4,
+            attn_implementation=attention(settings, arguments),
+        )  # fmt: skip
+    loaded.processor = processor
+    set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
+    model: Any = attach(loaded.model, settings.lora, train_projector=not settings.freeze_projector)
+    # bfloat16 would swallow small updates. DeepSpeed has float32 copies of its own, and wants one dtype.
+    trained = torch.float32 if settings.deepspeed is None else weights_dtype(settings, arguments.device)
+    set_dtype_of_trained(model, trained)
+    if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
+        leave_casting_to_autocast(model)
+    name_fsdp_layers(arguments, model)
+    return loaded, model
+
+
+def tell_end(trainer: LoraTrainer, step: int | None, out: Console) -> None:
+    """Say which step's adapter was kept; of a run that a signal stopped, exit with the signal's code."""
+    number = trainer.flow.agreed
+    if number:
+        if trainer.args.should_log:
+            said = f"{signal.Signals(number).name}: stopped after step {trainer.state.global_step}"
+            print(f"{said}, which is saved; go on with --resume auto", file=sys.stderr)
+        raise SystemExit(128 + number)
+    why = f"best validation {trainer.settings.best_by}" if trainer.best_checkpoint() else "the last state"
+    out.print(
+        f"{trainer.run_dir}: the adapter of step {step} ({why}); {trainer.meter.average()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcessor:
+    """The processor alone, so that the data is checked before the weights are read."""
+    return make_processor(
+        load_config(base),
+        load_tokenizer(base),
+        load_image_processor(base),
+        get_template(settings.conv_mode or "default"),
+        settings.max_length,
+    )
