@@ -124,6 +124,24 @@ def test_spread_over_two_processes_it_trains_as_one(
     require_equal(run / "checkpoint-2", single / "checkpoint-2")
 
 
+def test_in_bfloat16_zero3_trains_and_goes_on_as_in_float32_but_for_rounding(
+    repo: Path, tiny_model_dir: Path, data: Path, tmp_path: Path, single: Path
+) -> None:
+    """What is published for ZeRO-3 runs in bfloat16: frozen weights, adapters and checkpoints are that."""
+    pytest.importorskip("deepspeed", reason="pip install 'llava-inspect[deepspeed]'")
+    run = tmp_path / "run"
+    zero3 = str(repo / "configs" / "deepspeed" / "zero3.json")
+    path = config(tiny_model_dir, data, run, deepspeed=zero3, dtype="bfloat16")
+    two(path)
+    assert history(run) == pytest.approx(history(single), rel=0.03) and len(history(run)) == 6
+    first = load_file(run / "checkpoint-1" / PARTS[0])
+    assert {tensor.dtype for tensor in first.values()} == {torch.bfloat16}
+    before = history(run)
+    shutil.rmtree(run / "checkpoint-2")
+    two(path, "--resume", "auto")
+    assert history(run) == pytest.approx(before, rel=1e-3)
+
+
 def test_bad_input_is_told_once_and_ends_all_processes(
     repo: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -73,8 +73,6 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
 def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
     if settings.dtype != "auto":
         return DTYPES[settings.dtype]
-    if settings.deepspeed is not None and device.type == "cpu":
-        return torch.float32  # DeepSpeed refuses bfloat16 there
     return torch.bfloat16 if bfloat16_is_native(device) else torch.float32
 
 
@@ -94,8 +92,6 @@ def require_possible(settings: TrainSettings) -> None:
     if not cuda:
         if settings.dtype == "float16":
             raise InputError("dtype=float16 needs a CUDA device: use float32 or bfloat16 on a CPU")
-        if settings.dtype == "bfloat16" and settings.deepspeed is not None:
-            raise InputError("dtype=bfloat16 with deepspeed needs a CUDA device: use float32 on a CPU")
         if kind in (FLASH, FLEX):
             raise InputError(f"attn_implementation={kind} needs a CUDA device: use sdpa on a CPU")
         if settings.liger:

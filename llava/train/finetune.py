@@ -198,9 +198,11 @@ def load(
     base: Path, settings: TrainSettings, arguments: TrainingArguments, processor: RecordProcessor
 ) -> tuple[LoadedModel, PeftModel]:
     """The base with its weights, and the same model with fresh adapters."""
+    # FSDP moves a layer at a time to the device, and keeps a part of it there.
+    device = "cpu" if settings.fsdp else str(arguments.device)
     with memory_advice(settings):
         loaded = load_model(
-            base, device=str(arguments.device), dtype=weights_dtype(settings, arguments.device),
+            base, device=device, dtype=weights_dtype(settings, arguments.device),
             conv_mode=settings.conv_mode, load_8bit=settings.bits == 8, load_4bit=settings.bits == 4,
             attn_implementation=attention(settings, arguments),
         )  # fmt: skip

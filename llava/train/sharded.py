@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import TrainingArguments
+from transformers import TrainingArguments, training_args
 
 from llava.errors import InputError
 from llava.files import read_json
@@ -82,6 +82,8 @@ def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]
 
         # All-reduce over shared memory: it would be compiled here, and its processes wait by spinning.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # transformers would look for a GPU that computes in bfloat16.
+        vars(training_args)["is_torch_bf16_gpu_available"] = lambda: True
         PartialState(backend="gloo")
         return {
             "deepspeed": str(settings.deepspeed),
