@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         target_modules="|".join(re.escape(name) for name in names),
         bias="none",
     )
-    wrapped = _wrap(model, config)
+    wrapped = wrap(model, config)
     for name, parameter in wrapped.named_parameters():
         if name.startswith(_PEFT_PREFIX + PROJECTOR):
             parameter.requires_grad_(train_projector)
@@ -100,7 +101,7 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
     return wrapped
 
 
-def _wrap(model: Any, config: Any) -> PeftModel:
+def wrap(model: Any, config: Any) -> PeftModel:
     with warnings.catch_warnings():  # PEFT reads an attribute that transformers is about to rename
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return get_peft_model(model, config)
@@ -168,7 +169,7 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.base_model_name_or_path = None  # run.json says where the base is
-        wrapped = _wrap(model, config)
+        wrapped = wrap(model, config)
     except (ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
@@ -182,9 +183,9 @@ def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
     sources = [(folder / ADAPTER_WEIGHTS, _adapter_tensors(model))]
     if projector:
         sources.append((folder / PROJECTOR_WEIGHTS, _projector_tensors(model)))
-    read = [(_read_tensors(path), expected, path) for path, expected in sources]
+    read = [(read_tensors(path), expected, path) for path, expected in sources]
     for found, expected, path in read:
-        _require_equal_keys(found, expected, path)
+        require_equal_keys(found, expected, path)
     with torch.no_grad():
         for found, expected, _ in read:
             for name, tensor in expected.items():
@@ -194,12 +195,15 @@ def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
 def read_projector(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
     """The trained projector of `folder` by in-memory name; InputError unless it fits `model`'s exactly."""
     path = folder / PROJECTOR_WEIGHTS
-    found = _read_tensors(path)
-    _require_equal_keys(found, _projector_tensors(model), path)
+    found = read_tensors(path)
+    require_equal_keys(found, _projector_tensors(model), path)
     return found
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a .safetensors file, or of a .bin one without running what a pickle may hold."""
+    if path.suffix == ".bin":
+        return _read_bin(path)
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -208,7 +212,26 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def _require_equal_keys(
+def _read_bin(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnpicklingError:
+        raise InputError(
+            f"{path}: a pickle with more than tensors in it, or a damaged file; it is not loaded"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable file of tensors ({message})") from None
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in values.items()
+    ):
+        raise InputError(f"{path}: holds other things than named tensors")
+    return dict(values)
+
+
+def require_equal_keys(
     found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path
 ) -> None:
     shape = {

@@ -1,0 +1,406 @@
+"""Adapters of every make as one form: what they add to a layer, and which tensors they replace.
+
+Read are our run directories, adapters that PEFT wrote (LLaMA-Factory, ms-swift, TRL, ...), the original
+LLaVA's LoRA folders and its folders with a projector alone. Each spells the names of one model in its own
+way: the releases of transformers differ among themselves, and the original from all of them (SPELLINGS).
+
+Every tensor must find its place in the base and every place its tensor; what is left over is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+from pydantic import BaseModel, Field, ValidationError
+from torch import nn
+
+from llava.errors import InputError
+from llava.files import first_problem, read_json
+from llava.mm_utils import get_model_name_from_path
+from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, Kind, kind_of
+from llava.model.lora import LANGUAGE, PROJECTOR, VISION, read_tensors, require_equal_keys, wrap
+from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, read_run_info
+
+ADAPTER_BIN = "adapter_model.bin"
+SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "transformers 5": (),
+    "transformers 4.52": ((VISION + "vision_model.", VISION),),
+    "transformers 4": (
+        ("language_model.model.", LANGUAGE),
+        ("language_model.lm_head", "lm_head"),
+        ("vision_tower.vision_model.", VISION),
+        ("multi_modal_projector.", PROJECTOR),
+        ("image_newline", "model.image_newline"),
+    ),
+    "original": (
+        ("model.layers.", LANGUAGE + "layers."),
+        ("model.embed_tokens.", LANGUAGE + "embed_tokens."),
+        ("model.norm.", LANGUAGE + "norm."),
+        ("model.vision_tower.vision_tower.vision_model.", VISION),
+        ("model.mm_projector.0.", PROJECTOR + "linear_1."),
+        ("model.mm_projector.2.", PROJECTOR + "linear_2."),
+    ),
+}
+"""How the modules of a model are called: (there, in memory today) for the start of a name, if it differs."""
+_WRAPPERS = ("_fsdp_wrapped_module.", "base_model.model.")
+_LORA_KEY = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(\.default)?(\.weight)?"
+)
+_PARTS = (".lora_A", ".lora_B", ".lora_magnitude_vector")
+_REFUSED = (
+    "alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication",
+    "lora_bias", "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
+    "use_qalora", "velora_config",
+)  # fmt: skip
+"""Settings of PEFT's LoraConfig under which a layer computes something else than W + s B A."""
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class LayerUpdate:
+    """What an adapter makes of a layer's weight (out, in): `down` (rank, in), `up` (out, rank), and under
+    DoRA the trained lengths (out) of its rows."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scaling: float
+    lengths: torch.Tensor | None
+
+    def applied(self, weight: torch.Tensor) -> torch.Tensor:
+        """The float32 weight that computes what the adapted layer does: W + s B A (LoRA, arXiv 2106.09685);
+        with DoRA (arXiv 2402.09353) its rows scaled to the trained lengths."""
+        merged = weight.float() + (self.up.float() @ self.down.float()) * self.scaling
+        if self.lengths is None:
+            return merged
+        return merged * (self.lengths.float() / torch.linalg.norm(merged, dim=1))[:, None]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter under the names of its base in memory: `updates` by module, `replaced` by parameter."""
+
+    folder: Path
+    kind: Kind
+    base_name: str | None
+    updates: dict[str, LayerUpdate]
+    replaced: dict[str, torch.Tensor]
+    about: str
+    """Its variant, rank and alpha, for a model card."""
+
+    def touches(self, name: str) -> bool:
+        return name in self.replaced or name.removesuffix(".weight") in self.updates
+
+    def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """The float32 tensor that the base's parameter `name` becomes."""
+        if name in self.replaced:
+            weight = self.replaced[name]
+        update = self.updates.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        return weight.float() if update is None else update.applied(weight)
+
+
+class _LoraSettings(BaseModel):
+    """What adapter_config.json says that decides the result; PEFT's names. Tools add keys of their own."""
+
+    peft_type: str
+    r: int = Field(ge=1)
+    lora_alpha: float
+    use_rslora: bool = False
+    use_dora: bool = False
+    bias: str = "none"
+    init_lora_weights: bool | str | None = True
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] | None = None
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    base_model_name_or_path: str | None = None
+
+    def rank_of(self, spelled: str) -> int:
+        patterns = self.rank_pattern or {}
+        return patterns.get(get_pattern_key(list(patterns), spelled), self.r)
+
+    def scaling_of(self, spelled: str) -> float:
+        """alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
+        patterns = self.alpha_pattern or {}
+        alpha = patterns.get(get_pattern_key(list(patterns), spelled), self.lora_alpha)
+        rank = self.rank_of(spelled)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+    def targets(self, path: Path) -> LoraConfig:
+        """For PEFT's own matching of names; InputError naming `path` if the settings do not go together."""
+        try:
+            return LoraConfig(
+                target_modules=self.target_modules,
+                exclude_modules=self.exclude_modules,
+                modules_to_save=self.modules_to_save,
+                layers_to_transform=self.layers_to_transform,
+                layers_pattern=self.layers_pattern,
+            )
+        except ValueError as error:
+            raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+
+    def about(self) -> str:
+        name = ("rs" if self.use_rslora else "") + ("DoRA" if self.use_dora else "LoRA")
+        return f"{name}, rank {self.r}, alpha {self.lora_alpha:g}"
+
+
+def apply(model: Any, folder: Path, base: str | Path | None = None) -> Any:
+    """`model` with the adapter of `folder` in its layers, frozen.
+
+    `base` is what the user calls the model: where the adapter names another, a line on stderr says so.
+    InputError, and the model unchanged, unless every tensor of the adapter fits.
+    """
+    adapter = read_adapter(folder, model)
+    for line in notes(adapter, base):
+        print(f"note: {line}", file=sys.stderr)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in adapter.replaced.items():
+            parameters[name].copy_(tensor)
+    if not adapter.updates:
+        return model
+    ranks = {name: len(update.down) for name, update in adapter.updates.items()}
+    first = next(iter(ranks.values()))
+    wrapped = wrap(
+        model,
+        LoraConfig(
+            r=first,
+            rank_pattern={re.escape(name): rank for name, rank in ranks.items() if rank != first},
+            use_dora=any(update.lengths is not None for update in adapter.updates.values()),
+            # a regular expression is matched against the full name; PEFT would match a list by suffix too
+            target_modules="|".join(re.escape(name) for name in ranks),
+        ),
+    )
+    plain: Any = wrapped.get_base_model()
+    with torch.no_grad():
+        for name, update in adapter.updates.items():
+            layer: Any = plain.get_submodule(name)
+            layer.lora_A["default"].weight.copy_(update.down)
+            layer.lora_B["default"].weight.copy_(update.up)
+            layer.scaling["default"] = update.scaling
+            if update.lengths is not None:
+                layer.lora_magnitude_vector["default"].weight.copy_(update.lengths)
+    plain.requires_grad_(False)
+    return plain
+
+
+def base_name(folder: Path) -> str | None:
+    """What an adapter of another tool says of its base: a path or Hub name."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    return _read_settings(folder).base_model_name_or_path
+
+
+def notes(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
+    """What a user should hear: the adapter names a base of another name than the one it is put on."""
+    if base is None or adapter.base_name is None:
+        return
+    said, given = (get_model_name_from_path(str(name)) for name in (adapter.base_name, base))
+    if said != given and Path(adapter.base_name) != Path(base):
+        yield f"{adapter.folder} says that it was trained on {adapter.base_name}; it is put on {base}"
+
+
+def read_adapter(folder: Path, model: nn.Module) -> Adapter:
+    """The adapter in `folder` for `model` (which may be on the meta device: names and shapes are enough).
+
+    InputError listing the keys that are missing, unexpected or of another shape; or saying which setting of
+    PEFT's, which file, is not one that can be read.
+    """
+    kind = kind_of(folder)
+    if kind in ("hf", "original"):
+        raise InputError(f"{folder} is a whole model, not an adapter")
+    linear = {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    parameters = {name: parameter.shape for name, parameter in model.named_parameters()}
+    updates: dict[str, LayerUpdate] = {}
+    replaced: dict[str, torch.Tensor] = {}
+    named, about = None, "projector alone"
+    if kind != "original_projector":
+        settings = _read_settings(folder)
+        named, about = settings.base_model_name_or_path, settings.about()
+        path = _weights_file(folder)
+        updates, replaced = _place(
+            read_tensors(path), settings, linear, parameters, path, by_part=kind == "original_lora"
+        )
+    beside = _projector_file(folder, kind)
+    if beside is not None:
+        replaced |= _place_projector(read_tensors(beside), linear, parameters, beside)
+    return Adapter(folder, kind, None if kind == "run" else named, updates, replaced, about)
+
+
+def _projector_file(folder: Path, kind: Kind) -> Path | None:
+    """The file with tensors that replace the base's, beside those of the adapter."""
+    if kind == "run":
+        return folder / PROJECTOR_WEIGHTS if read_run_info(folder).projector_trained else None
+    if kind == "original_projector":
+        return folder / PROJECTOR_BIN
+    if kind == "peft_adapter":
+        if (folder / "vit.safetensors").is_file():
+            raise InputError(f"{folder / 'vit.safetensors'}: a whole tuned vision tower, which is not read")
+        return None
+    if not (folder / NON_LORA_WEIGHTS).is_file():
+        raise InputError(
+            f"{folder} has no {NON_LORA_WEIGHTS}: the original writes its projector at the end of training "
+            "only, and an intermediate checkpoint is not complete"
+        )
+    return folder / NON_LORA_WEIGHTS
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in (ADAPTER_WEIGHTS, ADAPTER_BIN):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} has neither {ADAPTER_WEIGHTS} nor {ADAPTER_BIN}")
+
+
+def _read_settings(folder: Path) -> _LoraSettings:
+    path = folder / ADAPTER_CONFIG
+    values = read_json(path)
+    try:
+        settings = _LoraSettings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+    if settings.peft_type != "LORA":
+        raise InputError(f"{path}: peft_type {settings.peft_type}; only LORA adapters are read")
+    refused = [name for name in _REFUSED if values.get(name)]
+    if settings.bias != "none":
+        refused.append("bias")
+    if refused:
+        raise InputError(f"{path}: {', '.join(refused)}: adapters with this setting are not read")
+    start = settings.init_lora_weights
+    if isinstance(start, str) and start.startswith(_CHANGE_THE_BASE):
+        raise InputError(
+            f"{path}: init_lora_weights {start} changed the base's weights in training; convert it to an "
+            "ordinary LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
+        )
+    return settings
+
+
+def _place(
+    tensors: Mapping[str, torch.Tensor],
+    settings: _LoraSettings,
+    linear: Mapping[str, tuple[int, int]],
+    parameters: Mapping[str, torch.Size],
+    path: Path,
+    *,
+    by_part: bool,
+) -> tuple[dict[str, LayerUpdate], dict[str, torch.Tensor]]:
+    """Each tensor of an adapter's file to its layer or parameter."""
+    spelling, found = _in_memory_names(tensors, linear.keys() | parameters.keys())
+    adapted = {key.rpartition(".")[0] for key in found if key.endswith(_PARTS)} & linear.keys()
+    towers = {_part(name) for name in adapted}
+    targets = settings.targets(path.with_name(ADAPTER_CONFIG))
+    for name in linear if settings.target_modules else ():
+        # the original names q_proj alike in both towers, and adapts the vision tower only if it was loaded
+        targeted = check_target_module_exists(targets, _spelled(name, spelling))
+        if targeted and (not by_part or _part(name) in towers):
+            adapted.add(name)
+    expected: dict[str, torch.Tensor] = {}
+    for name in adapted:
+        out, into = linear[name]
+        rank = settings.rank_of(_spelled(name, spelling))
+        expected[f"{name}.lora_A"] = _shape(rank, into)
+        expected[f"{name}.lora_B"] = _shape(out, rank)
+        if settings.use_dora:
+            expected[f"{name}.lora_magnitude_vector"] = _shape(out)
+    saved = [f".{module}." for module in settings.modules_to_save or ()]
+    for name, shape in parameters.items():
+        if name in found or any(module in f".{_spelled(name, spelling)}" for module in saved):
+            expected[name] = _shape(*shape)
+    require_equal_keys(found, expected, path)
+    updates = {
+        name: LayerUpdate(
+            down=found[f"{name}.lora_A"],
+            up=found[f"{name}.lora_B"],
+            scaling=settings.scaling_of(_spelled(name, spelling)),
+            lengths=found.get(f"{name}.lora_magnitude_vector"),
+        )
+        for name in linear
+        if name in adapted
+    }
+    if not found:
+        raise InputError(f"{path} holds no tensor")
+    return updates, {name: tensor for name, tensor in found.items() if name in parameters}
+
+
+def _place_projector(
+    tensors: Mapping[str, torch.Tensor],
+    linear: Mapping[str, tuple[int, int]],
+    parameters: Mapping[str, torch.Size],
+    path: Path,
+) -> dict[str, torch.Tensor]:
+    """Tensors that stand for the base's own; the projector is whole or absent (it was frozen)."""
+    _, found = _in_memory_names(tensors, linear.keys() | parameters.keys())
+    whole = any(name.startswith(PROJECTOR) for name in found) or path.name != NON_LORA_WEIGHTS
+    require_equal_keys(
+        found,
+        {
+            name: _shape(*shape)
+            for name, shape in parameters.items()
+            if name in found or (whole and name.startswith(PROJECTOR))
+        },
+        path,
+    )
+    return found
+
+
+def _in_memory_names(
+    tensors: Mapping[str, torch.Tensor], known: set[str]
+) -> tuple[str, dict[str, torch.Tensor]]:
+    """The spelling that most keys are in, and the tensors by their names in memory: `layer.lora_A` and
+    parameters. Keys that name nothing in the model stay as they are in the file."""
+    read: dict[str, dict[str, torch.Tensor]] = {}
+    matched: dict[str, int] = {}
+    for spelling, pairs in SPELLINGS.items():
+        read[spelling] = {}
+        matched[spelling] = 0
+        for key, tensor in tensors.items():
+            bare = key
+            for wrapper in _WRAPPERS:
+                bare = bare.removeprefix(wrapper)
+            # `base_layer`: with an adapter on the LM head PEFT writes the head and the embeddings as well
+            bare = bare.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+            lora = _LORA_KEY.fullmatch(bare)
+            name = _replaced_start(lora["module"] if lora else bare, pairs)
+            matched[spelling] += name in known
+            whole = f"{name}.{lora['part']}" if lora else name
+            placed = name in known and whole not in read[spelling]
+            read[spelling][whole if placed else key] = tensor
+    best = max(matched, key=lambda spelling: matched[spelling])
+    return best, read[best]
+
+
+def _spelled(name: str, spelling: str) -> str:
+    """A name in memory as the files of `spelling` write it."""
+    return _replaced_start(name, tuple((ours, theirs) for theirs, ours in SPELLINGS[spelling]))
+
+
+def _replaced_start(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    whole = f"{name}."  # a module's own name ends where a parameter's goes on
+    for start, other in pairs:
+        if whole.startswith(start):
+            return (other + whole.removeprefix(start))[:-1]
+    return name
+
+
+def _part(name: str) -> str:
+    return next((part for part in (VISION, PROJECTOR) if name.startswith(part)), LANGUAGE)
+
+
+def _shape(*sizes: int) -> torch.Tensor:
+    return torch.empty(sizes, device="meta")
