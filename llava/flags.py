@@ -38,7 +38,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--model-path", required=True, help="a LLaVA folder or Hub name, or a run directory or checkpoint"
     )
     parser.add_argument("--model-base", help="where the base of a run directory lies now, if it moved")
-    parser.add_argument("--conv-mode", help="chat template to use instead of the model's own, such as v1")
+    parser.add_argument("--conv-mode", help="chat template, such as v1 (auto, the default: the model's own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--load-8bit", action="store_true", help="quantise to 8 bits (needs bitsandbytes)")
     parser.add_argument("--load-4bit", action="store_true", help="quantise to 4 bits (needs bitsandbytes)")

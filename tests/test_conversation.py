@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoTokenizer
 
 from llava.conversation import conv_templates, default_conversation, get_template, template_of_chat
@@ -15,7 +16,7 @@ TURNS = [
     ("gpt", "A broken disc."),
 ]
 
-# Written out by hand from haotian-liu/LLaVA's conversation.py.
+# Written out by hand from haotian-liu/LLaVA's conversation.py (qwen, llama_3: LLaVA-VL/LLaVA-NeXT's).
 EXPECTED = {
     "v1": "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. USER: <image>\nIs there a defect? "
@@ -32,6 +33,22 @@ EXPECTED = {
     "chatml_direct": "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\nIs there "
     "a defect?<|im_end|><|im_start|>assistant\nYes.<|im_end|><|im_start|>user\nWhat kind?<|im_end|>"
     "<|im_start|>assistant\nA broken disc.<|im_end|>",
+    "llava_v0": "A chat between a curious human and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and polite answers to the human's questions.###Human: <image>\nIs there a "
+    "defect?###Assistant: Yes.###Human: What kind?###Assistant: A broken disc.###",
+    "mpt": "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The assistant "
+    "gives helpful and honest answers.<|im_end|><|im_start|>user\n<image>\nIs there a defect?<|im_end|>"
+    "<|im_start|>assistant\nYes.<|im_end|><|im_start|>user\nWhat kind?<|im_end|><|im_start|>assistant\n"
+    "A broken disc.<|im_end|>",
+    "qwen": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\nIs there "
+    "a defect?<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nWhat kind?<|im_end|>\n"
+    "<|im_start|>assistant\nA broken disc.<|im_end|>\n",
+    "llama_3": "<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision "
+    "assistant. You are able to understand the visual content that the user provides, and assist the user "
+    "with a variety of tasks using natural language.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+    "<image>\nIs there a defect?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nYes.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nWhat kind?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    "A broken disc.<|eot_id|>",
     "plain": "<image>Yes.\nA broken disc.\n",
 }
 
@@ -60,8 +77,7 @@ def test_prompt_is_where_the_answer_begins(mode):
     prompt = template.text(TURNS[:3], generation_prompt=True)
     assert template.text(TURNS).startswith(prompt)
     supervised = [text for text, use in template.render(TURNS) if use]
-    between = template.sep2 if template.style == "mpt" else ""
-    assert template.text(TURNS) == prompt + supervised[-1] + between
+    assert template.text(TURNS) == prompt + supervised[-1] + template.between
     assert [any(text.endswith(stop) for stop in template.stop) for text in supervised] == [True, True]
 
 
@@ -102,11 +118,58 @@ def test_generation_marks_cover_the_supervised_text(tokenizer):
     assert tokenizer.decode([token for token, use in pairs if use]) == "Yes.</s> A broken disc.</s>"
 
 
+def test_a_template_for_other_clients_has_no_generation_marks_and_gives_the_same_text():
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)  # llama-cpp-python's
+    for template in set(conv_templates.values()):
+        source = template.jinja(generation=False)
+        assert "generation %}" not in source
+        rendered = environment.from_string(source).render(messages=messages(TURNS))
+        assert rendered == template.text(TURNS)
+
+
+def test_contents_may_be_parts_in_every_role_and_hold_a_clients_own_picture_mark():
+    turns = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {
+            "role": "user",
+            "content": [{"type": "media_marker", "text": "<__media__>"}, {"type": "text", "text": "What?"}],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "A disc."}]},
+    ]
+    source = get_template("v1").jinja(generation=False)
+    rendered = ImmutableSandboxedEnvironment().from_string(source).render(messages=turns)
+    assert rendered == "Be brief. USER: <__media__>\nWhat? ASSISTANT: A disc.</s>"
+
+
+def recognised(chat_template, language="llama", vocab_size=32000):
+    return template_of_chat(chat_template, language=language, vocab_size=vocab_size).name
+
+
 def test_template_is_recognised_from_a_chat_template():
     for template in set(conv_templates.values()):
-        assert template_of_chat(template.jinja()) is template
-    assert template_of_chat(None).name == "vicuna_v1"
-    assert template_of_chat("{{ '[INST] ' }}").name == "mistral_instruct"
+        assert recognised(template.jinja()) == template.name
+    assert recognised("{{ '[INST] ' }}", "mistral") == "mistral_instruct"
+    assert recognised("{{ '[INST] <<SYS>>' }}") == "llava_llama_2"
+    assert recognised("{{ '<|im_start|>user \n' }}", "qwen2", 152000) == "qwen_1_5"
+    assert recognised("{{ '<|im_start|>user\n' }}", "llama", 64064) == "chatml_direct"
+    assert recognised("{{ '<|start_header_id|>' }}", "llama", 128320) == "llava_llama_3"
+    assert recognised("{{ message.role.upper() + ': ' }}") == "vicuna_v1"
+
+
+@pytest.mark.parametrize(
+    ("language", "vocab_size", "mode"),
+    [
+        ("llama", 32000, "vicuna_v1"),
+        ("llama", 1088, "vicuna_v1"),
+        ("llama", 64000, "chatml_direct"),
+        ("llama", 128256, "llava_llama_3"),
+        ("mistral", 32000, "mistral_instruct"),
+        ("qwen2", 151936, "qwen_1_5"),
+        ("mpt", 50432, "mpt"),
+    ],
+)
+def test_without_a_chat_template_the_config_decides(language, vocab_size, mode):
+    assert recognised(None, language, vocab_size) == mode
 
 
 def test_bad_turns_and_modes_are_named():

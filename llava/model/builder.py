@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from llava.conversation import ConvTemplate, get_template, template_of_chat
+from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
 from llava.errors import InputError
 from llava.files import read_json
 from llava.mm_utils import get_model_name_from_path
@@ -137,6 +137,8 @@ def _load(
     if device_map is None:
         model = model.to(device)
     model.eval()
+    if conv_mode == AUTO:
+        conv_mode = None
     if conv_mode is None and info is not None:
         conv_mode = info.conv_mode
     if conv_mode is not None:
@@ -322,9 +324,11 @@ def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def template_of_model(folder: Path, config: Any, tokenizer: Any) -> ConvTemplate:
-    """The conv mode that the chat template of a model's folder stands for."""
-    qwen = str(config.text_config.model_type).startswith("qwen")
-    return template_of_chat(_chat_template(folder, tokenizer), qwen=qwen)
+    """The conv mode that a model's chat template stands for or, where it has none, its config."""
+    text = config.text_config
+    return template_of_chat(
+        _chat_template(folder, tokenizer), language=str(text.model_type), vocab_size=text.vocab_size
+    )
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str | None:

@@ -50,7 +50,7 @@ class TrainSettings(Settings):
     overwrite_output_dir: bool = False
     """Replace a run that is in `output_dir` already (resume instead with --resume auto)."""
     conv_mode: str | None = None
-    """The chat template, by LLaVA's names; the one that the model's own stands for if not given."""
+    """The chat template, by LLaVA's names; the model's own if not given or `auto`."""
 
     # What is trained
     lora: LoraSettings = Field(default_factory=LoraSettings)

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from llava.conversation import get_template
+from llava.conversation import AUTO, default_conversation, get_template
 from llava.errors import InputError
 from llava.model.builder import (
     LoadedModel,
@@ -142,7 +142,7 @@ def find_base(settings: TrainSettings, *, weights: bool) -> tuple[Path, TrainSet
     require_llava(base)
     if settings.liger and (kind := load_config(base).model_type) != "llava":
         raise InputError(f"liger=true knows LLaVA-1.5 only, and {base} is {kind}: set liger=false")
-    if settings.conv_mode is None:
+    if settings.conv_mode in (None, AUTO):
         template = template_of_model(base, load_config(base), load_tokenizer(base))
         settings = settings.model_copy(update={"conv_mode": template.name})
     return base, settings
@@ -240,6 +240,6 @@ def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcesso
         load_config(base),
         load_tokenizer(base),
         load_image_processor(base),
-        get_template(settings.conv_mode or "default"),
+        get_template(settings.conv_mode or default_conversation.name),
         settings.max_length,
     )

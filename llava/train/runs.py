@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.conversation import default_conversation
 from llava.errors import InputError
 from llava.model.run_dir import (
     ADAPTER_CONFIG,
@@ -42,7 +43,7 @@ run is, how it is computed (`dtype` is compared as it was resolved) and how it i
 def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
     return RunInfo(
         base=base_info(base, settings.model_name_or_path),
-        conv_mode=settings.conv_mode or "default",  # resolved by now
+        conv_mode=settings.conv_mode or default_conversation.name,  # resolved by now
         projector_trained=not settings.freeze_projector,
         lora=settings.lora,
         bits=settings.bits,
