@@ -18,7 +18,6 @@ of them surprise:
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -279,9 +278,8 @@ def chat_template(template: ConvTemplate) -> str:
 
     They put a media marker where a picture goes (`<__media__>`, the server `<__media_...__>`): as text, as
     the text of a part of a content list, or they leave it to the template. Each marker stands on a line of
-    its own, as in training. Their Jinja does not know the generation marks.
+    its own, as in training.
     """
-    ours = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template.jinja())
     return (
         "{% set told = namespace(messages=[], text='') %}"
         "{% for message in messages %}"
@@ -293,7 +291,7 @@ def chat_template(template: ConvTemplate) -> str:
         "{% set told.text = told.text.split('__>\\n') | join('__>') %}"
         "{% set told.text = told.text.split('__>') | join('__>\\n') %}{% endif %}"
         "{% set told.messages = told.messages + [{'role': message.role, 'content': told.text}] %}"
-        "{% endfor %}{% set messages = told.messages %}" + ours
+        "{% endfor %}{% set messages = told.messages %}" + template.jinja(generation=False)
     )
 
 

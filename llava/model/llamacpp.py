@@ -1,0 +1,172 @@
+"""Our two GGUF files in llama.cpp, through llama-cpp-python's low-level functions: ids, embeddings, logits.
+
+Everything is computed in float32 where llama.cpp lets us choose (the key-value cache, no flash attention), so
+that what differs from torch differs by the files or by llama.cpp's own arithmetic.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from llava.errors import InputError
+
+Part = list[int] | np.ndarray
+"""A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of a picture."""
+
+
+class LlamaCpp:
+    """A language model and its mmproj file, loaded; a context manager, which frees them."""
+
+    def __init__(self, text: Path, mmproj: Path) -> None:
+        if importlib.util.find_spec("llama_cpp") is None:
+            raise InputError("--verify needs llama-cpp-python: pip install 'llava-inspect[llamacpp]'")
+        import llama_cpp
+        from llama_cpp import mtmd_cpp
+
+        self._llama: Any = llama_cpp
+        self._mtmd: Any = mtmd_cpp
+        self._said: list[str] = []
+        self._log = llama_cpp.llama_log_callback(lambda level, line, _: self._said.append(line.decode()))
+        llama_cpp.llama_log_set(self._log, ctypes.c_void_p())
+        mtmd_cpp.mtmd_log_set(self._log, ctypes.c_void_p())
+        llama_cpp.llama_backend_init()
+        self._threads = torch.get_num_threads()
+        given = llama_cpp.llama_model_default_params()
+        given.n_gpu_layers = 0
+        self._model: Any = llama_cpp.llama_model_load_from_file(str(text).encode(), given)
+        if not self._model:
+            raise InputError(f"llama.cpp cannot load {text}: {self._last_error()}")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.width = int(llama_cpp.llama_model_n_embd(self._model))
+        asked = mtmd_cpp.mtmd_context_params_default()
+        asked.use_gpu = False
+        asked.print_timings = False
+        asked.n_threads = self._threads
+        asked.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        asked.warmup = False
+        self._eyes: Any = mtmd_cpp.mtmd_init_from_file(str(mmproj).encode(), self._model, asked)
+        if not self._eyes:
+            raise InputError(f"llama.cpp cannot load {mmproj}: {self._last_error()}")
+        self.marker: str = mtmd_cpp.mtmd_default_marker().decode()
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mtmd.mtmd_free(self._eyes)
+        self._llama.llama_model_free(self._model)
+
+    def _last_error(self) -> str:
+        lines = [line.strip() for line in self._said if "error" in line.lower() or "fail" in line.lower()]
+        return lines[0] if lines else "it gives no reason"
+
+    def read_prompt(self, text: str, picture: np.ndarray | None = None) -> list[Part]:
+        """The prompt as llama.cpp reads it: its own token ids, with its BOS, and its own embeddings of
+        `picture` (height, width, 3) uint8 where `marker` stands in `text`."""
+        mtmd = self._mtmd
+        given = mtmd.mtmd_input_text()
+        encoded = text.encode()
+        given.text, given.text_len = encoded, len(encoded)
+        given.add_special, given.parse_special = True, True
+        bitmaps = []
+        if picture is not None:
+            height, width, _ = picture.shape
+            data = np.ascontiguousarray(picture).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+            bitmaps.append(mtmd.mtmd_bitmap_init(width, height, data))
+        chunks = mtmd.mtmd_input_chunks_init()
+        try:
+            array = (mtmd.mtmd_bitmap_p_ctypes * len(bitmaps))(*bitmaps)
+            problem = mtmd.mtmd_tokenize(self._eyes, chunks, ctypes.byref(given), array, len(bitmaps))
+            if problem:
+                raise InputError(f"llama.cpp cannot read the prompt (mtmd_tokenize says {problem})")
+            count = mtmd.mtmd_input_chunks_size(chunks)
+            return [self._part(mtmd.mtmd_input_chunks_get(chunks, index)) for index in range(count)]
+        finally:
+            mtmd.mtmd_input_chunks_free(chunks)
+            for bitmap in bitmaps:
+                mtmd.mtmd_bitmap_free(bitmap)
+
+    def _part(self, chunk: Any) -> Part:
+        mtmd = self._mtmd
+        if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            length = ctypes.c_size_t()
+            ids = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(length))
+            return [int(ids[index]) for index in range(length.value)]
+        if mtmd.mtmd_encode_chunk(self._eyes, chunk):
+            raise InputError("llama.cpp cannot encode the picture (mtmd_encode_chunk)")
+        tokens = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+        made = mtmd.mtmd_get_output_embd(self._eyes)
+        return np.ctypeslib.as_array(made, shape=(tokens, self.width)).copy()
+
+    def answer(self, prompt: Sequence[Part], limit: int, stop: set[int]) -> tuple[np.ndarray, list[int]]:
+        """The logits (rows, vocabulary) of a prompt and the greedy answer's ids after it.
+
+        Rows are the prompt's tokens in their order; of a picture only its last. The answer ends before a
+        token of `stop` or after `limit`.
+        """
+        llama = self._llama
+        longest = sum(len(part) for part in prompt) + limit
+        given = llama.llama_context_default_params()
+        given.n_ctx = given.n_batch = given.n_ubatch = longest
+        given.n_threads = given.n_threads_batch = self._threads
+        given.type_k = given.type_v = llama.GGML_TYPE_F32
+        given.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = llama.llama_init_from_model(self._model, given)
+        if not context:
+            raise InputError(f"llama.cpp cannot make a context of {longest} tokens: {self._last_error()}")
+        try:
+            past, logits, answer = 0, [], []
+            for part in prompt:
+                logits.append(self._decode(context, part, past))
+                past += len(part)
+            last = logits[-1][-1]
+            while len(answer) < limit and (token := int(last.argmax())) not in stop:
+                answer.append(token)
+                last = self._decode(context, [token], past)[-1]
+                past += 1
+            return np.concatenate(logits), answer
+        finally:
+            llama.llama_free(context)
+
+    def _decode(self, context: Any, part: Part, past: int) -> np.ndarray:
+        """Logits after each token of a part, or after a picture's last, that follows `past` tokens."""
+        llama, length = self._llama, len(part)
+        is_picture = isinstance(part, np.ndarray)
+        batch = llama.llama_batch_init(length, self.width if is_picture else 0, 1)
+        try:
+            batch.n_tokens = length
+            if isinstance(part, np.ndarray):
+                rows = np.ascontiguousarray(part, dtype=np.float32)
+                ctypes.memmove(batch.embd, rows.ctypes.data, rows.nbytes)
+            for index in range(length):
+                if not isinstance(part, np.ndarray):
+                    batch.token[index] = part[index]
+                batch.pos[index] = past + index
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = 0
+                batch.logits[index] = not is_picture or index == length - 1
+            problem = llama.llama_decode(context, batch)
+            if problem:
+                raise InputError(f"llama.cpp cannot read the prompt (llama_decode says {problem})")
+            wanted = [length - 1] if is_picture else range(length)
+            return np.stack(
+                [
+                    np.ctypeslib.as_array(
+                        llama.llama_get_logits_ith(context, index), shape=(self.vocab_size,)
+                    ).copy()
+                    for index in wanted
+                ]
+            )
+        finally:
+            llama.llama_batch_free(batch)
