@@ -47,8 +47,8 @@ EXPECTED = {
     "assistant. You are able to understand the visual content that the user provides, and assist the user "
     "with a variety of tasks using natural language.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
     "<image>\nIs there a defect?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nYes.<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\nWhat kind?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
-    "A broken disc.<|eot_id|>",
+    "<|start_header_id|>user<|end_header_id|>\n\nWhat kind?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nA broken disc.<|eot_id|>",
     "plain": "<image>Yes.\nA broken disc.\n",
 }
 
