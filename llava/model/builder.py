@@ -1,7 +1,7 @@
-"""Load any model that can answer: a Hugging Face LLaVA folder or Hub name, or one of our run directories.
+"""Load any model that can answer: a LLaVA folder in Hugging Face's or the original format, a Hub name, or one
+of our run directories.
 
-What a folder is, its content decides: `run.json` marks a run directory (or one of its checkpoints),
-`config.json` with a `model_type` of MODEL_TYPES a whole model.
+What a folder is, its content decides (`formats.kind_of`).
 """
 
 from __future__ import annotations
@@ -21,22 +21,31 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
+    GenerationConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
 from llava.errors import InputError
 from llava.files import read_json
 from llava.mm_utils import get_model_name_from_path
+from llava.model.formats import is_original, kind_of
 from llava.model.lora import load_adapter
-from llava.model.run_dir import ADAPTER_CONFIG, DtypeName, RunInfo, fingerprint, is_run_dir, read_run_info
+from llava.model.original import (
+    original_config,
+    original_image_processor,
+    original_tensors,
+    original_tokenizer,
+)
+from llava.model.run_dir import DtypeName, RunInfo, fingerprint, is_run_dir, read_run_info
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import pictures_of
 
-MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
-"""LLaVA-1.5, LLaVA-1.6 and LLaVA-OneVision, as config.json names them."""
 DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -46,6 +55,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
 _WEIGHTS = "*.safetensors"
 _HUB_FILES = ["*.json", _WEIGHTS, "*.model", "*.jinja"]
+_OLD_WEIGHTS = "*.bin"
 
 
 def bfloat16_is_native(device: torch.device) -> bool:
@@ -178,8 +188,10 @@ def make_processor(
 
 
 def load_config(folder: Path) -> Any:
-    """The config of a model folder, of one of MODEL_TYPES; InputError for anything else."""
+    """The Hugging Face config of a whole model's folder; InputError for anything else."""
     require_llava(folder)
+    if _is_original(folder):
+        return original_config(folder)
     try:
         return AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -199,26 +211,28 @@ def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
         raise InputError(f"{path}: no such model folder")
     try:
         patterns = [pattern for pattern in _HUB_FILES if weights or pattern != _WEIGHTS]
-        return Path(snapshot_download(str(model_path), allow_patterns=patterns))
+        folder = Path(snapshot_download(str(model_path), allow_patterns=patterns))
+        if weights and not any(folder.glob("*model*.safetensors")):  # an older repository
+            snapshot_download(str(model_path), allow_patterns=[_OLD_WEIGHTS])
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{model_path} is no folder here and the Hub does not give it: {reason}") from None
 
 
 def require_llava(folder: Path) -> None:
-    """InputError saying what `folder` is instead, unless it is a LLaVA model in Hugging Face format."""
-    if not (folder / "config.json").is_file():
-        if (folder / ADAPTER_CONFIG).is_file():
-            raise InputError(f"{folder} is an adapter without run.json; name a run directory of llava.train")
-        raise InputError(f"{folder} is not a LLaVA model: it has neither config.json nor run.json")
-    config = read_json(folder / "config.json")
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind in ("llava_llama", "llava_mistral", "llava_mpt", "llava_qwen") or (
-        kind == "llava" and "mm_vision_tower" in config
-    ):
-        raise InputError(f"{folder} is in the original LLaVA format; convert it to Hugging Face's first")
-    if kind not in MODEL_TYPES:
-        raise InputError(f"{folder} is not a LLaVA model: its config.json says model_type {kind!r}")
+    """InputError saying what `folder` is instead, unless it is a whole LLaVA model."""
+    kind = kind_of(folder)
+    if kind == "run":
+        raise InputError(f"{folder} is a run directory, not a whole model; merge it first")
+    if kind not in ("hf", "original"):
+        raise InputError(f"{folder} is an adapter, not a whole model")
+
+
+def _is_original(folder: Path) -> bool:
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    return isinstance(config, dict) and is_original(config)
 
 
 def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
@@ -245,7 +259,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     Not AutoTokenizer: in a folder without config.json (a run directory) it picks LlamaTokenizer by the name
     in tokenizer_config.json, which puts its own pre-tokenizer over the file's and so gives other ids.
+    An original folder has tokenizer.model alone.
     """
+    if _is_original(folder):
+        return original_tokenizer(folder)
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{folder} has no tokenizer.json")
     try:
@@ -255,6 +272,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_image_processor(folder: Path) -> Any:
+    if _is_original(folder):
+        return original_image_processor(folder)
     try:
         return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -272,19 +291,24 @@ def load_weights_of(
     """The whole model of `folder`, on the CPU unless `device_map` says otherwise.
 
     `attn_implementation` is the language model's; the vision tower has no mask and takes torch's SDPA for
-    flex attention. InputError if a tensor is missing, unexpected or of another shape.
+    flex attention. Of an original folder each tensor is read and cast straight to its place. InputError if
+    a tensor is missing, unexpected or of another shape.
     """
-    if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _WORTH_A_BAR:
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": device_map,
+        "quantization_config": quantised,
+        "attn_implementation": attention_of_parts(attn_implementation),
+        "output_loading_info": True,
+    }
+    sizes = (path.stat().st_size for kind in (_WEIGHTS, _OLD_WEIGHTS) for path in folder.glob(kind))
+    if sum(sizes) < _WORTH_A_BAR:
         disable_progress_bar()
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            device_map=device_map,
-            quantization_config=quantised,
-            attn_implementation=attention_of_parts(attn_implementation),
-            output_loading_info=True,
-        )
+        if _is_original(folder):
+            loaded = _load_original(folder, given)
+        else:
+            loaded = AutoModelForImageTextToText.from_pretrained(str(folder), **given)
         model: Any = loaded[0]
         for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
             if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -297,6 +321,23 @@ def load_weights_of(
             names = ", ".join(str(name) for name in sorted(report[kind], key=str)[:8])
             raise InputError(f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {names}")
     return model
+
+
+def _load_original(folder: Path, given: dict[str, Any]) -> Any:
+    """transformers' (model, loading report) of an original folder."""
+    if is_deepspeed_zero3_enabled():
+        raise InputError(f"{folder}: ZeRO-3 reads no original folder; scripts/export.py --format hf first")
+    config = original_config(folder)
+    family = (
+        LlavaForConditionalGeneration if config.model_type == "llava" else LlavaNextForConditionalGeneration
+    )
+    # transformers takes any tensor by `tensor[...]`: it is read when its place is there, not before
+    loaded: Any = family.from_pretrained(None, config=config, state_dict=original_tensors(folder), **given)
+    text = config.text_config
+    loaded[0].generation_config = GenerationConfig(
+        bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    return loaded
 
 
 def attention_of_parts(name: str | None) -> Any:

@@ -1,12 +1,22 @@
-"""The forms in which people hold LLaVA weights: which one a folder is, its content decides."""
+"""The forms in which people hold LLaVA weights: which one a folder is, and what is called what in each.
+
+Which form a folder has, its content decides, never its name. Tensors go by transformers 5's names in memory;
+SPELLINGS says what the other forms call them. The configs of the original LLaVA and of Hugging Face are
+turned into each other here; original.py reads an original folder, export.py writes one.
+"""
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
+
 from llava.errors import InputError
 from llava.files import read_json
+from llava.model.lora import LANGUAGE, PROJECTOR, VISION
 from llava.model.run_dir import ADAPTER_CONFIG, is_run_dir
 
 Kind = Literal["run", "hf", "original", "original_lora", "original_projector", "peft_adapter"]
@@ -15,15 +25,52 @@ LLaVA's; the original's LoRA folder; its folder with a projector alone; an adapt
 
 MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
 """LLaVA-1.5, LLaVA-1.6 and LLaVA-OneVision, as a Hugging Face config.json names them."""
-ORIGINAL_TYPES = ("llava_llama", "llava_mistral")
+ORIGINAL_TYPES = {"llava_llama": LlamaConfig, "llava_mistral": MistralConfig}
 """Vicuna's and Mistral's LLaVA, as an original config.json names them (the first may say `llava` too)."""
+ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
 NON_LORA_WEIGHTS = "non_lora_trainables.bin"
 PROJECTOR_BIN = "mm_projector.bin"
 _FOREIGN = ("llava_mpt", "llava_qwen", "llava_gemma", "llava_mixtral")
 
+SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "transformers 5": (),
+    "transformers 4.52": ((VISION + "vision_model.", VISION),),
+    "transformers 4": (
+        ("language_model.model.", LANGUAGE),
+        ("language_model.lm_head", "lm_head"),
+        ("vision_tower.vision_model.", VISION),
+        ("multi_modal_projector.", PROJECTOR),
+        ("image_newline", "model.image_newline"),
+    ),
+    "original": (
+        ("model.layers.", LANGUAGE + "layers."),
+        ("model.embed_tokens.", LANGUAGE + "embed_tokens."),
+        ("model.norm.", LANGUAGE + "norm."),
+        ("model.vision_tower.vision_tower.vision_model.", VISION),
+        ("model.mm_projector.0.", PROJECTOR + "linear_1."),
+        ("model.mm_projector.2.", PROJECTOR + "linear_2."),
+    ),
+}
+"""How the tensors of a model are called: (there, in memory today) for the start of a name, if it differs.
+`transformers 4` is also what the Hub's folders hold and what transformers 5 writes."""
+
+_BUFFERS = re.compile(r"(?:rotary_emb\.inv_freq|embeddings\.position_ids)$")
+"""What older releases stored beside the weights; every model computes it itself."""
+
+_TEXT_KEYS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
+    "hidden_act", "initializer_range", "attention_bias", "attention_dropout", "bos_token_id", "eos_token_id",
+    "tie_word_embeddings", "sliding_window",
+)  # fmt: skip
+_FEATURES = {"patch": "default", "cls_patch": "full"}
+"""Which of a picture's features are taken, original and Hugging Face."""
+ROW_MULTIPLE = 64
+"""Hugging Face's LLaVA folders pad the rows of the vocabulary to a multiple of this."""
+
 
 def kind_of(folder: Path) -> Kind:
-    """What `folder` is, by its files and its config.json; InputError saying what is wrong if it is no LLaVA."""
+    """What `folder` is, by its files and its config.json; InputError saying what is wrong with any other."""
     if is_run_dir(folder):
         return "run"
     config: Any = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
@@ -32,8 +79,8 @@ def kind_of(folder: Path) -> Kind:
     original = config is not None and is_original(config)
     if (folder / ADAPTER_CONFIG).is_file():
         return "original_lora" if original or (folder / NON_LORA_WEIGHTS).is_file() else "peft_adapter"
-    if (folder / PROJECTOR_BIN).is_file() and not any(folder.glob("*model*.safetensors")) \
-            and not any(folder.glob("pytorch_model*.bin")):  # fmt: skip
+    weights = any(folder.glob("*model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    if (folder / PROJECTOR_BIN).is_file() and not weights:
         return "original_projector"
     if config is None:
         raise InputError(
@@ -42,8 +89,8 @@ def kind_of(folder: Path) -> Kind:
     model_type = config.get("model_type")
     if model_type in _FOREIGN:
         raise InputError(
-            f"{folder} is an original {model_type} model; of the original format llava_llama and "
-            "llava_mistral are read"
+            f"{folder} is an original {model_type} model; of the original format "
+            f"{' and '.join(ORIGINAL_TYPES)} are read"
         )
     if original:
         return "original"
@@ -57,3 +104,164 @@ def is_original(config: dict[str, Any]) -> bool:
     Face's do, but name the vision tower by `mm_vision_tower`."""
     model_type = config.get("model_type")
     return model_type in ORIGINAL_TYPES or (model_type in ("llava", "llama") and "mm_vision_tower" in config)
+
+
+def in_memory(name: str, *, original: bool = False) -> str | None:
+    """What a stored tensor is called in memory, None for a buffer that is not stored any more. A name that no
+    spelling knows stays as it is."""
+    if _BUFFERS.search(name):
+        return None
+    spellings = ("original",) if original else ("transformers 4", "transformers 4.52")
+    for spelling in spellings:
+        for there, here in SPELLINGS[spelling]:
+            if name.startswith(there):
+                return here + name.removeprefix(there)
+    return name
+
+
+def spelled(name: str, spelling: str) -> str:
+    """What a tensor in memory is called in `spelling`."""
+    for there, here in SPELLINGS[spelling]:
+        if name.startswith(here):
+            return there + name.removeprefix(here)
+    return name
+
+
+def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> Any:
+    """The LlavaConfig or LlavaNextConfig of an original `config`, whose vocabulary has `rows` rows there.
+
+    `<image>` is the first token behind the original vocabulary, `<pad>` the next. `vision` is the
+    CLIPVisionConfig of its tower. InputError naming the key of `where` that has no counterpart.
+    """
+    _refuse_unlike(config, where)
+    kind = ORIGINAL_TYPES.get(str(config.get("model_type")), LlamaConfig)
+    text = {key: config[key] for key in _TEXT_KEYS if key in config}
+    if kind is MistralConfig:
+        text.setdefault("sliding_window", 4096)  # what transformers 4 takes for a config without it
+    else:
+        text.pop("sliding_window", None)
+    text = {key: value for key, value in text.items() if value is not None or key == "sliding_window"}
+    image = int(config["vocab_size"])
+    try:
+        given: dict[str, Any] = {
+            "text_config": kind(**text | {"vocab_size": rows, "pad_token_id": image + 1}),
+            "vision_config": vision,
+            "image_token_index": image,
+            "projector_hidden_act": "gelu",
+            "vision_feature_layer": config.get("mm_vision_select_layer", -2),
+            "vision_feature_select_strategy": _FEATURES[config.get("mm_vision_select_feature") or "patch"],
+            "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+            "pad_token_id": image + 1,
+        }
+        dtype = config.get("torch_dtype") or config.get("dtype")
+        if dtype is not None:
+            given["dtype"] = dtype
+        if config.get("image_aspect_ratio") == "pad":
+            tokens = (vision.image_size // vision.patch_size) ** 2
+            return LlavaConfig(**given, image_seq_length=tokens)
+        return LlavaNextConfig(**given, image_grid_pinpoints=_pinpoints(config, where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: not usable ({' '.join(str(error).split())[:200]})") from None
+
+
+def original_config(config: Any, tower: str, context: int) -> dict[str, Any]:
+    """The original config.json of a Hugging Face `config` (its to_dict() is of plain values); `tower` is the
+    vision tower's folder, `context` the tokenizer's longest text. Types and vocabulary as transformers 4.37
+    and llava-torch 1.2.2 read them. InputError for what that format cannot say.
+    """
+    text, vision = config.text_config, config.vision_config
+    _refuse_inexpressible(config)
+    rope = dict(text.rope_parameters or {})
+    scaling = None
+    if rope.get("rope_type", "default") != "default":
+        scaling = {"type": rope["rope_type"], "factor": rope["factor"]}
+    rows = int(config.image_token_id)
+    anyres = config.model_type == "llava_next"
+    strategies = {hf: original for original, hf in _FEATURES.items()}
+    values = {key: getattr(text, key) for key in _TEXT_KEYS if hasattr(text, key)}
+    return values | {
+        "architectures": [ARCHITECTURES[text.model_type]],
+        "model_type": f"llava_{text.model_type}",
+        "vocab_size": rows,
+        "rope_theta": rope.get("rope_theta", 10000.0),
+        "rope_scaling": scaling,
+        "pad_token_id": 0,  # <pad> is behind the original vocabulary
+        "use_cache": True,
+        "mm_vision_tower": tower,
+        "mm_hidden_size": vision.hidden_size,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "mm_vision_select_feature": strategies[config.vision_feature_select_strategy],
+        "mm_patch_merge_type": "spatial_unpad" if anyres else "flat",
+        "image_aspect_ratio": "anyres" if anyres else "pad",
+        "image_grid_pinpoints": [[width, height] for height, width in config.image_grid_pinpoints]
+        if anyres
+        else None,
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "use_mm_proj": True,
+        "tune_mm_mlp_adapter": False,
+        "freeze_mm_mlp_adapter": False,
+        "unfreeze_mm_vision_tower": False,  # else the original looks for the tower's weights among these
+        "tokenizer_model_max_length": context,
+        "tokenizer_padding_side": "right",
+    }
+
+
+def _refuse_unlike(config: dict[str, Any], where: Path) -> None:
+    """Settings of the original that Hugging Face's LLaVA has no counterpart for."""
+    merge, aspect = config.get("mm_patch_merge_type") or "flat", config.get("image_aspect_ratio")
+    wrong = {
+        "mm_projector_type": config.get("mm_projector_type") != "mlp2x_gelu",
+        "mm_use_im_start_end": bool(config.get("mm_use_im_start_end")),
+        "image_aspect_ratio": (merge, aspect) not in (("flat", "pad"), ("spatial_unpad", "anyres")),
+        "s2": bool(config.get("s2")),
+        "mm_vision_select_feature": (config.get("mm_vision_select_feature") or "patch") not in _FEATURES,
+    }
+    for key, unlike in wrong.items():
+        if unlike:
+            extra = f" with mm_patch_merge_type {merge!r}" if key == "image_aspect_ratio" else ""
+            raise InputError(
+                f"{where}: {key} is {config.get(key)!r}{extra}; LLaVA-1.5 (mlp2x_gelu, pad) and 1.6 "
+                "(mlp2x_gelu, anyres, spatial_unpad) are read"
+            )
+    for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        if not isinstance(config.get(key), int):
+            raise InputError(f"{where}: {key} is {config.get(key)!r}, expected a whole number")
+
+
+def _refuse_inexpressible(config: Any) -> None:
+    """What a Hugging Face model has and the original LLaVA does not."""
+    text = config.text_config
+    rope = dict(text.rope_parameters or {})
+    reasons = {
+        f"it is a {config.model_type}": config.model_type not in ("llava", "llava_next"),
+        f"its language model is a {text.model_type}": text.model_type not in ARCHITECTURES,
+        f"its vision tower is a {config.vision_config.model_type}": config.vision_config.model_type
+        != "clip_vision_model",
+        f"its layers use rope {rope.get('rope_type')}": rope.get("rope_type", "default")
+        not in ("default", "linear", "dynamic"),
+        "its heads are not hidden_size / num_attention_heads wide": getattr(text, "head_dim", None)
+        not in (None, text.hidden_size // text.num_attention_heads),
+        "its feed-forward layers have biases": bool(getattr(text, "mlp_bias", False)),
+        "its projector is not two layers with biases and gelu": config.projector_hidden_act != "gelu"
+        or not config.multimodal_projector_bias,
+        "it reads several vision layers": not isinstance(config.vision_feature_layer, int),
+        "its output layer is its embedding": bool(text.tie_word_embeddings or config.tie_word_embeddings),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InputError(f"the original LLaVA cannot hold this model: {reason}; use --format hf or gguf")
+
+
+def _pinpoints(config: dict[str, Any], where: Path) -> list[list[int]]:
+    """`image_grid_pinpoints` as [height, width]: the original's are [width, height] (its
+    select_best_resolution), a list or its text. The order of the list decides between equals."""
+    given = config.get("image_grid_pinpoints")
+    try:
+        listed: Any = ast.literal_eval(given) if isinstance(given, str) else given
+        return [[int(height), int(width)] for width, height in listed]
+    except (SyntaxError, TypeError, ValueError):
+        raise InputError(
+            f"{where}: image_grid_pinpoints is {str(given)[:60]!r}, expected a list of [width, height]"
+        ) from None
