@@ -22,22 +22,24 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from llava.conversation import ChatTurns
 from llava.errors import InputError
 from llava.model.builder import LoadedModel
 from llava.model.gguf import APPROXIMATE, GgufType, load_whole
 from llava.model.llamacpp import LlamaCpp, Part
+from llava.pictures import open_picture
 from llava.records import IMAGE_PLACEHOLDER
 
 Status = Literal["PASS", "KNOWN", "FAIL"]
-BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 1e-1, "q8_0": 1e-1}
+BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 5e-2}
 """How far a logit may be from ours, by the type of the file. That of f32 is absolute; the others are parts of
 the largest logit, for weights and activations are rounded in them."""
-PICTURE_BOUND = 1e-2
-"""The same for picture embeddings, as a part of the largest: llama.cpp's GELU reads a table of float16."""
+PICTURE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
+"""The same for picture embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
 CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814): positions are shifted"
 QUESTION = "What is in this picture, and is it damaged?"
 MAX_NEW_TOKENS = 24
@@ -96,8 +98,13 @@ def find_files(folder: Path) -> tuple[GgufType, Path, Path]:
 def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image.Image) -> Iterator[Verdict]:
     """The verdicts, part by part. `square` has the size that the vision tower takes."""
     ours = _Ours(loaded, square)
-    plain, pictured = ours.prompt(QUESTION), ours.prompt(f"{IMAGE_PLACEHOLDER}\n{QUESTION}")
-    turns = [("human", QUESTION), ("gpt", "A disc, 3 of 7.\nIt is broken."), ("human", "Är den skadad? 是")]
+    plain = ours.prompt([("human", QUESTION)])
+    pictured = ours.prompt([("human", f"{IMAGE_PLACEHOLDER}\n{QUESTION}")])
+    turns: ChatTurns = [
+        ("human", QUESTION),
+        ("gpt", "A disc, 3 of 7.\nIt is broken."),
+        ("human", "Är den skadad? 是"),
+    ]
     chat = ours.prompt(turns)
     read = {prompt.text: theirs.read_prompt(prompt.text) for prompt in (plain, chat)}
     read[pictured.text] = theirs.read_prompt(
@@ -108,7 +115,7 @@ def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image
     yield from _text_verdicts(ours, theirs, kind, "text", plain, [plain.ids])
 
     own = next(part for part in read[pictured.text] if isinstance(part, np.ndarray))
-    picture, explained = _picture_verdict(ours, own)
+    picture, explained = _picture_verdict(ours, own, kind)
     yield picture
 
     right = ours.embeddings()
@@ -118,16 +125,16 @@ def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image
     )
 
     _, answer = theirs.answer([before, own, after], MAX_NEW_TOKENS, ours.stop)
-    part = "answer about its own picture embeddings"
-    problem = ours.disagreement(pictured, right, answer, _bound(kind, 1.0))
+    part, near = "answer about its own picture embeddings", max(BOUNDS[kind], PICTURE_BOUNDS[kind])
+    problem = ours.disagreement(pictured, right, answer, near)
     if problem is None:
         yield Verdict(part, "PASS", None, None, f"{len(answer)} tokens")
-    elif explained is not None:
-        again = ours.disagreement(pictured, explained, answer, _bound(kind, 1.0))
-        status: Status = "KNOWN" if again is None else "FAIL"
-        yield Verdict(part, status, None, None, picture.reason if again is None else again)
-    else:
+    elif explained is None:
         yield Verdict(part, "FAIL", None, None, problem)
+    else:
+        unexplained = ours.disagreement(pictured, explained, answer, near)
+        reason = unexplained or "as its picture embeddings: torch, given the same ones, answers alike"
+        yield Verdict(part, "FAIL" if unexplained else "KNOWN", None, None, reason)
 
 
 @dataclass(frozen=True)
@@ -159,9 +166,8 @@ class _Ours:
         ends = loaded.model.generation_config.eos_token_id
         self.stop = set(ends if isinstance(ends, list) else [ends])
 
-    def prompt(self, turns: Any) -> _Prompt:
-        said = [("human", turns)] if isinstance(turns, str) else turns
-        text = self._processor.template.text(said, generation_prompt=True)
+    def prompt(self, turns: ChatTurns) -> _Prompt:
+        text = self._processor.template.text(turns, generation_prompt=True)
         ids = self._processor.tokenizer(text)["input_ids"]
         return _Prompt(text, ids, self._processor.image_token_id)
 
@@ -258,12 +264,12 @@ def _text_verdicts(
     bound = _bound(kind, float(np.abs(wanted).max()))
     status: Status = "PASS" if difference <= bound else "FAIL"
     yield Verdict(f"logits {name}", status, difference, bound, f"{len(wanted)} places")
-    problem = ours.disagreement(prompt, picture, answer, _bound(kind, 1.0))
+    problem = ours.disagreement(prompt, picture, answer, BOUNDS[kind])
     status = "PASS" if problem is None else "FAIL"
     yield Verdict(f"answer {name}", status, None, None, problem or f"{len(answer)} tokens")
 
 
-def _picture_verdict(ours: _Ours, own: np.ndarray) -> tuple[Verdict, np.ndarray | None]:
+def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verdict, np.ndarray | None]:
     """The verdict on llama.cpp's own embeddings, and those of ours that explain them where it is KNOWN.
 
     Of a square no larger than a tile llama.cpp takes LLaVA-1.6's overview alone: ours is the first in line.
@@ -272,26 +278,27 @@ def _picture_verdict(ours: _Ours, own: np.ndarray) -> tuple[Verdict, np.ndarray 
     if len(own) != ours.patches:
         return Verdict(part, "FAIL", None, None, f"{len(own)} tokens, expected {ours.patches}"), None
     right, shifted = ours.embeddings()[: ours.patches], ours.embeddings(shifted=True)[: ours.patches]
-    allowed = PICTURE_BOUND * float(np.abs(right).max())
+    allowed = PICTURE_BOUNDS[kind] * float(np.abs(right).max())
     off, off_if_shifted = (float(np.abs(own - found).max()) for found in (right, shifted))
-    if off <= allowed and not ours.tiled:
+    if min(off, off_if_shifted) > allowed:
+        reason = f"no known fault of llama.cpp explains it (the class token's leaves {off_if_shifted:.2g})"
+        return Verdict(part, "FAIL", off, allowed, reason), None
+    faults = []
+    if off_if_shifted < off:
+        faults.append(f"{CLASS_TOKEN}; done so in torch, {off_if_shifted:.2g} is left")
+    if ours.tiled:
+        faults.append(f"of the overview; {APPROXIMATE}")
+    if not faults:
         return Verdict(part, "PASS", off, allowed, f"{len(own)} tokens"), None
-    if off <= allowed:
-        return Verdict(part, "KNOWN", off, allowed, f"the overview agrees; {APPROXIMATE}"), right
-    if off_if_shifted <= allowed:
-        reason = f"{CLASS_TOKEN}; done so in torch, the difference is {off_if_shifted:.2g}"
-        return Verdict(part, "KNOWN", off, allowed, reason), shifted
-    return Verdict(part, "FAIL", off, allowed, "neither ours nor any known fault of llama.cpp"), None
+    explained = shifted if off_if_shifted < off else right
+    return Verdict(part, "KNOWN", off, allowed, "; ".join(faults)), explained
 
 
 def _read_picture(loaded: LoadedModel, path: Path | None) -> Image.Image:
-    """The picture as a padded square of the vision tower's size, so that llama.cpp neither pads nor resizes."""
+    """The picture as a padded square of the vision tower's size: llama.cpp then leaves it as it is."""
     if path is None:
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         image = Image.fromarray(blocks).resize((320, 240), Image.Resampling.BICUBIC)
     else:
-        try:
-            image = Image.open(path).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"{path}: not a readable picture ({error})") from None
+        image = open_picture(path)
     return loaded.processor.pictures.squares.square(image)

@@ -126,7 +126,9 @@ class LlamaCpp:
         if not context:
             raise InputError(f"llama.cpp cannot make a context of {longest} tokens: {self._last_error()}")
         try:
-            past, logits, answer = 0, [], []
+            past = 0
+            logits: list[np.ndarray] = []
+            answer: list[int] = []
             for part in prompt:
                 logits.append(self._decode(context, part, past))
                 past += len(part)
