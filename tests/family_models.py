@@ -79,13 +79,15 @@ def family_model(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedMo
     return model
 
 
-def save_family(tiny: Path, folder: Path, family: str, *, scale: float = 0.3) -> Path:
+def save_family(
+    tiny: Path, folder: Path, family: str, *, scale: float = 0.3, dtype: torch.dtype = torch.float32
+) -> Path:
     """A model folder with the tokenizer of the embedded base `tiny`, pictures of 24 pixels in 9 patches."""
     words = json.loads((tiny / "config.json").read_text())
     vocabulary = {"vocab_size": words["text_config"]["vocab_size"]}
     config = family_config(family, side=24, patch=8, text=vocabulary)
     config.image_token_index = words["image_token_index"]
-    model = family_model(config, scale=scale)
+    model = family_model(config, scale=scale).to(dtype)
     model.generation_config.eos_token_id = 2
     model.save_pretrained(str(folder))
     copy_processor_files(tiny, folder)
