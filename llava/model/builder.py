@@ -33,6 +33,7 @@ from llava.conversation import AUTO, ConvTemplate, get_template, template_of_cha
 from llava.errors import InputError
 from llava.files import read_json
 from llava.mm_utils import get_model_name_from_path
+from llava.model.adapters import apply, base_name
 from llava.model.formats import is_original, kind_of
 from llava.model.lora import load_adapter
 from llava.model.original import (
@@ -40,8 +41,9 @@ from llava.model.original import (
     original_image_processor,
     original_tensors,
     original_tokenizer,
+    require_whole,
 )
-from llava.model.run_dir import DtypeName, RunInfo, fingerprint, is_run_dir, read_run_info
+from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import pictures_of
@@ -92,30 +94,36 @@ def load_model(
     conv_mode: str | None = None,
     attn_implementation: str | None = None,
 ) -> LoadedModel:
-    """Load `model_path`: a LLaVA folder, a Hub name, or a run directory or checkpoint of ours.
+    """Load `model_path`: a LLaVA folder, a Hub name, a run directory or checkpoint of ours, or an adapter of
+    another tool (llava.model.adapters).
 
-    `model_base` replaces the base that a run directory recorded (the same weights found elsewhere). `device`
+    `model_base` replaces the base that an adapter recorded (the same weights found elsewhere). `device`
     defaults to CUDA where there is one; `device_map` spreads a model over devices instead. `dtype` defaults
     to float32 on a CPU and bfloat16 on CUDA. InputError, one line, for anything that cannot be loaded.
     """
     path = resolve_folder(model_path)
-    if not is_run_dir(path):
+    kind = kind_of(path)
+    if kind in ("hf", "original"):
         if model_base is not None:
             raise InputError(f"{model_path} is a whole model and takes no --model-base (it has no run.json)")
-        require_llava(path)
-        return _load(path, path, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
+        return _load(path, path, None, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
+                     conv_mode, attn_implementation)  # fmt: skip
+    if kind != "run":
+        base = find_base_of_adapter(path, model_base)
+        return _load(base, base, path, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
                      conv_mode, attn_implementation)  # fmt: skip
     info = read_run_info(path)
     base = find_base(info, path, model_base)
     if not (load_8bit or load_4bit):  # as the adapter knew its base
         load_8bit, load_4bit = info.bits == 8, info.bits == 4
-    return _load(base, path, info, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
+    return _load(base, path, path, info, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
                  conv_mode, attn_implementation)  # fmt: skip
 
 
 def _load(
     weights: Path,
     own: Path,
+    adapter: Path | None,
     info: RunInfo | None,
     model_id: str,
     device: str | None,
@@ -126,7 +134,8 @@ def _load(
     conv_mode: str | None,
     attn_implementation: str | None,
 ) -> LoadedModel:
-    """Weights from one folder; tokenizer, image processor and adapter from the model's `own`."""
+    """Weights from one folder; tokenizer and image processor from the model's `own`; `info` if `adapter` is a
+    run directory."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("no CUDA device here; use --device cpu")
@@ -144,6 +153,8 @@ def _load(
     if info is not None:
         wrapped = load_adapter(model, own, projector=info.projector_trained)
         model = wrapped.get_base_model()  # its layers carry the adapter
+    elif adapter is not None:
+        model = apply(model, adapter, weights)
     if device_map is None:
         model = model.to(device)
     model.eval()
@@ -254,6 +265,20 @@ def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
     return folder
 
 
+def find_base_of_adapter(adapter: Path, model_base: str | Path | None) -> Path:
+    """The folder of the base of another tool's adapter: `model_base`, or what adapter_config.json names."""
+    named = model_base or base_name(adapter)
+    if named is None:
+        raise InputError(f"{adapter} is an adapter and does not say of what; name its base with --model-base")
+    try:
+        folder = resolve_folder(named)
+    except InputError as error:
+        remedy = "" if model_base else "; say where it is with --model-base"
+        raise InputError(f"the base of {adapter} is not found: {error}{remedy}") from None
+    require_llava(folder)
+    return folder
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer that tokenizer.json describes.
 
@@ -332,7 +357,9 @@ def _load_original(folder: Path, given: dict[str, Any]) -> Any:
         LlavaForConditionalGeneration if config.model_type == "llava" else LlavaNextForConditionalGeneration
     )
     # transformers takes any tensor by `tensor[...]`: it is read when its place is there, not before
-    loaded: Any = family.from_pretrained(None, config=config, state_dict=original_tensors(folder), **given)
+    tensors = original_tensors(folder)
+    require_whole(tensors, config, folder)
+    loaded: Any = family.from_pretrained(None, config=config, state_dict=tensors, **given)
     text = config.text_config
     loaded[0].generation_config = GenerationConfig(
         bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=config.pad_token_id

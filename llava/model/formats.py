@@ -39,6 +39,7 @@ SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("language_model.model.", LANGUAGE),
         ("language_model.lm_head", "lm_head"),
         ("vision_tower.vision_model.", VISION),
+        ("vision_tower.", VISION),  # transformers 5 saves a model so that was not loaded but made
         ("multi_modal_projector.", PROJECTOR),
         ("image_newline", "model.image_newline"),
     ),

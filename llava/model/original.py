@@ -6,21 +6,22 @@ among them; its config and picture settings are in a folder of its own that `mm_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, CLIPVisionConfig
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from llava.errors import InputError
 from llava.files import read_json
-from llava.model.formats import ROW_MULTIPLE, hf_config, in_memory
+from llava.model.formats import ROW_MULTIPLE, hf_config, in_memory, kind_of
 from llava.model.lora import LANGUAGE, PROJECTOR, VISION
 from llava.model.pieces import tokenizer_of_pieces
-from llava.model.shards import StoredTensor, check_floating, open_file, open_weights
+from llava.model.shards import StoredTensor, check_floating, open_file, open_weights, some
 
 EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "lm_head.weight"
 EXTRA_ROWS = Path("huggingface") / "extra_rows.safetensors"
@@ -133,6 +134,38 @@ def original_tensors(folder: Path) -> dict[str, StoredTensor]:
                 )
             tensors[name] = _with_extra_rows(folder, name, tensors[name], _rows(folder, rows))
     return tensors
+
+
+def whole_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a whole model in either format under their names in memory."""
+    if kind_of(folder) == "original":
+        return original_tensors(folder)
+    tensors = {in_memory(stored): tensor for stored, tensor in open_weights(folder).items()}
+    named = {name: tensor for name, tensor in tensors.items() if name is not None}
+    check_floating(named, folder)
+    return named
+
+
+def require_whole(tensors: Mapping[str, StoredTensor], config: Any, folder: Path) -> None:
+    """InputError listing what is left over on either side unless `tensors` are a model of `config`'s."""
+    with torch.device("meta"):
+        expected: dict[str, Any] = AutoModelForImageTextToText.from_config(config).state_dict()
+    missing = expected.keys() - tensors.keys()
+    if config.tie_word_embeddings:
+        missing -= {HEAD}
+    shapes = [
+        f"{name} {tensors[name].shape} where the config needs {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != tuple(expected[name].shape)
+    ]
+    problems = {
+        "missing": missing,
+        "unexpected": tensors.keys() - expected.keys(),
+        "of another shape": shapes,
+    }
+    told = [f"{len(names)} {kind}: {some(names)}" for kind, names in problems.items() if names]
+    if told:
+        raise InputError(f"{folder}: its tensors are not those of its config.json; {'; '.join(told)}")
 
 
 def _tower_tensors(tower: Path | None, folder: Path) -> dict[str, StoredTensor]:

@@ -192,45 +192,57 @@ def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
         raise InputError(f"{folder}: {some(odd)} are {kind}, no floating-point weights; take the unquantised")
 
 
-def write_shards(
-    folder: Path,
-    tensors: Iterable[tuple[str, torch.Tensor]],
-    max_shard_size: int = DEFAULT_SHARD,
-) -> None:
-    """Write `model.safetensors`, or numbered shards of at most `max_shard_size` bytes and their index.
+class ShardWriter:
+    """Writes tensors to `folder` as they come: `model.safetensors`, or numbered shards of at most
+    `max_shard_size` bytes and their index.
 
-    One shard is in memory at a time (a tensor larger than `max_shard_size` is a shard of its own). `folder`
-    exists; whoever calls gives a temporary one and renames it at the end.
+    One shard is in memory at a time (a tensor larger than `max_shard_size` is a shard of its own). The folder
+    exists; whoever writes gives a temporary one and renames it when `close` has returned.
     """
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    places: dict[str, int] = {}
-    held = total = written = 0
 
-    def flush() -> None:
-        nonlocal held, written
-        written += 1
-        save_file(shards.pop(), str(folder / f"shard-{written}"), metadata={"format": "pt"})
-        shards.append({})
-        held = 0
+    def __init__(self, folder: Path, max_shard_size: int = DEFAULT_SHARD) -> None:
+        self._folder = folder
+        self._most = max_shard_size
+        self._shard: dict[str, torch.Tensor] = {}
+        self._held = self._total = self._written = 0
+        self._places: dict[str, int] = {}
 
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        if self._held and self._held + tensor.nbytes > self._most:
+            self._flush()
+        self._shard[name] = tensor.contiguous()
+        self._places[name] = self._written + 1
+        self._held += tensor.nbytes
+        self._total += tensor.nbytes
+
+    def close(self) -> None:
+        self._flush()
+        if self._written == 1:
+            (self._folder / "shard-1").replace(self._folder / _SAFETENSORS)
+            return
+        names = {n: f"model-{n:05d}-of-{self._written:05d}.safetensors" for n in range(1, self._written + 1)}
+        for number, name in names.items():
+            (self._folder / f"shard-{number}").replace(self._folder / name)
+        index = {
+            "metadata": {"total_size": self._total},
+            "weight_map": {name: names[number] for name, number in sorted(self._places.items())},
+        }
+        write_json(self._folder / f"{_SAFETENSORS}.index.json", index)
+
+    def _flush(self) -> None:
+        self._written += 1
+        save_file(self._shard, str(self._folder / f"shard-{self._written}"), metadata={"format": "pt"})
+        self._shard, self._held = {}, 0
+
+
+def write_shards(
+    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], max_shard_size: int = DEFAULT_SHARD
+) -> None:
+    """Write all `tensors` by a ShardWriter."""
+    writer = ShardWriter(folder, max_shard_size)
     for name, tensor in tensors:
-        if held and held + tensor.nbytes > max_shard_size:
-            flush()
-        shards[0][name] = tensor.contiguous()
-        places[name] = written + 1
-        held += tensor.nbytes
-        total += tensor.nbytes
-    flush()
-    if written == 1:
-        (folder / "shard-1").replace(folder / _SAFETENSORS)
-        return
-    names = {number: f"model-{number:05d}-of-{written:05d}.safetensors" for number in range(1, written + 1)}
-    for number, name in names.items():
-        (folder / f"shard-{number}").replace(folder / name)
-    weight_map = {name: names[number] for name, number in sorted(places.items())}
-    write_json(
-        folder / f"{_SAFETENSORS}.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
+        writer.add(name, tensor)
+    writer.close()
 
 
 def parse_size(text: str) -> int:

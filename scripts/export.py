@@ -1,0 +1,87 @@
+"""Write a model for other clients: the original LLaVA's format, Hugging Face's, or GGUF for llama.cpp.
+
+Adapters are merged first, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.errors import InputError, run_command
+
+EXAMPLE = """examples:
+  python scripts/export.py --format llava --model-path runs/insulator --output models/llava-v1.5-insulator
+  python scripts/export.py --format hf --model-path liuhaotian/llava-v1.5-7b --output models/llava-1.5-7b-hf
+  python scripts/export.py --format gguf --model-path models/insulator --output models/insulator-gguf --verify
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--format", required=True, choices=("llava", "hf", "gguf"))
+    parser.add_argument(
+        "--model-path", required=True, help="a model, a run directory or checkpoint, or an adapter"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="the new folder to write")
+    parser.add_argument("--model-base", help="the base model of an adapter, if it is not where it was")
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        help="of the weights (default: as they are stored)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument("--max-shard-size", default="5GB", help="of one weights file (default: 5GB)")
+    parser.add_argument(
+        "--type", default="f16", choices=("f32", "f16", "bf16", "q8_0"), help="gguf: of the weights"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="gguf: load the result into llama-cpp-python and compare"
+    )
+    args = parser.parse_args(argv)
+    if args.format == "gguf":
+        return export_gguf(args)
+    if args.verify:
+        raise InputError("--verify is for --format gguf; docs/interop.md says how the others are checked")
+    # here, so that --help and mistyped flags answer at once
+    from llava.model.export import export
+    from llava.model.shards import parse_size
+
+    told = export(
+        args.model_path,
+        args.output,
+        args.format,
+        model_base=args.model_base,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        max_shard_size=parse_size(args.max_shard_size),
+    )
+    print(f"wrote {args.output}")
+    for line in told:
+        print(f"note: {line}")
+    return 0
+
+
+def export_gguf(args: argparse.Namespace) -> int:
+    """0, or 1 if what was written is not what it should be."""
+    if args.dtype is not None:
+        raise InputError("--dtype is for --format llava and hf; GGUF's is --type")
+    from llava.model.gguf import export_gguf
+    from llava.model.gguf_verify import verify
+
+    done = export_gguf(
+        args.model_path, args.output, model_base=args.model_base, type=args.type, overwrite=args.overwrite
+    )
+    print(f"wrote {args.output}")
+    for line in done.notes:
+        print(f"note: {line}")
+    if args.verify and not verify(args.model_path, args.output, model_base=args.model_base):
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
