@@ -1,0 +1,116 @@
+"""GGUF files computed by llama.cpp itself, where llama-cpp-python is installed."""
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent: pip install 'llava-inspect[llamacpp]'")
+
+import torch
+from byte_level import save_byte_level
+from family_models import save_family
+from hypothesis import given, settings
+from rich.console import Console
+from small_model import save_random_model
+from test_gguf import TEXTS
+
+from llava.errors import InputError
+from llava.model import gguf_verify
+from llava.model.builder import load_model, load_tokenizer
+from llava.model.gguf import export_gguf
+from llava.model.llamacpp import LlamaCpp
+from llava.model.run_dir import copy_processor_files
+
+
+def verdicts(model, folder):
+    kind, text, mmproj = gguf_verify.find_files(folder)
+    loaded = load_model(model, device="cpu")
+    with LlamaCpp(text, mmproj) as theirs:
+        square = gguf_verify._read_picture(loaded, None)
+        return {v.part: v for v in gguf_verify.compare(loaded, theirs, kind, square)}
+
+
+EXACT = ("logits text", "answer text", "logits with our picture embeddings", "token ids")
+
+
+@pytest.mark.parametrize("family", ["random", "llava-llama", "llava_next-llama", "llava_next-mistral"])
+def test_llama_cpp_computes_the_same(tmp_path, tiny_model_dir, family):
+    folder = tmp_path / "model"
+    if family == "random":
+        save_random_model(tiny_model_dir, folder)
+    else:
+        save_family(tiny_model_dir, folder, family)
+    export_gguf(folder, tmp_path / "out", type="f32")
+    found = verdicts(folder, tmp_path / "out")
+    assert all(found[part].status == "PASS" for part in EXACT), found
+    assert max(found[part].difference for part in EXACT if part.startswith("logits")) < 1e-3
+    assert {v.status for v in found.values()} <= {"PASS", "KNOWN"}, found
+    if family.startswith("llava_next"):
+        assert "tiles" in found["picture embeddings"].reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+        {
+            "rope_parameters": {
+                "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+            }
+        },
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+    ],
+    ids=["tied-and-biased", "llama3-rope", "linear-rope"],
+)  # fmt: skip
+def test_llama_cpp_and_llama_3_shapes(tmp_path, tiny_model_dir, text):
+    folder = save_byte_level(tiny_model_dir, tmp_path / "model", **text)
+    export_gguf(folder, tmp_path / "out", type="f32")
+    found = verdicts(folder, tmp_path / "out")
+    assert all(found[part].status == "PASS" for part in EXACT), found
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0"])
+def test_other_types_stay_within_their_bounds(tmp_path, tiny_model_dir, kind):
+    export_gguf(tiny_model_dir, tmp_path / "out", type=kind)
+    found = verdicts(tiny_model_dir, tmp_path / "out")
+    assert {v.status for v in found.values()} <= {"PASS", "KNOWN"}, found
+
+
+def test_another_models_files_fail(tmp_path, tiny_model_dir):
+    one = save_random_model(tiny_model_dir, tmp_path / "one")
+    other = load_model(one, device="cpu")
+    with torch.no_grad():
+        other.model.model.multi_modal_projector.linear_2.weight.mul_(1.05)
+        other.model.model.language_model.layers[1].mlp.up_proj.weight.mul_(1.05)
+    other.model.save_pretrained(str(tmp_path / "other"))
+    copy_processor_files(one, tmp_path / "other")
+    export_gguf(one, tmp_path / "out", type="f32")
+    console = Console(record=True, width=200)
+    assert gguf_verify.verify(one, tmp_path / "out", console=console)
+    assert "FAIL" not in console.export_text()
+    assert not gguf_verify.verify(tmp_path / "other", tmp_path / "out", console=console)
+    assert console.export_text().count("FAIL") >= 3
+
+
+def test_a_damaged_file_is_one_line(tmp_path, tiny_model_dir):
+    made = export_gguf(tiny_model_dir, tmp_path / "out")
+    made.text.write_bytes(made.text.read_bytes()[:-100_000])
+    with pytest.raises(InputError, match=r"llama\.cpp cannot load") as caught:
+        gguf_verify.verify(tiny_model_dir, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "byte-level"])
+def test_llama_cpp_reads_text_as_we_do(tmp_path_factory, tiny_model_dir, kind):
+    root = tmp_path_factory.mktemp("ids")
+    folder = tiny_model_dir if kind == "sentencepiece" else save_byte_level(tiny_model_dir, root / "model")
+    made = export_gguf(folder, root / "out")
+    tokenizer = load_tokenizer(folder)
+    with LlamaCpp(made.text, made.mmproj) as theirs:
+
+        @given(TEXTS.filter(lambda text: text[:1] not in (" ", "▁") and text))
+        @settings(max_examples=150)
+        def check(text):
+            [ids] = theirs.read_prompt(text)
+            assert ids == tokenizer(text)["input_ids"]
+
+        check()
