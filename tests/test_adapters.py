@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_base
 from transformers import AutoModelForImageTextToText
 
-from llava.model.adapters import SPELLINGS, apply
+from llava.model.adapters import apply
 from llava.model.builder import LoadedModel, load_model
+from llava.model.formats import SPELLINGS
 
 PROJECTOR = "model.multi_modal_projector"
 # float32 sums of other order through a few layers

@@ -151,7 +151,7 @@ def test_failure_leaves_nothing(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)
     (run / "adapter_model.safetensors").write_bytes(b"short")
-    with pytest.raises(InputError, match="not a readable safetensors"):
+    with pytest.raises(InputError, match="cut short or damaged"):
         merge(run, tmp_path / "merged")
     with pytest.raises(InputError, match=r"no run.json"):
         merge(base, tmp_path / "merged")

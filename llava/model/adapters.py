@@ -2,7 +2,7 @@
 
 Read are our run directories, adapters that PEFT wrote (LLaMA-Factory, ms-swift, TRL, ...), the original
 LLaVA's LoRA folders and its folders with a projector alone. Each spells the names of one model in its own
-way: the releases of transformers differ among themselves, and the original from all of them (SPELLINGS).
+way (formats.SPELLINGS): the releases of transformers differ among themselves, and the original from all.
 
 Every tensor must find its place in the base and every place its tensor; what is left over is an error.
 """
@@ -27,31 +27,12 @@ from torch import nn
 from llava.errors import InputError
 from llava.files import first_problem, read_json
 from llava.mm_utils import get_model_name_from_path
-from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, Kind, kind_of
+from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, SPELLINGS, Kind, kind_of
 from llava.model.lora import LANGUAGE, PROJECTOR, VISION, read_tensors, require_equal_keys, wrap
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, read_run_info
 
 ADAPTER_BIN = "adapter_model.bin"
-SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
-    "transformers 5": (),
-    "transformers 4.52": ((VISION + "vision_model.", VISION),),
-    "transformers 4": (
-        ("language_model.model.", LANGUAGE),
-        ("language_model.lm_head", "lm_head"),
-        ("vision_tower.vision_model.", VISION),
-        ("multi_modal_projector.", PROJECTOR),
-        ("image_newline", "model.image_newline"),
-    ),
-    "original": (
-        ("model.layers.", LANGUAGE + "layers."),
-        ("model.embed_tokens.", LANGUAGE + "embed_tokens."),
-        ("model.norm.", LANGUAGE + "norm."),
-        ("model.vision_tower.vision_tower.vision_model.", VISION),
-        ("model.mm_projector.0.", PROJECTOR + "linear_1."),
-        ("model.mm_projector.2.", PROJECTOR + "linear_2."),
-    ),
-}
-"""How the modules of a model are called: (there, in memory today) for the start of a name, if it differs."""
+_PART_NAMES = {LANGUAGE: "language model", VISION: "vision tower", PROJECTOR: "projector"}
 _WRAPPERS = ("_fsdp_wrapped_module.", "base_model.model.")
 _LORA_KEY = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(\.default)?(\.weight)?"
@@ -96,6 +77,15 @@ class Adapter:
     replaced: dict[str, torch.Tensor]
     about: str
     """Its variant, rank and alpha, for a model card."""
+
+    def counts(self) -> dict[str, int]:
+        """How many layers have updates, and how many tensors are replaced, by part of the model."""
+        counts: dict[str, int] = {}
+        for names, what in ((self.updates, "layers adapted"), (self.replaced, "tensors replaced")):
+            for name in names:
+                key = f"{what} in the {_PART_NAMES[_part(name)]}"
+                counts[key] = counts.get(key, 0) + 1
+        return counts
 
     def touches(self, name: str) -> bool:
         return name in self.replaced or name.removesuffix(".weight") in self.updates

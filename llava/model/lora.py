@@ -10,18 +10,17 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from llava.errors import InputError
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
+from llava.model.shards import open_file
 
 LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
 _PEFT_PREFIX = "base_model.model."
@@ -202,38 +201,18 @@ def read_projector(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a .safetensors file, or of a .bin one without running what a pickle may hold."""
-    if path.suffix == ".bin":
-        return _read_bin(path)
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return {name: stored.read() for name, stored in open_file(path).items()}
 
 
-def _read_bin(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnpicklingError:
-        raise InputError(
-            f"{path}: a pickle with more than tensors in it, or a damaged file; it is not loaded"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        message = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable file of tensors ({message})") from None
-    if not isinstance(values, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in values.items()
-    ):
-        raise InputError(f"{path}: holds other things than named tensors")
-    return dict(values)
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
-def require_equal_keys(
-    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path
-) -> None:
+def require_equal_keys(found: Mapping[str, _Shaped], expected: Mapping[str, _Shaped], path: Path) -> None:
+    """InputError listing the keys of `path` that are missing, unexpected or of another shape."""
     shape = {
         name: f"{name} {tuple(found[name].shape)} where the base needs {tuple(expected[name].shape)}"
         for name in found.keys() & expected.keys()
