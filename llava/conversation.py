@@ -261,7 +261,7 @@ def template_of_chat(chat_template: str | None, *, language: str, vocab_size: in
     their family. The vocabularies: Llama 1 and 2 (Vicuna) 32000, Yi 64000, Llama 3 128256.
     """
     for template in conv_templates.values():
-        if chat_template == template.jinja():
+        if chat_template in (template.jinja(), template.jinja(generation=False)):
             return template
     qwen = language.startswith("qwen")
     if not chat_template:

@@ -180,6 +180,7 @@ def recognised(chat_template, language="llama", vocab_size=32000):
 def test_template_is_recognised_from_a_chat_template():
     for template in set(conv_templates.values()):
         assert recognised(template.jinja()) == template.name
+        assert recognised(template.jinja(generation=False)) == template.name
     assert recognised("{{ '[INST] ' }}", "mistral") == "mistral_instruct"
     assert recognised("{{ '[INST] <<SYS>>' }}") == "llava_llama_2"
     assert recognised("{{ '<|im_start|>user \n' }}", "qwen2", 152000) == "qwen_1_5"

@@ -1,0 +1,135 @@
+"""Compare with plain transformers: next-token logits on a square and on a wide picture, where its own
+processor renders the chat template, tokenises and prepares the picture.
+
+    python tests/interop/check_transformers.py
+
+Read: folders that transformers saves. Written: folders that scripts/export.py makes of original ones, and a
+run directory merged by scripts/merge_lora.py. The models are small and random, and the embedded base. The result
+is kept in docs/interop/transformers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+import transformers
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from check_original import BOUND, QUESTION, SCALE, TINY, our_logits, save_pictures  # noqa: E402
+from family_models import family_image_processor, save_family  # noqa: E402
+from original_folders import save_original  # noqa: E402
+from results import Row, write_check  # noqa: E402
+from tiny_models import save_base, save_run  # noqa: E402
+
+from llava.conversation import get_template  # noqa: E402
+from llava.model.builder import load_model, load_tokenizer  # noqa: E402
+
+AGAINST = "transformers: its processor and model"
+FAMILIES = {
+    "LLaVA-1.5": "llava-llama", "LLaVA-1.6": "llava_next-llama", "LLaVA-1.6 Mistral": "llava_next-mistral",
+}  # fmt: skip
+
+
+def their_logits(folder: Path, picture: Path) -> torch.Tensor:
+    processor = AutoProcessor.from_pretrained(str(folder))
+    model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    inputs = processor(images=Image.open(picture).convert("RGB"), text=text, return_tensors="pt")
+    with torch.inference_mode():
+        logits: torch.Tensor = model(**inputs).logits[0, -1]
+    return logits
+
+
+def compare(title: str, ours: Path, theirs: Path, pictures: list[Path]) -> float:
+    """The largest difference of logits; SystemExit if it is above the bound."""
+    loaded = load_model(ours, device="cpu", dtype=torch.float32)
+    differences = [
+        (our_logits(loaded, path)[1] - their_logits(theirs, path)).abs().max() for path in pictures
+    ]
+    largest = float(max(differences))
+    print(f"{title}: largest difference {largest:.1e}", flush=True)
+    if largest > BOUND:
+        raise SystemExit(f"{title}: logits differ by {largest:.1e}, more than {BOUND:.0e}")
+    return largest
+
+
+def save_processor(folder: Path) -> None:
+    """The whole processor beside the model, as Hub folders have it; 1.5 pads pictures, as LLaVA does."""
+    config = AutoConfig.from_pretrained(str(folder))
+    given = {
+        "tokenizer": load_tokenizer(folder), "patch_size": config.vision_config.patch_size,
+        "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default",
+        "chat_template": get_template("v1").jinja(),
+    }  # fmt: skip
+    pictures = family_image_processor(config)
+    if config.model_type == "llava":
+        padded = LlavaImageProcessorPil(size=pictures.size, crop_size=pictures.crop_size, do_pad=True)
+        LlavaProcessor(padded, **given).save_pretrained(str(folder))
+    else:
+        LlavaNextProcessor(pictures, **given).save_pretrained(str(folder))
+
+
+def run(script: str, *flags: str | Path) -> None:
+    command = [sys.executable, f"scripts/{script}", *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+def check(work: Path) -> list[Row]:
+    pictures = save_pictures(work)
+    rows = []
+    for title, family in FAMILIES.items():
+        folder = save_family(TINY, work / "read" / family, family, scale=SCALE)
+        save_processor(folder)
+        largest = compare(f"read, {title}", folder, folder, pictures)
+        rows.append(Row(form=f"Hugging Face, {title}", reads=True, writes=False, checked_against=AGAINST,
+                        largest_difference=largest))  # fmt: skip
+        original, _ = save_original(TINY, work / "original" / family, family, scale=SCALE)
+        made = work / "written" / family
+        run("export.py", "--format", "hf", "--model-path", original, "--output", made)
+        largest = compare(f"written, {title}", original, made, pictures)
+        rows.append(Row(form=f"Hugging Face, {title}", reads=False, writes=True, checked_against=AGAINST,
+                        largest_difference=largest, note="made of an original folder"))  # fmt: skip
+    largest = compare("read, the embedded base", TINY, TINY, [ROOT / "docs" / "sample.jpg", pictures[1]])
+    rows.append(Row(form="Hugging Face, the embedded base", reads=True, writes=False, checked_against=AGAINST,
+                    largest_difference=largest))  # fmt: skip
+    trained = save_run(work / "run", save_base(work / "base"))
+    run("merge_lora.py", "--model-path", trained, "--save-model-path", work / "merged", "--dtype", "float32")
+    largest = compare("a run directory and its merge", trained, work / "merged", pictures)
+    rows.append(Row(form="our run directory, merged", reads=True, writes=True, checked_against=AGAINST,
+                    largest_difference=largest, note="adapters and projector; unmerged here"))  # fmt: skip
+    return rows
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    with TemporaryDirectory() as folder:
+        rows = check(Path(folder))
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    print(write_check("transformers", "python tests/interop/check_transformers.py", versions, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
