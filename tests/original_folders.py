@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from family_models import family_config, family_image_processor, family_model
 from safetensors.torch import save_file
 from sentencepiece import SentencePieceProcessor
-
-from family_models import family_config, family_image_processor, family_model
 
 RENAMED = (
     ("model.language_model.", "model."),
@@ -38,6 +37,7 @@ def save_original(
     shards: int = 1,
     form: str = "safetensors",
     dtype: torch.dtype = torch.float32,
+    scale: float = 0.3,
     text: dict[str, Any] | None = None,
 ) -> tuple[Path, dict[str, torch.Tensor]]:
     """The folder, and its tensors under their original names (the tower's among them)."""
@@ -45,7 +45,7 @@ def save_original(
     rows = len(pieces)
     # 1,026 tokens with <image> and <pad>, and so 1,088 rows: that is what we ask of the model here
     config = family_config(family, side=24, patch=8, text={"vocab_size": 1088} | (text or {}))
-    model = family_model(config)
+    model = family_model(config, scale=scale)
     tensors = {original_name(name): value.to(dtype) for name, value in model.state_dict().items()}
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = tensors[name][:rows].clone()

@@ -138,15 +138,13 @@ def write(folder, name, text):
 def test_what_cannot_be_loaded_is_refused_in_a_line(base, run, tmp_path):
     empty = write(tmp_path / "empty", "notes.txt", "")
     bert = write(tmp_path / "bert", "config.json", '{"model_type": "bert"}')
-    original = write(tmp_path / "original", "config.json", '{"model_type": "llava_llama"}')
     adapter = write(tmp_path / "adapter", "adapter_config.json", "{}")
     broken = write(tmp_path / "broken", "run.json", '{"schema_version": 1}')
     cases = [
         (tmp_path / "absent", None, "no such model folder"),
         (empty, None, "neither config.json nor run.json"),
         (bert, None, "model_type 'bert'"),
-        (original, None, "original LLaVA format"),
-        (adapter, None, "adapter without run.json"),
+        (adapter, None, "adapter"),
         (broken, None, "run.json: base: Field required"),
         (base / "config.json", None, "is a file"),
         (base, run, "takes no --model-base"),
