@@ -4,8 +4,8 @@ processor renders the chat template, tokenises and prepares the picture.
     python tests/interop/check_transformers.py
 
 Read: folders that transformers saves. Written: folders that scripts/export.py makes of original ones, and a
-run directory merged by scripts/merge_lora.py. The models are small and random, and the embedded base. The result
-is kept in docs/interop/transformers.json.
+run directory merged by scripts/merge_lora.py. The models are small and random, and the embedded base. The
+result is kept in docs/interop/transformers.json.
 """
 
 from __future__ import annotations

@@ -1,0 +1,86 @@
+"""Compare GGUF files with the model they were made of, in llama.cpp (llama-cpp-python, extra `llamacpp`):
+what `scripts/export.py --format gguf --verify` says, kept in docs/interop/gguf.json.
+
+    python tests/interop/check_gguf.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from family_models import save_family  # noqa: E402
+from results import Row, write_check  # noqa: E402
+
+from llava.model.gguf import GgufType, export_gguf, load_whole  # noqa: E402
+from llava.model.gguf_verify import Verdict, compare  # noqa: E402
+from llava.model.llamacpp import LlamaCpp  # noqa: E402
+
+TINY = ROOT / "playground" / "tiny-llava"
+LOGITS = "logits with our picture embeddings"
+
+
+def verdicts_of(model: Path, folder: Path, kind: GgufType) -> list[Verdict]:
+    """SystemExit if one is FAIL."""
+    done = export_gguf(model, folder, type=kind)
+    with LlamaCpp(done.text, done.mmproj) as theirs:
+        loaded = load_whole(model, None)
+        loaded.model.float()
+        side = loaded.model.config.vision_config.image_size
+        noise = np.random.default_rng(3).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        verdicts = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
+    for verdict in verdicts:
+        print(
+            f"{folder.name}: {verdict.part}: {verdict.status} {verdict.difference} {verdict.reason}",
+            flush=True,
+        )
+    if any(verdict.status == "FAIL" for verdict in verdicts):
+        raise SystemExit(f"{folder.name}: llama.cpp computes something else")
+    return verdicts
+
+
+def row(title: str, kind: GgufType, verdicts: list[Verdict]) -> Row:
+    """The logits at every place of a prompt that holds our picture embeddings; what llama.cpp is known to do
+    otherwise goes into the note."""
+    logits = next(verdict for verdict in verdicts if verdict.part == LOGITS)
+    known = [verdict.part for verdict in verdicts if verdict.status == "KNOWN"]
+    note = f"{', '.join(known)}: KNOWN, see below" if known else "its own picture embeddings too"
+    return Row(
+        form=f"GGUF {kind}, {title}",
+        reads=False,
+        writes=True,
+        checked_against="llama.cpp, given our picture embeddings",
+        largest_difference=logits.difference,
+        note=note,
+    )
+
+
+def main() -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    rows = []
+    with TemporaryDirectory() as name:
+        work = Path(name)
+        for kind in get_args(GgufType):
+            rows.append(row("the embedded base", kind, verdicts_of(TINY, work / f"tiny-{kind}", kind)))
+        next_model = save_family(TINY, work / "next", "llava_next-llama")
+        rows.append(row("LLaVA-1.6", "f32", verdicts_of(next_model, work / "next-f32", "f32")))
+    versions = {"llama-cpp-python": version("llama-cpp-python"), "gguf": version("gguf")}
+    print(write_check("gguf", "python tests/interop/check_gguf.py", versions, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
