@@ -21,6 +21,7 @@ from llava.conversation import conv_templates
 from llava.errors import InputError
 from llava.model import gguf_verify
 from llava.model.builder import load_model, load_tokenizer
+from llava.model.export import export
 from llava.model.gguf import chat_template, export_gguf
 from llava.model.gguf_vocab import read_vocab
 from llava.model.merge import merge
@@ -197,6 +198,27 @@ def test_a_run_is_merged_in_float32(tmp_path):
     merge(run, tmp_path / "merged", dtype="float32")
     export_gguf(run, tmp_path / "out", type="f32")
     assert_holds(tmp_path / "out", "f32", load_model(tmp_path / "merged", device="cpu").model, 1e-6)
+
+
+def test_a_run_on_a_quantised_base_is_refused(tmp_path):
+    run = save_run(tmp_path / "run", save_base(tmp_path / "base"), bits=4)
+    with pytest.raises(InputError, match=r"merge it first: scripts/merge_lora\.py"):
+        export_gguf(run, tmp_path / "out")
+
+
+def test_an_original_folder_gives_the_same_file(tmp_path, tiny_model_dir):
+    export(tiny_model_dir, tmp_path / "llava-v1.5-tiny", "llava")
+    ours, theirs = (
+        export_gguf(model, tmp_path / f"out-{number}")
+        for number, model in enumerate((tiny_model_dir, tmp_path / "llava-v1.5-tiny"))
+    )
+    for one, other in ((ours.text, theirs.text), (ours.mmproj, theirs.mmproj)):
+        held, held_too = tensors_of(one), tensors_of(other)
+        assert set(held) == set(held_too)
+        # the original has no rows for <image> and padding
+        assert all((held[name][: len(values)] == values).all() for name, values in held_too.items())
+    pieces = [values_of(path)["tokenizer.ggml.tokens"][:1024] for path in (ours.text, theirs.text)]
+    assert pieces[0] == pieces[1]
 
 
 # --- the tokenizer -----------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """GGUF files computed by llama.cpp itself, where llama-cpp-python is installed."""
 
+import json
+import shutil
+
 import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent: pip install 'llava-inspect[llamacpp]'")
@@ -99,15 +102,33 @@ def test_a_damaged_file_is_one_line(tmp_path, tiny_model_dir):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["sentencepiece", "byte-level"])
+def with_prepended_space(tiny, folder):
+    """The tiny base with the normalizer of the Hub's LLaVA-1.5 and Mistral tokenizers."""
+    shutil.copytree(tiny, folder)
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    replaced = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    steps = [{"type": "Prepend", "prepend": "▁"}, replaced]
+    described |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": steps}}
+    path.write_text(json.dumps(described))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["metaspace", "prepend", "byte-level"])
 def test_llama_cpp_reads_text_as_we_do(tmp_path_factory, tiny_model_dir, kind):
+    """Metaspace alone leaves a text's own leading space as it is; llama.cpp puts another before it."""
     root = tmp_path_factory.mktemp("ids")
-    folder = tiny_model_dir if kind == "sentencepiece" else save_byte_level(tiny_model_dir, root / "model")
+    folder = {
+        "metaspace": lambda tiny, _: tiny,
+        "prepend": with_prepended_space,
+        "byte-level": save_byte_level,
+    }[kind](tiny_model_dir, root / "model")
     made = export_gguf(folder, root / "out")
     tokenizer = load_tokenizer(folder)
+    texts = TEXTS.filter(lambda text: text and (kind != "metaspace" or text[0] not in " ▁"))
     with LlamaCpp(made.text, made.mmproj) as theirs:
 
-        @given(TEXTS.filter(lambda text: text[:1] not in (" ", "▁") and text))
+        @given(texts)
         @settings(max_examples=150)
         def check(text):
             [ids] = theirs.read_prompt(text)

@@ -35,6 +35,7 @@ from llava.files import atomic_folder, read_json
 from llava.model.builder import DTYPES, LoadedModel, load_model, resolve_folder
 from llava.model.formats import kind_of
 from llava.model.gguf_vocab import read_vocab, write_vocab
+from llava.model.run_dir import read_run_info
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 """How matrices are stored; vectors and norms are float32 always."""
@@ -102,15 +103,18 @@ def export_gguf(
 
 
 def load_whole(model_path: str | Path, model_base: str | Path | None) -> LoadedModel:
-    """The model on the CPU: a whole model in the type it is stored in, an adapter merged in float32."""
+    """The model on the CPU: a whole model in the type it is stored in, an adapter merged in float32.
+
+    InputError for a run on a quantised base, whose weights are not those of its folder.
+    """
     folder = resolve_folder(model_path)
-    dtype = torch.float32
-    if kind_of(folder) in ("hf", "original"):
+    kind, dtype = kind_of(folder), torch.float32
+    if kind in ("hf", "original"):
         config = read_json(folder / "config.json")
         dtype = DTYPES.get(config.get("dtype") or config.get("torch_dtype"), dtype)
-    loaded = load_model(model_path, model_base, device="cpu", dtype=dtype)
-    if getattr(loaded.model, "is_quantized", False):
+    if kind == "run" and read_run_info(folder).bits is not None:
         raise InputError(f"{folder} was trained on a quantised base; merge it first: scripts/merge_lora.py")
+    loaded = load_model(model_path, model_base, device="cpu", dtype=dtype)
     for module in loaded.model.modules():
         if isinstance(module, LoraLayer):
             module.merge()  # in the base's type, float32
