@@ -89,7 +89,8 @@ class TrainSettings(Settings):
     """Tokens a row may hold, the picture's included; a longer record is an error."""
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     picture_cache_gb: float = Field(default=4.0, ge=0)
-    """Memory for decoded pictures at the model's size; the rest are decoded again each time."""
+    """Memory of each process for decoded pictures (LLaVA-1.5's at the model's size, the others' whole); what
+    finds no room is decoded again each time."""
     dataloader_workers: int = Field(default=0, ge=0)
     """Processes that prepare batches beside the training one."""
 

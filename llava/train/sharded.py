@@ -69,6 +69,8 @@ def require_sharding(settings: TrainSettings) -> None:
 def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]:
     """What TrainingArguments must be given for it; on a CPU the process group is made ready first."""
     require_sharding(settings)
+    if not cuda:  # accelerate imports DeepSpeed wherever it is installed, and it warns that it sees no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # Not for the user: DeepSpeed and accelerate call older names of torch's, and each counts accumulation.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
@@ -76,7 +78,6 @@ def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]
         if cuda:
             return {"deepspeed": str(settings.deepspeed)}
         # transformers starts DeepSpeed where accelerate finds a GPU; a state that is there is taken as it is.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
         import deepspeed
 
