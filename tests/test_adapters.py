@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from family_models import FAMILIES, save_family
-from peft import LoraConfig, PeftModel, get_peft_model
 from original_folders import save_original
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import save_base
@@ -230,7 +230,7 @@ def poison(folder: Path) -> None:
 
 
 DAMAGE = {
-    "a layer lost": (lambda f: drop(f, "layers.1.self_attn.q_proj"), r"4 missing: .*layers\.1\.self_attn\.q_proj"),
+    "a layer lost": (lambda f: drop(f, "layers.1.self_attn.q_proj"), r"4 missing: .*layers\.1\..*q_proj"),
     "a half lost": (lambda f: drop(f, "language_model.layers.0.mlp.down_proj.lora_B"), "1 missing: "),
     "the projector lost": (lambda f: drop(f, "projector"), r"4 missing: .*multi_modal_projector\.linear_1"),
     "unknown": (lambda f: add(f, "base_model.model.model.resampler.weight"), "1 unexpected: .*resampler"),
