@@ -5,8 +5,8 @@
 
 Random float16 weights in LLaVA-1.5's shape and a LoRA of rank 16 on every Linear layer of the language model
 go through scripts/merge_lora.py; the peak is the most memory that its process held (resident set; Linux). Two
-sizes of model with the same small shards give what a byte of the base costs, two sizes of shard what a byte of
-a shard costs, and so what LLaVA-1.5-7B takes with the default shards.
+sizes of model with the same small shards give what a byte of the base costs, two sizes of shard what a byte
+of a shard costs, and so what LLaVA-1.5-7B takes with the default shards.
 """
 
 from __future__ import annotations
