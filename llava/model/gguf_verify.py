@@ -22,14 +22,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from llava.conversation import ChatTurns
 from llava.errors import InputError
-from llava.model.builder import LoadedModel
-from llava.model.gguf import APPROXIMATE, GgufType, load_whole
+from llava.model.builder import LoadedModel, load_model
+from llava.model.gguf import APPROXIMATE
+from llava.model.gguf_tensors import GgufType
 from llava.model.llamacpp import LlamaCpp, Part
 from llava.pictures import open_picture
 from llava.records import IMAGE_PLACEHOLDER
@@ -72,7 +74,6 @@ def verify(
     kind, text, mmproj = find_files(folder)
     with LlamaCpp(text, mmproj) as theirs:
         loaded = load_whole(model_path, model_base)
-        loaded.model.float()
         verdicts = list(compare(loaded, theirs, kind, _read_picture(loaded, picture)))
     table = Table(title=f"{folder} ({kind}) in llama-cpp-python {version('llama-cpp-python')}")
     for heading in ("part", "verdict", "largest difference", "allowed", "reason"):
@@ -84,6 +85,15 @@ def verify(
         table.add_row(verdict.part, status, *numbers, verdict.reason)
     (console or Console()).print(table)
     return all(verdict.status != "FAIL" for verdict in verdicts)
+
+
+def load_whole(model_path: str | Path, model_base: str | Path | None = None) -> LoadedModel:
+    """The model on the CPU in float32, an adapter merged by peft: not the way that the files were made."""
+    loaded = load_model(model_path, model_base, device="cpu", dtype=torch.float32)
+    for module in loaded.model.modules():
+        if isinstance(module, LoraLayer):
+            module.merge()
+    return loaded
 
 
 def find_files(folder: Path) -> tuple[GgufType, Path, Path]:

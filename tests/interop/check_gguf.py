@@ -23,8 +23,9 @@ sys.path.insert(0, str(HERE.parent))
 from family_models import save_family  # noqa: E402
 from results import Row, write_check  # noqa: E402
 
-from llava.model.gguf import GgufType, export_gguf, load_whole  # noqa: E402
-from llava.model.gguf_verify import Verdict, compare  # noqa: E402
+from llava.model.gguf import export_gguf  # noqa: E402
+from llava.model.gguf_tensors import GgufType  # noqa: E402
+from llava.model.gguf_verify import Verdict, compare, load_whole  # noqa: E402
 from llava.model.llamacpp import LlamaCpp  # noqa: E402
 
 TINY = ROOT / "playground" / "tiny-llava"
@@ -35,8 +36,7 @@ def verdicts_of(model: Path, folder: Path, kind: GgufType) -> list[Verdict]:
     """SystemExit if one is FAIL."""
     done = export_gguf(model, folder, type=kind)
     with LlamaCpp(done.text, done.mmproj) as theirs:
-        loaded = load_whole(model, None)
-        loaded.model.float()
+        loaded = load_whole(model)
         side = loaded.model.config.vision_config.image_size
         noise = np.random.default_rng(3).integers(0, 256, (side, side, 3), dtype=np.uint8)
         verdicts = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
