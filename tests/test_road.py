@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llava.settings import load_settings
 from llava.train.config import TrainSettings
@@ -52,7 +54,7 @@ def test_readme_python_and_settings(checkout: Path, repo: Path) -> None:
 
 
 def test_readme_road_on_own_photos(checkout: Path, repo: Path) -> None:
-    """Every command of 'Your own photos', on a small folder of photos and with a short training."""
+    """Every command of 'Your own photos', then those of handing the model on, with few photos and steps."""
     run("python -m data_prep scenes --output playground/data_train --count 40 --seed 5", checkout)
     photo = next((checkout / "playground" / "data_train").rglob("*.jpg"))
     (checkout / "photo.jpg").symlink_to(photo)
@@ -66,6 +68,18 @@ def test_readme_road_on_own_photos(checkout: Path, repo: Path) -> None:
     scores = json.loads((checkout / "runs" / "scores" / "scores.json").read_text(encoding="utf-8"))
     tasks = {task["task"] for task in scores["tasks"]}
     assert {"presence", "kind"} <= tasks
+    run(readme_block(repo, "Hand it to other programs"), checkout)
+    assert same_tensors(checkout / "runs" / "merged", checkout / "runs" / "hf")
+    assert {path.name for path in (checkout / "runs" / "gguf").glob("*.gguf")} == {
+        "model-f16.gguf",
+        "mmproj-f16.gguf",
+    }
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    """Whether two model folders hold the same tensors."""
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_quickstart_learns(checkout: Path) -> None:
