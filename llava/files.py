@@ -35,16 +35,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` (which must not exist) when the block succeeds."""
-    if path.exists():
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block succeeds.
+
+    `path` must not exist, unless `overwrite`: then it stays as it was until the new folder is whole, and is
+    put away under another name before it is removed, so that nobody ever finds half of it.
+    """
+    if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
         yield temporary
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.replace(old)
         temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

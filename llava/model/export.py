@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from llava.conversation import ConvTemplate
 from llava.errors import InputError
@@ -41,7 +40,7 @@ from llava.model.lora import VISION
 from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, require_whole, whole_tensors
 from llava.model.pieces import read_pieces
 from llava.model.run_dir import DtypeName
-from llava.model.shards import DEFAULT_SHARD, ShardWriter, write_shards
+from llava.model.shards import DEFAULT_SHARD, ShardWriter, write_shards, write_tensors
 
 Named = Iterable[tuple[str, torch.Tensor]]
 """Tensors under their names in memory, one after the other."""
@@ -160,7 +159,7 @@ def write_original(
         language.add(spelled(name, "original"), tensor)
     language.close()
     tower.close()
-    save_file(extra, str(target / EXTRA_ROWS), metadata={"format": "pt"})
+    write_tensors(target / EXTRA_ROWS, extra)
     kind = str(dtype).removeprefix("torch.")
     write_json(target / "config.json", settings | ids | {"torch_dtype": kind})
     write_json(target / "generation_config.json", ids)

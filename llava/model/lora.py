@@ -15,12 +15,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 from torch import nn
 
 from llava.errors import InputError
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
-from llava.model.shards import open_file
+from llava.model.shards import open_file, write_tensors
 
 LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
 _PEFT_PREFIX = "base_model.model."
@@ -153,9 +152,9 @@ def save_adapter(model: Any, folder: Path, *, projector: bool) -> None:
     """Write the adapter, and the projector if it was trained, in PEFT's file layout into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.peft_config["default"].save_pretrained(str(folder))
-    save_file(_adapter_tensors(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / ADAPTER_WEIGHTS, _adapter_tensors(model))
     if projector:
-        save_file(_projector_tensors(model), folder / PROJECTOR_WEIGHTS, metadata={"format": "pt"})
+        write_tensors(folder / PROJECTOR_WEIGHTS, _projector_tensors(model))
 
 
 def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:

@@ -192,6 +192,15 @@ def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
         raise InputError(f"{folder}: {some(odd)} are {kind}, no floating-point weights; take the unquantised")
 
 
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file with the permissions of any new file: since 0.8 safetensors itself leaves it readable
+    to its owner alone (its issue 782)."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, str(path), metadata={"format": "pt"})
+    path.chmod(mode)
+
+
 class ShardWriter:
     """Writes tensors to `folder` as they come: `model.safetensors`, or numbered shards of at most
     `max_shard_size` bytes and their index.
@@ -231,7 +240,7 @@ class ShardWriter:
 
     def _flush(self) -> None:
         self._written += 1
-        save_file(self._shard, str(self._folder / f"shard-{self._written}"), metadata={"format": "pt"})
+        write_tensors(self._folder / f"shard-{self._written}", self._shard)
         self._shard, self._held = {}, 0
 
 
