@@ -193,8 +193,8 @@ def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file with the permissions of any new file: since 0.8 safetensors itself leaves it readable
-    to its owner alone (its issue 782)."""
+    """A safetensors file with the permissions of any new file: since 0.8 safetensors itself leaves it to its
+    owner alone (its issue 782)."""
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, str(path), metadata={"format": "pt"})
