@@ -71,7 +71,10 @@ def export_gguf(args: argparse.Namespace) -> int:
         raise InputError("--dtype is for --format llava and hf; GGUF's is --type")
     from llava.model.gguf import export_gguf
     from llava.model.gguf_verify import verify
+    from llava.model.llamacpp import require_llama_cpp
 
+    if args.verify:
+        require_llama_cpp()  # before the long part
     done = export_gguf(
         args.model_path, args.output, model_base=args.model_base, type=args.type, overwrite=args.overwrite
     )

@@ -197,9 +197,15 @@ def notes(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
     """What a user should hear: the adapter names a base of another name than the one it is put on."""
     if base is None or adapter.base_name is None:
         return
-    said, given = (get_model_name_from_path(str(name)) for name in (adapter.base_name, base))
+    said, given = (_called(str(name)) for name in (adapter.base_name, base))
     if said != given and Path(adapter.base_name) != Path(base):
         yield f"{adapter.folder} says that it was trained on {adapter.base_name}; it is put on {base}"
+
+
+def _called(name: str) -> str:
+    """The last part of a path or Hub name; in the Hub's cache, whose folders end in a commit, the model's."""
+    cached = re.search(r"/models--[^/]+--([^/]+)/snapshots/", name)
+    return cached[1] if cached else get_model_name_from_path(name)
 
 
 def read_adapter(folder: Path, model: nn.Module) -> Adapter:

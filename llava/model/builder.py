@@ -17,13 +17,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForImageTextToText,
     BitsAndBytesConfig,
     GenerationConfig,
-    LlavaForConditionalGeneration,
-    LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -39,11 +37,12 @@ from llava.model.lora import load_adapter
 from llava.model.original import (
     original_config,
     original_image_processor,
-    original_tensors,
     original_tokenizer,
     require_whole,
+    whole_tensors,
 )
 from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
+from llava.model.shards import some
 from llava.processing import RecordProcessor
 from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import pictures_of
@@ -103,39 +102,19 @@ def load_model(
     """
     path = resolve_folder(model_path)
     kind = kind_of(path)
+    info: RunInfo | None = None
+    adapter: Path | None = path
     if kind in ("hf", "original"):
         if model_base is not None:
             raise InputError(f"{model_path} is a whole model and takes no --model-base (it has no run.json)")
-        return _load(path, path, None, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
-                     conv_mode, attn_implementation)  # fmt: skip
-    if kind != "run":
-        base = find_base_of_adapter(path, model_base)
-        return _load(base, base, path, None, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
-                     conv_mode, attn_implementation)  # fmt: skip
-    info = read_run_info(path)
-    base = find_base(info, path, model_base)
-    if not (load_8bit or load_4bit):  # as the adapter knew its base
-        load_8bit, load_4bit = info.bits == 8, info.bits == 4
-    return _load(base, path, path, info, str(model_path), device, device_map, dtype, load_8bit, load_4bit,
-                 conv_mode, attn_implementation)  # fmt: skip
-
-
-def _load(
-    weights: Path,
-    own: Path,
-    adapter: Path | None,
-    info: RunInfo | None,
-    model_id: str,
-    device: str | None,
-    device_map: Any,
-    dtype: torch.dtype | None,
-    load_8bit: bool,
-    load_4bit: bool,
-    conv_mode: str | None,
-    attn_implementation: str | None,
-) -> LoadedModel:
-    """Weights from one folder; tokenizer and image processor from the model's `own`; `info` if `adapter` is a
-    run directory."""
+        base, own, adapter = path, path, None
+    elif kind == "run":
+        info = read_run_info(path)
+        base, own = find_base(info, path, model_base), path
+        if not (load_8bit or load_4bit):  # as the adapter knew its base
+            load_8bit, load_4bit = info.bits == 8, info.bits == 4
+    else:
+        base = own = find_base_of_adapter(path, model_base)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("no CUDA device here; use --device cpu")
@@ -148,13 +127,13 @@ def _load(
         device_map = device
     tokenizer, image_processor = load_tokenizer(own), load_image_processor(own)
     model = load_weights_of(
-        weights, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
+        base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
     if info is not None:
         wrapped = load_adapter(model, own, projector=info.projector_trained)
         model = wrapped.get_base_model()  # its layers carry the adapter
     elif adapter is not None:
-        model = apply(model, adapter, weights)
+        model = apply(model, adapter, base)
     if device_map is None:
         model = model.to(device)
     model.eval()
@@ -173,7 +152,7 @@ def _load(
         processor=make_processor(model.config, tokenizer, image_processor, template),
         template=template,
         context_len=model.config.text_config.max_position_embeddings,
-        model_id=get_model_name_from_path(model_id),
+        model_id=get_model_name_from_path(str(model_path)),
     )
 
 
@@ -315,56 +294,65 @@ def load_weights_of(
 ) -> Any:
     """The whole model of `folder`, on the CPU unless `device_map` says otherwise.
 
-    `attn_implementation` is the language model's; the vision tower has no mask and takes torch's SDPA for
-    flex attention. Of an original folder each tensor is read and cast straight to its place. InputError if
-    a tensor is missing, unexpected or of another shape.
+    Each tensor is read and cast straight to its place. `attn_implementation` is the language model's; the
+    vision tower has no mask and takes torch's SDPA for flex attention. InputError if a tensor is missing,
+    unexpected or of another shape.
     """
-    given: dict[str, Any] = {
-        "dtype": dtype,
-        "device_map": device_map,
-        "quantization_config": quantised,
-        "attn_implementation": attention_of_parts(attn_implementation),
-        "output_loading_info": True,
-    }
     sizes = (path.stat().st_size for kind in (_WEIGHTS, _OLD_WEIGHTS) for path in folder.glob(kind))
     if sum(sizes) < _WORTH_A_BAR:
         disable_progress_bar()
-    try:
+    config = load_config(folder)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
+    if is_deepspeed_zero3_enabled():  # transformers spreads the weights over the processes as it reads them
         if _is_original(folder):
-            loaded = _load_original(folder, given)
-        else:
-            loaded = AutoModelForImageTextToText.from_pretrained(str(folder), **given)
-        model: Any = loaded[0]
-        for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
-        report: dict[str, Any] = loaded[1]
+            raise InputError(
+                f"{folder}: ZeRO-3 reads no original folder; scripts/export.py --format hf first"
+            )
+    elif getattr(config, "quantization_config", None) is None:  # else transformers knows its layers' parts
+        tensors = whole_tensors(folder)
+        require_whole(tensors, config, folder)
+        # not by name: transformers maps the files into memory, which counts them beside what they are cast to
+        source = {"pretrained_model_name_or_path": None, "state_dict": tensors}
+    try:
+        family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        model, report = family.from_pretrained(
+            **source,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            quantization_config=quantised,
+            attn_implementation=attention_of_parts(attn_implementation),
+            output_loading_info=True,
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
-            names = ", ".join(str(name) for name in sorted(report[kind], key=str)[:8])
-            raise InputError(f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {names}")
+            raise InputError(
+                f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {some(map(str, report[kind]))}"
+            )
+    model.name_or_path = model.config.name_or_path = str(folder)
+    model.generation_config = _generation_config(folder, model)
+    for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
-def _load_original(folder: Path, given: dict[str, Any]) -> Any:
-    """transformers' (model, loading report) of an original folder."""
-    if is_deepspeed_zero3_enabled():
-        raise InputError(f"{folder}: ZeRO-3 reads no original folder; scripts/export.py --format hf first")
-    config = original_config(folder)
-    family = (
-        LlavaForConditionalGeneration if config.model_type == "llava" else LlavaNextForConditionalGeneration
-    )
-    # transformers takes any tensor by `tensor[...]`: it is read when its place is there, not before
-    tensors = original_tensors(folder)
-    require_whole(tensors, config, folder)
-    loaded: Any = family.from_pretrained(None, config=config, state_dict=tensors, **given)
-    text = config.text_config
-    loaded[0].generation_config = GenerationConfig(
-        bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=config.pad_token_id
-    )
-    return loaded
+def _generation_config(folder: Path, model: Any) -> GenerationConfig:
+    """What ends an answer and how it is chosen: the folder's own, an original's by its config alone."""
+    config = model.config
+    if _is_original(folder):
+        text = config.text_config
+        return GenerationConfig(
+            bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=config.pad_token_id
+        )
+    if not (folder / "generation_config.json").is_file():
+        return model.generation_config
+    try:
+        return GenerationConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: generation_config.json is not usable ({_one_line(error)})") from None
 
 
 def attention_of_parts(name: str | None) -> Any:

@@ -24,7 +24,7 @@ import torch
 
 from llava.conversation import ConvTemplate
 from llava.errors import InputError
-from llava.files import atomic_folder, write_json, write_text
+from llava.files import atomic_folder, read_json, write_json, write_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model import formats
 from llava.model.builder import (
@@ -191,10 +191,8 @@ def write_hf(
     write_shards(
         target, ((spelled(name, "transformers 4"), tensor) for name, tensor in tensors), max_shard_size
     )
-    for part in (config, config.text_config, config.vision_config):
-        part.dtype = dtype
     config.architectures = [f"Llava{'Next' if anyres else ''}ForConditionalGeneration"]
-    config.save_pretrained(str(target))
+    write_config(target, config, dtype)
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     write_json(target / "generation_config.json", ids | {"pad_token_id": tokenizer.pad_token_id})
     tokenizer.save_pretrained(str(target))
@@ -213,6 +211,21 @@ def write_hf(
     }
     write_json(target / "processor_config.json", processor)
     return []
+
+
+def write_config(target: Path, config: Any, dtype: torch.dtype) -> None:
+    """config.json of a model with weights of `dtype`, which transformers 4 understands too: it knows the
+    rotary positions and the type under older names, and takes its defaults where those are absent."""
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = dtype
+    config.save_pretrained(str(target))
+    values = read_json(target / "config.json")
+    rope = dict(config.text_config.rope_parameters or {})
+    values["torch_dtype"] = values["dtype"]
+    values["text_config"]["rope_theta"] = rope.pop("rope_theta", 10000.0)
+    if rope.get("rope_type", "default") != "default":
+        values["text_config"]["rope_scaling"] = rope
+    write_json(target / "config.json", values)
 
 
 def require_client_name(output: Path, config: Any) -> None:

@@ -46,7 +46,7 @@ from llava.model.gguf_tensors import (
     permute,
     rope_factors,
 )
-from llava.model.gguf_vocab import read_vocab, write_vocab
+from llava.model.gguf_vocab import read_vocab, spaces_differ, write_vocab
 from llava.model.lora import VISION
 from llava.model.merge import empty_model, find_sources, merged_tensors
 from llava.model.original import HEAD, whole_tensors
@@ -170,6 +170,11 @@ def _notes(source: Source) -> list[str]:
     window = getattr(config.text_config, "sliding_window", None)
     if window is not None:
         told.append(f"llama.cpp has no sliding window for this model: its context is cut to {window} tokens")
+    if spaces_differ(source.companions.tokenizer):
+        told.append(
+            "llama.cpp puts a space before text that follows a special token or a picture, this model's "
+            "tokenizer does not: prompts are read a little differently"
+        )
     stop = source.companions.template.stop[0]
     if stop not in source.companions.tokenizer.get_vocab():
         told.append(

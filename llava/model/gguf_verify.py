@@ -14,9 +14,8 @@ cut into the same tiles. Both are undone by handing in our own embeddings, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,7 +31,7 @@ from llava.errors import InputError
 from llava.model.builder import LoadedModel, load_model
 from llava.model.gguf import APPROXIMATE
 from llava.model.gguf_tensors import GgufType
-from llava.model.llamacpp import LlamaCpp, Part
+from llava.model.llamacpp import LlamaCpp, Part, require_llama_cpp
 from llava.pictures import open_picture
 from llava.records import IMAGE_PLACEHOLDER
 
@@ -43,6 +42,12 @@ the largest logit, for weights and activations are rounded in them."""
 PICTURE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
 """The same for picture embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
 CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814): positions are shifted"
+MEANINGS: dict[Status, str] = {
+    "PASS": "llama.cpp computes what the model does.",
+    "KNOWN": "What is KNOWN lies in llama.cpp and not in the files: its answers about pictures can differ "
+    "from the model's (docs/interop.md, llama.cpp).",
+    "FAIL": "llama.cpp computes something else than the model: do not rely on these files.",
+}
 QUESTION = "What is in this picture, and is it damaged?"
 MAX_NEW_TOKENS = 24
 
@@ -71,20 +76,33 @@ def verify(
     `picture` is padded to a square here, as llama.cpp takes it; without one a drawn picture is used.
     InputError if llama-cpp-python is absent or the files cannot be loaded.
     """
+    release = require_llama_cpp()
     kind, text, mmproj = find_files(folder)
     with LlamaCpp(text, mmproj) as theirs:
         loaded = load_whole(model_path, model_base)
         verdicts = list(compare(loaded, theirs, kind, _read_picture(loaded, picture)))
-    table = Table(title=f"{folder} ({kind}) in llama-cpp-python {version('llama-cpp-python')}")
-    for heading in ("part", "verdict", "largest difference", "allowed", "reason"):
+    show(verdicts, f"{folder} ({kind}) in llama-cpp-python {release}", console or Console())
+    return all(verdict.status != "FAIL" for verdict in verdicts)
+
+
+def show(verdicts: list[Verdict], title: str, console: Console) -> None:
+    """Print a table, why a verdict is not PASS, and what it all means."""
+    table = Table(title=title)
+    for heading in ("part", "verdict", "difference", "allowed", "compared"):
         table.add_column(heading)
     colours = {"PASS": "green", "KNOWN": "yellow", "FAIL": "red"}
     for verdict in verdicts:
         numbers = ("" if value is None else f"{value:.2g}" for value in (verdict.difference, verdict.bound))
         status = f"[{colours[verdict.status]}]{verdict.status}[/]"
-        table.add_row(verdict.part, status, *numbers, verdict.reason)
-    (console or Console()).print(table)
-    return all(verdict.status != "FAIL" for verdict in verdicts)
+        compared = verdict.reason if verdict.status == "PASS" else "see below"
+        table.add_row(verdict.part, status, *numbers, compared)
+    console.print(table)
+    for verdict in verdicts:
+        if verdict.status != "PASS":
+            line = f"{verdict.status}, {verdict.part}: {verdict.reason}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    worst = max((verdict.status for verdict in verdicts), key=get_args(Status).index)
+    console.print(MEANINGS[worst], highlight=False, soft_wrap=True)
 
 
 def load_whole(model_path: str | Path, model_base: str | Path | None = None) -> LoadedModel:
@@ -138,7 +156,7 @@ def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image
     part, near = "answer about its own picture embeddings", max(BOUNDS[kind], PICTURE_BOUNDS[kind])
     problem = ours.disagreement(pictured, right, answer, near)
     if problem is None:
-        yield Verdict(part, "PASS", None, None, f"{len(answer)} tokens")
+        yield Verdict(part, "PASS", None, None, _tokens(answer))
     elif explained is None:
         yield Verdict(part, "FAIL", None, None, problem)
     else:
@@ -174,6 +192,7 @@ class _Ours:
         self.patches = (vision.image_size // vision.patch_size) ** 2
         self.tiled = config.model_type == "llava_next"
         ends = loaded.model.generation_config.eos_token_id
+        ends = loaded.tokenizer.eos_token_id if ends is None else ends
         self.stop = set(ends if isinstance(ends, list) else [ends])
 
     def prompt(self, turns: ChatTurns) -> _Prompt:
@@ -240,6 +259,10 @@ def _bound(kind: GgufType, largest: float) -> float:
     return BOUNDS[kind] if kind == "f32" else BOUNDS[kind] * largest
 
 
+def _tokens(sequence: Sequence[int] | np.ndarray) -> str:
+    return f"{len(sequence)} token{'s' if len(sequence) != 1 else ''}"
+
+
 def _ids(parts: list[Part]) -> list[list[int]]:
     return [part for part in parts if isinstance(part, list)]
 
@@ -276,7 +299,7 @@ def _text_verdicts(
     yield Verdict(f"logits {name}", status, difference, bound, f"{len(wanted)} places")
     problem = ours.disagreement(prompt, picture, answer, BOUNDS[kind])
     status = "PASS" if problem is None else "FAIL"
-    yield Verdict(f"answer {name}", status, None, None, problem or f"{len(answer)} tokens")
+    yield Verdict(f"answer {name}", status, None, None, problem or _tokens(answer))
 
 
 def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verdict, np.ndarray | None]:
@@ -299,7 +322,7 @@ def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verd
     if ours.tiled:
         faults.append(f"of the overview; {APPROXIMATE}")
     if not faults:
-        return Verdict(part, "PASS", off, allowed, f"{len(own)} tokens"), None
+        return Verdict(part, "PASS", off, allowed, _tokens(own)), None
     explained = shifted if off_if_shifted < off else right
     return Verdict(part, "KNOWN", off, allowed, "; ".join(faults)), explained
 

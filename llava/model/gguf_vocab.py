@@ -62,9 +62,12 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
         tokens[token], types[token] = piece, NORMAL
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     in_bytes = bool(model.get("byte_fallback"))
+    _require_known_steps(described, in_bytes)
     if in_bytes:
-        for byte in range(256):
-            types[pieces[f"<0x{byte:02X}>"]] = BYTE
+        for piece in (f"<0x{byte:02X}>" for byte in range(256)):
+            if piece not in pieces:
+                raise InputError(f"the tokenizer has no token {piece}; llama.cpp needs all 256 bytes")
+            types[pieces[piece]] = BYTE
     for added in described["added_tokens"]:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
@@ -73,7 +76,7 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     first = tokenizer("a")["input_ids"][0]
     vocab = Vocab(
         model="llama" if in_bytes else "gpt2",
-        pre="default" if in_bytes else _pre_tokenizer(described["pre_tokenizer"]),
+        pre="default" if in_bytes else _pre_tokenizer(described),
         tokens=tokens,
         types=types,
         scores=_scores(tokens, merges) if in_bytes else [],
@@ -114,29 +117,62 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
     return [-float(ranks.get(token, len(merges))) for token in tokens]
 
 
+def spaces_differ(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a space before a text but not before what follows a special token or a
+    picture, which llama.cpp cannot tell apart."""
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    return any(step.get("prepend_scheme") == "first" for step in _steps(described))
+
+
 def _prepends_space(described: dict[str, Any]) -> bool:
     """Whether text gets a leading "▁": the normalizer `Prepend` or the pre-tokenizer `Metaspace` does it."""
-    steps = _flat(described["normalizer"], "normalizers") + _flat(described["pre_tokenizer"], "pretokenizers")
     return any(
         step["type"] == "Prepend" or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
-        for step in steps
+        for step in _steps(described)
     )
 
 
-def _pre_tokenizer(described: dict[str, Any] | None) -> str:
-    """llama.cpp's name for how byte-level text is split."""
+_KNOWN_STEPS = {True: ("Prepend", "Replace", "Metaspace"), False: ("NFC", "Split", "ByteLevel")}
+"""What llama.cpp does too before it joins anything: SentencePiece (in_bytes), byte-level BPE. NFC it does
+not; nearly all text is so already."""
+
+
+def _require_known_steps(described: dict[str, Any], in_bytes: bool) -> None:
+    """InputError for what a tokenizer does to text and llama.cpp would not."""
+    steps = _steps(described)
+    odd = [step["type"] for step in steps if step["type"] not in _KNOWN_STEPS[in_bytes]]
+    for step in steps:
+        if step["type"] == "Replace" and (step["pattern"], step["content"]) != ({"String": " "}, "▁"):
+            odd.append(f"Replace {step['pattern']}")
+        if step["type"] == "ByteLevel" and step["add_prefix_space"]:
+            odd.append("add_prefix_space")
+    if odd:
+        raise InputError(f"the tokenizer prepares text by {', '.join(odd)}, which llama.cpp does not do")
+    if not in_bytes and not any(step["type"] == "ByteLevel" for step in steps):
+        raise InputError(
+            "the tokenizer knows no bytes (neither byte_fallback nor ByteLevel); GGUF needs them"
+        )
+
+
+def _pre_tokenizer(described: dict[str, Any]) -> str:
+    """llama.cpp's name for how byte-level text is split: by `Split`, or by ByteLevel's own expression."""
     splits = [
-        step["pattern"].get("Regex", "")
-        for step in _flat(described, "pretokenizers")
+        step["pattern"].get("Regex", str(step["pattern"]))
+        for step in _steps(described)
         if step["type"] == "Split"
     ]
-    expression = splits[0] if splits else ""
-    if len(splits) > 1 or expression not in PRE_TOKENIZERS:
+    if any(step["type"] == "ByteLevel" and step.get("use_regex", True) for step in _steps(described)):
+        splits.append("")
+    if len(splits) != 1 or splits[0] not in PRE_TOKENIZERS:
         raise InputError(
             f"the tokenizer splits text by {splits}, which llama.cpp has no known name for; "
             f"known: {', '.join(PRE_TOKENIZERS.values())}"
         )
-    return PRE_TOKENIZERS[expression]
+    return PRE_TOKENIZERS[splits[0]]
+
+
+def _steps(described: dict[str, Any]) -> list[dict[str, Any]]:
+    return _flat(described["normalizer"], "normalizers") + _flat(described["pre_tokenizer"], "pretokenizers")
 
 
 def _flat(step: dict[str, Any] | None, children: str) -> list[dict[str, Any]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
+from packaging.version import Version
 
 from llava.errors import InputError
 
@@ -22,21 +24,33 @@ Part = list[int] | np.ndarray
 """A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of a picture."""
 
 
+OLDEST = Version("0.3.36")
+"""The llama-cpp-python whose functions are called here: their arguments change from release to release."""
+
+
+def require_llama_cpp() -> str:
+    """The version of llama-cpp-python; InputError if it is absent or too old."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        raise InputError("--verify needs llama-cpp-python: pip install 'llava-inspect[llamacpp]'")
+    found = version("llama-cpp-python")
+    if Version(found) < OLDEST:
+        raise InputError(
+            f"--verify needs llama-cpp-python {OLDEST} or later, {found} is installed: "
+            "pip install --upgrade 'llava-inspect[llamacpp]'"
+        )
+    return found
+
+
 class LlamaCpp:
     """A language model and its mmproj file, loaded; a context manager, which frees them."""
 
     def __init__(self, text: Path, mmproj: Path) -> None:
-        if importlib.util.find_spec("llama_cpp") is None:
-            raise InputError("--verify needs llama-cpp-python: pip install 'llava-inspect[llamacpp]'")
         import llama_cpp
-        from llama_cpp import mtmd_cpp
 
         self._llama: Any = llama_cpp
-        self._mtmd: Any = mtmd_cpp
         self._said: list[str] = []
         self._log = llama_cpp.llama_log_callback(lambda level, line, _: self._said.append(line.decode()))
         llama_cpp.llama_log_set(self._log, ctypes.c_void_p())
-        mtmd_cpp.mtmd_log_set(self._log, ctypes.c_void_p())
         llama_cpp.llama_backend_init()
         self._threads = torch.get_num_threads()
         given = llama_cpp.llama_model_default_params()
@@ -47,16 +61,24 @@ class LlamaCpp:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.width = int(llama_cpp.llama_model_n_embd(self._model))
+        self.marker = self._open_eyes(mmproj)
+
+    def _open_eyes(self, mmproj: Path) -> str:
+        """Load the vision tower; what marks a picture's place in a prompt."""
+        from llama_cpp import mtmd_cpp
+
+        self._mtmd: Any = mtmd_cpp
+        mtmd_cpp.mtmd_log_set(self._log, ctypes.c_void_p())
         asked = mtmd_cpp.mtmd_context_params_default()
         asked.use_gpu = False
         asked.print_timings = False
         asked.n_threads = self._threads
-        asked.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        asked.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         asked.warmup = False
         self._eyes: Any = mtmd_cpp.mtmd_init_from_file(str(mmproj).encode(), self._model, asked)
         if not self._eyes:
             raise InputError(f"llama.cpp cannot load {mmproj}: {self._last_error()}")
-        self.marker: str = mtmd_cpp.mtmd_default_marker().decode()
+        return str(mtmd_cpp.mtmd_default_marker().decode())
 
     def __enter__(self) -> LlamaCpp:
         return self
@@ -64,8 +86,11 @@ class LlamaCpp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._mtmd.mtmd_free(self._eyes)
+        self._close_eyes()
         self._llama.llama_model_free(self._model)
+
+    def _close_eyes(self) -> None:
+        self._mtmd.mtmd_free(self._eyes)
 
     def _last_error(self) -> str:
         lines = [line.strip() for line in self._said if "error" in line.lower() or "fail" in line.lower()]

@@ -19,6 +19,8 @@ models of LLaVA-1.5, 1.6 and OneVision (tests/test_merge.py): the sums are of an
 
 from __future__ import annotations
 
+import glob
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +44,14 @@ from llava.model.builder import (
     resolve_folder,
 )
 from llava.model.card import base_of_adapter, model_card
-from llava.model.export import Companions, read_companions, require_client_name, write_hf, write_original
+from llava.model.export import (
+    Companions,
+    read_companions,
+    require_client_name,
+    write_config,
+    write_hf,
+    write_original,
+)
 from llava.model.formats import kind_of, spelled
 from llava.model.lora import LANGUAGE
 from llava.model.original import require_whole, whole_tensors
@@ -85,22 +94,26 @@ def merge(
     sources = find_sources([paths] if isinstance(paths, (str, Path)) else paths, model_base)
     shares = _shares_of(sources, weights)
     _refuse_output(output, overwrite, sources)
+    if save_format == "llava":
+        require_client_name(output, load_config(sources[0].base))
     base, info = sources[0].base, sources[0].info
     config = load_config(base)
     model = empty_model(config)
     adapters = [read_adapter(source.folder, model) for source in sources]
     asked = DTYPES[dtype] if dtype else stored_dtype(config)
     tensors = merged_tensors(base, model, info, list(zip(adapters, shares, strict=True)), asked)
-    fresh = output.with_name(f".{output.name}.merged") if output.exists() else output
+    _require_room(output, model, asked)
     told = [line for adapter in adapters for line in notes(adapter, base)]
     if info is not None and info.bits is not None:
         told.append(f"the adapter {base_of_adapter(info)}")
     companions = read_companions(
         sources[0].folder if info else base, config, get_template(info.conv_mode) if info else None
     )
-    if save_format == "llava":
-        require_client_name(output, config)
-    with atomic_folder(fresh) as temporary:
+    told += [
+        f"{left} is what is left of a merge that was killed; remove it unless another one is at work"
+        for left in output.parent.glob(f".{glob.escape(output.name)}.[0-9]*")
+    ]
+    with atomic_folder(output, overwrite=overwrite) as temporary:
         if save_format == "llava":
             told += write_original(temporary, output, companions, tensors, asked, max_shard_size)
         elif kind_of(base) == "original":
@@ -122,9 +135,6 @@ def merge(
             scores=scores,
         )
         write_text(temporary / "README.md", card)
-    if fresh != output:
-        shutil.rmtree(output)
-        fresh.replace(output)
     return told
 
 
@@ -169,6 +179,8 @@ def _shares_of(sources: Sequence[Source], weights: Sequence[float] | None) -> li
     if weights is None or len(weights) != len(sources):
         given = 0 if weights is None else len(weights)
         raise InputError(f"{len(sources)} adapters and {given} weights; give --weights a number for each")
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"--weights {' '.join(map(str, weights))}: each must be a finite number")
     return list(weights)
 
 
@@ -201,12 +213,21 @@ def merged_tensors(
             weight = weight.to(DTYPES[info.dtype])
             if name in quantised:
                 weight = _quantised_and_back(weight, info.bits)
-        merged = _mixed(name, weight, adapters).to(dtype)
-        if not torch.isfinite(merged).all():
-            raise InputError(
-                f"{name} does not fit {str(dtype)[6:]} after merging; merge with --dtype bfloat16"
-            )
-        yield name, merged
+        merged = _mixed(name, weight, adapters)
+        rounded = merged.to(dtype)
+        if not torch.isfinite(rounded).all():
+            raise InputError(_why_not_finite(name, weight, merged, dtype, base))
+        yield name, rounded
+
+
+def _why_not_finite(
+    name: str, weight: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype, base: Path
+) -> str:
+    if not torch.isfinite(weight).all():
+        return f"{base}: {name} holds values that are no finite numbers; the base is damaged, fetch it again"
+    if not torch.isfinite(merged).all():
+        return f"{name} is no finite number after merging: training diverged; merge an earlier checkpoint"
+    return f"{name} does not fit {str(dtype)[6:]} after merging; merge with --dtype bfloat16"
 
 
 def _mixed(name: str, weight: torch.Tensor, adapters: Sequence[tuple[Adapter, float]]) -> torch.Tensor:
@@ -260,7 +281,7 @@ def _refuse_output(output: Path, overwrite: bool, sources: Sequence[Source]) -> 
         return
     if not overwrite:
         raise InputError(f"{output} exists already; name another folder or pass --overwrite")
-    if not (output / "config.json").is_file():
+    if not _is_whole_model(output):
         raise InputError(f"{output} is not a model folder and is not overwritten")
     for source in sources:
         for folder in (source.folder, source.base):
@@ -268,19 +289,35 @@ def _refuse_output(output: Path, overwrite: bool, sources: Sequence[Source]) -> 
                 raise InputError(f"{output} holds {folder}, which is read; name another folder")
 
 
+def _is_whole_model(folder: Path) -> bool:
+    try:
+        return kind_of(folder) in ("hf", "original")
+    except InputError:
+        return False
+
+
+def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:
+    """InputError unless the disk has room for the weights; an earlier model stays until they are written."""
+    needed = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    there = next(parent for parent in output.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"{output}: the model takes {needed / 1e9:.1f} GB and {there} has {free / 1e9:.1f} GB free; "
+            "make room there or name another disk"
+        )
+
+
 def _write_companions(target: Path, source: Source, companions: Companions, dtype: torch.dtype) -> None:
     """Config, tokenizer, image processor and chat template: the base's files, a run's own over them."""
-    config = companions.config
-    for part in (config, config.text_config, config.vision_config):
-        part.dtype = dtype
-    config.save_pretrained(str(target))
+    write_config(target, companions.config, dtype)
     if (source.base / "generation_config.json").is_file():
         shutil.copyfile(source.base / "generation_config.json", target / "generation_config.json")
     copy_processor_files(source.base, target)
     if source.info is not None:
         copy_processor_files(source.folder, target)
     write_text(target / "chat_template.jinja", companions.template.jinja())
-    if config.model_type == "llava":
+    if companions.config.model_type == "llava":
         _pad_pictures(target)
 
 

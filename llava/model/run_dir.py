@@ -36,6 +36,7 @@ PROCESSOR_FILES = (
     "added_tokens.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "chat_template.jinja",
 )
 
