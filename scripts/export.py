@@ -34,18 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the weights (default: as they are stored)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument("--max-shard-size", default="5GB", help="of one weights file (default: 5GB)")
+    parser.add_argument("--max-shard-size", help="of one weights file (default: 5GB)")
     parser.add_argument(
-        "--type", default="f16", choices=("f32", "f16", "bf16", "q8_0"), help="gguf: of the weights"
+        "--type", choices=("f32", "f16", "bf16", "q8_0"), help="gguf: of the matrices (default: f16)"
     )
     parser.add_argument(
-        "--verify", action="store_true", help="gguf: load the result into llama-cpp-python and compare"
+        "--verify",
+        action="store_true",
+        help="gguf: compare the result with the model in llama-cpp-python; exit code 1 where they differ",
     )
     args = parser.parse_args(argv)
     if args.format == "gguf":
         return export_gguf(args)
     if args.verify:
         raise InputError("--verify is for --format gguf; docs/interop.md says how the others are checked")
+    if args.type is not None:
+        raise InputError("--type is for --format gguf; that of llava and hf is --dtype")
     # here, so that --help and mistyped flags answer at once
     from llava.model.export import export
     from llava.model.shards import parse_size
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_base=args.model_base,
         dtype=args.dtype,
         overwrite=args.overwrite,
-        max_shard_size=parse_size(args.max_shard_size),
+        max_shard_size=parse_size(args.max_shard_size or "5GB"),
     )
     print(f"wrote {args.output}")
     for line in told:
@@ -69,6 +73,8 @@ def export_gguf(args: argparse.Namespace) -> int:
     """0, or 1 if what was written is not what it should be."""
     if args.dtype is not None:
         raise InputError("--dtype is for --format llava and hf; GGUF's is --type")
+    if args.max_shard_size is not None:
+        raise InputError("--max-shard-size is for --format llava and hf; GGUF is one file of each kind")
     from llava.model.gguf import export_gguf
     from llava.model.gguf_verify import verify
     from llava.model.llamacpp import require_llama_cpp
@@ -76,7 +82,11 @@ def export_gguf(args: argparse.Namespace) -> int:
     if args.verify:
         require_llama_cpp()  # before the long part
     done = export_gguf(
-        args.model_path, args.output, model_base=args.model_base, type=args.type, overwrite=args.overwrite
+        args.model_path,
+        args.output,
+        model_base=args.model_base,
+        type=args.type or "f16",
+        overwrite=args.overwrite,
     )
     print(f"wrote {args.output}")
     for line in done.notes:
