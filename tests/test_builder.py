@@ -160,7 +160,7 @@ def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
     shutil.copytree(base, cut)
     weights = (cut / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match="weights cannot be loaded"):
+    with pytest.raises(InputError, match="model.safetensors: cut short or damaged"):
         load_model(cut, device="cpu")
 
     mute = tmp_path / "mute"
@@ -181,7 +181,7 @@ def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
     shutil.copytree(base, deeper)
     path = deeper / "config.json"
     path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
-    with pytest.raises(InputError, match=r"missing keys: model\.language_model\.layers\.2"):
+    with pytest.raises(InputError, match=r"\d missing: model\.language_model\.layers\.2"):
         load_model(deeper, device="cpu")
 
 

@@ -340,9 +340,10 @@ def test_added_tokens_and_bos_are_the_configs(tmp_path):
 def test_other_sentencepiece_models_are_refused(tmp_path):
     # how many pieces a unigram model finds in so little text differs from release to release
     unigram = {"model_type": "unigram", "hard_vocab_limit": False}
-    for number, settings in enumerate((unigram, {"add_dummy_prefix": False})):
-        folder = train_pieces(tmp_path / str(number), **settings)
-        with pytest.raises(InputError, match="as no Llama tokenizer does"):
+    cases = [(unigram, "no BPE model"), ({"add_dummy_prefix": False}, "as no Llama tokenizer does")]
+    for settings, message in cases:
+        folder = train_pieces(tmp_path / message, **settings)
+        with pytest.raises(InputError, match=message):
             tokenizer_of_pieces(folder)
 
 

@@ -29,10 +29,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
 from llava.errors import InputError
-from llava.files import read_json
+from llava.files import read_json, read_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import apply, base_name
-from llava.model.formats import is_original, kind_of
+from llava.model.formats import UNUSABLE, is_original, kind_of
 from llava.model.lora import load_adapter
 from llava.model.original import (
     original_config,
@@ -169,12 +169,16 @@ def make_processor(
         raise InputError(
             f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
         )
+    try:
+        pictures = pictures_of(config, image_processor)
+    except UNUSABLE as error:
+        raise InputError(
+            f"the image processor's settings do not suit the model ({_one_line(error)})"
+        ) from None
     window = getattr(config.text_config, "sliding_window", None)
     if window is not None and max_length is not None and max_length > window:
         raise InputError(f"max_length is {max_length}, the model's attention reaches {window} tokens back")
-    return RecordProcessor(
-        tokenizer, pictures_of(config, image_processor), template, image_token_id, max_length
-    )
+    return RecordProcessor(tokenizer, pictures, template, image_token_id, max_length)
 
 
 def load_config(folder: Path) -> Any:
@@ -184,7 +188,7 @@ def load_config(folder: Path) -> Any:
         return original_config(folder)
     try:
         return AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise InputError(f"{folder}: config.json is not usable ({_one_line(error)})") from None
 
 
@@ -271,7 +275,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"{folder} has no tokenizer.json")
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise InputError(f"{folder}: no usable tokenizer ({_one_line(error)})") from None
 
 
@@ -280,7 +284,7 @@ def load_image_processor(folder: Path) -> Any:
         return original_image_processor(folder)
     try:
         return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise InputError(f"{folder}: no usable image processor ({_one_line(error)})") from None
 
 
@@ -298,8 +302,8 @@ def load_weights_of(
     vision tower has no mask and takes torch's SDPA for flex attention. InputError if a tensor is missing,
     unexpected or of another shape.
     """
-    sizes = (path.stat().st_size for kind in (_WEIGHTS, _OLD_WEIGHTS) for path in folder.glob(kind))
-    if sum(sizes) < _WORTH_A_BAR:
+    files = [path for kind in (_WEIGHTS, _OLD_WEIGHTS) for path in folder.glob(kind) if path.is_file()]
+    if sum(path.stat().st_size for path in files) < _WORTH_A_BAR:
         disable_progress_bar()
     config = load_config(folder)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
@@ -324,7 +328,7 @@ def load_weights_of(
             attn_implementation=attention_of_parts(attn_implementation),
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (*UNUSABLE, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
@@ -351,7 +355,7 @@ def _generation_config(folder: Path, model: Any) -> GenerationConfig:
         return model.generation_config
     try:
         return GenerationConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise InputError(f"{folder}: generation_config.json is not usable ({_one_line(error)})") from None
 
 
@@ -391,11 +395,12 @@ def _chat_template(folder: Path, tokenizer: Any) -> str | None:
     """The model's chat template: the tokenizer's own, or the processor's file beside it."""
     if isinstance(tokenizer.chat_template, str):
         return tokenizer.chat_template
-    for name in ("chat_template.jinja", "chat_template.json"):
-        path = folder / name
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            return text if name.endswith(".jinja") else read_json(path).get("chat_template")
+    if (folder / "chat_template.jinja").is_file():
+        return read_text(folder / "chat_template.jinja")
+    if (folder / "chat_template.json").is_file():
+        content = read_json(folder / "chat_template.json")
+        template = content.get("chat_template") if isinstance(content, dict) else None
+        return template if isinstance(template, str) else None
     return None
 
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
 from llava.errors import InputError
@@ -55,6 +56,12 @@ SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
 """How the tensors of a model are called: (there, in memory today) for the start of a name, if it differs.
 `transformers 4` is also what the Hub's folders hold and what transformers 5 writes."""
 
+UNUSABLE = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
+    StrictDataclassError,
+)  # fmt: skip
+"""What transformers raises for settings in a file that it cannot use: it has no error of its own for that."""
+
 _BUFFERS = re.compile(r"(?:rotary_emb\.inv_freq|embeddings\.position_ids)$")
 """What older releases stored beside the weights; every model computes it itself."""
 
@@ -87,7 +94,7 @@ def kind_of(folder: Path) -> Kind:
         raise InputError(
             f"{folder} is not a LLaVA model: it has neither config.json nor run.json nor {ADAPTER_CONFIG}"
         )
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type in _FOREIGN:
         raise InputError(
             f"{folder} is an original {model_type} model; of the original format "
@@ -96,14 +103,16 @@ def kind_of(folder: Path) -> Kind:
     if original:
         return "original"
     if model_type not in MODEL_TYPES:
-        raise InputError(f"{folder} is not a LLaVA model: its config.json says model_type {model_type!r}")
+        raise InputError(
+            f"{folder} is not a LLaVA model: its config.json says model_type {config.get('model_type')!r}"
+        )
     return "hf"
 
 
 def is_original(config: dict[str, Any]) -> bool:
     """Whether a config.json is the original LLaVA's. Its first releases call themselves `llava`, as Hugging
     Face's do, but name the vision tower by `mm_vision_tower`."""
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     return model_type in ORIGINAL_TYPES or (model_type in ("llava", "llama") and "mm_vision_tower" in config)
 
 
@@ -161,7 +170,7 @@ def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> An
             tokens = (vision.image_size // vision.patch_size) ** 2
             return LlavaConfig(**given, image_seq_length=tokens)
         return LlavaNextConfig(**given, image_grid_pinpoints=_pinpoints(config, where))
-    except (KeyError, TypeError, ValueError) as error:
+    except UNUSABLE as error:
         raise InputError(f"{where}: not usable ({' '.join(str(error).split())[:200]})") from None
 
 
@@ -217,7 +226,7 @@ def _refuse_unlike(config: dict[str, Any], where: Path) -> None:
         "mm_use_im_start_end": bool(config.get("mm_use_im_start_end")),
         "image_aspect_ratio": (merge, aspect) not in (("flat", "pad"), ("spatial_unpad", "anyres")),
         "s2": bool(config.get("s2")),
-        "mm_vision_select_feature": (config.get("mm_vision_select_feature") or "patch") not in _FEATURES,
+        "mm_vision_select_feature": str(config.get("mm_vision_select_feature") or "patch") not in _FEATURES,
     }
     for key, unlike in wrong.items():
         if unlike:

@@ -18,7 +18,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 
 from llava.errors import InputError
 from llava.files import read_json
-from llava.model.formats import ROW_MULTIPLE, hf_config, in_memory, kind_of
+from llava.model.formats import ROW_MULTIPLE, UNUSABLE, hf_config, in_memory, kind_of
 from llava.model.lora import LANGUAGE, PROJECTOR, VISION
 from llava.model.pieces import tokenizer_of_pieces
 from llava.model.shards import StoredTensor, check_floating, open_file, open_weights, some
@@ -40,7 +40,7 @@ def original_config(folder: Path) -> Any:
     tower = find_tower(folder, config)
     try:
         vision = _known_tower() if tower is None else CLIPVisionConfig.from_pretrained(str(tower))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise InputError(
             f"{tower}: no usable config.json of a CLIP vision tower ({_one_line(error)})"
         ) from None
@@ -56,7 +56,7 @@ def original_tokenizer(folder: Path) -> Any:
 def original_image_processor(folder: Path) -> Any:
     """The vision tower's pictures, padded to a square (1.5) or in tiles (1.6) as the config says."""
     config = read_json(folder / "config.json")
-    tower = find_tower(folder, config)
+    tower, made = find_tower(folder, config), original_config(folder)
     try:
         if tower is None:
             values = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size=336)
@@ -66,14 +66,16 @@ def original_image_processor(folder: Path) -> Any:
             key: getattr(values, key)
             for key in ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        processor: Any = (
+            LlavaImageProcessorPil(**given, do_pad=True)
+            if made.model_type == "llava"
+            else LlavaNextImageProcessorPil(**given, image_grid_pinpoints=made.image_grid_pinpoints)
+        )
+    except UNUSABLE as error:
         raise InputError(
             f"{tower}: no usable preprocessor_config.json of a CLIP vision tower ({_one_line(error)})"
         ) from None
-    made = original_config(folder)
-    if made.model_type == "llava":
-        return LlavaImageProcessorPil(**given, do_pad=True)
-    return LlavaNextImageProcessorPil(**given, image_grid_pinpoints=made.image_grid_pinpoints)
+    return processor
 
 
 def find_tower(folder: Path, config: dict[str, Any]) -> Path | None:
@@ -110,11 +112,7 @@ def original_tensors(folder: Path) -> dict[str, StoredTensor]:
     tower folder's. InputError where the rows are neither the tokenizer's nor the config's.
     """
     config = read_json(folder / "config.json")
-    tensors: dict[str, StoredTensor] = {}
-    for stored, tensor in open_weights(folder).items():
-        name = in_memory(stored, original=True)
-        if name is not None:
-            tensors[name] = tensor
+    tensors = _named(folder, original=True)
     if not any(name.startswith(VISION) for name in tensors):
         tensors |= _tower_tensors(find_tower(folder, config), folder)
     check_floating(tensors, folder)
@@ -140,10 +138,23 @@ def whole_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a whole model in either format under their names in memory."""
     if kind_of(folder) == "original":
         return original_tensors(folder)
-    tensors = {in_memory(stored): tensor for stored, tensor in open_weights(folder).items()}
-    named = {name: tensor for name, tensor in tensors.items() if name is not None}
-    check_floating(named, folder)
-    return named
+    tensors = _named(folder, original=False)
+    check_floating(tensors, folder)
+    return tensors
+
+
+def _named(folder: Path, *, original: bool) -> dict[str, StoredTensor]:
+    """The tensors of `folder`, spelled either way, under their names in memory."""
+    tensors: dict[str, StoredTensor] = {}
+    for stored, tensor in open_weights(folder).items():
+        name = in_memory(stored, original=original)
+        if name in tensors:
+            raise InputError(
+                f"{folder}: {name} is there twice, once as {stored}; the folder mixes two models"
+            )
+        if name is not None:
+            tensors[name] = tensor
+    return tensors
 
 
 def require_whole(tensors: Mapping[str, StoredTensor], config: Any, folder: Path) -> None:

@@ -23,6 +23,7 @@ from llava.records import IMAGE_PLACEHOLDER
 
 PAD = "<pad>"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type of sentencepiece_model.proto
+_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _PROBES = (
     "A chat between a curious user and an AI assistant. USER: \nWhat is  it? ASSISTANT: No, 3.14!",
     " leading, two  spaces, trailing ", "naïve 绝缘子 изолятор ⚡", "a\tb\n\nc", "x", "1234 <0x41> ▁▁ ﬁ",
@@ -53,9 +54,14 @@ def tokenizer_of_pieces(folder: Path) -> Any:
     path = folder / "tokenizer.model"
     pieces = read_pieces(path)
     settings = _settings(folder)
+    if _model_type(pieces.serialized_model_proto()) != _BPE:
+        raise InputError(f"{path}: no BPE model of SentencePiece's; only models of Llama's kind are read")
     kinds = [kind for _, kind in _proto_pieces(pieces.serialized_model_proto())]
+    longest = settings.get("model_max_length") or 2048
+    if not isinstance(longest, (int, float)):
+        raise InputError(f"{folder / 'tokenizer_config.json'}: model_max_length is {longest!r}, no number")
     names: list[str] = [pieces.id_to_piece(i) for i in range(len(pieces))]
-    tokenizer = Tokenizer(_bpe(pieces, names, kinds))
+    tokenizer = Tokenizer(_merges(pieces, names, kinds))
     user_defined = [name for name, kind in zip(names, kinds, strict=True) if kind == _USER_DEFINED]
     # SentencePiece's own first steps: a space before the text, every space as "▁"
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -95,14 +101,14 @@ def tokenizer_of_pieces(folder: Path) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
-        model_max_length=int(settings.get("model_max_length") or 2048),
+        model_max_length=int(longest),
         clean_up_tokenization_spaces=False,
         chat_template=settings.get("chat_template"),
         **names_of,
     )
 
 
-def _bpe(pieces: SentencePieceProcessor, names: list[str], kinds: list[int]) -> BPE:
+def _merges(pieces: SentencePieceProcessor, names: list[str], kinds: list[int]) -> BPE:
     """Merges for every way to split a normal piece into two known ones, the earliest-learned piece first."""
     vocabulary = {name: token for token, name in enumerate(names)}
     merges = [
@@ -175,6 +181,13 @@ def _proto_pieces(model: bytes) -> Iterator[tuple[str, int]]:
             held = dict(_fields(value))
             text, kind = held.get(1, b""), held.get(3, _NORMAL)
             yield (text.decode("utf-8", "replace") if isinstance(text, bytes) else "", int(kind))
+
+
+def _model_type(model: bytes) -> int:
+    """The kind of a serialised ModelProto (`TrainerSpec trainer_spec = 2`, in it `ModelType model_type = 3`,
+    UNIGRAM if absent)."""
+    settings = dict(_fields(model)).get(2, b"")
+    return int(dict(_fields(settings)).get(3, _UNIGRAM))
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
