@@ -2,31 +2,24 @@
 
 import importlib.util
 import json
-from itertools import pairwise
+import subprocess
+import sys
+import weakref
 
 import gguf
-import jinja2
 import numpy as np
 import pytest
 import torch
-from byte_level import LLAMA_3, byte_level_tokenizer, save_byte_level
 from family_models import save_family
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_model import save_random_model
 from tiny_models import save_base, save_run
-from tokenizers import Tokenizer, models
 
-from llava.conversation import conv_templates
 from llava.errors import InputError
-from llava.model import gguf_verify
-from llava.model.builder import load_model, load_tokenizer
+from llava.model import gguf_verify, llamacpp
+from llava.model.builder import load_model
 from llava.model.export import export
-from llava.model.gguf import chat_template, export_gguf
-from llava.model.gguf_vocab import read_vocab
+from llava.model.gguf import export_gguf, open_source
 from llava.model.merge import merge
-
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="<>\x00"), max_size=60)
 
 
 def tensors_of(path):
@@ -40,6 +33,11 @@ def tensors_of(path):
 
 def values_of(path):
     return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+
+
+def changed(folder, name, **values):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def unpermuted(rows, heads):
@@ -166,6 +164,8 @@ def test_metadata(tmp_path, tiny_model_dir):
     special = ("bos", "eos", "unknown", "padding")
     assert [text[f"tokenizer.ggml.{name}_token_id"] for name in special] == [1, 2, 0, 1025]
 
+    assert [values["general.type"] for values in (text, vision)] == ["model", "mmproj"]
+    assert [values["general.name"] for values in (text, vision)] == ["tiny-llava"] * 2
     assert vision["general.architecture"] == "clip"
     assert vision["clip.projector_type"] == "mlp"
     assert vision["clip.has_vision_encoder"] is True
@@ -221,138 +221,44 @@ def test_an_original_folder_gives_the_same_file(tmp_path, tiny_model_dir):
     assert pieces[0] == pieces[1]
 
 
-# --- the tokenizer -----------------------------------------------------------------------------------------
-
-
-def joined_by_score(text, values):
-    """The ids of a text by SentencePiece's BPE: join the best scored neighbours, the first of equals, until
-    none is a piece; what is no piece is its UTF-8 bytes. Written from the algorithm's description."""
-    ids = {token: index for index, token in enumerate(values["tokenizer.ggml.tokens"])}
-    scores, types = values["tokenizer.ggml.scores"], values["tokenizer.ggml.token_type"]
-    pieces = list(text.replace(" ", "▁"))
-    while True:
-        joins = [
-            (-scores[ids[one + two]], index)
-            for index, (one, two) in enumerate(pairwise(pieces))
-            if one + two in ids and types[ids[one + two]] == gguf.TokenType.NORMAL
-        ]
-        if not joins:
-            break
-        _, index = min(joins)
-        pieces[index : index + 2] = [pieces[index] + pieces[index + 1]]
-    found = []
-    for piece in pieces:
-        if piece in ids:
-            found.append(ids[piece])
-        else:
-            found += [ids[f"<0x{byte:02X}>"] for byte in piece.encode()]
-    return found
-
-
-@pytest.fixture(scope="module")
-def tiny_values(tmp_path_factory, tiny_model_dir):
-    return values_of(export_gguf(tiny_model_dir, tmp_path_factory.mktemp("gguf") / "out").text)
-
-
-@pytest.fixture(scope="module")
-def tiny_tokenizer(tiny_model_dir):
-    return load_tokenizer(tiny_model_dir)
-
-
-@given(TEXTS)
-@settings(max_examples=150)
-def test_written_pieces_and_scores_give_our_ids(tiny_values, tiny_tokenizer, text):
-    ours = tiny_tokenizer(text)["input_ids"]
-    prefixed = text if text[:1] in (" ", "▁") or not text else " " + text
-    assert tiny_values["tokenizer.ggml.add_space_prefix"] is True
-    assert [1, *joined_by_score(prefixed, tiny_values)] == ours
-
-
-def test_token_types(tiny_values):
-    kinds, tokens = tiny_values["tokenizer.ggml.token_type"], tiny_values["tokenizer.ggml.tokens"]
-    of = dict(zip(tokens, kinds, strict=True))
-    assert len(tokens) == 1088  # the rows of the embedding matrix
-    assert of["<unk>"] == gguf.TokenType.UNKNOWN
-    assert {of[name] for name in ("<s>", "</s>", "<image>", "<pad>")} == {gguf.TokenType.CONTROL}
-    assert {of[f"<0x{byte:02X}>"] for byte in range(256)} == {gguf.TokenType.BYTE}
-    assert of["▁the"] == gguf.TokenType.NORMAL
-    assert {of[f"[PAD{row}]"] for row in range(1026, 1088)} == {gguf.TokenType.UNUSED}
-
-
-def test_byte_level_vocabulary(tmp_path, tiny_model_dir):
-    folder = save_byte_level(tiny_model_dir, tmp_path / "model")
-    values = values_of(export_gguf(folder, tmp_path / "out").text)
-    assert values["tokenizer.ggml.model"] == "gpt2"
-    assert values["tokenizer.ggml.pre"] == "llama-bpe"
-    tokens, merges = values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"]
-    rebuilt = Tokenizer(
-        models.BPE({token: i for i, token in enumerate(tokens)}, [tuple(pair.split(" ")) for pair in merges])
-    )
-    ours = load_tokenizer(folder)
-    rebuilt.pre_tokenizer = ours.backend_tokenizer.pre_tokenizer
-    text = "The disc's 1234 är 绝缘子\n\n broken?"
-    assert rebuilt.encode(text).ids == ours(text, add_special_tokens=False)["input_ids"]
-
-
-def test_an_end_of_turn_that_is_not_eos_is_named():
-    tokenizer = byte_level_tokenizer(LLAMA_3)
-    vocab = read_vocab(tokenizer, 600, "<|eot_id|>")
-    assert vocab.special["eot"] == tokenizer.convert_tokens_to_ids("<|eot_id|>")
-    assert "eot" not in read_vocab(tokenizer, 600, "<|end|>").special
+def test_tensors_stream(tmp_path):
+    """One tensor is gone when the next is there, merged ones too."""
+    run = save_run(tmp_path / "run", save_base(tmp_path / "base"), projector=False)
+    source = open_source(run, None)
+    last = None
+    for name, tensor in source.tensors:
+        assert tuple(tensor.shape) == source.shapes[name]
+        assert last is None or last() is None, name
+        last = weakref.ref(tensor)
+        del tensor
+    assert last is not None
 
 
 @pytest.mark.parametrize(
-    ("broken", "message"),
-    [(lambda: byte_level_tokenizer(r"\w+"), "no known name"), (None, "embeddings")],
+    ("card", "written"),
+    [("---\nlicense: llama2\n---\n# Mine\n", "llama2"), ("---\nlicense: [\n---\n", None), ("# Mine\n", None)],
 )
-def test_tokenizers_that_are_refused(broken, message):
-    tokenizer = broken() if broken else byte_level_tokenizer(LLAMA_3)
-    with pytest.raises(InputError, match=message):
-        read_vocab(tokenizer, 600 if broken else 10, "x")
+def test_the_license_of_the_model_card(tmp_path, card, written):
+    folder = save_base(tmp_path / "model")
+    (folder / "README.md").write_text(card)
+    made = export_gguf(folder, tmp_path / "out")
+    assert [values_of(path).get("general.license") for path in (made.text, made.mmproj)] == [written] * 2
 
 
-# --- the chat template -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", [name for name, mode in conv_templates.items() if not mode.captions])
-def test_chat_template_is_the_conv_mode(mode):
-    """As a string (llama.cpp's server joins the parts itself), as llama-cpp-python's parts of text, as
-    llama.cpp's media_marker parts and as OpenAI's own: the picture stands on a line of its own."""
-    template = conv_templates[mode]
-    rendered = jinja2.Environment().from_string(chat_template(template))
-    marker = "<__media_x7__>"
-    turns = [("human", f"{marker}\nIs it broken?"), ("gpt", "Yes."), ("human", "Where?")]
-    wanted = template.text(turns, generation_prompt=True)
-    question = {"type": "text", "text": "Is it broken?"}
-    for content, mark in [
-        (f"{marker}Is it broken?", marker),
-        (f"{marker}\nIs it broken?", marker),
-        ([{"type": "text", "text": marker}, question], marker),
-        ([{"type": "media_marker", "text": marker}, question], marker),
-        ([{"type": "image_url", "image_url": {"url": "x"}}, question], "<__media__>"),
-    ]:
-        messages = [
-            {"role": "user", "content": content},
-            {"role": "assistant", "content": "Yes."},
-            {"role": "user", "content": [{"type": "text", "text": "Where?"}]},
-        ]
-        got = rendered.render(messages=messages, add_generation_prompt=True)
-        assert got.replace(mark, marker) == wanted
+def test_a_stop_text_that_is_no_token_is_told(tmp_path):
+    run = save_run(tmp_path / "run", save_base(tmp_path / "base"))
+    changed(run, "run.json", conv_mode="llava_v0")
+    [note] = export_gguf(run, tmp_path / "out").notes
+    assert "'###'" in note and "stop text" in note
 
 
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
-def changed(folder, **config):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    return folder
-
-
 def test_refusals_write_nothing(tmp_path, tiny_model_dir):
     onevision = save_family(tiny_model_dir, tmp_path / "one", "llava_onevision-qwen2")
     whole = save_base(tmp_path / "whole")
-    changed(whole, vision_feature_select_strategy="full")
+    changed(whole, "config.json", vision_feature_select_strategy="full")
     out = tmp_path / "out"
     for folder, kind, message in [
         (onevision, "f16", "OneVision.*vLLM or SGLang"),
@@ -384,6 +290,9 @@ def test_an_existing_folder(tmp_path, tiny_model_dir):
         export_gguf(tiny_model_dir, out)
     export_gguf(tiny_model_dir, out, type="q8_0", overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["mmproj-q8_0.gguf", "model-q8_0.gguf"]
+    for path in out.iterdir():
+        path.unlink()
+    export_gguf(tiny_model_dir, out, overwrite=True)  # an empty folder
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not overwritten"):
         export_gguf(tiny_model_dir, out, overwrite=True)
@@ -411,3 +320,35 @@ def test_an_absent_package_is_one_line(tmp_path, tiny_model_dir, monkeypatch, pa
             export_gguf(tiny_model_dir, folder)
         else:
             gguf_verify.verify(tiny_model_dir, folder)
+
+
+def test_an_old_llama_cpp_python_is_one_line(tmp_path, tiny_model_dir, monkeypatch):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr(llamacpp, "version", lambda _: "0.3.8")
+    with pytest.raises(InputError, match=r"0\.3\.36 or later, 0\.3\.8 is installed") as caught:
+        gguf_verify.verify(tiny_model_dir, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["gguf", "--dtype", "float16"],
+        ["gguf", "--max-shard-size", "1GB"],
+        ["hf", "--type", "f16"],
+        ["hf", "--verify"],
+    ],
+)
+def test_flags_of_another_format_are_refused(tmp_path, repo, flags):
+    command = [
+        sys.executable,
+        "scripts/export.py",
+        "--model-path",
+        "x",
+        "--output",
+        str(tmp_path / "out"),
+        "--format",
+    ]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=repo, check=False)
+    assert done.returncode == 2
+    assert f"{flags[1]} is for --format" in done.stderr and done.stderr.count("\n") == 1

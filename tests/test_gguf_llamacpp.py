@@ -13,7 +13,7 @@ from family_models import save_family
 from hypothesis import given, settings
 from rich.console import Console
 from small_model import save_random_model
-from test_gguf import TEXTS
+from test_gguf_vocab import TEXTS
 
 from llava.errors import InputError
 from llava.model import gguf_verify
