@@ -6,14 +6,13 @@
 Random float16 weights in LLaVA-1.5's shape and a LoRA of rank 16 on every Linear layer of the language model
 go through scripts/merge_lora.py; the peak is the most memory that its process held (resident set; Linux). Two
 sizes of model with the same small shards give what a byte of the base costs, two sizes of shard what a byte
-of a shard costs, and so what LLaVA-1.5-7B takes with the default shards.
+of a shard costs, and so what LLaVA-1.5-7B takes with the default shards. TMPDIR says where they are written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,13 @@ REPO = Path(__file__).resolve().parents[1]
 RANK = 16
 SMALL_SHARD = 50_000_000
 """Bytes."""
+LAUNCHER = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+"""Runs a command and prints its peak in bytes. A small process between: Linux takes the memory of the process
+that starts a command for the command's own until it has begun, and ours holds whole shards."""
 
 
 def config_of(layers: int, hidden: int, intermediate: int, vocabulary: int, vision: dict[str, int]) -> Any:
@@ -108,11 +114,8 @@ def measure(config: Any, shard: int) -> int:
                    "--save-model-path", str(Path(place) / "merged"), "--max-shard-size",
                    f"{shard / 1e6:f}MB"]  # fmt: skip
         started = time.monotonic()
-        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit("the merge failed")
-        peak = usage.ru_maxrss * 1024
+        launched = [sys.executable, "-c", LAUNCHER, *command]
+        peak = int(subprocess.run(launched, cwd=REPO, stdout=subprocess.PIPE, check=True).stdout)
         print(
             f"base of {sizes(config)[0] / 1e9:5.2f} GB, shards of {shard / 1e9:4.2f} GB: peak "
             f"{peak / 1e9:5.2f} GB, {time.monotonic() - started:.0f} s",

@@ -81,7 +81,7 @@ class Adapter:
     def counts(self) -> dict[str, int]:
         """How many layers have updates, and how many tensors are replaced, by part of the model."""
         counts: dict[str, int] = {}
-        for names, what in ((self.updates, "layers adapted"), (self.replaced, "tensors replaced")):
+        for names, what in ((self.updates, "layers adapted"), (self.replaced, "tensors trained whole")):
             for name in names:
                 key = f"{what} in the {_PART_NAMES[_part(name)]}"
                 counts[key] = counts.get(key, 0) + 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -13,6 +14,11 @@ from llava import __version__
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import Adapter
 from llava.model.run_dir import RunInfo
+
+Part = tuple[Adapter, RunInfo | None, float]
+"""An adapter, its run directory's facts if it has them, and its weight in the mixture."""
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def base_of_adapter(info: RunInfo) -> str:
@@ -26,96 +32,121 @@ def base_of_adapter(info: RunInfo) -> str:
 def model_card(
     name: str,
     base: str,
-    parts: Sequence[tuple[Adapter, RunInfo | None, float]],
+    parts: Sequence[Part],
     *,
     config: Any,
     conv_mode: str,
     dtype: torch.dtype,
+    save_format: Literal["hf", "llava"],
     scores: str,
 ) -> str:
-    """Of the model `name` that the adapters of `parts` (with their run and weight) make of `base`; `scores`
-    is Markdown."""
-    front = yaml.safe_dump(
-        {
-            "base_model": base,
-            "library_name": "transformers",
-            "pipeline_tag": "image-text-to-text",
-            "tags": ["llava", "llava-inspect"],
-        },
-        sort_keys=False,
-    )
+    """Of the model `name` that the adapters of `parts` make of `base`; `scores` is Markdown."""
     pictures = (
         "padded to a square with the mean colour"
         if config.model_type == "llava"
         else "whole, and in tiles (anyres)"
     )
-    mixed = (
-        ["- Several adapters: each tensor is W0 + sum of weight x (what the adapter makes of W0 - W0)\n"]
-        if len(parts) > 1
-        else []
-    )
     runs = [info for _, info, _ in parts if info is not None]
-    fingerprint = f" (fingerprint `{runs[0].base.fingerprint}`)" if runs else ""
     revision = f", revision `{runs[0].base.revision}`" if runs and runs[0].base.revision else ""
-    told = "".join(_merged_from(adapter, info, weight, len(parts)) for adapter, info, weight in parts)
-    scored = f"\n## Scores\n\n{scores}\n" if scores else ""
+    fingerprint = f" (fingerprint `{runs[0].base.fingerprint}`)" if runs else ""
+    mixed = (
+        "- Several adapters are mixed: the base's weights plus, of each, its weight times what it changes\n"
+        if len(parts) > 1
+        else ""
+    )
+    missing = (
+        "Not measured when this was written. `scripts/merge_lora.py --scores scores.json` puts them here."
+    )
     return f"""---
-{front}---
+{_front(base, save_format)}---
 
 # {name}
 
-A LLaVA model fine-tuned with LoRA and merged by LLaVA Inspect {__version__} into one folder of
-{str(dtype).removeprefix("torch.")} weights. It loads with `transformers.AutoModelForImageTextToText` and
-needs no adapter.
+A LLaVA model, fine-tuned to answer questions about pictures and merged by LLaVA Inspect {__version__}. The
+folder is complete and needs no adapter. Its weights are {str(dtype).removeprefix("torch.")}.
 
 - Base: `{base}`{revision}{fingerprint}
-{"".join(mixed)}{told}- Conversation template: `{conv_mode}` (`chat_template.jinja`)
+{mixed}{"".join(_merged_from(part, mixed=len(parts) > 1) for part in parts)}- Conversation template: `{conv_mode}`
 - Pictures: {pictures}, never cropped
-{scored}
+
+## Scores
+
+{scores or missing}
+
 ## Training data
 
 {_data(runs)}
 
 ## Recipe
 
-{_recipes(runs)}
+{_recipes(parts)}
 ## Use
 
-```bash
-python -m llava.serve.cli --model-path {name} --image-file picture.jpg
-```
-"""
+{_use(name, conv_mode, save_format)}"""
 
 
-def _merged_from(adapter: Adapter, info: RunInfo | None, weight: float, count: int) -> str:
+def _front(base: str, save_format: str) -> str:
+    """The Hub's own lines: what program reads the model and, if the base is there, what it was made of."""
+    on_hub = _HUB_NAME.fullmatch(base) and not Path(base).exists()
+    values = {
+        "base_model": base if on_hub else None,
+        "library_name": "transformers" if save_format == "hf" else None,
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["llava", "llava-inspect"],
+    }
+    return yaml.safe_dump({key: value for key, value in values.items() if value}, sort_keys=False)
+
+
+def _merged_from(part: Part, *, mixed: bool) -> str:
     """Lines of the list: which adapter, what it trained, with which versions."""
-    share = f", weight {weight:g}" if count > 1 else ""
-    name = get_model_name_from_path(adapter.folder.resolve().as_posix())
+    adapter, info, weight = part
+    share = f", weight {weight:g}" if mixed or weight != 1 else ""
+    counts = ", ".join(f"{count} {what}" for what, count in adapter.counts().items()) or "nothing"
     if info is None:
-        return f"- Merged from the adapter `{name}`{share}: {adapter.about}; {_parts(adapter)}\n"
+        return f"- Adapter: `{_name(adapter)}`{share}: {adapter.about}; {counts}\n"
     step = f", step {info.step}" if info.step is not None else ""
     versions = ", ".join(f"{package} {version}" for package, version in info.versions.items())
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
     return (
-        f"- Merged from the run `{name}`{step}{share}: {adapter.about}; {_parts(adapter)}\n{quantised}"
+        f"- Adapter: run `{_name(adapter)}`{step}{share}: {adapter.about}; {counts}\n{quantised}"
         f"- Trained with: {versions or 'versions not recorded'}{commit}\n"
     )
 
 
-def _parts(adapter: Adapter) -> str:
-    """What an adapter touches, counted by part of the model."""
-    counts = adapter.counts()
-    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing"
+def _name(adapter: Adapter) -> str:
+    return get_model_name_from_path(adapter.folder.resolve().as_posix())
 
 
 def _data(runs: Sequence[RunInfo]) -> str:
     data = {path: digest for info in runs for path, digest in info.data.items()}
-    return "\n".join(f"- `{path}` (sha256 `{digest}`)" for path, digest in data.items()) or "- not recorded"
+    return "\n".join(f"- `{path}` (sha256 `{digest}`)" for path, digest in data.items()) or "Not recorded."
 
 
-def _recipes(runs: Sequence[RunInfo]) -> str:
-    if not runs:
-        return "Not recorded.\n"
-    blocks = (json.dumps(info.config, indent=1, ensure_ascii=False, default=str) for info in runs)
-    return "\n".join(f"```json\n{block}\n```\n" for block in blocks)
+def _recipes(parts: Sequence[Part]) -> str:
+    """Each run's settings once, as the YAML that llava.train reads."""
+    names: dict[str, list[str]] = {}
+    for adapter, info, _ in parts:
+        if info is not None and info.config:
+            values = yaml.safe_dump(info.config, sort_keys=False, default_flow_style=None, allow_unicode=True)
+            names.setdefault(values, []).append(f"`{_name(adapter)}`")
+    blocks = [
+        f"Of {', '.join(of)}, for `scripts/finetune_lora.sh`:\n\n```yaml\n{values}```\n"
+        for values, of in names.items()
+    ]
+    return "\n".join(blocks) or "Not recorded.\n"
+
+
+def _use(name: str, conv_mode: str, save_format: str) -> str:
+    programs, mode = "`transformers.AutoModelForImageTextToText` and what is built on it load it too.", ""
+    if save_format == "llava":
+        programs = "It is in the original LLaVA's format: that command starts the original client as well."
+        mode = f" --conv-mode {conv_mode}"  # the original would go by the folder's name
+    return f"""Where this folder is:
+
+```bash
+python -m llava.serve.cli --model-path {name} --image-file picture.jpg{mode}
+```
+
+{programs}
+"""

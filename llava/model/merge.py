@@ -132,6 +132,7 @@ def merge(
             config=config,
             conv_mode=companions.template.name,
             dtype=asked,
+            save_format=save_format,
             scores=scores,
         )
         write_text(temporary / "README.md", card)
