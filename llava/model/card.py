@@ -54,6 +54,7 @@ def model_card(
         if len(parts) > 1
         else ""
     )
+    made_of = "".join(_merged_from(part, mixed=len(parts) > 1) for part in parts)
     missing = (
         "Not measured when this was written. `scripts/merge_lora.py --scores scores.json` puts them here."
     )
@@ -66,7 +67,7 @@ A LLaVA model, fine-tuned to answer questions about pictures and merged by LLaVA
 folder is complete and needs no adapter. Its weights are {str(dtype).removeprefix("torch.")}.
 
 - Base: `{base}`{revision}{fingerprint}
-{mixed}{"".join(_merged_from(part, mixed=len(parts) > 1) for part in parts)}- Conversation template: `{conv_mode}`
+{mixed}{made_of}- Conversation template: `{conv_mode}`
 - Pictures: {pictures}, never cropped
 
 ## Scores
@@ -82,7 +83,7 @@ folder is complete and needs no adapter. Its weights are {str(dtype).removeprefi
 {_recipes(parts)}
 ## Use
 
-{_use(name, conv_mode, save_format)}"""
+{_use(name, config, conv_mode, save_format)}"""
 
 
 def _front(base: str, save_format: str) -> str:
@@ -137,8 +138,9 @@ def _recipes(parts: Sequence[Part]) -> str:
     return "\n".join(blocks) or "Not recorded.\n"
 
 
-def _use(name: str, conv_mode: str, save_format: str) -> str:
-    programs, mode = "`transformers.AutoModelForImageTextToText` and what is built on it load it too.", ""
+def _use(name: str, config: Any, conv_mode: str, save_format: str) -> str:
+    family = (config.architectures or ["AutoModelForImageTextToText"])[0]
+    programs, mode = f"`transformers.{family}` and what is built on it load it too.", ""
     if save_format == "llava":
         programs = "It is in the original LLaVA's format: that command starts the original client as well."
         mode = f" --conv-mode {conv_mode}"  # the original would go by the folder's name
