@@ -2,10 +2,10 @@
 
     python -m benchmarks.load_memory
 
-A random float16 model in LLaVA-1.5's shape is saved in every form and loaded by `load_model`, each in a process
-of its own, as it is stored and as float32. The peak is the most memory that the process held (resident set;
-Linux) above what it held before, when the libraries and the embedded base were loaded. Exit code 1 if one is
-over the bound.
+A random float16 model in LLaVA-1.5's shape is saved in every form and loaded by `load_model`, each in a
+process of its own, as it is stored and as float32. The peak is the most memory that the process held
+(resident set; Linux) above what it held before, when the libraries and the embedded base were loaded.
+Exit code 1 if one is over the bound.
 """
 
 from __future__ import annotations

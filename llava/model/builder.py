@@ -32,7 +32,8 @@ from llava.errors import InputError
 from llava.files import read_json, read_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import apply, base_name
-from llava.model.formats import UNUSABLE, is_original, kind_of
+from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, UNUSABLE, is_original, kind_of
+from llava.model.language_base import is_language_model, with_projector_of
 from llava.model.lora import load_adapter
 from llava.model.original import (
     original_config,
@@ -55,7 +56,8 @@ DTYPES: dict[DtypeName, torch.dtype] = {
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
 _WEIGHTS = "*.safetensors"
-_HUB_FILES = ["*.json", _WEIGHTS, "*.model", "*.jinja"]
+_BESIDE = (NON_LORA_WEIGHTS, PROJECTOR_BIN)
+_HUB_FILES = ["*.json", _WEIGHTS, *_BESIDE, "*.model", "*.jinja"]
 _OLD_WEIGHTS = "*.bin"
 
 
@@ -133,7 +135,7 @@ def load_model(
         wrapped = load_adapter(model, own, projector=info.projector_trained)
         model = wrapped.get_base_model()  # its layers carry the adapter
     elif adapter is not None:
-        model = apply(model, adapter, base)
+        model = apply(model, adapter, model_base)
     if device_map is None:
         model = model.to(device)
     model.eval()
@@ -204,7 +206,7 @@ def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
     if not _HUB_NAME.fullmatch(str(model_path)) or path.parent.is_dir():
         raise InputError(f"{path}: no such model folder")
     try:
-        patterns = [pattern for pattern in _HUB_FILES if weights or pattern != _WEIGHTS]
+        patterns = [pattern for pattern in _HUB_FILES if weights or pattern not in (_WEIGHTS, *_BESIDE)]
         folder = Path(snapshot_download(str(model_path), allow_patterns=patterns))
         if weights and not any(folder.glob("*model*.safetensors")):  # an older repository
             snapshot_download(str(model_path), allow_patterns=[_OLD_WEIGHTS])
@@ -249,7 +251,8 @@ def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
 
 
 def find_base_of_adapter(adapter: Path, model_base: str | Path | None) -> Path:
-    """The folder of the base of another tool's adapter: `model_base`, or what adapter_config.json names."""
+    """The folder of the base of another tool's adapter: `model_base`, or what adapter_config.json names; put
+    together where the original's adapter was trained on a language model alone."""
     named = model_base or base_name(adapter)
     if named is None:
         raise InputError(f"{adapter} is an adapter and does not say of what; name its base with --model-base")
@@ -258,6 +261,8 @@ def find_base_of_adapter(adapter: Path, model_base: str | Path | None) -> Path:
     except InputError as error:
         remedy = "" if model_base else "; say where it is with --model-base"
         raise InputError(f"the base of {adapter} is not found: {error}{remedy}") from None
+    if is_language_model(folder) and kind_of(adapter) != "peft_adapter":
+        folder = with_projector_of(adapter, folder)
     require_llava(folder)
     return folder
 

@@ -92,7 +92,7 @@ def find_tower(folder: Path, config: dict[str, Any]) -> Path | None:
     for place in (folder / Path(name).name, folder / name, Path(name)):
         if (place / "config.json").is_file():
             return place
-    if name == _CLIP_L_336 and _has_tower_inside(folder):
+    if name == _CLIP_L_336 and kind_of(folder) == "original" and _has_tower_inside(folder):
         return None
     from llava.model.builder import resolve_folder  # here: builder imports this module
 

@@ -50,12 +50,12 @@ class StoredTensor:
 def open_weights(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a model's folder by name.
 
-    Whichever it has, in this order: `model.safetensors.index.json` and its shards, `model.safetensors`,
+    Whichever it has, in this order: `model.safetensors`, `model.safetensors.index.json` and its shards,
     numbered `model-*.safetensors`, and the same of `pytorch_model.bin`. InputError naming the file that is
     missing, cut short, no tensor file, or that holds anything but tensors.
     """
     tensors: dict[str, StoredTensor] = {}
-    for path in _shards(folder):
+    for path in shards_of(folder):
         for name, tensor in open_file(path).items():
             if name in tensors:
                 raise InputError(f"{path}: {name} is in another shard too; the folder mixes two models")
@@ -63,13 +63,15 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _shards(folder: Path) -> list[Path]:
+def shards_of(folder: Path) -> list[Path]:
+    """The files that hold a model's weights, each of them there. A whole file goes before shards, as
+    transformers reads them. InputError as `open_weights`."""
     for whole in (_SAFETENSORS, _BIN):
+        if (folder / whole).is_file():
+            return [folder / whole]
         index = folder / f"{whole}.index.json"
         if index.is_file():
             return _indexed(folder, index)
-        if (folder / whole).is_file():
-            return [folder / whole]
         stem, _, suffix = whole.rpartition(".")
         numbered = sorted(folder.glob(f"{stem}-*.{suffix}"))
         if numbered:
