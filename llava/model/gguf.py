@@ -177,9 +177,7 @@ def _notes(source: Source) -> list[str]:
         )
     stop = source.companions.template.stop[0]
     if stop not in source.companions.tokenizer.get_vocab():
-        told.append(
-            f"answers end with {stop!r}, which is no token: give clients it as a stop text (-r {stop!r})"
-        )
+        told.append(f"answers end with {stop!r}, which is no token: give it to clients as a stop text")
     return told
 
 

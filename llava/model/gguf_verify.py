@@ -6,10 +6,10 @@ A verdict per part, each with the largest difference found:
     KNOWN   it does not, by a fault of llama.cpp that is named and was reproduced here in torch
     FAIL    it does not, and nothing known explains it
 
-Two faults are known. Since mid-2026 llama.cpp puts CLIP's class token behind the patches instead of before
-them, so that every patch gets its neighbour's position and the class token stands for the last patch
-(llama.cpp issue 25814; seen in llama-cpp-python 0.3.36, 0.3.8 is right). And LLaVA-1.6 pictures are not
-cut into the same tiles. Both are undone by handing in our own embeddings, and that is checked too.
+Two faults are known. Since May 2025 (its pull request 13321) llama.cpp puts CLIP's class token behind the
+patches instead of before them, so that every patch gets its neighbour's position and the class token stands
+for the last patch (its issue 25814; llama-cpp-python 0.3.36 has it, 0.3.8 has not). And LLaVA-1.6 pictures
+are not cut into the same tiles. Both are undone by handing in our own embeddings, and that is checked too.
 """
 
 from __future__ import annotations
