@@ -27,12 +27,12 @@ def names(family):
     return "llava-v1.6-mistral" if "mistral" in family else "llava-v1.5-mine"
 
 
-def assert_same(first: Path, second: Path) -> None:
-    """The same tensors, in every bit and type."""
+def assert_same(first: Path, second: Path, dtype: torch.dtype | None = None) -> None:
+    """The same tensors, in every bit and type (or those of `second` in `dtype`)."""
     found, expected = whole_tensors(first), whole_tensors(second)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        value, other = found[name].read(), tensor.read()
+        value, other = found[name].read(), tensor.read().to(dtype or tensor.dtype)
         assert value.dtype == other.dtype and torch.equal(value, other), name
 
 
@@ -207,3 +207,37 @@ def test_the_command(repo, tiny_model_dir, tmp_path):
     assert not list(tmp_path.glob(".*"))
     wrong = command(repo, *flags, "--max-shard-size", "many")
     assert (wrong.returncode, wrong.stderr) == (2, "error: 'many' is no size; write it like 5GB or 500MB\n")
+
+
+def test_models_in_several_types_are_not_rounded_silently(tiny_model_dir, tmp_path):
+    first = save_family(tiny_model_dir, tmp_path / "first", "llava-llama", dtype=torch.bfloat16)
+    tensors = load_file(first / "model.safetensors")
+    tensors["language_model.model.norm.weight"] = torch.full((32,), 1.0001)
+    save_file(tensors, first / "model.safetensors", {"format": "pt"})
+    output = tmp_path / "llava-v1"
+    with pytest.raises(InputError, match=r"several types, bfloat16 \(.*\), float32 \(model\.lang.*--dtype"):
+        export(first, output, "llava")
+    assert not output.exists()
+    export(first, output, "llava", dtype="float32")
+    assert_same(output, first, torch.float32)
+
+
+def test_a_tower_of_its_own_takes_the_models_type_and_this_is_told(tiny_model_dir, tmp_path):
+    """As the released LLaVA-1.5, in float16, and its CLIP, in float32."""
+    first, _ = save_original(tiny_model_dir, tmp_path / "first", dtype=torch.float16)
+    path = first / "tower" / "pytorch_model.bin"
+    tower = torch.load(path)
+    torch.save({name: value.float() for name, value in tower.items()}, path)
+    told = export(first, tmp_path / "hub", "hf")
+    assert told == ["the vision tower's weights, stored in another type, become float16 as the others"]
+    assert {tensor.dtype for tensor in open_weights(tmp_path / "hub").values()} == {torch.float16}
+
+
+def test_a_disk_without_room_is_one_line(tiny_model_dir, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llava.model.export.write_json", full)
+    with pytest.raises(InputError, match=r"llava-v1 is not written: .*No space left on device"):
+        export(tiny_model_dir, tmp_path / "llava-v1", "llava")
+    assert list(tmp_path.iterdir()) == []

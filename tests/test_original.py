@@ -249,6 +249,7 @@ def test_damage_is_told_in_a_line(original, case, capfd):
 
 
 def test_an_index_names_files_of_its_folder_only(original):
+    (original / "model.safetensors").rename(original.parent / "elsewhere.safetensors")
     index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
     (original / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="not a file of this folder"):

@@ -9,18 +9,20 @@ them (PyPI llava-torch 1.2.2.post1, transformers 4.37.2):
     vision_tower/       the CLIP tower with its config and picture settings
     the folder's name   decides the class and the conv mode there
 
-Both ways keep every bit of every tensor, unless another type is asked for.
+Both ways keep every bit of every tensor, unless another type is asked for. A model in several types is
+refused without one; only a vision tower in a folder of its own follows the model's.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from llava.conversation import ConvTemplate
 from llava.errors import InputError
@@ -37,10 +39,10 @@ from llava.model.builder import (
 )
 from llava.model.formats import kind_of, spelled
 from llava.model.lora import VISION
-from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, require_whole, whole_tensors
+from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, has_tower_inside, require_whole, whole_tensors
 from llava.model.pieces import read_pieces
 from llava.model.run_dir import DtypeName
-from llava.model.shards import DEFAULT_SHARD, ShardWriter, write_shards, write_tensors
+from llava.model.shards import DEFAULT_SHARD, ShardWriter, StoredTensor, some, write_shards, write_tensors
 
 Named = Iterable[tuple[str, torch.Tensor]]
 """Tensors under their names in memory, one after the other."""
@@ -76,9 +78,8 @@ def export(
 ) -> list[str]:
     """Write `model_path` (a whole model in the other format, or an adapter, merged) to the folder `output`.
 
-    `dtype` defaults to the type that the embedding is stored in; every tensor is cast to it, of models in
-    mixed types too. Returns what the user is to be told, a line each. InputError, and nothing written, where
-    the model is damaged or the format cannot hold it.
+    `dtype` defaults to the type that the tensors are stored in. Returns what the user is to be told, a line
+    each. InputError, and nothing written, where the model is damaged or the format cannot hold it.
     """
     folder = resolve_folder(model_path)
     kind = kind_of(folder)
@@ -98,20 +99,19 @@ def export(
     _refuse_output(output, folder, overwrite)
     companions = read_companions(folder)
     tensors = whole_tensors(folder)
-    asked = DTYPES[dtype] if dtype else tensors[EMBEDDING].dtype if EMBEDDING in tensors else torch.float32
     require_whole(tensors, companions.config, folder)
+    asked, notes = (DTYPES[dtype], []) if dtype else _stored_dtype(folder, tensors)
     stream = _cast(((name, tensor.read()) for name, tensor in tensors.items()), asked)
-    fresh = output.with_name(f".{output.name}.exported") if output.exists() else output
-    with atomic_folder(fresh) as temporary:
-        if to == "llava":
-            told = write_original(temporary, output, companions, stream, asked, max_shard_size)
-        else:
-            told = write_hf(temporary, companions, stream, asked, max_shard_size)
-        write_text(temporary / "README.md", _card(output, folder, to, companions, told))
-    if fresh != output:
-        shutil.rmtree(output)
-        fresh.replace(output)
-    return told
+    try:
+        with atomic_folder(output, overwrite=overwrite) as temporary:
+            if to == "llava":
+                told = write_original(temporary, output, companions, stream, asked, max_shard_size)
+            else:
+                told = write_hf(temporary, companions, stream, asked, max_shard_size)
+            write_text(temporary / "README.md", _card(output, folder, to, companions, notes + told))
+    except (OSError, SafetensorError) as error:  # no room, no permission, a disk that fails
+        raise InputError(f"{output} is not written: {' '.join(str(error).split())}") from None
+    return notes + told
 
 
 def read_companions(folder: Path, config: Any = None, template: ConvTemplate | None = None) -> Companions:
@@ -324,6 +324,24 @@ def _write_tower_settings(target: Path, companions: Companions, dtype: str) -> N
     write_json(target / "preprocessor_config.json", pictures)
 
 
+def _stored_dtype(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[torch.dtype, list[str]]:
+    """The one type of `folder`'s tensors, and what the user is to be told; InputError if they are several."""
+    beside = kind_of(folder) == "original" and not has_tower_inside(folder)
+    own: dict[torch.dtype, list[str]] = {}
+    for name, tensor in tensors.items():
+        if not (beside and name.startswith(VISION)):
+            own.setdefault(tensor.dtype, []).append(name)
+    if len(own) > 1:
+        parts = [f"{str(kind)[6:]} ({some(names, 2)})" for kind, names in own.items()]
+        raise InputError(
+            f"{folder}: its tensors are in several types, {', '.join(parts)}; choose with --dtype"
+        )
+    (kind,) = own
+    if all(tensor.dtype == kind for tensor in tensors.values()):
+        return kind, []
+    return kind, [f"the vision tower's weights, stored in another type, become {str(kind)[6:]} as the others"]
+
+
 def _cast(tensors: Named, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in tensors:
         rounded = tensor.to(dtype)
@@ -333,6 +351,8 @@ def _cast(tensors: Named, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tenso
 
 
 def _refuse_output(output: Path, source: Path, overwrite: bool) -> None:
+    if output.name in ("", ".."):
+        raise InputError(f"--output is {output}; name the new folder itself")
     if not output.exists():
         return
     if not overwrite:

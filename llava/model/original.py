@@ -92,7 +92,7 @@ def find_tower(folder: Path, config: dict[str, Any]) -> Path | None:
     for place in (folder / Path(name).name, folder / name, Path(name)):
         if (place / "config.json").is_file():
             return place
-    if name == _CLIP_L_336 and kind_of(folder) == "original" and _has_tower_inside(folder):
+    if name == _CLIP_L_336 and kind_of(folder) == "original" and has_tower_inside(folder):
         return None
     from llava.model.builder import resolve_folder  # here: builder imports this module
 
@@ -220,7 +220,7 @@ def _with_extra_rows(folder: Path, name: str, tensor: StoredTensor, rows: int) -
     return StoredTensor((rows, tensor.shape[1]), tensor.dtype, read)
 
 
-def _has_tower_inside(folder: Path) -> bool:
+def has_tower_inside(folder: Path) -> bool:
     return any((in_memory(name, original=True) or "").startswith(VISION) for name in open_weights(folder))
 
 

@@ -26,7 +26,7 @@ GIB = 1 << 30
 DEFAULT_SHARD = 5 * GIB
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"
 _NUMBERED = re.compile(r".+-(\d{5})-of-(\d{5})\.(?:safetensors|bin)")
-_REOPEN_AFTER = 256 << 20  # bytes
+_REOPEN_AFTER = 8 << 20  # bytes
 _SAFE_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
@@ -178,10 +178,12 @@ class _BinFile:
 
     def read(self, name: str) -> torch.Tensor:
         with self._lock:
-            if not self._tensors or self._read > _REOPEN_AFTER:
-                self._tensors, self._read = self.open(), 0
+            if not self._tensors:
+                self._tensors = self.open()
             tensor = self._tensors[name].detach().clone()
             self._read += tensor.nbytes
+            if self._read > _REOPEN_AFTER:
+                self._tensors, self._read = {}, 0
             return tensor
 
 
