@@ -1,5 +1,7 @@
 """GGUF files computed by llama.cpp itself, where llama-cpp-python is installed."""
 
+import base64
+import io
 import json
 import shutil
 
@@ -11,6 +13,9 @@ import torch
 from byte_level import save_byte_level
 from family_models import save_family
 from hypothesis import given, settings
+from llama_cpp import Llama
+from llama_cpp.llama_chat_format import MTMDChatHandler
+from PIL import Image
 from rich.console import Console
 from small_model import save_random_model
 from test_gguf_vocab import TEXTS
@@ -100,6 +105,29 @@ def test_a_damaged_file_is_one_line(tmp_path, tiny_model_dir):
     with pytest.raises(InputError, match=r"llama\.cpp cannot load") as caught:
         gguf_verify.verify(tiny_model_dir, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+def test_llama_cpp_pythons_own_chat_asks_as_trained(tmp_path, tiny_model_dir):
+    """Its chat handler, as in docs/interop.md, with the template in the file."""
+    folder = save_family(tiny_model_dir, tmp_path / "model", "llava-llama")
+    made = export_gguf(folder, tmp_path / "out", type="f32")
+    square, file = Image.new("RGB", (24, 24), (200, 30, 30)), io.BytesIO()
+    square.save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    handler = MTMDChatHandler(clip_model_path=str(made.mmproj), verbose=False)
+    llm = Llama(str(made.text), chat_handler=handler, n_ctx=256, verbose=False)
+    asked = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "Is it broken?"},
+    ]
+    llm.create_chat_completion([{"role": "user", "content": asked}], max_tokens=1, temperature=0)
+    processor = load_model(folder, device="cpu").processor
+    wanted = processor.encode_prompt([("human", "<image>\nIs it broken?")], [(24, 24)])
+    pictures = wanted.count(processor.image_token_id)
+    first = wanted.index(processor.image_token_id)
+    read = llm.input_ids[: len(wanted)].tolist()
+    assert pictures == 9
+    assert read[:first] + read[first + pictures :] == [t for t in wanted if t != processor.image_token_id]
 
 
 def with_prepended_space(tiny, folder):
