@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, LlavaConfig, LlavaForConditionalGeneration
 
 from llava.model.lora import attach, save_adapter
 from llava.model.run_dir import LoraSettings, RunInfo, base_info, copy_processor_files, write_run_info
@@ -82,7 +82,7 @@ def save_run(
 ) -> Path:
     """A run directory on `base` whose adapters (A and B) and projector are not zero; `lora` are further
     LoraSettings."""
-    model = LlavaForConditionalGeneration.from_pretrained(str(base), dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(str(base), dtype=torch.float32)
     settings = LoraSettings(
         rank=4,
         alpha=8,
