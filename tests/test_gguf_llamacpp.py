@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent: pip install 'llava-inspect[llamacpp]'")
@@ -81,6 +82,20 @@ def test_other_types_stay_within_their_bounds(tmp_path, tiny_model_dir, kind):
     export_gguf(tiny_model_dir, tmp_path / "out", type=kind)
     found = verdicts(tiny_model_dir, tmp_path / "out")
     assert {v.status for v in found.values()} <= {"PASS", "KNOWN"}, found
+
+
+@pytest.mark.parametrize("size", [(24, 14), (14, 24)])
+def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
+    """To a square around the middle, with the mean colour (docs/interop.md); the class token aside."""
+    folder = save_family(tiny_model_dir, tmp_path / "model", "llava-llama")
+    made = export_gguf(folder, tmp_path / "out", type="f32")
+    loaded = load_model(folder, device="cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    with LlamaCpp(made.text, made.mmproj) as theirs:
+        own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
+    ours = gguf_verify._Ours(loaded, loaded.processor.pictures.squares.square(Image.fromarray(noise)))
+    off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
+    assert off < 5e-3 * np.abs(own).max()
 
 
 def test_another_models_files_fail(tmp_path, tiny_model_dir):
