@@ -3,9 +3,14 @@
 import json
 import shutil
 
+import hypothesis
 import pytest
 import torch
+from family_models import save_family
+from hypothesis import strategies as st
+from original_folders import save_original, write_weights
 from PIL import Image
+from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 from tiny_models import save_base, save_run
 
@@ -18,7 +23,15 @@ from llava.mm_utils import (
     tokenizer_image_token,
 )
 from llava.model import builder
-from llava.model.builder import load_model, load_pretrained_model
+from llava.model.builder import (
+    load_config,
+    load_image_processor,
+    load_model,
+    load_pretrained_model,
+    load_tokenizer,
+    make_processor,
+    template_of_model,
+)
 from llava.model.run_dir import fingerprint, read_run_info
 
 
@@ -160,7 +173,7 @@ def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
     shutil.copytree(base, cut)
     weights = (cut / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match="model.safetensors: cut short or damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors: cut short or damaged"):
         load_model(cut, device="cpu")
 
     mute = tmp_path / "mute"
@@ -183,6 +196,156 @@ def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
     path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     with pytest.raises(InputError, match=r"\d missing: model\.language_model\.layers\.2"):
         load_model(deeper, device="cpu")
+
+
+def tensors_of(folder, change=lambda tensors: None):
+    """The tensors of `folder`, changed, and no file of them any more."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    (folder / "model.safetensors").unlink()
+    return tensors
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("payload ran",))
+
+
+def with_payload(folder):
+    torch.save(tensors_of(folder) | {"more": Payload()}, folder / "pytorch_model.bin")
+
+
+def sharded(folder):
+    write_weights(folder, tensors_of(folder), 2, "safetensors")
+    return folder / "model-00001-of-00002.safetensors"
+
+
+def indexed_elsewhere(folder):
+    shard, index = sharded(folder), folder / "model.safetensors.index.json"
+    shard.rename(folder.parent / "outside.safetensors")
+    index.write_text(index.read_text().replace(shard.name, "../outside.safetensors"))
+
+
+def linked_nowhere(folder):
+    shard = sharded(folder)
+    shard.unlink()
+    shard.symlink_to(folder / "nowhere.safetensors")
+
+
+def stored_twice(folder):
+    twice = {"model.language_model.norm.weight": torch.ones(32)}
+    write_weights(folder, tensors_of(folder, lambda tensors: tensors.update(twice)), 1, "safetensors")
+
+
+def settings(name, **values):
+    def change(folder):
+        path = folder / name
+        path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | values))
+
+    return change
+
+
+DAMAGE = {
+    "a payload": (with_payload, r"pytorch_model\.bin: holds pickled objects that are no tensors"),
+    "outside": (indexed_elsewhere, r"index\.json: '\.\./outside\.safetensors' is not a file of this folder"),
+    "a dangling link": (linked_nowhere, r"model-00001-of-00002\.safetensors is missing"),
+    "two spellings": (
+        stored_twice,
+        r"two tensors are model\.language_model\.norm\.weight, one of them stored as",
+    ),
+    "a type of no model": (settings("config.json", model_type=["llava"]), r"model_type \['llava'\]"),
+    "a type of no field": (settings("config.json", image_token_index="x"), r"config\.json is not usable"),
+    "no text_config": (settings("config.json", text_config=None), "missing: .*; .* of another shape: "),
+    "no mean colour": (settings("processor_config.json", image_processor={}), "image processor"),
+    "generation": (settings("generation_config.json", max_new_tokens=[]), "generation_config.json is not"),
+    "no object": (lambda f: (f / "generation_config.json").write_text("[]"), "generation_config.json is not"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_folder_of_the_hub_is_told_in_a_line(base, tmp_path, damage, capfd):
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    do, message = DAMAGE[damage]
+    do(folder)
+    with pytest.raises(InputError, match=message) as told:
+        load_model(folder, device="cpu")
+    assert "\n" not in str(told.value)
+    assert "payload ran" not in capfd.readouterr().out
+
+
+def test_shards_may_be_links_as_in_the_hubs_cache(base, tmp_path):
+    folder = tmp_path / "snapshot"
+    shutil.copytree(base, folder)
+    shard = sharded(folder)
+    shard.rename(tmp_path / "blob")
+    shard.symlink_to(tmp_path / "blob")
+    assert torch.equal(logits(load_model(folder, device="cpu")), logits(load_model(base, device="cpu")))
+
+
+def test_old_bin_folders_load_with_their_own_settings(base, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    write_weights(folder, tensors_of(folder), 2, "bin")
+    settings("generation_config.json", eos_token_id=[2, 7])(folder)
+    (folder / "chat_template.json").write_text("[]")  # has none, then
+    loaded = load_model(folder, device="cpu")
+    assert torch.equal(logits(loaded), logits(load_model(base, device="cpu")))
+    assert loaded.model.generation_config.eos_token_id == [2, 7]
+    assert loaded.model.name_or_path == str(folder)  # PEFT writes it into adapters
+
+
+JUNK = st.sampled_from([None, "x", -1, 0, 1.5, [], {}, [1], True])
+FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_settings_are_used_or_refused_in_a_line(odd_folders, data):
+    """Any one value of any settings file may be anything."""
+    folder = data.draw(st.sampled_from(odd_folders))
+    path = data.draw(st.sampled_from([folder / name for name in FILES if (folder / name).is_file()]))
+    text = path.read_text()
+    content = inner = json.loads(text)
+    key = data.draw(st.sampled_from(sorted(inner)))
+    if isinstance(inner[key], dict) and inner[key] and data.draw(st.booleans()):
+        inner = inner[key]
+        key = data.draw(st.sampled_from(sorted(inner)))
+    inner[key] = data.draw(JUNK)
+    path.write_text(json.dumps(content))
+    try:
+        config, tokenizer = load_config(folder), load_tokenizer(folder)
+        template = template_of_model(folder, config, tokenizer)
+        make_processor(config, tokenizer, load_image_processor(folder), template)
+    except InputError as error:
+        assert "\n" not in str(error)
+    finally:
+        path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def odd_folders(tiny_model_dir, tmp_path_factory):
+    place = tmp_path_factory.mktemp("odd")
+    return [
+        save_original(tiny_model_dir, place / "original", "llava_next-mistral")[0],
+        save_family(tiny_model_dir, place / "onevision", "llava_onevision-qwen2"),
+        save_family(tiny_model_dir, place / "llava", "llava-llama"),
+    ]
+
+
+def test_adapters_on_the_hub_come_with_their_projector(base, monkeypatch):
+    wanted = []
+
+    def snapshot(name, allow_patterns):
+        wanted.extend(allow_patterns)
+        return str(base)
+
+    monkeypatch.setattr(builder, "snapshot_download", snapshot)
+    builder.resolve_folder("some-owner/some-lora")
+    assert {"non_lora_trainables.bin", "mm_projector.bin"} <= {*wanted}
+    wanted.clear()
+    builder.resolve_folder("some-owner/some-lora", weights=False)
+    assert not any(pattern.endswith((".bin", ".safetensors")) for pattern in wanted)
 
 
 def test_hub_names_go_to_the_hub(base, monkeypatch):

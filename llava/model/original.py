@@ -150,7 +150,7 @@ def _named(folder: Path, *, original: bool) -> dict[str, StoredTensor]:
         name = in_memory(stored, original=original)
         if name in tensors:
             raise InputError(
-                f"{folder}: {name} is there twice, once as {stored}; the folder mixes two models"
+                f"{folder}: two tensors are {name}, one of them stored as {stored}; it mixes two models"
             )
         if name is not None:
             tensors[name] = tensor
