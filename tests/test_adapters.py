@@ -106,6 +106,58 @@ def test_each_family(tmp_path, tiny_model_dir, family, spelling):
     require_same(base, tmp_path / "adapter", theirs)
 
 
+# what LLaMA-Factory, ms-swift and TRL write as targets, by the release of transformers they ran with
+TARGETS = {
+    "LLaMA-Factory": ("transformers 5", None),
+    "LLaMA-Factory, before 4.52": ("transformers 4", None),
+    "ms-swift": ("transformers 5", r"^(model\.language_model(?=\.).*\.(q_proj|v_proj|down_proj))$"),
+    "ms-swift, before 4.52": ("transformers 4", r"^(language_model(?=\.).*\.(q_proj|v_proj|down_proj))$"),
+    "TRL": ("transformers 5", "all-linear"),
+}
+BESIDE = (
+    "README.md", "additional_config.json", "args.json", "chat_template.jinja", "trainer_state.json",
+    "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_loss.png",
+    "trainer_log.jsonl", "all_results.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
+    "checkpoint-3/adapter_model.safetensors",
+)  # fmt: skip
+"""Files that these tools leave in an adapter's folder; none of them says anything of the weights."""
+
+
+@pytest.mark.parametrize("tool", TARGETS)
+def test_folders_as_the_tools_leave_them(base, tmp_path, tool):
+    """LLaMA-Factory lists the full names of layers, which PEFT shortens where they are twenty or more."""
+    spelling, pattern = TARGETS[tool]
+    folder = tmp_path / "adapter"
+    if pattern is None:
+        model = AutoModelForImageTextToText.from_pretrained(str(base))
+        targets: str | list[str] = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name.endswith("proj")  # of both towers
+        ]
+        assert len(targets) >= 20
+    else:
+        targets = (
+            "all-linear" if pattern == "all-linear" else r"model\.language_model\..*(q_proj|v_proj|down_proj)"
+        )
+    theirs = other_tools_adapter(base, folder, spelling, target_modules=targets)
+    if pattern is not None:
+        change(folder, target_modules=pattern)
+    for name in BESIDE:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not for us")
+    require_same(base, folder, theirs)
+    merge(folder, tmp_path / "merged")
+    loaded = load_model(tmp_path / "merged", device="cpu")
+    expected = logits(theirs, loaded)
+    assert (logits(loaded.model, loaded) - expected).abs().max() < BOUND * expected.abs().max()
+    if pattern != "all-linear":
+        drop(folder, "layers.1.self_attn.q_proj.lora_A")
+        with pytest.raises(InputError, match="missing"):
+            load_model(folder, device="cpu")
+
+
 def require_same(base: Path, folder: Path, theirs: PeftModel) -> None:
     loaded = load_model(base, device="cpu")
     expected, plain = logits(theirs, loaded), logits(loaded.model, loaded)
@@ -197,6 +249,12 @@ def test_the_base_is_found_and_another_name_is_told(base, tmp_path, capsys):
     moved = load_model(tmp_path / "adapter", tmp_path / "copy", device="cpu")
     assert f"trained on {base}; it is put on {tmp_path / 'copy'}" in capsys.readouterr().err
     assert torch.equal(logits(moved.model, loaded), logits(loaded.model, loaded))
+    # a model of the Hub lies in its cache under a commit; that is no other name
+    cached = tmp_path / "hub" / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / "0123"
+    shutil.copytree(base, cached)
+    change(tmp_path / "adapter", base_model_name_or_path="llava-hf/llava-1.5-7b-hf")
+    load_model(tmp_path / "adapter", cached, device="cpu")
+    assert "trained on" not in capsys.readouterr().err
     change(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "gone"))
     with pytest.raises(InputError, match=r"the base of .* is not found.*say where it is with --model-base"):
         load_model(tmp_path / "adapter", device="cpu")

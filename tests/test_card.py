@@ -79,7 +79,7 @@ def test_several_and_another_tools(base, tmp_path):
     other_tools_adapter(base, tmp_path / "theirs", use_rslora=True)
     merge(tmp_path / "theirs", tmp_path / "foreign")
     _, text = card_of(tmp_path / "foreign")
-    assert "- Adapter: `theirs`: rsLoRA, rank 4, alpha 6; 5 layers adapted in the vision tower" in text
+    assert "- Adapter: `theirs`: rsLoRA, rank 4, alpha 6; 6 layers adapted in the vision tower" in text
     assert text.count("Not recorded.") == 2
 
 

@@ -17,7 +17,6 @@ of them in float32, however large the model is.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -98,12 +97,8 @@ def export_gguf(
     _refuse_output(output, overwrite)
     source = open_source(model_path, model_base)
     told = _notes(source)
-    fresh = output.with_name(f".{output.name}.exported") if output.exists() else output
-    with atomic_folder(fresh) as temporary:
+    with atomic_folder(output, overwrite=overwrite) as temporary:
         odd = _write(temporary, source, type)
-    if fresh != output:
-        shutil.rmtree(output)
-        fresh.replace(output)
     if odd:
         told.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
     return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", told)
