@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from small_model import save_random_model
 from test_gguf_vocab import TEXTS
+from tiny_models import save_base, save_run
 
 from llava.errors import InputError
 from llava.model import gguf_verify
@@ -112,6 +113,14 @@ def test_another_models_files_fail(tmp_path, tiny_model_dir):
     assert "FAIL" not in console.export_text()
     assert not gguf_verify.verify(tmp_path / "other", tmp_path / "out", console=console)
     assert console.export_text().count("FAIL") >= 3
+
+
+def test_a_run_is_exported_as_peft_computes_it(tmp_path):
+    run = save_run(tmp_path / "run", save_base(tmp_path / "base"), use_dora=True)
+    export_gguf(run, tmp_path / "out", type="f32")
+    console = Console(record=True, width=200)
+    assert gguf_verify.verify(run, tmp_path / "out", console=console)
+    assert "FAIL" not in console.export_text()
 
 
 def test_a_damaged_file_is_one_line(tmp_path, tiny_model_dir):
