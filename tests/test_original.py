@@ -9,7 +9,7 @@ import torch
 from family_models import family_config, family_model
 from hypothesis import given
 from hypothesis import strategies as st
-from original_folders import save_original, write_weights
+from original_folders import save_original, write_file, write_weights
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
@@ -19,7 +19,7 @@ from llava.model.builder import load_model, load_pretrained_model
 from llava.model.formats import kind_of
 from llava.model.original import whole_tensors
 from llava.model.pieces import tokenizer_of_pieces
-from llava.model.shards import open_weights, parse_size, write_shards
+from llava.model.shards import open_file, open_weights, parse_size, write_shards
 
 FAMILIES = ["llava-llama", "llava_next-llama", "llava_next-mistral"]
 WIDE = Image.effect_noise((70, 30), 90).convert("RGB")
@@ -346,6 +346,23 @@ def test_other_sentencepiece_models_are_refused(tmp_path):
         folder = train_pieces(tmp_path / message, **settings)
         with pytest.raises(InputError, match=message):
             tokenizer_of_pieces(folder)
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+@given(st.data())
+def test_any_bytes_are_read_or_refused_in_a_line(tmp_path_factory, form, data):
+    path = tmp_path_factory.mktemp("bytes") / f"model.{form}"
+    write_file(path, {f"layer.{number}": torch.ones(2, 3) for number in range(3)})
+    content = bytearray(path.read_bytes())
+    content = content[: data.draw(st.integers(0, len(content) * 2))]
+    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6)):
+        content[place : place + 1] = bytes([byte])
+    path.write_bytes(content)
+    try:
+        for tensor in open_file(path).values():
+            assert tensor.read().shape == tensor.shape
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 @given(st.lists(st.integers(1, 300), max_size=12), st.integers(1, 2000))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -211,7 +211,7 @@ def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
         if weights and not any(folder.glob("*model*.safetensors")):  # an older repository
             snapshot_download(str(model_path), allow_patterns=[_OLD_WEIGHTS])
         return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{model_path} is no folder here and the Hub does not give it: {reason}") from None
 

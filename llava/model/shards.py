@@ -27,6 +27,7 @@ DEFAULT_SHARD = 5 * GIB
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"
 _NUMBERED = re.compile(r".+-(\d{5})-of-(\d{5})\.(?:safetensors|bin)")
 _REOPEN_AFTER = 8 << 20  # bytes
+_NO_TORCH_FILE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 _SAFE_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
@@ -165,7 +166,7 @@ class _BinFile:
                 f"{self._path}: holds pickled objects that are no tensors, which could run code; refused. "
                 "Take the model as safetensors"
             ) from None
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        except _NO_TORCH_FILE as error:
             raise InputError(
                 f"{self._path}: cut short, damaged or no torch file ({_one_line(error)}); fetch it again"
             ) from None
