@@ -2,6 +2,7 @@
 
     python -m benchmarks.merge_memory          # two small checkpoints, and what follows for LLaVA-1.5-7B
     python -m benchmarks.merge_memory --whole  # a 7B-shaped random checkpoint itself: 28 GB of disk
+    python -m benchmarks.merge_memory --whole 6  # with 6 of its 32 layers: 7 GB of disk
 
 Random float16 weights in LLaVA-1.5's shape and a LoRA of rank 16 on every Linear layer of the language model
 go through scripts/merge_lora.py; the peak is the most memory that its process held (resident set; Linux). Two
@@ -28,7 +29,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from llava.model.lora import LANGUAGE
 from llava.model.merge import empty_model
 from llava.model.run_dir import copy_processor_files
-from llava.model.shards import DEFAULT_SHARD, write_shards
+from llava.model.shards import DEFAULT_SHARD, parse_size, write_shards
 
 REPO = Path(__file__).resolve().parents[1]
 RANK = 16
@@ -56,11 +57,11 @@ def config_of(layers: int, hidden: int, intermediate: int, vocabulary: int, visi
     )  # fmt: skip
 
 
-def seven_billion() -> Any:
-    """LLaVA-1.5-7B's shape."""
+def seven_billion(layers: int = 32) -> Any:
+    """LLaVA-1.5-7B's shape, or that of so many of its layers."""
     vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
               "num_attention_heads": 16}  # fmt: skip
-    return config_of(32, 4096, 11008, 32064, vision)
+    return config_of(layers, 4096, 11008, 32064, vision)
 
 
 def small(layers: int) -> Any:
@@ -128,9 +129,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--whole", action="store_true", help="measure 7B itself")
-    if parser.parse_args().whole:
-        measure(seven_billion(), DEFAULT_SHARD)
+    parser.add_argument(
+        "--whole",
+        type=int,
+        nargs="?",
+        const=32,
+        metavar="LAYERS",
+        help="measure 7B itself, or some layers of it",
+    )
+    parser.add_argument("--max-shard-size", default="5GiB", help="with --whole (default: 5GiB)")
+    args = parser.parse_args()
+    if args.whole is not None:
+        measure(seven_billion(args.whole), parse_size(args.max_shard_size))
         return
     little, more = small(8), small(24)
     (little_bytes, _), (more_bytes, layer) = sizes(little), sizes(more)

@@ -94,10 +94,10 @@ def merge(
     sources = find_sources([paths] if isinstance(paths, (str, Path)) else paths, model_base)
     shares = _shares_of(sources, weights)
     _refuse_output(output, overwrite, sources)
-    if save_format == "llava":
-        require_client_name(output, load_config(sources[0].base))
     base, info = sources[0].base, sources[0].info
     config = load_config(base)
+    if save_format == "llava":
+        require_client_name(output, config)
     model = empty_model(config)
     adapters = [read_adapter(source.folder, model) for source in sources]
     asked = DTYPES[dtype] if dtype else stored_dtype(config)
