@@ -19,6 +19,7 @@ from llava.model import gguf_verify, llamacpp
 from llava.model.builder import load_model
 from llava.model.export import export
 from llava.model.gguf import export_gguf, open_source
+from llava.model.gguf_tensors import GgufFile
 from llava.model.merge import merge
 
 
@@ -281,6 +282,16 @@ def test_weights_that_f16_cannot_hold(tmp_path):
         export_gguf(folder, tmp_path / "out" / "f16")
     assert list((tmp_path / "out").iterdir()) == []
     export_gguf(folder, tmp_path / "out" / "bf16", type="bf16")
+
+
+def test_a_full_disk_is_one_line(tmp_path, tiny_model_dir, monkeypatch):
+    def full(self, name, tensor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(GgufFile, "add", full)
+    with pytest.raises(InputError, match=r"out is not written: .*No space left on device"):
+        export_gguf(tiny_model_dir, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder(tmp_path, tiny_model_dir):

@@ -97,8 +97,11 @@ def export_gguf(
     _refuse_output(output, overwrite)
     source = open_source(model_path, model_base)
     told = _notes(source)
-    with atomic_folder(output, overwrite=overwrite) as temporary:
-        odd = _write(temporary, source, type)
+    try:
+        with atomic_folder(output, overwrite=overwrite) as temporary:
+            odd = _write(temporary, source, type)
+    except OSError as error:  # no room, no permission, a disk that fails
+        raise InputError(f"{output} is not written: {' '.join(str(error).split())}") from None
     if odd:
         told.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
     return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", told)
