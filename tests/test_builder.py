@@ -128,6 +128,22 @@ def test_fingerprint_follows_weights_not_the_way_of_saving(base, tmp_path):
     assert fingerprint(copy) != fingerprint(base)
 
 
+def test_fingerprint_of_an_original_base_in_bin_shards(tmp_path, tiny_model_dir, monkeypatch):
+    folder, _ = save_original(tiny_model_dir, tmp_path / "llava-v1", form="bin")
+    first = fingerprint(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "/moved/vision_tower"}))
+    assert fingerprint(folder) == first
+    monkeypatch.setattr("llava.model.run_dir._HASH_WHOLE_UP_TO", 1000)
+    monkeypatch.setattr("llava.model.run_dir._SAMPLE_BYTES", 100)
+    sampled = fingerprint(folder)
+    shard = next(folder.glob("pytorch_model*.bin"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert fingerprint(folder) != sampled
+
+
 def test_large_weights_are_sampled(base, tmp_path, monkeypatch):
     whole = fingerprint(base)
     monkeypatch.setattr("llava.model.run_dir._HASH_WHOLE_UP_TO", 1000)

@@ -160,16 +160,16 @@ def base_info(folder: Path, name: str) -> BaseInfo:
 def fingerprint(folder: Path) -> str:
     """A sha256 that changes with the architecture or any weight of the model in `folder`.
 
-    It covers config.json without what saving rewrites, and each weights file: its size, its safetensors
-    header (tensor names, shapes, types) and its content. Files over 1 GiB are sampled (16 evenly spread MiB)
-    so that a 34B base does not take minutes.
+    It covers config.json without what saving or moving rewrites, and each weights file: its size, its
+    safetensors header (tensor names, shapes, types) and its content. Files over 1 GiB are sampled (16 evenly
+    spread MiB) so that a 34B base does not take minutes.
     """
     digest = hashlib.sha256()
     config = read_json(folder / "config.json")
     digest.update(json.dumps(_lasting(config), sort_keys=True).encode())
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
-        raise InputError(f"{folder} has no .safetensors weights")
+        raise InputError(f"{folder} has no weights: neither *.safetensors nor pytorch_model*.bin")
     for path in weights:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
@@ -177,8 +177,9 @@ def fingerprint(folder: Path) -> str:
             digest.update(sha256(path).encode())
             continue
         with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-            digest.update(file.read(min(header, size)))
+            if path.suffix == ".safetensors":
+                header = int.from_bytes(file.read(8), "little")
+                digest.update(file.read(min(header, size)))
             for sample in range(_SAMPLES):
                 file.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
@@ -186,8 +187,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def _lasting(config: Any) -> Any:
-    """The config without keys that differ between savings of one and the same model."""
+    """The config without keys that differ between savings, or places, of one and the same model."""
     if not isinstance(config, dict):
         return config
-    volatile = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
+    volatile = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "mm_vision_tower"}
     return {key: _lasting(value) for key, value in config.items() if key not in volatile}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     lines += [
         llava_prompt.text([("human", "<image>"), ("gpt", "")]).split("</s>")[0].replace("<image>", "")
     ] * 300
+    trained = BytesIO()  # not `model_prefix`, which the file would name
     spm.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
-        model_prefix=str(folder / "tokenizer"),
+        model_writer=trained,
         model_type="bpe",
         vocab_size=VOCABULARY,
         byte_fallback=True,
@@ -60,7 +62,7 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         num_threads=1,
         minloglevel=2,
     )
-    (folder / "tokenizer.vocab").unlink()
+    (folder / "tokenizer.model").write_bytes(trained.getvalue())
     pieces = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     vocabulary = {pieces.id_to_piece(i): i for i in range(len(pieces))}
     # A merge for every way to split a piece into two known ones, the earliest-learned piece first.
