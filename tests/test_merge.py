@@ -223,6 +223,20 @@ def test_half_precision_base_is_summed_in_float32(tmp_path):
         assert torch.equal(value, wide.state_dict()[name].half()), name
 
 
+def test_a_base_in_several_types_is_not_rounded_silently(tmp_path):
+    base = save_base(tmp_path / "base")
+    path = base / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "norm" in name)
+    save_file(tensors | {name: tensors[name].half()}, path, metadata={"format": "pt"})
+    run = save_run(tmp_path / "run", base)
+    with pytest.raises(InputError, match=r"in several types, .*; choose with --dtype"):
+        merge(run, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    merge(run, tmp_path / "merged", dtype="float32")
+    assert {value.dtype for value in load_file(tmp_path / "merged" / path.name).values()} == {torch.float32}
+
+
 def test_merged_folder_is_complete_for_plain_transformers(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)

@@ -100,7 +100,7 @@ def export(
     companions = read_companions(folder)
     tensors = whole_tensors(folder)
     require_whole(tensors, companions.config, folder)
-    asked, notes = (DTYPES[dtype], []) if dtype else _stored_dtype(folder, tensors)
+    asked, notes = (DTYPES[dtype], []) if dtype else stored_dtype(folder, tensors)
     stream = _cast(((name, tensor.read()) for name, tensor in tensors.items()), asked)
     try:
         with atomic_folder(output, overwrite=overwrite) as temporary:
@@ -324,7 +324,7 @@ def _write_tower_settings(target: Path, companions: Companions, dtype: str) -> N
     write_json(target / "preprocessor_config.json", pictures)
 
 
-def _stored_dtype(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[torch.dtype, list[str]]:
+def stored_dtype(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[torch.dtype, list[str]]:
     """The one type of `folder`'s tensors, and what the user is to be told; InputError if they are several."""
     beside = kind_of(folder) == "original" and not has_tower_inside(folder)
     own: dict[torch.dtype, list[str]] = {}

@@ -48,6 +48,7 @@ from llava.model.export import (
     Companions,
     read_companions,
     require_client_name,
+    stored_dtype,
     write_config,
     write_hf,
     write_original,
@@ -100,10 +101,10 @@ def merge(
         require_client_name(output, config)
     model = empty_model(config)
     adapters = [read_adapter(source.folder, model) for source in sources]
-    asked = DTYPES[dtype] if dtype else stored_dtype(config)
+    asked, told = (DTYPES[dtype], []) if dtype else stored_dtype(base, whole_tensors(base))
     tensors = merged_tensors(base, model, info, list(zip(adapters, shares, strict=True)), asked)
     _require_room(output, model, asked)
-    told = [line for adapter in adapters for line in notes(adapter, base)]
+    told += [line for adapter in adapters for line in notes(adapter, base)]
     if info is not None and info.bits is not None:
         told.append(f"the adapter {base_of_adapter(info)}")
     companions = read_companions(
@@ -270,11 +271,6 @@ def _quantised_and_back(weight: torch.Tensor, bits: Literal[4, 8]) -> torch.Tens
         quant_type=settings.bnb_4bit_quant_type,
     ).to("cpu")
     return bitsandbytes.functional.dequantize_4bit(small.data, small.quant_state)
-
-
-def stored_dtype(config: Any) -> torch.dtype:
-    """The type of a model's weights as its config says; float32 where it does not."""
-    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def _refuse_output(output: Path, overwrite: bool, sources: Sequence[Source]) -> None:
