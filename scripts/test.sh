@@ -7,4 +7,6 @@ scripts/setup.sh dev
 ruff format --check .
 ruff check .
 mypy
-exec pytest "$@"
+# As many tests at a time as there are cores, each on one of them; at most 4, for some take 3 GB of memory.
+export OMP_NUM_THREADS=1
+exec pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
