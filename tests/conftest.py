@@ -21,6 +21,11 @@ settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test starts first, so that no core waits for it at the end."""
+    items.sort(key=lambda item: item.name != "test_quickstart_learns")
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     return REPO
