@@ -10,6 +10,11 @@ class InputError(Exception):
     """The input is at fault. The message is one line: which file, line or field, and the remedy."""
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What `error` says without line breaks, at most `most` characters of it; its kind if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: 0 done, 2 bad input (`InputError`), 130 interrupted."""
     try:

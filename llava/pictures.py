@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 
 # The most pixels that a picture may state: 0.9 GB as RGB. Pillow's own guard warns at 89 million, and aerial
 # mosaics are larger; ours looks at the header, before anything is decoded.
@@ -125,7 +125,7 @@ def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -
     except MemoryError:
         raise InputError(f"{name}: does not fit into memory; make it smaller") from None
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{name}: the picture is damaged or cut short ({reason})") from None
 
 

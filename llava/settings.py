@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.files import first_problem, read_text
 
 _YAML_ERRORS = (YAMLError, OmegaConfBaseException, ValueError, TypeError)
@@ -47,7 +47,7 @@ def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] 
         merged = OmegaConf.merge(values, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged, resolve=True)
     except _YAML_ERRORS as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: {one_line(error)}") from None
     assert isinstance(plain, dict)
     return validate_settings(cls, {str(key): value for key, value in plain.items()}, str(path))
 
@@ -69,7 +69,7 @@ def _read_values(path: Path, above: tuple[Path, ...]) -> DictConfig:
     except AssertionError:  # OmegaConf's, for a bare number
         raise InputError(f"{path}: expected `key: value` lines") from None
     except _YAML_ERRORS as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: {one_line(error)}") from None
     assert isinstance(merged, DictConfig)
     return merged
 

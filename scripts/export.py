@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("--type is for --format gguf; that of llava and hf is --dtype")
     # here, so that --help and mistyped flags answer at once
     from llava.model.export import export
-    from llava.model.shards import parse_size
+    from llava.model.shards import DEFAULT_SHARD, parse_size
 
     told = export(
         args.model_path,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_base=args.model_base,
         dtype=args.dtype,
         overwrite=args.overwrite,
-        max_shard_size=parse_size(args.max_shard_size or "5GB"),
+        max_shard_size=parse_size(args.max_shard_size) if args.max_shard_size else DEFAULT_SHARD,
     )
     print(f"wrote {args.output}")
     for line in told:

@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--save-format", choices=("hf", "llava"), default="hf", help="Hugging Face's, or the original LLaVA's"
     )
-    parser.add_argument("--max-shard-size", default="5GB", help="of a file of weights (default: 5GB)")
+    parser.add_argument("--max-shard-size", help="of a file of weights (default: 5GB)")
     parser.add_argument("--scores", type=Path, help="scores.json of eval.score, for the model card")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model")
     args = parser.parse_args(argv)
 
     from llava.model.merge import merge  # here, so that --help and mistyped flags answer at once
-    from llava.model.shards import parse_size
+    from llava.model.shards import DEFAULT_SHARD, parse_size
 
     told = merge(
         args.model_path,
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dtype=args.dtype,
         overwrite=args.overwrite,
         save_format=args.save_format,
-        max_shard_size=parse_size(args.max_shard_size),
+        max_shard_size=parse_size(args.max_shard_size) if args.max_shard_size else DEFAULT_SHARD,
         scores=score_table(args.scores) if args.scores else "",
     )
     for line in told:

@@ -348,6 +348,18 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_disk_that_fails_while_merging_is_one_line(tmp_path, monkeypatch):
+    run = save_run(tmp_path / "run", save_base(tmp_path / "base"))
+
+    def fail(path, tensors):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llava.model.shards.write_tensors", fail)
+    with pytest.raises(InputError, match=r"merged is not written: .*No space left on device"):
+        merge(run, tmp_path / "merged")
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "run"}
+
+
 def test_numbers_that_are_none_are_told_where_they_come_from(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)

@@ -24,7 +24,7 @@ from peft.utils.other import get_pattern_key
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.files import first_problem, read_json
 from llava.mm_utils import get_model_name_from_path
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, SPELLINGS, Kind, kind_of
@@ -139,7 +139,7 @@ class _LoraSettings(BaseModel):
                 layers_pattern=self.layers_pattern,
             )
         except ValueError as error:
-            raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+            raise InputError(f"{path}: {one_line(error)}") from None
 
     def about(self) -> str:
         name = ("rs" if self.use_rslora else "") + ("DoRA" if self.use_dora else "LoRA")

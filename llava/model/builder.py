@@ -28,7 +28,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.files import read_json, read_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import apply, base_name
@@ -175,7 +175,7 @@ def make_processor(
         pictures = pictures_of(config, image_processor)
     except UNUSABLE as error:
         raise InputError(
-            f"the image processor's settings do not suit the model ({_one_line(error)})"
+            f"the image processor's settings do not suit the model ({one_line(error)})"
         ) from None
     window = getattr(config.text_config, "sliding_window", None)
     if window is not None and max_length is not None and max_length > window:
@@ -191,7 +191,7 @@ def load_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder))
     except UNUSABLE as error:
-        raise InputError(f"{folder}: config.json is not usable ({_one_line(error)})") from None
+        raise InputError(f"{folder}: config.json is not usable ({one_line(error)})") from None
 
 
 def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
@@ -212,8 +212,9 @@ def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
             snapshot_download(str(model_path), allow_patterns=[_OLD_WEIGHTS])
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{model_path} is no folder here and the Hub does not give it: {reason}") from None
+        raise InputError(
+            f"{model_path} is no folder here and the Hub does not give it: {one_line(error)}"
+        ) from None
 
 
 def require_llava(folder: Path) -> None:
@@ -281,7 +282,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(folder))
     except UNUSABLE as error:
-        raise InputError(f"{folder}: no usable tokenizer ({_one_line(error)})") from None
+        raise InputError(f"{folder}: no usable tokenizer ({one_line(error)})") from None
 
 
 def load_image_processor(folder: Path) -> Any:
@@ -290,7 +291,7 @@ def load_image_processor(folder: Path) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
     except UNUSABLE as error:
-        raise InputError(f"{folder}: no usable image processor ({_one_line(error)})") from None
+        raise InputError(f"{folder}: no usable image processor ({one_line(error)})") from None
 
 
 def load_weights_of(
@@ -334,7 +335,7 @@ def load_weights_of(
             output_loading_info=True,
         )
     except (*UNUSABLE, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: the weights cannot be loaded ({_one_line(error)})") from None
+        raise InputError(f"{folder}: the weights cannot be loaded ({one_line(error)})") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
             raise InputError(
@@ -361,7 +362,7 @@ def _generation_config(folder: Path, model: Any) -> GenerationConfig:
     try:
         return GenerationConfig.from_pretrained(str(folder))
     except UNUSABLE as error:
-        raise InputError(f"{folder}: generation_config.json is not usable ({_one_line(error)})") from None
+        raise InputError(f"{folder}: generation_config.json is not usable ({one_line(error)})") from None
 
 
 def attention_of_parts(name: str | None) -> Any:
@@ -407,10 +408,6 @@ def _chat_template(folder: Path, tokenizer: Any) -> str | None:
         template = content.get("chat_template") if isinstance(content, dict) else None
         return template if isinstance(template, str) else None
     return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def load_pretrained_model(

@@ -16,17 +16,16 @@ refused without one; only a vision tower in a folder of its own follows the mode
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from llava.conversation import ConvTemplate
 from llava.errors import InputError
-from llava.files import atomic_folder, read_json, write_json, write_text
+from llava.files import read_json, write_json, write_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model import formats
 from llava.model.builder import (
@@ -37,12 +36,20 @@ from llava.model.builder import (
     resolve_folder,
     template_of_model,
 )
-from llava.model.formats import kind_of, spelled
+from llava.model.formats import HUB_SPELLING, kind_of, spelled
 from llava.model.lora import VISION
 from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, has_tower_inside, require_whole, whole_tensors
 from llava.model.pieces import read_pieces
 from llava.model.run_dir import DtypeName
-from llava.model.shards import DEFAULT_SHARD, ShardWriter, StoredTensor, some, write_shards, write_tensors
+from llava.model.shards import (
+    DEFAULT_SHARD,
+    ShardWriter,
+    StoredTensor,
+    new_folder,
+    some,
+    write_shards,
+    write_tensors,
+)
 
 Named = Iterable[tuple[str, torch.Tensor]]
 """Tensors under their names in memory, one after the other."""
@@ -96,22 +103,21 @@ def export(
         raise InputError(f"{model_path} is in that format already: nothing to export")
     if to == "llava":
         require_client_name(output, load_config(folder))
-    _refuse_output(output, folder, overwrite)
+    refuse_output(output, [folder], overwrite)
     companions = read_companions(folder)
     tensors = whole_tensors(folder)
     require_whole(tensors, companions.config, folder)
-    asked, notes = (DTYPES[dtype], []) if dtype else stored_dtype(folder, tensors)
+    asked, told = (DTYPES[dtype], []) if dtype else stored_dtype(folder, tensors)
+    changed = any(tensor.dtype != asked for tensor in tensors.values())
     stream = _cast(((name, tensor.read()) for name, tensor in tensors.items()), asked)
-    try:
-        with atomic_folder(output, overwrite=overwrite) as temporary:
-            if to == "llava":
-                told = write_original(temporary, output, companions, stream, asked, max_shard_size)
-            else:
-                told = write_hf(temporary, companions, stream, asked, max_shard_size)
-            write_text(temporary / "README.md", _card(output, folder, to, companions, notes + told))
-    except (OSError, SafetensorError) as error:  # no room, no permission, a disk that fails
-        raise InputError(f"{output} is not written: {' '.join(str(error).split())}") from None
-    return notes + told
+    with new_folder(output, overwrite=overwrite) as temporary:
+        if to == "llava":
+            told += write_original(temporary, output, companions, stream, asked, max_shard_size)
+        else:
+            write_hf(temporary, companions, stream, asked, max_shard_size)
+        same = f"cast to {str(asked)[6:]}" if changed else "the same, bit for bit"
+        write_text(temporary / "README.md", _card(output, folder, to, companions, same, told))
+    return told
 
 
 def read_companions(folder: Path, config: Any = None, template: ConvTemplate | None = None) -> Companions:
@@ -183,14 +189,11 @@ def write_hf(
     tensors: Named,
     dtype: torch.dtype,
     max_shard_size: int = DEFAULT_SHARD,
-) -> list[str]:
-    """Write Hugging Face's format to the folder `target`. The tensors are of `dtype`. Returns what the user
-    is to be told: nothing."""
+) -> None:
+    """Write Hugging Face's format to the folder `target`. The tensors are of `dtype`."""
     config, tokenizer = companions.config, companions.tokenizer
     anyres = config.model_type == "llava_next"
-    write_shards(
-        target, ((spelled(name, "transformers 4"), tensor) for name, tensor in tensors), max_shard_size
-    )
+    write_shards(target, ((spelled(name, HUB_SPELLING), tensor) for name, tensor in tensors), max_shard_size)
     config.architectures = [f"Llava{'Next' if anyres else ''}ForConditionalGeneration"]
     write_config(target, config, dtype)
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -210,7 +213,6 @@ def write_hf(
         "vision_feature_select_strategy": config.vision_feature_select_strategy,
     }
     write_json(target / "processor_config.json", processor)
-    return []
 
 
 def write_config(target: Path, config: Any, dtype: torch.dtype) -> None:
@@ -350,20 +352,32 @@ def _cast(tensors: Named, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tenso
         yield name, rounded
 
 
-def _refuse_output(output: Path, source: Path, overwrite: bool) -> None:
+def refuse_output(output: Path, read: Sequence[Path], overwrite: bool) -> None:
+    """InputError unless a model folder may be written to `output` while the folders `read` are read."""
     if output.name in ("", ".."):
-        raise InputError(f"--output is {output}; name the new folder itself")
+        raise InputError(f"{output} has no name of its own; name the new folder itself")
     if not output.exists():
         return
     if not overwrite:
         raise InputError(f"{output} exists already; name another folder or pass --overwrite")
-    if not (output / "config.json").is_file():
+    if not _is_whole_model(output):
         raise InputError(f"{output} is not a model folder and is not overwritten")
-    if source.resolve().is_relative_to(output.resolve()):
-        raise InputError(f"{output} holds {source}, which is read; name another folder")
+    for folder in read:
+        if folder.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{output} holds {folder}, which is read; name another folder")
 
 
-def _card(output: Path, source: Path, to: str, companions: Companions, told: list[str]) -> str:
+def _is_whole_model(folder: Path) -> bool:
+    try:
+        return kind_of(folder) in ("hf", "original")
+    except InputError:
+        return False
+
+
+def _card(
+    output: Path, source: Path, to: str, companions: Companions, tensors: str, told: Iterable[str]
+) -> str:
+    """README.md of the folder; `tensors` is how its tensors compare with those of `source`."""
     name = get_model_name_from_path(source.resolve().as_posix())
     use = (
         f"python -m llava.serve.cli --model-path {output.name} --image-file picture.jpg"
@@ -374,7 +388,7 @@ def _card(output: Path, source: Path, to: str, companions: Companions, told: lis
     notes = "".join(f"- {line}\n" for line in told)
     return f"""# {output.name}
 
-`{name}` in {form}, exported with LLaVA Inspect. Its tensors are the same.
+`{name}` in {form}, exported with LLaVA Inspect. Its tensors are {tensors}.
 
 - Conversation template: `{companions.template.name}`
 {notes}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.files import read_json
 from llava.model.lora import LANGUAGE, PROJECTOR, VISION
 from llava.model.run_dir import ADAPTER_CONFIG, is_run_dir
@@ -55,6 +55,9 @@ SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """How the tensors of a model are called: (there, in memory today) for the start of a name, if it differs.
 `transformers 4` is also what the Hub's folders hold and what transformers 5 writes."""
+
+HUB_SPELLING = "transformers 4"
+"""Names in the folders that we write: every release of transformers reads them, and vLLM and SGLang do."""
 
 UNUSABLE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
@@ -171,7 +174,7 @@ def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> An
             return LlavaConfig(**given, image_seq_length=tokens)
         return LlavaNextConfig(**given, image_grid_pinpoints=_pinpoints(config, where))
     except UNUSABLE as error:
-        raise InputError(f"{where}: not usable ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{where}: not usable ({one_line(error)})") from None
 
 
 def original_config(config: Any, tower: str, context: int) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from yaml import YAMLError
 
 from llava.conversation import ConvTemplate, get_template
 from llava.errors import InputError
-from llava.files import atomic_folder
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import notes, read_adapter
 from llava.model.builder import load_config, make_processor, resolve_folder
@@ -49,6 +48,7 @@ from llava.model.gguf_vocab import read_vocab, spaces_differ, write_vocab
 from llava.model.lora import VISION
 from llava.model.merge import empty_model, find_sources, merged_tensors
 from llava.model.original import HEAD, whole_tensors
+from llava.model.shards import new_folder
 
 APPROXIMATE = (
     "approximate: llama.cpp cuts LLaVA-1.6 pictures into tiles in its own way and does not put image_newline "
@@ -97,11 +97,8 @@ def export_gguf(
     _refuse_output(output, overwrite)
     source = open_source(model_path, model_base)
     told = _notes(source)
-    try:
-        with atomic_folder(output, overwrite=overwrite) as temporary:
-            odd = _write(temporary, source, type)
-    except OSError as error:  # no room, no permission, a disk that fails
-        raise InputError(f"{output} is not written: {' '.join(str(error).split())}") from None
+    with new_folder(output, overwrite=overwrite) as temporary:
+        odd = _write(temporary, source, type)
     if odd:
         told.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
     return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", told)

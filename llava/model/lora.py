@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
 from llava.model.shards import open_file, write_tensors
 
@@ -169,7 +169,7 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
         config.base_model_name_or_path = None  # run.json says where the base is
         wrapped = wrap(model, config)
     except (ValueError, TypeError, KeyError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
     load_weights(wrapped, folder, projector=projector)
     wrapped.requires_grad_(False)

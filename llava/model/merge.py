@@ -33,7 +33,7 @@ from transformers import AutoModelForImageTextToText
 
 from llava.conversation import get_template
 from llava.errors import InputError
-from llava.files import atomic_folder, read_json, write_json, write_text
+from llava.files import read_json, write_json, write_text
 from llava.model.adapters import Adapter, notes, read_adapter
 from llava.model.builder import (
     DTYPES,
@@ -47,20 +47,18 @@ from llava.model.card import base_of_adapter, model_card
 from llava.model.export import (
     Companions,
     read_companions,
+    refuse_output,
     require_client_name,
     stored_dtype,
     write_config,
     write_hf,
     write_original,
 )
-from llava.model.formats import kind_of, spelled
+from llava.model.formats import HUB_SPELLING, kind_of, spelled
 from llava.model.lora import LANGUAGE
 from llava.model.original import require_whole, whole_tensors
 from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files, read_run_info
-from llava.model.shards import DEFAULT_SHARD, write_shards
-
-HUB_SPELLING = "transformers 4"
-"""Names on the Hub's llava-hf folders: every release of transformers reads them, and vLLM and SGLang do."""
+from llava.model.shards import DEFAULT_SHARD, new_folder, write_shards
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,9 @@ def merge(
     """
     sources = find_sources([paths] if isinstance(paths, (str, Path)) else paths, model_base)
     shares = _shares_of(sources, weights)
-    _refuse_output(output, overwrite, sources)
+    refuse_output(
+        output, [folder for source in sources for folder in (source.folder, source.base)], overwrite
+    )
     base, info = sources[0].base, sources[0].info
     config = load_config(base)
     if save_format == "llava":
@@ -114,7 +114,7 @@ def merge(
         f"{left} is what is left of a merge that was killed; remove it unless another one is at work"
         for left in output.parent.glob(f".{glob.escape(output.name)}.[0-9]*")
     ]
-    with atomic_folder(output, overwrite=overwrite) as temporary:
+    with new_folder(output, overwrite=overwrite) as temporary:
         if save_format == "llava":
             told += write_original(temporary, output, companions, tensors, asked, max_shard_size)
         elif kind_of(base) == "original":
@@ -271,26 +271,6 @@ def _quantised_and_back(weight: torch.Tensor, bits: Literal[4, 8]) -> torch.Tens
         quant_type=settings.bnb_4bit_quant_type,
     ).to("cpu")
     return bitsandbytes.functional.dequantize_4bit(small.data, small.quant_state)
-
-
-def _refuse_output(output: Path, overwrite: bool, sources: Sequence[Source]) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{output} exists already; name another folder or pass --overwrite")
-    if not _is_whole_model(output):
-        raise InputError(f"{output} is not a model folder and is not overwritten")
-    for source in sources:
-        for folder in (source.folder, source.base):
-            if folder.resolve().is_relative_to(output.resolve()):
-                raise InputError(f"{output} holds {folder}, which is read; name another folder")
-
-
-def _is_whole_model(folder: Path) -> bool:
-    try:
-        return kind_of(folder) in ("hf", "original")
-    except InputError:
-        return False
 
 
 def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:

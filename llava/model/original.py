@@ -16,7 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.files import read_json
 from llava.model.formats import ROW_MULTIPLE, UNUSABLE, hf_config, in_memory, kind_of
 from llava.model.lora import LANGUAGE, PROJECTOR, VISION
@@ -42,7 +42,7 @@ def original_config(folder: Path) -> Any:
         vision = _known_tower() if tower is None else CLIPVisionConfig.from_pretrained(str(tower))
     except UNUSABLE as error:
         raise InputError(
-            f"{tower}: no usable config.json of a CLIP vision tower ({_one_line(error)})"
+            f"{tower}: no usable config.json of a CLIP vision tower ({one_line(error)})"
         ) from None
     if not isinstance(config.get("vocab_size"), int):
         raise InputError(f"{folder / 'config.json'}: vocab_size is {config.get('vocab_size')!r}")
@@ -73,7 +73,7 @@ def original_image_processor(folder: Path) -> Any:
         )
     except UNUSABLE as error:
         raise InputError(
-            f"{tower}: no usable preprocessor_config.json of a CLIP vision tower ({_one_line(error)})"
+            f"{tower}: no usable preprocessor_config.json of a CLIP vision tower ({one_line(error)})"
         ) from None
     return processor
 
@@ -229,7 +229,3 @@ def _known_tower() -> CLIPVisionConfig:
         hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
         image_size=336, patch_size=14, projection_dim=768,
     )  # fmt: skip
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

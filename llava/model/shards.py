@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from llava.errors import InputError
-from llava.files import read_json, write_json
+from llava.errors import InputError, one_line
+from llava.files import atomic_folder, read_json, write_json
 
-GIB = 1 << 30
-DEFAULT_SHARD = 5 * GIB
+DEFAULT_SHARD = 5_000_000_000  # bytes; what `5GB` means to Hugging Face
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"
 _NUMBERED = re.compile(r".+-(\d{5})-of-(\d{5})\.(?:safetensors|bin)")
 _REOPEN_AFTER = 8 << 20  # bytes
@@ -136,7 +136,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
                 raise InputError(f"{path}: {name} is {part.get_dtype()}; weights of that type are not read")
             tensors[name] = StoredTensor(tuple(part.get_shape()), dtype, partial(file.get_tensor, name))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cut short or damaged ({_one_line(error)}); fetch it again") from None
+        raise InputError(f"{path}: cut short or damaged ({one_line(error)}); fetch it again") from None
     return tensors
 
 
@@ -168,7 +168,7 @@ class _BinFile:
             ) from None
         except _NO_TORCH_FILE as error:
             raise InputError(
-                f"{self._path}: cut short, damaged or no torch file ({_one_line(error)}); fetch it again"
+                f"{self._path}: cut short, damaged or no torch file ({one_line(error)}); fetch it again"
             ) from None
         if not isinstance(content, dict):
             raise InputError(f"{self._path}: holds a {type(content).__name__}, not tensors by name")
@@ -195,6 +195,16 @@ def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
     if odd:
         kind = str(tensors[odd[0]].dtype).removeprefix("torch.")
         raise InputError(f"{folder}: {some(odd)} are {kind}, no floating-point weights; take the unquantised")
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """`atomic_folder` for weights: a disk without room, permission or health is one line, an InputError."""
+    try:
+        with atomic_folder(path, overwrite=overwrite) as temporary:
+            yield temporary
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not written: {one_line(error)}") from None
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -277,7 +287,3 @@ def some(names: Iterable[str], most: int = 8) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return ", ".join(ordered[:most]) + more
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

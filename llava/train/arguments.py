@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from llava.errors import InputError
+from llava.errors import InputError, one_line
 from llava.model.builder import DTYPES, bfloat16_is_native
 from llava.model.run_dir import DtypeName
 from llava.train.attention import SDPA_FLOAT32
@@ -114,4 +114,4 @@ def require_possible(settings: TrainSettings) -> None:
         for tracker in get_reporting_integration_callbacks(settings.report_to):
             tracker()
     except (ValueError, RuntimeError, ImportError) as error:
-        raise InputError(f"report_to: {' '.join(str(error).split())}") from None
+        raise InputError(f"report_to: {one_line(error)}") from None
