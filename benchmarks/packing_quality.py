@@ -125,6 +125,12 @@ def by_chance(apart: int, tasks: int, level: float = 0.05) -> float:
     return sum(comb(tasks, k) * level**k * (1 - level) ** (tasks - k) for k in range(apart, tasks + 1))
 
 
+def unexplained(apart: int, seeds_apart: int, tasks: int) -> bool:
+    """Whether packed and unpacked stand apart in more of the tasks than two seeds do and than chance, once in
+    a hundred times, makes it."""
+    return apart > seeds_apart and by_chance(apart, tasks) < 0.01
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,8 +154,7 @@ def main() -> int:
     apart = {way: different(tasks) for way, tasks in scores.items()}
     for way, tasks in apart.items():
         console.print(f"{FIRST} and {way} stand apart in {', '.join(tasks) or 'no task'}", highlight=False)
-    many, usual = len(apart["unpacked"]), len(apart["another seed"])
-    if many > usual and by_chance(many, len(scores["unpacked"])) < 0.01:
+    if unexplained(len(apart["unpacked"]), len(apart["another seed"]), len(scores["unpacked"])):
         console.print("DIFFERENT: neither chance nor the seed explains so many", highlight=False)
         return 1
     return 0
