@@ -11,9 +11,10 @@ The mask hides the padding and positions do not count it, so every row computes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -148,6 +149,15 @@ class Engine:
                 results.update((row.order, self._result(row)) for row in batch)
                 waiting = waiting[size:]
         return [results[order] for order in range(len(requests))]
+
+    def stream(
+        self, requests: Iterable[Request], *, batch_size: int | None = None, **decoding: Any
+    ) -> Iterator[Result]:
+        """Results as they are found, requests taken as there is room for them; options as for `answer`."""
+        size = batch_size or 16
+        waiting = iter(requests)
+        while batch := list(islice(waiting, size)):
+            yield from self.answer(batch, batch_size=size, **decoding)
 
     def _fits(self, batch: list[_Row], decoding: Decoding) -> bool:
         """Answer `batch` in place; False, with nothing answered, if CUDA's memory did not suffice."""
