@@ -21,7 +21,6 @@ from rich.progress import track
 
 from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
-from data_prep.markup import readable
 from data_prep.pictures import Unit, decoded, perceptual_hash
 from data_prep.problems import problem_lines
 from data_prep.recipe import Grouping, Recipe, Shares
@@ -32,6 +31,7 @@ from data_prep.report_survey import pick, survey
 from data_prep.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.errors import InputError
 from llava.files import write_text
+from llava.report.markup import readable
 from llava.settings import load_settings
 
 EXAMPLE = """examples:

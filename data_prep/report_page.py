@@ -1,6 +1,6 @@
 """A report as one HTML page that needs nothing beside itself: no script, no network, pictures inside.
 
-Names of files and classes are foreign text. All of it passes through `tag` (data_prep/markup.py), which
+Names of files and classes are foreign text. All of it passes through `tag` (llava/report/markup.py), which
 escapes every child and attribute that was not itself made by `tag`.
 """
 
@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.markup import Markup, cut, first_of, number_cell, number_head, table, table_row, tag, together
 from data_prep.report import SHOWN_LINES, Lines, Report
 from data_prep.report_page_pictures import samples_part, twins_part
 from data_prep.report_page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
-from data_prep.report_style import STYLE
+from llava.report.markup import (
+    Markup,
+    cut,
+    first_of,
+    number_cell,
+    number_head,
+    table,
+    table_row,
+    tag,
+    together,
+)
+from llava.report.page import attention, document
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _TEXT = 400  # characters of a message
 
 
@@ -34,37 +43,9 @@ def page(report: Report) -> str:
         )
         if body
     ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", report.title),
-        tag("style", Markup(STYLE)),
-    )
     facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in report.facts]
-    body = tag(
-        "body",
-        tag("header", tag("h1", report.title), tag("dl", *facts, class_="facts"), _first(report.warnings)),
-        tag("nav", *(tag("a", name, href=f"#{anchor}") for name, anchor, _ in sections)),
-        tag(
-            "main",
-            *(tag("section", tag("h2", name), body, id=anchor) for name, anchor, body in sections),
-        ),
-        tag("footer", "Made by LLaVA Inspect. This page holds all its pictures and loads nothing."),
-    )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
-
-
-def _first(warnings: Sequence[str]) -> Markup:
-    if not warnings:
-        return tag("div", tag("p", "Nothing that asks for attention was found."), class_="attention fine")
-    return tag(
-        "div",
-        tag("h2", "Look at this first"),
-        tag("ul", *(tag("li", line) for line in warnings)),
-        class_="attention",
-    )
+    header = [tag("dl", *facts, class_="facts"), attention(report.warnings)]
+    return document(report.title, header, sections)
 
 
 def _mapping(report: Report) -> Markup | None:

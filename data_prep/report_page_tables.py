@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from data_prep.markup import (
+from data_prep.report import BOUNDS, THIN_SHARE, Answers, Report, Sizes
+from llava.report.markup import (
     Markup,
     bar_cell,
     cut,
@@ -19,7 +20,6 @@ from data_prep.markup import (
     tag,
     together,
 )
-from data_prep.report import BOUNDS, THIN_SHARE, Answers, Report, Sizes
 
 _PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar of answers
 _FEW_ANSWERS = 12

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
-
-from PIL import Image
 
 from data_prep.annotations import SPLITS
 from data_prep.recipe import Grouping, Recipe
@@ -30,8 +25,7 @@ from data_prep.report import (
 )
 from data_prep.report_sizes import box_sizes, thin_warnings
 from data_prep.splits import IntArray, Leaks, near_twins
-from llava.errors import InputError
-from llava.pictures import open_picture
+from llava.report.page import thumbnail
 
 SAMPLES, TWIN_PAIRS = 24, 12
 TWIN_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
@@ -167,18 +161,6 @@ def _of_each_task(talks: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
         ranked.append((seen[talk.task], number))
         seen[talk.task] += 1
     return tuple(talks[number] for _, number in sorted(ranked)[:_TALKS])
-
-
-def thumbnail(file: Path, side: int) -> str:
-    """A picture as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
-    try:
-        picture = open_picture(file)
-    except InputError:
-        return ""
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def twin_warnings(twins: Twins) -> list[str]:

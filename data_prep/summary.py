@@ -21,10 +21,10 @@ from rich.table import Table
 from data_prep.annotations import SPLITS, Split
 from data_prep.conversion import Conversion
 from data_prep.items import Item
-from data_prep.markup import readable
 from data_prep.pictures import Unit
 from data_prep.splits import Leaks
 from llava.files import sha256
+from llava.report.markup import readable
 
 SHOWN_KINDS = 12  # of warnings
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
-from data_prep.markup import tag
 from data_prep.report import MODELS, Answers, Eye, Lines, Report, Role, Seen, View
 from data_prep.report_convert import one_sided
 from data_prep.report_page import page
@@ -25,6 +24,7 @@ from data_prep.report_survey import SAMPLES, TWIN_PAIRS, count_classes, draw_sam
 from data_prep.splits import near_twins
 from llava.files import read_json_list
 from llava.records import Record
+from llava.report.markup import tag
 
 ROLES: dict[str, Role] = {"defect": "defect", "insulator": "component"}
 
@@ -222,7 +222,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
     (file,) = stills(tmp_path, 1)
     shapes = (Shape(name, (1.0, 1.0, 5.0, 5.0)),)
     seen = View(name, file, (8, 8), shapes, (name,), name, talks=())
-    answers = Answers(name, name, name, name, 1, Counter({name: 1}))
+    answers = Answers(name, name, name, name, 1, answers=Counter({name: 1}))
     twins = show_twins([Seen(name, file, name)] * 2, near_twins([bytes(32)] * 2, 8), 8, None)
     text = page(
         report(

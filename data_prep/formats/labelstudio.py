@@ -35,10 +35,10 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.sizes import picture_size
-from data_prep.markup import readable
 from llava.boxes import Box
 from llava.errors import InputError
 from llava.pictures import MAX_PIXELS
+from llava.report.markup import readable
 
 NAME = "labelstudio"
 
