@@ -1,4 +1,5 @@
-"""scores.json: what `python -m eval.score` found, for programs. Absent values are left out."""
+"""scores.json: what `python -m eval.score` found, for programs; and `Case`, one question with its answers,
+for the report. Absent values are left out. docs/scoring.md says what each number is."""
 
 from __future__ import annotations
 
@@ -41,6 +42,60 @@ class ClassScore(_Part):
     f1: float | None = None
 
 
+class RocCurve(_Part):
+    """`name` against the rest. `points` are (share of the others called it, share of it called it) for
+    falling thresholds, from (0, 0) to (1, 1)."""
+
+    name: str
+    auroc: float
+    points: list[tuple[float, float]]
+
+
+class ReliabilityBin(_Part):
+    """The questions whose probability lies in [low, high): its mean, and the share that came true."""
+
+    low: float
+    high: float
+    n: int
+    probability: float
+    true: float
+
+
+class Threshold(_Part):
+    """Where to call "yes" so that at most `miss_rate` of the true "yes" are missed: the highest such
+    probability of yes.
+
+    `miss` and `over_call` are what it does on the very questions it was chosen from, which flatters it. The
+    cross-fitted ones hold each of `folds` parts of the picture groups against the threshold that the others
+    choose, and are what to expect of new pictures; absent where too few groups hold a yes or a no.
+    """
+
+    miss_rate: float
+    threshold: float
+    miss: float
+    over_call: float
+    folds: int = 0
+    cross_miss: Estimate | None = None
+    cross_over_call: Estimate | None = None
+
+
+class ChoiceScore(_Part):
+    """What the probabilities of the choices are worth, on the `n` questions that have them (`without` have
+    none).
+
+    `metrics`: auroc, average_precision, ece, brier, as far as they exist. `reliability` is of P(yes) in
+    yes/no tasks, of the probability of the likeliest choice in others. `roc`: one curve for yes, or one per
+    class that is both true and untrue somewhere. `threshold`: yes/no alone.
+    """
+
+    n: int
+    without: int
+    metrics: dict[str, Estimate]
+    roc: list[RocCurve]
+    reliability: list[ReliabilityBin]
+    threshold: Threshold | None = None
+
+
 class SystemScore(_Part):
     """What one answers file scores on one task.
 
@@ -55,25 +110,42 @@ class SystemScore(_Part):
     metrics: dict[str, Estimate]
     per_class: list[ClassScore] | None = None
     confusion: list[list[int]] | None = None
+    choices: ChoiceScore | None = None
 
 
 class Slice(_Part):
-    """The questions with one true `answer` about pictures or objects that show one `label`.
+    """Some of the questions.
 
-    `tuned` and `base` are the shares answered rightly; their intervals are Wilson's with groups for trials.
+    By `truth`: those with one true `answer` about pictures or objects that show one `label`; `tuned` and
+    `base` are the shares answered rightly. By `size` of the box, `source` folder or `language`, or `all`:
+    those that `name` says; `tuned` and `base` are means of `CaseAnswer.value`. Intervals are Wilson's with
+    groups for trials, those of the difference (tuned - base) are bootstrapped in pairs.
     """
 
+    by: Literal["truth", "size", "source", "language", "all"] = "truth"
+    name: str
     answer: str | None = None
     label: str | None = None
     n: int
     groups: int
     tuned: Estimate
     base: Estimate | None = None
+    difference: Estimate | None = None
+
+
+Outcome = Literal["better", "worse", "same", "undecided", "alone"]
 
 
 class TaskScore(_Part):
     """`majority` and `random` are what blind guessing earns. `difference` is tuned minus base, in pairs on
-    the same resamples; `verdict` says what it means for the `headline` metric."""
+    the same resamples; `verdict` says in words what it means for the `headline` metric, `outcome` in one
+    (`alone`: there is no base). `needed_groups`: with so many groups, roughly, a difference of this size
+    would be decided. `sees`: whether tuned is above all blind guessing for certain (True), certainly not
+    (False) or neither (absent).
+
+    `choices_difference` is tuned minus base of `ChoiceScore.metrics`, on the questions where both have them.
+    `ceiling` (boxes): what the true box itself scores when it is written with the decimals of the truth.
+    """
 
     task: str
     type: TaskType
@@ -87,8 +159,26 @@ class TaskScore(_Part):
     majority: dict[str, float]
     random: dict[str, float]
     difference: dict[str, Estimate] | None = None
+    choices_difference: dict[str, Estimate] | None = None
+    ceiling: dict[str, float] | None = None
     verdict: str
+    outcome: Outcome
+    needed_groups: int | None = None
+    sees: bool | None = None
     slices: list[Slice]
+
+
+class Probe(_Part):
+    """General questions that have nothing to do with the tuning: what it cost. `whole` is the share of right
+    answers to all of them."""
+
+    truth: InputFile
+    answers: InputFile
+    baseline_answers: InputFile | None = None
+    whole: Slice
+    outcome: Outcome
+    verdict: str
+    tasks: list[TaskScore]
 
 
 class Bootstrap(_Part):
@@ -100,10 +190,53 @@ class Bootstrap(_Part):
 
 class Scores(_Part):
     format: Literal["llava-inspect scores"] = "llava-inspect scores"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     truth: InputFile
     answers: InputFile
     baseline_answers: InputFile | None = None
     bootstrap: Bootstrap
+    verdict: str
     warnings: list[str]
     tasks: list[TaskScore]
+    slices: list[Slice]
+    probe: Probe | None = None
+
+
+# --- one question, for the report -------------------------------------------------------------------
+
+
+Corners = tuple[float, float, float, float]
+
+
+class CaseAnswer(_Part):
+    """`text` is None where the answer is missing. `value`, 0..1, says how good it is: 1 or 0 where an answer
+    is right or wrong, IoU of a box, word F1 of a text, share of right fields of a report. `choices` are the
+    probabilities; `box` as in `Case`; `error`: why the picture could not be read."""
+
+    text: str | None
+    parsed: bool
+    right: bool
+    value: float
+    choices: dict[str, float] | None = None
+    box: Corners | None = None
+    error: str | None = None
+
+
+class Case(_Part):
+    """One question. Boxes are x1, y1, x2, y2 as shares (0..1) of the picture itself, in whichever frame they
+    were written; `asked_box` is one that the question speaks of. `slices` maps `by` of a Slice (size,
+    source, language) to the name of the one that the question is in."""
+
+    question_id: str
+    task: str
+    type: TaskType
+    group: str
+    label: str | None
+    images: list[str]
+    question: str
+    truth: str
+    tuned: CaseAnswer
+    base: CaseAnswer | None = None
+    truth_box: Corners | None = None
+    asked_box: Corners | None = None
+    slices: dict[str, str] = Field(default_factory=dict)

@@ -111,8 +111,10 @@ def score(
         answers=tuned.source,
         baseline_answers=base.source if base else None,
         bootstrap=Bootstrap(resamples=resamples, seed=seed),
+        verdict="",
         warnings=_warnings(truths, [tuned, *([base] if base else [])], tasks),
         tasks=tasks,
+        slices=[],
     )
 
 
@@ -158,6 +160,7 @@ def score_task(
         random=_rounded(family.random()),
         difference=difference,
         verdict=verdict,
+        outcome="alone",
         slices=_slices(truths, outcomes),
     )
 
@@ -262,6 +265,7 @@ def _slices(truths: Sequence[Truth], outcomes: Sequence[Outcome]) -> list[Slice]
         shares = [_share(float(outcome.right[rows].mean()), groups) for outcome in outcomes]
         slices.append(
             Slice(
+                name=": ".join(filter(None, (answer, label))),
                 answer=answer,
                 label=label,
                 n=len(rows),
