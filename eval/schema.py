@@ -145,6 +145,7 @@ class TaskScore(_Part):
 
     `choices_difference` is tuned minus base of `ChoiceScore.metrics`, on the questions where both have them.
     `ceiling` (boxes): what the true box itself scores when it is written with the decimals of the truth.
+    `about`: what all questions ask for (the truth's meta `about`, such as "defect"), where it is one thing.
     """
 
     task: str
@@ -165,6 +166,7 @@ class TaskScore(_Part):
     outcome: Outcome
     needed_groups: int | None = None
     sees: bool | None = None
+    about: str | None = None
     slices: list[Slice]
 
 
