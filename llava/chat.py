@@ -9,9 +9,10 @@ from random import Random
 
 import torch
 
+from llava.branches import cut_cache
 from llava.conversation import Speaker
 from llava.decoding import AnswerText, Decoding, next_tokens
-from llava.engine import Engine, Picture, cut_cache, question_text
+from llava.engine import Engine, Picture, question_text
 from llava.errors import InputError
 from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import Pixels, Size, picture_size

@@ -1,30 +1,24 @@
-"""Answers that read a picture once: batches of questions, and chats that keep what they have read.
+"""Answers that read a picture once: batches of questions, and the reading that chats are made of.
 
-A batch runs in three stages over one KV cache; rows are questions, columns are tokens:
-
-    prefix            one row per picture    [BOS system USER: <image> x 576]      encoded and read once
-    question          one row per question   [prefix, copied | question, padded on the left]
-    answer            token by token         [prefix | question | answer so far]   finished rows dropped
-
-The mask hides the padding and positions do not count it, so every row computes what it would alone.
+Questions about one picture are branches behind one copy of it (branches.py); pictures are read and answered
+together, and the next ones enter as others are done (batching.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
-from random import Random
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, GenerationConfig
 
-from llava.decoding import AnswerText, Decoding, clean_text, next_tokens
+from llava.batching import Branch, ContinuousBatch
+from llava.branches import new_cache
+from llava.decoding import Decoding, clean_text
 from llava.errors import InputError
 from llava.model.builder import LoadedModel
 from llava.records import IMAGE_PLACEHOLDER
@@ -59,32 +53,8 @@ class Result:
     error: str | None = None
 
 
-@dataclass(eq=False)
-class _Row:
-    """A question on its way. `ids` is the whole prompt, its first `prefix` tokens end with the last
-    picture; `choices` are the supervised tokens of each choice."""
-
-    request: Request
-    order: int
-    ids: list[int]
-    prefix: int
-    choices: list[list[int]]
-    room: int
-    draw: Random = field(default_factory=Random)
-    answer: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    text: AnswerText | None = None
-    done: bool = False
-    truncated: bool = False
-
-    @property
-    def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Rows with equal keys share their prefix: the same pictures behind the same text."""
-        return tuple(id(picture) for picture in self.request.images), tuple(self.ids[: self.prefix])
-
-
 class Engine:
-    """Answers batches of questions with one loaded model."""
+    """Answers questions with one loaded model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -100,86 +70,56 @@ class Engine:
         self.stop = tuple(s for s in loaded.template.stop if s not in special)
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(self.tokenizer.eos_token_id if pad is None else pad)
-        self._rows_that_fit: int | None = None  # learnt from running out of CUDA memory
+        self.most_at_once: int | None = None  # questions, learnt from running out of memory
 
     def answer(
-        self,
-        requests: Sequence[Request],
-        *,
-        batch_size: int = 16,
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        top_p: float | None = None,
-        num_beams: int = 1,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, requests: Sequence[Request], *, batch_size: int | None = None, **options: Any
     ) -> list[Result]:
-        """The answers to `requests`, in their order; see `Decoding` for the options.
+        """The answers to `requests`, in their order; `options` are those of `Decoding`.
 
-        At most `batch_size` questions run together; on CUDA running out of memory the batch is halved and
-        tried again. With a temperature, `seed` and the question's id decide the answer, not the batch.
-        A question that cannot be asked (longer than the context, special tokens in it) has `error` set.
+        At most `batch_size` questions run together (None: as many as the free memory holds), fewer where
+        memory runs out. With a temperature, `seed` and the question's id decide the answer, not the batch. A
+        question that cannot be asked (longer than the context, special tokens in it) has `error` set.
         """
-        if batch_size < 1:
-            raise InputError(f"batch size is {batch_size}; it must be at least 1")
-        decoding = Decoding(max_new_tokens, temperature, top_p, num_beams, (*self.stop, *stop), seed)
-        results: dict[int, Result] = {}
-        groups: dict[object, list[_Row]] = {}
+        decoding = self._decoding(**options)
+        groups: dict[object, list[Branch]] = {}
         for order, request in enumerate(requests):
-            try:
-                row = self._prepare(request, order, decoding)
-            except InputError as error:
-                results[order] = Result(request.question_id, "", error=str(error))
-            else:
-                groups.setdefault(row.key, []).append(row)
-        waiting = [row for group in groups.values() for row in group]
-        with self.evaluating():
-            while waiting:
-                size = min(batch_size, self._rows_that_fit or batch_size, len(waiting))
-                batch = waiting[:size]
-                if not self._fits(batch, decoding):
-                    if size == 1:
-                        raise InputError(
-                            "one question at a time does not fit in the GPU's memory; "
-                            "try --load-4bit or fewer new tokens"
-                        )
-                    self._rows_that_fit = size // 2
-                    torch.cuda.empty_cache()
-                    continue
-                results.update((row.order, self._result(row)) for row in batch)
-                waiting = waiting[size:]
+            branch = self._branch(request, order, decoding)
+            groups.setdefault(branch.key, []).append(branch)
+        # those with prefixes of one length can be read together
+        ordered = sorted(groups.values(), key=lambda group: group[0].prefix)
+        batch = ContinuousBatch(self, (b for group in ordered for b in group), batch_size, decoding)
+        results = {branch.order: self._result(branch) for branch in batch}
         return [results[order] for order in range(len(requests))]
 
     def stream(
-        self, requests: Iterable[Request], *, batch_size: int | None = None, **decoding: Any
+        self, requests: Iterable[Request], *, batch_size: int | None = None, **options: Any
     ) -> Iterator[Result]:
-        """Results as they are found, requests taken as there is room for them; options as for `answer`."""
-        size = batch_size or 16
-        waiting = iter(requests)
-        while batch := list(islice(waiting, size)):
-            yield from self.answer(batch, batch_size=size, **decoding)
+        """Results in the order in which they are found; requests are taken when there is room for them.
 
-    def _fits(self, batch: list[_Row], decoding: Decoding) -> bool:
-        """Answer `batch` in place; False, with nothing answered, if CUDA's memory did not suffice."""
-        for row in batch:
-            row.answer, row.done, row.truncated = [], False, False
-            row.text = AnswerText(self.tokenizer, decoding.stop) if decoding.stop else None
-            row.draw = Random(f"{decoding.seed}:{row.request.question_id}")
+        Options are as for `answer`. Requests about the same picture should follow each other.
+        """
+        decoding = self._decoding(**options)
+        branches = (self._branch(request, order, decoding) for order, request in enumerate(requests))
+        return map(self._result, ContinuousBatch(self, branches, batch_size, decoding))
+
+    def _decoding(self, stop: Sequence[str] = (), **options: Any) -> Decoding:
+        return Decoding(stop=(*self.stop, *stop), **options)
+
+    def _branch(self, request: Request, order: int, decoding: Decoding) -> Branch:
         try:
-            self._answer_batch(batch, decoding)
-        except torch.cuda.OutOfMemoryError:
-            return False
-        return True
-
-    def _prepare(self, request: Request, order: int, decoding: Decoding) -> _Row:
-        question = question_text(request.text, len(request.images))
-        sizes = [picture_size(image) for image in request.images]
-        ids = self.processor.encode_prompt([("human", question)], sizes)
-        room = min(decoding.max_new_tokens, self.context_len - len(ids))
-        if room < 1:
-            raise InputError(f"the question has {len(ids)} tokens, the model's context is {self.context_len}")
-        choices = [self._choice_tokens(question, sizes, choice, ids) for choice in request.choices or ()]
-        return _Row(request, order, ids, self._prefix_length(ids), choices, room)
+            question = question_text(request.text, len(request.images))
+            sizes = [picture_size(image) for image in request.images]
+            ids = self.processor.encode_prompt([("human", question)], sizes)
+            room = min(decoding.max_new_tokens, self.context_len - len(ids))
+            if room < 1:
+                raise InputError(
+                    f"the question has {len(ids)} tokens, the model's context is {self.context_len}"
+                )
+            choices = [self._choice_tokens(question, sizes, choice, ids) for choice in request.choices or ()]
+        except InputError as error:
+            return Branch(request, order, error=str(error))
+        return Branch(request, order, ids, self._prefix_length(ids), choices, room)
 
     def _prefix_length(self, ids: list[int]) -> int:
         """How many leading tokens reach to the end of the last picture; 0 without one."""
@@ -208,15 +148,26 @@ class Engine:
         finally:
             self.model.train(training)
 
-    @torch.inference_mode()
-    def forward(
-        self, ids: Tensor, mask: Tensor, cache: DynamicCache, pictures: Sequence[Pixels] = ()
-    ) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, cache: Cache, pictures: Sequence[Pixels] = ()) -> Tensor:
         """Read `ids` (rows, new) behind what `cache` holds; float32 logits (rows, vocabulary) of the last.
 
         `mask` (rows, cached + new) is 0 on padding; `pictures` fill the picture tokens among `ids` in order.
         """
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return self.read(ids, mask, positions, cache, pictures)[:, -1].float()
+
+    @torch.inference_mode()
+    def read(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: Cache,
+        pictures: Sequence[Pixels] = (),
+        keep: int = 1,
+    ) -> Tensor:
+        """As `forward`, at the given positions (rows, new); the logits (rows, keep, vocabulary) of the last
+        `keep` tokens. `mask` may also say what each token sees: bool (rows, 1, new, cached + new)."""
         output = self.model(
             input_ids=ids,
             **self._picture_inputs(pictures),
@@ -224,14 +175,14 @@ class Engine:
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        return output.logits[:, -1].float()
+        logits: Tensor = output.logits
+        return logits
 
-    def new_cache(self) -> DynamicCache:
-        """An empty cache that keeps every column (with the model's config it would drop old ones where
-        attention has a sliding window, and could not be cut back)."""
-        return DynamicCache()
+    def new_cache(self) -> Cache:
+        """An empty cache for `forward`."""
+        return new_cache()
 
     def pixels(self, pictures: Sequence[Picture]) -> list[Pixels]:
         """The pictures of one conversation made ready, where they are not yet."""
@@ -245,159 +196,36 @@ class Engine:
         return inputs
 
     @torch.inference_mode()
-    def _answer_batch(self, rows: list[_Row], decoding: Decoding) -> None:
-        if decoding.num_beams > 1:
-            for row in rows:
-                self._beam_search(row, decoding)
-        scored = any(row.choices for row in rows)
-        if decoding.num_beams > 1 and not scored:
-            return
-        cache, mask, logits = self._prefill(rows)
-        if scored:
-            self._score_choices(rows, cache, mask, logits)
-        if decoding.num_beams == 1:
-            self._decode(rows, cache, mask, logits, decoding)
-
-    def _prefill(self, rows: list[_Row]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Read each distinct prefix once, then every question behind a copy of its prefix.
-
-        Returns the cache, its mask (rows, columns) and the logits (rows, vocabulary) behind the questions.
-        """
-        cache = self.new_cache()
-        mask = torch.zeros(len(rows), 0, dtype=torch.long, device=self.model.device)
-        firsts = {row.key: row for row in rows if row.prefix}
-        if firsts:
-            ids, prefix_mask = self._pad_left([row.ids[: row.prefix] for row in firsts.values()])
-            pictures = [made for row in firsts.values() for made in self.pixels(row.request.images)]
-            self.forward(ids, prefix_mask, cache, pictures)
-            place = {key: index for index, key in enumerate(firsts)}
-            # a row without a picture sits behind some prefix too, all of it masked
-            source = torch.tensor([place.get(row.key, 0) for row in rows], device=self.model.device)
-            has_prefix = torch.tensor([[row.prefix > 0] for row in rows], device=self.model.device)
-            cache.batch_select_indices(source)
-            mask = prefix_mask[source] * has_prefix
-        ids, question_mask = self._pad_left([row.ids[row.prefix :] for row in rows])
-        mask = torch.cat([mask, question_mask], dim=1)
-        return cache, mask, self.forward(ids, mask, cache)
-
-    def _pad_left(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
-        width = max(len(ids) for ids in sequences)
-        padded = [[self.pad_id] * (width - len(ids)) + ids for ids in sequences]
-        kept = [[0] * (width - len(ids)) + [1] * len(ids) for ids in sequences]
-        device = self.model.device
-        return torch.tensor(padded, device=device), torch.tensor(kept, device=device)
-
-    def _decode(
-        self, rows: list[_Row], cache: DynamicCache, mask: Tensor, logits: Tensor, decoding: Decoding
-    ) -> None:
-        """Token by token until every row is done. Rows that are done stay in the batch, ignored, until
-        half of it is: dropping them copies the cache."""
-        while True:
-            tokens = next_tokens(logits, decoding, [row.draw for row in rows])
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                self._take(row, token)
-            going = [index for index, row in enumerate(rows) if not row.done]
-            if not going:
-                return
-            if 2 * len(going) <= len(rows):
-                kept = torch.tensor(going, device=tokens.device)
-                cache.batch_select_indices(kept)
-                tokens, mask, rows = tokens[kept], mask[kept], [rows[index] for index in going]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self.forward(tokens[:, None], mask, cache)
-
-    def _take(self, row: _Row, token: int) -> None:
-        if row.done:
-            return
-        if token in self.end_ids:
-            row.done = True
-            return
-        row.answer.append(token)
-        if row.text is not None:
-            row.text.push(token)
-            row.done = row.text.stopped
-        if not row.done and len(row.answer) >= row.room:
-            row.done = row.truncated = True
-
-    def _score_choices(self, rows: list[_Row], cache: DynamicCache, mask: Tensor, logits: Tensor) -> None:
-        """Set each row's `scores`: the log-probability of every choice, its end of turn included.
-
-        All choices of a row run in one forward as branches behind its question: each sees the question and
-        itself, never a sibling, and its positions restart behind the question. The cache is left as found.
-        """
-        first = logits.log_softmax(dim=-1)
-        fed = [[choice[:-1] for choice in row.choices] for row in rows]
-        width = max(sum(map(len, branches)) for branches in fed)
-        columns = mask.shape[1]
-        later = logits.new_zeros(len(rows), width, 0)
-        if width:
-            ids = torch.full((len(rows), width), self.pad_id)
-            positions = torch.zeros(len(rows), width, dtype=torch.long)
-            branch = torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1)  # padding sees itself only
-            reads = torch.zeros(len(rows), width, 1, dtype=torch.bool)
-            for index, (row, branches) in enumerate(zip(rows, fed, strict=True)):
-                at = 0
-                for tokens in branches:
-                    span = slice(at, at + len(tokens))
-                    ids[index, span] = torch.tensor(tokens, dtype=torch.long)
-                    positions[index, span] = torch.arange(len(tokens)) + len(row.ids)
-                    branch[index, span, span] = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
-                    at += len(tokens)
-                reads[index, :at] = True
-            device = logits.device
-            seen = torch.cat([reads.to(device) & mask.bool()[:, None], branch.to(device)], dim=2)
-            lowest = torch.finfo(self.model.dtype).min
-            bias = torch.zeros(seen.shape, dtype=self.model.dtype, device=device).masked_fill(~seen, lowest)
-            output = self.model(
-                input_ids=ids.to(device),
-                attention_mask=bias[:, None],
-                position_ids=positions.to(device),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cut_cache(cache, columns)
-            later = output.logits.float().log_softmax(dim=-1)
-        for index, row in enumerate(rows):
-            at = 0
-            row.scores = []
-            for choice in row.choices:
-                score = float(first[index, choice[0]])
-                for token in choice[1:]:
-                    score += float(later[index, at, token])
-                    at += 1
-                row.scores.append(score)
-
-    @torch.inference_mode()
-    def _beam_search(self, row: _Row, decoding: Decoding) -> None:
-        """transformers' own beam search, one question at a time."""
-        ids = torch.tensor([row.ids], device=self.model.device)
-        given = self._picture_inputs(self.pixels(row.request.images))
+    def beam_search(self, branch: Branch, num_beams: int) -> list[int]:
+        """The tokens of the best answer: transformers' own beam search, one question at a time."""
+        ids = torch.tensor([branch.ids], device=self.model.device)
+        given = self._picture_inputs(self.pixels(branch.request.images))
         output = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             **given,
             generation_config=GenerationConfig(
-                num_beams=decoding.num_beams,
+                num_beams=num_beams,
                 do_sample=False,
-                max_new_tokens=row.room,
+                max_new_tokens=branch.room,
                 eos_token_id=sorted(self.end_ids),
                 pad_token_id=self.pad_id,
             ),
         )
-        for token in output[0, len(row.ids) :].tolist():
-            self._take(row, token)
+        tokens: list[int] = output[0, len(branch.ids) :].tolist()
+        return tokens
 
-    def _result(self, row: _Row) -> Result:
-        if row.text is not None:
-            row.text.finish()
-            text = row.text.text
+    def _result(self, branch: Branch) -> Result:
+        if branch.text is not None:
+            branch.text.finish()
+            text = branch.text.text
         else:
-            text = clean_text(self.tokenizer, row.answer).strip()
+            text = clean_text(self.tokenizer, branch.answer).strip()
         chances = None
-        if row.choices and row.request.choices:
-            values = torch.tensor(row.scores, dtype=torch.float64).softmax(dim=0).tolist()
-            chances = dict(zip(row.request.choices, values, strict=True))
-        return Result(row.request.question_id, text, chances, row.truncated)
+        if branch.scores and branch.request.choices:
+            values = torch.tensor(branch.scores, dtype=torch.float64).softmax(dim=0).tolist()
+            chances = dict(zip(branch.request.choices, values, strict=True))
+        return Result(branch.request.question_id, text, chances, branch.truncated, branch.error)
 
 
 def question_text(text: str, pictures: int) -> str:
@@ -406,11 +234,3 @@ def question_text(text: str, pictures: int) -> str:
     if marks not in (0, pictures):
         raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {pictures} picture(s)")
     return text if marks else f"{IMAGE_PLACEHOLDER}\n" * pictures + text
-
-
-def cut_cache(cache: DynamicCache, columns: int) -> None:
-    """Keep the first `columns` of the cache, also where an interrupt left its layers uneven."""
-    for layer in cache.layers:
-        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
-            layer.keys = layer.keys[..., :columns, :]
-            layer.values = layer.values[..., :columns, :]
