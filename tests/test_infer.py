@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,14 @@ def test_after_a_kill_exactly_the_missing_questions_are_answered(
     from llava.engine import Engine
 
     asked: list = []
-    answer = Engine.answer
+    stream = Engine.stream
 
-    def counting(self: Engine, requests: list, **options: Any) -> list:
-        asked.extend(request.question_id for request in requests)
-        return answer(self, requests, **options)
+    def counting(self: Engine, requests: Iterable, **options: Any) -> Iterator:
+        for result in stream(self, requests, **options):
+            asked.append(result.question_id)
+            yield result
 
-    monkeypatch.setattr(Engine, "answer", counting)
+    monkeypatch.setattr(Engine, "stream", counting)
     kept = [json.loads(line)["question_id"] for line in partial.read_bytes().split(b"\n")[1:-1]]
     assert main(arguments(model, work, *slow)) == 0
     assert len(kept) >= 4 and len(asked) >= 1

@@ -1,0 +1,151 @@
+"""The answers so far, in files beside the final one, so that a killed run goes on where it stopped.
+
+    a.jsonl.partial      {"run": what decides the answers}, then an answer a line
+    a.jsonl.partial-1    the same, of the second of several processes; -2, ...
+
+A line is handed to the operating system as it comes: of a process that is killed nothing is lost, of a
+machine that fails the last SYNC_SECONDS. A later run reads all of the files, whoever wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from eval.questions import QuestionId
+from llava.errors import InputError
+from llava.files import first_problem, to_json
+from llava.records import Answer
+
+SYNC_SECONDS = 1.0
+
+
+class Partial:
+    """The partial files of one answers file; this process appends to the one of its `index`."""
+
+    def __init__(self, answers_file: Path, index: int = 0) -> None:
+        self.path = _of(answers_file, index)
+        self.answers: dict[QuestionId, Answer] = {}
+        self._answers_file = answers_file
+        self._read_up_to: dict[Path, int] = {}  # of files that hold answers of this run
+        self._file: IO[bytes] | None = None
+        self._synced = 0.0
+
+    def read(self, run: dict[str, Any]) -> None:
+        """Take over what is there; InputError, nothing touched, if it is of another run than `run` describes.
+        A file without an answer binds nobody."""
+        for path in self._all():
+            self._read(path, run)
+
+    def discard(self) -> None:
+        """Remove all partial files, for good."""
+        for path in self._all():
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def open(self, run: dict[str, Any]) -> Iterator[None]:
+        """Append inside the block; with several processes: when all have read. A block that fails before any
+        answer leaves no file."""
+        try:
+            if self.path in self._read_up_to:
+                self._file = self.path.open("r+b", buffering=0)
+                self._file.truncate(self._read_up_to[self.path])  # a kill in a write tears the last line
+                self._file.seek(0, os.SEEK_END)
+            else:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("wb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            if self.path not in self._read_up_to:
+                self._write(to_json({"run": run}) + "\n")
+            yield
+            os.fsync(self._file.fileno())
+        except BaseException:
+            if not self.answers:
+                self.path.unlink(missing_ok=True)
+            raise
+        finally:
+            self._file.close()
+
+    def add(self, answer: Answer) -> None:
+        self._write(to_json(answer) + "\n")
+        self.answers[answer.question_id] = answer
+
+    def take_from(self, processes: int) -> None:
+        """Read what the other processes have appended since the last time."""
+        for index in range(processes):
+            path = _of(self._answers_file, index)
+            if path == self.path:
+                continue
+            start = self._read_up_to.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(start)
+                content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            for line in whole.decode().split("\n")[0 if start else 1 : -1]:
+                answer = Answer.model_validate_json(line)
+                self.answers[answer.question_id] = answer
+            self._read_up_to[path] = start + len(whole)
+
+    def require_files(self, processes: int) -> None:
+        """InputError if this process does not see what the others write."""
+        for index in range(processes):
+            if not (path := _of(self._answers_file, index)).is_file():
+                raise InputError(f"{path} of process {index} is not here; all machines must share the folder")
+
+    def _all(self) -> list[Path]:
+        name = re.compile(re.escape(self._answers_file.name) + r"\.partial(-\d+)?")
+        folder = self._answers_file.parent
+        return (
+            sorted(path for path in folder.iterdir() if name.fullmatch(path.name)) if folder.is_dir() else []
+        )
+
+    def _read(self, path: Path, run: dict[str, Any]) -> None:
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole.count(b"\n") < 2 and b'{"run"'.startswith(content[:6]):
+            return
+        lines = whole.decode("utf-8", errors="replace").split("\n")  # splitlines would split at U+2028 too
+        remedy = "use --overwrite to discard it, or another --answers-file"
+        try:
+            found = json.loads(lines[0])["run"]
+            theirs = {key: found.get(key) for key in run}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path} is not a partial answers file; {remedy}") from None
+        if theirs != run:
+            differing = ", ".join(key for key in run if theirs[key] != run[key])
+            raise InputError(f"{path} holds answers of another run (other {differing}); {remedy}")
+        for number, line in enumerate(lines[1:-1], start=2):
+            try:
+                answer = Answer.model_validate_json(line)
+            except ValidationError as error:
+                raise InputError(f"{path}, line {number}: {first_problem(error)}; {remedy}") from None
+            self.answers[answer.question_id] = answer
+        self._read_up_to[path] = len(whole)
+
+    def _write(self, text: str) -> None:
+        assert self._file is not None, "open() comes first"
+        try:
+            rest = memoryview(text.encode())
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); when it can, the same command goes on"
+            ) from None
+
+
+def _of(answers_file: Path, index: int) -> Path:
+    return answers_file.with_name(f"{answers_file.name}.partial{f'-{index}' if index else ''}")

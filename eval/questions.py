@@ -1,0 +1,104 @@
+"""The questions of a run and how they are shared out, and the lines that answer them. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError
+from llava.files import inside, read_jsonl
+from llava.records import Answer, Question
+
+QuestionId = str | int
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a file; InputError for a bad line, none at all, or an id that comes twice."""
+    questions = read_jsonl(path, Question)
+    if not questions:
+        raise InputError(f"{path} holds no question")
+    seen: set[QuestionId] = set()
+    for question in questions:
+        if question.question_id in seen:
+            raise InputError(f"{path}: question_id {question.question_id!r} comes twice; ids must differ")
+        seen.add(question.question_id)
+    return questions
+
+
+def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
+    """Part `index` of `parts` nearly equal runs of questions (LLaVA's --num-chunks, --chunk-idx)."""
+    if parts < 1 or not 0 <= index < parts:
+        raise InputError(f"--chunk-idx {index} is not one of the {parts} chunks, counted from 0")
+    size = -(-len(questions) // parts)
+    part = questions[index * size : (index + 1) * size]
+    if not part:
+        raise InputError(f"chunk {index} of {parts} is empty: there are only {len(questions)} questions")
+    return part
+
+
+def find_pictures(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
+    """Name -> path of every picture asked about; InputError if a name leaves `folder` or none is there."""
+    names = {name for question in questions for name in question.images}
+    if names and not folder.is_dir():
+        raise InputError(f"{folder}: no such image folder")
+    pictures = {name: inside(folder, name) for name in names}
+    if pictures and not any(path.is_file() for path in pictures.values()):
+        raise InputError(f"none of the {len(pictures)} pictures, such as {min(pictures)}, is in {folder}")
+    return pictures
+
+
+def by_picture(questions: Iterable[Question]) -> list[list[Question]]:
+    """The questions about the same picture or pictures together, otherwise in their order."""
+    groups: dict[tuple[str, ...], list[Question]] = {}
+    for question in questions:
+        groups.setdefault(tuple(question.images), []).append(question)
+    return list(groups.values())
+
+
+def share(questions: Sequence[Question], parts: int, index: int) -> list[Question]:
+    """What process `index` of `parts` answers: a picture's questions stay with one, and the shares weigh
+    nearly the same. Reading a picture is counted as four questions; those without one go one by one."""
+    groups = [
+        piece
+        for group in by_picture(questions)
+        for piece in ([group] if group[0].images else [[question] for question in group])
+    ]
+    loads = [0] * parts
+    mine: list[Question] = []
+    for group in sorted(groups, key=len, reverse=True):  # stable: every process finds the same shares
+        least = loads.index(min(loads))
+        loads[least] += 4 * len(group[0].images) + len(group)
+        if least == index:
+            mine += group
+    return mine
+
+
+def answer_line(
+    question: Question,
+    model_id: str,
+    text: str = "",
+    *,
+    error: str | None = None,
+    choices: Mapping[str, float] | None = None,
+    truncated: bool = False,
+) -> Answer:
+    """The line that answers `question`; with `error`, why there is no answer."""
+    metadata: dict[str, Any] = {}
+    if error is not None:
+        metadata["error"] = error
+    if choices is not None:
+        metadata["choices"] = {choice: round(chance, 6) for choice, chance in choices.items()}
+    if truncated:
+        metadata["truncated"] = True
+    facts = json.dumps([model_id, question.question_id, question.text, text])
+    return Answer(
+        question_id=question.question_id,
+        prompt=question.text,
+        text=text,
+        answer_id=hashlib.sha256(facts.encode()).hexdigest()[:16],
+        model_id=model_id,
+        metadata=metadata,
+    )
