@@ -62,6 +62,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, alone
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON of plain values or pydantic models (aliases used, unset optional fields left out)."""
 
@@ -70,7 +73,8 @@ def to_json(value: Any, indent: int | None = None) -> str:
             return item.model_dump(mode="json", by_alias=True, exclude_none=True)
         raise TypeError(f"{type(item).__name__} is not JSON")
 
-    return json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # no file can hold it otherwise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from label_files import conversations_like
 from PIL import Image
@@ -285,6 +285,7 @@ def test_exit_codes_of_the_command(tmp_path: Path, photos: Path, repo: Path) -> 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(records=st.lists(conversations_like("a.png"), min_size=1, max_size=4))
+@example(records=[{"id": "\ud800", "conversations": []}])
 def test_any_records_are_checked(check: Callable, records: list[Any]) -> None:
     code, found = check(records)
     assert code == bool(found)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.errors import InputError
-from llava.files import read_json, read_jsonl
+from llava.files import read_json, read_jsonl, write_json
 from llava.records import Question
 
 TEXTS = st.text(st.characters() | st.sampled_from("\\\ud800\udc00\U0001f600"))
@@ -67,3 +67,11 @@ def test_json_lines_that_cannot_be_used_are_named(tmp_path: Path, meta: str) -> 
     with pytest.raises(InputError, match=r"a\.jsonl, line 2: ") as caught:
         read_jsonl(file, Question)
     assert "\n" not in str(caught.value)
+
+
+@given(value=VALUES | st.text(st.characters(categories=["Cs", "Ll"])))
+def test_what_is_written_is_json_of_the_value(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    """Also where a text holds half of a surrogate pair, which JSON can and UTF-8 cannot."""
+    file = tmp_path_factory.getbasetemp() / "written.json"
+    write_json(file, value)
+    assert json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(value))
