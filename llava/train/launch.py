@@ -6,20 +6,15 @@ input is one line and exit code 2, not a traceback of the launcher's own and 1.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError, run_command
-
-_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""torchrun names in it the file in which a process may say why it failed."""
 
 
 def main() -> int:
@@ -31,9 +26,6 @@ def main() -> int:
     try:
         run.main(sys.argv[1:])
     except ChildFailedError as error:
-        told = [f for f in error.failures.values() if Path(f.error_file).is_file()]
-        if told:
-            raise InputError(min(told, key=lambda failure: failure.timestamp).message) from None
         _, first = error.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     except SignalException as error:
@@ -42,30 +34,36 @@ def main() -> int:
 
 
 def run_process(command: Callable[[], int | None]) -> None:
-    """`run_command`, or under torchrun its like for one of several processes: bad input goes to the launcher,
-    which prints it once, and a process that fails because another is gone does not drown it out."""
-    report = os.environ.get(_ERROR_FILE)
-    if report is None:
+    """`run_command`, or under torchrun its like for one of several processes: bad input is told once, and a
+    process that fails because another is gone does not drown it out."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         run_command(command)
     try:
         code: Any = command() or 0
     except SystemExit as stop:
         code = stop.code
+    except KeyboardInterrupt:
+        os._exit(130)
     except InputError as error:
-        text = json.dumps({"message": str(error), "timestamp": int(time.time())})
-        Path(report or "").write_text(text, encoding="utf-8")
+        if os.environ.get("RANK", "0") != "0":
+            _be_ended()  # the first process is likely to tell the same
+        print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(2)  # an orderly end would wait for the other processes
     except Exception:
-        # If it was a broken connection, the launcher is about to end this process.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(3)
+        _be_ended()  # if it was a broken connection
         raise
     from torch import distributed
 
     if distributed.is_initialized():
         distributed.destroy_process_group()  # its threads would hold up or abort the interpreter's end
     sys.exit(code)
+
+
+def _be_ended() -> None:
+    """Give the launcher time to end this process, which it does when another has failed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(3)
 
 
 if __name__ == "__main__":
