@@ -12,9 +12,9 @@ import torch
 from llava.branches import cut_cache
 from llava.conversation import Speaker
 from llava.decoding import AnswerText, Decoding, next_tokens
-from llava.engine import Engine, Picture, question_text
+from llava.engine import Engine, Picture
 from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
+from llava.records import IMAGE_PLACEHOLDER, question_text
 from llava.vision import Pixels, Size, picture_size
 
 _Key = int | tuple[int, int]

@@ -21,7 +21,7 @@ from llava.branches import new_cache
 from llava.decoding import Decoding, clean_text
 from llava.errors import InputError
 from llava.model.builder import LoadedModel
-from llava.records import IMAGE_PLACEHOLDER
+from llava.records import question_text
 from llava.vision import Pixels, Size, picture_size
 
 Picture = Image.Image | Pixels  # Pixels are what RecordProcessor.pixels made of a picture
@@ -226,11 +226,3 @@ class Engine:
             values = torch.tensor(branch.scores, dtype=torch.float64).softmax(dim=0).tolist()
             chances = dict(zip(branch.request.choices, values, strict=True))
         return Result(branch.request.question_id, text, chances, branch.truncated, branch.error)
-
-
-def question_text(text: str, pictures: int) -> str:
-    """The question with an `<image>` for each picture: its own marks, or as many lines before it."""
-    marks = text.count(IMAGE_PLACEHOLDER)
-    if marks not in (0, pictures):
-        raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {pictures} picture(s)")
-    return text if marks else f"{IMAGE_PLACEHOLDER}\n" * pictures + text

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llava.errors import InputError
+
 IMAGE_PLACEHOLDER = "<image>"
 
 TaskType = Literal["yesno", "class", "count", "box", "text", "json"]
@@ -78,6 +80,14 @@ class Question(BaseModel):
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else self.image
+
+
+def question_text(text: str, pictures: int) -> str:
+    """The question with an `<image>` for each picture: its own marks, or as many lines before it."""
+    marks = text.count(IMAGE_PLACEHOLDER)
+    if marks not in (0, pictures):
+        raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {pictures} picture(s)")
+    return text if marks else f"{IMAGE_PLACEHOLDER}\n" * pictures + text
 
 
 class Answer(BaseModel):
