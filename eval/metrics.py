@@ -4,7 +4,8 @@ the whole test, of one group of pictures, or of ten thousand resamples at once.
 A *family* turns each question into a row of numbers; rows are added up per group of pictures, and `metrics`
 maps sums of shape (..., columns) to one array of shape (...) per metric. The bootstrap draws groups with
 replacement, as a matrix of counts: (resamples, groups) @ (groups, columns). Values that do not exist (the
-recall of a class without a question) are NaN.
+recall of a class without a question) are NaN. What needs an order of the questions, and so no sums, is in
+eval/chances.py.
 
 Rules, said once:
 - An unparsed or missing answer is wrong, and no class's.
@@ -16,7 +17,7 @@ Rules, said once:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,20 +25,21 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Metrics = dict[str, Array]
 
 Z95 = 1.959963984540054
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
+def ratio(numerator: Array, denominator: Array) -> Array:
     """Elementwise quotient, NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
-def _mean_where(values: Array, present: npt.NDArray[np.bool_]) -> Array:
+def mean_where(values: Array, present: Bools) -> Array:
     """Mean over the last axis of the values that are present, NaN where none is."""
-    return _ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
 
 
 # --- closed answers: a confusion table, its last column the unparsed ---------------------------------
@@ -62,9 +64,9 @@ def class_counts(confusion: Array) -> ClassCounts:
     return ClassCounts(
         support=support,
         answered=answered,
-        precision=_ratio(right, answered),
-        recall=_ratio(right, support),
-        f1=_ratio(2 * right, answered + support),
+        precision=ratio(right, answered),
+        recall=ratio(right, support),
+        f1=ratio(2 * right, answered + support),
     )
 
 
@@ -87,10 +89,10 @@ def class_metrics(sums: Array, classes: int) -> Metrics:
     right = np.trace(confusion, axis1=-2, axis2=-1)
     present = per_class.support > 0
     return {
-        "accuracy": _ratio(right, total),
-        "balanced_accuracy": _mean_where(per_class.recall, present),
-        "macro_f1": _mean_where(per_class.f1, present),
-        "parsed": 1 - _ratio(confusion[..., -1].sum(axis=-1), total),
+        "accuracy": ratio(right, total),
+        "balanced_accuracy": mean_where(per_class.recall, present),
+        "macro_f1": mean_where(per_class.f1, present),
+        "parsed": 1 - ratio(confusion[..., -1].sum(axis=-1), total),
     }
 
 
@@ -104,9 +106,9 @@ def yes_no_metrics(sums: Array) -> Metrics:
     confusion = sums.reshape(*sums.shape[:-1], 2, 3)
     per_class = class_counts(confusion)
     return class_metrics(sums, 2) | {
-        "over_call": _ratio(confusion[..., 1, 0], per_class.support[..., 1]),
+        "over_call": ratio(confusion[..., 1, 0], per_class.support[..., 1]),
         "miss": 1 - per_class.recall[..., 0],
-        "says_yes": _ratio(per_class.answered[..., 0], sums.sum(axis=-1)),
+        "says_yes": ratio(per_class.answered[..., 0], sums.sum(axis=-1)),
     }
 
 
@@ -147,10 +149,10 @@ def count_metrics(sums: Array) -> Metrics:
     """exact and within_one over all questions; mean_abs_error over the parsed answers alone."""
     questions, parsed, exact, within_one, error = np.moveaxis(sums, -1, 0)
     return {
-        "exact": _ratio(exact, questions),
-        "within_one": _ratio(within_one, questions),
-        "mean_abs_error": _ratio(error, parsed),
-        "parsed": _ratio(parsed, questions),
+        "exact": ratio(exact, questions),
+        "within_one": ratio(within_one, questions),
+        "mean_abs_error": ratio(error, parsed),
+        "parsed": ratio(parsed, questions),
     }
 
 
@@ -166,9 +168,9 @@ def box_metrics(sums: Array) -> Metrics:
     """mean_iou and acc_50 (the share with IoU >= 0.5); an unparsed box has IoU 0."""
     questions, parsed, overlap, hits = np.moveaxis(sums, -1, 0)
     return {
-        "mean_iou": _ratio(overlap, questions),
-        "acc_50": _ratio(hits, questions),
-        "parsed": _ratio(parsed, questions),
+        "mean_iou": ratio(overlap, questions),
+        "acc_50": ratio(hits, questions),
+        "parsed": ratio(parsed, questions),
     }
 
 
@@ -181,9 +183,9 @@ def text_metrics(sums: Array) -> Metrics:
     """exact and token_f1; parsed is the share of answers that are not empty."""
     questions, parsed, exact, f1 = np.moveaxis(sums, -1, 0)
     return {
-        "token_f1": _ratio(f1, questions),
-        "exact": _ratio(exact, questions),
-        "parsed": _ratio(parsed, questions),
+        "token_f1": ratio(f1, questions),
+        "exact": ratio(exact, questions),
+        "parsed": ratio(parsed, questions),
     }
 
 
@@ -200,10 +202,10 @@ def report_metrics(sums: Array, keys: Sequence[str]) -> Metrics:
     questions, parsed, exact = np.moveaxis(sums[..., :3], -1, 0)
     shares = sums[..., 3:].reshape(*sums.shape[:-1], len(keys), 2)
     return {
-        "field_accuracy": _ratio(shares[..., 0].sum(axis=-1), shares[..., 1].sum(axis=-1)),
-        "exact": _ratio(exact, questions),
-        "parsed": _ratio(parsed, questions),
-        **{f"field.{key}": _ratio(shares[..., i, 0], shares[..., i, 1]) for i, key in enumerate(keys)},
+        "field_accuracy": ratio(shares[..., 0].sum(axis=-1), shares[..., 1].sum(axis=-1)),
+        "exact": ratio(exact, questions),
+        "parsed": ratio(parsed, questions),
+        **{f"field.{key}": ratio(shares[..., i, 0], shares[..., i, 1]) for i, key in enumerate(keys)},
     }
 
 
@@ -213,18 +215,34 @@ def iou(first: Array, second: Array) -> Array:
     high = np.minimum(first[..., 2:], second[..., 2:])
     shared = np.prod(np.clip(high - low, 0, None), axis=-1)
     areas = [np.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (first, second)]
-    return _ratio(shared, areas[0] + areas[1] - shared)
+    return ratio(shared, areas[0] + areas[1] - shared)
 
 
 # --- intervals ---------------------------------------------------------------------------------------
 
 
+def group_index(groups: Sequence[str]) -> Ints:
+    """The number of each question's group (n,), groups in sorted order."""
+    return np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
+
+
 def group_sums(rows: Array, groups: Sequence[str]) -> Array:
     """Rows (n, columns) added up per group: (number of groups, columns), groups in sorted order."""
-    names, index = np.unique(np.array(groups), return_inverse=True)
-    sums = np.zeros((len(names), rows.shape[1]))
+    index = group_index(groups)
+    sums = np.zeros((int(index.max()) + 1, rows.shape[1]))
     np.add.at(sums, index, rows)
     return sums
+
+
+def group_draws(groups: int, resamples: int, seed: Sequence[int], most: int = 4_000_000) -> Iterator[Array]:
+    """How often each group is drawn, when as many are drawn with replacement as there are, `resamples` times
+    over: chunks of (resamples, groups) that hold `most` numbers. The draws do not depend on `most`."""
+    generator = np.random.default_rng(list(seed))
+    chunk = max(1, most // groups)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = generator.multinomial(groups, np.full(groups, 1 / groups), size=size)
+        yield drawn.astype(np.float64)
 
 
 def bootstrap_sums(sums: Array, resamples: int, seed: Sequence[int]) -> Array:
@@ -233,15 +251,7 @@ def bootstrap_sums(sums: Array, resamples: int, seed: Sequence[int]) -> Array:
     Returns (resamples, columns). Columns drawn together stay together: hand two systems' columns side by
     side and every resample holds the same groups for both.
     """
-    generator = np.random.default_rng(list(seed))
-    groups = len(sums)
-    chunk = max(1, 4_000_000 // groups)  # 32 MB of drawing counts at a time
-    parts = []
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = generator.multinomial(groups, np.full(groups, 1 / groups), size=size)
-        parts.append(drawn.astype(np.float64) @ sums)
-    return np.concatenate(parts)
+    return np.concatenate([drawn @ sums for drawn in group_draws(len(sums), resamples, seed)])
 
 
 def percentile_interval(draws: Array) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from eval.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskSco
 
 LOW = 0.6  # a share of right answers below this is pointed out
 FEW = 5  # questions, below which a row of right answers is left to scores.json
+_SIZES = "small under 1%, medium 1% to 10%, large over 10% of the picture"
 WIDEST_CONFUSION = 8  # classes; a wider table is in scores.json alone
 
 # Per type of task: the metrics shown, the headline with its interval, and their headings.
@@ -50,7 +51,7 @@ _TITLES = {
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    console = console or _console()
+    console = console or console_of()
 
     def show(title: str, table: Table) -> None:
         console.print(f"\n[bold]{escape(title)}[/]")
@@ -67,14 +68,27 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     alarms = [task for task in scores.tasks if task.type == "yesno"]
     if alarms:
         show("Yes/no: false alarms and misses", _alarms(alarms))
-    if any(task.slices for task in scores.tasks):
+    if any(_by_truth(task) for task in scores.tasks):
         show(f"Right answers by what is true (low: under {LOW:.0%})", _recalls(scores.tasks))
+    if chances := [task for task in scores.tasks if task.tuned.choices]:
+        show("Probabilities of the choices", _chances(chances))
+        for line in thresholds(chances):
+            console.print(escape(line))
+    if parts := [(task.task, part) for task in scores.tasks for part in task.slices if part.by != "truth"]:
+        show(f"By size of the box ({_SIZES}) and source", _parts(parts))
+    if scores.slices:
+        show("All tasks together", _parts([("", part) for part in scores.slices]))
+    if texts := [task for task in scores.tasks if "rouge_l" in task.tuned.metrics]:
+        show("Free text, other measures (BLEU 0 to 1, CIDEr 0 to 10)", _texts(texts))
     for task in scores.tasks:
         if task.classes and len(task.classes) <= WIDEST_CONFUSION:
             show(f"{task.task}: true (rows), answered by tuned (columns)", _confusion(task))
     console.print("\n[bold]In words[/]")
     for task in scores.tasks:
         console.print(f"  {escape(_words(task))}")
+    console.print(f"\n{escape(scores.verdict)}")
+    if scores.probe:
+        console.print(f"General questions ({scores.probe.whole.n}): {escape(scores.probe.verdict)}.")
     console.print(f"\n[dim]{_FOOTNOTE.format(resamples=scores.bootstrap.resamples)}[/]")
 
 
@@ -85,7 +99,7 @@ _FOOTNOTE = (
 )
 
 
-def _console() -> Console:
+def console_of() -> Console:
     """The terminal, or 100 columns where the output goes to a file or a pipe."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the bars, under a locale without them
@@ -107,7 +121,7 @@ def _form(task: TaskScore) -> str:
     return "closed" if task.type in ("yesno", "class") else task.type
 
 
-def _table() -> Table:
+def new_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
 
 
@@ -115,13 +129,14 @@ def _value(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{estimate.value:.2f}"
 
 
-def _interval(estimate: Estimate | None, sign: str = "") -> str:
+def interval_text(estimate: Estimate | None, sign: str = "", escaped: bool = True) -> str:
     if estimate is None:
         return "-"
     value = f"{estimate.value:{sign}.2f}"
     if estimate.low is None or estimate.high is None:
         return value
-    return escape(f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]")
+    text = f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return escape(text) if escaped else text
 
 
 def _spaced(name: str) -> str:
@@ -135,7 +150,7 @@ def _percent(estimate: Estimate | None) -> str:
 
 def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
     """A row per task: the tuned model's values, then what the majority answer and the base score."""
-    table = _table()
+    table = new_table()
     shown = _SHOWN[form]
     compared = any(task.base for task in tasks)
     table.add_column("\ntask", overflow="fold")
@@ -151,7 +166,7 @@ def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
         cells = [escape(task.task), str(task.n), str(task.groups), _percent(metrics.get("parsed"))]
         for name, _ in shown:
             estimate = metrics.get(name)
-            cells.append(_interval(estimate) if name == task.headline else _value(estimate))
+            cells.append(interval_text(estimate) if name == task.headline else _value(estimate))
         blind = [task.majority["accuracy"]] if closed else []
         blind.append(task.majority[task.headline])
         cells.append(" / ".join(f"{value:.2f}" for value in blind))
@@ -164,13 +179,13 @@ def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
 
 def _difference(estimate: Estimate | None) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
-        return _interval(estimate, "+")
+        return interval_text(estimate, "+")
     style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else "yellow"
-    return f"[{style}]{_interval(estimate, '+')}[/]"
+    return f"[{style}]{interval_text(estimate, '+')}[/]"
 
 
 def _alarms(tasks: Sequence[TaskScore]) -> Table:
-    table = _table()
+    table = new_table()
     table.add_column("\ntask", overflow="fold")
     table.add_column("\nmodel")
     for heading in (
@@ -185,7 +200,7 @@ def _alarms(tasks: Sequence[TaskScore]) -> Table:
         for row, (name, system) in enumerate(systems):
             if system is None or system.per_class is None:
                 continue
-            rates = [_interval(system.metrics.get(rate)) for rate in ("over_call", "miss", "says_yes")]
+            rates = [interval_text(system.metrics.get(rate)) for rate in ("over_call", "miss", "says_yes")]
             truly = f"{100 * system.per_class[0].support / task.n:.0f}%" if row == 0 else ""
             table.add_row(escape(task.task) if row == 0 else "", name, *rates, truly)
     return table
@@ -193,7 +208,7 @@ def _alarms(tasks: Sequence[TaskScore]) -> Table:
 
 def _recalls(tasks: Sequence[TaskScore]) -> Table:
     """Which kinds are found: a pooled share can hide a kind that never is."""
-    table = _table()
+    table = new_table()
     compared = any(task.base for task in tasks)
     for heading in ("task", "what is true"):
         table.add_column(heading, overflow="fold")
@@ -205,10 +220,11 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
     for task in tasks:
         previous = ""
         # A share of three answers says nothing; many such rows hide those that do.
-        large = [part for part in task.slices if part.n >= FEW]
-        left_out = len(task.slices) - len(large)
+        by_truth = _by_truth(task)
+        large = [part for part in by_truth if part.n >= FEW]
+        left_out = len(by_truth) - len(large)
         if left_out < 3:
-            large, left_out = task.slices, 0
+            large, left_out = by_truth, 0
         for part in large:
             cells = [
                 escape(task.task) if task.task != previous else "",
@@ -216,7 +232,7 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
                 str(part.n),
                 str(part.groups),
                 str(round(part.tuned.value * part.n)),
-                _interval(part.tuned),
+                interval_text(part.tuned),
                 _bar(part),
             ]
             previous = task.task
@@ -224,6 +240,82 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
         if left_out:
             name = "" if large else escape(task.task)
             table.add_row(name, f"[dim]({left_out} with fewer than {FEW} questions each: scores.json)[/]")
+    return table
+
+
+def _by_truth(task: TaskScore) -> list[Slice]:
+    return [part for part in task.slices if part.by == "truth"]
+
+
+def _chances(tasks: Sequence[TaskScore]) -> Table:
+    """AUROC and the rest, of tuned and of base."""
+    table = new_table()
+    table.add_column("\ntask", overflow="fold")
+    for heading in ("\nmodel", "\nn"):
+        table.add_column(heading)
+    for heading in ("AUROC\n\\[95%]", "average\nprecision", "calibration\nerror", "\nBrier"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task in tasks:
+        for row, (name, system) in enumerate((("tuned", task.tuned), ("base", task.base))):
+            if system is None or system.choices is None:
+                continue
+            values = system.choices.metrics
+            cells = [_value(values.get(metric)) for metric in ("average_precision", "ece", "brier")]
+            shown = escape(task.task) if row == 0 else ""
+            table.add_row(shown, name, str(system.choices.n), interval_text(values.get("auroc")), *cells)
+    return table
+
+
+def thresholds(tasks: Sequence[TaskScore]) -> list[str]:
+    """Per yes/no task, in words, where to call yes."""
+    lines = []
+    for task in tasks:
+        found = task.tuned.choices.threshold if task.tuned.choices else None
+        if found is None:
+            continue
+        line = (
+            f"{task.task}: to miss at most {found.miss_rate:.0%}, call yes from P(yes) = "
+            f"{found.threshold:.4g}: misses {found.miss:.0%}, false alarms {found.over_call:.0%} on the "
+            "pictures it was chosen from"
+        )
+        if found.cross_miss and found.cross_over_call:
+            misses, alarms = (
+                interval_text(e, escaped=False) for e in (found.cross_miss, found.cross_over_call)
+            )
+            line += f"; on others (cross-fitted): misses {misses}, false alarms {alarms}"
+        lines.append(line)
+    return lines
+
+
+def _parts(parts: Sequence[tuple[str, Slice]]) -> Table:
+    """Slices with the task that they are of."""
+    table = new_table()
+    compared = any(part.base for _, part in parts)
+    for heading in ("task", "part"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("n", "groups", "tuned \\[95%]", *(("base", "tuned - base") if compared else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous = ""
+    for task, part in parts:
+        cells = [escape(task) if task != previous else "", escape(part.name), str(part.n), str(part.groups)]
+        cells.append(interval_text(part.tuned))
+        previous = task
+        table.add_row(*cells, *((_value(part.base), _difference(part.difference)) if compared else ()))
+    return table
+
+
+def _texts(tasks: Sequence[TaskScore]) -> Table:
+    table = new_table()
+    table.add_column("task", overflow="fold")
+    table.add_column("model")
+    for heading in ("ROUGE-L \\[95%]", "BLEU", "CIDEr"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for task in tasks:
+        for row, (name, system) in enumerate((("tuned", task.tuned), ("base", task.base))):
+            if system is not None:
+                values = [_value(system.metrics.get(metric)) for metric in ("bleu", "cider")]
+                rouge = interval_text(system.metrics.get("rouge_l"))
+                table.add_row(escape(task.task) if row == 0 else "", name, rouge, *values)
     return table
 
 
@@ -236,7 +328,7 @@ def _bar(part: Slice) -> str:
 def _confusion(task: TaskScore) -> Table:
     """Rows: what is true; columns: what tuned answered."""
     assert task.tuned.confusion is not None and task.tuned.per_class is not None
-    table = _table()
+    table = new_table()
     table.add_column("true", overflow="fold")
     classes = [row.name for row in task.tuned.per_class]
     for name in [*classes, "unparsed", "recall"]:
@@ -257,4 +349,7 @@ def _words(task: TaskScore) -> str:
         for what, values in (("the commonest answer", task.majority), ("random guesses", task.random))
         if task.headline in values
     ]
+    ceiling = task.ceiling.get(task.headline) if task.ceiling else None
+    if ceiling is not None:
+        blind.append(f"a perfect answer, for its rounding, {ceiling:.2f}")
     return f"{task.task} ({_NAMES[task.headline]}): {task.verdict}\n    without looking: {', '.join(blind)}"

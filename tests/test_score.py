@@ -355,7 +355,7 @@ def test_every_type_of_question(tmp_path: Path) -> None:
     assert values["class"]["balanced_accuracy"] == 0.5
     assert values["count"]["exact"] == 0.5 and values["count"]["mean_abs_error"] == 0.5
     assert values["box"] == {"mean_iou": 0.5, "acc_50": 0.5, "parsed": 1.0}
-    assert values["text"] == {"token_f1": 0.5, "exact": 0.0, "parsed": 1.0}
+    assert values["text"] == {"token_f1": 0.5, "exact": 0.0, "parsed": 1.0, "rouge_l": 0.5}
 
 
 def test_reports_field_by_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,141 @@
+"""Questions that are answered with a box."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+
+from eval import metrics as m
+from eval import parse
+from eval.outcomes import Outcome, Texts, floats, shares
+from llava.boxes import Box, Frame, from_frame
+from llava.errors import InputError
+from llava.records import Truth
+
+_SAMPLES = 64  # of what a written box may be the rounding of
+
+
+@dataclass(frozen=True)
+class BoxFamily:
+    """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame.
+
+    `absent` are answers that say that there is no box. Where the truth is one of them (a row of NaN), such an
+    answer is worth an IoU of 1, and a box 0; where it is a box, such an answer is worth 0.
+
+    `rounded` (boxes, samples): the IoU of each true box, as it is written, with boxes that round to it.
+    """
+
+    truth: m.Array
+    to_picture: Sequence[Callable[[Box], Box | None]] = field(repr=False)
+    absent: tuple[str, ...] = ()
+    rounded: m.Array | None = field(default=None, repr=False)
+    headline: str = "mean_iou"
+
+    def read(self, texts: Texts) -> Outcome:
+        boxes = np.full_like(self.truth, np.nan)
+        for index, (text, convert) in enumerate(zip(texts, self.to_picture, strict=True)):
+            box = None if text is None else parse.parse_box(text)
+            if box is not None:
+                # A box that lies in the padding alone was read, and meets nothing: its IoU is 0.
+                boxes[index] = convert(box) or (0.0, 0.0, 0.0, 0.0)
+        overlap = self._overlap(boxes)
+        for index, text in enumerate(texts):
+            if self.absent and text is not None and parse.parse_class(text, self.absent) is not None:
+                overlap[index] = float(np.isnan(self.truth[index, 0]))
+        rows = m.box_rows(overlap)
+        return Outcome(rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0, value=rows[:, 2], boxes=boxes)
+
+    def metrics(self, sums: m.Array) -> m.Metrics:
+        return m.box_metrics(sums)
+
+    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
+        return shares(point, len(sums))
+
+    def majority(self) -> dict[str, float]:
+        """Always the median box of the truth."""
+        median = np.zeros(4) if np.isnan(self.truth).all() else np.nanmedian(self.truth, axis=0)
+        rows = m.box_rows(self._overlap(np.broadcast_to(median, self.truth.shape)))
+        return floats(m.box_metrics(rows.sum(axis=0)))
+
+    def _overlap(self, boxes: m.Array) -> m.Array:
+        """IoU with the truth: 0 for a box where there is none, NaN for no box."""
+        return np.where(np.isnan(boxes[:, 0]), np.nan, np.nan_to_num(m.iou(boxes, self.truth)))
+
+    def random(self) -> dict[str, float]:
+        return {}
+
+    def ceiling(self) -> dict[str, float] | None:
+        """What the true boxes score when written with their decimals; None where no truth is a box."""
+        if self.rounded is None or not len(self.rounded):
+            return None
+        return {"mean_iou": float(self.rounded.mean()), "acc_50": float((self.rounded >= 0.5).mean())}
+
+
+def box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
+    boxes: list[tuple[float, ...]] = []
+    rounded: list[m.Array] = []
+    absent = tuple(dict.fromkeys(name for truth in truths for name in truth.classes or ()))
+    readers = [frame_of(task, truth) for truth in truths]
+    for truth, to_picture in zip(truths, readers, strict=True):
+        if truth.answer in absent:
+            boxes.append((np.nan,) * 4)
+            continue
+        written = parse.parse_box(truth.answer)
+        box = None if written is None else to_picture(written)
+        if written is None or box is None:
+            raise InputError(
+                f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
+                "[x1, y1, x2, y2] in 0..1 that meets the picture"
+            )
+        boxes.append(box)
+        rounded.append(_rounding(written, truth.answer))
+    return BoxFamily(np.array(boxes), readers, absent, np.array(rounded))
+
+
+def _rounding(written: Box, text: str) -> m.Array:
+    """IoU (samples,) of a box with boxes whose corners lie within half a unit of its last decimal."""
+    decimals = max((len(digits) for digits in re.findall(r"\.(\d+)", text)), default=0)
+    shifts = np.random.default_rng(0).uniform(-0.5, 0.5, (_SAMPLES, 4)) / 10**decimals
+    exact = np.array(written) + shifts
+    exact = np.concatenate(
+        [np.minimum(exact[:, :2], exact[:, 2:]), np.maximum(exact[:, :2], exact[:, 2:])], 1
+    )
+    return np.nan_to_num(m.iou(exact, np.array(written)[None]))
+
+
+def frame_of(task: str, truth: Truth) -> Callable[[Box], Box | None]:
+    """From the frame that `meta` names (`frame`, with `width` and `height` in pixels) to 0..1 of the picture,
+    clipped to it; None for a box in the padding alone.
+
+    Without `frame` boxes are compared as they are written: IoU is the same in every frame, save for what of
+    a box lies in the padding.
+    """
+    frame = truth.meta.get("frame")
+    if frame is None:
+        return lambda box: box
+    try:
+        width, height = float(truth.meta["width"]), float(truth.meta["height"])
+    except (KeyError, TypeError, ValueError):
+        width = height = 0.0
+    if frame not in get_args(Frame) or width <= 0 or height <= 0:
+        raise InputError(
+            f"task {task!r}, question {truth.question_id!r}: a box needs meta `frame` "
+            f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"
+        )
+
+    def to_picture(box: Box) -> Box | None:
+        x1, y1, x2, y2 = from_frame(box, width, height, frame)
+        clipped = max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0)
+        return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
+
+    return to_picture
+
+
+def truth_box(truth: Truth) -> Box | None:
+    """The true box of a box task, as shares of the picture; None of other tasks, and where there is none."""
+    written = parse.parse_box(truth.answer) if truth.type == "box" else None
+    return None if written is None else frame_of(truth.task, truth)(written)

@@ -1,0 +1,85 @@
+"""One question with its answers, for the report's gallery."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from eval import metrics as m
+from eval.answers import AnswerFile
+from eval.boxes import frame_of, truth_box
+from eval.outcomes import Outcome
+from eval.schema import Case, CaseAnswer, Corners
+from eval.slices import NAMED
+from eval.tasks import Scored
+from llava.boxes import parse_boxes
+from llava.records import Question, Truth
+
+
+def make_cases(
+    scored: Sequence[Scored], files: Sequence[AnswerFile], questions: Mapping[str, Question]
+) -> list[Case]:
+    """A case for every scored question that `questions` holds, in the order of the tasks. `files` are those
+    that were scored: tuned, and base if there is one."""
+    cases = []
+    for task in scored:
+        names = {by: name(task.truths) for by, name in NAMED.items()}
+        for index, truth in enumerate(task.truths):
+            question = questions.get(str(truth.question_id))
+            if question is None:
+                continue
+            answers = [
+                _answer(file, outcome, str(truth.question_id), index)
+                for file, outcome in zip(files, task.outcomes, strict=True)
+            ]
+            cases.append(
+                Case(
+                    question_id=str(truth.question_id),
+                    task=task.score.task,
+                    type=truth.type,
+                    group=truth.group,
+                    label=truth.label,
+                    images=question.images,
+                    question=question.text,
+                    truth=truth.answer,
+                    tuned=answers[0],
+                    base=answers[1] if len(answers) == 2 else None,
+                    truth_box=truth_box(truth),
+                    asked_box=_asked_box(truth, question),
+                    slices={by: name for by, found in names.items() if (name := found[index]) is not None},
+                )
+            )
+    return cases
+
+
+def _answer(file: AnswerFile, outcome: Outcome, question: str, index: int) -> CaseAnswer:
+    return CaseAnswer(
+        text=file.text(question),
+        parsed=bool(outcome.parsed[index]),
+        right=bool(outcome.right[index]),
+        value=round(float(outcome.value[index]), 4),
+        choices=_chances(file.choices(question)),
+        box=None if outcome.boxes is None else _corners(outcome.boxes[index]),
+        error=file.error(question),
+    )
+
+
+def _chances(found: object) -> dict[str, float] | None:
+    """The probabilities as they stand in the answer, where they are numbers."""
+    if not isinstance(found, Mapping):
+        return None
+    values = {str(name): value for name, value in found.items() if isinstance(value, (int, float))}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)} or None
+
+
+def _corners(box: m.Array) -> Corners | None:
+    x1, y1, x2, y2 = box.tolist()
+    return None if math.isnan(x1) else (x1, y1, x2, y2)
+
+
+def _asked_box(truth: Truth, question: Question) -> Corners | None:
+    """The one box that a question speaks of, where the truth states its frame."""
+    found = parse_boxes(question.text)
+    if truth.type == "box" or len(found) != 1 or "frame" not in truth.meta:
+        return None
+    return frame_of(truth.task, truth)(found[0])
