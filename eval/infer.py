@@ -7,6 +7,7 @@ the questions and renamed to the answers file. The same command after a kill goe
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eval.endpoint import Endpoint
 from eval.partial import Partial
 from eval.processes import Processes, join
 from eval.questions import chunk, find_pictures, read_questions, share
@@ -36,6 +38,10 @@ EPILOG = """examples:
   torchrun --nproc-per-node 4 -m eval.infer ...
   accelerate launch --num_processes 4 -m eval.infer ...
 
+  by a server (vLLM, SGLang, llama.cpp's, Ollama, ...; a key it wants is taken from OPENAI_API_KEY):
+  python -m eval.infer --endpoint http://localhost:8000/v1 --image-folder photos \\
+      --question-file questions.jsonl --answers-file answers.jsonl
+
 A question: {"question_id": 1, "image": "a.jpg", "text": "Is there a defect?", "choices": ["yes", "no"]}
 (`image` may be a list or null; `choices`, optional, asks for a probability of each, under metadata).
 
@@ -46,7 +52,7 @@ processes; --overwrite starts afresh. More: docs/inference.md
 
 
 class Model(Protocol):
-    """What answers: a model loaded here, ..."""
+    """What answers: a model loaded here or behind an endpoint."""
 
     def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
         """A line for every question, in the order in which they are found."""
@@ -54,7 +60,12 @@ class Model(Protocol):
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser = FlagParser(prog="python -m eval.infer", description=__doc__, epilog=EPILOG)
-    add_model_flags(parser)
+    add_model_flags(parser, required=False)
+    parser.add_argument("--endpoint", metavar="URL", help="ask this server instead of a model loaded here")
+    parser.add_argument("--endpoint-model", metavar="NAME", help="its model (default: the first it lists)")
+    parser.add_argument(
+        "--concurrency", type=int, default=8, help="questions it is asked at a time (default: 8)"
+    )
     parser.add_argument("--image-folder", type=Path, required=True, help="picture names are inside it")
     parser.add_argument("--question-file", type=Path, required=True, help="JSONL, a question a line")
     parser.add_argument("--answers-file", type=Path, required=True, help="JSONL to write")
@@ -68,17 +79,14 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    check_arguments(args)
     questions = read_questions(args.question_file)
     questions = chunk(questions, args.num_chunks, args.chunk_idx)
     pictures = find_pictures(questions, args.image_folder)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise InputError("--batch-size must be at least 1")
-    if args.answers_file.exists() and not args.overwrite:
-        raise InputError(f"{args.answers_file} exists already; name another file or add --overwrite")
-
     processes = join(args.device)
     first = processes.index == 0
-    run = describe_run(args)
+    server = Endpoint(args) if args.endpoint else None
+    run = describe_run(args, server)
     partial = Partial(args.answers_file, processes.index)
     if not args.overwrite:
         partial.read(run)
@@ -87,10 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [question for question in questions if question.question_id not in partial.answers]
     if partial.answers and first:
         print(f"{len(partial.answers)} answers are there already, {len(missing)} to go", file=sys.stderr)
-    # torch is imported, and the model loaded, once everything cheap has been checked
-    from eval.local import LocalModel
-
-    model = LocalModel(args, processes.device)
+    model = server or load_local(args, processes)
     processes.wait()  # all have read what is there: now all may append
     with partial.open(run):
         processes.wait()
@@ -105,10 +110,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return conclude(questions, partial, args.answers_file) if first else 0
 
 
-def describe_run(args: Namespace) -> dict[str, Any]:
+def check_arguments(args: Namespace) -> None:
+    """InputError for flags that do not go together."""
+    if args.batch_size is not None and args.batch_size < 1:
+        raise InputError("--batch-size must be at least 1")
+    if args.concurrency < 1:
+        raise InputError("--concurrency must be at least 1")
+    if args.answers_file.exists() and not args.overwrite:
+        raise InputError(f"{args.answers_file} exists already; name another file or add --overwrite")
+    if args.endpoint is None:
+        if args.model_path is None:
+            raise InputError("say which model answers: --model-path, or --endpoint for a server's")
+        return
+    loading = ("model_path", "model_base", "conv_mode", "device", "load_8bit", "load_4bit", "batch_size")
+    for name in loading:
+        if getattr(args, name):
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} is for a model loaded here; with --endpoint the server decides it")
+    if args.num_beams != 1:
+        raise InputError("--num-beams: servers have no beam search; leave it out with --endpoint")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--endpoint needs no launcher: one process asks --concurrency questions at a time")
+
+
+def load_local(args: Namespace, processes: Processes) -> Model:
+    """The model loaded here; torch is imported only now that everything cheap has been checked."""
+    from eval.local import LocalModel
+
+    return LocalModel(args, processes.device)
+
+
+def describe_run(args: Namespace, server: Endpoint | None) -> dict[str, Any]:
     """What decides the answers: a partial file is continued only by a run that is the same in all of it."""
+    model = [server.url, server.model_id] if server else [args.model_path, _folder_state(args.model_path)]
     return {
-        "model": [str(args.model_path), _folder_state(args.model_path)],
+        "model": model,
         "model_base": args.model_base and [str(args.model_base), _folder_state(args.model_base)],
         "questions": sha256(args.question_file),
         "image_folder": str(args.image_folder.resolve()),

@@ -32,10 +32,10 @@ def _dashed(arg: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is loaded."""
+def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Which model, and how it is loaded; `required`: whether there must be one."""
     parser.add_argument(
-        "--model-path", required=True, help="a LLaVA folder or Hub name, or a run directory or checkpoint"
+        "--model-path", required=required, help="a LLaVA folder or Hub name, or a run directory or checkpoint"
     )
     parser.add_argument("--model-base", help="where the base of a run directory lies now, if it moved")
     parser.add_argument("--conv-mode", help="chat template, such as v1 (auto, the default: the model's own)")

@@ -1,0 +1,259 @@
+"""Answers of a server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp's, Ollama, ...
+
+The server gets the question and its pictures, nothing else; how it prepares pictures and which template it
+puts around the question is its own affair. Torch is not needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from eval.questions import answer_line, by_picture
+from llava.errors import InputError, one_line
+from llava.pictures import decode, open_header
+from llava.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from openai.types.chat import ChatCompletion
+
+RETRIES = 5  # of one question, after 0.5, 1, 2, 4 and 8 seconds or as the server says
+MOST_FAILURES = 20  # so many from the start, and none answered: it is not the questions
+TOP = 20  # alternatives of a token: the most that OpenAI and, unless told otherwise, vLLM give
+_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+
+
+class Endpoint:
+    """The model that the flags `args` of eval.infer ask for on a server; `url` is where, `model_id` its name.
+
+    InputError if the server cannot be reached, refuses the key or names no model.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        try:
+            from openai import OpenAI
+        except ImportError:
+            raise InputError("--endpoint needs: pip install 'llava-inspect[endpoint]'") from None
+        address = urlsplit(args.endpoint)
+        if address.scheme not in ("http", "https") or not address.netloc:
+            raise InputError(f"--endpoint {args.endpoint}: expected an address like http://localhost:8000/v1")
+        self.url = args.endpoint.rstrip("/") + ("" if address.path.strip("/") else "/v1")
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # the client wants one; most servers do not
+        self._client = OpenAI(base_url=self.url, api_key=key, max_retries=RETRIES)
+        self.model_id = self._find_model(args.endpoint_model)
+        self._args = args
+        self._gives_logprobs = True
+
+    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+        """The answers in the order in which they come, at most --concurrency asked at a time.
+
+        What the server refuses or fails at is answered with an error. InputError if it fails at the first
+        MOST_FAILURES, wants another key, knows no such model, or is gone.
+        """
+        coming = (
+            (question, shown)
+            for group in by_picture(questions)
+            for shown in [_Shown([pictures[name] for name in group[0].images])]
+            for question in group
+        )
+        scored = {question.question_id for question in questions if question.choices}
+        unscored = 0
+        pool = ThreadPoolExecutor(self._args.concurrency)
+        going: set[Future[tuple[Answer, bool]]] = set()
+        held: list[Answer] | None = []  # failures, until the first success shows that the server works
+        try:
+            while True:
+                for question, shown in islice(coming, 2 * self._args.concurrency - len(going)):
+                    going.add(pool.submit(self._answer, question, shown))
+                if not going:
+                    break
+                done, going = wait(going, return_when=FIRST_COMPLETED)
+                for answer, failed in (future.result() for future in done):
+                    if failed and held is not None:
+                        held.append(answer)
+                        if len(held) == MOST_FAILURES:
+                            raise InputError(
+                                f"{self.url}: the first {len(held)} questions failed; the last: "
+                                f"{answer.metadata['error']}"
+                            )
+                        continue
+                    if not failed and "error" not in answer.metadata:
+                        yield from held or ()
+                        held = None
+                        unscored += answer.question_id in scored and "choices" not in answer.metadata
+                    yield answer
+            yield from held or ()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if unscored:
+            print(
+                f"{unscored} answers have no probabilities of their choices: they are exact only where each "
+                f"choice is one token, and among the {TOP} likeliest that the server tells",
+                file=sys.stderr,
+            )
+
+    def _find_model(self, name: str | None) -> str:
+        """`name`, or the first that the server lists; asks it in any case, to know that it is there."""
+        import openai
+
+        try:
+            listed = self._client.with_options(max_retries=1, timeout=20).models.list()
+            models = [model.id for model in listed.data]
+        except openai.APIConnectionError as error:
+            reason = one_line(error.__cause__ or error)
+            raise InputError(f"{self.url} cannot be reached ({reason}); is the server running?") from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise InputError(f"{self.url} refuses the key in OPENAI_API_KEY: {one_line(error)}") from None
+        except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
+            if name is None:
+                raise InputError(
+                    f"{self.url}/models lists no models ({one_line(error)}); is the address right? If it is, "
+                    "name the model with --endpoint-model"
+                ) from None
+            return name
+        if name is None and not models:
+            raise InputError(f"{self.url}/models lists no models; name one with --endpoint-model")
+        return name or models[0]
+
+    def _answer(self, question: Question, shown: _Shown) -> tuple[Answer, bool]:
+        """The line for `question`, and whether the server failed at it."""
+        import openai
+
+        try:
+            content = message_parts(question.text, shown.urls())
+        except InputError as error:
+            return answer_line(question, self.model_id, error=str(error)), False
+        try:
+            reply = self._complete(content, bool(question.choices))
+            choice = reply.choices[0]
+            text = (choice.message.content or "").strip()
+        except openai.APITimeoutError as error:
+            problem = one_line(error)
+        except (
+            openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError,
+            openai.RateLimitError,
+        ) as error:  # fmt: skip
+            raise InputError(self._given_up(error)) from None
+        except openai.APIConnectionError as error:
+            try:
+                self._find_model(self.model_id)
+            except InputError:
+                raise InputError(self._given_up(error)) from None
+            problem = f"the server dropped the connection ({one_line(error.__cause__ or error)})"
+        except (openai.OpenAIError, AttributeError, TypeError, ValueError, LookupError) as error:
+            problem = one_line(error)
+        else:
+            tops: list[tuple[str, float]] = []
+            if choice.logprobs and choice.logprobs.content:
+                tops = [(top.token, top.logprob) for top in choice.logprobs.content[0].top_logprobs]
+            chances = choice_chances(question.choices or [], tops)
+            cut = choice.finish_reason == "length"
+            return answer_line(question, self.model_id, text, choices=chances, truncated=cut), False
+        return answer_line(question, self.model_id, error=f"{self.url}: {problem}"), True
+
+    def _complete(self, content: list[dict[str, Any]], scored: bool) -> ChatCompletion:
+        import openai
+
+        args = self._args
+        body: dict[str, Any] = {
+            "model": self.model_id,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": args.temperature,
+            "max_tokens": args.max_new_tokens,
+            "seed": args.seed,
+        }
+        if args.top_p is not None:
+            body["top_p"] = args.top_p
+        if scored and self._gives_logprobs:
+            try:
+                return self._client.chat.completions.create(**body, logprobs=True, top_logprobs=TOP)
+            except (openai.BadRequestError, openai.UnprocessableEntityError):
+                reply: ChatCompletion = self._client.chat.completions.create(**body)
+                self._gives_logprobs = False  # it was that
+                return reply
+        return self._client.chat.completions.create(**body)
+
+    def _given_up(self, error: Exception) -> str:
+        return f"{self.url}: {one_line(error)}; what is answered is kept, the same command goes on"
+
+
+class _Shown:
+    """The pictures of a group of questions, read when the first of them is asked."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._lock = Lock()
+        self._urls: list[str] | None = None
+
+    def urls(self) -> list[str]:
+        with self._lock:
+            if self._urls is None:
+                self._urls = [data_url(path) for path in self._paths]
+            return self._urls
+
+
+def data_url(path: Path) -> str:
+    """The picture for a server, as a model here would see it.
+
+    A JPEG, PNG or WebP goes as the file is, if nothing has to be done to it: not every server turns pictures
+    upright as EXIF says, lays transparent ones on white or reads 16 bits. What has to be changed is encoded
+    anew, a JPEG as a JPEG of quality 95 with full colour, anything else as PNG, which loses nothing.
+    """
+    warned: list[str] = []
+    with open_header(path, warned) as stored:
+        kind = stored.format or ""
+        opened = decode(stored, path, warned)
+    if kind in _TYPES and not opened.changes:
+        data, kind = path.read_bytes(), _TYPES[kind]
+    else:
+        buffer = BytesIO()
+        if _TYPES.get(kind) == "image/jpeg":
+            opened.image.save(buffer, "JPEG", quality=95, subsampling=0)
+            kind = "image/jpeg"
+        else:
+            opened.image.save(buffer, "PNG")
+            kind = "image/png"
+        data = buffer.getvalue()
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def message_parts(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:
+    """A user message's content: each picture where its `<image>` mark is, before the text without marks."""
+    parts: list[dict[str, Any]] = []
+    for index, piece in enumerate(question_text(text, len(urls)).split(IMAGE_PLACEHOLDER)):
+        if index:
+            parts.append({"type": "image_url", "image_url": {"url": urls[index - 1]}})
+        if piece := piece.strip("\n"):
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def choice_chances(choices: Sequence[str], tops: Sequence[tuple[str, float]]) -> dict[str, float] | None:
+    """The probability of each choice among `choices`, from the likeliest first tokens of the answer and their
+    log-probabilities. None where these do not tell: where a choice is not a token among them, or one choice
+    begins with another.
+
+    (The local engine counts the end of the answer too: of "no" and "none" it knows which was meant.)
+    """
+    if not choices or any(a != b and b.startswith(a) for a in choices for b in choices):
+        return None
+    weights = []
+    for choice in choices:
+        # with and without the space before a word, or what tokenizers write for it
+        same = [value for token, value in tops if token.strip(" \n▁Ġ") == choice and value > -9999]
+        if not same:
+            return None
+        weights.append(sum(map(math.exp, same)))
+    return {choice: weight / sum(weights) for choice, weight in zip(choices, weights, strict=True)}
