@@ -23,7 +23,7 @@ def tag(element: str, /, *children: object, **attributes: object) -> Markup:
         for child in children
         if child is not None
     )
-    end = "" if element in ("img", "meta") else f"</{element}>"
+    end = "" if element in ("img", "meta", "input") else f"</{element}>"
     return Markup(f"<{element}{written}>{inside}{end}")
 
 
@@ -36,8 +36,8 @@ def readable(text: str) -> str:
     )
 
 
-def together(parts: Iterable[Markup]) -> Markup:
-    return Markup("".join(parts))
+def together(parts: Iterable[Markup | None]) -> Markup:
+    return Markup("".join(part for part in parts if part is not None))
 
 
 def table(caption: str, head: Sequence[object], rows: Iterable[Markup]) -> Markup:

@@ -1,0 +1,208 @@
+"""report.html of `python -m eval.score`: scores as one page for the person who must decide whether to rely on
+the model. The verdict comes first, in words; then what it rests on, down to single pictures.
+
+Names and answers are foreign text. All of it passes through `tag` (llava/report/markup.py), which escapes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.report_gallery import asked, gallery_part
+from eval.report_look import SCRIPT, STYLE
+from eval.report_plots import probability_part
+from eval.report_tables import answers_part, scores_part, slices_part
+from eval.schema import Case, InputFile, Probe, Scores, TaskScore
+from eval.verdict import EACH, RELY, STANDINGS, Verdict, counted, percent, verdict
+from llava.report.markup import Markup, cut, table, table_row, tag, together
+from llava.report.page import Section, attention, document
+
+_SIGNS = {"rely": "✓", "care": "△", "unclear": "?", "not": "✗"}
+_SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "not": "do not rely"}
+_TEXT = 200
+
+
+def page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
+    """The whole page. Pictures are read from `image_folder`; of those that cannot be, the page says so."""
+    verdicts = [verdict(task, _unit(task, cases)) for task in scores.tasks]
+    wordings = _wordings(cases)
+    parts = [
+        ("Task by task", "verdicts", _verdicts(verdicts, wordings)),
+        ("Scores", "scores", scores_part(scores.tasks)),
+        ("Answer by answer", "answers", answers_part(scores.tasks)),
+        ("By kind of picture", "slices", slices_part(scores.tasks, scores.slices)),
+        ("How sure it is", "sure", _sure(scores)),
+        ("What tuning cost", "cost", _cost(scores.probe) if scores.probe else None),
+        ("Pictures", "pictures", gallery_part(cases, image_folder)),
+        ("How it was measured", "measured", _measured(scores)),
+    ]
+    sections: list[Section] = [(name, anchor, body) for name, anchor, body in parts if body]
+    model = cut(", ".join(scores.answers.model_ids) or scores.answers.name, _TEXT)
+    header = [_facts(scores, cases), _standings(verdicts, wordings), *_attention(scores)]
+    return document(f"May you rely on “{model}”?", header, sections, style=STYLE, script=SCRIPT)
+
+
+def _wordings(cases: Sequence[Case]) -> dict[str, str]:
+    """The commonest wording of each task's questions, in quotes."""
+    wordings: dict[str, Counter[str]] = {}
+    for case in cases:
+        wordings.setdefault(case.task, Counter())[asked(case)] += 1
+    return {
+        task: f"“{cut(counts.most_common(1)[0][0], _TEXT)}”" + (" and the like" if len(counts) > 1 else "")
+        for task, counts in wordings.items()
+    }
+
+
+def _unit(task: TaskScore, cases: Sequence[Case]) -> str:
+    """What its questions are counted as: pictures, where each is asked about once."""
+    images = [tuple(case.images) for case in cases if case.task == task.task]
+    return "picture" if images and all(images) and len(set(images)) == len(images) else "question"
+
+
+def _attention(scores: Scores) -> list[Markup]:
+    return [attention(scores.warnings)] if scores.warnings else []
+
+
+def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
+    pictures = {name for case in cases for name in case.images}
+    groups = {case.group for case in cases}
+    text = f"Tested on {counted(scores.truth.lines, 'question')}"
+    if pictures:
+        text += f" about {counted(len(pictures), 'picture')}"
+        if len(groups) != len(pictures):
+            text += f" ({len(groups):,} that are independent of each other)"
+    if scores.baseline_answers:
+        base = cut(", ".join(scores.baseline_answers.model_ids) or scores.baseline_answers.name, _TEXT)
+        text += f", beside the base model “{base}”"
+    return tag("p", text + ".")
+
+
+def _standings(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
+    """The short answer: which tasks stand where, and why."""
+    rows = []
+    for standing, words in STANDINGS.items():
+        found = [item for item in verdicts if item.standing == standing]
+        if not found:
+            continue
+        lines = [
+            tag("li", tag("b", item.task), _question(asked.get(item.task)), ": ", item.reason)
+            for item in found
+        ]
+        rows.append(tag("li", tag("h2", f"{_SIGNS[standing]} {words}"), tag("ul", *lines), class_=standing))
+    limits = tag(
+        "p",
+        "This holds for pictures like those of this test. Other cameras, components or kinds of defect need "
+        "a test of their own.",
+        class_="soft",
+    )
+    return together([tag("ul", *rows, class_="standings"), limits])
+
+
+def _question(text: str | None) -> Markup | None:
+    return tag("span", f" {text}", class_="soft") if text else None
+
+
+def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
+    cards = [
+        tag(
+            "article",
+            tag(
+                "h3",
+                item.task,
+                tag(
+                    "span",
+                    f"{_SIGNS[item.standing]} {_SHORT[item.standing]}",
+                    class_=f"badge {item.standing}",
+                ),
+            ),
+            tag("p", asked[item.task], class_="soft") if item.task in asked else None,
+            tag("ul", *(tag("li", line) for line in item.lines)),
+        )
+        for item in verdicts
+    ]
+    rules = tag(
+        "details",
+        tag("summary", "How the verdicts are reached"),
+        tag(
+            "ul",
+            tag(
+                "li",
+                f"Rely on it: right at least {percent(RELY)} of the time, and for each true answer "
+                f"at least {percent(EACH)}, by the lower end of what the test leaves open, and on enough "
+                "pictures.",
+            ),
+            tag(
+                "li",
+                "With care: better than any guess without looking, but not that good, or on few pictures.",
+            ),
+            tag("li", "Cannot tell: the test is too small or too one-sided to say."),
+            tag("li", "Do not rely: no better than a guess without looking, or wrong more often than right."),
+            tag("li", "“Could be 78% to 93%”: such a range holds the true value 19 times in 20."),
+        ),
+    )
+    return together([tag("div", *cards, class_="verdicts"), rules])
+
+
+def _sure(scores: Scores) -> Markup | None:
+    parts = []
+    for task in scores.tasks:
+        drawn = probability_part(task)
+        if drawn:
+            parts += [tag("h3", task.task), drawn]
+    return together(parts) if parts else None
+
+
+def _cost(probe: Probe) -> Markup:
+    intro = tag(
+        "p",
+        f"General questions that have nothing to do with the tuning ({probe.truth.name}, "
+        f"{counted(probe.whole.n, 'question')}): {probe.verdict}.",
+    )
+    parts = [intro]
+    if probe.baseline_answers is None:
+        parts.append(
+            tag("p", "Without answers of the base model nothing says what they were before.", class_="soft")
+        )
+    return together([*parts, scores_part(probe.tasks)])
+
+
+def _measured(scores: Scores) -> Markup:
+    files: list[tuple[str, InputFile | None]] = [
+        ("truth", scores.truth),
+        ("answers of tuned", scores.answers),
+        ("answers of base", scores.baseline_answers),
+    ]
+    if scores.probe:
+        files += [
+            ("probe: truth", scores.probe.truth),
+            ("probe: answers of tuned", scores.probe.answers),
+            ("probe: answers of base", scores.probe.baseline_answers),
+        ]
+    rows = [
+        table_row(
+            what,
+            cut(file.name, _TEXT),
+            f"{file.lines:,}",
+            cut(", ".join(file.model_ids), _TEXT) or "–",
+            tag("td", tag("code", file.sha256)),
+        )
+        for what, file in files
+        if file
+    ]
+    boot = scores.bootstrap
+    rules = [
+        "An answer that is missing or cannot be understood is wrong.",
+        f"Ranges hold the true value 19 times in 20: {boot.resamples:,} resamples of groups of pictures that "
+        f"are not independent of each other (seed {boot.seed}); for shares of right answers Wilson's "
+        "interval, with groups for trials.",
+        "Base and tuned are compared on the same resamples, question by question.",
+        "Without looking: the better of always giving the commonest answer and guessing at random.",
+    ]
+    return tag(
+        "details",
+        tag("summary", "Files, models and rules"),
+        table("What was read.", ["", "file", "lines", "model", "SHA-256"], rows),
+        tag("ul", *(tag("li", rule) for rule in rules)),
+    )

@@ -1,0 +1,217 @@
+"""Drawings of the report: ranges beside tables, ROC and reliability plots; all of them also say in words what
+they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.schema import ChoiceScore, Estimate, TaskScore
+from eval.verdict import percent
+from llava.report.markup import Markup, tag, together
+
+_LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox
+_CURVES = 8  # classes drawn in one ROC plot
+SYSTEMS = ("tuned", "base")
+
+
+def range_cell(tuned: Estimate | None, base: Estimate | None, blind: float | None = None) -> Markup:
+    """A table cell that draws shares 0..1: dots with their intervals, and a dashed line for guessing."""
+    parts: list[Markup] = []
+    if blind is not None:
+        parts.append(tag("i", class_="blind", style=f"left:{_place(blind)}"))
+    words = []
+    for name, estimate in (("tuned", tuned), ("base", base)):
+        if estimate is None:
+            continue
+        if estimate.low is not None and estimate.high is not None:
+            width = f"left:{_place(estimate.low)};width:{_place(estimate.high - estimate.low)}"
+            parts.append(tag("i", class_=f"span {name}", style=width))
+        parts.append(tag("i", class_=f"dot {name}", style=f"left:{_place(estimate.value)}"))
+        words.append(f"{name} {spread(estimate)}")
+    if blind is not None:
+        words.append(f"without looking {percent(blind)}")
+    look = "range" if base is not None else "range alone"
+    return tag("td", tag("div", *parts, class_=look, role="img", aria_label="; ".join(words)), class_="wide")
+
+
+def _place(share: float) -> str:
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+
+
+def spread(estimate: Estimate | None) -> str:
+    """`86%, 81% to 92%`."""
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value)
+    return f"{percent(estimate.value)}, {percent(estimate.low)} to {percent(estimate.high)}"
+
+
+def range_key(compared: bool, blind: bool = True) -> Markup:
+    keys = [_key("dot tuned", "tuned")]
+    if compared:
+        keys.append(_key("dot base", "base"))
+    if blind:
+        keys.append(_key("blind", "the best that can be had without looking"))
+    keys.append(tag("span", "A bar is the range in which the true value lies 19 times in 20."))
+    return tag("p", *keys, class_="keys soft")
+
+
+def _key(look: str, text: str) -> Markup:
+    return tag("span", tag("i", class_=look), text)
+
+
+def probability_part(task: TaskScore) -> Markup | None:
+    """What the probabilities of a task's choices are worth: ROC and reliability, drawn and in words."""
+    systems = {
+        name: system.choices
+        for name, system in (("tuned", task.tuned), ("base", task.base))
+        if system is not None and system.choices is not None
+    }
+    if not systems:
+        return None
+    figures = [figure for figure in (_roc(task, systems), _reliability(task, systems)) if figure]
+    without = [
+        f"{name}: {choices.without:,} of {task.n:,} answers give no probability and are left out here."
+        for name, choices in systems.items()
+        if choices.without
+    ]
+    return together(
+        [
+            tag("p", *_keys(systems), class_="keys soft"),
+            *(tag("p", line, class_="soft") for line in without),
+            tag("div", *figures, class_="plots"),
+        ]
+    )
+
+
+def _keys(systems: dict[str, ChoiceScore]) -> list[Markup]:
+    lines = {"tuned": "tuned: a solid line, filled dots", "base": "base: a dashed line, hollow dots"}
+    return [_key(f"dot {name}", lines[name]) for name in systems]
+
+
+def _roc(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | None:
+    drawn = [(name, curve) for name, choices in systems.items() for curve in choices.roc]
+    if not drawn:
+        return None
+    yes_no = task.type == "yesno"
+    if not yes_no:  # curves of base would hide those of tuned
+        drawn = [(name, curve) for name, curve in drawn if name == "tuned"][:_CURVES]
+    lines = [
+        tag(
+            "path",
+            tag("title", f"{name}, {curve.name}: AUROC {curve.auroc:.2f}"),
+            class_=name if yes_no else f"{name} many",
+            d=_path(curve.points),
+        )
+        for name, curve in drawn
+    ]
+    words = [
+        _roc_words(name, choices.metrics["auroc"], task)
+        for name, choices in systems.items()
+        if "auroc" in choices.metrics
+    ]
+    chosen = systems["tuned"].threshold if "tuned" in systems else None
+    if chosen is not None:
+        place = _at(chosen.over_call, 1 - chosen.miss)
+        lines.append(tag("circle", class_="chosen", cx=place[0], cy=place[1], r=6))
+        words.append(
+            f"The ring: called from a probability of {chosen.threshold:.2f} up, it misses "
+            f"{percent(chosen.miss)} here, with false alarms at {percent(chosen.over_call)}"
+            + (
+                f" (on new pictures rather {percent(chosen.cross_miss.value)} and "
+                f"{percent(chosen.cross_over_call.value)})."
+                if chosen.cross_miss and chosen.cross_over_call
+                else "."
+            )
+        )
+    if not yes_no:
+        words.append(
+            "A thin line for each answer, of tuned alone: "
+            + ", ".join(f"{c.name} {c.auroc:.2f}" for _, c in drawn)
+            + "."
+        )
+    across = "false alarms" if yes_no else "others taken for it"
+    return _figure(
+        "ROC: what could be found at the price of how many false alarms", across, "found", lines, words
+    )
+
+
+def _roc_words(name: str, auroc: Estimate, task: TaskScore) -> str:
+    """AUROC is the chance that of a true and an untrue case the true one has the higher probability."""
+    given = f"AUROC of {name}: {auroc.value:.2f}"
+    if auroc.low is not None and auroc.high is not None:
+        given += f" (could be {auroc.low:.2f} to {auroc.high:.2f})"
+    if name != "tuned":
+        return given + "."
+    if task.type == "yesno":
+        two, first = "one whose right answer is yes and one whose is no", "the first gets more for yes"
+    else:
+        two, first = "one of the class and one not", "the first gets more for the class"
+    times = f"{100 * auroc.value:.0f} times in 100"
+    return f"{given}: of two random pictures, {two}, {first} {times}. Guessing gets 50."
+
+
+def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | None:
+    if not any(choices.reliability for choices in systems.values()):
+        return None
+    marks: list[Markup] = []
+    words = []
+    for name in reversed(SYSTEMS):  # tuned on top
+        choices = systems.get(name)
+        if choices is None:
+            continue
+        bins = sorted(choices.reliability, key=lambda part: part.probability)
+        marks.append(tag("path", class_=name, d=_path([(part.probability, part.true) for part in bins])))
+        most = max((part.n for part in bins), default=1)
+        for part in bins:
+            x, y = _at(part.probability, part.true)
+            said = (
+                f"{name}: {part.n:,} with {percent(part.probability)} on average, {percent(part.true)} true"
+            )
+            radius = f"{2 + 5 * (part.n / most) ** 0.5:.1f}"
+            marks.append(tag("circle", tag("title", said), class_=name, cx=x, cy=y, r=radius))
+    for name, choices in systems.items():
+        if "ece" in choices.metrics:
+            words.append(
+                f"{name}: its probabilities are off by {100 * choices.metrics['ece'].value:.0f} percentage "
+                f"points on average (ECE {choices.metrics['ece'].value:.2f})."
+            )
+    words.append(
+        "On the dotted line, what it gives 80% comes true 80 times in 100; below it, it is too sure."
+    )
+    what = "its probability of yes" if task.type == "yesno" else "its probability of its answer"
+    came = "truly yes" if task.type == "yesno" else "right"
+    return _figure("Reliability: may its probabilities be taken at their word?", what, came, marks, words)
+
+
+def _figure(title: str, across: str, up: str, marks: Sequence[Markup], words: Sequence[str]) -> Markup:
+    grid: list[Markup] = []
+    for step in range(0, 5):
+        x, y = _at(step / 4, step / 4)
+        shown = f"{25 * step}%"
+        grid.append(tag("path", class_="grid", d=f"M{x} {_TOP}V{_TOP + _SIDE}M{_LEFT} {y}H{_LEFT + _SIDE}"))
+        grid.append(tag("text", shown, x=x, y=_TOP + _SIDE + 13, text_anchor="middle"))
+        grid.append(tag("text", shown, x=_LEFT - 5, y=float(y) + 3, text_anchor="end"))
+    middle = _TOP + _SIDE / 2
+    grid.append(tag("text", across, x=_LEFT + _SIDE / 2, y=_TOP + _SIDE + 27, text_anchor="middle"))
+    grid.append(tag("text", up, x=9, y=middle, text_anchor="middle", transform=f"rotate(-90 9 {middle:g})"))
+    diagonal = tag("path", class_="diagonal", d=_path([(0, 0), (1, 1)]))
+    drawing = tag(
+        "svg",
+        *grid,
+        diagonal,
+        *marks,
+        viewBox=f"0 0 {_LEFT + _SIDE + 14} {_TOP + _SIDE + 34}",
+        role="img",
+        aria_label=" ".join([title + ".", *words]),
+    )
+    return tag("figure", drawing, tag("figcaption", tag("b", title), *(tag("p", line) for line in words)))
+
+
+def _at(x: float, y: float) -> tuple[str, str]:
+    return f"{_LEFT + _SIDE * x:.1f}", f"{_TOP + _SIDE * (1 - y):.1f}"
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(" ".join(_at(x, y)) for x, y in points)

@@ -1,0 +1,316 @@
+"""Tables of the report: scores by kind of task, answers, slices, mix-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.report_plots import range_cell, range_key, spread
+from eval.schema import Estimate, Slice, SystemScore, TaskScore
+from eval.verdict import percent, points
+from llava.report.markup import (
+    Markup,
+    cut,
+    first_of,
+    number_cell,
+    number_head,
+    table,
+    table_row,
+    tag,
+    together,
+)
+
+FEW = 5  # questions, below which a row of right answers is folded away
+_WIDEST = 20  # classes of a confusion table
+_ROWS = 60  # of one table of slices
+_TEXT = 60  # characters of a class's name
+
+# Per kind of task: its heading, what its headline is, and the other metrics shown.
+_KINDS: list[tuple[tuple[str, ...], str, str, list[tuple[str, str]]]] = [
+    (
+        ("yesno", "class"),
+        "Yes or no, or one of a list",
+        "Balanced accuracy: the share of right answers, averaged over the true answers, so that rare ones "
+        "count as much as common ones. F1: precision and recall in one, averaged over the answers.",
+        [("accuracy", "right in all"), ("macro_f1", "F1")],
+    ),
+    (
+        ("count",),
+        "Counting",
+        "The share counted exactly. Mean error: how many off, of the answers that give a number.",
+        [("within_one", "off by at most one"), ("mean_abs_error", "mean error")],
+    ),
+    (
+        ("box",),
+        "Boxes",
+        "Mean IoU: what the answered and the true box share, as part of what both cover; 100% is the "
+        "same box. Without looking: always the box in the middle of the true ones.",
+        [("acc_50", "boxes with IoU of half or more")],
+    ),
+    (
+        ("json",),
+        "Reports",
+        "The share of the true report's fields that are right. An invalid report has none.",
+        [("exact", "wholly right")],
+    ),
+    (
+        ("text",),
+        "Free text",
+        "Word F1: how many words the answer and the true text have in common. It knows no synonyms, and no "
+        "“not”: read some answers below before you trust it.",
+        [("exact", "the same text"), ("rouge_l", "ROUGE-L"), ("bleu", "BLEU"), ("cider", "CIDEr")],
+    ),
+]
+_HEADLINES = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "right",
+    "exact": "exact",
+    "mean_iou": "mean IoU",
+    "token_f1": "word F1",
+    "field_accuracy": "right fields",
+}
+_NOT_SHARES = {"mean_abs_error", "cider"}
+
+
+def scores_part(tasks: Sequence[TaskScore]) -> Markup:
+    parts: list[Markup] = [range_key(any(task.base for task in tasks))]
+    for types, heading, about, others in _KINDS:
+        rows = [task for task in tasks if task.type in types]
+        if rows:
+            parts += [tag("h3", heading), _scores(rows, about, others)]
+        if "yesno" in types and (asked := [task for task in rows if task.type == "yesno"]):
+            parts.append(_alarms(asked))
+    return together(parts)
+
+
+def _scores(tasks: Sequence[TaskScore], about: str, others: Sequence[tuple[str, str]]) -> Markup:
+    compared = any(task.base for task in tasks)
+    others = [(name, words) for name, words in others if any(name in task.tuned.metrics for task in tasks)]
+    headings = list(dict.fromkeys(_HEADLINES.get(task.headline, task.headline) for task in tasks))
+    head: list[object] = ["task", number_head("questions"), number_head("understood")]
+    if compared:
+        head.append(number_head("base"))
+    head.append(number_head(f"tuned: {' or '.join(headings)}"))
+    if compared:
+        head.append(number_head("difference"))
+    head += [number_head("without looking"), _axis(), *(number_head(words) for _, words in others)]
+    rows = []
+    for task in tasks:
+        headline, metrics = task.headline, task.tuned.metrics
+        base = task.base.metrics.get(headline) if task.base else None
+        blind = _blind(task)
+        cells = [number_cell(task.n), number_cell(_value(metrics.get("parsed"), "parsed"))]
+        if compared:
+            cells.append(number_cell(_value(base, headline)))
+        cells.append(number_cell(tag("span", _ranged(metrics[headline]))))
+        if compared:
+            cells.append(_difference(task))
+        cells += [number_cell("–" if blind is None else percent(blind))]
+        cells.append(range_cell(metrics[headline], base, blind))
+        cells += [number_cell(_value(metrics.get(name), name)) for name, _ in others]
+        rows.append(table_row(task.task, *cells))
+    return table(about, head, rows)
+
+
+def _axis() -> Markup:
+    ends = tag("div", tag("span", "0%"), tag("span", "100%"), class_="axis")
+    return tag("th", ends, scope="col", class_="wide", aria_label="drawn from 0% to 100%")
+
+
+def _blind(task: TaskScore) -> float | None:
+    known = [values[task.headline] for values in (task.majority, task.random) if task.headline in values]
+    return max(known, default=None)
+
+
+def _value(estimate: Estimate | None, name: str) -> str:
+    if estimate is None:
+        return "–"
+    return f"{estimate.value:.2f}" if name in _NOT_SHARES else percent(estimate.value)
+
+
+def _ranged(estimate: Estimate) -> Markup:
+    if estimate.low is None or estimate.high is None:
+        return tag("b", percent(estimate.value))
+    span = f" {percent(estimate.low)} to {percent(estimate.high)}"
+    return together([tag("b", percent(estimate.value)), tag("span", span, class_="soft")])
+
+
+def _difference(task: TaskScore) -> Markup:
+    gap = (task.difference or {}).get(task.headline)
+    if gap is None:
+        return number_cell("–")
+    mark = {"better": "▲ ", "worse": "▼ "}.get(task.outcome, "")
+    return number_cell(f"{mark}{_gap(gap)}", task.outcome)
+
+
+def _systems(task: TaskScore) -> list[tuple[str, SystemScore]]:
+    return [("tuned", task.tuned), *([("base", task.base)] if task.base else [])]
+
+
+def _alarms(tasks: Sequence[TaskScore]) -> Markup:
+    rows = []
+    for task in tasks:
+        truly = percent(task.tuned.per_class[0].support / task.n) if task.tuned.per_class else "–"
+        for name, system in _systems(task):
+            metrics = system.metrics
+            cells = [number_cell(spread(metrics.get(rate))) for rate in ("miss", "over_call", "says_yes")]
+            rows.append(table_row(f"{task.task}, {name}", *cells, number_cell(truly)))
+    return table(
+        "Misses: true yes that was not answered yes. False alarms: true no that was answered yes.",
+        ["task and model", *map(number_head, ("misses", "false alarms", "says yes", "truly yes"))],
+        rows,
+    )
+
+
+# --- by answer ---------------------------------------------------------------------------------------
+
+
+def answers_part(tasks: Sequence[TaskScore]) -> Markup | None:
+    """Of each closed task: every answer's recall and precision, and what is taken for what."""
+    closed = [task for task in tasks if task.tuned.per_class]
+    parts = []
+    for task in closed:
+        parts += [tag("h3", task.task), _per_class(task)]
+        classes = len(task.classes or ())
+        if classes > _WIDEST:
+            parts.append(
+                tag("p", f"{classes} answers are too many to draw what is taken for what.", class_="soft")
+            )
+            continue
+        parts.append(_confusion(task, "tuned", task.tuned))
+        if task.base is not None:
+            drawn = _confusion(task, "base", task.base)
+            parts.append(tag("details", tag("summary", "The same of base"), drawn))
+    return together(parts) if parts else None
+
+
+def _per_class(task: TaskScore) -> Markup:
+    assert task.tuned.per_class is not None
+    compared = bool(task.base and task.base.per_class)
+    base = {row.name: row for row in (task.base.per_class or [])} if task.base else {}
+    rows = []
+    ordered = sorted(
+        task.tuned.per_class, key=lambda row: (not row.support, row.recall.value if row.recall else 0)
+    )
+    for row in ordered:
+        other = base[row.name].recall if compared else None
+        right = round(row.recall.value * row.support) if row.recall else 0
+        cells = [
+            number_cell(row.support),
+            number_cell(f"{right:,}" if row.support else "–"),
+            range_cell(row.recall, other),
+            number_cell(spread(row.recall)),
+        ]
+        if compared:
+            cells.append(number_cell("–" if other is None else percent(other.value)))
+        precision = "–" if row.precision is None else f"{percent(row.precision)} of {row.answered:,}"
+        cells.append(number_cell(precision))
+        rows.append(table_row(cut(row.name, _TEXT), *cells))
+    heads: list[object] = ["true answer", number_head("times"), number_head("right"), _axis()]
+    heads.append(number_head("right (recall), tuned"))
+    if compared:
+        heads.append(number_head("base"))
+    heads.append(number_head("right when it says so (precision)"))
+    return table(
+        "How often each true answer was given, and what the answer is worth when given.", heads, rows
+    )
+
+
+def _confusion(task: TaskScore, name: str, system: SystemScore) -> Markup:
+    assert system.per_class is not None and system.confusion is not None
+    classes = [cut(row.name, _TEXT) for row in system.per_class]
+    head: list[object] = ["true", *(tag("th", item, scope="col") for item in classes)]
+    head.append(tag("th", "not understood", scope="col", class_="none"))
+    rows = []
+    for index, (true, counts) in enumerate(zip(classes, system.confusion, strict=True)):
+        total = max(1, sum(counts))
+        cells = []
+        for column, count in enumerate(counts):
+            looks = ["right"] if column == index else ["none"] if column == len(classes) else []
+            if count / total > 0.6 and column < len(classes):
+                looks.append("dark")
+            style = f"--s:{count / total:.2f}" if count else None
+            cells.append(
+                tag("td", f"{count:,}" if count else "·", class_=" ".join(looks) or None, style=style)
+            )
+        rows.append(table_row(true, *cells))
+    caption = (
+        f"What {name} answered (columns) to what is true (rows); framed: right. The darker, the larger the "
+        "share of its row."
+    )
+    return tag("div", table(caption, head, rows), class_="heat")
+
+
+# --- slices ------------------------------------------------------------------------------------------
+
+_BY = {
+    "truth": "By what is true",
+    "size": "By the size of the box",
+    "source": "By source",
+    "language": "By language",
+    "all": "All questions together",
+}
+
+
+def slices_part(tasks: Sequence[TaskScore], overall: Sequence[Slice]) -> Markup | None:
+    compared = any(part.base for task in tasks for part in task.slices) or any(part.base for part in overall)
+    parts: list[Markup] = []
+    for by, heading in _BY.items():
+        rows = [(task.task, part) for task in tasks for part in task.slices if part.by == by]
+        if by == "truth":  # the table of answers has those that are an answer alone
+            rows = [row for row in rows if row[1].label is not None]
+        rows += [("all tasks", part) for part in overall if part.by == by]
+        if len(rows) > 1 or (rows and by == "truth"):
+            parts += [tag("h3", heading), *_sliced(rows, compared, by)]
+    return together([range_key(compared, blind=False), *parts]) if parts else None
+
+
+def _sliced(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[Markup]:
+    # A share of three answers says nothing; many such rows hide those that do.
+    few = [row for row in rows if row[1].n < FEW]
+    many = [row for row in rows if row[1].n >= FEW] if len(few) > 2 else list(rows)
+    about = (
+        "The share of right answers."
+        if by == "truth"
+        else "How good the answers are on average: 100% or 0% for right or wrong; for boxes, texts and "
+        "reports the share that is right."
+    )
+    made = [_slice_table(many, compared, about)] if many else []
+    if len(few) > 2:
+        folded = _slice_table(few, compared, f"With fewer than {FEW} questions each.")
+        made.append(
+            tag("details", tag("summary", f"{len(few)} with fewer than {FEW} questions each"), folded)
+        )
+    return made
+
+
+def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) -> Markup:
+    answers = any(part.answer for _, part in rows)
+    head: list[object] = ["it shows", "true answer"] if answers else [""]
+    head += [number_head("questions"), _axis(), number_head("tuned")]
+    gaps = any(part.difference for _, part in rows)
+    head += [number_head("base")] if compared else []
+    head += [number_head("difference")] if gaps else []
+    made = []
+    before = None
+    for task, part in rows[:_ROWS]:
+        if task != before:
+            made.append(tag("tr", tag("th", task, scope="rowgroup", colspan=len(head)), class_="group"))
+            before = task
+        name = part.label if part.by == "truth" and part.label else part.name
+        name = cut(name.replace("_", " "), _TEXT) or "(no name)"
+        cells = [tag("td", cut(part.answer or "", _TEXT))] if answers else []
+        cells += [number_cell(part.n), range_cell(part.tuned, part.base), number_cell(spread(part.tuned))]
+        if compared:
+            cells.append(number_cell("–" if part.base is None else percent(part.base.value)))
+        if gaps:
+            cells.append(number_cell(_gap(part.difference)))
+        made.append(table_row(name, *cells))
+    return table(about + first_of(min(len(rows), _ROWS), len(rows)), head, made)
+
+
+def _gap(gap: Estimate | None) -> str:
+    if gap is None:
+        return "–"
+    if gap.low is None or gap.high is None:
+        return points(gap.value)
+    return f"{points(gap.value)} ({points(gap.low)} to {points(gap.high)})"
