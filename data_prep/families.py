@@ -134,8 +134,9 @@ class Family(FamilyWords):
     cap: Annotated[float, Field(ge=1)] | None = None
     # choice: how many options are shown; null shows every possible answer.
     options: Annotated[int, Field(ge=2, le=len(LETTERS))] | None = None
-    # Ask the engine for a probability per possible answer (test questions of types yesno and class).
-    choices: bool = False
+    # Test questions of types yesno and class list their possible answers, so that the engine gives each a
+    # probability: for AUROC, calibration and thresholds.
+    choices: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Family:

@@ -10,6 +10,7 @@ from typing import Any
 from data_prep.families import LETTERS, FamilyName
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
+from llava.boxes import area
 from llava.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType, Truth, Turn
 
 # Families whose sentences may hold words of direction or boxes that speak of the picture.
@@ -102,9 +103,14 @@ def _conversation(turns: Sequence[tuple[str, str]]) -> list[Turn]:
 
 def to_question(item: Item, recipe: Recipe) -> Question:
     family = recipe.asked.get(item.task)
-    choices = classes_of(item, recipe) if family is not None and family.choices else None
+    closed = item.type in ("yesno", "class") and family is not None and family.choices
+    choices = classes_of(item, recipe) if closed else None
     return Question(
-        question_id=item.id, image=item.unit.image, text=item.question, category=item.task, choices=choices
+        question_id=item.id,
+        image=item.unit.image,
+        text=item.question,
+        category=item.task,
+        choices=choices if choices and len(choices) > 1 else None,
     )
 
 
@@ -118,10 +124,20 @@ def to_truth(item: Item, recipe: Recipe, group: str) -> Truth:
         type=item.type,
         group=group,
         classes=None if classes == list(YES_NO) else classes,
-        label=facts.pop("label"),
+        label=(label := facts.pop("label")),
         language=item.language,
-        meta={"source": item.unit.source, **facts},
+        meta={"source": item.unit.source, **facts, **_area_of(item, label)},
     )
+
+
+def _area_of(item: Item, label: str) -> dict[str, float]:
+    """`area`: the share of the picture that the largest box covers of what is asked about; of any defect, that
+    is the kind that `label` names. Nothing where there is no such box."""
+    unit = item.unit
+    name = label if item.about == "defect" else item.about
+    found = [area(shape.box) for shape in (*unit.components, *unit.defects) if shape.name == name]
+    share = max(found, default=0.0) / (unit.size[0] * unit.size[1])
+    return {"area": float(f"{min(share, 1.0):.4g}")} if share > 0 else {}
 
 
 def _facts_of(item: Item, recipe: Recipe) -> dict[str, Any]:

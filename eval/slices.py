@@ -106,15 +106,14 @@ def slice_of(
 
 
 def sizes(truths: Sequence[Truth]) -> list[str | None]:
-    """By the share of the picture that the box in question covers: meta `area`, or the true box itself; None
-    where neither is there."""
+    """By the share of the picture that the box in question covers: the true box, or meta `area`; None where
+    neither is there."""
     return [_size(truth) for truth in truths]
 
 
 def _size(truth: Truth) -> str | None:
-    area = truth.meta.get("area")
-    if area is None and (box := truth_box(truth)) is not None:
-        area = (box[2] - box[0]) * (box[3] - box[1])
+    box = truth_box(truth)
+    area = truth.meta.get("area") if box is None else (box[2] - box[0]) * (box[3] - box[1])
     if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 < area <= 1:
         return None
     return next(name for name, most in SIZES.items() if area < most)

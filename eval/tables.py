@@ -121,8 +121,8 @@ def _form(task: TaskScore) -> str:
     return "closed" if task.type in ("yesno", "class") else task.type
 
 
-def new_table() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+def new_table(gap: int = 2) -> Table:
+    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
 
 
 def _value(estimate: Estimate | None) -> str:
@@ -150,7 +150,7 @@ def _percent(estimate: Estimate | None) -> str:
 
 def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
     """A row per task: the tuned model's values, then what the majority answer and the base score."""
-    table = new_table()
+    table = new_table(gap=1)
     shown = _SHOWN[form]
     compared = any(task.base for task in tasks)
     table.add_column("\ntask", overflow="fold")

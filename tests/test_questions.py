@@ -370,3 +370,33 @@ def test_neighbours_in_the_file_are_independent() -> None:
     answers = [item.yes for item in asked_of(recipe, *units)]
     changes = sum(a != b for a, b in pairwise(answers))
     assert 160 < changes < 240  # 200 expected, standard deviation 10
+
+
+def test_closed_questions_state_their_choices(trilingual: Recipe, units: list[Unit]) -> None:
+    """In the words of the question's language, as the truth's classes."""
+    seen: set[tuple[str, str]] = set()
+    for item in ask(units, trilingual, "test", 0)[0]:
+        question, truth = to_question(item, trilingual), to_truth(item, trilingual, "g")
+        if truth.type in ("yesno", "class"):
+            assert question.choices == (truth.classes or ["yes", "no"])
+            assert truth.answer in question.choices
+            seen.add((truth.type, truth.language))
+        else:
+            assert question.choices is None
+    assert seen == {(kind, language) for kind in ("yesno", "class") for language in ("en", "ko", "ru")}
+    silent = only("p", {"family": "presence", "questions": ["Is there?"], "choices": False})
+    assert all(to_question(item, silent).choices is None for item in asked_of(silent, make_unit(1, CRACK)))
+
+
+def test_truth_states_how_much_of_the_picture_its_box_covers() -> None:
+    recipe = only("p", {"family": "presence", "of": "each", "questions": ["Is there {phrase}?"]})
+    items = asked_of(recipe, make_unit(1, CRACK, Shape("crack", (0, 0, 100, 50))))
+    areas = {
+        truth.answer: truth.meta.get("area") for truth in (to_truth(item, recipe, "g") for item in items)
+    }
+    assert areas == {"yes": 0.25, "no": None}
+    insulator = only("p", {"family": "presence", "of": "insulator", "questions": ["Is there {phrase}?"]})
+    (item,) = asked_of(insulator, make_unit(1, CRACK))
+    assert to_truth(item, insulator, "g").meta["area"] == 180 * 80 / (200 * 100)
+    (item,) = asked_of(only("p", {"family": "presence", "questions": ["Any?"]}), make_unit(1))
+    assert "area" not in to_truth(item, recipe, "g").meta

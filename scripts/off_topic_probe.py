@@ -1,0 +1,102 @@
+"""General questions without any defect, to see what tuning cost: colours, shapes, places and numbers of drawn
+things.
+
+    python scripts/off_topic_probe.py --output runs/probe
+    # the same with the base model: --answers-file runs/probe/base.jsonl
+    python -m eval.infer --model-path runs/merged --image-folder runs/probe \\
+        --question-file runs/probe/questions.jsonl --answers-file runs/probe/merged.jsonl
+    python -m eval.score ... --probe-truth runs/probe/truth.jsonl --probe-answers runs/probe/merged.jsonl \\
+        --probe-baseline-answers runs/probe/base.jsonl
+
+The scenes are drawn by scripts/tiny_base/, of a seed that the embedded base was never trained on. Any LLaVA
+can be asked: what counts is base against tuned, not the share of right answers by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from tiny_base.questions import questions
+from tiny_base.scenes import COLOURS, HELD_OUT_SEED, PLACES, SHAPES, render
+
+from llava.errors import InputError, run_command
+from llava.files import atomic_folder, write_jsonl
+from llava.records import YES_NO, Question, TaskType, Truth
+
+STREAM = 20_000_000  # the embedded base's own scores are of scenes before these
+
+# Family: the type of its answers, and their list where it is closed.
+ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
+    "presence": ("yesno", YES_NO),
+    "any_colour": ("yesno", YES_NO),
+    "colour": ("class", tuple(COLOURS)),
+    "shape": ("class", SHAPES),
+    "place": ("class", PLACES),
+    "choice": ("class", "ABC"),
+    "count": ("count", ()),
+}
+
+
+def build(folder: Path, pictures: int, seed: int) -> int:
+    """Write images/, questions.jsonl and truth.jsonl into `folder`; the number of questions. At most one
+    question of a family is asked of a picture."""
+    (folder / "images").mkdir()
+    rng = np.random.default_rng((HELD_OUT_SEED, STREAM, seed))
+    asked: list[Question] = []
+    truths: list[Truth] = []
+    made = 0
+    for index in count(STREAM + seed * 1_000_000):
+        if made == pictures:
+            break
+        scene = render(HELD_OUT_SEED, index)
+        if not scene.things:  # a row of parts is too much like what is inspected
+            continue
+        name = f"images/{made:05d}.png"
+        made += 1
+        scene.image.save(folder / name)
+        seen: set[str] = set()
+        for family, text, answer in questions(scene, rng):
+            if family not in ASKED or family in seen:
+                continue
+            seen.add(family)
+            kind, answers = ASKED[family]
+            number = f"{made - 1:05d}-{family}"
+            closed = list(answers) or None
+            asked.append(Question(question_id=number, image=name, text=text, category=family, choices=closed))
+            truths.append(
+                Truth(
+                    question_id=number,
+                    answer=answer,
+                    task=family,
+                    type=kind,
+                    group=name,
+                    classes=closed if kind == "class" else None,
+                )
+            )
+    write_jsonl(folder / "questions.jsonl", asked)
+    write_jsonl(folder / "truth.jsonl", truths)
+    return len(truths)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--pictures", type=int, default=100, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other pictures (%(default)s)")
+    arguments = parser.parse_args(argv)
+    if arguments.pictures < 1 or arguments.seed < 0:
+        raise InputError("--pictures must be at least 1, --seed a whole number from 0 up")
+    with atomic_folder(arguments.output) as folder:
+        asked = build(folder, arguments.pictures, arguments.seed)
+    print(f"{arguments.pictures} pictures, {asked} questions: {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
