@@ -73,14 +73,14 @@ def write_data(folder: Path, questions: int, records: int) -> Path:
     for number in range(-(-records // questions)):
         name = f"pictures/{number:05d}.jpg"
         if not (folder / name).is_file():
-            _picture(number).save(folder / name, quality=90)
+            picture(number).save(folder / name, quality=90)
         out += [_record(rng, number, question, name) for question in range(questions)]
     path = folder / f"data_{questions}.json"
     path.write_text(json.dumps(out[:records]), encoding="utf-8")
     return path
 
 
-def _picture(seed: int) -> Image.Image:
+def picture(seed: int) -> Image.Image:
     """Coloured blocks under noise: no two alike, and no easier to decode than a photo."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (12, 12, 3)).repeat(PICTURE_SIDE // 12, 0).repeat(PICTURE_SIDE // 12, 1)
@@ -88,15 +88,22 @@ def _picture(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(blocks + noise, 0, 255).astype(np.uint8))
 
 
-def _record(rng: np.random.Generator, picture: int, question: int, name: str) -> dict[str, object]:
+def question_and_answer(rng: np.random.Generator) -> tuple[str, str]:
     part, state, place = (str(rng.choice(words)) for words in (PARTS, STATES, PLACES))
     asked = (
         f"Is there {state} at the {part} in the {place} of the picture? Look at the discs one by one. "
         "Answer with yes or no and say where it is."
     )
-    answer = f"Yes, {state} at the {part}, {place}." if rng.random() < 0.5 else "No, nothing of the kind."
+    return (
+        asked,
+        f"Yes, {state} at the {part}, {place}." if rng.random() < 0.5 else "No, nothing of the kind.",
+    )
+
+
+def _record(rng: np.random.Generator, number: int, question: int, name: str) -> dict[str, object]:
+    asked, answer = question_and_answer(rng)
     return {
-        "id": f"{picture:05d}-{question}",
+        "id": f"{number:05d}-{question}",
         "image": name,
         "conversations": [
             {"from": "human", "value": f"<image>\n{asked}"},

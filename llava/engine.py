@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Cache, GenerationConfig
 
+from llava.attention import SDPA_GROUPED
 from llava.batching import Branch, ContinuousBatch
 from llava.branches import new_cache
 from llava.decoding import Decoding, clean_text
@@ -70,6 +71,9 @@ class Engine:
         self.stop = tuple(s for s in loaded.template.stop if s not in special)
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(self.tokenizer.eos_token_id if pad is None else pad)
+        text = self.model.config.text_config
+        if text._attn_implementation == "sdpa" and text.num_key_value_heads < text.num_attention_heads:
+            self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.most_at_once: int | None = None  # questions, learnt from running out of memory
 
     def answer(

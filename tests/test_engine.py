@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from small_model import picture, plain_text, random_model
 from transformers import PreTrainedTokenizerBase
 
+from llava import batching
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine, Request
 from llava.errors import InputError
@@ -170,29 +174,136 @@ def test_beam_search_is_that_of_transformers(random_loaded: LoadedModel) -> None
     assert result.choices is not None
 
 
-def test_batch_is_halved_when_cuda_memory_runs_out(
-    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")],
+)
+def test_fewer_at_a_time_where_memory_runs_out(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     engine, sizes = Engine(random_loaded), []
     expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
-    answer_batch = engine._answer_batch
+    read = engine.read
 
-    def limited(rows: list, decoding: Decoding) -> None:
-        sizes.append(len(rows))
-        answer_batch(rows, decoding)
-        if len(rows) > 5:  # late, when the rows have already been written to
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
+        cells = args[3].get_seq_length() * len(args[0])  # of the cache, late as well as early
+        sizes.append(cells)
+        if cells > 400:
+            raise error
+        return read(*args, keep=keep, **kwargs)
 
-    monkeypatch.setattr(engine, "_answer_batch", limited)
+    monkeypatch.setattr(engine, "read", limited)
     assert [r.text for r in engine.answer(mixed_requests(), batch_size=16, max_new_tokens=6)] == expected
-    assert sizes[:3] == [16, 8, 4] and max(sizes[2:]) == 4
+    assert max(sizes) > 400 and engine.most_at_once is not None and engine.most_at_once < 16
 
-    def hopeless(rows: list, decoding: Decoding) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    def hopeless(*args: Any, **kwargs: Any) -> torch.Tensor:
+        raise error
 
-    monkeypatch.setattr(engine, "_answer_batch", hopeless)
-    with pytest.raises(InputError, match="does not fit in the GPU's memory"):
+    monkeypatch.setattr(engine, "read", hopeless)
+    with pytest.raises(InputError, match="not even one question at a time fits"):
         engine.answer(mixed_requests(), max_new_tokens=6)
+    monkeypatch.setattr(engine, "read", lambda *args, **kwargs: torch.zeros(2, 3) @ torch.zeros(2, 3))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        engine.answer(mixed_requests(), max_new_tokens=6)
+
+
+def test_the_batch_is_found_from_free_memory(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little is free, one question at a time is tried; the answers do not depend on it."""
+    engine, rows = Engine(random_loaded), []
+    expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
+    read = engine.read
+
+    def watched(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rows.append(len(ids))
+        return read(ids, *args, **kwargs)
+
+    monkeypatch.setattr(engine, "read", watched)
+    for cells, most in ((1, 1), (1000, 6), (10**9, 32)):
+        rows.clear()
+        monkeypatch.setattr(batching, "cells_that_fit", lambda model, cells=cells: cells)
+        assert [r.text for r in engine.answer(mixed_requests(), max_new_tokens=6)] == expected
+        assert max(rows) <= most
+    assert max(rows) > 1
+    monkeypatch.undo()
+    text = random_loaded.model.config.text_config
+    each = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # bytes
+    free = psutil.virtual_memory().available
+    assert batching.cells_that_fit(random_loaded.model) == pytest.approx(0.6 * free / each, rel=0.2)
+
+
+def test_the_next_questions_enter_while_others_run(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers come as they are found; no more requests are taken than there is room for; each picture is
+    encoded once, and no more questions than the batch size are on their way."""
+    shown = [picture(seed) for seed in range(8)]
+    taken, answered = 0, 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for number, image in enumerate(shown):
+            for turn, text in enumerate(QUESTIONS[: 1 + number % 4]):
+                taken += 1
+                yield Request(f"{number}-{turn}", text, [image])
+
+    engine, encoded = Engine(random_loaded), []
+    handle = random_loaded.model.model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: encoded.append(len(args[0])), with_kwargs=True
+    )
+    try:
+        order = []
+        for result in engine.stream(requests(), batch_size=6, max_new_tokens=20):
+            order.append(result)
+            answered += 1
+            assert taken - answered <= 6 + 7  # those on their way, and those looked ahead to
+    finally:
+        handle.remove()
+    assert sum(encoded) == len(shown) and len(encoded) > 2
+    everything = {f"{r.question_id}": r for r in requests()}
+    assert len(order) == len(everything)
+    assert [r.question_id for r in order] != list(everything)  # shorter answers come before longer ones
+    for result in order:
+        request = everything[str(result.question_id)]
+        assert result.text == plain_text(random_loaded, request.text, list(request.images), 20)
+
+
+def test_a_stream_that_is_left_puts_the_training_mode_back(random_loaded: LoadedModel) -> None:
+    random_loaded.model.train()
+    try:
+        stream = iter(Engine(random_loaded).stream([Request(n, "yes") for n in range(9)], batch_size=2))
+        next(stream)
+        assert not random_loaded.model.training
+        del stream
+        assert random_loaded.model.training
+    finally:
+        random_loaded.model.eval()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    batch=st.integers(1, 9),
+    tokens=st.integers(1, 9),
+    choices=st.booleans(),
+)
+def test_any_mixture_is_answered_as_one_at_a_time(
+    random_loaded: LoadedModel, counts: list[int], batch: int, tokens: int, choices: bool
+) -> None:
+    """`counts` questions about each picture; 0 stands for one without a picture."""
+    options = ["yes", "a broken disc"] if choices else None
+    requests = []
+    for number, count in enumerate(counts):
+        image = picture(number, (100, 60 + 20 * number))
+        for turn in range(max(1, count)):
+            requests.append(Request(f"{number}-{turn}", QUESTIONS[turn], [image][:count], options))
+    engine = Engine(random_loaded)
+    found = {r.question_id: r for r in engine.stream(requests, batch_size=batch, max_new_tokens=tokens)}
+    for request in requests:
+        (alone,) = engine.answer([request], max_new_tokens=tokens)
+        assert found[request.question_id].text == alone.text
+        assert (found[request.question_id].choices or {}) == pytest.approx(alone.choices or {}, abs=1e-4)
 
 
 def test_questions_that_cannot_be_asked_do_not_stop_the_others(tiny_model_dir: Path) -> None:
