@@ -42,6 +42,9 @@ EPILOG = """examples:
   python -m eval.infer --endpoint http://localhost:8000/v1 --image-folder photos \\
       --question-file questions.jsonl --answers-file answers.jsonl
 
+  by a Ray cluster, or Ray on this machine (--ray local):
+  python -m eval.infer --ray auto --model-path /shared/merged ...
+
 A question: {"question_id": 1, "image": "a.jpg", "text": "Is there a defect?", "choices": ["yes", "no"]}
 (`image` may be a list or null; `choices`, optional, asks for a probability of each, under metadata).
 
@@ -52,7 +55,7 @@ processes; --overwrite starts afresh. More: docs/inference.md
 
 
 class Model(Protocol):
-    """What answers: a model loaded here or behind an endpoint."""
+    """What answers: a model loaded here, behind an endpoint or on a cluster."""
 
     def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
         """A line for every question, in the order in which they are found."""
@@ -65,6 +68,12 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--endpoint-model", metavar="NAME", help="its model (default: the first it lists)")
     parser.add_argument(
         "--concurrency", type=int, default=8, help="questions it is asked at a time (default: 8)"
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="answer on a Ray cluster: auto, local or ray://HOST:PORT"
+    )
+    parser.add_argument(
+        "--ray-workers", type=int, metavar="N", help="models on it (default: one for each GPU, or else CPU)"
     )
     parser.add_argument("--image-folder", type=Path, required=True, help="picture names are inside it")
     parser.add_argument("--question-file", type=Path, required=True, help="JSONL, a question a line")
@@ -95,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [question for question in questions if question.question_id not in partial.answers]
     if partial.answers and first:
         print(f"{len(partial.answers)} answers are there already, {len(missing)} to go", file=sys.stderr)
-    model = server or load_local(args, processes)
+    model = server or load(args, processes)
     processes.wait()  # all have read what is there: now all may append
     with partial.open(run):
         processes.wait()
@@ -118,23 +127,38 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--concurrency must be at least 1")
     if args.answers_file.exists() and not args.overwrite:
         raise InputError(f"{args.answers_file} exists already; name another file or add --overwrite")
+    if (args.endpoint or args.ray) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--endpoint and --ray need no launcher: one process asks them")
+    if args.ray and args.device not in (None, "cpu", "cuda"):
+        raise InputError(f"--device {args.device}: Ray gives each worker its own; say cuda, cpu or nothing")
     if args.endpoint is None:
         if args.model_path is None:
             raise InputError("say which model answers: --model-path, or --endpoint for a server's")
         return
-    loading = ("model_path", "model_base", "conv_mode", "device", "load_8bit", "load_4bit", "batch_size")
+    loading = (
+        "model_path",
+        "model_base",
+        "conv_mode",
+        "device",
+        "load_8bit",
+        "load_4bit",
+        "batch_size",
+        "ray",
+    )
     for name in loading:
         if getattr(args, name):
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} is for a model loaded here; with --endpoint the server decides it")
     if args.num_beams != 1:
         raise InputError("--num-beams: servers have no beam search; leave it out with --endpoint")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("--endpoint needs no launcher: one process asks --concurrency questions at a time")
 
 
-def load_local(args: Namespace, processes: Processes) -> Model:
-    """The model loaded here; torch is imported only now that everything cheap has been checked."""
+def load(args: Namespace, processes: Processes) -> Model:
+    """The model here or on the cluster; torch is imported only now that everything cheap has been checked."""
+    if args.ray:
+        from eval.cluster import Cluster
+
+        return Cluster(args)
     from eval.local import LocalModel
 
     return LocalModel(args, processes.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +60,31 @@ def by_picture(questions: Iterable[Question]) -> list[list[Question]]:
 
 def share(questions: Sequence[Question], parts: int, index: int) -> list[Question]:
     """What process `index` of `parts` answers: a picture's questions stay with one, and the shares weigh
-    nearly the same. Reading a picture is counted as four questions; those without one go one by one."""
-    groups = [
-        piece
-        for group in by_picture(questions)
-        for piece in ([group] if group[0].images else [[question] for question in group])
-    ]
+    nearly the same, where reading a picture counts as four questions."""
     loads = [0] * parts
     mine: list[Question] = []
-    for group in sorted(groups, key=len, reverse=True):  # stable: every process finds the same shares
+    for group in sorted(_units(questions), key=len, reverse=True):  # stable: every process finds the same
         least = loads.index(min(loads))
         loads[least] += 4 * len(group[0].images) + len(group)
         if least == index:
             mine += group
     return mine
+
+
+def pieces(questions: Sequence[Question], size: int) -> list[list[Question]]:
+    """The questions in pieces of `size` or a little more; a picture's stay together."""
+    found: list[list[Question]] = []
+    for group in _units(questions):
+        if not found or len(found[-1]) >= size:
+            found.append([])
+        found[-1] += group
+    return found
+
+
+def _units(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """What must stay together: the questions about a picture; each of those without one is alone."""
+    for group in by_picture(questions):
+        yield from [group] if group[0].images else [[question] for question in group]
 
 
 def answer_line(

@@ -1,0 +1,128 @@
+"""Answers of a Ray cluster: an actor for each GPU, or CPU, holds the model (Ray Data's map_batches).
+
+The model, the pictures and this package must be found under the same paths on every machine; what travels
+is text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.questions import pieces
+from llava.errors import InputError, one_line
+from llava.files import to_json
+from llava.records import Answer, Question
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_IN_A_PIECE = 256
+"""Questions that an actor answers before its answers come back: what a kill costs at most, each."""
+OBJECT_STORE = 256 << 20  # bytes of a local Ray's; only texts pass through it
+
+
+class Cluster:
+    """The model that the flags `args` of eval.infer name, on the Ray cluster at `args.ray`."""
+
+    def __init__(self, args: Namespace) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports on its use over the network
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails for good comes as an exception
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise InputError("--ray needs: pip install 'llava-inspect[ray]'") from None
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        local: dict[str, Any] = {}
+        if args.ray == "local":
+            local = {
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE,
+                "num_cpus": args.ray_workers,
+            }
+        try:
+            ray.init(args.ray, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            raise InputError(f"--ray {args.ray}: no cluster can be reached ({one_line(error)})") from None
+        there = ray.cluster_resources()
+        self._resource = "GPU" if there.get("GPU") and args.device != "cpu" else "CPU"
+        available = int(there.get(self._resource, 0))
+        self._workers = args.ray_workers or available
+        if not 0 < self._workers <= available:
+            raise InputError(
+                f"--ray-workers {self._workers}: each needs a {self._resource}, the cluster has {available}"
+            )
+        self._args = args
+
+    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+        """The answers as pieces of the questions come back. InputError if the model cannot be loaded there,
+        or a worker fails again and again."""
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+        from ray.exceptions import RayError, RayTaskError
+
+        if not questions:
+            return
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        size = min(MOST_IN_A_PIECE, -(-len(questions) // (4 * self._workers)))
+        rows = [
+            {"questions": json.dumps([question.model_dump(mode="json") for question in piece])}
+            for piece in pieces(questions, size)
+        ]
+        answered = from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(self._args, str(Path.cwd())),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=self._workers),
+            num_gpus=1 if self._resource == "GPU" else None,
+            num_cpus=1 if self._resource == "CPU" else None,
+        )
+        try:
+            for row in answered.iter_rows():
+                if row["problem"]:
+                    raise InputError(row["problem"])
+                yield Answer.model_validate_json(row["answer"])
+        except RayTaskError:
+            raise  # a mistake in the program: its traceback tells more
+        except RayError as error:
+            raise InputError(f"Ray's workers fail ({one_line(error)}); what is answered is kept") from None
+        finally:
+            ray.shutdown()
+
+
+class _Worker:
+    """An actor: a model, and the pieces it is given one after another. What is wrong with the input comes
+    back as text: as an exception it would sit in a traceback of Ray's."""
+
+    def __init__(self, args: Namespace, directory: str) -> None:
+        """`directory` is where the command was started, for names relative to it."""
+        from eval.local import LocalModel
+
+        with suppress(OSError):  # absolute names need none
+            os.chdir(directory)
+        self._folder: Path = args.image_folder
+        self._problem = ""
+        try:
+            self._model = LocalModel(args, args.device)
+        except InputError as error:
+            self._problem = str(error)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        if self._problem:
+            return {"answer": [""], "problem": [self._problem]}
+        questions = [Question.model_validate(row) for row in json.loads(str(batch["questions"][0]))]
+        pictures = {name: self._folder / name for question in questions for name in question.images}
+        try:
+            answers = [to_json(answer) for answer in self._model.answers(questions, pictures)]
+        except InputError as error:
+            return {"answer": [""], "problem": [str(error)]}
+        return {"answer": answers, "problem": [""] * len(answers)}
