@@ -15,7 +15,8 @@ from eval.report_look import SCRIPT, STYLE
 from eval.report_plots import probability_part
 from eval.report_tables import answers_part, scores_part, slices_part
 from eval.schema import Case, InputFile, Probe, Scores, TaskScore
-from eval.verdict import EACH, RELY, STANDINGS, Verdict, counted, percent, verdict
+from eval.verdict import EACH, RELY, STANDINGS, Verdict, verdict
+from eval.words import counted, percent
 from llava.report.markup import Markup, cut, table, table_row, tag, together
 from llava.report.page import Section, attention, document
 
@@ -72,7 +73,7 @@ def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
     if pictures:
         text += f" about {counted(len(pictures), 'picture')}"
         if len(groups) != len(pictures):
-            text += f" ({len(groups):,} that are independent of each other)"
+            text += f" ({len(groups):,} independent groups)"
     if scores.baseline_answers:
         base = cut(", ".join(scores.baseline_answers.model_ids) or scores.baseline_answers.name, _TEXT)
         text += f", beside the base model “{base}”"

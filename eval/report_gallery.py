@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.schema import Case, CaseAnswer, Corners
-from eval.verdict import counted, percent
+from eval.words import counted, percent
 from llava.errors import InputError
 from llava.files import inside
 from llava.records import IMAGE_PLACEHOLDER

@@ -52,7 +52,8 @@ background:color-mix(in srgb,var(--tuned) calc(var(--s,0)*85%),transparent);prin
 .heat td.dark{color:#fff}.heat td.right{font-weight:700;box-shadow:inset 0 0 0 2px var(--soft)}
 .heat td.none,.heat th.none{border-left:3px double var(--line)}
 .heat td.none{background:color-mix(in srgb,var(--warnline) calc(var(--s,0)*70%),transparent);color:inherit}
-.heat thead th{text-align:center;max-width:7rem}
+.heat thead th{text-align:center;max-width:7rem}.heat thead th:first-child{text-align:left}
+.scroll tbody th[scope=row]{position:sticky;left:0;background:var(--paper);z-index:1}
 @media(prefers-color-scheme:dark){.heat td.dark{color:#0b0f12}}
 .heat table{width:auto}
 .plots{display:flex;flex-wrap:wrap;gap:1rem 2rem}
@@ -65,6 +66,7 @@ path.tuned{stroke:var(--tuned);fill:none;stroke-width:2}
 .many{stroke-width:1.1!important}
 .group th{font-weight:700;padding-top:1rem}
 path.base{stroke:var(--base);fill:none;stroke-width:2;stroke-dasharray:6 3}
+path.whisker{stroke-width:1.5;opacity:.6;stroke-dasharray:none}
 circle.tuned{fill:var(--tuned)}circle.base{fill:var(--card);stroke:var(--base);stroke-width:1.5}
 .chosen{fill:none;stroke:var(--ink);stroke-width:2}
 .filter{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:.8rem 0;padding:.8rem 1rem;

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eval.metrics import wilson
 from eval.schema import ChoiceScore, Estimate, TaskScore
-from eval.verdict import percent
+from eval.words import percent
 from llava.report.markup import Markup, tag, together
 
 _LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox
@@ -86,7 +87,7 @@ def probability_part(task: TaskScore) -> Markup | None:
 
 
 def _keys(systems: dict[str, ChoiceScore]) -> list[Markup]:
-    lines = {"tuned": "tuned: a solid line, filled dots", "base": "base: a dashed line, hollow dots"}
+    lines = {"tuned": "tuned: solid lines, filled dots", "base": "base: dashed lines, hollow dots"}
     return [_key(f"dot {name}", lines[name]) for name in systems]
 
 
@@ -162,7 +163,6 @@ def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | N
         if choices is None:
             continue
         bins = sorted(choices.reliability, key=lambda part: part.probability)
-        marks.append(tag("path", class_=name, d=_path([(part.probability, part.true) for part in bins])))
         most = max((part.n for part in bins), default=1)
         for part in bins:
             x, y = _at(part.probability, part.true)
@@ -170,6 +170,8 @@ def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | N
                 f"{name}: {part.n:,} with {percent(part.probability)} on average, {percent(part.true)} true"
             )
             radius = f"{2 + 5 * (part.n / most) ** 0.5:.1f}"
+            low, high = (_at(part.probability, share) for share in wilson(part.true, part.n))
+            marks.append(tag("path", class_=f"{name} whisker", d=f"M{x} {low[1]}V{high[1]}"))
             marks.append(tag("circle", tag("title", said), class_=name, cx=x, cy=y, r=radius))
     for name, choices in systems.items():
         if "ece" in choices.metrics:
@@ -178,7 +180,9 @@ def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | N
                 f"points on average (ECE {choices.metrics['ece'].value:.2f})."
             )
     words.append(
-        "On the dotted line, what it gives 80% comes true 80 times in 100; below it, it is too sure."
+        "On the dotted line, what it gives 80% comes true 80 times in 100; below it, it is too sure. "
+        "The larger a dot, the more answers; the line through it is the range in which the true value lies "
+        "19 times in 20."
     )
     what = "its probability of yes" if task.type == "yesno" else "its probability of its answer"
     came = "truly yes" if task.type == "yesno" else "right"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eval.kinds import FEW
 from eval.report_plots import range_cell, range_key, spread
 from eval.schema import Estimate, Slice, SystemScore, TaskScore
-from eval.verdict import percent, points
+from eval.words import percent, points
 from llava.report.markup import (
     Markup,
     cut,
@@ -19,7 +20,6 @@ from llava.report.markup import (
     together,
 )
 
-FEW = 5  # questions, below which a row of right answers is folded away
 _WIDEST = 20  # classes of a confusion table
 _ROWS = 60  # of one table of slices
 _TEXT = 60  # characters of a class's name
@@ -243,7 +243,7 @@ def _confusion(task: TaskScore, name: str, system: SystemScore) -> Markup:
 # --- slices ------------------------------------------------------------------------------------------
 
 _BY = {
-    "truth": "By what is true",
+    "truth": "By what the picture shows",
     "size": "By the size of the box",
     "source": "By source",
     "language": "By language",

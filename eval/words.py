@@ -1,0 +1,63 @@
+"""Figures in plain words: shares as whole percents, intervals, plurals."""
+
+from __future__ import annotations
+
+from eval.schema import Estimate, TaskScore
+
+
+def percent(value: float) -> str:
+    """Whole percents; never 0% or 100% of what is not."""
+    if 0 < value < 0.005:
+        return "under 1%"
+    return "over 99%" if 0.995 < value < 1 else f"{100 * value:.0f}%"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def ranged(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f" (could be {percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def share(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"({percent(estimate.value)})"
+    return f"({percent(estimate.value)}; could be {percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def about(estimate: Estimate) -> str:
+    return f"{percent(estimate.value)}{ranged(estimate)}"
+
+
+def points(value: float) -> str:
+    """Percentage points with their sign."""
+    shown = f"{100 * value:+.0f}".replace("-", "−")
+    return "0" if shown[1:] == "0" else shown
+
+
+def independent(task: TaskScore) -> str:
+    """How many independent trials the test has; questions about one picture, or about near-twins, are one."""
+    return f"{task.groups:,} independent " + (
+        ("picture" if task.groups == 1 else "pictures")
+        if task.groups == task.n
+        else ("group of pictures" if task.groups == 1 else "groups of pictures")
+    )
+
+
+def roughly(number: int) -> str:
+    """Two figures of a number: more would pretend to know."""
+    digits = max(0, len(str(number)) - 2)
+    return f"{round(number, -digits):,}"
