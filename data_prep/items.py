@@ -131,8 +131,8 @@ def to_truth(item: Item, recipe: Recipe, group: str) -> Truth:
 
 
 def _area_of(item: Item, label: str) -> dict[str, float]:
-    """`area`: the share of the picture that the largest box covers of what is asked about; of any defect, that
-    is the kind that `label` names. Nothing where there is no such box."""
+    """`area`: the share of the picture that the largest box of what is asked about covers (any defect: of the
+    kind that `label` names). Nothing where there is no such box."""
     unit = item.unit
     name = label if item.about == "defect" else item.about
     found = [area(shape.box) for shape in (*unit.components, *unit.defects) if shape.name == name]

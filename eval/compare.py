@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from eval.schema import Estimate, Scores, TaskScore
-from eval.tables import console_of, interval_text, new_table
+from eval.tables import METRIC_NAMES, console_of, interval_text, new_table
 from llava.errors import InputError
 from llava.files import first_problem, read_json
 
@@ -52,20 +52,17 @@ def compare(paths: Sequence[Path]) -> None:
 
     table = new_table()
     table.add_column("task", overflow="fold")
-    for heading in ("metric", "n", "groups", *names, "without looking"):
+    for heading in ("metric", "n", *names, "blind"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for index, task in enumerate(runs[0].tasks):
         cells = [_headline(run.tasks[index]) for run in runs]
         best = max(run.tasks[index].tuned.metrics[task.headline].value for run in runs)
-        shown = [
-            f"[bold]{interval_text(cell)}[/]" if cell.value == best else interval_text(cell) for cell in cells
-        ]
+        shown = [f"[bold]{_two_lines(cell)}[/]" if cell.value == best else _two_lines(cell) for cell in cells]
         blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
-        metric = task.headline.replace("_", " ")
-        table.add_row(escape(task.task), metric, str(task.n), str(task.groups), *shown, f"{blind:.2f}")
+        table.add_row(escape(task.task), METRIC_NAMES[task.headline], str(task.n), *shown, f"{blind:.2f}")
     if any(run.probe for run in runs):
-        probes = [interval_text(run.probe.whole.tuned) if run.probe else "-" for run in runs]
-        table.add_row("(general questions)", "right", "", "", *probes, "")
+        probes = [_two_lines(run.probe.whole.tuned) if run.probe else "-" for run in runs]
+        table.add_row("(general questions)", "right answers", "", *probes, "")
     console.print(table)
 
     console.print("\n[bold]Against A[/]")
@@ -77,11 +74,16 @@ def compare(paths: Sequence[Path]) -> None:
 
 
 _RESTS_ON = (
+    "blind: what the commonest answer, or random ones, would score without looking. "
     "In pairs: one run was scored with the other's answers as --baseline-answers, and its file holds the "
     "difference. Otherwise these files hold intervals alone: where two lie apart the difference is real, "
     "where they overlap that is not known. To know, score one run with the other's answers as "
     "--baseline-answers."
 )
+
+
+def _two_lines(estimate: Estimate) -> str:
+    return interval_text(estimate).replace(" ", "\n", 1)
 
 
 def _headline(task: TaskScore) -> Estimate:

@@ -117,9 +117,9 @@ class Slice(_Part):
     """Some of the questions.
 
     By `truth`: those with one true `answer` about pictures or objects that show one `label`; `tuned` and
-    `base` are the shares answered rightly. By `size` of the box, `source` folder or `language`, or `all`:
-    those that `name` says; `tuned` and `base` are means of `CaseAnswer.value`. Intervals are Wilson's with
-    groups for trials, those of the difference (tuned - base) are bootstrapped in pairs.
+    `base` are the shares answered rightly, with Wilson's intervals (groups for trials). By `size` of the box,
+    `source` folder or `language`, or `all`: those that `name` says; `tuned` and `base` are means of
+    `CaseAnswer.value`, and `difference` (tuned - base) is in pairs; intervals are bootstrapped.
     """
 
     by: Literal["truth", "size", "source", "language", "all"] = "truth"

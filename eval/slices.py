@@ -10,7 +10,7 @@ import numpy as np
 
 from eval import metrics as m
 from eval.boxes import truth_box
-from eval.estimates import differences, share
+from eval.estimates import differences, estimates, share
 from eval.outcomes import Outcome
 from eval.parse import same_text
 from eval.schema import Estimate, Slice
@@ -83,21 +83,23 @@ def slice_of(
     groups = [truths[row].group for row in rows]
     columns = np.stack([np.ones(len(rows)), *(value[rows] for value in values)], axis=1)
     sums = m.group_sums(columns, groups)
-    means = columns[:, 1:].mean(axis=0)
-    found = [share(float(mean), len(sums)) or Estimate(value=0) for mean in means]
+    drawn = m.bootstrap_sums(sums, resamples, [seed])
+    draws: list[m.Metrics] = [{"value": m.ratio(drawn[:, i], drawn[:, 0])} for i in range(1, 1 + len(values))]
+    found = []
+    for value, draw in zip(columns[:, 1:].mean(axis=0), draws, strict=True):
+        mean = float(value)
+        found.append(estimates({"value": mean}, draw, {"value": m.wilson(mean, len(sums))}))
     difference = None
     if len(values) == 2:
-        drawn = m.bootstrap_sums(sums, resamples, [seed])
-        draws: list[m.Metrics] = [{"value": m.ratio(drawn[:, i], drawn[:, 0])} for i in (1, 2)]
         same = bool((values[0][rows] == values[1][rows]).all())
-        difference = differences([{"value": part} for part in found], draws, same)["value"]
+        difference = differences(found, draws, same)["value"]
     return Slice(
         by=by,
         name=name,
         n=len(rows),
         groups=len(sums),
-        tuned=found[0],
-        base=found[1] if len(found) == 2 else None,
+        tuned=found[0]["value"],
+        base=found[1]["value"] if len(found) == 2 else None,
         difference=difference,
     )
 

@@ -34,7 +34,7 @@ _SHOWN: dict[str, list[tuple[str, str]]] = {
     "json": [("field_accuracy", "right fields\n[95%]"), ("exact", "all\nright")],
     "text": [("token_f1", "word F1\n[95%]"), ("exact", "same\ntext")],
 }
-_NAMES = {
+METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "exact": "exact count",
     "mean_iou": "mean IoU",
@@ -352,4 +352,5 @@ def _words(task: TaskScore) -> str:
     ceiling = task.ceiling.get(task.headline) if task.ceiling else None
     if ceiling is not None:
         blind.append(f"a perfect answer, for its rounding, {ceiling:.2f}")
-    return f"{task.task} ({_NAMES[task.headline]}): {task.verdict}\n    without looking: {', '.join(blind)}"
+    name = METRIC_NAMES[task.headline]
+    return f"{task.task} ({name}): {task.verdict}\n    without looking: {', '.join(blind)}"

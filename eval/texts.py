@@ -59,7 +59,9 @@ class TextFamily:
     def majority(self) -> dict[str, float]:
         """Always the most frequent text (the first of equals)."""
         most = Counter(self.truth).most_common(1)[0][0]
-        return floats(self.metrics(self.read([most] * len(self.truth)).rows.sum(axis=0)))
+        exact = [parse.same_text(most, t) for t in self.truth]
+        rows = m.text_rows(exact, [parse.token_f1(most, t) for t in self.truth], [True] * len(exact))
+        return floats(m.text_metrics(rows.sum(axis=0)))
 
     def random(self) -> dict[str, float]:
         return {}

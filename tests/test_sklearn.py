@@ -1,0 +1,198 @@
+"""Metrics against scikit-learn's, as they are and under the weights of a resample."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from eval import chances as c
+from eval import metrics as m
+
+Ints = npt.NDArray[np.int64]
+
+
+def drawn(seed: int, classes: int = 3, n: int = 60) -> tuple[Ints, Ints, Ints]:
+    """Truth, answers (-1 where unparsed) and groups; every class is true somewhere."""
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    answers = np.where(rng.random(n) < 0.6, truth, rng.integers(-1, classes, n))
+    return truth, answers, rng.integers(0, 12, n)
+
+
+def weights_of(groups: Ints, seed: int = 5, resamples: int = 8) -> npt.NDArray[np.float64]:
+    """How often each question is in each resample (resamples, n)."""
+    (counts,) = m.group_draws(int(groups.max()) + 1, resamples, [seed])
+    return counts[:, groups]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_class_metrics(seed: int) -> None:
+    truth, answers, groups = drawn(seed)
+    rows = m.confusion_rows(truth, answers, 3)
+    labels = [0, 1, 2]
+    for weights in (np.ones(len(truth)), *weights_of(groups)):
+        found = m.class_metrics(weights @ rows, 3)
+        known: dict[str, Any] = {"sample_weight": weights, "labels": labels, "zero_division": 0}
+        present = [k for k in labels if weights[truth == k].sum()]
+        counts = m.class_counts((weights @ rows).reshape(3, 4))
+        assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, answers, sample_weight=weights))
+        recall = sk.recall_score(truth, answers, average=None, **known)
+        assert found["balanced_accuracy"] == pytest.approx(recall[present].mean())
+        f1 = sk.f1_score(truth, answers, average=None, **known)
+        assert found["macro_f1"] == pytest.approx(f1[present].mean())
+        precision = sk.precision_score(truth, answers, average=None, **known)
+        assert np.nan_to_num(counts.precision) == pytest.approx(precision)
+        confusion = sk.confusion_matrix(truth, answers, labels=[0, 1, 2, -1], sample_weight=weights)
+        assert (weights @ rows).reshape(3, 4) == pytest.approx(confusion[:3])
+        if len(present) == 3 and (answers[weights > 0] >= 0).all():
+            whole = sk.balanced_accuracy_score(truth, answers, sample_weight=weights)
+            assert found["balanced_accuracy"] == pytest.approx(whole)
+
+
+def chances_of(seed: int, classes: int, yes_no: bool, ties: bool) -> c.Chances:
+    truth, _, groups = drawn(seed, classes)
+    rng = np.random.default_rng(seed)
+    raw = rng.random((len(truth), classes)) + 0.8 * np.eye(classes)[truth]
+    raw = raw.round(1) + 0.01 if ties else raw
+    return c.Chances(raw / raw.sum(axis=1, keepdims=True), truth, groups, yes_no)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_yes_no_probabilities(seed: int, ties: bool) -> None:
+    chances = chances_of(seed, 2, True, ties)
+    yes, probability = chances.truth == 0, chances.probabilities[:, 0].round(2 if ties else 9)
+    chances = c.Chances(
+        np.stack([probability, 1 - probability], 1), chances.truth, chances.groups, yes_no=True
+    )
+    rows = c.calibration_rows(chances)
+    for weights in (np.ones(len(yes)), *weights_of(chances.groups)):
+        found = c.ranking_metrics(chances, weights[None])
+        area = sk.roc_auc_score(yes, probability, sample_weight=weights)
+        assert found["auroc"][0] == pytest.approx(area)
+        precision = sk.average_precision_score(yes, probability, sample_weight=weights)
+        assert found["average_precision"][0] == pytest.approx(precision)
+        brier = sk.brier_score_loss(yes, probability, sample_weight=weights)
+        assert c.calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
+    (curve,) = c.roc_curves(chances, ["yes", "no"])
+    across, up, _ = sk.roc_curve(yes, probability, drop_intermediate=False)
+    assert np.array(curve.points) == pytest.approx(np.stack([across, up], 1), abs=1e-4)
+    assert curve.auroc == pytest.approx(sk.auc(across, up), abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_probabilities_of_classes(ties: bool) -> None:
+    chances = chances_of(1, 4, False, ties)
+    rows = c.calibration_rows(chances)
+    wanted = np.eye(4)[chances.truth]
+    for weights in (np.ones(len(wanted)), *weights_of(chances.groups)):
+        found = c.ranking_metrics(chances, weights[None])
+        area = sk.roc_auc_score(
+            wanted, chances.probabilities, average="macro", multi_class="ovr", sample_weight=weights
+        )
+        assert found["auroc"][0] == pytest.approx(area)
+        precision = sk.average_precision_score(
+            wanted, chances.probabilities, average="macro", sample_weight=weights
+        )
+        assert found["average_precision"][0] == pytest.approx(precision)
+        brier = sk.brier_score_loss(
+            chances.truth, chances.probabilities, sample_weight=weights, scale_by_half=False, labels=range(4)
+        )
+        assert c.calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    # In 0.9..1 are 0.95, 0.9 and 1.0, two of them true: |2.85 - 2|. In 0.2..0.3 is 0.2, not true: 0.2.
+    probability = np.array([0.95, 0.9, 0.2, 1.0])
+    yes = np.array([True, False, False, True])
+    chances = c.Chances(np.stack([probability, 1 - probability], 1), (~yes).astype(int), np.arange(4), True)
+    sums = c.calibration_rows(chances).sum(axis=0)
+    assert c.calibration_metrics(sums)["ece"] == pytest.approx((abs(2.85 - 2) + 0.2) / 4)
+    bins = c.reliability(chances)
+    assert [(part.low, part.n, part.true) for part in bins] == [
+        (0.2, 1, 0.0),
+        (0.9, 3, pytest.approx(2 / 3, abs=1e-6)),
+    ]
+
+
+def test_ranking_by_hand() -> None:
+    # yes at 0.9, 0.5; no at 0.5, 0.1: pairs 0.9 > both, 0.5 = 0.5 (half), 0.5 > 0.1
+    probability, truth = np.array([0.9, 0.5, 0.5, 0.1]), np.array([0, 0, 1, 1])
+    chances = c.Chances(np.stack([probability, 1 - probability], 1), truth, np.arange(4), True)
+    found = c.chance_metrics(chances)
+    assert found["auroc"][0] == pytest.approx(3.5 / 4)
+    # At 0.9: precision 1, recall + 1/2; at 0.5: precision 2/3, recall + 1/2
+    assert found["average_precision"][0] == pytest.approx(1 / 2 + 2 / 3 / 2)
+
+
+def test_one_class_alone_has_no_ranking() -> None:
+    chances = c.Chances(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), np.array([0, 1]), True)
+    assert chances.ranked == [] and c.roc_curves(chances, ["yes", "no"]) == []
+    assert set(c.chance_metrics(chances)) == {"ece", "brier"}
+    # In resamples that lack one of two classes AUROC does not exist, and is left out of the interval.
+    both = c.Chances(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), np.array([0, 1]), True)
+    drawn_ = c.resampled(both, 2, 200, [0])["auroc"]
+    assert 60 < np.isnan(drawn_).sum() < 140 and np.nanmin(drawn_) == 1
+
+
+def test_chunks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    chances = chances_of(2, 3, False, True)
+    whole = c.resampled(chances, 12, 40, [1, 2])
+    monkeypatch.setattr(c, "_AT_A_TIME", 7 * len(chances.truth))
+    parts = c.resampled(chances, 12, 40, [1, 2])
+    for name in whole:
+        assert parts[name] == pytest.approx(whole[name])
+
+
+probabilities = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=40)
+
+
+@given(probabilities, st.integers(0, 99))
+def test_the_threshold_keeps_the_promise_and_no_higher_one_does(
+    pairs: list[tuple[int, bool]], percent: int
+) -> None:
+    probability = np.array([value / 20 for value, _ in pairs] + [0.5])
+    yes = np.array([flag for _, flag in pairs] + [True])
+    rate = percent / 100
+    found = c.threshold_for(probability, yes, rate)
+    allowed = rate * yes.sum() + 1e-9
+    assert (probability[yes] < found).sum() <= allowed
+    higher = probability[yes][probability[yes] > found]
+    assert not len(higher) or (probability[yes] < higher.min()).sum() > allowed
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 30))
+def test_no_question_chooses_its_own_threshold(seed: int, groups: int) -> None:
+    """Changing one group's probabilities never changes the threshold that the group is held against."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), 2)
+    truth = np.tile([0, 1], groups)
+    probability = rng.random(len(group))
+
+    def thresholds(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        found = c.cross_fitted(c.Chances(np.stack([values, 1 - values], 1), truth, group, True), 0.1, 3)
+        assert found is not None
+        return found[0]
+
+    before = thresholds(probability)
+    changed = int(rng.integers(groups))
+    after = thresholds(np.where(group == changed, rng.random(len(group)), probability))
+    assert (before[group == changed] == after[group == changed]).all()
+
+
+def test_choices_are_read_as_answers_are() -> None:
+    def read(text: str) -> str | None:
+        return {"yes": "yes", "no": "no"}.get(text.casefold())
+
+    assert c.read_choices({"Yes": 0.7, "no": 0.3}, ["yes", "no"], read) == [0.7, 0.3]
+    assert c.read_choices({"no": 1, "yes": 3}, ["yes", "no"], read) == [0.75, 0.25]  # not yet shares
+    assert c.read_choices({"no": 1.0}, ["yes", "no"], read) == [0, 1]
+    refused: list[object] = [None, {}, [0.5], {"yes": 0.5, "maybe": 0.5}, {"yes": "0.5", "no": 0.5}]
+    refused += [{"yes": float("nan"), "no": 1}, {"yes": -0.1, "no": 1.1}, {"yes": 0, "no": 0}, {"yes": True}]
+    for found in refused:
+        assert c.read_choices(found, ["yes", "no"], read) is None
