@@ -48,7 +48,7 @@ def weak_of(kinds: Sequence[Kind], least: float = HALF) -> list[Kind]:
 
 def tally(kinds: Sequence[Kind]) -> str:
     parts = [f"{kind.name} {kind.right:,} of {kind.n:,}" for kind in kinds]
-    if len(parts) > _LISTED:  # the worst are what matters: those in the middle are left out
+    if len(parts) > _LISTED + 2:  # the worst are what matters: those in the middle are left out
         half = _LISTED // 2
         parts = [*parts[:half], f"… {len(parts) - _LISTED:,} more …", *parts[-half:]]
     return ", ".join(parts)

@@ -77,7 +77,8 @@ def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
     if scores.baseline_answers:
         base = cut(", ".join(scores.baseline_answers.model_ids) or scores.baseline_answers.name, _TEXT)
         text += f", beside the base model “{base}”"
-    return tag("p", text + ".")
+        return tag("p", f"{text}. Below, this model is “tuned” and that one “base”.")
+    return tag("p", f"{text}. Below, this model is called “tuned”.")
 
 
 def _standings(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:

@@ -91,7 +91,7 @@ def _scores(tasks: Sequence[TaskScore], about: str, others: Sequence[tuple[str, 
         head.append(number_head("base"))
     head.append(number_head(f"tuned: {' or '.join(headings)}"))
     if compared:
-        head.append(number_head("difference"))
+        head.append(number_head("difference, points"))
     head += [number_head("without looking"), _axis(), *(number_head(words) for _, words in others)]
     rows = []
     for task in tasks:
@@ -289,7 +289,7 @@ def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) 
     head += [number_head("questions"), _axis(), number_head("tuned")]
     gaps = any(part.difference for _, part in rows)
     head += [number_head("base")] if compared else []
-    head += [number_head("difference")] if gaps else []
+    head += [number_head("difference, points")] if gaps else []
     made = []
     before = None
     for task, part in rows[:_ROWS]:

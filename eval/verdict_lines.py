@@ -107,7 +107,7 @@ def _means(task: TaskScore, unit: str) -> list[str]:
         mean = metrics["mean_iou"]
         lines = [
             f"Its box met the true one by half or more on {of_all('acc_50')}. On average they share "
-            f"{percent(mean.value)} of what both cover together{ranged(mean)}."
+            f"{percent(mean.value)} of what both cover together{ranged(mean)}{_ceiling(task)}."
         ]
     elif task.type == "json":
         mean = metrics["field_accuracy"]
@@ -124,6 +124,12 @@ def _means(task: TaskScore, unit: str) -> list[str]:
     if kinds := kinds_of(task):
         lines.append(f"{_RIGHT.get(task.type, 'Right')}, by what the picture shows: {tally(kinds)}.")
     return lines
+
+
+def _ceiling(task: TaskScore) -> str:
+    """Said where the decimals in which boxes are written cost more than a percent."""
+    best = (task.ceiling or {}).get("mean_iou", 1.0)
+    return f"; with the decimals it writes, {percent(best)} is the most there is" if best < 0.99 else ""
 
 
 def _blind(task: TaskScore) -> str:

@@ -7,9 +7,10 @@ from eval.schema import Estimate, TaskScore
 
 def percent(value: float) -> str:
     """Whole percents; never 0% or 100% of what is not."""
-    if 0 < value < 0.005:
+    shown = f"{100 * value:.0f}%"
+    if shown == "0%" and value > 0:
         return "under 1%"
-    return "over 99%" if 0.995 < value < 1 else f"{100 * value:.0f}%"
+    return "over 99%" if shown == "100%" and value < 1 else shown
 
 
 def counted(number: int, noun: str) -> str:

@@ -3,12 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Page, check_alone
 from hypothesis import given
 from hypothesis import strategies as st
 from photos import write_photos
@@ -27,57 +27,6 @@ from llava.records import Record
 from llava.report.markup import tag
 
 ROLES: dict[str, Role] = {"defect": "defect", "insulator": "component"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, and text by element."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._style = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._style = tag == "style"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._style = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._style:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def check_alone(text: str) -> Page:
-    """Nothing in the page loads or runs anything."""
-    found = Page(text)
-    allowed = {
-        *("html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section", "footer"),
-        *("h1", "h2", "h3", "p", "a", "b", "i", "div", "span", "ul", "li", "dl", "dt", "dd", "details"),
-        *("summary", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img", "svg"),
-        *("rect", "br"),
-    }
-    for name, attributes in found.elements:
-        if (name, attributes.get("stroke")) != ("title", None):  # <title> of a box is inside <svg>
-            assert name in allowed
-        assert not [key for key in attributes if key.startswith("on")]
-        assert (attributes.get("src") or "data:").startswith("data:image/jpeg;base64,"[:5])
-        assert (attributes.get("href") or "#").startswith("#")
-        assert "url(" not in (attributes.get("style") or "")
-    policy = next(item["content"] for item in found.named("meta") if "http-equiv" in item)
-    assert policy and policy.startswith("default-src 'none';") and "script" not in policy
-    assert "url(" not in text and "@import" not in text
-    return found
 
 
 def view(name: str = "a", split: str = "", *shapes: Shape, size: tuple[int, int] = (1152, 864)) -> View:

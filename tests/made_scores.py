@@ -1,0 +1,70 @@
+"""Small answered tests to score: a truth and the answers of a model, written as they would be read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval.answers import AnswerFile
+from eval.cases import make_cases
+from eval.schema import Case, InputFile, Scores
+from eval.score import score
+from eval.tasks import Options
+from llava.records import Answer, Question, Truth
+
+OPTIONS = Options(resamples=200)
+
+
+def truths_of(task: str, kind: str, answers: Sequence[str], **more: Any) -> list[Truth]:
+    """A question a picture; `label` may be a list, one for each."""
+    labels = more.pop("label", None)
+    return [
+        Truth(
+            question_id=f"{task}-{number}",
+            answer=answer,
+            task=task,
+            type=kind,
+            group=f"g{number}",
+            label=labels[number] if isinstance(labels, list) else labels,
+            **more,
+        )
+        for number, answer in enumerate(answers)
+    ]
+
+
+def answers_of(
+    name: str,
+    truths: Sequence[Truth],
+    texts: Sequence[str | None],
+    choices: Sequence[Mapping[str, float]] | None = None,
+    model: str = "",
+) -> AnswerFile:
+    """None is a missing answer."""
+    answers = {}
+    for number, (truth, text) in enumerate(zip(truths, texts, strict=True)):
+        if text is not None:
+            key = str(truth.question_id)
+            answers[key] = Answer(
+                question_id=key,
+                prompt="?",
+                text=text,
+                answer_id=key,
+                model_id=model or name,
+                metadata={} if choices is None else {"choices": dict(choices[number])},
+            )
+    source = InputFile(name=f"{name}.jsonl", sha256="0" * 64, lines=len(answers), model_ids=[model or name])
+    return AnswerFile(name, source, answers)
+
+
+def scores_of(truths: Sequence[Truth], tuned: AnswerFile, base: AnswerFile | None = None) -> Scores:
+    return scores_and_cases(truths, tuned, base)[0]
+
+
+def scores_and_cases(
+    truths: Sequence[Truth],
+    tuned: AnswerFile,
+    base: AnswerFile | None = None,
+    questions: Sequence[Question] = (),
+) -> tuple[Scores, list[Case]]:
+    file = InputFile(name="truth.jsonl", sha256="1" * 64, lines=len(truths))
+    scores, scored = score(file, truths, tuned, base, OPTIONS)
+    by_id = {str(question.question_id): question for question in questions}
+    return scores, make_cases(scored, [tuned, *([base] if base else [])], by_id)
