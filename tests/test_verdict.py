@@ -1,5 +1,7 @@
 """What the verdicts say of models whose worth is known beforehand."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +20,11 @@ def presence(yes: int, no: int) -> list[Truth]:
     return truths_of("presence", "yesno", ["yes"] * yes + ["no"] * no, **ABOUT)
 
 
-def judged(truths: list[Truth], texts: list[str | None], base: list[str] | None = None) -> Verdict:
+def judged(truths: list[Truth], texts: Sequence[str | None], base: Sequence[str] | None = None) -> Verdict:
     return verdict(task_of(truths, texts, base), "picture")
 
 
-def task_of(truths: list[Truth], texts: list[str | None], base: list[str] | None = None) -> TaskScore:
+def task_of(truths: list[Truth], texts: Sequence[str | None], base: Sequence[str] | None = None) -> TaskScore:
     other = answers_of("base", truths, base) if base else None
     return scores_of(truths, answers_of("tuned", truths, texts), other).tasks[0]
 
