@@ -17,7 +17,7 @@ from llava.errors import InputError
 from llava.records import IMAGE_PLACEHOLDER, question_text
 from llava.vision import Pixels, Size, picture_size
 
-_Key = int | tuple[int, int]
+_Key = int | tuple[Picture, int]
 
 
 @dataclass
@@ -55,17 +55,33 @@ class Chat:
         # all of the template's ends as text too: a model may spell one out letter by letter
         stops = (*engine.loaded.template.stop, *stop)
         self._decoding = Decoding(max_new_tokens, temperature, top_p, 1, stops, seed)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything, pictures included."""
         self._turns: list[_Turn] = []
         self._waiting: tuple[Picture, ...] = ()
-        self._cache = self.engine.new_cache()
         self._held: list[_Key] = []  # the cache's columns, as `_keys` names them
+        self.reset()
+
+    def reset(self, *, keep_picture: bool = False) -> None:
+        """Forget everything, pictures included; with `keep_picture` all but the last that was shown, which
+        goes with the next question. Where the talk began with it, it is not read again."""
+        shown = [picture for turn in self._turns for picture in turn.pictures] + [*self._waiting]
+        self._turns = []
+        self._waiting = tuple(shown[-1:]) if keep_picture else ()
+        if not keep_picture:
+            self._cache = self.engine.new_cache()
+            self._held = []
         self._draw = Random(self._decoding.seed)
         self._stopped = False
         self.forgotten = 0
+
+    def undo(self) -> str | None:
+        """Take back the last question and its answer; the pictures that went with it go with the next.
+        Returns the question, None where there is none to take back."""
+        if not self._turns:
+            return None
+        question = self._turns[-2]
+        self._turns = self._turns[:-2]
+        self._waiting = (*question.pictures, *self._waiting)
+        return question.text.removeprefix(f"{IMAGE_PLACEHOLDER}\n" * len(question.pictures))
 
     @property
     def history(self) -> list[tuple[Speaker, str]]:
@@ -178,8 +194,6 @@ class Chat:
     def _keys(self, ids: list[int], pictures: Sequence[Picture], tokens: Sequence[int]) -> list[_Key]:
         """`ids` with each picture's tokens replaced by what names it, so that another picture in the same
         place is not taken for it, nor the same one read otherwise (OneVision reads one of several so)."""
-        names = iter(
-            [(id(p), count) for p, count in zip(pictures, tokens, strict=True) for _ in range(count)]
-        )
+        names = iter([(p, count) for p, count in zip(pictures, tokens, strict=True) for _ in range(count)])
         image_token = self.engine.processor.image_token_id
         return [next(names) if token == image_token else token for token in ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,79 @@ def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
         ids = loaded.processor.encode_prompt(history[: turns - 1])
         tokens = plain_generate(loaded, ids, pictures, 12)
         assert history[turns - 1][1] == loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def test_a_second_question_reads_only_itself(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the picture nor anything else that the first prompt held is read again."""
+    read: list[int] = []
+    forward = Engine.forward
+
+    def counting(self: Engine, ids: Tensor, *rest: Any) -> Tensor:
+        read.append(ids.shape[1])
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(Engine, "forward", counting)
+    chat = Chat(Engine(random_loaded), max_new_tokens=5)
+    chat.add_image(picture(1))
+    prompts = []
+    for text in ("Is there a circle?", "And where?"):
+        read.clear()
+        "".join(chat.ask(text))
+        prompts.append(len(random_loaded.processor.encode_prompt(chat.history[:-1])))
+        if len(prompts) == 1:
+            assert read[0] == prompts[0]  # picture included
+    assert read[0] <= prompts[1] - prompts[0]
+    assert all(count == 1 for count in read[1:])  # and then token by token
+
+
+def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
+    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    assert chat.undo() is None
+    tower: list[int] = []
+    hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(lambda *_: tower.append(1))
+    try:
+        chat.add_image(picture(1))
+        first = "".join(chat.ask("What is it?"))
+        after_first = chat.history
+        "".join(chat.ask("Really?"))
+        assert chat.undo() == "Really?"
+        assert chat.history == after_first
+        assert "".join(chat.ask("And where?")) == fresh(random_loaded, chat, [picture(1)], 8)
+        tower.clear()
+        assert [chat.undo(), chat.undo(), chat.undo()] == ["And where?", "What is it?", None]
+        assert chat.history == []
+        assert "".join(chat.ask("What is it?")) == first
+        assert chat.history[0] == ("human", "<image>\nWhat is it?")  # its picture waited
+        assert not tower
+    finally:
+        hook.remove()
+    chat.undo()
+    chat.add_image(picture(2))  # behind the one that waits
+    assert "".join(chat.ask("Which?")) == fresh(random_loaded, chat, [picture(1), picture(2)], 8)
+
+
+def test_reset_may_keep_the_last_picture(random_loaded: LoadedModel) -> None:
+    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat.reset(keep_picture=True)
+    assert "".join(chat.ask("Hello?")) == fresh(random_loaded, chat, [], 8)
+    chat.reset()
+    chat.add_image(picture(1))
+    first = "".join(chat.ask("What is it?"))
+    "".join(chat.ask("Really?"))
+    hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
+    try:  # the picture is not read again
+        chat.reset(keep_picture=True)
+        assert chat.history == [] and "".join(chat.ask("What is it?")) == first
+    finally:
+        hook.remove()
+    chat.add_image(picture(2))
+    "".join(chat.ask("And this?"))
+    chat.reset(keep_picture=True)
+    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [picture(2)], 8)
+    chat.reset()
+    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [], 8)
 
 
 def test_another_picture_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:

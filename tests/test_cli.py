@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from small_model import picture, plain_text, save_random_model
 
+from llava.chat import Chat
+from llava.engine import Engine
 from llava.model.builder import load_model
 
 REPO = Path(__file__).resolve().parents[1]
@@ -74,6 +76,44 @@ def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, phot
     assert done.returncode == 0
     assert "error: turn 0 contains '</s>'" in done.stderr
     assert f"ASSISTANT: {first_answer(model, 'What is it?', 4)}\n" in done.stdout
+
+
+def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
+    """Piped in: the answers are those of a chat in which the same was done by hand."""
+    other = tmp_path / "another one.png"
+    picture(2).save(other)
+    lines = [
+        "/undo", "What is it?", "/undo", "Really?", f"/image '{other}'", "Which is darker?", "/reset",
+        "What is it?", f"/reset {photo}", "What is it?", "/image nowhere.png", "/image", "/frobnicate now",
+        "/help", "Sure?", "/exit", "never asked",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command(model, photo, "--max-new-tokens", "6"), input="\n".join(lines),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    chat = Chat(Engine(load_model(model, device="cpu")), max_new_tokens=6)
+    expected = []
+    chat.add_image(picture(1))
+    expected += ["".join(chat.ask("What is it?"))]
+    chat.undo()
+    expected += ["".join(chat.ask("Really?"))]
+    chat.add_image(picture(2))
+    expected += ["".join(chat.ask("Which is darker?"))]
+    for shown in (2, 1):
+        chat.reset()
+        chat.add_image(picture(shown))
+        expected += ["".join(chat.ask("What is it?"))]
+    expected += ["".join(chat.ask("Sure?"))]
+    answers = [line.split("ASSISTANT: ")[1] for line in done.stdout.splitlines() if "ASSISTANT" in line]
+    assert answers == expected and len(set(expected)) == 5
+    assert done.stdout.endswith("USER: exit...\n")
+    said = done.stderr
+    assert "(nothing has been asked)" in said and "(taken back: What is it?)" in said
+    assert "error: nowhere.png: no such picture" in said and "(say which: /image PATH_OR_URL)" in said
+    assert "(there is no command /frobnicate now; /help shows them)" in said
+    assert "/undo                take back" in said
 
 
 class Reader:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_command
 from llava.flags import FlagParser, add_decoding_flags, add_model_flags
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from llava.chat import Chat
 
-EPILOG = """example:
+COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
+/reset               forget the talk, keep the last picture
+/reset PATH_OR_URL   forget the talk and start with this picture
+/undo                take back the last question and its answer
+/help                this list
+/exit                end the chat, as do an empty line and Ctrl-D; Ctrl-C ends only an answer"""
+
+EPILOG = f"""example:
   python -m llava.serve.cli --model-path playground/tiny-llava --image-file a.jpg
 
-An empty line or Ctrl-D ends the chat, Ctrl-C only the answer that is being given. Questions can also be piped
-in, a line each. Answers are greedy (temperature 0, where LLaVA's own chat takes 0.2): asking twice must not
-give two findings.
+In the chat:
+{COMMANDS}
+
+Questions can also be piped in, a line each. Answers are greedy (temperature 0, where LLaVA's own chat takes
+0.2): asking twice must not give two findings.
 """
 
 
@@ -53,14 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # arrow keys in the questions; absent on Windows
-    while (question := read_question()) is not None:
-        answer(chat, question, args.debug)
+        note("/help shows the commands")
+    while (line := read_line()) is not None and line != "/exit":
+        if line.startswith("/"):
+            obey(chat, line)
+        else:
+            answer(chat, line, args.debug)
     print("exit...")
     return 0
 
 
-def read_question() -> str | None:
-    """The next question; None when the user is done. Ctrl-C here only drops what was typed."""
+def read_line() -> str | None:
+    """The next question or command; None when the user is done. Ctrl-C here only drops what was typed."""
     while True:
         try:
             return input("USER: ").strip() or None
@@ -68,7 +85,53 @@ def read_question() -> str | None:
             print()
             return None
         except KeyboardInterrupt:
-            print("\n(an empty line or Ctrl-D ends the chat)")
+            print()
+            note("an empty line or Ctrl-D ends the chat")
+
+
+def obey(chat: Chat, line: str) -> None:
+    """Do what the command says; one that fails leaves the chat as it was."""
+    command, _, rest = line.partition(" ")
+    rest = rest.strip()
+    try:
+        if command == "/image" and rest:
+            chat.add_image(open_named(rest))
+            note(
+                "this picture goes with your next question; /reset PATH_OR_URL would start over with it alone"
+            )
+        elif command == "/reset" and rest:
+            picture = open_named(rest)
+            chat.reset()
+            chat.add_image(picture)
+            note("the talk is forgotten; the new picture goes with your next question")
+        elif command == "/reset":
+            chat.reset(keep_picture=True)
+            note("the talk is forgotten; the last picture goes with your next question")
+        elif command == "/undo" and not rest:
+            question = chat.undo()
+            note("nothing has been asked" if question is None else f"taken back: {question}")
+        elif command == "/help":
+            print(COMMANDS, file=sys.stderr)
+        elif command == "/image":
+            note("say which: /image PATH_OR_URL")
+        else:
+            note(f"there is no command {line}; /help shows them")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        note("stopped")
+
+
+def open_named(name: str) -> Image.Image:
+    """The picture at an address or path, as typed or dragged into the terminal: quotes, escaped spaces and ~
+    are understood."""
+    from llava.eval.run_llava import load_image
+
+    if not name.startswith(("http://", "https://")) and not Path(name).exists():
+        with contextlib.suppress(ValueError):  # a quote that is not closed belongs to the name
+            words = shlex.split(name)
+            name = str(Path(words[0]).expanduser()) if len(words) == 1 else name
+    return load_image(name)
 
 
 def answer(chat: Chat, question: str, debug: bool) -> None:
@@ -87,13 +150,17 @@ def answer(chat: Chat, question: str, debug: bool) -> None:
     finally:
         pieces.close()
     if chat.forgotten > forgotten:
-        print(
-            f"(the conversation outgrew the model's context of {chat.engine.context_len} tokens: "
-            f"{chat.forgotten} oldest exchange(s) forgotten; the picture is not)",
-            file=sys.stderr,
+        note(
+            f"the conversation outgrew the model's context of {chat.engine.context_len} tokens: "
+            f"{chat.forgotten} oldest exchange(s) forgotten; the picture is not"
         )
     if debug:
         print(f"\nprompt and answers so far:\n{chat.prompt}\n", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Something about the chat, not of it: on stderr, so that stdout holds questions and answers only."""
+    print(f"({text})", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
