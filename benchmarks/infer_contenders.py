@@ -1,4 +1,4 @@
-"""One contender of benchmarks/infer_speed.py, in a process of its own: `python -m benchmarks.infer_contenders JOB`.
+"""One contender of benchmarks/infer_speed.py, in a process of its own.
 
 The job is JSON on the command line, the result JSON on the last line of the output.
 """
@@ -29,19 +29,24 @@ from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import Pixels
 
 Talk = tuple[ChatTurns, list[Picture]]
+SPREAD = 5.0  # of the weights, times transformers' own
 CHAT_TURNS = 5  # second turns that are timed; the median counts
 
 
 def random_model(device: str) -> LoadedModel:
-    """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU; no answer ends by itself."""
+    """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. No answer ends by itself, and
+    the weights are large enough that answers depend on question and picture."""
     tiny = load_model(str(TOKENIZER_FOLDER), device="cpu")
     config = model_config(device)
-    config.text_config.initializer_range = 0.05  # logits far enough apart for rounding not to choose
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     with torch.device(device):
         model: Any = LlavaForConditionalGeneration(config).eval()
     torch.set_default_dtype(torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name:
+                parameter.mul_(SPREAD)
     model.generation_config.eos_token_id = None
     images: Any = tiny.image_processor
     images.size = {"shortest_edge": PICTURE_SIDE}
@@ -154,7 +159,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     requests = make_requests(loaded, job["pictures"], job["questions"])
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated() if cuda else _peak_rss()
     _wait(loaded)
     begin = time.perf_counter()
     texts = answer(loaded, requests, job)
@@ -165,8 +169,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "texts": texts,
         "peak_mib": peak / 2**20,
-        "model_mib": sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / 2**20,
-        "held_mib": held / 2**20,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "where": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
