@@ -53,7 +53,8 @@ background:color-mix(in srgb,var(--tuned) calc(var(--s,0)*85%),transparent);prin
 .heat td.none,.heat th.none{border-left:3px double var(--line)}
 .heat td.none{background:color-mix(in srgb,var(--warnline) calc(var(--s,0)*70%),transparent);color:inherit}
 .heat thead th{text-align:center;max-width:7rem}.heat thead th:first-child{text-align:left}
-.scroll tbody th[scope=row]{position:sticky;left:0;background:var(--paper);z-index:1}
+.scroll tbody th[scope=row]{position:sticky;left:0;background:var(--paper);z-index:1;
+box-shadow:inset 0 -1px var(--line)}
 @media(prefers-color-scheme:dark){.heat td.dark{color:#0b0f12}}
 .heat table{width:auto}
 .plots{display:flex;flex-wrap:wrap;gap:1rem 2rem}

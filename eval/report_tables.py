@@ -86,27 +86,21 @@ def _scores(tasks: Sequence[TaskScore], about: str, others: Sequence[tuple[str, 
     compared = any(task.base for task in tasks)
     others = [(name, words) for name, words in others if any(name in task.tuned.metrics for task in tasks)]
     headings = list(dict.fromkeys(_HEADLINES.get(task.headline, task.headline) for task in tasks))
-    head: list[object] = ["task", number_head("questions"), number_head("understood")]
+    head: list[object] = ["task", _axis(), number_head(f"tuned: {' or '.join(headings)}")]
     if compared:
-        head.append(number_head("base"))
-    head.append(number_head(f"tuned: {' or '.join(headings)}"))
-    if compared:
-        head.append(number_head("difference, points"))
-    head += [number_head("without looking"), _axis(), *(number_head(words) for _, words in others)]
+        head += [number_head("base"), number_head("difference, points")]
+    head += map(number_head, ("without looking", *(words for _, words in others), "questions", "understood"))
     rows = []
     for task in tasks:
         headline, metrics = task.headline, task.tuned.metrics
         base = task.base.metrics.get(headline) if task.base else None
         blind = _blind(task)
-        cells = [number_cell(task.n), number_cell(_value(metrics.get("parsed"), "parsed"))]
+        cells = [range_cell(metrics[headline], base, blind), number_cell(_ranged(metrics[headline]))]
         if compared:
-            cells.append(number_cell(_value(base, headline)))
-        cells.append(number_cell(tag("span", _ranged(metrics[headline]))))
-        if compared:
-            cells.append(_difference(task))
-        cells += [number_cell("–" if blind is None else percent(blind))]
-        cells.append(range_cell(metrics[headline], base, blind))
+            cells += [number_cell(_value(base, headline)), _difference(task)]
+        cells.append(number_cell("–" if blind is None else percent(blind)))
         cells += [number_cell(_value(metrics.get(name), name)) for name, _ in others]
+        cells += [number_cell(task.n), number_cell(_value(metrics.get("parsed"), "parsed"))]
         rows.append(table_row(task.task, *cells))
     return table(about, head, rows)
 
@@ -286,10 +280,11 @@ def _sliced(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[
 def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) -> Markup:
     answers = any(part.answer for _, part in rows)
     head: list[object] = ["it shows", "true answer"] if answers else [""]
-    head += [number_head("questions"), _axis(), number_head("tuned")]
+    head += [_axis(), number_head("tuned")]
     gaps = any(part.difference for _, part in rows)
     head += [number_head("base")] if compared else []
     head += [number_head("difference, points")] if gaps else []
+    head.append(number_head("questions"))
     made = []
     before = None
     for task, part in rows[:_ROWS]:
@@ -299,11 +294,12 @@ def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) 
         name = part.label if part.by == "truth" and part.label else part.name
         name = cut(name.replace("_", " "), _TEXT) or "(no name)"
         cells = [tag("td", cut(part.answer or "", _TEXT))] if answers else []
-        cells += [number_cell(part.n), range_cell(part.tuned, part.base), number_cell(spread(part.tuned))]
+        cells += [range_cell(part.tuned, part.base), number_cell(spread(part.tuned))]
         if compared:
             cells.append(number_cell("–" if part.base is None else percent(part.base.value)))
         if gaps:
             cells.append(number_cell(_gap(part.difference)))
+        cells.append(number_cell(part.n))
         made.append(table_row(name, *cells))
     return table(about + first_of(min(len(rows), _ROWS), len(rows)), head, made)
 

@@ -19,7 +19,7 @@ from typing import Literal
 from eval.kinds import HALF, kinds_of, tally, weak_of
 from eval.schema import Estimate, Scores, SystemScore, TaskScore
 from eval.verdict_lines import lines_of
-from eval.words import about, independent, percent, ranged
+from eval.words import about, article, independent, percent, ranged
 
 RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
 EACH = 0.8  # and each true answer at least 8 times in 10
@@ -119,7 +119,13 @@ def _figures(task: TaskScore) -> str:
     if task.type == "yesno" and "miss" in metrics and "over_call" in metrics:
         rows = task.tuned.per_class
         found = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
-        return f"finds {about(found)}, false alarms at {about(metrics['over_call'])}"
+        true, untrue = (
+            (f"those with {article(task.about)}", "those without")
+            if task.about
+            else ("the true yes", "the true no")
+        )
+        alarms = about(metrics["over_call"])
+        return f"finds {about(found)} of {true}; false alarms on {alarms} of {untrue}"
     return (
         f"{percent(metrics[task.headline].value)} {HEADLINES[task.headline]}{ranged(metrics[task.headline])}"
     )

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from eval.kinds import Kind, kinds_of, tally, weak_of
 from eval.schema import ClassScore, TaskScore
-from eval.words import about, capital, counted, independent, percent, points, ranged, roughly, share, times
+from eval.words import (
+    about,
+    article,
+    capital,
+    counted,
+    independent,
+    percent,
+    points,
+    ranged,
+    roughly,
+    share,
+    times,
+)
 
 _RIGHT = {"box": "Met by half or more", "text": "The very text", "json": "Wholly right"}
 _WEAK = 8  # kinds that get a sentence of their own
@@ -190,8 +202,7 @@ def _against_base(task: TaskScore) -> list[str]:
 
 def _where(task: TaskScore, row: ClassScore, unit: str, *, with_it: bool) -> str:
     if task.about:
-        article = "an" if task.about[:1].casefold() in "aeiou" else "a"
-        thing = f"with {article} {task.about}" if with_it else "without one"
+        thing = f"with {article(task.about)}" if with_it else "without one"
         on = "" if unit == "picture" else "on pictures "
         return f"{counted(row.support, unit)} {on}{thing}"
     return f"{counted(row.support, unit)} whose right answer is {row.name}"

@@ -8,12 +8,12 @@ from eval.cases import make_cases
 from eval.schema import Case, InputFile, Scores
 from eval.score import score
 from eval.tasks import Options
-from llava.records import Answer, Question, Truth
+from llava.records import Answer, Question, TaskType, Truth
 
 OPTIONS = Options(resamples=200)
 
 
-def truths_of(task: str, kind: str, answers: Sequence[str], **more: Any) -> list[Truth]:
+def truths_of(task: str, kind: TaskType, answers: Sequence[str], **more: Any) -> list[Truth]:
     """A question a picture; `label` may be a list, one for each."""
     labels = more.pop("label", None)
     return [
