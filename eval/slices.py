@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Literal
@@ -22,10 +23,12 @@ By = Literal["size", "source", "language", "all"]
 
 
 def truth_slices(truths: Sequence[Truth], outcomes: Sequence[Outcome]) -> list[Slice]:
-    """Shares of right answers by what is true: the answer (closed lists) and the label (where given)."""
+    """Shares of right answers by what is true: the answer (closed lists, save for letters, which stand for
+    another answer in each question) and the label (where given)."""
     members: dict[tuple[str | None, str | None], list[int]] = {}
     for index, truth in enumerate(truths):
-        closed = truth.type in ("yesno", "class")
+        letters = set(truth.classes or ()) <= set(string.ascii_uppercase)
+        closed = truth.type == "yesno" or (truth.type == "class" and not letters)
         answer = truth.answer if closed else None
         label = None if closed and truth.label and same_text(truth.label, truth.answer) else truth.label
         if answer is not None or label is not None:

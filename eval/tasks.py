@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -213,7 +214,8 @@ def _add_choices(
 def _probabilities(file: AnswerFile, family: ClosedFamily, truths: Sequence[Truth]) -> m.Array:
     """(n, k), a row of NaN where the answer has no probabilities of the task's classes."""
     nothing = [float("nan")] * len(family.classes)
-    rows = [c.read_choices(file.choices(str(t.question_id)), family.classes, family.reader) for t in truths]
+    reader = cache(family.reader)  # the same few choices on every line
+    rows = [c.read_choices(file.choices(str(t.question_id)), family.classes, reader) for t in truths]
     return np.array([row or nothing for row in rows])
 
 

@@ -1,6 +1,8 @@
 """The score command: probabilities, slices, the probe, comparisons, and tests that say too little."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ import pytest
 from test_score import answer, run, truth
 
 from eval import texts
+from eval.questions import find_pictures, read_questions
 from eval.schema import Scores
 from eval.score import main
 from llava.errors import InputError
-from llava.files import write_jsonl
+from llava.files import read_jsonl, write_jsonl
+from llava.records import Truth
 
 
 def chance(question: int | str, yes: float, **more: Any) -> dict[str, Any]:
@@ -306,3 +310,22 @@ def test_the_report_shows_the_questions_that_lie_beside_the_truth(
     write_jsonl(tmp_path / "other.jsonl", [asked[0] | {"question_id": 77}])
     with pytest.raises(InputError, match="none of its question ids"):
         main([*command, "--question-file", str(tmp_path / "other.jsonl")])
+
+
+def test_the_off_topic_probe(tmp_path: Path, repo: Path) -> None:
+    """The script as a user runs it: the same questions for the same seed, which score as they should."""
+    command = [sys.executable, "scripts/off_topic_probe.py", "--pictures", "6", "--output"]
+    for name, more in (("one", []), ("same", []), ("other", ["--seed", "1"])):
+        subprocess.run([*command, str(tmp_path / name), *more], cwd=repo, check=True, capture_output=True)
+    texts = {name: (tmp_path / name / "truth.jsonl").read_text() for name in ("one", "same", "other")}
+    assert texts["one"] == texts["same"] != texts["other"]
+    questions = read_questions(tmp_path / "one" / "questions.jsonl")
+    assert all(path.is_file() for path in find_pictures(questions, tmp_path / "one").values())
+    truths = read_jsonl(tmp_path / "one" / "truth.jsonl", Truth)
+    for question, fact in zip(questions, truths, strict=True):
+        assert question.choices is None or fact.answer in question.choices
+    answers = [answer(fact.question_id, f"{fact.answer}.") for fact in truths]
+    scores = run(tmp_path, [fact.model_dump(mode="json") for fact in truths], answers)
+    assert {task.tuned.metrics[task.headline].value for task in scores.tasks} == {1.0}
+    done = subprocess.run([*command, str(tmp_path / "one")], cwd=repo, capture_output=True, text=True)
+    assert done.returncode == 2 and "exists already" in done.stderr and done.stderr.count("\n") == 1

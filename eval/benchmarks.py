@@ -1,0 +1,309 @@
+"""Files of existing benchmarks -> our questions and truth, to be answered and scored like any others.
+
+The format is found out by what the file holds:
+
+- MMAD (jam-cc/MMAD, mmad.json): a JSON object, picture -> {"conversation": [{"Question", "Options":
+  {"A": ...}, "Answer": "A", "type"}]}; every question is asked of its picture alone, options in their order;
+- POPE (RUCAIBox/POPE): {"question_id", "image", "text", "label": "yes"} a line;
+- VLMEvalKit (open-compass/VLMEvalKit): a TSV with index, question, answer, image (base64, a list of such, or
+  the index of the row that holds it) or image_path, and for multiple choice A, B, ..., hint, category.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import csv
+import hashlib
+import json
+import string
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError, run_command
+from llava.files import atomic_folder, read_json, read_text, write_jsonl
+from llava.pictures import open_header
+from llava.records import YES_NO, Question, TaskType, Truth
+
+EPILOG = """example:
+  python -m eval.benchmarks MMAD/mmad.json --output runs/mmad
+  python -m eval.infer --model-path runs/merged --image-folder MMAD \\
+      --question-file runs/mmad/questions.jsonl --answers-file runs/mmad/answers.jsonl
+  python -m eval.score --answers-file runs/mmad/answers.jsonl --truth-file runs/mmad/truth.jsonl \\
+      --image-folder MMAD --output runs/mmad/scores
+
+The image folder is the benchmark's own; for a TSV that holds its pictures it is the output folder.
+"""
+
+LETTER = "Answer with the option's letter from the given choices directly."  # as LLaVA asks
+_REFERENCE = 64  # characters; a longer image cell is a picture, a shorter one the index of its row
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif"}
+
+
+@dataclass
+class Asked:
+    """One question of a benchmark. `options` are letter -> text; without them it is yes/no, or free text."""
+
+    id: str | int
+    images: list[str]
+    text: str
+    answer: str
+    task: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    label: str | None = None
+    source: str | None = None
+
+
+def convert(path: Path, folder: Path) -> Counter[str]:
+    """Write questions.jsonl, truth.jsonl and, where the file holds them, images/ into `folder`. Returns the
+    number of questions by task, and under "" of rows without an answer. InputError names file and place."""
+    skipped = 0
+    if path.suffix.casefold() in (".tsv", ".tab"):
+        asked, skipped = _vlmevalkit(path, folder)
+    elif path.suffix.casefold() == ".jsonl" or _is_pope(path):
+        asked = list(_pope(path))
+    else:
+        asked = list(_mmad(path))
+    if not asked:
+        raise InputError(f"{path}: no question with an answer in it")
+    write_jsonl(folder / "questions.jsonl", _questions(asked))
+    write_jsonl(folder / "truth.jsonl", _truths(path, asked))
+    return Counter({"": skipped}) + Counter(one.task for one in asked)
+
+
+def _is_pope(path: Path) -> bool:
+    """Whether the first line is a question by itself (POPE's files of lines are called .json)."""
+    try:
+        first = json.loads(read_text(path).lstrip().split("\n", 1)[0])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and "question_id" in first
+
+
+def _mmad(path: Path) -> Iterator[Asked]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: neither MMAD's JSON (picture -> conversation), POPE's JSONL nor a .tsv")
+    for image, entry in found.items():
+        talk = entry.get("conversation") if isinstance(entry, dict) else None
+        if not isinstance(talk, list):
+            raise InputError(f"{path}: {image!r} has no list `conversation`")
+        parts = image.split("/")
+        for number, turn in enumerate(talk):
+            place = f"{path}: {image!r}, question {number}"
+            question, options, answer = (_get(turn, key, place) for key in ("Question", "Options", "Answer"))
+            if not isinstance(options, dict) or len(options) < 2 or str(answer) not in options:
+                raise InputError(f"{place}: `Answer` {answer!r} is none of its `Options`")
+            yield Asked(
+                id=f"{image}#{number}",
+                images=[image],
+                text=str(question).strip(),
+                answer=str(answer),
+                task=str(turn.get("type") or path.stem),
+                options={str(letter): str(text) for letter, text in options.items()},
+                label=parts[1] if len(parts) > 2 else None,  # DATASET/PRODUCT/...
+                source=image,
+            )
+
+
+def _pope(path: Path) -> Iterator[Asked]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise InputError(f"{place}: not valid JSON") from None
+        label = str(_get(row, "label", place)).strip().casefold()
+        if label not in YES_NO:
+            raise InputError(f"{place}: `label` is {label!r}, neither yes nor no")
+        image, text = str(_get(row, "image", place)), str(_get(row, "text", place))
+        yield Asked(_get(row, "question_id", place), [image], text, label, path.stem)
+
+
+def _get(row: Any, key: str, place: str) -> Any:
+    if not isinstance(row, dict) or row.get(key) in (None, ""):
+        raise InputError(f"{place}: no `{key}`")
+    return row[key]
+
+
+# --- VLMEvalKit --------------------------------------------------------------------------------------
+
+
+def _vlmevalkit(path: Path, folder: Path) -> tuple[list[Asked], int]:
+    """The questions, and how many rows have no answer. Pictures are written as they are read."""
+    held: dict[str, list[str]] = {}  # by index: the pictures' names
+    borrowed: dict[str, str] = {}  # by index: the row whose pictures it has
+    asked: list[Asked] = []
+    skipped = 0
+    for number, row in enumerate(_rows(path), start=2):
+        place = f"{path}, row {number}"
+        index = _get(row, "index", place)
+        cell = row.get("image") or ""
+        if len(cell) > _REFERENCE:
+            held[index] = [_write_picture(text, folder, place) for text in _listed(cell)]
+        elif cell:
+            borrowed[index] = cell
+        else:
+            held[index] = _listed(_get(row, "image_path", place))
+        answer = (row.get("answer") or "").strip()
+        if not answer:
+            skipped += 1
+            continue
+        options = {letter: text for letter in string.ascii_uppercase if (text := row.get(letter) or "")}
+        if options and answer not in options:
+            raise InputError(f"{place}: `answer` {answer!r} is none of its options {', '.join(options)}")
+        hint = (row.get("hint") or "").strip()
+        asked.append(
+            Asked(
+                id=index,
+                images=[],
+                text="\n".join(filter(None, (hint, str(_get(row, "question", place)).strip()))),
+                answer=answer,
+                task=(row.get("category") or "").strip() or path.stem,
+                options=options if len(options) > 1 else {},
+            )
+        )
+    for one in asked:
+        name = borrowed.get(str(one.id), str(one.id))
+        if name not in held:
+            raise InputError(f"{path}: row {one.id!r} borrows the picture of row {name!r}, which has none")
+        one.images = held[name]
+    return asked, skipped
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(sys.maxsize)  # a picture is one field
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            absent = {"index", "question", "answer"} - set(reader.fieldnames or ())
+            if absent:
+                raise InputError(f"{path}: no column {min(absent)!r}; VLMEvalKit's TSV has one")
+            yield from reader
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no TSV in UTF-8 ({error})") from None
+
+
+def _listed(cell: str) -> list[str]:
+    """One text, or those of a list as Python writes it: neither base64 nor a sane file name holds a quote."""
+    cell = cell.strip()
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return [cell]
+    return [part.strip().strip("'\"") for part in cell[1:-1].split(",")]
+
+
+def _write_picture(text: str, folder: Path, place: str) -> str:
+    """The picture of a base64 text, written under a name made of its content."""
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error:
+        raise InputError(f"{place}: `image` is no base64") from None
+    try:
+        with open_header(BytesIO(content)) as picture:
+            suffix = _SUFFIXES.get(picture.format or "")
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    if suffix is None:
+        raise InputError(f"{place}: `image` is a picture of a kind that is not read here")
+    name = f"images/{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists():
+        file.write_bytes(content)
+    return name
+
+
+# --- ours --------------------------------------------------------------------------------------------
+
+
+def _questions(asked: Sequence[Asked]) -> Iterator[Question]:
+    kinds = _types(asked)
+    for one in asked:
+        text = one.text
+        if one.options:
+            text = "\n".join(
+                [text, *(f"{letter}. {option}" for letter, option in one.options.items()), LETTER]
+            )
+        choices = list(one.options) or (list(YES_NO) if kinds[one.task] == "yesno" else None)
+        yield Question(
+            question_id=one.id,
+            image=one.images[0] if len(one.images) == 1 else one.images,
+            text=text,
+            category=one.task,
+            choices=choices,
+        )
+
+
+def _truths(path: Path, asked: Sequence[Asked]) -> Iterator[Truth]:
+    """Questions of one task have one list of letters: all that any of them has."""
+    kinds = _types(asked)
+    letters: dict[str, set[str]] = {}
+    for one in asked:
+        letters.setdefault(one.task, set()).update(one.options)
+    for one in asked:
+        kind = kinds[one.task]
+        if kind == "class" and not one.options:
+            raise InputError(f"{path}: question {one.id!r} of {one.task!r} has no options, others of it have")
+        yield Truth(
+            question_id=one.id,
+            answer=one.answer,
+            task=one.task,
+            type=kind,
+            group=" ".join(one.images),
+            classes=sorted(letters[one.task]) if kind == "class" else None,
+            label=one.label,
+            meta={
+                **({"options": list(one.options.values())} if one.options else {}),
+                **({"source": one.source} if one.source else {}),
+            },
+        )
+
+
+def _types(asked: Sequence[Asked]) -> dict[str, TaskType]:
+    """By task: multiple choice where a question has options, yes/no where all answers are, else free text."""
+    found: dict[str, TaskType] = {}
+    for task in dict.fromkeys(one.task for one in asked):
+        of_task = [one for one in asked if one.task == task]
+        if any(one.options for one in of_task):
+            found[task] = "class"
+        else:
+            yes_no = all(one.answer.casefold().strip(" .!") in YES_NO for one in of_task)
+            found[task] = "yesno" if yes_no else "text"
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.benchmarks",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="mmad.json, a POPE file, or a TSV of VLMEvalKit")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    arguments = parser.parse_args(argv)
+    with atomic_folder(arguments.output) as folder:
+        counts = convert(arguments.file, folder)
+        pictures = (folder / "images").exists()
+    skipped = counts.pop("", 0)
+    for task, number in counts.items():
+        print(f"{task}: {number} questions")
+    if skipped:
+        print(f"left out: {skipped} rows without an answer")
+    images = arguments.output if pictures else "the benchmark's image folder"
+    print(f"{arguments.output}/questions.jsonl, truth.jsonl; pictures: {images}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
