@@ -54,7 +54,8 @@ background:color-mix(in srgb,var(--tuned) calc(var(--s,0)*85%),transparent);prin
 .heat td.none{background:color-mix(in srgb,var(--warnline) calc(var(--s,0)*70%),transparent);color:inherit}
 .heat thead th{text-align:center;max-width:7rem}.heat thead th:first-child{text-align:left}
 .scroll tbody th[scope=row]{position:sticky;left:0;background:var(--paper);z-index:1;
-box-shadow:inset 0 -1px var(--line)}
+border-bottom-color:transparent;box-shadow:inset 0 -1px var(--line)}
+td.wide,th.wide{padding-left:.5rem}
 @media(prefers-color-scheme:dark){.heat td.dark{color:#0b0f12}}
 .heat table{width:auto}
 .plots{display:flex;flex-wrap:wrap;gap:1rem 2rem}
@@ -88,7 +89,7 @@ i.frame.base{border:2px dashed #e0781f}i.frame.asked{border:2px dotted var(--sof
 .ask p{margin:0}
 .ask dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.3rem 0 0}
 .ask dt{color:var(--soft)}.ask dd{margin:0;white-space:pre-line;min-width:0}
-.mark{font-weight:600}.mark.right{color:var(--good)}.mark.wrong{color:var(--bad)}
+.mark{font-weight:600;white-space:nowrap}.mark.right{color:var(--good)}.mark.wrong{color:var(--bad)}
 .mark.partly,.mark.unparsed{color:var(--warn)}
 .case summary{margin:0;padding:.55rem .8rem;border-top:1px solid var(--line);font-size:.9rem}
 .case h3{margin:0;font-size:.9rem;display:inline}

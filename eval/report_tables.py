@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from eval.kinds import FEW
 from eval.report_plots import range_cell, range_key, spread
 from eval.schema import Estimate, Slice, SystemScore, TaskScore
+from eval.slices import SIZES
 from eval.words import percent, points
 from llava.report.markup import (
     Markup,
@@ -262,7 +263,8 @@ def _sliced(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[
     # A share of three answers says nothing; many such rows hide those that do.
     few = [row for row in rows if row[1].n < FEW]
     many = [row for row in rows if row[1].n >= FEW] if len(few) > 2 else list(rows)
-    about = (
+    about = _sizes() if by == "size" else ""
+    about += (
         "The share of right answers."
         if by == "truth"
         else "How good the answers are on average: 100% or 0% for right or wrong; for boxes, texts and "
@@ -275,6 +277,13 @@ def _sliced(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[
             tag("details", tag("summary", f"{len(few)} with fewer than {FEW} questions each"), folded)
         )
     return made
+
+
+def _sizes() -> str:
+    """What the names of sizes mean."""
+    names = list(SIZES)
+    below = [f"{name}: under {percent(most)}" for name, most in SIZES.items() if most < 1]
+    return f"Shares of the picture's area, {', '.join(below)}, {names[-1]}: more. "
 
 
 def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) -> Markup:
