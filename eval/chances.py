@@ -139,17 +139,25 @@ def ranking_metrics(chances: Chances, weights: m.Array) -> m.Metrics:
 
 
 def roc_curves(chances: Chances, classes: Sequence[str]) -> list[RocCurve]:
-    """A curve for yes, or one per class against the rest; at most 101 points each."""
+    """A curve for yes, or one per class against the rest: its corners, at most 101."""
     curves = []
     for c in chances.ranked:
         ranking = _Ranking.of(chances.probabilities[:, c], chances.truth == c)
         hits, all_ = ranking.counts(np.ones((1, len(chances.truth))))
         up, across = np.cumsum(hits[0]) / hits.sum(), np.cumsum((all_ - hits)[0]) / (all_ - hits).sum()
-        chosen = np.unique(np.linspace(0, len(up) - 1, min(len(up), _CURVE_POINTS - 1)).round().astype(int))
+        corners = np.flatnonzero(_turns(hits[0], (all_ - hits)[0]))
+        chosen = corners[np.linspace(0, len(corners) - 1, min(len(corners), _CURVE_POINTS - 1)).astype(int)]
         points = [(0.0, 0.0), *((round(float(across[i]), 4), round(float(up[i]), 4)) for i in chosen)]
         area = round(float(auroc(hits, all_)[0]), 6)
         curves.append(RocCurve(name=classes[c], auroc=area, points=points))
     return curves
+
+
+def _turns(hits: m.Array, alarms: m.Array) -> m.Bools:
+    """Whether the curve turns after each of its steps, the last of which ends it: the points between say
+    nothing."""
+    cross = hits[:-1] * alarms[1:] != hits[1:] * alarms[:-1]
+    return np.append(cross, True)
 
 
 # --- calibration -------------------------------------------------------------------------------------

@@ -80,7 +80,10 @@ def test_yes_no_probabilities(seed: int, ties: bool) -> None:
         assert c.calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
     (curve,) = c.roc_curves(chances, ["yes", "no"])
     across, up, _ = sk.roc_curve(yes, probability, drop_intermediate=False)
-    assert np.array(curve.points) == pytest.approx(np.stack([across, up], 1), abs=1e-4)
+    points = np.array(curve.points)
+    whole = {(round(x, 4), round(y, 4)) for x, y in zip(across.tolist(), up.tolist(), strict=True)}
+    assert set(curve.points) <= whole and curve.points[-1] == (1, 1)  # its corners alone
+    assert sk.auc(points[:, 0], points[:, 1]) == pytest.approx(sk.auc(across, up), abs=1e-3)
     assert curve.auroc == pytest.approx(sk.auc(across, up), abs=1e-6)
 
 
