@@ -186,7 +186,9 @@ class Endpoint:
         return self._client.chat.completions.create(**body)
 
     def _given_up(self, error: Exception) -> str:
-        return f"{self.url}: {one_line(error)}; what is answered is kept, the same command goes on"
+        return (
+            f"{self.url}: {one_line(error).rstrip('.')}; what is answered is kept, the same command goes on"
+        )
 
 
 class _Shown:

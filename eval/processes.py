@@ -38,6 +38,8 @@ def join(device: str | None) -> Processes:
     from accelerate import PartialState
 
     cpu = device == "cpu" or not torch.cuda.is_available()
-    # gloo on GPUs too: the processes only wait for each other, and NCCL would give up after ten minutes
+    # gloo on GPUs too: the processes only wait for each other, and NCCL would give up after ten minutes.
+    # accelerate refuses some GPUs unless NCCL is told what they cannot do, though it is not used.
+    os.environ |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
     state = PartialState(cpu=cpu, backend="gloo")
     return Processes(state.process_index, state.num_processes, str(state.device))
