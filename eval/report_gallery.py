@@ -20,13 +20,14 @@ MOST_BYTES = 3_500_000  # of embedded pictures, as text
 RIGHT_SHARE = 0.25  # of the pictures shown are ones that were answered without a mistake
 SIDE, QUALITY = 448, 72  # of an embedded JPEG
 _TEXT = 600  # characters of a question or an answer
+_ASKED = 40  # questions shown of one picture
 _CHOICES = 4  # probabilities shown of one answer
 _GRADED = ("box", "text", "json")  # answers that may be partly right
 
 
 @dataclass(frozen=True)
 class Card:
-    """The questions about one picture, or about several that are asked about together, or about none."""
+    """The questions about one picture, or about several that are asked about together; or one about none."""
 
     images: tuple[str, ...]
     cases: tuple[Case, ...]
@@ -47,11 +48,12 @@ class Card:
 
 
 def cards_of(cases: Sequence[Case]) -> list[Card]:
-    """All cards, worst first; among equals those that base answered better, then in the order of the file."""
+    """All cards, worst first; among equals those that base answered better, then in the order of the file.
+    Questions without a picture are a card each."""
     by_images: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
-        by_images.setdefault(tuple(case.images), []).append(case)
-    cards = [Card(images, tuple(asked)) for images, asked in by_images.items()]
+        by_images.setdefault(tuple(case.images) or ("", case.question_id), []).append(case)
+    cards = [Card(tuple(asked[0].images), tuple(asked)) for asked in by_images.values()]
     return sorted(cards, key=lambda card: (card.value, -_lost(card)))
 
 
@@ -126,10 +128,9 @@ def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
 
 def _about(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
     faulty = sum(not card.right for card in cards)
-    text = (
-        f"{counted(len(cards), 'picture')} in the test, {faulty:,} with at least one answer that is not "
-        "right. Worst first."
-    )
+    pictured = all(card.images for card in cards)
+    what = counted(len(cards), "picture") if pictured else f"{len(cards):,} pictures or questions without one"
+    text = f"{what} in the test, {faulty:,} with at least one answer that is not right. Worst first."
     if len(drawn) == len(cards):
         return text
     faulty_shown = sum(not card.right for card in drawn)
@@ -210,18 +211,19 @@ def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Ma
                 places[name] = anchor
     wrong = [case for case in card.cases if not case.tuned.right]
     right = [case for case in card.cases if case.tuned.right]
-    folded = [_ask(case, numbers) for case in right]
+    shown = [_ask(case, numbers) for case in wrong[:_ASKED]]
+    folded = [_ask(case, numbers) for case in right[: _ASKED - len(shown)]]
+    more = len(card.cases) - len(shown) - len(folded)
     name = ", ".join(card.images) or "asked without a picture"
-    heading = tag("div", tag("h3", cut(name, 200)), class_="away")
     tally = f"{len(right)} of {counted(len(card.cases), 'answer')} right"
     label = tag("span", "shows ", tag("b", card.label), "; ") if card.label else None
     return tag(
         "figure",
-        heading,
         *pictures,
-        tag("figcaption", label, tally, tag("div", cut(name, 200))),
-        *(_ask(case, numbers) for case in wrong),
-        tag("details", tag("summary", f"{counted(len(right), 'right answer')}"), *folded) if folded else None,
+        tag("figcaption", label, tally, tag("h3", cut(name, 200))),
+        *shown,
+        tag("details", tag("summary", counted(len(right), "right answer")), *folded) if folded else None,
+        tag("p", f"and {counted(more, 'more question')}", class_="ask-more soft") if more else None,
         class_="case",
         id=anchor,
         data_name=name,

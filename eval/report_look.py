@@ -11,7 +11,6 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--tuned:#62b5ec;--base:#f0a63a;--blind:#9ba5ae;--good:#7fd0a2;--bad:#ff9d92}}
 [hidden]{display:none!important}
 :focus-visible{outline:3px solid var(--tuned);outline-offset:2px}
-.away{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .standings{margin:0 0 1.25rem;padding:0;list-style:none;display:grid;gap:.6rem}
 .standings>li{background:var(--card);border:1px solid var(--line);border-left-width:.5rem;border-radius:.5rem;
 padding:.6rem 1rem}
@@ -91,11 +90,13 @@ i.frame.base{border:2px dashed #e0781f}i.frame.asked{border:2px dotted var(--sof
 .ask dt{color:var(--soft)}.ask dd{margin:0;white-space:pre-line;min-width:0}
 .mark{font-weight:600;white-space:nowrap}.mark.right{color:var(--good)}.mark.wrong{color:var(--bad)}
 .mark.partly,.mark.unparsed{color:var(--warn)}
+.ask-more{padding:0 .8rem}
 .case summary{margin:0;padding:.55rem .8rem;border-top:1px solid var(--line);font-size:.9rem}
-.case h3{margin:0;font-size:.9rem;display:inline}
+.case h3{margin:0;font:inherit}
 code{font-size:.85em}
 @media(max-width:34rem){.range{min-width:7rem}.verdicts article,.standings>li{padding:.6rem .75rem}}
-@media print{.filter,nav{display:none}.verdicts,.cases{grid-template-columns:1fr 1fr}
+@media print{.filter,nav{display:none}.scroll{overflow:visible}table{font-size:.72rem}
+.verdicts,.cases{grid-template-columns:1fr 1fr}
 article{break-inside:avoid}}
 """
 

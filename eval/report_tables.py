@@ -22,7 +22,7 @@ from llava.report.markup import (
 )
 
 _WIDEST = 20  # classes of a confusion table
-_ROWS = 60  # of one table of slices
+_ROWS = 60  # of one table
 _TEXT = 60  # characters of a class's name
 
 # Per kind of task: its heading, what its headline is, and the other metrics shown.
@@ -186,7 +186,7 @@ def _per_class(task: TaskScore) -> Markup:
     ordered = sorted(
         task.tuned.per_class, key=lambda row: (not row.support, row.recall.value if row.recall else 0)
     )
-    for row in ordered:
+    for row in ordered[:_ROWS]:
         other = base[row.name].recall if compared else None
         right = round(row.recall.value * row.support) if row.recall else 0
         cells = [
@@ -206,7 +206,10 @@ def _per_class(task: TaskScore) -> Markup:
         heads.append(number_head("base"))
     heads.append(number_head("right when it says so (precision)"))
     return table(
-        "How often each true answer was given, and what the answer is worth when given.", heads, rows
+        "How often each true answer was given, the least first, and what the answer is worth when given."
+        + first_of(len(rows), len(ordered)),
+        heads,
+        rows,
     )
 
 

@@ -216,6 +216,18 @@ def test_questions_on_several_pictures_and_on_none(tmp_path: Path) -> None:
     assert {(item["href"] or "#")[1:] for item in found.named("a")} <= places
 
 
+def test_many_questions_on_one_picture_are_cut_and_said_to_be(tmp_path: Path) -> None:
+    truths = truths_of("presence", "yesno", ["yes"] * 60 + ["no"] * 60)
+    questions = [Question(question_id=truth.question_id, image="0.png", text="?") for truth in truths]
+    texts = ["no"] * 10 + ["yes"] * 50 + ["no"] * 60
+    scores, cases = scores_and_cases(truths, answers_of("tuned", truths, texts), None, questions)
+    found = Page(page(scores, cases, pictures(tmp_path, 1)))
+    rows = [item["data-tuned"] for item in found.named("div") if item.get("class") == "ask"]
+    assert rows.count("wrong") == 10 and rows.count("right") == 30  # what is wrong comes first
+    assert "110 of 120 answers right" in found.text
+    assert "and 80 more questions" in found.text
+
+
 def case(number: int, right: bool, label: str = "") -> Case:
     answer = CaseAnswer(text="x", parsed=True, right=right, value=float(right))
     return Case(

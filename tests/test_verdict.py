@@ -1,6 +1,7 @@
 """What the verdicts say of models whose worth is known beforehand."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 from made_scores import answers_of, scores_of, truths_of
 
 from eval.schema import TaskScore
-from eval.verdict import Verdict, summary, verdict
+from eval.verdict import HEADLINES, Verdict, summary, verdict
 from eval.words import percent, points
-from llava.records import Truth
+from llava.records import TaskType, Truth
 
 ABOUT = {"meta": {"about": "defect"}}
 KINDS = ["crack", "rust", "nest", "none"]
@@ -113,6 +114,22 @@ def test_kinds_among_yes_answers_come_from_what_the_pictures_show() -> None:
     assert "Found by kind: rust 30 of 30, crack 10 of 30." in said.lines
     assert "Crack was missed more often than found." in said.lines
     assert said.reason.endswith("; weakest: crack 10 of 30")
+
+
+def test_every_headline_has_words() -> None:
+    said = {
+        "class": ("a", {"classes": ["a", "b"]}),
+        "yesno": ("yes", {}),
+        "count": ("1", {}),
+        "box": ("[0.1, 0.1, 0.2, 0.2]", {}),
+        "text": ("a", {}),
+        "json": ('{"a": "b"}', {}),
+    }
+    assert set(said) == set(get_args(TaskType))
+    for kind, (answer, more) in said.items():
+        truths = truths_of(kind, kind, [answer], **more)
+        assert task_of(truths, [answer]).headline in HEADLINES
+        assert verdict(task_of(truths, [answer])).lines
 
 
 def test_letters_are_no_kinds() -> None:
