@@ -21,6 +21,7 @@ RIGHT_SHARE = 0.25  # of the pictures shown are ones that were answered without 
 SIDE, QUALITY = 448, 72  # of an embedded JPEG
 _TEXT = 600  # characters of a question or an answer
 _ASKED = 40  # questions shown of one picture
+_LEAST = 0.005  # probability that is worth showing
 _CHOICES = 4  # probabilities shown of one answer
 _GRADED = ("box", "text", "json")  # answers that may be partly right
 
@@ -305,12 +306,14 @@ def _ask(case: Case, numbers: dict[str, int]) -> Markup:
     )
 
 
-_MARKS = {"right": "✓ right", "partly": "≈ partly right", "wrong": "✗ wrong", "unparsed": "? not understood"}
+_MARKS = {"right": "✓ right", "wrong": "✗ wrong", "unparsed": "? not understood"}
+# Words in common do not make a text right, so none of these says "right".
+_PARTLY = {"box": "≈ overlap {}", "text": "≈ {} of the words", "json": "≈ {} of the fields"}
 
 
 def _answer(case: Case, answer: CaseAnswer) -> Markup:
     found = state(case.type, answer)
-    mark = _MARKS[found]
+    mark = _MARKS.get(found, "")
     if answer.error:
         mark, said = "! no answer", f"picture not read: {answer.error}"
     elif answer.text is None:
@@ -318,9 +321,10 @@ def _answer(case: Case, answer: CaseAnswer) -> Markup:
     else:
         said = cut(answer.text, _TEXT) or "(empty)"
     if found == "partly":
-        mark += f", {percent(answer.value)}"
+        mark = _PARTLY.get(case.type, "≈ {}").format(percent(answer.value))
     shares = sorted((answer.choices or {}).items(), key=lambda item: -item[1])[:_CHOICES]
-    sure = ", ".join(f"{cut(name, 40)} {percent(share)}" for name, share in shares)
+    known = [(name, share) for name, share in shares if share >= _LEAST] or shares[:1]
+    sure = ", ".join(f"{cut(name, 40)} {percent(share)}" for name, share in known)
     return tag(
         "dd",
         said,
