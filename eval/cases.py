@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from eval import metrics as m
 from eval.answers import AnswerFile
 from eval.boxes import frame_of, truth_box
+from eval.chances import probability_of
 from eval.outcomes import Outcome
 from eval.schema import Case, CaseAnswer, Corners
 from eval.slices import NAMED
@@ -68,8 +69,8 @@ def _chances(found: object) -> dict[str, float] | None:
     """The probabilities as they stand in the answer, where they are numbers."""
     if not isinstance(found, Mapping):
         return None
-    values = {str(name): value for name, value in found.items() if isinstance(value, (int, float))}
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)} or None
+    values = {str(name): probability_of(value) for name, value in found.items()}
+    return {name: value for name, value in values.items() if value is not None} or None
 
 
 def _corners(box: m.Array) -> Corners | None:
@@ -80,6 +81,6 @@ def _corners(box: m.Array) -> Corners | None:
 def _asked_box(truth: Truth, question: Question) -> Corners | None:
     """The one box that a question speaks of, where the truth states its frame."""
     found = parse_boxes(question.text)
-    if truth.type == "box" or len(found) != 1 or "frame" not in truth.meta:
+    if truth.type == "box" or len(found) != 1 or not {"frame", "width", "height"} <= truth.meta.keys():
         return None
     return frame_of(truth.task, truth)(found[0])

@@ -8,6 +8,7 @@ probability count half against each other. Values that do not exist (one class a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,13 @@ class Chances:
         return self.probabilities.max(axis=1), (likeliest == self.truth).astype(np.float64)
 
 
+def probability_of(value: object) -> float | None:
+    """A number from 0 up, None for anything else that JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= sys.float_info.max else None
+
+
 def read_choices(
     found: object, classes: Sequence[str], reader: Callable[[str], str | None]
 ) -> list[float] | None:
@@ -69,13 +77,12 @@ def read_choices(
     values = dict.fromkeys(classes, 0.0)
     for choice, value in found.items():
         name = reader(str(choice))
-        if name is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        number = probability_of(value)
+        if name is None or number is None:
             return None
-        if not (math.isfinite(value) and value >= 0):
-            return None
-        values[name] += value
+        values[name] += number
     total = sum(values.values())
-    if total <= 0:
+    if not 0 < total < math.inf:
         return None
     # The engine's own are rounded to six places; dividing would move them in the seventh.
     return list(values.values()) if abs(total - 1) < 1e-3 else [value / total for value in values.values()]

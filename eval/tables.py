@@ -15,7 +15,7 @@ from eval.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskSco
 
 LOW = 0.6  # a share of right answers below this is pointed out
 FEW = 5  # questions, below which a row of right answers is left to scores.json
-_SIZES = "small under 1%, medium 1% to 10%, large over 10% of the picture"
+_SIZES = "small < 1%, medium, large > 10% of the picture"
 WIDEST_CONFUSION = 8  # classes; a wider table is in scores.json alone
 
 # Per type of task: the metrics shown, the headline with its interval, and their headings.
@@ -75,7 +75,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
         for line in thresholds(chances):
             console.print(escape(line))
     if parts := [(task.task, part) for task in scores.tasks for part in task.slices if part.by != "truth"]:
-        show(f"By size of the box ({_SIZES}) and source", _parts(parts))
+        show(f"By source, and size of the box ({_SIZES}; yes/no: found)", _parts(parts))
     if scores.slices:
         show("All tasks together", _parts([("", part) for part in scores.slices]))
     if texts := [task for task in scores.tasks if "rouge_l" in task.tuned.metrics]:

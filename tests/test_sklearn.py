@@ -188,6 +188,20 @@ def test_no_question_chooses_its_own_threshold(seed: int, groups: int) -> None:
     assert (before[group == changed] == after[group == changed]).all()
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["yes", "no", "x"]), inner),
+    max_leaves=5,
+)
+
+
+@given(json_values)
+def test_any_choices_are_read_or_refused(found: object) -> None:
+    values = c.read_choices(found, ["yes", "no"], lambda text: text if text in ("yes", "no") else None)
+    assert values is None or (sum(values) == pytest.approx(1, abs=1e-3) and min(values) >= 0)
+    assert c.read_choices({"yes": 10**400}, ["yes"], str) is None
+
+
 def test_choices_are_read_as_answers_are() -> None:
     def read(text: str) -> str | None:
         return {"yes": "yes", "no": "no"}.get(text.casefold())
