@@ -118,7 +118,7 @@ def _roc(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | None:
         lines.append(tag("circle", class_="chosen", cx=place[0], cy=place[1], r=6))
         words.append(
             f"The ring: called from a probability of {chosen.threshold:.2f} up, it misses "
-            f"{percent(chosen.miss)} here, with false alarms at {percent(chosen.over_call)}"
+            f"{percent(chosen.miss)} here, with false alarms on {percent(chosen.over_call)}"
             + (
                 f" (on new pictures rather {percent(chosen.cross_miss.value)} and "
                 f"{percent(chosen.cross_over_call.value)})."

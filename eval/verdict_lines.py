@@ -69,9 +69,9 @@ def _threshold(task: TaskScore) -> str | None:
         return None
     yes = (task.classes or ["yes"])[0]
     return (
-        f"To miss at most {percent(found.miss_rate)}, call it {yes} from a probability of "
-        f"{found.threshold:.2f} up: on new pictures expect to miss {about(found.cross_miss)}, with false "
-        f"alarms at {about(found.cross_over_call)}."
+        f"Called {yes} from a probability of {found.threshold:.2f} up, it misses at most "
+        f"{percent(found.miss_rate)} here; on new pictures expect it to miss {about(found.cross_miss)}, with "
+        f"false alarms on {about(found.cross_over_call)}."
     )
 
 
