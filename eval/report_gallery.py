@@ -233,7 +233,8 @@ def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Ma
 
 def asked(case: Case) -> str:
     """The question without the marks of its pictures."""
-    return " ".join(case.question.replace(IMAGE_PLACEHOLDER, " ").split())
+    lines = case.question.replace(IMAGE_PLACEHOLDER, " ").split("\n")
+    return "\n".join(line for line in map(str.strip, lines) if line)
 
 
 def _numbers(card: Card) -> dict[str, int]:

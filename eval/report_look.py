@@ -85,7 +85,7 @@ border-radius:.2rem}
 i.frame.truth{border:2px solid #d9bf00}i.frame.tuned{background:none;border:2px solid #3aa9e0}
 i.frame.base{border:2px dashed #e0781f}i.frame.asked{border:2px dotted var(--soft)}
 .ask{padding:.55rem .8rem;border-top:1px solid var(--line);font-size:.92rem}
-.ask p{margin:0}
+.ask p{margin:0;white-space:pre-line}
 .ask dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.3rem 0 0}
 .ask dt{color:var(--soft)}.ask dd{margin:0;white-space:pre-line;min-width:0}
 .mark{font-weight:600;white-space:nowrap}.mark.right{color:var(--good)}.mark.wrong{color:var(--bad)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from eval.metrics import wilson
 from eval.schema import ChoiceScore, Estimate, TaskScore
-from eval.words import percent
+from eval.words import capital, percent
 from llava.report.markup import Markup, tag, together
 
 _LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox
@@ -176,8 +176,8 @@ def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | N
     for name, choices in systems.items():
         if "ece" in choices.metrics:
             words.append(
-                f"{name}: its probabilities are off by {100 * choices.metrics['ece'].value:.0f} percentage "
-                f"points on average (ECE {choices.metrics['ece'].value:.2f})."
+                f"{capital(name)}: its probabilities are off by {100 * choices.metrics['ece'].value:.0f} "
+                f"percentage points on average (ECE {choices.metrics['ece'].value:.2f})."
             )
     words.append(
         "On the dotted line, what it gives 80% comes true 80 times in 100; below it, it is too sure. "

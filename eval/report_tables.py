@@ -232,8 +232,8 @@ def _confusion(task: TaskScore, name: str, system: SystemScore) -> Markup:
             )
         rows.append(table_row(true, *cells))
     caption = (
-        f"What {name} answered (columns) to what is true (rows); framed: right. The darker, the larger the "
-        "share of its row."
+        f"What {name} answered (columns) to what is true (rows); framed: right. The stronger the colour, "
+        "the larger the share of its row."
     )
     return tag("div", table(caption, head, rows), class_="heat")
 

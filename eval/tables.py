@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
+from eval.verdict import summary
 
 LOW = 0.6  # a share of right answers below this is pointed out
 FEW = 5  # questions, below which a row of right answers is left to scores.json
@@ -87,6 +88,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     for task in scores.tasks:
         console.print(f"  {escape(_words(task))}")
     console.print(f"\n{escape(scores.verdict)}")
+    console.print(escape(summary(scores)))
     if scores.probe:
         console.print(f"General questions ({scores.probe.whole.n}): {escape(scores.probe.verdict)}.")
     console.print(f"\n[dim]{_FOOTNOTE.format(resamples=scores.bootstrap.resamples)}[/]")
