@@ -184,7 +184,7 @@ def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("mmad.json", '{"a.png": {"x": 1}}', "'a.png' has no list `conversation`"),
         (
             "mmad.json",
-            '{"a.png": {"conversation": [{"Question": "?", "Options": {"A": "x", "B": "y"}, "Answer": "C"}]}}',
+            '{"a.png": {"conversation": [{"Question": "?", "Options": {"A": "x", "B": ""}, "Answer": "C"}]}}',
             "'C' is none of its `Options`",
         ),
         ("mmad.json", "[1]", "neither MMAD's JSON"),
