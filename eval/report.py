@@ -15,8 +15,8 @@ from eval.report_look import SCRIPT, STYLE
 from eval.report_plots import probability_part
 from eval.report_tables import answers_part, scores_part, slices_part
 from eval.schema import Case, InputFile, Probe, Scores, TaskScore
-from eval.verdict import EACH, RELY, STANDINGS, Verdict, verdict
-from eval.words import counted, percent
+from eval.verdict import RULES, STANDINGS, Verdict, verdict
+from eval.words import capital, counted
 from llava.report.markup import Markup, cut, table, table_row, tag, together
 from llava.report.page import Section, attention, document
 
@@ -129,18 +129,7 @@ def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
         tag("summary", "How the verdicts are reached"),
         tag(
             "ul",
-            tag(
-                "li",
-                f"Rely on it: right at least {percent(RELY)} of the time, and for each true answer "
-                f"at least {percent(EACH)}, by the lower end of what the test leaves open, and on enough "
-                "pictures.",
-            ),
-            tag(
-                "li",
-                "With care: better than any guess without looking, but not that good, or on few pictures.",
-            ),
-            tag("li", "Cannot tell: the test is too small or too one-sided to say."),
-            tag("li", "Do not rely: no better than a guess without looking, or wrong more often than right."),
+            *(tag("li", f"{capital(_SHORT[standing])}: {rule}") for standing, rule in RULES.items()),
             tag("li", "“Could be 78% to 93%”: such a range holds the true value 19 times in 20."),
         ),
     )

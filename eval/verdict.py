@@ -1,14 +1,7 @@
 """What scores mean, in plain words, for somebody who knows no statistics: may one rely on the model?
 
-A task's standing is one of four, by rules that the report prints:
-
-- rely: the lower end of the headline's interval is RELY or more, and that of every true answer EACH or more;
-- care: better than not looking, but not that good, or not shown to be on so few pictures;
-- unclear: the test cannot tell;
-- not: not shown to be better than not looking, or wrong more than one time in three (boxes: an overlap of
-  less than a half), or in a yes/no task wrong on most of the true yes or the true no.
-
-Nothing is said more certainly than the intervals allow.
+A task's standing is one of four, by the RULES that the report prints. Nothing is said more certainly than the
+intervals allow.
 """
 
 from __future__ import annotations
@@ -31,6 +24,16 @@ STANDINGS: dict[Standing, str] = {
     "care": "Use with care for",
     "unclear": "Cannot be told from this test",
     "not": "Do not rely on it for",
+}
+RULES: dict[Standing, str] = {
+    "rely": f"right at least {percent(RELY)} of the time, and at least {percent(EACH)} for each true answer, by "
+    "the lower ends of the ranges that the test leaves open; and no kind of defect missed one time in three. "
+    "Free text never: words in common do not make it true.",
+    "care": "above any guess without looking by the whole range that the test leaves open, but not that good, "
+    "or not shown to be on so few pictures.",
+    "unclear": "too few pictures, or only one answer is ever right in this test.",
+    "not": "not shown to be above a guess without looking; or wrong more than one time in three (boxes: an "
+    "overlap of less than half); or, asked for yes or no, wrong on most of the true yes or of the true no.",
 }
 # How each headline reads as a share: what 90% of it means.
 HEADLINES = {
