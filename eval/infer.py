@@ -233,6 +233,8 @@ def conclude(questions: Sequence[Question], partial: Partial, path: Path) -> int
         partial.discard()
         raise InputError(f"no question could be answered; the first: {failed[0].metadata['error']}")
     write_jsonl(path, answers)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # before the only other copy goes
     partial.discard()
     print(f"{len(answers)} answers in {path}", file=sys.stderr)
     if failed:

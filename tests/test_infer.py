@@ -15,6 +15,7 @@ import pytest
 from small_model import picture, save_random_model
 
 from eval.infer import main
+from llava.engine import Request, Result
 from llava.errors import InputError
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
@@ -152,6 +153,43 @@ def test_a_partial_without_answers_binds_nobody(model: Path, work: Path) -> None
     with pytest.raises(InputError, match="beam search"):
         main(arguments(model, work, "--num-beams", "2", "--temperature", "1"))
     assert main(arguments(model, work)) == 0
+
+
+def test_pictures_are_opened_a_little_ahead_and_once(
+    model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, only some wait in memory; all questions about one hold the same object."""
+    from eval import local
+    from llava.engine import Engine
+
+    for index in range(6, 50):
+        picture(index, (16, 12)).save(work / "images" / f"{index}.png")
+    rows = [
+        {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": "What?"}
+        for number in range(2)
+        for index in range(50)
+    ]
+    write_questions(work, rows)
+    opened: list[Path] = []
+    open_picture = local.open_picture
+    monkeypatch.setattr(local, "open_picture", lambda path: opened.append(path) or open_picture(path))
+    asked: list[tuple[str, int]] = []
+
+    def stream(self: Engine, requests: Iterator[Request], **options: Any) -> Iterator[Result]:
+        for count, request in enumerate(requests):
+            if count == 20:
+                time.sleep(0.2)  # the threads have nothing more to do
+                assert 10 < len(opened) <= 11 + local.AHEAD < 50
+            asked.append((str(request.question_id).split("/")[0], id(request.images[0])))
+            held.append(request.images[0])
+            yield Result(request.question_id, "it")
+
+    held: list = []
+    monkeypatch.setattr(Engine, "stream", stream)
+    assert main(arguments(model, work)) == 0
+    assert len(opened) == 50 and len(asked) == 100
+    assert all(asked[place] == asked[place + 1] for place in range(0, 100, 2))
+    assert len({name for name, _ in asked}) == len({picture for _, picture in asked}) == 50
 
 
 def test_unreadable_pictures_get_an_empty_answer(
