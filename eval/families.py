@@ -130,7 +130,7 @@ class ReportFamily:
             for column, key in enumerate(keys):
                 has = [key in entry for entry in truth]
                 right = [_same(entry, other, key) for entry, other in pairs if key in entry]
-                fields[index, column] = sum(right) / max(sum(has), len(answer or [])), any(has)
+                fields[index, column] = sum(right) / max(sum(has), len(answer or []), 1), any(has)
         parsed = [answer is not None for answer in said]
         whole = fields[..., 0].sum(axis=1) == fields[..., 1].sum(axis=1)
         exact = (whole & np.array(parsed)).tolist()

@@ -26,11 +26,11 @@ STANDINGS: dict[Standing, str] = {
     "not": "Do not rely on it for",
 }
 RULES: dict[Standing, str] = {
-    "rely": f"right at least {percent(RELY)} of the time, and at least {percent(EACH)} for each true answer, by "
-    "the lower ends of the ranges that the test leaves open; and no kind of defect missed one time in three. "
-    "Free text never: words in common do not make it true.",
-    "care": "above any guess without looking by the whole range that the test leaves open, but not that good, "
-    "or not shown to be on so few pictures.",
+    "rely": f"right at least {percent(RELY)} of the time, and at least {percent(EACH)} for each true answer, "
+    "by the lower ends of the ranges that the test leaves open; and no kind of defect missed one time in "
+    "three. Free text never: words in common do not make it true.",
+    "care": "above any guess without looking by the whole range that the test leaves open, but not that "
+    "good, or not shown to be on so few pictures.",
     "unclear": "too few pictures, or only one answer is ever right in this test.",
     "not": "not shown to be above a guess without looking; or wrong more than one time in three (boxes: an "
     "overlap of less than half); or, asked for yes or no, wrong on most of the true yes or of the true no.",

@@ -10,7 +10,7 @@ from eval.score import score
 from eval.tasks import Options
 from llava.records import Answer, Question, TaskType, Truth
 
-OPTIONS = Options(resamples=200)
+OPTIONS = Options(resamples=100)
 
 
 def truths_of(task: str, kind: TaskType, answers: Sequence[str], **more: Any) -> list[Truth]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from html_page import Page, check_alone
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scores import answers_of, scores_and_cases, truths_of
 from PIL import Image
@@ -21,7 +21,7 @@ from eval.report_gallery import Card, cards_of, pick
 from eval.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
 from eval.score import main
 from eval.words import percent
-from llava.records import Question, Truth
+from llava.records import Question, TaskType, Truth
 
 MORE = (
     *("article", "form", "label", "select", "option", "input", "button", "output", "script"),
@@ -315,6 +315,46 @@ def test_the_command_writes_the_report_beside_the_scores(tmp_path: Path) -> None
     assert main([*command, "--output", str(tmp_path / "out"), "--bootstrap", "100"]) == 0
     found = check_alone((tmp_path / "out" / "report.html").read_text(encoding="utf-8"), *MORE)
     assert len(found.named("img")) == 12 and "it answers “yes” to everything" in found.text
+
+
+ANSWERS: dict[TaskType, list[str]] = {
+    "yesno": ["yes", "no", "perhaps", ""],
+    "class": ["a", "b", "c", "d, or a"],
+    "count": ["0", "3", "many"],
+    "box": ["[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.2, 0.9, 0.9]", "none", "left"],
+    "text": ["a crack", "", "no crack at all"],
+    "json": ['{"a": "b"}', '[{"a": "c", "d": "e"}]', "{"],
+}
+TRUE = {"yesno": 2, "class": 3, "count": 2, "box": 2, "text": 1, "json": 2}  # how many of them may be true
+numbers = st.lists(st.tuples(*[st.integers(0, 11)] * 5), min_size=1, max_size=12)
+
+
+@settings(max_examples=25)
+@given(st.dictionaries(st.sampled_from(sorted(ANSWERS)), numbers, min_size=1, max_size=3), st.booleans())
+def test_any_small_test_makes_a_page(kinds: dict[TaskType, list[tuple[int, ...]]], compared: bool) -> None:
+    truths: list[Truth] = []
+    tuned: list[str | None] = []
+    base: list[str | None] = []
+    for kind, rows in kinds.items():
+        said = ANSWERS[kind]
+        more = {"classes": ["a", "b", "c"]} if kind == "class" else {}
+        labels = [("", "x", "y")[row[1] % 3] or None for row in rows]
+        true = [said[row[0] % TRUE[kind]] for row in rows]
+        truths += truths_of(kind, kind, true, label=labels, **more)
+        tuned += [None if row[2] == 11 else said[row[2] % len(said)] for row in rows]
+        base += [None if row[3] == 11 else said[row[3] % len(said)] for row in rows]
+    if not any(text is not None for text in tuned):
+        return
+    scores, cases = scores_and_cases(
+        truths,
+        answers_of("tuned", truths, tuned),
+        answers_of("base", truths, base) if compared else None,
+        asked(truths),
+    )
+    found = check_alone(page(scores, cases, Path("absent")), *MORE)
+    badges = [item["class"] for item in found.named("span") if (item.get("class") or "").startswith("badge")]
+    assert len(badges) == len(scores.tasks)
+    assert "nan" not in found.text and "None" not in found.text
 
 
 # --- in a browser ------------------------------------------------------------------------------------
