@@ -68,7 +68,7 @@ class Partial:
             if self.path not in self._read_up_to:
                 self._write(to_json({"run": run}) + "\n")
             yield
-            os.fsync(self._file.fileno())
+            self._write("", sync=True)
         except BaseException:
             if not self.answers:
                 self.path.unlink(missing_ok=True)
@@ -132,13 +132,13 @@ class Partial:
             self.answers[answer.question_id] = answer
         self._read_up_to[path] = len(whole)
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, *, sync: bool = False) -> None:
         assert self._file is not None, "open() comes first"
         try:
             rest = memoryview(text.encode())
             while rest:
                 rest = rest[self._file.write(rest) :]
-            if time.monotonic() - self._synced > SYNC_SECONDS:
+            if sync or time.monotonic() - self._synced > SYNC_SECONDS:
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()
         except OSError as error:
