@@ -113,7 +113,9 @@ def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
         return "unclear", f"{independent(task)} are too few to tell it from a blind guess: {figures}"
     if task.sees is None and headline.value > blind:
         return "not", f"it is not shown to be better than a guess without looking: {figures}"
-    return "not", f"it is no better than a guess without looking: {figures}"
+    # Where the interval reaches above the guess, only what was seen may be said.
+    did = "did" if task.sees is None else "is"
+    return "not", f"it {did} no better than a guess without looking: {figures}"
 
 
 def _figures(task: TaskScore) -> str:
