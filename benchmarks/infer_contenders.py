@@ -34,8 +34,8 @@ CHAT_TURNS = 5  # second turns that are timed; the median counts
 
 
 def random_model(device: str) -> LoadedModel:
-    """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. No answer ends by itself, and
-    the weights are large enough that answers depend on question and picture."""
+    """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. No answer ends by itself,
+    and the weights are large enough that answers depend on question and picture."""
     tiny = load_model(str(TOKENIZER_FOLDER), device="cpu")
     config = model_config(device)
     torch.manual_seed(0)

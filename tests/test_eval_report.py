@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from made_scores import answers_of, scores_and_cases, truths_of
 from PIL import Image
 
-from eval import report_gallery
-from eval.report import page
-from eval.report_gallery import Card, cards_of, pick
+from eval.report import gallery
+from eval.report.gallery import Card, cards_of, pick
+from eval.report.page import page
+from eval.report.words import percent
 from eval.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
 from eval.score import main
-from eval.words import percent
 from llava.records import Question, TaskType, Truth
 
 MORE = (
@@ -253,7 +253,7 @@ def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(report_gallery, "MOST_BYTES", 2_000)
+    monkeypatch.setattr(gallery, "MOST_BYTES", 2_000)
     truths = truths_of("presence", "yesno", ["yes"] * 6 + ["no"] * 6)
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 12), None, asked(truths))
     found = Page(page(scores, cases, pictures(tmp_path)))

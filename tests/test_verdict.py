@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_scores import answers_of, scores_of, truths_of
 
+from eval.report.verdict import HEADLINES, Verdict, summary, verdict
+from eval.report.words import percent, points
 from eval.schema import TaskScore
-from eval.verdict import HEADLINES, Verdict, summary, verdict
-from eval.words import percent, points
 from llava.records import TaskType, Truth
 
 ABOUT = {"meta": {"about": "defect"}}

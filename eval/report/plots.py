@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.metrics import wilson
+from eval.report.words import capital, percent
 from eval.schema import ChoiceScore, Estimate, TaskScore
-from eval.words import capital, percent
 from llava.report.markup import Markup, tag, together
 
 _LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.kinds import HALF, kinds_of, tally, weak_of
+from eval.report.kinds import HALF, kinds_of, tally, weak_of
+from eval.report.verdict_lines import lines_of
+from eval.report.words import about, article, independent, percent, ranged
 from eval.schema import Estimate, Scores, SystemScore, TaskScore
-from eval.verdict_lines import lines_of
-from eval.words import about, article, independent, percent, ranged
 
 RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
 EACH = 0.8  # and each true answer at least 8 times in 10

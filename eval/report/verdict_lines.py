@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from eval.kinds import Kind, kinds_of, tally, weak_of
-from eval.schema import ClassScore, TaskScore
-from eval.words import (
+from eval.report.kinds import Kind, kinds_of, tally, weak_of
+from eval.report.words import (
     about,
     article,
     capital,
@@ -17,6 +16,7 @@ from eval.words import (
     share,
     times,
 )
+from eval.schema import ClassScore, TaskScore
 
 _RIGHT = {"box": "Met by half or more", "text": "The very text", "json": "Wholly right"}
 _WEAK = 8  # kinds that get a sentence of their own

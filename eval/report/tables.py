@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.kinds import FEW
-from eval.report_plots import range_cell, range_key, spread
+from eval.report.kinds import FEW
+from eval.report.plots import range_cell, range_key, spread
+from eval.report.words import percent, points
 from eval.schema import Estimate, Slice, SystemScore, TaskScore
 from eval.slices import SIZES
-from eval.words import percent, points
 from llava.report.markup import (
     Markup,
     cut,

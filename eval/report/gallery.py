@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.report.words import counted, percent
 from eval.schema import Case, CaseAnswer, Corners
-from eval.words import counted, percent
 from llava.errors import InputError
 from llava.files import inside
 from llava.records import IMAGE_PLACEHOLDER

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.report_gallery import asked, gallery_part
-from eval.report_look import SCRIPT, STYLE
-from eval.report_plots import probability_part
-from eval.report_tables import answers_part, scores_part, slices_part
+from eval.report.gallery import asked, gallery_part
+from eval.report.look import SCRIPT, STYLE
+from eval.report.plots import probability_part
+from eval.report.tables import answers_part, scores_part, slices_part
+from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
+from eval.report.words import capital, counted
 from eval.schema import Case, InputFile, Probe, Scores, TaskScore
-from eval.verdict import RULES, STANDINGS, Verdict, verdict
-from eval.words import capital, counted
 from llava.report.markup import Markup, cut, table, table_row, tag, together
 from llava.report.page import Section, attention, document
 
