@@ -290,7 +290,8 @@ def thresholds(tasks: Sequence[TaskScore]) -> list[str]:
 
 
 def _parts(parts: Sequence[tuple[str, Slice]]) -> Table:
-    """Slices with the task that they are of."""
+    """Slices with the task that they are of; those of a few questions say nothing and are counted alone."""
+    large = [(task, part) for task, part in parts if part.n >= FEW]
     table = new_table()
     compared = any(part.base for _, part in parts)
     for heading in ("task", "part"):
@@ -298,11 +299,13 @@ def _parts(parts: Sequence[tuple[str, Slice]]) -> Table:
     for heading in ("n", "groups", "tuned \\[95%]", *(("base", "tuned - base") if compared else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = ""
-    for task, part in parts:
+    for task, part in large:
         cells = [escape(task) if task != previous else "", escape(part.name), str(part.n), str(part.groups)]
         cells.append(interval_text(part.tuned))
         previous = task
         table.add_row(*cells, *((_value(part.base), _difference(part.difference)) if compared else ()))
+    if left_out := len(parts) - len(large):
+        table.add_row("", f"[dim]({left_out} with fewer than {FEW} questions each: scores.json)[/]")
     return table
 
 

@@ -1,7 +1,8 @@
 """Write the tables of results in README.md and docs/results.md from the scores that they show.
 
-`docs/scores/NAME.json` is the scores.json of the commands that docs/results.md names. A table stands between
-`<!-- scores NAME -->` and `<!-- end -->`; what is between them is not for editing by hand.
+`docs/scores/NAME.json` is the scores.json of the commands that docs/results.md names. A table of headlines
+stands between `<!-- scores NAME -->` and `<!-- end -->`, one of every number between `<!-- all NAME -->` and
+`<!-- end -->`; what is between them is not for editing by hand.
 
     cp playground/quickstart/scores/scores.json docs/scores/quickstart.json
     python scripts/results.py           # write
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from eval.schema import Estimate, Scores, TaskScore
@@ -20,7 +22,7 @@ from llava.files import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-_PLACE = re.compile(r"(?<=<!-- scores )(?P<name>\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_PLACE = re.compile(r"<!-- (?P<what>scores|all) (?P<name>\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 _METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -38,6 +40,25 @@ _QUESTIONS = {
     "where": "where is it? (words)",
     "box": "where is it? (box)",
     "describe": "describe it",
+    "choice": "which of these four? (letters)",
+}
+_NUMBERS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "over_call": "false alarms",
+    "miss": "misses",
+    "says_yes": "says yes",
+    "parsed": "understood",
+    "within_one": "off by one at most",
+    "mean_abs_error": "mean error",
+    "acc_50": "IoU of 0.5 or more",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "cider": "CIDEr",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "ece": "calibration error",
+    "brier": "Brier score",
 }
 
 
@@ -56,16 +77,52 @@ def table(scores: Scores) -> str:
     return "\n".join(["", *lines, "", *filter(None, map(_found, scores.tasks)), ""])
 
 
+def every_number(scores: Scores) -> str:
+    """A row per task and number, folded away."""
+    lines = ["| task | | base | tuned [95%] | tuned - base | blind majority |", "|---|---|---|---|---|---|"]
+    for task in scores.tasks:
+        base = task.base.metrics if task.base else {}
+        lines += _rows(task.task, task.tuned.metrics, base, task.difference or {}, task.majority)
+        if task.tuned.choices:
+            base = task.base.choices.metrics if task.base and task.base.choices else {}
+            lines += _rows("", task.tuned.choices.metrics, base, task.choices_difference or {}, {})
+    summary = f"<summary>Every number ({sum(task.n for task in scores.tasks)} questions)</summary>"
+    return "\n".join(["", "<details>", summary, "", *lines, "", "</details>", ""])
+
+
+def _rows(
+    task: str,
+    tuned: Mapping[str, Estimate],
+    base: Mapping[str, Estimate],
+    difference: Mapping[str, Estimate],
+    blind: Mapping[str, float],
+) -> list[str]:
+    rows = []
+    for name, value in tuned.items():
+        other = f"{base[name].value:.2f}" if name in base else "-"
+        gained = _plain(difference[name], "+") if name in difference else "-"
+        guess = f"{blind[name]:.2f}" if name in blind else ""
+        said = _METRICS.get(name) or _NUMBERS[name]
+        rows.append(f"| {task} | {said} | {other} | {_plain(value)} | {gained} | {guess} |")
+        task = ""
+    return rows
+
+
+def _plain(estimate: Estimate, sign: str = "") -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:{sign}.2f}"
+    return f"{estimate.value:{sign}.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
 def _gain(task: TaskScore) -> float:
     return task.tuned.metrics[task.headline].value - task.majority[task.headline]
 
 
 def _interval(estimate: Estimate, blind: float) -> str:
     """Bold where the whole interval lies above blind guessing."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    bold = "**" if estimate.low > blind else ""
-    return f"{bold}{estimate.value:.2f}{bold} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    value, *interval = _plain(estimate).split(" ", 1)
+    bold = "**" if estimate.low is not None and estimate.low > blind else ""
+    return " ".join([f"{bold}{value}{bold}", *interval])
 
 
 def _found(task: TaskScore) -> str:
@@ -93,7 +150,9 @@ def _shares(parts: list[tuple[str, float, int]]) -> str:
 def with_tables(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         path = ROOT / "docs" / "scores" / f"{match['name']}.json"
-        return f"{match['name']}{match[2]}{table(Scores.model_validate_json(read_text(path)))}"
+        scores = Scores.model_validate_json(read_text(path))
+        written = table(scores) if match["what"] == "scores" else every_number(scores)
+        return f"<!-- {match['what']} {match['name']} -->\n{written}"
 
     return _PLACE.sub(fill, text)
 
