@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval.endpoint import Endpoint
-from eval.partial import Partial
-from eval.processes import Processes, join
-from eval.questions import chunk, find_pictures, read_questions, share
+from eval.answering.endpoint import Endpoint
+from eval.answering.partial import Partial
+from eval.answering.processes import Processes, join
+from eval.answering.questions import chunk, find_pictures, read_questions, share
 from llava.errors import InputError
 from llava.files import sha256, write_jsonl
 from llava.flags import FlagParser, add_decoding_flags, add_model_flags
@@ -156,10 +156,10 @@ def check_arguments(args: Namespace) -> None:
 def load(args: Namespace, processes: Processes) -> Model:
     """The model here or on the cluster; torch is imported only now that everything cheap has been checked."""
     if args.ray:
-        from eval.cluster import Cluster
+        from eval.answering.cluster import Cluster
 
         return Cluster(args)
-    from eval.local import LocalModel
+    from eval.answering.local import LocalModel
 
     return LocalModel(args, processes.device)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.answering.questions import read_questions
 from eval.answers import AnswerFile, read_answers, read_truth
 from eval.cases import make_cases
 from eval.compare import compare
 from eval.decided import SMALL, outcome_of, verdict_of_all
-from eval.questions import read_questions
 from eval.report.page import page
 from eval.schema import Bootstrap, Case, InputFile, Probe, Scores, TaskScore
 from eval.slices import NAMED, By, slice_of, slices_by

@@ -1,8 +1,8 @@
 """Attention for models whose heads share keys and values (grouped-query attention: Mistral, Qwen2).
 
 Under a mask transformers' `sdpa` repeats keys and values for every head, unless one token alone is read: with
-four to seven heads to a key that copies the cache as often, at every token. Here the heads of a group are read
-as further tokens of one head instead, which gives the same numbers and copies nothing but the mask.
+four to seven heads to a key that copies the cache as often, at every token. Here the heads of a group are
+read as further tokens of one head instead, which gives the same numbers and copies nothing but the mask.
 """
 
 from __future__ import annotations

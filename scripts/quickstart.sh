@@ -42,5 +42,5 @@ step "8/8 Score them: base against tuned, on pictures that neither has seen." \
     --truth-file $here/data/truth_test.jsonl --output $here/scores
 
 pictures=("$here"/data/images/*)
-printf '\nDone in %d min %02d s. Scores: %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) $here/scores/scores.json
+printf '\nDone in %d min %02d s. May you rely on it? Open %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) $here/scores/report.html
 printf 'Chat with your model about a photo:\n  . .venv/bin/activate\n  python -m llava.serve.cli --model-path %s --image-file %s\n' $here/merged "${pictures[0]}"

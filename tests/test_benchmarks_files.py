@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from test_score import answer
 
+from eval.answering.questions import find_pictures, read_questions
 from eval.answers import read_truth
 from eval.benchmarks import main
-from eval.questions import find_pictures, read_questions
 from eval.schema import Scores
 from eval.score import main as score
 from llava.errors import InputError

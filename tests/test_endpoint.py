@@ -21,7 +21,7 @@ from small_model import picture
 
 pytest.importorskip("openai", reason="pip install 'llava-inspect[endpoint]'")
 
-from eval.endpoint import MOST_FAILURES, choice_chances, data_url, message_parts
+from eval.answering.endpoint import MOST_FAILURES, choice_chances, data_url, message_parts
 from eval.infer import main
 from llava.errors import InputError
 

@@ -159,7 +159,7 @@ def test_pictures_are_opened_a_little_ahead_and_once(
     model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are, only some wait in memory; all questions about one hold the same object."""
-    from eval import local
+    from eval.answering import local
     from llava.engine import Engine
 
     for index in range(6, 50):

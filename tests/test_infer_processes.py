@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_model import picture, save_random_model
 
+from eval.answering.questions import share
 from eval.infer import main
-from eval.questions import share
 from llava.records import Question
 
 FAILING = """
 import itertools, os
-from eval import infer, local
+from eval import infer
+from eval.answering import local
 from llava.errors import InputError
 from llava.train.launch import run_process
 answers = local.LocalModel.answers

@@ -67,7 +67,7 @@ def test_two_workers_answer_as_one_process_and_go_on(work: Path, monkeypatch: py
 
 
 def test_what_a_worker_has_against_its_model_comes_back_as_text(work: Path) -> None:
-    from eval.cluster import _Worker
+    from eval.answering.cluster import _Worker
     from eval.infer import parse_arguments
 
     args = parse_arguments([*arguments(work, "a.jsonl"), "--model-path", "nowhere"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.partial import Partial
-from eval.questions import answer_line
+from eval.answering.partial import Partial
+from eval.answering.questions import answer_line
 from llava.errors import InputError
 from llava.files import to_json
 from llava.records import Answer, Question

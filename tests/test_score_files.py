@@ -11,7 +11,7 @@ import pytest
 from test_score import answer, run, truth
 
 from eval import texts
-from eval.questions import find_pictures, read_questions
+from eval.answering.questions import find_pictures, read_questions
 from eval.schema import Scores
 from eval.score import main
 from llava.errors import InputError

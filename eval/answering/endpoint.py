@@ -19,7 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eval.questions import answer_line, by_picture
+from eval.answering.questions import answer_line, by_picture
 from llava.errors import InputError, one_line
 from llava.pictures import decode, open_header
 from llava.records import IMAGE_PLACEHOLDER, Answer, Question, question_text

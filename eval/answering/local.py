@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.questions import answer_line, by_picture
+from eval.answering.questions import answer_line, by_picture
 from llava.engine import Engine, Request
 from llava.errors import InputError
 from llava.model.builder import load_model

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from eval.questions import QuestionId
+from eval.answering.questions import QuestionId
 from llava.errors import InputError
 from llava.files import first_problem, to_json
 from llava.records import Answer

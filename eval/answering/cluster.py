@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.questions import pieces
+from eval.answering.questions import pieces
 from llava.errors import InputError, one_line
 from llava.files import to_json
 from llava.records import Answer, Question
@@ -105,7 +105,7 @@ class _Worker:
 
     def __init__(self, args: Namespace, directory: str) -> None:
         """`directory` is where the command was started, for names relative to it."""
-        from eval.local import LocalModel
+        from eval.answering.local import LocalModel
 
         with suppress(OSError):  # absolute names need none
             os.chdir(directory)
