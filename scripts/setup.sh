@@ -8,18 +8,18 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python_is_suitable() {
-    "$1" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
+    "$1" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
 }
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.12 python3.11 python3 python3.13 python3.14 python3.10 python}; do
+    for candidate in ${PYTHON:-python3.12 python3.11 python3 python3.13 python3.14 python}; do
         if python_is_suitable "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: no Python 3.10 to 3.14 with venv found; install Python 3.12 (and its venv package), or say PYTHON=/path/to/python" >&2
+    echo "error: no Python 3.11 to 3.14 with venv found; install Python 3.12 (and its venv package), or say PYTHON=/path/to/python" >&2
     exit 2
 }
 
