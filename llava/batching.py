@@ -4,16 +4,20 @@
             --step---> one more token for every question on its way
             --leave--> done ones at once; what the cache holds of them when that is half of it
 
-A picture's questions are branches of one row of the cache (branches.py). Where memory runs out all questions
-on their way wait again and half as many run at a time.
+A picture's questions are branches of one row of the cache (branches.py). Prefixes of nearly one length are
+read together, wherever they are among the waiting; the question that has waited longest is always among those
+that enter. Where memory runs out all questions on their way wait again and half as many run at a time.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +25,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from llava.branches import PADDING, Branches
+from llava.branches import PADDING, PREFIX, Branches
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.errors import InputError
 
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
     from llava.engine import Engine, Request
 
 MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is asked for
-PREFILL_TOKENS = 16_384  # of pictures that are read in one forward pass
+PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included
+PADDED = 1.1  # times its own length is what a prefix may be padded to, to be read with others
 CACHE_SHARE = 0.6  # of the free memory; the rest is for what a forward pass needs besides
 ROOM = 1.25  # of a cache to what it holds (GrowingLayer)
 
@@ -55,12 +60,16 @@ class Branch:
     done: bool = False
     truncated: bool = False
 
-    @property
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """Equal for questions that share their prefix: the same pictures behind the same text."""
         if not self.prefix:
             return (self.order,)
-        return (*(id(picture) for picture in self.request.images), *self.ids[: self.prefix])
+        pictures = (id(picture) for picture in self.request.images)
+        return (
+            *pictures,
+            array("q", self.ids[: self.prefix]).tobytes(),
+        )  # thousands of ids: quick to compare
 
     @property
     def length(self) -> int:
@@ -133,31 +142,39 @@ class ContinuousBatch:
     # --- entering -------------------------------------------------------------------------------------
 
     def _groups(self) -> list[list[Branch]]:
-        """The questions to admit now, one list a picture, their prefixes of one length; none while more than
-        half of the places are taken."""
+        """The questions to admit now, one list a picture, taken out of those that wait; none while more than
+        half of the places are taken. A picture's enter together; only those that are more than the limit,
+        or than fit at all, are parted."""
         free = self._limit - sum(map(len, self._rows))
         if self._rows and 2 * free < self._limit:
             return []
+        waiting: dict[object, list[Branch]] = {}
+        for branch in self._waiting:
+            waiting.setdefault(branch.key, []).append(branch)
         groups: list[list[Branch]] = []
-        while self._waiting:
-            group = [self._waiting[0]]
-            for branch in list(self._waiting)[1 : self._limit]:
-                if branch.key != group[0].key:
-                    break
-                group.append(branch)
-            alike = not groups or group[0].prefix == groups[0][0].prefix
-            tokens = group[0].prefix * (len(groups) + 1)
-            if groups and (not alike or tokens > PREFILL_TOKENS):
-                break
-            if (groups or self._rows) and (len(group) > free or not self._fit([*groups, group])):
-                break
-            while not self._fit([group]) and len(group) > 1:
+        for group in waiting.values():
+            if not groups and len(group) > self._limit:
+                group = group[:free]
+            while not groups and not self._rows and len(group) > 1 and not self._enter([group]):
                 group = group[: len(group) // 2]
-            groups.append(group)
-            free -= len(group)
-            for _ in group:
-                self._waiting.popleft()
+            alone = not groups and not self._rows  # a single question is tried, whatever the estimate says
+            if alone or (len(group) <= free and self._enter([*groups, group])):
+                groups.append(group)
+                free -= len(group)
+            elif not groups:
+                return []  # the first in the queue goes first
+        taken = set(chain(*groups))
+        self._waiting = deque(branch for branch in self._waiting if branch not in taken)
         return groups
+
+    def _enter(self, groups: Sequence[Sequence[Branch]]) -> bool:
+        """Whether these can be read together, and the cache has room for them."""
+        prefixes = [group[0].prefix for group in groups]
+        read = len(groups) * max(prefixes)
+        asked = len(groups) * max(sum(len(b.ids) - b.prefix for b in group) for group in groups)
+        if len(groups) > 1 and (max(prefixes) > PADDED * min(prefixes) or read > PREFILL_TOKENS):
+            return False
+        return asked <= PREFILL_TOKENS and self._fit(groups)
 
     def _fit(self, groups: Sequence[Sequence[Branch]]) -> bool:
         """Whether the cache has room for these beside those that run, all answers at their longest."""
@@ -165,7 +182,8 @@ class ContinuousBatch:
             return True
         rows = [row for row in (*self._rows, *groups) if row]
         width = (
-            max(row[0].prefix + sum(len(b.ids) - b.prefix for b in row) for row in rows)
+            max(row[0].prefix for row in rows)
+            + max(sum(branch.length for branch in row) for row in rows)
             + max(map(len, rows)) * max(branch.room for branch in chain(*rows))
         )  # fmt: skip
         return len(rows) * width * ROOM <= self._cells
@@ -173,6 +191,8 @@ class ContinuousBatch:
     @torch.inference_mode()
     def _admit(self, groups: list[list[Branch]]) -> None:
         self._entering = list(chain(*groups))
+        if self._running is not None:
+            self._drop(self._running)  # `_fit` counts on it, and joining copies all of it anyway
         for group in groups:
             for number, branch in enumerate(group, start=1):
                 self._begin(branch, number)
@@ -209,22 +229,26 @@ class ContinuousBatch:
         most questions of a row, vocabulary)."""
         device = self._engine.model.device
         branches = Branches(len(groups), device)
-        prefix = groups[0][0].prefix
-        if prefix:
-            ids = torch.tensor([group[0].ids[:prefix] for group in groups], device=device)
+        prefixes = [group[0].prefix for group in groups]
+        if longest := max(prefixes):
+            # padding stands behind, where no token of the prefix sees it: the mask is the plain causal one
+            padding = [[self._engine.pad_id] * (longest - prefix) for prefix in prefixes]
+            read = [[*g[0].ids[: g[0].prefix], *pad] for g, pad in zip(groups, padding, strict=True)]
+            ids = torch.tensor(read, device=device)
             pictures = [made for g in groups for made in self._engine.pixels(g[0].request.images)]
-            positions = torch.arange(prefix, device=device).expand_as(ids)
+            positions = torch.arange(longest, device=device).expand_as(ids)
             self._engine.read(ids, torch.ones_like(ids), positions, branches.cache, pictures)
-            branches.append(torch.zeros_like(ids))
+            held = positions < torch.tensor(prefixes, device=device)[:, None]
+            branches.append(torch.where(held, PREFIX, PADDING))
         # the last token of each question behind all the others, so that the logits wanted are the last ones
         bodies = [
-            [(b.ids[at], b.number, at, b.number) for b in group for at in range(prefix, len(b.ids) - 1)]
+            [(b.ids[at], b.number, at, b.number) for b in group for at in range(b.prefix, len(b.ids) - 1)]
             for group in groups
         ]
         width = max(map(len, bodies))
-        padding = (self._engine.pad_id, PADDING, 0, PADDING)
+        filling = (self._engine.pad_id, PADDING, 0, PADDING)
         fed = [
-            [*body, *[padding] * (width - len(body)), *map(_last, group)]
+            [*body, *[filling] * (width - len(body)), *map(_last, group)]
             for body, group in zip(bodies, groups, strict=True)
         ]
         return branches, self._read(branches, fed, keep=max(map(len, groups)))
@@ -261,18 +285,23 @@ class ContinuousBatch:
                     ]
             fed.append(row)
         width = max(map(len, fed))
-        later = self._read(branches, fed, keep=width).float().log_softmax(dim=-1) if width else logits
+        later = self._read(branches, fed, keep=width) if width else logits[:, :0]
         branches.cut(columns)
-        first = logits.float().log_softmax(dim=-1)
-        for index, group in enumerate(groups):
-            at = 0
+        for index, group in enumerate(groups):  # a row at a time: float32 of all is several times the memory
+            scores = torch.cat([logits[index], later[index]]).float().log_softmax(dim=-1)
+            at = logits.shape[1]
+            where: list[tuple[int, int]] = []  # (position, token) of all the choices' tokens
             for place, branch in enumerate(group):
                 for choice in branch.choices:
-                    score = float(first[index, place, choice[0]])
-                    for token in choice[1:]:
-                        score += float(later[index, at, token])
-                        at += 1
-                    branch.scores.append(score)
+                    where += [(place, choice[0])]
+                    where += [(at + number, token) for number, token in enumerate(choice[1:])]
+                    at += len(choice) - 1
+            if not where:
+                continue
+            positions, tokens = torch.tensor(where, device=scores.device).unbind(dim=1)
+            found = iter(scores[positions, tokens].tolist())
+            for branch in group:
+                branch.scores = [sum(islice(found, len(choice))) for choice in branch.choices]
 
     # --- token by token -------------------------------------------------------------------------------
 
@@ -318,25 +347,29 @@ class ContinuousBatch:
         rest."""
         if self._running is None:
             return
-        left = [index for index, row in enumerate(self._rows) if row]
-        if not left:
+        if not any(self._rows):
             self._running, self._rows = None, []
             return
         alive = sum(row[0].prefix + sum(branch.length for branch in row) for row in self._rows if row)
         if 2 * alive <= self._running.owner.numel():
-            self._rows = [self._rows[index] for index in left]
-            self._running.keep(left, [[branch.number for branch in row] for row in self._rows])
+            self._drop(self._running)
+
+    def _drop(self, running: Branches) -> None:
+        """Copy what the cache holds of those that are on their way, and nothing else."""
+        left = [index for index, row in enumerate(self._rows) if row]
+        self._rows = [self._rows[index] for index in left]
+        running.keep(left, [[branch.number for branch in row] for row in self._rows])
 
     def _shrink(self) -> None:
         """Begin again with half as many at a time; those that are done stay done."""
         unfinished = [b for b in chain(*self._rows, self._entering) if b not in self._done]
         self._running, self._rows, self._entering = None, [], []
-        if len(unfinished) < 2:
+        if self._limit == 1:
             raise InputError(
                 "not even one question at a time fits in the memory; try --load-4bit or fewer new tokens"
             )
         self._waiting.extendleft(reversed(unfinished))
-        self._limit = self._engine.most_at_once = len(unfinished) // 2
+        self._limit = self._engine.most_at_once = max(1, len(unfinished) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -348,8 +381,9 @@ def _last(branch: Branch) -> _Token:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA's has a class of its own, the CPU's only words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """CUDA's has a class of its own, the CPU's and cuBLAS's only words."""
+    words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
 
 
 def cells_that_fit(model: Any) -> int:
@@ -362,5 +396,21 @@ def cells_that_fit(model: Any) -> int:
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + reusable
     else:
-        free = psutil.virtual_memory().available
+        free = min(psutil.virtual_memory().available, container_room())
     return max(1, int(CACHE_SHARE * free / each))
+
+
+def container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that a container still leaves to this process (Linux's cgroup files, version 2 or 1); infinite
+    without a limit. File pages that the kernel can drop count as free."""
+    for folder, limit, usage, dropped in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            pages = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            most, used = ((folder / name).read_text() for name in (limit, usage))
+            return max(0.0, float(most.replace("max", "inf")) - int(used) + int(pages.get(dropped, 0)))
+        except (OSError, ValueError):  # no such files here
+            continue
+    return float("inf")

@@ -62,7 +62,11 @@ class Engine:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.processor = loaded.processor
-        self.context_len = loaded.context_len
+        text = self.model.config.text_config
+        # with a window, attention forgets what is further back; a cache of branches does not
+        self.context_len = min(
+            loaded.context_len, getattr(text, "sliding_window", None) or loaded.context_len
+        )
         special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
         ends = self.model.generation_config.eos_token_id
         end_ids = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
@@ -71,8 +75,8 @@ class Engine:
         self.stop = tuple(s for s in loaded.template.stop if s not in special)
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(self.tokenizer.eos_token_id if pad is None else pad)
-        text = self.model.config.text_config
-        if text._attn_implementation == "sdpa" and text.num_key_value_heads < text.num_attention_heads:
+        grouped = text.num_key_value_heads < text.num_attention_heads
+        if grouped or text._attn_implementation != "sdpa":  # other kinds take no bool mask (`read`)
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.most_at_once: int | None = None  # questions, learnt from running out of memory
 
@@ -90,7 +94,7 @@ class Engine:
         for order, request in enumerate(requests):
             branch = self._branch(request, order, decoding)
             groups.setdefault(branch.key, []).append(branch)
-        # those with prefixes of one length can be read together
+        # prefixes of nearly one length are read together
         ordered = sorted(groups.values(), key=lambda group: group[0].prefix)
         batch = ContinuousBatch(self, (b for group in ordered for b in group), batch_size, decoding)
         results = {branch.order: self._result(branch) for branch in batch}
@@ -144,13 +148,15 @@ class Engine:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Dropout off, and back as it was: the trainer asks questions of the model it is training."""
-        training = self.model.training
+        """Dropout off, and back on: the trainer asks questions of the model it is training."""
+        if not self.model.training:  # either way goes through all modules, too slow for each word of a chat
+            yield
+            return
         self.model.eval()
         try:
             yield
         finally:
-            self.model.train(training)
+            self.model.train()
 
     def forward(self, ids: Tensor, mask: Tensor, cache: Cache, pictures: Sequence[Pixels] = ()) -> Tensor:
         """Read `ids` (rows, new) behind what `cache` holds; float32 logits (rows, vocabulary) of the last.
