@@ -25,7 +25,7 @@ class AnswerFile:
         return None if answer is None else answer.text
 
     def error(self, question: str) -> str | None:
-        """Why its picture could not be read, None where it could."""
+        """Why it was not answered (usually a picture that could not be read), None where it was."""
         answer = self.answers.get(question)
         found = None if answer is None else answer.metadata.get("error")
         return str(found) if found else None
@@ -47,11 +47,15 @@ def read_truth(path: Path) -> tuple[InputFile, list[Truth]]:
 def read_answers(path: Path, name: str, truths: Sequence[Truth], truth_path: Path) -> AnswerFile:
     """`name` is "tuned" or "base". InputError where an id repeats or none is in the truth."""
     answers = read_jsonl(path, Answer)
+    if not answers:
+        raise InputError(f"{path}: no line in it, no answer to score")
     ids = [str(answer.question_id) for answer in answers]
     _refuse_repeats(path, ids)
     if not {str(truth.question_id) for truth in truths} & set(ids):
-        example = f" (for instance {ids[0]!r})" if ids else ""
-        raise InputError(f"{path}: none of its {len(ids)} question ids{example} is in {truth_path}")
+        raise InputError(
+            f"{path}: none of its {len(ids)} question ids (for instance {ids[0]!r}) is in {truth_path}; are "
+            "they answers to other questions?"
+        )
     source = InputFile(
         name=path.name,
         sha256=sha256(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def frame_of(task: str, truth: Truth) -> Callable[[Box], Box | None]:
         width, height = float(truth.meta["width"]), float(truth.meta["height"])
     except (KeyError, TypeError, ValueError):
         width = height = 0.0
-    if frame not in get_args(Frame) or width <= 0 or height <= 0:
+    if frame not in get_args(Frame) or not (0 < width < math.inf and 0 < height < math.inf):
         raise InputError(
             f"task {task!r}, question {truth.question_id!r}: a box needs meta `frame` "
             f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"

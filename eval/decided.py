@@ -12,7 +12,7 @@ NEGLIGIBLE = 0.02  # a difference whose whole interval is nearer to zero than th
 
 
 def outcome_of(difference: Estimate | None, same: bool) -> Outcome:
-    """`same`: both systems give the same answers. None is no base at all."""
+    """`same`: both systems' answers are read alike, question by question. None is no base at all."""
     if difference is None:
         return "alone"
     if same:
@@ -31,7 +31,7 @@ def verdict_of(difference: Estimate | None, same: bool, needed: int | None = Non
     if difference is None:
         return "no base answers were given to compare with tuned"
     if same:
-        return "the same: tuned and base give the same answers"
+        return "the same: tuned and base are right and wrong alike"
     if difference.low is None or difference.high is None:
         return "too few pictures to decide"
     figures = f"{difference.value:+.2f} [{difference.low:.2f}, {difference.high:.2f}]"
@@ -45,11 +45,12 @@ def verdict_of(difference: Estimate | None, same: bool, needed: int | None = Non
 
 def groups_needed(difference: Estimate | None, groups: int) -> int | None:
     """With how many groups, roughly, a difference of this size would be told from zero, or one under
-    NEGLIGIBLE be known to be none: intervals shrink with the root of the number of groups."""
+    NEGLIGIBLE be known to be none: intervals shrink with the root of the number of groups. Never fewer than
+    SMALL: what fewer seem to decide is not to be relied on."""
     if difference is None or difference.low is None or difference.high is None:
         return None
     half = (difference.high - difference.low) / 2
-    return max(groups + 1, math.ceil(groups * (half / max(abs(difference.value), NEGLIGIBLE)) ** 2))
+    return max(groups + 1, SMALL, math.ceil(groups * (half / max(abs(difference.value), NEGLIGIBLE)) ** 2))
 
 
 def verdict_of_all(tasks: Sequence[TaskScore]) -> str:
@@ -69,6 +70,6 @@ def verdict_of_all(tasks: Sequence[TaskScore]) -> str:
         needed = [task.needed_groups for task in open_ if task.needed_groups]
         most = max(task.groups for task in open_)
         enough = f"; some {min(needed):,} would decide the first of them" if needed else ""
-        groups = f"{most:,} independent groups of pictures{enough}"
+        groups = f"{most:,} independent {'group' if most == 1 else 'groups'} of pictures{enough}"
         sentence += f" This test is too small to decide {tasks_open}: {groups}."
     return sentence.strip()

@@ -125,6 +125,8 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--batch-size must be at least 1")
     if args.concurrency < 1:
         raise InputError("--concurrency must be at least 1")
+    if args.answers_file.is_dir():
+        raise InputError(f"--answers-file {args.answers_file} is a folder; name a file")
     if args.answers_file.exists() and not args.overwrite:
         raise InputError(f"{args.answers_file} exists already; name another file or add --overwrite")
     if (args.endpoint or args.ray) and int(os.environ.get("WORLD_SIZE", "1")) > 1:

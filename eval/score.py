@@ -19,6 +19,7 @@ from eval.cases import make_cases
 from eval.compare import compare
 from eval.decided import SMALL, outcome_of, verdict_of_all
 from eval.report.page import page
+from eval.report.words import counted
 from eval.schema import Bootstrap, Case, InputFile, Probe, Scores, TaskScore
 from eval.slices import NAMED, By, slice_of, slices_by
 from eval.tables import print_scores
@@ -52,7 +53,11 @@ def score(
         baseline_answers=base.source if base else None,
         bootstrap=Bootstrap(resamples=options.resamples, seed=options.seed),
         verdict=verdict_of_all(tasks),
-        warnings=[*_of_files(truths, files), *(line for task in tasks for line in _of_task(task))],
+        warnings=[
+            *_of_files(truths, files),
+            *_of_small(tasks),
+            *(line for task in tasks for line in _of_task(task)),
+        ],
         tasks=tasks,
         slices=[],
     )
@@ -130,11 +135,13 @@ def _of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]
                 f"{file.name}: {missing} of {len(known)} questions have NO ANSWER; they count as wrong"
             )
         if unreadable:
-            lines.append(f"{file.name}: {unreadable} pictures could not be read; they count as wrong")
-        if unknown:
             lines.append(
-                f"{file.name}: {unknown} answers are to questions that the truth does not hold; ignored"
+                f"{file.name}: {counted(unreadable, 'question')} could not be answered, for instance of a "
+                "picture that cannot be read (metadata.error says why); they count as wrong"
             )
+        if unknown:
+            what = counted(unknown, "answer")
+            lines.append(f"{file.name}: {what} to questions that the truth does not hold; ignored")
     if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
         lines.append(
             f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
@@ -145,11 +152,6 @@ def _of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]
 
 def _of_task(task: TaskScore) -> list[str]:
     lines = []
-    if task.small:
-        lines.append(
-            f"{task.task}: a small test, {task.groups} independent groups of pictures (under {SMALL}); "
-            "its intervals are rough"
-        )
     if task.tuned.per_class and sum(row.support > 0 for row in task.tuned.per_class) == 1:
         lines.append(f"{task.task}: only one answer occurs in the truth; any constant answer is perfect")
     for name, system in (("tuned", task.tuned), ("base", task.base)):
@@ -159,6 +161,19 @@ def _of_task(task: TaskScore) -> list[str]:
                 "of the task's classes; AUROC, calibration and threshold are of the others"
             )
     return lines
+
+
+def _of_small(tasks: Sequence[TaskScore]) -> list[str]:
+    small = [task for task in tasks if task.small]
+    if not small:
+        return []
+    least, most = min(task.groups for task in small), max(task.groups for task in small)
+    groups = f"{least} to {most}" if least < most else str(least)
+    names = "" if len(small) == len(tasks) else f" for {', '.join(task.task for task in small)}"
+    return [
+        f"a small test{names}: {groups} independent {'group' if most == 1 else 'groups'} of pictures, under "
+        f"{SMALL}; its intervals are rough"
+    ]
 
 
 # --- the command -------------------------------------------------------------------------------------
@@ -194,21 +209,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.compare:
         if len(arguments.compare) < 2:
-            parser.error("--compare: name two runs or more")
+            raise InputError("--compare: name two runs or more")
         return arguments
     for name in ("answers_file", "truth_file", "output"):
         if getattr(arguments, name) is None:
-            parser.error(f"--{name.replace('_', '-')} is needed (or --compare RUN RUN ...)")
+            raise InputError(f"--{name.replace('_', '-')} is needed (or --compare RUN RUN ...)")
     if (arguments.probe_truth is None) != (arguments.probe_answers is None):
-        parser.error("--probe-truth and --probe-answers go together")
+        raise InputError("--probe-truth and --probe-answers go together")
     if arguments.probe_baseline_answers is not None and arguments.probe_truth is None:
-        parser.error("--probe-baseline-answers goes with --probe-truth and --probe-answers")
+        raise InputError("--probe-baseline-answers goes with --probe-truth and --probe-answers")
     if arguments.bootstrap < 100:
-        parser.error("--bootstrap: 100 resamples are the least that an interval can be read from")
+        raise InputError("--bootstrap: 100 resamples are the least that an interval can be read from")
     if arguments.seed < 0:
-        parser.error("--seed: a whole number from 0 up")
+        raise InputError("--seed: a whole number from 0 up")
     if not 0 <= arguments.miss_rate < 1:
-        parser.error("--miss-rate: a share from 0 up to, but not, 1")
+        raise InputError("--miss-rate: a share from 0 up to, but not, 1")
     return arguments
 
 
@@ -243,6 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.output.exists() and not arguments.output.is_dir():
         raise InputError(f"{arguments.output} is a file; --output names a folder")
+    if arguments.image_folder is not None and not arguments.image_folder.is_dir():
+        raise InputError(f"{arguments.image_folder}: no such image folder")
     options = Options(arguments.bootstrap, arguments.seed, arguments.miss_rate)
     given = _read(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
     _, truths, tuned, base = given
@@ -258,8 +275,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_scores(scores)
     if not cases:
         print("the report shows no pictures: name the --question-file that was asked")
+    elif lost := _lost(cases, arguments.image_folder or arguments.output):
+        print(f"the report lacks {lost}; --image-folder says where they are")
     print(f"written to {' and '.join(map(str, written))}")
     return 0
+
+
+def _lost(cases: Sequence[Case], folder: Path) -> str:
+    """How many of the pictures are not in `folder`; empty where all are."""
+    names = {name for case in cases for name in case.images}
+    lost = sum(not (folder / name).is_file() for name in names)
+    return f"{lost:,} of {counted(len(names), 'picture')}, which {folder} does not hold" if lost else ""
 
 
 def _write(folder: Path, scores: Scores, cases: Sequence[Case], images: Path | None) -> list[Path]:

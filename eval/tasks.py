@@ -157,6 +157,12 @@ def _system(
         trials = (sums.reshape(len(sums), len(family.classes), -1).sum(axis=2) > 0).sum(axis=0)
         counts = m.class_counts(confusion)
         result.confusion = confusion.astype(int).tolist()
+        if family.yes_no:  # as the recalls below, of which they are the other side
+            over_call = confusion[1, 0] / counts.support[1] if counts.support[1] else float("nan")
+            both = {"miss": (1 - counts.recall[0], trials[0]), "over_call": (over_call, trials[1])}
+            for name, (value, groups) in both.items():
+                if (found := share(float(value), int(groups))) is not None:
+                    result.metrics[name] = found
         result.per_class = [
             ClassScore(
                 name=name,

@@ -5,13 +5,14 @@ Torch-free: `data_prep` and `eval` use it too.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +25,37 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield an empty temporary file beside `path`; on success it is renamed to `path`, else removed.
+    InputError where `path` cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    if path.is_dir():
+        temporary.unlink()
+        raise InputError(f"{path} is a folder; name a file to write")
     try:
         yield temporary
-        temporary.replace(path)
+        with _writing(path):
+            temporary.replace(path)
+    except OSError as error:
+        if error.errno in _FULL:  # in the block, by what it wrote
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 @contextmanager
@@ -43,9 +67,10 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
     try:
         yield temporary
         old = path.with_name(f".{path.name}.{os.getpid()}.old")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -336,3 +337,45 @@ def test_an_unreachable_server_is_one_line_and_exit_code_2(work: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "http://127.0.0.1:9/v1 cannot be reached" in done.stderr
     assert not (work / "out").exists()
+
+
+ERROR_200 = {"error": {"message": "CUDA out of memory"}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("<html>a proxy's page</html>", "no chat completion: <html>a proxy's page</html>"),
+        (ERROR_200, "no chat completion: .*CUDA out of memory"),
+        ({**completion("yes"), "choices": []}, "no chat completion: no text in `choices`"),
+        ({**completion("yes"), "choices": [{"index": 0}]}, "no chat completion: no text in `choices`"),
+        ('{"id": "1", "choices": [{"ind', "the reply is not JSON"),
+    ],
+)
+def test_a_reply_that_is_none_is_said_as_such(server: Server, work: Path, reply: Any, said: str) -> None:
+    server.behave = lambda body, _: (200, reply) if text_of(body) == "Q21?" else None
+    assert main(arguments(server, work)) == 0
+    assert re.search(said, answers(work)["2/1"]["metadata"]["error"])
+    assert answers(work)["2/0"]["text"] == "Q20?"
+
+
+@pytest.mark.parametrize("logprob", [None, 5000.0, math.nan, "much"])
+def test_probabilities_that_are_none_are_left_out(server: Server, work: Path, logprob: Any) -> None:
+    rows = [{"question_id": 1, "image": "0.png", "text": "Broken?", "choices": ["yes", "no"]}]
+    write_questions(work, rows)
+    made = completion("yes", tops={"yes": 0.9, "no": 0.1})
+    made["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] = logprob
+    server.behave = lambda *_: (200, made)
+    assert main(arguments(server, work)) == 0
+    assert answers(work)[1]["text"] == "yes" and answers(work)[1]["metadata"] == {}
+    made["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = None
+    assert main(arguments(server, work, "--overwrite")) == 0
+    assert answers(work)[1]["metadata"] == {}
+
+
+def test_what_the_server_refuses_to_say_is_its_answer(server: Server, work: Path) -> None:
+    made = completion("")
+    made["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I would rather not."}
+    server.behave = lambda *_: (200, made)
+    assert main(arguments(server, work)) == 0
+    assert answers(work)[7]["text"] == "I would rather not."

@@ -1,6 +1,8 @@
 """What reading JSON makes of files that Python alone would stumble over."""
 
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.errors import InputError
-from llava.files import read_json, read_jsonl, write_json
+from llava.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from llava.records import Question
 
 TEXTS = st.text(st.characters() | st.sampled_from("\\\ud800\udc00\U0001f600"))
@@ -75,3 +77,23 @@ def test_what_is_written_is_json_of_the_value(tmp_path_factory: pytest.TempPathF
     file = tmp_path_factory.getbasetemp() / "written.json"
     write_json(file, value)
     assert json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("write", [write_json, lambda path, value: write_jsonl(path, [value])])
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, write: Callable[[Path, Any], None]) -> None:
+    (tmp_path / "file").write_text("here")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"file/a\.json: cannot be written \("):
+        write(tmp_path / "file" / "a.json", {})
+    with pytest.raises(InputError, match="folder is a folder; name a file to write"):
+        write(tmp_path / "folder", {})
+    with pytest.raises(InputError, match="cannot be written"), atomic_folder(tmp_path / "file" / "b"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match=r"a\.json: cannot be written \(No space left on device\)")
+    with refused, atomic_path(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

@@ -93,3 +93,18 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     blocked.write_text("")
     with pytest.raises(InputError, match="cannot be written"), Partial(blocked / "a.jsonl").open(RUN):
         pass
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
+    """As when a launcher is killed and its processes go on: the next run would write over them."""
+    path = tmp_path / "a.jsonl"
+    first = Partial(path)
+    with first.open(RUN):
+        first.add(answer(1))
+        second = Partial(path)
+        second.read(RUN)
+        with pytest.raises(InputError, match="a run is still writing to it"), second.open(RUN):
+            pass
+        first.add(answer(2))
+    second.read(RUN)
+    assert set(second.answers) == {1, 2}

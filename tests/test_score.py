@@ -267,8 +267,8 @@ def test_missing_and_unparsed_answers_are_wrong_and_said(
     assert task.tuned.metrics["parsed"].value == 0.4
     printed = capsys.readouterr().out
     assert "1 of 5 questions have NO ANSWER" in printed
-    assert "1 pictures could not be read" in printed
-    assert "1 answers are to questions that the truth does not hold" in printed
+    assert "1 question could not be answered" in printed
+    assert "1 answer to questions that the truth does not hold" in printed
     assert "small test" in printed
 
 
@@ -440,7 +440,7 @@ def test_scores_repeat_to_the_byte(tmp_path: Path) -> None:
     [
         ([], [answer(1, "yes")], "no line in it"),
         ([truth(1, "yes")], [answer(2, "yes")], "none of its 1 question ids"),
-        ([truth(1, "yes")], [], "none of its 0 question ids"),
+        ([truth(1, "yes")], [], "no line in it, no answer to score"),
         ([truth(1, "yes")], [answer(1, "yes"), answer("1", "no")], "stands there twice"),
         ([truth(1, "yes"), truth(1, "no")], [answer(1, "yes")], "stands there twice"),
         ([truth(1, "yes")], [{"question_id": 1}], "a.jsonl, line 1: prompt"),

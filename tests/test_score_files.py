@@ -129,7 +129,10 @@ def test_one_picture_decides_nothing(tmp_path: Path) -> None:
     best = task.tuned.metrics["accuracy"]
     assert best.value == 1 and best.low is not None and best.low < 0.21  # Wilson's of 1 in 1
     assert task.needed_groups is not None and task.needed_groups > 1
-    assert "too small to decide yesno: 1 independent groups" in scores.verdict
+    assert scores.verdict == (
+        "This test is too small to decide yesno: 1 independent group of pictures; some 20 would decide the "
+        "first of them."
+    )
     assert task.tuned.choices is not None and task.tuned.choices.threshold is not None
     assert task.tuned.choices.threshold.cross_miss is None  # nothing to cross-fit with
 
@@ -235,7 +238,7 @@ def test_what_tuning_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "tuning COST 33 percentage points" in capsys.readouterr().out
     assert main(command) == 0
     assert "General questions (60): tuned answers 67% rightly." in capsys.readouterr().out
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="--probe-truth and --probe-answers go together"):
         main([*command[:-4], "--output", "x"])  # without --probe-answers
 
 
@@ -329,3 +332,24 @@ def test_the_off_topic_probe(tmp_path: Path, repo: Path) -> None:
     assert {task.tuned.metrics[task.headline].value for task in scores.tasks} == {1.0}
     done = subprocess.run([*command, str(tmp_path / "one")], cwd=repo, capture_output=True, text=True)
     assert done.returncode == 2 and "exists already" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_keeps_the_report_from_its_pictures_or_its_folder_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, [truth(1, "yes"), truth(2, "no")], [answer(1, "yes"), answer(2, "no")])
+    command = ["--answers-file", str(tmp_path / "a.jsonl"), "--truth-file", str(tmp_path / "t.jsonl")]
+    write_jsonl(
+        tmp_path / "q.jsonl", [{"question_id": n, "image": f"{n}.png", "text": "Is it?"} for n in (1, 2)]
+    )
+    command += ["--question-file", str(tmp_path / "q.jsonl"), "--output"]
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert f"the report lacks 2 of 2 pictures, which {tmp_path} does not hold" in capsys.readouterr().out
+    with pytest.raises(InputError, match="gone: no such image folder"):
+        main([*command, str(tmp_path / "new"), "--image-folder", str(tmp_path / "gone")])
+    with pytest.raises(InputError, match="cannot be written"):
+        main([*command, str(tmp_path / "t.jsonl" / "out")])
+    with pytest.raises(InputError, match="--miss-rate: a share from 0 up to, but not, 1"):
+        main([*command, str(tmp_path / "new"), "--miss-rate", "1"])
+    assert not (tmp_path / "new").exists()

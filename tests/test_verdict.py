@@ -143,7 +143,7 @@ def test_letters_are_no_kinds() -> None:
     [
         (70, 40, "Better than the base model: 94% against 75%, by "),
         (40, 70, "WORSE than the base model: 75% against 94%, by "),
-        (70, 70, "No difference to speak of from the base model (94%)."),
+        (70, 70, "In this test no better and no worse than the base model (94%)."),
         (62, 60, "Not shown to be better than the base model: "),
     ],
 )
@@ -203,3 +203,34 @@ def test_percents_never_round_to_certainty(value: float) -> None:
 
 def test_points_have_a_sign_but_for_nothing() -> None:
     assert [points(value) for value in (0.123, -0.123, 0.001, -0.001)] == ["+12", "−12", "0", "0"]
+
+
+def test_small_numbers_are_said_in_good_grammar() -> None:
+    said = judged(presence(3, 2), ["yes", "no", "no", "no", "no"])
+    assert "When it said yes, it was right 1 time in 1; when it said no, 2 in 4." in said.lines
+    never = judged(presence(3, 2), ["no"] * 5)
+    assert "When it said no, it was right 2 times in 5." in never.lines
+    classes = truths_of("kind", "class", ["crack"] * 6 + ["none"] * 6, classes=KINDS)
+    lines = judged(classes, ["none"] * 12).lines
+    assert "Crack was never found; it was taken for “none” 6 times." in lines
+
+
+def test_misses_and_finds_are_two_sides_of_one_interval() -> None:
+    """On few pictures resampling alone would call the misses surer than the finds."""
+    task = task_of(presence(10, 10), ["yes"] * 2 + ["no"] * 8 + ["yes"] + ["no"] * 9)
+    assert task.tuned.per_class
+    for name, row in zip(("miss", "over_call"), task.tuned.per_class, strict=True):
+        rate, recall = task.tuned.metrics[name], row.recall
+        assert recall and None not in (recall.low, recall.high)
+        assert (rate.value, rate.low, rate.high) == pytest.approx(
+            (1 - recall.value, 1 - (recall.high or 0), 1 - (recall.low or 0)), abs=1e-5
+        )
+
+
+def test_on_few_pictures_the_same_score_as_the_base_is_no_more_than_that() -> None:
+    texts = ["yes", "no", "no"]
+    said = judged(presence(2, 1), texts, texts)
+    assert said.lines[-1] == (
+        "In this test no better and no worse than the base model (75%). That is 3 independent pictures: too "
+        "few to say more."
+    )

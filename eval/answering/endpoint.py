@@ -7,6 +7,7 @@ puts around the question is its own affair. Torch is not needed.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from openai.types.chat import ChatCompletion
+    from openai.types.chat.chat_completion import Choice
 
 RETRIES = 5  # of one question, after 0.5, 1, 2, 4 and 8 seconds or as the server says
 MOST_FAILURES = 20  # so many from the start, and none answered: it is not the questions
@@ -118,8 +120,11 @@ class Endpoint:
             raise InputError(f"{self.url} refuses the key in OPENAI_API_KEY: {one_line(error)}") from None
         except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
             if name is None:
+                why = (
+                    one_line(error) if isinstance(error, openai.OpenAIError) else "its reply is no such list"
+                )
                 raise InputError(
-                    f"{self.url}/models lists no models ({one_line(error)}); is the address right? If it is, "
+                    f"{self.url}/models lists no models ({why}); is the address right? If it is, "
                     "name the model with --endpoint-model"
                 ) from None
             return name
@@ -137,8 +142,8 @@ class Endpoint:
             return answer_line(question, self.model_id, error=str(error)), False
         try:
             reply = self._complete(content, bool(question.choices))
-            choice = reply.choices[0]
-            text = (choice.message.content or "").strip()
+            choice = first_choice(reply)
+            text = (choice.message.content or choice.message.refusal or "").strip()
         except openai.APITimeoutError as error:
             problem = one_line(error)
         except (
@@ -152,13 +157,12 @@ class Endpoint:
             except InputError:
                 raise InputError(self._given_up(error)) from None
             problem = f"the server dropped the connection ({one_line(error.__cause__ or error)})"
+        except json.JSONDecodeError as error:
+            problem = f"the reply is not JSON ({one_line(error)})"
         except (openai.OpenAIError, AttributeError, TypeError, ValueError, LookupError) as error:
             problem = one_line(error)
         else:
-            tops: list[tuple[str, float]] = []
-            if choice.logprobs and choice.logprobs.content:
-                tops = [(top.token, top.logprob) for top in choice.logprobs.content[0].top_logprobs]
-            chances = choice_chances(question.choices or [], tops)
+            chances = choice_chances(question.choices or [], first_tokens(choice))
             cut = choice.finish_reason == "length"
             return answer_line(question, self.model_id, text, choices=chances, truncated=cut), False
         return answer_line(question, self.model_id, error=f"{self.url}: {problem}"), True
@@ -229,6 +233,29 @@ def data_url(path: Path) -> str:
             kind = "image/png"
         data = buffer.getvalue()
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def first_choice(reply: ChatCompletion) -> Choice:
+    """The answer in a reply; ValueError, with what the server said instead, where there is none. The client
+    checks nothing: a proxy's page or an error under status 200 comes back as it is."""
+    choices: Any = getattr(reply, "choices", None)
+    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    if message is None or not isinstance(message.content, str | None):
+        said = getattr(reply, "error", None) or (reply if isinstance(reply, str) else "no text in `choices`")
+        raise ValueError(f"the reply is no chat completion: {said}")
+    first: Choice = choices[0]
+    return first
+
+
+def first_tokens(choice: Choice) -> list[tuple[str, float]]:
+    """The likeliest first tokens of the answer and their log-probabilities; none where the server tells none,
+    or what cannot be such."""
+    try:
+        assert choice.logprobs and choice.logprobs.content
+        tops = [(str(top.token), float(top.logprob)) for top in choice.logprobs.content[0].top_logprobs]
+    except (AssertionError, AttributeError, TypeError, ValueError, LookupError):
+        return []
+    return tops if all(value < 0.01 for _, value in tops) else []  # rounding may lift a 0; NaN is none
 
 
 def message_parts(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ machine that fails the last SYNC_SECONDS. A later run reads all of the files, wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -55,13 +56,10 @@ class Partial:
         """Append inside the block; with several processes: when all have read. A block that fails before any
         answer leaves no file."""
         try:
-            if self.path in self._read_up_to:
-                self._file = self.path.open("r+b", buffering=0)
-                self._file.truncate(self._read_up_to[self.path])  # a kill in a write tears the last line
-                self._file.seek(0, os.SEEK_END)
-            else:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("wb", buffering=0)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+            self._claim()
+            self._file.truncate(self._read_up_to.get(self.path, 0))  # a kill in a write tears the last line
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
         try:
@@ -101,6 +99,20 @@ class Partial:
         for index in range(processes):
             if not (path := _of(self._answers_file, index)).is_file():
                 raise InputError(f"{path} of process {index} is not here; all machines must share the folder")
+
+    def _claim(self) -> None:
+        """InputError if another run writes to the file: two at once would write over each other."""
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
+        except BlockingIOError:
+            self._file.close()
+            raise InputError(
+                f"{self.path}: a run is still writing to it (a killed launcher may leave its "
+                "processes behind); wait for it or end it"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def _all(self) -> list[Path]:
         name = re.compile(re.escape(self._answers_file.name) + r"\.partial(-\d+)?")

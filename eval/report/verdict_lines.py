@@ -15,6 +15,7 @@ from eval.report.words import (
     roughly,
     share,
     times,
+    times_in,
 )
 from eval.schema import ClassScore, TaskScore
 
@@ -47,17 +48,18 @@ def _yes_no(task: TaskScore, unit: str) -> list[str]:
         lines.append(f"Of {where} it said {yes.name} to {alarms:,} {share(over)}: false alarms.")
     said = []
     if yes.answered:
-        said.append(f"When it said {yes.name}, it was right {hits:,} times in {yes.answered:,}")
+        said.append(f"When it said {yes.name}, it was right {times_in(hits, yes.answered)}")
     if no.answered:
-        start = "when" if said else "When"
         said.append(
-            f"{start} it said {no.name}, {'' if said else 'it was right '}{quiet:,} in {no.answered:,}"
+            f"when it said {no.name}, {quiet:,} in {no.answered:,}"
+            if said
+            else f"When it said {no.name}, it was right {times_in(quiet, no.answered)}"
         )
     if said:
         lines.append("; ".join(said) + ".")
     if kinds := kinds_of(task):
         lines.append(f"Found by kind: {tally(kinds)}.")
-    lines += [f"{capital(kind.name)} was missed more often than found." for kind in weak_of(kinds)[:_WEAK]]
+    lines += [f"{_weak(kind)}." for kind in weak_of(kinds)[:_WEAK]]
     if task.tuned.choices and (line := _threshold(task)):
         lines.append(line)
     return lines
@@ -88,8 +90,12 @@ def _classes(task: TaskScore, unit: str) -> list[str]:
     if kinds := kinds_of(task):
         lines.append(f"By true answer: {tally(kinds)}.")
     for kind in weak_of(kinds)[:_WEAK]:
-        lines.append(f"{capital(kind.name)} was missed more often than found{_mixed(task, kind)}.")
+        lines.append(f"{_weak(kind)}{_mixed(task, kind)}.")
     return lines
+
+
+def _weak(kind: Kind) -> str:
+    return f"{capital(kind.name)} was {'missed more often than found' if kind.right else 'never found'}"
 
 
 def _mixed(task: TaskScore, kind: Kind) -> str:
@@ -160,13 +166,18 @@ def _not_understood(task: TaskScore) -> list[str]:
     tuned = task.tuned
     lines = []
     if garbled := tuned.unparsed - tuned.unreadable:
-        lines.append(f"{garbled:,} of its {task.n:,} answers could not be understood; they count as wrong.")
+        lines.append(
+            f"{garbled:,} of its {counted(task.n, 'answer')} could not be understood; they count as wrong."
+        )
     if tuned.unreadable:
         lines.append(
-            f"{tuned.unreadable:,} of {task.n:,} questions were about a picture that could not be read."
+            f"{tuned.unreadable:,} of {counted(task.n, 'question')} could not be answered: of a picture that "
+            "could not be read, for instance. They count as wrong."
         )
     if tuned.missing:
-        lines.append(f"{tuned.missing:,} of {task.n:,} questions have no answer; they count as wrong.")
+        lines.append(
+            f"{tuned.missing:,} of {counted(task.n, 'question')} have no answer; they count as wrong."
+        )
     return lines
 
 
@@ -178,6 +189,9 @@ def _against_base(task: TaskScore) -> list[str]:
     if base is None or task.outcome == "alone":
         return []
     if task.outcome == "same":
+        if gap.low == gap.high == 0:
+            few = f" That is {independent(task)}: too few to say more." if task.small else ""
+            return [f"In this test no better and no worse than the base model ({percent(base.value)}).{few}"]
         return [f"No difference to speak of from the base model ({percent(base.value)})."]
     figures = f"{percent(tuned.value)} against {percent(base.value)}"
     if gap.low is not None and gap.high is not None:

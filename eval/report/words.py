@@ -26,6 +26,10 @@ def times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
+def times_in(number: int, of: int) -> str:
+    return f"{number:,} {'time' if number == 1 else 'times'} in {of:,}"
+
+
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
