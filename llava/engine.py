@@ -210,18 +210,21 @@ class Engine:
         """The tokens of the best answer: transformers' own beam search, one question at a time."""
         ids = torch.tensor([branch.ids], device=self.model.device)
         given = self._picture_inputs(self.pixels(branch.request.images))
-        output = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            **given,
-            generation_config=GenerationConfig(
-                num_beams=num_beams,
-                do_sample=False,
-                max_new_tokens=branch.room,
-                eos_token_id=sorted(self.end_ids),
-                pad_token_id=self.pad_id,
-            ),
+        config = GenerationConfig(
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=branch.room,
+            eos_token_id=sorted(self.end_ids),
+            pad_token_id=self.pad_id,
         )
+        # else what the model's folder says (a repetition penalty, ...) is added, which greedy answers ignore
+        theirs, self.model.generation_config = self.model.generation_config, config
+        try:
+            output = self.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), **given, generation_config=config
+            )
+        finally:
+            self.model.generation_config = theirs
         tokens: list[int] = output[0, len(branch.ids) :].tolist()
         return tokens
 

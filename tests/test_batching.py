@@ -182,7 +182,8 @@ def test_the_last_question_is_tried_alone_before_memory_is_given_up(
 ) -> None:
     """What those that are done have left in the cache may be what is too much."""
     (expected,) = engine.answer([Request(1, "What?", [picture(1)])], max_new_tokens=9)
-    read, failed = engine.read, []
+    read = engine.read
+    failed: list[bool] = []
 
     def once(*args: Any, **kwargs: Any) -> Tensor:
         if not failed:
@@ -235,3 +236,16 @@ def test_what_a_container_leaves(tmp_path: Path) -> None:
     assert batching.container_room(tmp_path) == 300
     (tmp_path / "memory.max").write_text("max\n")
     assert batching.container_room(tmp_path) == float("inf")
+
+
+def test_the_folders_own_decoding_is_not_used(engine: Engine) -> None:
+    requests = [Request(number, text, [picture(number)]) for number, text in enumerate(TEXTS)]
+    theirs = engine.model.generation_config
+    found = {}
+    for penalty in (1.0, 5.0):
+        theirs.repetition_penalty = penalty
+        for beams in (1, 3):
+            found[penalty, beams] = engine.answer(requests, num_beams=beams, max_new_tokens=12)
+    assert found[1.0, 1] == found[5.0, 1]
+    assert found[1.0, 3] == found[5.0, 3]
+    assert engine.model.generation_config is theirs
