@@ -26,6 +26,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from eval.report.words import counted
 from llava.errors import InputError, run_command
 from llava.files import atomic_folder, read_json, read_text, write_jsonl
 from llava.pictures import open_header
@@ -72,6 +73,9 @@ def convert(path: Path, folder: Path) -> Counter[str]:
         asked = list(_mmad(path))
     if not asked:
         raise InputError(f"{path}: no question with an answer in it")
+    twice = [name for name, times in Counter(str(one.id) for one in asked).items() if times > 1]
+    if twice:
+        raise InputError(f"{path}: question {twice[0]!r} stands there twice; ids must differ")
     write_jsonl(folder / "questions.jsonl", _questions(asked))
     write_jsonl(folder / "truth.jsonl", _truths(path, asked))
     return Counter({"": skipped}) + Counter(one.task for one in asked)
@@ -183,15 +187,23 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)  # a picture is one field
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
+            # strict: a quote that is not closed is an error, and does not swallow the rows after it
+            reader = csv.DictReader(file, delimiter="\t", strict=True)
             absent = {"index", "question", "answer"} - set(reader.fieldnames or ())
             if absent:
                 raise InputError(f"{path}: no column {min(absent)!r}; VLMEvalKit's TSV has one")
-            yield from reader
+            for number, row in enumerate(reader, start=2):
+                if None in row or None in row.values():
+                    raise InputError(f"{path}, row {number}: not as many cells as there are columns")
+                yield row
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no TSV in UTF-8 ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: a cell's quotes are not closed or not doubled ({error})") from None
 
 
 def _listed(cell: str) -> list[str]:
@@ -297,9 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         pictures = (folder / "images").exists()
     skipped = counts.pop("", 0)
     for task, number in counts.items():
-        print(f"{task}: {number} questions")
+        print(f"{task}: {counted(number, 'question')}")
     if skipped:
-        print(f"left out: {skipped} rows without an answer")
+        print(f"left out: {counted(skipped, 'row')} without an answer")
     images = arguments.output if pictures else "the benchmark's image folder"
     print(f"{arguments.output}/questions.jsonl, truth.jsonl; pictures: {images}")
     return 0

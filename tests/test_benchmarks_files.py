@@ -165,7 +165,7 @@ def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     folder = tmp_path / "o"
     assert main([str(tmp_path / "set.tsv"), "--output", str(folder)]) == 0
-    assert "left out: 1 rows without an answer" in capsys.readouterr().out
+    assert "left out: 1 row without an answer" in capsys.readouterr().out
     questions = read_questions(folder / "questions.jsonl")
     assert [len(q.images) for q in questions] == [1, 1, 2, 1]
     assert questions[0].images == questions[1].images and questions[3].images[0].endswith(".jpg")
@@ -176,6 +176,9 @@ def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (colour.type, pair.type, free.type) == ("class", "yesno", "text")
     assert (colour.groups, colour.tuned.metrics["accuracy"].value) == (1, 0.5)
     assert pair.tuned.metrics["accuracy"].value == 1 and free.tuned.metrics["exact"].value == 1
+
+
+POPE_LINE = '{"question_id": 1, "image": "a.jpg", "text": "?", "label": "yes"}'
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,11 @@ def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("pope.jsonl", '{"question_id": 1, "text": "?", "label": "yes"}', "line 1: no `image`"),
         ("pope.jsonl", "x", "line 1: not valid JSON"),
+        ("pope.jsonl", POPE_LINE + "\n" + POPE_LINE, "question '1' stands there twice"),
         ("a.tsv", "index\tquestion\n1\t?", "no column 'answer'"),
+        ("a.tsv", 'index\tquestion\tanswer\timage_path\n1\t"?\tyes\ta\n2\t?\tno\ta', "quotes are not closed"),
+        ("a.tsv", "index\tquestion\tanswer\timage_path\n1\t?\tyes", "row 2: not as many cells"),
+        ("a.tsv", "index\tquestion\tanswer\timage_path\n1\t?\tyes\ta\tb", "row 2: not as many cells"),
         ("a.tsv", "index\tquestion\tanswer\tA\tB\timage_path\n1\t?\tZ\tx\ty\ta", "row 2: `answer` 'Z'"),
         ("a.tsv", "index\tquestion\tanswer\n1\t?\tyes", "row 2: no `image_path`"),
         ("a.tsv", "index\tquestion\tanswer\timage\n1\t?\tyes\t9", "borrows the picture of row '9'"),
