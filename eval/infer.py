@@ -133,6 +133,10 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--endpoint and --ray need no launcher: one process asks them")
     if args.ray and args.device not in (None, "cpu", "cuda"):
         raise InputError(f"--device {args.device}: Ray gives each worker its own; say cuda, cpu or nothing")
+    if args.ray_workers is not None and not args.ray:
+        raise InputError("--ray-workers is for --ray; add it, or leave this out")
+    if args.endpoint_model and not args.endpoint:
+        raise InputError("--endpoint-model is for --endpoint; add it, or leave this out")
     if args.endpoint is None:
         if args.model_path is None:
             raise InputError("say which model answers: --model-path, or --endpoint for a server's")

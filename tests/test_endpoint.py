@@ -303,6 +303,8 @@ def test_a_picture_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) ->
         (("--load-4bit",), "--load-4bit is for a model loaded here"),
         (("--num-beams", "3"), "no beam search"),
         (("--concurrency", "0"), "--concurrency must be at least 1"),
+        (("--ray-workers", "2"), "--ray-workers is for --ray"),
+        (("--answers-file", "."), "--answers-file . is a folder"),
     ],
 )
 def test_flags_that_do_not_go_together(

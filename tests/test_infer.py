@@ -252,6 +252,7 @@ def test_bad_question_lines_are_named(model: Path, work: Path, row: dict, messag
         (("--num-chunks", "2", "--chunk-idx", "2"), "not one of the 2 chunks"),
         (("--batch-size", "0"), "--batch-size must be at least 1"),
         (("--temperature", "-1"), "temperature is -1"),
+        (("--temperature", "nan"), "temperature is nan"),
     ],
 )
 def test_bad_arguments_are_named(model: Path, work: Path, more: tuple[str, ...], message: str) -> None:
