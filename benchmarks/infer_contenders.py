@@ -23,10 +23,10 @@ from benchmarks.train_job import PICTURE_SIDE, TOKENIZER_FOLDER, picture, questi
 from llava.chat import Chat
 from llava.conversation import ChatTurns
 from llava.decoding import clean_text
-from llava.engine import Engine, Picture, Request
+from llava.engine import Engine, Request
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.records import IMAGE_PLACEHOLDER
-from llava.vision import Pixels
+from llava.vision import Picture, Pixels
 
 Talk = tuple[ChatTurns, list[Picture]]
 SPREAD = 5.0  # of the weights, times transformers' own

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
@@ -28,15 +28,28 @@ from torch import Tensor
 from llava.branches import PADDING, PREFIX, Branches
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.errors import InputError
-
-if TYPE_CHECKING:
-    from llava.engine import Engine, Request
+from llava.reader import Reader
+from llava.vision import Picture
 
 MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is asked for
 PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included
 PADDED = 1.1  # times its own length is what a prefix may be padded to, to be read with others
 CACHE_SHARE = 0.6  # of the free memory; the rest is for what a forward pass needs besides
 ROOM = 1.25  # of a cache to what it holds (GrowingLayer)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question. Requests that hold the same picture *object* share its reading.
+
+    `<image>` in the text marks where a picture goes; without any mark the pictures come first, each on a
+    line of its own, as LLaVA asks. `choices` are answers to give a probability for.
+    """
+
+    question_id: str | int
+    text: str
+    images: Sequence[Picture] = ()
+    choices: Sequence[str] | None = None
 
 
 @dataclass(eq=False)
@@ -88,17 +101,17 @@ class ContinuousBatch:
     """
 
     def __init__(
-        self, engine: Engine, source: Iterator[Branch], batch_size: int | None, decoding: Decoding
+        self, reader: Reader, source: Iterator[Branch], batch_size: int | None, decoding: Decoding
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}; it must be at least 1")
-        device = engine.model.device
-        self._engine = engine
+        device = reader.model.device
+        self._reader = reader
         self._source = source
         self._decoding = decoding
         self._limit = batch_size or MOST_QUESTIONS.get(device.type, MOST_QUESTIONS["cpu"])
-        self._limit = min(self._limit, engine.most_at_once or self._limit)
-        self._cells = cells_that_fit(engine.model) if batch_size is None else None
+        self._limit = min(self._limit, reader.most_at_once or self._limit)
+        self._cells = cells_that_fit(reader.model) if batch_size is None else None
         self._waiting: deque[Branch] = deque()
         self._entering: list[Branch] = []
         self._running: Branches | None = None
@@ -106,7 +119,7 @@ class ContinuousBatch:
         self._done: list[Branch] = []
 
     def __iter__(self) -> Iterator[Branch]:
-        with self._engine.evaluating():
+        with self._reader.evaluating():
             while True:
                 self._look_ahead()
                 if not self._waiting and not self._rows:
@@ -198,7 +211,9 @@ class ContinuousBatch:
                 self._begin(branch, number)
         if self._decoding.num_beams > 1:
             for branch in self._entering:
-                for token in self._engine.beam_search(branch, self._decoding.num_beams):
+                pictures = self._reader.pixels(branch.request.images)
+                beams = self._decoding.num_beams
+                for token in self._reader.beam_search(branch.ids, pictures, beams, branch.room):
                     self._take(branch, token)
         scored = any(branch.choices for branch in self._entering)
         if self._decoding.num_beams == 1 or scored:
@@ -221,23 +236,23 @@ class ContinuousBatch:
         decoding = self._decoding
         branch.number = number
         branch.answer, branch.scores, branch.done, branch.truncated = [], [], False, False
-        branch.text = AnswerText(self._engine.tokenizer, decoding.stop) if decoding.stop else None
+        branch.text = AnswerText(self._reader.tokenizer, decoding.stop) if decoding.stop else None
         branch.draw = Random(f"{decoding.seed}:{branch.request.question_id}")
 
     def _prefill(self, groups: list[list[Branch]]) -> tuple[Branches, Tensor]:
         """Read each picture's prefix, then all the questions; their cache, and the logits behind them: (rows,
         most questions of a row, vocabulary)."""
-        device = self._engine.model.device
+        device = self._reader.model.device
         branches = Branches(len(groups), device)
         prefixes = [group[0].prefix for group in groups]
         if longest := max(prefixes):
             # padding stands behind, where no token of the prefix sees it: the mask is the plain causal one
-            padding = [[self._engine.pad_id] * (longest - prefix) for prefix in prefixes]
+            padding = [[self._reader.pad_id] * (longest - prefix) for prefix in prefixes]
             read = [[*g[0].ids[: g[0].prefix], *pad] for g, pad in zip(groups, padding, strict=True)]
             ids = torch.tensor(read, device=device)
-            pictures = [made for g in groups for made in self._engine.pixels(g[0].request.images)]
+            pictures = [made for g in groups for made in self._reader.pixels(g[0].request.images)]
             positions = torch.arange(longest, device=device).expand_as(ids)
-            self._engine.read(ids, torch.ones_like(ids), positions, branches.cache, pictures)
+            self._reader.read(ids, torch.ones_like(ids), positions, branches.cache, pictures)
             held = positions < torch.tensor(prefixes, device=device)[:, None]
             branches.append(torch.where(held, PREFIX, PADDING))
         # the last token of each question behind all the others, so that the logits wanted are the last ones
@@ -246,7 +261,7 @@ class ContinuousBatch:
             for group in groups
         ]
         width = max(map(len, bodies))
-        filling = (self._engine.pad_id, PADDING, 0, PADDING)
+        filling = (self._reader.pad_id, PADDING, 0, PADDING)
         fed = [
             [*body, *[filling] * (width - len(body)), *map(_last, group)]
             for body, group in zip(bodies, groups, strict=True)
@@ -256,12 +271,12 @@ class ContinuousBatch:
     def _read(self, branches: Branches, fed: Sequence[Sequence[_Token]], keep: int) -> Tensor:
         """Read the tokens of each row; the logits (rows, keep, vocabulary) of the last `keep`."""
         width = max(map(len, fed))
-        padding = (self._engine.pad_id, PADDING, 0, PADDING)
+        padding = (self._reader.pad_id, PADDING, 0, PADDING)
         padded = [[*row, *[padding] * (width - len(row))] for row in fed]
-        tokens = torch.tensor(padded, device=self._engine.model.device)
+        tokens = torch.tensor(padded, device=self._reader.model.device)
         ids, branch, positions, parent = tokens.unbind(dim=-1)
         seen = branches.sees(branch, parent)
-        logits = self._engine.read(ids, seen, positions, branches.cache, keep=keep)
+        logits = self._reader.read(ids, seen, positions, branches.cache, keep=keep)
         branches.append(branch)
         return logits
 
@@ -329,7 +344,7 @@ class ContinuousBatch:
     def _take(self, branch: Branch, token: int) -> None:
         if branch.done:
             return
-        if token in self._engine.end_ids:
+        if token in self._reader.end_ids:
             branch.done = True
             return
         branch.answer.append(token)
@@ -369,7 +384,7 @@ class ContinuousBatch:
                 "not even one question at a time fits in the memory; try --load-4bit or fewer new tokens"
             )
         self._waiting.extendleft(reversed(unfinished))
-        self._limit = self._engine.most_at_once = max(1, len(unfinished) // 2)
+        self._limit = self._reader.most_at_once = max(1, len(unfinished) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -41,7 +41,10 @@ class Pixels:
     alone: bool = True
 
 
-def picture_size(image: Image.Image | Pixels) -> Size:
+Picture = Image.Image | Pixels
+
+
+def picture_size(image: Picture) -> Size:
     return image.size if isinstance(image, Pixels) else (image.height, image.width)
 
 
