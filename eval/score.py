@@ -142,11 +142,6 @@ def _of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]
         if unknown:
             what = counted(unknown, "answer")
             lines.append(f"{file.name}: {what} to questions that the truth does not hold; ignored")
-    if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
-        lines.append(
-            f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
-            "pip install 'llava-inspect[text]'"
-        )
     return lines
 
 
@@ -273,6 +268,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = make_cases(scored, [tuned, *([base] if base else [])], questions)
     written = _write(arguments.output, scores, cases, arguments.image_folder)
     print_scores(scores)
+    if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
+        print(
+            f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
+            "pip install 'llava-inspect[text]'"
+        )
     if not cases:
         print("the report shows no pictures: name the --question-file that was asked")
     elif lost := _lost(cases, arguments.image_folder or arguments.output):

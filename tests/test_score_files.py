@@ -200,12 +200,14 @@ def test_text_measures_keep_every_alphabet(tmp_path: Path) -> None:
     assert task.headline == "token_f1"
 
 
-def test_without_the_text_libraries_scores_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "EXTRA", ("no_such_library",))
-    truths = [truth(i, f"text {i}", "text") for i in range(5)]
-    scores = run(tmp_path, truths, [answer(i, "text") for i in range(5)])
-    assert set(scores.tasks[0].tuned.metrics) == {"token_f1", "exact", "parsed"}
-    assert any("pip install 'llava-inspect[text]'" in line for line in scores.warnings)
+def test_without_the_text_libraries_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(texts, "EXTRA", ("rouge_score", "no_such_library"))
+    scores = run(tmp_path, [truth(1, "a crack", "text")], [answer(1, "a crack")])
+    assert "ROUGE-L, BLEU and CIDEr are left out: no_such_library not installed" in capsys.readouterr().out
+    assert not any("ROUGE" in line for line in scores.warnings)  # it says nothing about the model
+    assert "rouge_l" not in scores.tasks[0].tuned.metrics
 
 
 def test_what_tuning_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
