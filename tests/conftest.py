@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: files to read, the real pictures (where present), the embedded base model."""
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,9 @@ settings.load_profile("patient")
 # A shell's background job (a CI runner may be one) starts with SIGINT ignored, and so would every command
 # that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests that run side by side are told of some terminal's width; what they print goes to no terminal.
+os.environ.pop("COLUMNS", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
