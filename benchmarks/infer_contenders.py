@@ -33,11 +33,14 @@ SPREAD = 5.0  # of the weights, times transformers' own
 CHAT_TURNS = 5  # second turns that are timed; the median counts
 
 
-def random_model(device: str) -> LoadedModel:
+def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
     """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. No answer ends by itself,
-    and the weights are large enough that answers depend on question and picture."""
+    and the weights are large enough that answers depend on question and picture. `key_heads`: heads of keys
+    that the language model's heads share (grouped-query attention)."""
     tiny = load_model(str(TOKENIZER_FOLDER), device="cpu")
     config = model_config(device)
+    if key_heads:
+        config.text_config.num_key_value_heads = key_heads
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     with torch.device(device):
@@ -152,7 +155,7 @@ def _wait(loaded: LoadedModel) -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    loaded = random_model(job["device"])
+    loaded = random_model(job["device"], job["key_heads"])
     answer = CONTENDERS[job["contender"]]
     cuda = job["device"] == "cuda"
     answer(loaded, make_requests(loaded, 2, min(job["questions"], job["batch"]), first=900), job)  # warm

@@ -96,6 +96,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, nargs="+", default=[4, 64], help="of every answer")
     parser.add_argument("--asked", type=int, default=32, help="questions in all (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="questions at a time (%(default)s)")
+    parser.add_argument("--key-heads", type=int, help="of the language model (default: as many as heads)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path, help="all figures of all rounds as JSON")
@@ -111,7 +112,7 @@ def main() -> int:
                     job = {
                         "contender": contender, "device": args.device,
                         "questions": questions, "tokens": tokens,
-                        "pictures": args.asked // questions, "batch": args.batch,
+                        "pictures": args.asked // questions, "batch": args.batch, "key_heads": args.key_heads,
                         "chat": questions == max(args.questions) and tokens == min(args.tokens),
                     }  # fmt: skip
                     results.append(run(job))

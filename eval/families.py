@@ -224,6 +224,10 @@ def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
     classes = tuple(truths[0].classes or ())
     letters = set(classes) <= set(string.ascii_uppercase)
     read = parse.parse_letter if letters else parse.parse_class
+    try:
+        read("", classes)
+    except InputError as error:  # classes that no answer can tell apart
+        raise InputError(f"task {task!r}: {error}; name them otherwise in the truth file") from None
     answers = []
     for truth in truths:
         if set(truth.classes or ()) != set(classes):

@@ -79,10 +79,8 @@ class Branch:
         if not self.prefix:
             return (self.order,)
         pictures = (id(picture) for picture in self.request.images)
-        return (
-            *pictures,
-            array("q", self.ids[: self.prefix]).tobytes(),
-        )  # thousands of ids: quick to compare
+        ids = array("q", self.ids[: self.prefix]).tobytes()  # thousands of them: quick to compare
+        return *pictures, ids
 
     @property
     def length(self) -> int:
@@ -107,6 +105,7 @@ class ContinuousBatch:
             raise InputError(f"batch size is {batch_size}; it must be at least 1")
         device = reader.model.device
         self._reader = reader
+        self._filling: _Token = (reader.pad_id, PADDING, 0, PADDING)
         self._source = source
         self._decoding = decoding
         self._limit = batch_size or MOST_QUESTIONS.get(device.type, MOST_QUESTIONS["cpu"])
@@ -261,9 +260,8 @@ class ContinuousBatch:
             for group in groups
         ]
         width = max(map(len, bodies))
-        filling = (self._reader.pad_id, PADDING, 0, PADDING)
         fed = [
-            [*body, *[filling] * (width - len(body)), *map(_last, group)]
+            [*body, *[self._filling] * (width - len(body)), *map(_last, group)]
             for body, group in zip(bodies, groups, strict=True)
         ]
         return branches, self._read(branches, fed, keep=max(map(len, groups)))
@@ -271,8 +269,7 @@ class ContinuousBatch:
     def _read(self, branches: Branches, fed: Sequence[Sequence[_Token]], keep: int) -> Tensor:
         """Read the tokens of each row; the logits (rows, keep, vocabulary) of the last `keep`."""
         width = max(map(len, fed))
-        padding = (self._reader.pad_id, PADDING, 0, PADDING)
-        padded = [[*row, *[padding] * (width - len(row))] for row in fed]
+        padded = [[*row, *[self._filling] * (width - len(row))] for row in fed]
         tokens = torch.tensor(padded, device=self._reader.model.device)
         ids, branch, positions, parent = tokens.unbind(dim=-1)
         seen = branches.sees(branch, parent)

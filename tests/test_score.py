@@ -295,7 +295,8 @@ def test_base_and_tuned_are_compared_in_pairs(tmp_path: Path) -> None:
     difference = task.difference["accuracy"]
     assert difference.value == pytest.approx(0.06)
     assert difference.low is not None and difference.low > 0
-    assert task.tuned.metrics["accuracy"].low < task.base.metrics["accuracy"].high  # type: ignore[operator]
+    low, high = task.tuned.metrics["accuracy"].low, task.base.metrics["accuracy"].high
+    assert low is not None and high is not None and low < high  # apart, the intervals would not tell
     assert task.verdict.startswith("tuned is better: +0.06 [")
 
     (task,) = run(tmp_path, truths, base, tuned).tasks
@@ -445,6 +446,11 @@ def test_scores_repeat_to_the_byte(tmp_path: Path) -> None:
         ([truth(1, "yes"), truth(1, "no")], [answer(1, "yes")], "stands there twice"),
         ([truth(1, "yes")], [{"question_id": 1}], "a.jsonl, line 1: prompt"),
         ([truth(1, "burn", "class", classes=["a", "b"])], [answer(1, "a")], "none of its classes"),
+        (
+            [truth(1, "a b", "class", classes=["a b", "a_b"])],
+            [answer(1, "a b")],
+            "task 'class': classes 'a b' and 'a_b' cannot be told apart",
+        ),
         ([truth(1, "somewhere", "box")], [answer(1, "a")], "is no box"),
         (
             [truth(1, "[0, 0, 1, 1]", "box", meta={"frame": "padded"})],
