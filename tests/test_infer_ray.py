@@ -81,7 +81,9 @@ def test_what_a_worker_has_against_its_model_comes_back_as_text(work: Path) -> N
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--ray", "auto"), "--ray auto: no cluster can be reached"),
+        (("--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: no cluster can be reached .*refused"),
+        (("--ray", "ray://[::1]:1"), "no cluster can be reached"),
+        (("--ray", "head:port"), "--ray head:port: no cluster can be reached"),
         (("--ray", "local", "--device", "cuda:1"), "Ray gives each worker its own"),
         (("--ray", "local", "--endpoint", "http://localhost:1"), "with --endpoint"),
     ],
@@ -90,7 +92,19 @@ def test_what_cannot_be(
     work: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(work)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match=message):
         main([*arguments(work, "a.jsonl"), *more])
+    assert not [path for path in work.iterdir() if "a.jsonl" in path.name]
+
+
+def test_no_ray_on_this_machine(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one runs here is not ours to say: a test beside this one may have started it."""
+
+    def nobody(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.chdir(work)
+    monkeypatch.setattr("ray.init", nobody)
+    with pytest.raises(InputError, match=r"--ray auto: no cluster can be reached \(Could not find any"):
+        main([*arguments(work, "a.jsonl"), "--ray", "auto"])
     assert not [path for path in work.iterdir() if "a.jsonl" in path.name]

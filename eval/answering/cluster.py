@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,7 @@ class Cluster:
                 "object_store_memory": OBJECT_STORE,
                 "num_cpus": args.ray_workers,
             }
+        _refuse_if_nobody_listens(args.ray)
         try:
             ray.init(args.ray, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -97,6 +99,18 @@ class Cluster:
             raise InputError(f"Ray's workers fail ({one_line(error)}); what is answered is kept") from None
         finally:
             ray.shutdown()
+
+
+def _refuse_if_nobody_listens(address: str) -> None:
+    """InputError if `address` names a host and a port and nothing answers there within 10 seconds. Ray itself
+    tries for minutes, and may end the process."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:
+        return  # `local`, `auto`: Ray looks on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"--ray {address}: no cluster can be reached ({one_line(error)})") from None
 
 
 class _Worker:
