@@ -6,7 +6,8 @@
 
 A picture's questions are branches of one row of the cache (branches.py). Prefixes of nearly one length are
 read together, wherever they are among the waiting; the question that has waited longest is always among those
-that enter. Where memory runs out all questions on their way wait again and half as many run at a time.
+that enter. Where memory runs out all questions on their way wait again and half as many run at a time; one
+that does not fit alone is given up.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is as
 PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included
 PADDED = 1.1  # times its own length is what a prefix may be padded to, to be read with others
 CACHE_SHARE = 0.6  # of the free memory; the rest is for what a forward pass needs besides
+SMALLER = "try --load-4bit or fewer new tokens"
 ROOM = 1.25  # of a cache to what it holds (GrowingLayer)
 
 
@@ -109,6 +111,7 @@ class ContinuousBatch:
         self._source = source
         self._decoding = decoding
         self._limit = batch_size or MOST_QUESTIONS.get(device.type, MOST_QUESTIONS["cpu"])
+        self._most = self._limit
         self._limit = min(self._limit, reader.most_at_once or self._limit)
         self._cells = cells_that_fit(reader.model) if batch_size is None else None
         self._waiting: deque[Branch] = deque()
@@ -116,6 +119,7 @@ class ContinuousBatch:
         self._running: Branches | None = None
         self._rows: list[list[Branch]] = []  # those on their way in each row of `_running`
         self._done: list[Branch] = []
+        self._answered = False  # any question
 
     def __iter__(self) -> Iterator[Branch]:
         with self._reader.evaluating():
@@ -149,6 +153,7 @@ class ContinuousBatch:
 
     def _leave(self) -> Iterator[Branch]:
         done, self._done = self._done, []
+        self._answered |= any(branch.error is None for branch in done)
         return iter(done)
 
     # --- entering -------------------------------------------------------------------------------------
@@ -373,15 +378,21 @@ class ContinuousBatch:
         running.keep(left, [[branch.number for branch in row] for row in self._rows])
 
     def _shrink(self) -> None:
-        """Begin again with half as many at a time; those that are done stay done."""
+        """Begin again with half as many at a time; those that are done stay done. A question that does not
+        even fit alone is done with an error, and the others run together again; the very first ends it."""
         unfinished = [b for b in chain(*self._rows, self._entering) if b not in self._done]
         self._running, self._rows, self._entering = None, [], []
-        if self._limit == 1:
-            raise InputError(
-                "not even one question at a time fits in the memory; try --load-4bit or fewer new tokens"
-            )
-        self._waiting.extendleft(reversed(unfinished))
-        self._limit = self._reader.most_at_once = max(1, len(unfinished) // 2)
+        if self._limit > 1:
+            self._waiting.extendleft(reversed(unfinished))
+            self._limit = self._reader.most_at_once = max(1, len(unfinished) // 2)
+        elif not self._answered:
+            raise InputError(f"not even one question at a time fits in the memory; {SMALLER}")
+        else:
+            (alone,) = unfinished
+            alone.answer, alone.scores, alone.text = [], [], None
+            alone.error = f"the question does not fit in the memory, though asked alone; {SMALLER}"
+            self._done.append(alone)
+            self._limit, self._reader.most_at_once = self._most, None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -44,7 +44,8 @@ class Engine(Reader):
 
         At most `batch_size` questions run together (None: as many as the free memory holds), fewer where
         memory runs out. With a temperature, `seed` and the question's id decide the answer, not the batch. A
-        question that cannot be asked (longer than the context, special tokens in it) has `error` set.
+        question that cannot be asked (longer than the context, special tokens in it) has `error` set, and so
+        has one that does not fit in the memory; InputError if the first that is tried does not.
         """
         decoding = self._decoding(**options)
         groups: dict[object, list[Branch]] = {}

@@ -207,6 +207,33 @@ def test_fewer_at_a_time_where_memory_runs_out(
         engine.answer(mixed_requests(), max_new_tokens=6)
 
 
+def test_a_question_that_does_not_fit_alone_costs_only_its_own_answer(
+    random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one with two pictures; those behind it run together again."""
+    engine = Engine(random_loaded)
+    requests = sorted(mixed_requests(), key=lambda request: str(request.question_id), reverse=True)
+    names = [request.question_id for request in requests]
+    assert 0 < names.index("both") < len(names) - 8
+    expected = {r.question_id: r for r in engine.answer(requests, max_new_tokens=6)}
+    read, asked = engine.read, []
+
+    def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
+        ids, pictures = args[0], args[4] if len(args) > 4 else ()
+        if len(pictures) > len(ids):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        asked.append(keep * len(ids))
+        return read(*args, keep=keep, **kwargs)
+
+    monkeypatch.setattr(engine, "read", limited)
+    found = {r.question_id: r for r in engine.stream(requests, batch_size=8, max_new_tokens=6)}
+    failed, fitting = found.pop("both"), expected.pop("both")
+    assert fitting.text and failed.text == "" and failed.choices is None
+    assert failed.error is not None and "does not fit in the memory, though asked alone" in failed.error
+    assert found == expected
+    assert engine.most_at_once is None and asked[-1] > 1
+
+
 def test_the_batch_is_found_from_free_memory(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

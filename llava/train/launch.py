@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llava.errors import InputError, run_command
+from llava.errors import fault, run_command
 
 
 def main() -> int:
@@ -44,15 +44,15 @@ def run_process(command: Callable[[], int | None]) -> None:
         code = stop.code
     except KeyboardInterrupt:
         os._exit(130)
-    except InputError as error:
-        if os.environ.get("RANK", "0") != "0":
-            _be_ended()  # the first process is likely to tell the same
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        told = fault(error)
+        if told is None or os.environ.get("RANK", "0") != "0":
+            _be_ended()  # if it was a broken connection, or the first process tells the same
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(2)  # an orderly end would wait for the other processes
-    except Exception:
-        _be_ended()  # if it was a broken connection
-        raise
     from torch import distributed
 
     if distributed.is_initialized():

@@ -1,0 +1,49 @@
+"""What a command tells of what goes wrong."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava.errors import InputError, run_command
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (InputError("a.json: no such file"), "error: a.json: no such file\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: [Errno 28] No space left on device\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.json"), "error: a.json: Permission denied\n"),
+    ],
+)
+def test_bad_input_and_the_disks_refusals_are_one_line(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2 and capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "No such file", "a.json"), OSError("odd"), ValueError("odd")]
+)
+def test_a_mistake_of_the_program_keeps_its_traceback(error: Exception) -> None:
+    def main() -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_command(main)
+
+
+def test_a_name_that_no_file_can_have(repo: Path) -> None:
+    command = [
+        sys.executable, "-m", "eval.infer", "--model-path", "a", "--image-folder", ".", "--question-file", "q",
+        "--answers-file", "x" * 300,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr == f"error: {'x' * 300}: File name too long\n"
