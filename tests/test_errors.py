@@ -41,9 +41,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(error: Exception) -> None:
 
 
 def test_a_name_that_no_file_can_have(repo: Path) -> None:
-    command = [
-        sys.executable, "-m", "eval.infer", "--model-path", "a", "--image-folder", ".", "--question-file", "q",
-        "--answers-file", "x" * 300,
-    ]  # fmt: skip
+    flags = "-m eval.infer --model-path a --image-folder . --question-file q --answers-file"
+    command = [sys.executable, *flags.split(), "x" * 300]
     done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr == f"error: {'x' * 300}: File name too long\n"
