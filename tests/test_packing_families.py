@@ -17,7 +17,8 @@ from family_models import FAMILIES, family_config, family_image_processor, famil
 from PIL import Image
 from torch.nn import functional as F
 
-from llava.model.lora import LANGUAGE, PROJECTOR, VISION, attach
+from llava.model.formats import LANGUAGE, PROJECTOR, VISION
+from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
 from llava.train.packing import (
     FLASH,

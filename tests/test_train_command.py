@@ -136,19 +136,21 @@ def test_a_finished_run_may_be_made_longer(
 
 
 @pytest.mark.parametrize("packing", ["true", "false"])
-def test_a_step_is_the_mean_over_its_supervised_tokens_however_it_is_cut(
+def test_steps_are_the_same_however_they_are_cut(
     tiny_model_dir: Path, data: Path, tmp_path: Path, packing: str
 ) -> None:
-    """Four pictures at once, or one after the other; packed or not: the same adapter after a step."""
+    """Four pictures at once, or one after the other; packed or not: a step is the mean over its supervised
+    tokens, so losses and gradients are alike as long as rounding lets them."""
     results = []
     for name, batch, steps, packed in [("at_once", 4, 1, "true"), ("apart", 1, 4, packing)]:
         run = tmp_path / name
         path = config(tiny_model_dir, data, run)
-        main([str(path), f"batch_size={batch}", f"gradient_accumulation_steps={steps}", "max_steps=1",
+        main([str(path), f"batch_size={batch}", f"gradient_accumulation_steps={steps}", "save_steps=100",
               f"packing={packed}", "lora.dropout=0", "val_path=null"])  # fmt: skip
         history = json.loads((run / "trainer_state.json").read_text())["log_history"]
-        results.append(next((entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry))
-    assert results[0] == pytest.approx(results[1], rel=1e-4)
+        results.append([entry[key] for entry in history if "loss" in entry for key in ("loss", "grad_norm")])
+    assert len(results[0]) == 12
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
 
 
 def test_the_parts_have_their_own_learning_rates(

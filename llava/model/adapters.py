@@ -27,8 +27,17 @@ from torch import nn
 from llava.errors import InputError, one_line
 from llava.files import first_problem, read_json
 from llava.mm_utils import get_model_name_from_path
-from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, SPELLINGS, Kind, kind_of
-from llava.model.lora import LANGUAGE, PROJECTOR, VISION, read_tensors, require_equal_keys, wrap
+from llava.model.formats import (
+    LANGUAGE,
+    NON_LORA_WEIGHTS,
+    PROJECTOR,
+    PROJECTOR_BIN,
+    SPELLINGS,
+    VISION,
+    Kind,
+    kind_of,
+)
+from llava.model.lora import read_tensors, require_equal_keys, wrap
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, read_run_info
 
 ADAPTER_BIN = "adapter_model.bin"

@@ -31,10 +31,8 @@ from llava.conversation import AUTO, ConvTemplate, get_template, template_of_cha
 from llava.errors import InputError, one_line
 from llava.files import read_json, read_text
 from llava.mm_utils import get_model_name_from_path
-from llava.model.adapters import apply, base_name
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, UNUSABLE, is_original, kind_of
 from llava.model.language_base import is_language_model, with_projector_of
-from llava.model.lora import load_adapter
 from llava.model.original import (
     original_config,
     original_image_processor,
@@ -131,10 +129,15 @@ def load_model(
     model = load_weights_of(
         base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
+    # peft takes a second to import, and a merged model does without it
     if info is not None:
+        from llava.model.lora import load_adapter
+
         wrapped = load_adapter(model, own, projector=info.projector_trained)
         model = wrapped.get_base_model()  # its layers carry the adapter
     elif adapter is not None:
+        from llava.model.adapters import apply
+
         model = apply(model, adapter, model_base)
     if device_map is None:
         model = model.to(device)
@@ -254,6 +257,8 @@ def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
 def find_base_of_adapter(adapter: Path, model_base: str | Path | None) -> Path:
     """The folder of the base of another tool's adapter: `model_base`, or what adapter_config.json names; put
     together where the original's adapter was trained on a language model alone."""
+    from llava.model.adapters import base_name
+
     named = model_base or base_name(adapter)
     if named is None:
         raise InputError(f"{adapter} is an adapter and does not say of what; name its base with --model-base")

@@ -36,8 +36,7 @@ from llava.model.builder import (
     resolve_folder,
     template_of_model,
 )
-from llava.model.formats import HUB_SPELLING, kind_of, spelled
-from llava.model.lora import VISION
+from llava.model.formats import HUB_SPELLING, VISION, kind_of, spelled
 from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, has_tower_inside, require_whole, whole_tensors
 from llava.model.pieces import read_pieces
 from llava.model.run_dir import DtypeName

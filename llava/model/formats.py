@@ -17,7 +17,6 @@ from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfi
 
 from llava.errors import InputError, one_line
 from llava.files import read_json
-from llava.model.lora import LANGUAGE, PROJECTOR, VISION
 from llava.model.run_dir import ADAPTER_CONFIG, is_run_dir
 
 Kind = Literal["run", "hf", "original", "original_lora", "original_projector", "peft_adapter"]
@@ -32,6 +31,9 @@ ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCa
 NON_LORA_WEIGHTS = "non_lora_trainables.bin"
 PROJECTOR_BIN = "mm_projector.bin"
 _FOREIGN = ("llava_mpt", "llava_qwen", "llava_gemma", "llava_mixtral")
+
+LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
+"""How the names of a part's tensors begin in memory."""
 
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "transformers 5": (),

@@ -32,7 +32,7 @@ from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import notes, read_adapter
 from llava.model.builder import load_config, make_processor, resolve_folder
 from llava.model.export import Companions, read_companions
-from llava.model.formats import kind_of
+from llava.model.formats import VISION, kind_of
 from llava.model.gguf_tensors import (
     BLOCK,
     ROPE_FACTORS,
@@ -45,7 +45,6 @@ from llava.model.gguf_tensors import (
     rope_factors,
 )
 from llava.model.gguf_vocab import read_vocab, spaces_differ, write_vocab
-from llava.model.lora import VISION
 from llava.model.merge import empty_model, find_sources, merged_tensors
 from llava.model.original import HEAD, whole_tensors
 from llava.model.shards import new_folder

@@ -21,7 +21,7 @@ import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava.errors import InputError
-from llava.model.lora import LANGUAGE, PROJECTOR, VISION
+from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.original import EMBEDDING, HEAD
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]

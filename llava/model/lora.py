@@ -18,10 +18,10 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from llava.errors import InputError, one_line
+from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
 from llava.model.shards import open_file, write_tensors
 
-LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
 _PEFT_PREFIX = "base_model.model."
 _LISTED_KEYS = 8  # how many keys an error names
 

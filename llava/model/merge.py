@@ -54,8 +54,7 @@ from llava.model.export import (
     write_hf,
     write_original,
 )
-from llava.model.formats import HUB_SPELLING, kind_of, spelled
-from llava.model.lora import LANGUAGE
+from llava.model.formats import HUB_SPELLING, LANGUAGE, kind_of, spelled
 from llava.model.original import require_whole, whole_tensors
 from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files, read_run_info
 from llava.model.shards import DEFAULT_SHARD, new_folder, write_shards

@@ -18,8 +18,16 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 
 from llava.errors import InputError, one_line
 from llava.files import read_json
-from llava.model.formats import ROW_MULTIPLE, UNUSABLE, hf_config, in_memory, kind_of
-from llava.model.lora import LANGUAGE, PROJECTOR, VISION
+from llava.model.formats import (
+    LANGUAGE,
+    PROJECTOR,
+    ROW_MULTIPLE,
+    UNUSABLE,
+    VISION,
+    hf_config,
+    in_memory,
+    kind_of,
+)
 from llava.model.pieces import tokenizer_of_pieces
 from llava.model.shards import StoredTensor, check_floating, open_file, open_weights, some
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from peft.tuners.lora import LoraLayer
 
-from llava.model.lora import LANGUAGE, VISION
+from llava.model.formats import LANGUAGE, VISION
 
 FLOAT32 = 4
 """Bytes of what is trained, of its gradients and of normalisation, whatever the arithmetic."""

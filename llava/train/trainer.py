@@ -22,7 +22,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from llava.errors import InputError
 from llava.model.builder import LoadedModel, attention_of_parts
-from llava.model.lora import PROJECTOR, VISION, load_weights, save_adapter
+from llava.model.formats import PROJECTOR, VISION
+from llava.model.lora import load_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, copy_processor_files, write_run_info
 from llava.train.arguments import attention
 from llava.train.config import TrainSettings
