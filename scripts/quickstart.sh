@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # The whole road on the embedded sample: pictures -> conversations -> LoRA -> merged model -> scores.
 # Everything it writes is under playground/quickstart/. After the install: some minutes on 2 CPU cores.
+#
+#   scripts/quickstart.sh
+#   scripts/quickstart.sh epochs=3    a shorter training (any key of configs/tiny_cpu.yaml): it learns less
 set -euo pipefail
+for argument in "$@"; do
+    [[ $argument == *=* ]] || { echo "usage: scripts/quickstart.sh [key=value ...]   such as epochs=3" >&2; exit 2; }
+done
 cd "$(dirname "$0")/.."
 scripts/setup.sh
 . .venv/bin/activate
@@ -26,7 +32,7 @@ step "3/8 Turn boxes into questions and answers (conversation JSON)." \
     python -m data_prep convert --source $here/photos --test-source $here/photos_test \
     --recipe configs/recipes/insulator.yaml --output $here/data splits.val=0.05
 step "4/8 Fine-tune LoRA adapters on the tiny LLaVA base." \
-    scripts/finetune_lora.sh configs/tiny_cpu.yaml
+    scripts/finetune_lora.sh configs/tiny_cpu.yaml "$@"
 step "5/8 Merge the adapters into the base: one ordinary LLaVA model." \
     python scripts/merge_lora.py --model-path $here/run --save-model-path $here/merged
 for model in base merged; do

@@ -83,15 +83,16 @@ def same_tensors(first: Path, second: Path) -> bool:
 
 
 def test_quickstart_learns(checkout: Path) -> None:
-    """The whole quickstart: on pictures that training never saw the tuned model must know its job."""
-    said = run("scripts/quickstart.sh", checkout)
+    """The whole quickstart but for three of its seven epochs (they take as long as a sixth of all tests): on
+    pictures that training never saw the tuned model must know its job."""
+    said = run("scripts/quickstart.sh epochs=4", checkout)
     assert "llava.serve.cli" in said
     scores = json.loads((checkout / "playground/quickstart/scores/scores.json").read_text(encoding="utf-8"))
     tasks = {task["task"]: task for task in scores["tasks"]}
     presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
                       for name in ("presence", "kind"))  # fmt: skip
-    # Blind answers earn 0.5 and 0.17. What it reached when this was written is in docs/results.md; 150
-    # pictures leave some 0.06 to either side, and another processor rounds otherwise.
+    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.82 and 0.67 (docs/results.md has what
+    # all epochs do); 150 pictures leave some 0.06 to either side, and another processor rounds otherwise.
     assert presence["base"]["value"] < 0.65
-    assert presence["tuned"]["value"] >= 0.78 and presence["tuned"]["low"] > 0.7
-    assert kind["tuned"]["value"] >= 0.6
+    assert presence["tuned"]["value"] >= 0.74 and presence["tuned"]["low"] > 0.66
+    assert kind["tuned"]["value"] >= 0.55
