@@ -91,8 +91,8 @@ def test_quickstart_learns(checkout: Path) -> None:
     tasks = {task["task"]: task for task in scores["tasks"]}
     presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
                       for name in ("presence", "kind"))  # fmt: skip
-    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.82 and 0.67 (docs/results.md has what
-    # all epochs do); 150 pictures leave some 0.06 to either side, and another processor rounds otherwise.
+    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.82 and 0.67 (docs/results.md has
+    # all epochs'); 150 pictures leave some 0.06 to either side, and another processor rounds otherwise.
     assert presence["base"]["value"] < 0.65
     assert presence["tuned"]["value"] >= 0.74 and presence["tuned"]["low"] > 0.66
     assert kind["tuned"]["value"] >= 0.55
