@@ -36,8 +36,8 @@ MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is as
 PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included
 PADDED = 1.1  # times its own length is what a prefix may be padded to, to be read with others
 CACHE_SHARE = 0.6  # of the free memory; the rest is for what a forward pass needs besides
-SMALLER = "try --load-4bit or fewer new tokens"
 ROOM = 1.25  # of a cache to what it holds (GrowingLayer)
+REMEDY = "try --load-4bit or fewer new tokens"
 
 
 @dataclass(frozen=True)
@@ -386,11 +386,11 @@ class ContinuousBatch:
             self._waiting.extendleft(reversed(unfinished))
             self._limit = self._reader.most_at_once = max(1, len(unfinished) // 2)
         elif not self._answered:
-            raise InputError(f"not even one question at a time fits in the memory; {SMALLER}")
+            raise InputError(f"not even one question at a time fits in the memory; {REMEDY}")
         else:
             (alone,) = unfinished
             alone.answer, alone.scores, alone.text = [], [], None
-            alone.error = f"the question does not fit in the memory, though asked alone; {SMALLER}"
+            alone.error = f"the question does not fit in the memory, though asked alone; {REMEDY}"
             self._done.append(alone)
             self._limit, self._reader.most_at_once = self._most, None
         if torch.cuda.is_available():

@@ -25,7 +25,7 @@ def fault(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in _REFUSED:
-        return f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     return None
 
 

@@ -37,8 +37,11 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(model: Path, photo: Path, *more: str) -> list[str]:
-    arguments = ["--model-path", str(model), "--image-file", str(photo), "--device", "cpu", *more]
-    return [sys.executable, "-m", "llava.serve.cli", *arguments]
+    return [sys.executable, "-m", "llava.serve.cli", *arguments(model, photo, *more)]
+
+
+def arguments(model: Path, photo: Path, *more: str) -> list[str]:
+    return ["--model-path", str(model), "--image-file", str(photo), "--device", "cpu", *more]
 
 
 def first_answer(model: Path, question: str, limit: int) -> str:
@@ -236,6 +239,13 @@ def test_bad_arguments_are_one_line(
     model: Path, photo: Path, more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_command(lambda: main(command(model, photo, *more)[3:]))
+        run_command(lambda: main(arguments(model, photo, *more)))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_bad_argument_ends_the_command(model: Path, photo: Path) -> None:
+    done = subprocess.run(
+        command(model, photo, "--image-file", "nowhere.jpg"), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and done.stderr == "error: nowhere.jpg: no such picture\n"

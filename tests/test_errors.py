@@ -14,7 +14,7 @@ from llava.errors import InputError, run_command
     ("error", "told"),
     [
         (InputError("a.json: no such file"), "error: a.json: no such file\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), "error: [Errno 28] No space left on device\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
         (PermissionError(errno.EACCES, "Permission denied", "a.json"), "error: a.json: Permission denied\n"),
     ],
 )

@@ -82,6 +82,18 @@ def same_tensors(first: Path, second: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("argument", ["epochs", "epoch=3", "epochs=0", "output_dir=elsewhere", "--help"])
+def test_quickstart_refuses_before_it_removes_anything(checkout: Path, argument: str) -> None:
+    kept = checkout / "playground" / "quickstart" / "kept"
+    kept.parent.mkdir()
+    kept.touch()
+    done = subprocess.run(
+        ["scripts/quickstart.sh", argument], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr == "usage: scripts/quickstart.sh [epochs=N]\n"
+    assert kept.exists()
+
+
 def test_quickstart_learns(checkout: Path) -> None:
     """The whole quickstart but for three of its seven epochs (they take as long as a sixth of all tests): on
     pictures that training never saw the tuned model must know its job."""
@@ -94,5 +106,5 @@ def test_quickstart_learns(checkout: Path) -> None:
     # Blind answers earn 0.5 and 0.17. When this was written it reached 0.82 and 0.67 (docs/results.md has
     # all epochs'); 150 pictures leave some 0.06 to either side, and another processor rounds otherwise.
     assert presence["base"]["value"] < 0.65
-    assert presence["tuned"]["value"] >= 0.74 and presence["tuned"]["low"] > 0.66
-    assert kind["tuned"]["value"] >= 0.55
+    assert presence["tuned"]["value"] >= 0.78 and presence["tuned"]["low"] > 0.7
+    assert kind["tuned"]["value"] >= 0.6

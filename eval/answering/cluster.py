@@ -105,8 +105,8 @@ def _refuse_if_nobody_listens(address: str) -> None:
     """InputError if `address` names a host and a port and nothing answers there within 10 seconds. Ray itself
     tries for minutes, and may end the process."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator:
-        return  # `local`, `auto`: Ray looks on this machine
+    if not separator or port.startswith("//"):
+        return  # `local` and `auto`, where Ray looks on this machine, or another scheme's address
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:

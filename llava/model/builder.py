@@ -129,7 +129,7 @@ def load_model(
     model = load_weights_of(
         base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
-    # peft takes a second to import, and a merged model does without it
+    # peft takes long to import, and a whole model does without it
     if info is not None:
         from llava.model.lora import load_adapter
 
