@@ -36,8 +36,8 @@ from data_prep.formats import AUTO, READERS
 from data_prep.pictures import prepare
 from data_prep.recipe import Recipe
 from data_prep.store import PictureStore
-from llava.boxes import Box
-from llava.settings import load_settings
+from llava.common.boxes import Box
+from llava.common.settings import load_settings
 
 Job = tuple[
     Path, list[tuple[Box, tuple[int, int]]], int

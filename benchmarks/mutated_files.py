@@ -39,8 +39,8 @@ from PIL import Image, features
 from benchmarks.example_sources import write_examples
 from data_prep.annotations import PICTURE_SUFFIXES, Folder, Source, merge
 from data_prep.formats import READERS, find_reader
-from llava.errors import InputError
-from llava.pictures import open_picture, read_picture
+from llava.common.errors import InputError
+from llava.common.images import open_picture, read_picture
 
 OUTCOMES = ("read", "noted", "refused", "traceback", "slow")
 _SHOWN = 5  # tracebacks of one format

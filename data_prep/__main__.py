@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from llava.errors import InputError, run_command
+from llava.common.errors import InputError, run_command
 
 HELP = """usage: python -m data_prep COMMAND [...]
 

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-from llava.boxes import Box, area
-from llava.errors import InputError
-from llava.report.markup import readable
+from llava.common.boxes import Box, area
+from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 Split = Literal["train", "val", "test"]

@@ -29,9 +29,9 @@ from data_prep.pictures import Prepared, prepare
 from data_prep.recipe import Recipe
 from data_prep.splits import near_twins
 from data_prep.store import PictureStore
-from llava.errors import InputError
-from llava.files import inside, sha256, write_json_list
-from llava.records import Record
+from llava.common.errors import InputError
+from llava.common.files import inside, sha256, write_json_list
+from llava.common.records import Record
 
 TASK = "general"
 

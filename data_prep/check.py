@@ -20,8 +20,8 @@ from data_prep.formats.sizes import picture_size
 from data_prep.json_stream import stream_records
 from data_prep.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
 from data_prep.pictures import decoded
-from llava.errors import InputError
-from llava.files import inside, write_json
+from llava.common.errors import InputError
+from llava.common.files import inside, write_json
 
 EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or option that cannot be used
 

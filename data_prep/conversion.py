@@ -18,7 +18,7 @@ from data_prep.splits import (
     given_splits,
     scaled_shares,
 )
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 @dataclass

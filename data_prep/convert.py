@@ -34,9 +34,9 @@ from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
 from data_prep.store import PictureStore
 from data_prep.summary import SplitSummary, manifest, summarise, tell
-from llava.errors import InputError
-from llava.files import write_json, write_json_list, write_jsonl, write_text
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.files import write_json, write_json_list, write_jsonl, write_text
+from llava.common.settings import load_settings
 
 EXAMPLES = """formats, which --format auto (the default) tells apart:
   voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them

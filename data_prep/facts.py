@@ -12,8 +12,8 @@ from data_prep.annotations import Shape, Split
 from data_prep.families import Family, FamilyName, Kind, KindWords
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
-from llava.boxes import Box, area, format_box, holds_centre, intersection, to_frame
-from llava.records import TaskType
+from llava.common.boxes import Box, area, format_box, holds_centre, intersection, to_frame
+from llava.common.records import TaskType
 
 NONE = "none"  # the label of what has no defect, in every language
 _TRIES = 30

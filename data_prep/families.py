@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llava.records import IMAGE_PLACEHOLDER, TaskType
-from llava.settings import Settings
+from llava.common.records import IMAGE_PLACEHOLDER, TaskType
+from llava.common.settings import Settings
 
 FamilyName = Literal["presence", "kind", "choice", "count", "where", "region", "describe", "report", "talk"]
 PLACES = (

@@ -29,10 +29,10 @@ from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
 from data_prep.report_survey import pick, survey
 from data_prep.splits import Member, count_leaks, find_groups, scaled_shares
-from llava.errors import InputError
-from llava.files import write_text
-from llava.report.markup import readable
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.files import write_text
+from llava.common.html.markup import readable
+from llava.common.settings import load_settings
 
 EXAMPLE = """examples:
   python -m data_prep inspect --source photos --output report.html

@@ -10,8 +10,8 @@ from typing import Any
 from data_prep.families import LETTERS, FamilyName
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
-from llava.boxes import area
-from llava.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType, Truth, Turn
+from llava.common.boxes import area
+from llava.common.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType, Truth, Turn
 
 # Families whose sentences may hold words of direction or boxes that speak of the picture.
 _SPEAK_OF_PLACES: tuple[FamilyName, ...] = ("where", "region", "describe", "report")

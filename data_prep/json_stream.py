@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Item = tuple[int, Any, str | None]
 

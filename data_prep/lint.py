@@ -14,8 +14,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from data_prep.annotations import PICTURE_SUFFIXES
-from llava.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
+from llava.common.records import IMAGE_PLACEHOLDER
 
 # Kind of finding -> what is counted.
 KINDS = {

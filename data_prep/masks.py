@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.unions import Unions
-from llava.boxes import Box
-from llava.pictures import open_header
+from llava.common.boxes import Box
+from llava.common.images import open_header
 
 # Regions of fewer pixels are specks left by painting, scaling or JPEG.
 SPECK = 5

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.store import link
-from llava.files import sha256
+from llava.common.files import sha256
 
 # All that a conversion writes; pictures are named by sixteen digits of their content's hash.
 _OURS = re.compile(

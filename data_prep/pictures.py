@@ -19,10 +19,10 @@ from data_prep.families import Kind
 from data_prep.recipe import Recipe
 from data_prep.store import Known, PictureStore, part_name
 from data_prep.tiles import cut, grid, to_picture, visible
-from llava.boxes import Box, area, holds_centre, intersection
-from llava.errors import InputError
-from llava.files import sha256
-from llava.pictures import MAX_PIXELS, Opened, decode, open_header
+from llava.common.boxes import Box, area, holds_centre, intersection
+from llava.common.errors import InputError
+from llava.common.files import sha256
+from llava.common.images import MAX_PIXELS, Opened, decode, open_header
 
 _HASH_SIDE = 16
 _HASH_SAMPLES = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_prep.summary import by_kind
-from llava.report.markup import readable
+from llava.common.html.markup import readable
 
 FEW = 20  # problems are listed one by one
 _KINDS, _EXAMPLES = 12, 3  # of more, so many kinds with so many examples each

@@ -14,8 +14,8 @@ from data_prep.families import LETTERS, Family
 from data_prep.items import Item
 from data_prep.pictures import Unit
 from data_prep.recipe import Recipe
-from llava.errors import InputError
-from llava.records import YES_NO, TaskType
+from llava.common.errors import InputError
+from llava.common.records import YES_NO, TaskType
 
 BALANCED_AWAY = "pictures that the balance of answers leaves without a question"
 

@@ -24,8 +24,8 @@ from data_prep.families import (
     Words,
     check_fields,
 )
-from llava.boxes import Frame
-from llava.settings import Settings
+from llava.common.boxes import Frame
+from llava.common.settings import Settings
 
 
 def _pattern(value: str) -> str:
@@ -114,7 +114,7 @@ class Tiles(Settings):
 
 
 class BoxText(Settings):
-    """How boxes are written in answers, see llava/boxes.py."""
+    """How boxes are written in answers, see llava/common/boxes.py."""
 
     frame: Frame = "padded"
     decimals: int = Field(default=3, ge=1, le=6)

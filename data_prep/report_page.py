@@ -1,6 +1,6 @@
 """A report as one HTML page that needs nothing beside itself: no script, no network, pictures inside.
 
-Names of files and classes are foreign text. All of it passes through `tag` (llava/report/markup.py), which
+Names of files and classes are foreign text. All of it passes through `tag` (llava/common/html/markup.py), which
 escapes every child and attribute that was not itself made by `tag`.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from data_prep.report import SHOWN_LINES, Lines, Report
 from data_prep.report_page_pictures import samples_part, twins_part
 from data_prep.report_page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
-from llava.report.markup import (
+from llava.common.html.markup import (
     Markup,
     cut,
     first_of,
@@ -22,7 +22,7 @@ from llava.report.markup import (
     tag,
     together,
 )
-from llava.report.page import attention, document
+from llava.common.html.page import attention, document
 
 _TEXT = 400  # characters of a message
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from data_prep.report import ROLES, Report, Sample, Twin, Twins
 from data_prep.report_survey import SAMPLE_SIDE
-from llava.records import IMAGE_PLACEHOLDER
-from llava.report.markup import Markup, cut, tag, together
+from llava.common.html.markup import Markup, cut, tag, together
+from llava.common.records import IMAGE_PLACEHOLDER
 
 _TURNS = 4  # of one conversation
 _BOXES = 200  # drawn on one sample

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from data_prep.report import BOUNDS, THIN_SHARE, Answers, Report, Sizes
-from llava.report.markup import (
+from llava.common.html.markup import (
     Markup,
     bar_cell,
     cut,

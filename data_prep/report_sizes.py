@@ -9,7 +9,7 @@ from statistics import median, quantiles
 from data_prep.annotations import Shape
 from data_prep.recipe import Recipe
 from data_prep.report import BOUNDS, MODELS, ROLES, THIN_SHARE, Eye, Role, Sizes, View, unit_noun
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def add_eye_options(parser: argparse.ArgumentParser) -> None:

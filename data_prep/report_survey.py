@@ -25,7 +25,7 @@ from data_prep.report import (
 )
 from data_prep.report_sizes import box_sizes, thin_warnings
 from data_prep.splits import IntArray, Leaks, near_twins
-from llava.report.page import thumbnail
+from llava.common.html.page import thumbnail
 
 SAMPLES, TWIN_PAIRS = 24, 12
 TWIN_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most

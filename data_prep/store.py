@@ -19,9 +19,9 @@ from PIL import features
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from data_prep.recipe import Pictures
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_text, to_json, write_text
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_text, to_json, write_text
 
 CACHE = "cache.json"
 _SCHEMA = 2  # 1 had fingerprints made of every pixel

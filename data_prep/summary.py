@@ -23,8 +23,8 @@ from data_prep.conversion import Conversion
 from data_prep.items import Item
 from data_prep.pictures import Unit
 from data_prep.splits import Leaks
-from llava.files import sha256
-from llava.report.markup import readable
+from llava.common.files import sha256
+from llava.common.html.markup import readable
 
 SHOWN_KINDS = 12  # of warnings
 

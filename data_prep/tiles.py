@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import ceil
 
 from data_prep.recipe import Tiles
-from llava.boxes import Box
+from llava.common.boxes import Box
 
 
 def grid(size: tuple[int, int], rule: Tiles) -> list[Box]:

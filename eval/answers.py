@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.schema import InputFile
-from llava.errors import InputError
-from llava.files import read_jsonl, sha256
-from llava.records import Answer, Truth
+from llava.common.errors import InputError
+from llava.common.files import read_jsonl, sha256
+from llava.common.records import Answer, Truth
 
 
 @dataclass(frozen=True)

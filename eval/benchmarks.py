@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.words import counted
-from llava.errors import InputError, run_command
-from llava.files import atomic_folder, read_json, read_text, write_jsonl
-from llava.pictures import open_header
-from llava.records import YES_NO, Question, TaskType, Truth
+from llava.common.errors import InputError, run_command
+from llava.common.files import atomic_folder, read_json, read_text, write_jsonl
+from llava.common.images import open_header
+from llava.common.records import YES_NO, Question, TaskType, Truth
 
 EPILOG = """example:
   python -m eval.benchmarks MMAD/mmad.json --output runs/mmad

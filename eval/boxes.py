@@ -13,9 +13,9 @@ import numpy as np
 from eval import metrics as m
 from eval import parse
 from eval.outcomes import Outcome, Texts, floats, shares
-from llava.boxes import Box, Frame, from_frame
-from llava.errors import InputError
-from llava.records import Truth
+from llava.common.boxes import Box, Frame, from_frame
+from llava.common.errors import InputError
+from llava.common.records import Truth
 
 _SAMPLES = 64  # of what a written box may be the rounding of
 

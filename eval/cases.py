@@ -13,8 +13,8 @@ from eval.outcomes import Outcome
 from eval.schema import Case, CaseAnswer, Corners
 from eval.slices import NAMED
 from eval.tasks import Scored
-from llava.boxes import parse_boxes
-from llava.records import Question, Truth
+from llava.common.boxes import parse_boxes
+from llava.common.records import Question, Truth
 
 
 def make_cases(

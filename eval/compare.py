@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from eval.schema import Estimate, Scores, TaskScore
 from eval.tables import METRIC_NAMES, console_of, interval_text, new_table
-from llava.errors import InputError
-from llava.files import first_problem, read_json
+from llava.common.errors import InputError
+from llava.common.files import first_problem, read_json
 
 
 def read_scores(path: Path) -> Scores:

@@ -18,8 +18,8 @@ from eval import parse
 from eval.boxes import box_family
 from eval.outcomes import Family, Outcome, Texts, floats, shares
 from eval.texts import TextFamily
-from llava.errors import InputError
-from llava.records import YES_NO, Truth, report_entries
+from llava.common.errors import InputError
+from llava.common.records import YES_NO, Truth, report_entries
 
 Entries = Sequence[dict[str, str]]
 

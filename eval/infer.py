@@ -21,10 +21,10 @@ from eval.answering.endpoint import Endpoint
 from eval.answering.partial import Partial
 from eval.answering.processes import Processes, join
 from eval.answering.questions import chunk, find_pictures, read_questions, share
-from llava.errors import InputError
-from llava.files import sha256, write_jsonl
-from llava.flags import FlagParser, add_decoding_flags, add_model_flags
-from llava.records import Answer, Question
+from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.errors import InputError
+from llava.common.files import sha256, write_jsonl
+from llava.common.records import Answer, Question
 from llava.train.launch import run_process
 
 if TYPE_CHECKING:

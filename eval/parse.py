@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from llava.boxes import Box, parse_boxes
-from llava.errors import InputError
-from llava.records import report_entries
+from llava.common.boxes import Box, parse_boxes
+from llava.common.errors import InputError
+from llava.common.records import report_entries
 
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -176,7 +176,7 @@ def parse_box(text: str) -> Box | None:
     """The one box `[x1, y1, x2, y2]` in the answer, in whichever frame it was written, or None.
 
     None for no box, two different boxes, an empty one, or a number outside 0..1. Corners in the wrong
-    order are put right (llava.boxes.parse_boxes).
+    order are put right (llava.common.boxes.parse_boxes).
     """
     boxes = set(parse_boxes(unicodedata.normalize("NFKC", text)))
     if len(boxes) != 1:

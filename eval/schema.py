@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llava.records import TaskType
+from llava.common.records import TaskType
 
 
 class _Part(BaseModel):

@@ -25,9 +25,9 @@ from eval.slices import NAMED, By, slice_of, slices_by
 from eval.tables import print_scores
 from eval.tasks import Options, Scored, by_task, score_task
 from eval.texts import missing_libraries
-from llava.errors import InputError, run_command
-from llava.files import atomic_path, to_json
-from llava.records import Question, Truth
+from llava.common.errors import InputError, run_command
+from llava.common.files import atomic_path, to_json
+from llava.common.records import Question, Truth
 
 EPILOG = """examples:
   python -m eval.score --answers-file runs/a/answers.jsonl --truth-file data/truth_test.jsonl \\

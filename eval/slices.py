@@ -15,7 +15,7 @@ from eval.estimates import differences, estimates, share
 from eval.outcomes import Outcome
 from eval.parse import same_text
 from eval.schema import Estimate, Slice
-from llava.records import Truth
+from llava.common.records import Truth
 
 # Of the picture's area. 1% is a square of a tenth of each side: 2.4 patches of LLaVA-1.5.
 SIZES = {"small": 0.01, "medium": 0.1, "large": np.inf}

@@ -19,7 +19,7 @@ from eval.families import ClosedFamily, family_of
 from eval.outcomes import Family, Outcome
 from eval.schema import ChoiceScore, ClassScore, Estimate, Slice, SystemScore, TaskScore, Threshold
 from eval.slices import NAMED, By, slices_by, truth_slices
-from llava.records import Truth
+from llava.common.records import Truth
 
 
 @dataclass(frozen=True)

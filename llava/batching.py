@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from llava.branches import PADDING, PREFIX, Branches
+from llava.common.errors import InputError
 from llava.decoding import AnswerText, Decoding, next_tokens
-from llava.errors import InputError
 from llava.reader import Reader
 from llava.vision import Picture
 

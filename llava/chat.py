@@ -10,11 +10,11 @@ from random import Random
 import torch
 
 from llava.branches import cut_cache
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER, question_text
 from llava.vision import Picture, Pixels, Size, picture_size
 
 _Key = int | tuple[Picture, int]

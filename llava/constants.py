@@ -1,6 +1,6 @@
 """LLaVA's constants, under the names its users import (haotian-liu/LLaVA, llava/constants.py)."""
 
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.records import IMAGE_PLACEHOLDER
 
 IGNORE_INDEX = -100
 IMAGE_TOKEN_INDEX = -200

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
 
 Speaker = Literal["human", "gpt"]
 ChatTurns = Sequence[tuple[Speaker, str]]

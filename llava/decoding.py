@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 REPLACEMENT = "\ufffd"  # what a tokenizer shows for the bytes of an unfinished character
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from llava.batching import Branch, ContinuousBatch, Request
+from llava.common.errors import InputError
+from llava.common.records import question_text
 from llava.decoding import Decoding, clean_text
-from llava.errors import InputError
 from llava.reader import Reader
-from llava.records import question_text
 from llava.vision import Size, picture_size
 
 __all__ = ["Engine", "Request", "Result"]

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from llava.common.errors import InputError
+from llava.common.images import open_picture
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.errors import InputError
-from llava.pictures import open_picture
-from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import PictureProcessor, pad_to_square, pictures_of
 
 expand2square = pad_to_square

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IGNORE_INDEX
 from llava.conversation import ChatTurns, ConvTemplate
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import Pictures, Pixels, Size
 
 

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Size = tuple[int, int]
 """The (height, width) of a picture in pixels."""

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.errors import InputError, run_command
+from llava.common.errors import InputError, run_command
 
 EXAMPLE = """examples:
   python scripts/export.py --format llava --model-path runs/insulator --output models/llava-v1.5-insulator

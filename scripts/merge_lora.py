@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.errors import run_command
+from llava.common.errors import run_command
 
 EXAMPLE = """examples:
   python scripts/merge_lora.py --model-path runs/insulator --save-model-path models/insulator
@@ -69,8 +69,8 @@ def score_table(path: Path) -> str:
     from pydantic import ValidationError
 
     from eval.schema import Estimate, Scores
-    from llava.errors import InputError
-    from llava.files import first_problem, read_json
+    from llava.common.errors import InputError
+    from llava.common.files import first_problem, read_json
 
     try:
         scores = Scores.model_validate(read_json(path))

@@ -23,9 +23,9 @@ import numpy as np
 from tiny_base.questions import questions
 from tiny_base.scenes import COLOURS, HELD_OUT_SEED, PLACES, SHAPES, render
 
-from llava.errors import InputError, run_command
-from llava.files import atomic_folder, write_jsonl
-from llava.records import YES_NO, Question, TaskType, Truth
+from llava.common.errors import InputError, run_command
+from llava.common.files import atomic_folder, write_jsonl
+from llava.common.records import YES_NO, Question, TaskType, Truth
 
 STREAM = 20_000_000  # the embedded base's own scores are of scenes before these
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eval.schema import Estimate, Scores, TaskScore
-from llava.files import read_text, write_text
+from llava.common.files import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")

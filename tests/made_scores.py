@@ -8,7 +8,7 @@ from eval.cases import make_cases
 from eval.schema import Case, InputFile, Scores
 from eval.score import score
 from eval.tasks import Options
-from llava.records import Answer, Question, TaskType, Truth
+from llava.common.records import Answer, Question, TaskType, Truth
 
 OPTIONS = Options(resamples=100)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_base
 from transformers import AutoModelForImageTextToText
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.adapters import apply
 from llava.model.builder import LoadedModel, load_model
 from llava.model.formats import NON_LORA_WEIGHTS, SPELLINGS

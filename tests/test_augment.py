@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.boxes import format_box, parse_boxes
-from llava.records import Record
+from llava.common.boxes import format_box, parse_boxes
+from llava.common.records import Record
 from llava.train.augment import Draw, apply_to_picture, draw, may_turn, speaks_of_places, turn_text
 from llava.train.config import AugmentSettings
 

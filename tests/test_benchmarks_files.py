@@ -16,8 +16,8 @@ from eval.answers import read_truth
 from eval.benchmarks import main
 from eval.schema import Scores
 from eval.score import main as score
-from llava.errors import InputError
-from llava.files import write_jsonl
+from llava.common.errors import InputError
+from llava.common.files import write_jsonl
 
 # The keys that mmad.json really has; most are not for us.
 MMAD = {

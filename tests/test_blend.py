@@ -15,11 +15,11 @@ from data_prep.blend import General, add_blend_options, blend, find_general
 from data_prep.pictures import perceptual_hash
 from data_prep.recipe import Recipe
 from data_prep.store import PictureStore
-from llava.errors import InputError
-from llava.files import read_json, read_json_list, sha256, write_json
-from llava.pictures import open_picture
-from llava.records import Record
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.files import read_json, read_json_list, sha256, write_json
+from llava.common.images import open_picture
+from llava.common.records import Record
+from llava.common.settings import load_settings
 
 
 def record(id: object, *texts: str, image: object = None, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.boxes import Box, Frame, format_box, from_frame, iou, parse_box, parse_boxes, to_frame
+from llava.common.boxes import Box, Frame, format_box, from_frame, iou, parse_box, parse_boxes, to_frame
 
 sizes = st.integers(1, 6000)
 unit = st.floats(0, 1)
@@ -65,5 +65,5 @@ def test_overlap() -> None:
 
 
 def test_it_does_not_load_torch() -> None:
-    code = "import sys, llava.boxes; sys.exit('torch' in sys.modules)"
+    code = "import sys, llava.common.boxes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

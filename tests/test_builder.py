@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 from tiny_models import save_base, save_run
 
+from llava.common.errors import InputError
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.errors import InputError
 from llava.mm_utils import (
     get_model_name_from_path,
     load_image_from_base64,

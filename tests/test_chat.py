@@ -11,8 +11,8 @@ from small_model import picture, plain_generate, random_model
 from torch import Tensor
 
 from llava.chat import Chat
+from llava.common.errors import InputError
 from llava.engine import Engine
-from llava.errors import InputError
 from llava.model.builder import LoadedModel, load_model
 
 

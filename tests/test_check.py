@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.lint import KINDS
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Findings = dict[str, dict[str, Any]]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Folder, Source
 from data_prep.formats import class_folders, find_reader
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Put = Callable[..., None]
 

@@ -14,7 +14,7 @@ from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge
 from data_prep.formats import coco
 from data_prep.formats.coco import decode_counts, read_file
 from data_prep.formats.layout import OtherFormatError, roboflow_group
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 CATEGORIES = [{"id": 1, "name": "insulator"}, {"id": 2, "name": "defect"}]
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoTokenizer
 
+from llava.common.errors import InputError
 from llava.conversation import conv_templates, default_conversation, get_template, template_of_chat
-from llava.errors import InputError
 
 TURNS = [
     ("human", "<image>\nIs there a defect?"),

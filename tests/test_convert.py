@@ -21,11 +21,11 @@ from data_prep.recipe import Recipe
 from data_prep.splits import assign_splits
 from data_prep.store import PictureStore
 from data_prep.summary import by_kind
-from llava.boxes import from_frame, parse_box
-from llava.errors import InputError
-from llava.files import read_json_list, read_jsonl
-from llava.records import Question, Record, Truth
-from llava.settings import load_settings
+from llava.common.boxes import from_frame, parse_box
+from llava.common.errors import InputError
+from llava.common.files import read_json_list, read_jsonl
+from llava.common.records import Question, Record, Truth
+from llava.common.settings import load_settings
 
 
 @pytest.fixture(scope="module")

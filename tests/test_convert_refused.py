@@ -11,7 +11,7 @@ from photos import needs_bytes_as_names, write_photos
 
 from data_prep.__main__ import main as data_prep
 from data_prep.problems import FEW, problem_lines
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from photos import write_pair, write_photos
 
 from data_prep.__main__ import main as data_prep
-from llava.files import read_json
+from llava.common.files import read_json
 
 SEED = 500  # of a picture that no other has
 NEST = ("bird nest", (10, 10, 30, 30))

@@ -14,7 +14,7 @@ from PIL import Image
 from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge
 from data_prep.formats import cvat
 from data_prep.formats.cvat import read_entries
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def tag(kind: str, inner: str = "", /, **facts: Any) -> str:

@@ -24,7 +24,7 @@ pytest.importorskip("openai", reason="pip install 'llava-inspect[endpoint]'")
 
 from eval.answering.endpoint import MOST_FAILURES, choice_chances, data_url, message_parts
 from eval.infer import main
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Reply = tuple[int, Any]
 

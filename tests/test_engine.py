@@ -17,9 +17,9 @@ from small_model import picture, plain_text, random_model
 from transformers import PreTrainedTokenizerBase
 
 from llava import batching
+from llava.common.errors import InputError
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine, Request
-from llava.errors import InputError
 from llava.model.builder import LoadedModel, load_model
 
 QUESTIONS = [

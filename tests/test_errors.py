@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.errors import InputError, run_command
+from llava.common.errors import InputError, run_command
 
 
 @pytest.mark.parametrize(

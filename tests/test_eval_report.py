@@ -21,7 +21,7 @@ from eval.report.page import page
 from eval.report.words import percent
 from eval.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
 from eval.score import main
-from llava.records import Question, TaskType, Truth
+from llava.common.records import Question, TaskType, Truth
 
 MORE = (
     *("article", "form", "label", "select", "option", "input", "button", "output", "script"),

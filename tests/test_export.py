@@ -16,7 +16,7 @@ from test_original import DAMAGE, FAMILIES, logits
 from tiny_models import save_base, save_run
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionModel
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_model
 from llava.model.export import export
 from llava.model.original import whole_tensors

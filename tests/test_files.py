@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.errors import InputError
-from llava.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
-from llava.records import Question
+from llava.common.errors import InputError
+from llava.common.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
+from llava.common.records import Question
 
 TEXTS = st.text(st.characters() | st.sampled_from("\\\ud800\udc00\U0001f600"))
 VALUES = st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=6)

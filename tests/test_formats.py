@@ -13,8 +13,8 @@ from data_prep.annotations import Folder, NoPictureError, Source, merge
 from data_prep.convert import read_sources
 from data_prep.formats import READERS, find_reader
 from data_prep.recipe import Recipe
-from llava.errors import InputError
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.settings import load_settings
 
 SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
 

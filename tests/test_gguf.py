@@ -14,7 +14,7 @@ from family_models import save_family
 from small_model import save_random_model
 from tiny_models import save_base, save_run
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model import gguf_verify, llamacpp
 from llava.model.builder import load_model
 from llava.model.export import export

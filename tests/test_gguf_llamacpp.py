@@ -22,7 +22,7 @@ from small_model import save_random_model
 from test_gguf_vocab import TEXTS
 from tiny_models import save_base, save_run
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model import gguf_verify
 from llava.model.builder import load_model, load_tokenizer
 from llava.model.gguf import export_gguf

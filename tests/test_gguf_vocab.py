@@ -13,8 +13,8 @@ from test_gguf import changed, values_of
 from tiny_models import save_base
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from llava.common.errors import InputError
 from llava.conversation import conv_templates
-from llava.errors import InputError
 from llava.model.builder import load_tokenizer
 from llava.model.gguf import chat_template, export_gguf
 from llava.model.gguf_vocab import read_vocab

@@ -12,8 +12,8 @@ from data_prep.annotations import Folder, Shape, Source
 from data_prep.formats import find_reader, idid
 from data_prep.formats.idid import read_record
 from data_prep.recipe import Recipe
-from llava.errors import InputError
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.settings import load_settings
 
 FILE = Path("labels_v1.2.json")
 

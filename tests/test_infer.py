@@ -15,8 +15,8 @@ import pytest
 from small_model import picture, save_random_model
 
 from eval.infer import main
+from llava.common.errors import InputError
 from llava.engine import Request, Result
-from llava.errors import InputError
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
 

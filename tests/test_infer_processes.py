@@ -18,13 +18,13 @@ from small_model import picture, save_random_model
 
 from eval.answering.questions import share
 from eval.infer import main
-from llava.records import Question
+from llava.common.records import Question
 
 FAILING = """
 import itertools, os
 from eval import infer
 from eval.answering import local
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.train.launch import run_process
 answers = local.LocalModel.answers
 def failing(self, questions, pictures):

@@ -12,7 +12,7 @@ import pytest
 from small_model import picture, save_random_model
 
 from eval.infer import main
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 pytest.importorskip("ray.data", reason="pip install 'llava-inspect[ray]'")
 

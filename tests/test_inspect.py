@@ -11,7 +11,7 @@ from PIL import Image
 from test_report import HOSTILE, check_alone
 
 from data_prep.__main__ import main as data_prep
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def inspect(source: Path, output: Path, *more: str) -> str:

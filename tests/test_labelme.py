@@ -18,7 +18,7 @@ from data_prep.annotations import Folder, Shape, merge
 from data_prep.formats import labelme
 from data_prep.formats.labelme import read_annotation
 from data_prep.formats.layout import OtherFormatError
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def shape(kind: str | None, *points: tuple[float, float], label: str = "x", **more: Any) -> dict[str, Any]:

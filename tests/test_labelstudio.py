@@ -18,7 +18,7 @@ from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio import annotate
 from data_prep.formats.labelstudio_tasks import picture_names, read_tasks
 from data_prep.formats.layout import OtherFormatError
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def result(kind: str, *classes: str, id: str = "", size: tuple = (100, 50), **value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_adapters import original_lora
 from test_original import logits
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_model
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN
 from llava.model.merge import merge

@@ -13,9 +13,9 @@ from PIL import Image
 
 from data_prep.annotations import Folder, Source, Talk
 from data_prep.formats import find_reader, llava_json
-from llava.errors import InputError
-from llava.files import to_json
-from llava.records import Record
+from llava.common.errors import InputError
+from llava.common.files import to_json
+from llava.common.records import Record
 
 
 def record(*texts: str, image: object = "a.jpg", **more: Any) -> dict[str, Any]:

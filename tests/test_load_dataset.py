@@ -1,7 +1,7 @@
 """The output as other tools take it: `datasets` opens it unchanged, and it keeps LLaVA's rules.
 
 The rules are written down here once more, from LLaVA's own loader (haotian-liu/LLaVA, llava/train/train.py,
-`LazySupervisedDataset` and `preprocess_multimodal`), so that a slip in llava/records.py shows.
+`LazySupervisedDataset` and `preprocess_multimodal`), so that a slip in llava/common/records.py shows.
 """
 
 import json

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import LANGUAGE_TARGETS, VISION_TARGETS, perturb, save_base, save_run, small_model
 from transformers import LlavaForConditionalGeneration
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.lora import (
     adapted_modules,
     attach,

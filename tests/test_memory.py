@@ -18,11 +18,11 @@ from data_prep.convert import prepare_all
 from data_prep.pictures import PixelBudget
 from data_prep.recipe import Recipe
 from data_prep.store import PictureStore
-from llava.errors import InputError
-from llava.files import write_json, write_json_list
-from llava.pictures import Opened, decode, open_picture
-from llava.records import Record, Turn
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.files import write_json, write_json_list
+from llava.common.images import Opened, decode, open_picture
+from llava.common.records import Record, Turn
+from llava.common.settings import load_settings
 
 SIDE = 40
 

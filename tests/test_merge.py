@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_base, save_run
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_model
 from llava.model.formats import in_memory
 from llava.model.merge import merge

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_model, load_pretrained_model
 from llava.model.formats import kind_of
 from llava.model.original import whole_tensors

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval import parse
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 KINDS = ["missing_disc", "broken disc", "disc", "flashover-burn", "no defect"]
 

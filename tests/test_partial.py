@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from eval.answering.partial import Partial
 from eval.answering.questions import answer_line
-from llava.errors import InputError
-from llava.files import to_json
-from llava.records import Answer, Question
+from llava.common.errors import InputError
+from llava.common.files import to_json
+from llava.common.records import Answer, Question
 
 RUN = {"model": ["a", ""], "decoding": [0.0, None]}
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.errors import InputError
-from llava.pictures import MAX_PIXELS, open_picture, read_picture
+from llava.common.errors import InputError
+from llava.common.images import MAX_PIXELS, open_picture, read_picture
 
 
 def stored(image: Image.Image, format: str, **options: Any) -> io.BytesIO:

@@ -12,8 +12,8 @@ import pytest
 from real_shapes import SHAPES, save_shape
 from train_data import ask, many, write_data
 
-from llava.errors import InputError
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.settings import load_settings
 from llava.train.__main__ import main
 from llava.train.config import TrainSettings
 from llava.train.plan import Target, skeleton

@@ -11,10 +11,10 @@ from transformers import LlavaConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from llava.common.errors import InputError
+from llava.common.images import open_picture
 from llava.conversation import conv_templates
-from llava.errors import InputError
 from llava.model.builder import load_tokenizer
-from llava.pictures import open_picture
 from llava.processing import RecordProcessor
 from llava.vision import PictureProcessor, Pictures, pad_to_square
 

@@ -21,10 +21,10 @@ from data_prep.pictures import Unit
 from data_prep.questions import ask, dialogues
 from data_prep.recipe import Recipe
 from eval.families import family_of
-from llava.boxes import from_frame, intersection, parse_box
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
-from llava.settings import load_settings, validate_settings
+from llava.common.boxes import from_frame, intersection, parse_box
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
+from llava.common.settings import load_settings, validate_settings
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_no_random_hashes_decide(repo: Path) -> None:
     """Two interpreters that hash texts differently write the same questions."""
     code = (
         "import hashlib, sys; sys.path.insert(0, 'tests'); import test_questions as t;"
-        "from pathlib import Path; from llava.settings import load_settings;"
+        "from pathlib import Path; from llava.common.settings import load_settings;"
         "r = load_settings(t.Recipe, Path('configs/recipes/insulator_full.yaml'),"
         "[*t.LANGUAGES, 'families.kind.cap=1']);"
         "print(hashlib.sha256(t.lines(r, t.make_units(60)).encode()).hexdigest())"

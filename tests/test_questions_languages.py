@@ -14,8 +14,8 @@ from data_prep.pictures import Unit
 from data_prep.questions import ask
 from data_prep.recipe import Recipe
 from eval.families import family_of
-from llava.records import report_entries
-from llava.settings import load_settings
+from llava.common.records import report_entries
+from llava.common.settings import load_settings
 from llava.train.augment import draw, speaks_of_places
 from llava.train.config import AugmentSettings
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from llava.boxes import from_frame, parse_box
-from llava.files import read_json_list
-from llava.records import Record
+from llava.common.boxes import from_frame, parse_box
+from llava.common.files import read_json_list
+from llava.common.records import Record
 
 SPLITS = ("train", "val", "test")
 RECIPE = """

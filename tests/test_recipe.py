@@ -10,10 +10,10 @@ from photos import write_pair
 from data_prep.__main__ import main as data_prep
 from data_prep.families import Family, FamilyName, Kind, Words
 from data_prep.recipe import Recipe
-from llava.errors import InputError
-from llava.files import read_jsonl
-from llava.records import Truth
-from llava.settings import load_settings, validate_settings
+from llava.common.errors import InputError
+from llava.common.files import read_jsonl
+from llava.common.records import Truth
+from llava.common.settings import load_settings, validate_settings
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -22,9 +22,9 @@ from data_prep.report_page import page
 from data_prep.report_sizes import box_sizes, thin_warnings
 from data_prep.report_survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
 from data_prep.splits import near_twins
-from llava.files import read_json_list
-from llava.records import Record
-from llava.report.markup import tag
+from llava.common.files import read_json_list
+from llava.common.html.markup import tag
+from llava.common.records import Record
 
 ROLES: dict[str, Role] = {"defect": "defect", "insulator": "component"}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llava.settings import load_settings
+from llava.common.settings import load_settings
 from llava.train.config import TrainSettings
 
 OWN = {"playground", "runs", "build", ".git"}

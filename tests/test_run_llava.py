@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_model import picture, plain_text, save_random_model
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.eval import run_llava
 from llava.eval.run_llava import eval_model, load_image, main
 from llava.mm_utils import get_model_name_from_path

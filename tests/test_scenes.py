@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.scenes import DEFECTS, STRING, Scene, defects_of, main, render
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 SEED = 11
 

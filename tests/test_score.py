@@ -10,8 +10,8 @@ import pytest
 
 from eval.schema import Scores
 from eval.score import main
-from llava.errors import InputError
-from llava.files import write_jsonl
+from llava.common.errors import InputError
+from llava.common.files import write_jsonl
 
 
 def truth(question: int | str, answer: str, type_: str = "yesno", **more: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from eval import texts
 from eval.answering.questions import find_pictures, read_questions
 from eval.schema import Scores
 from eval.score import main
-from llava.errors import InputError
-from llava.files import read_jsonl, write_jsonl
-from llava.records import Truth
+from llava.common.errors import InputError
+from llava.common.files import read_jsonl, write_jsonl
+from llava.common.records import Truth
 
 
 def chance(question: int | str, yes: float, **more: Any) -> dict[str, Any]:

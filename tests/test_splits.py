@@ -23,9 +23,9 @@ from data_prep.splits import (
     scaled_shares,
 )
 from data_prep.store import Known, PictureStore
-from llava.errors import InputError
-from llava.pictures import open_picture
-from llava.settings import load_settings, validate_settings
+from llava.common.errors import InputError
+from llava.common.images import open_picture
+from llava.common.settings import load_settings, validate_settings
 
 rng = np.random.default_rng(3)
 

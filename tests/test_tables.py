@@ -15,7 +15,7 @@ from data_prep import json_stream
 from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, Talk
 from data_prep.formats import find_reader, tables
 from data_prep.json_stream import stream_items
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 HEADER = "image,question,answer\n"
 

@@ -19,10 +19,10 @@ from data_prep.pictures import Prepared, prepare
 from data_prep.recipe import Recipe, Tiles
 from data_prep.store import PictureStore
 from data_prep.tiles import cut, grid, to_picture, visible
-from llava.boxes import Box, intersection
-from llava.files import read_json_list
-from llava.records import Record
-from llava.settings import validate_settings
+from llava.common.boxes import Box, intersection
+from llava.common.files import read_json_list
+from llava.common.records import Record
+from llava.common.settings import validate_settings
 
 
 @st.composite

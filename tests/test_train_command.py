@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from train_data import ask, many, write_config, write_data
 
 import llava.train.trainer as trainer_module
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_model
 from llava.model.run_dir import read_run_info
 from llava.train.__main__ import main

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.errors import InputError
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.settings import load_settings
 from llava.train.config import TrainSettings
 
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from train_data import many, write_data
 
-from llava.errors import InputError
-from llava.settings import validate_settings
+from llava.common.errors import InputError
+from llava.common.settings import validate_settings
 from llava.train.config import TrainSettings
 from llava.train.failing import memory_advice
 
@@ -57,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(*arguments: str, harm: str = "") -> subprocess.CompletedProcess[str]:
     """`python -m llava.train`, with `harm` done to its trainer first."""
     script = (
-        "import os, signal\nfrom llava.errors import run_command\nfrom llava.train.__main__ import main\n"
+        "import os, signal\nfrom llava.common.errors import run_command\nfrom llava.train.__main__ import main\n"
         f"from llava.train.trainer import LoraTrainer\n{harm}\nrun_command(main)"
     )
     return subprocess.run(

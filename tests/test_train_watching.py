@@ -15,7 +15,7 @@ import pytest
 import torch
 from train_data import many, write_config, write_data
 
-from llava.errors import InputError, run_command
+from llava.common.errors import InputError, run_command
 from llava.train.__main__ import main
 from llava.train.plan import Target
 from llava.train.trainer import LoraTrainer

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from train_data import ask, many, write_data
 
-from llava.errors import InputError
-from llava.settings import validate_settings
+from llava.common.errors import InputError
+from llava.common.settings import validate_settings
 from llava.train.config import AugmentSettings, TrainSettings
 from llava.train.dataset import PictureStore, RecordSet, TrainItems
 from llava.train.finetune import make_record_processor

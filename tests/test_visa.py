@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.annotations import Annotation, Folder, Shape, Source
 from data_prep.formats import find_reader, visa
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Box = tuple[int, int, int, int]
 IMAGES, MASKS = "Data/Images", "Data/Masks"

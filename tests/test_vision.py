@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlavaNextConfig, LlavaNextProcessor, LlavaOnevisionConfig, LlavaOnevisionProcessor
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import load_tokenizer
 from llava.vision import AnyresPictures, Pictures, pictures_of
 

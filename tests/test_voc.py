@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import voc as reader
 from data_prep.formats.voc import read_annotation
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def find_source(folder: Path) -> tuple[Source, list[str]]:

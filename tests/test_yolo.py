@@ -13,8 +13,8 @@ from data_prep.formats import coco, yolo
 from data_prep.formats.sizes import picture_size
 from data_prep.formats.yolo import read_labels
 from data_prep.formats.yolo_data import DataSet, read_data_yaml, read_names
-from llava.errors import InputError
-from llava.pictures import open_picture
+from llava.common.errors import InputError
+from llava.common.images import open_picture
 
 NAMES = "names: [insulator, defect]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"  # (40, 15, 60, 35) in a picture of 100x50

@@ -8,7 +8,7 @@ from data_prep.items import Item
 from data_prep.pictures import Unit
 from data_prep.questions import ask
 from data_prep.recipe import Recipe
-from llava.settings import validate_settings
+from llava.common.settings import validate_settings
 
 KINDS = ["missing disc", "broken disc", "flashover", "pollution", "bird nest"]
 LANGUAGES = ["languages.ko=1", "languages.ru=1"]

@@ -24,7 +24,7 @@ from data_prep.formats import (
     voc,
     yolo,
 )
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 class NoFormatError(InputError):

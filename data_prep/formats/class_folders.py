@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source, split_in
 from data_prep.formats.layout import set_groups_and_splits
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 NAME = "class_folders"
 # Where these files are, classes are written in them and folders are only folders.

@@ -25,10 +25,10 @@ from data_prep.formats.layout import (
     set_groups_and_splits,
 )
 from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, size
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_json
-from llava.pictures import MAX_PIXELS
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_json
+from llava.common.images import MAX_PIXELS
 
 NAME = "coco"
 _LISTS = ("images", "annotations", "categories")

@@ -37,7 +37,7 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.xml import parse, starts_with
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 NAME = "cvat"
 

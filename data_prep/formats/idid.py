@@ -21,9 +21,9 @@ from typing import Any
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
 from data_prep.formats.layout import require_pictures
 from data_prep.formats.outlines import number
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_json
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_json
 
 NAME = "idid"
 _STRING, _DISC, _GOOD = "string", "disc", "good"

@@ -24,10 +24,10 @@ from PIL import Image
 from data_prep.annotations import Annotation, Folder, NoPictureError, Shape, Source, join
 from data_prep.formats.layout import OtherFormatError, passed_over, read_each, set_groups_and_splits
 from data_prep.formats.outlines import Point, bounds, name_of, number, polygon_area, size
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_json
-from llava.pictures import MAX_PIXELS
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_json
+from llava.common.images import MAX_PIXELS
 
 NAME = "labelme"
 

@@ -35,10 +35,10 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.sizes import picture_size
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.pictures import MAX_PIXELS
-from llava.report.markup import readable
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.html.markup import readable
+from llava.common.images import MAX_PIXELS
 
 NAME = "labelstudio"
 

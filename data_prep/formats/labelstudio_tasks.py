@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from data_prep.annotations import PICTURE_SUFFIXES
 from data_prep.formats.layout import OtherFormatError
 from data_prep.formats.outlines import name_of, number, size
-from llava.errors import InputError
-from llava.files import read_json
+from llava.common.errors import InputError
+from llava.common.files import read_json
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # put before the name of an uploaded file
 # What a task of JSON-MIN holds beside its data and results.

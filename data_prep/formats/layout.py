@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_prep.annotations import Folder, Source
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)

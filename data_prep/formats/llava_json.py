@@ -17,8 +17,8 @@ from data_prep.annotations import Folder, Source
 from data_prep.formats.layout import passed_over, require_pictures
 from data_prep.formats.talks import Collector, named_splits, plain_question, plain_text
 from data_prep.json_stream import LINES_SUFFIX, stream_items
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
 
 NAME = "llava"
 _FIRST_BYTES = 1 << 13

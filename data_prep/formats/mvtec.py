@@ -21,7 +21,7 @@ import numpy as np
 
 from data_prep.annotations import PICTURE_SUFFIXES, AnnotatedPicture, Annotation, Folder, Shape, Source
 from data_prep.masks import read_mask, regions
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 NAME = "mvtec"
 _MASKS = "ground_truth"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from llava.boxes import Box
+from llava.common.boxes import Box
 
 Point = tuple[float, float]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.errors import InputError
-from llava.pictures import EXIF_ORIENTATION, open_header
+from llava.common.errors import InputError
+from llava.common.images import EXIF_ORIENTATION, open_header
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright picture, as `llava.pictures.open_picture` gives it.
+    """(width, height) in pixels of the upright picture, as `llava.common.images.open_picture` gives it.
 
     Only the header is read, no pixel is decoded, but of a PNG whose EXIF lies behind them. EXIF orientations
     5 to 8 swap the sides (TIFF 6.0, tag 274).

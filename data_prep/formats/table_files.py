@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.json_stream import LINES_SUFFIX, stream_items
-from llava.errors import InputError
-from llava.report.markup import readable
+from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "image_path", "file_name", "picture"),

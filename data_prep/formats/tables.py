@@ -25,8 +25,8 @@ from data_prep.formats.layout import passed_over, require_pictures
 from data_prep.formats.outlines import number
 from data_prep.formats.table_files import SUFFIXES, MissingLibraryError, Table, open_table
 from data_prep.formats.talks import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
-from llava.boxes import Box
-from llava.errors import InputError
+from llava.common.boxes import Box
+from llava.common.errors import InputError
 
 NAME = "table"
 _CORNERS = ("x1", "y1", "x2", "y2")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_prep.annotations import SPLIT_NAMES, Annotation, Folder, Shape, Source, Split, Talk, join
-from llava.errors import InputError
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
 
 # What tables and files are called, `datasets` writes "dev" too.
 SPLIT_WORDS: dict[str, Split] = SPLIT_NAMES | {"dev": "val"}

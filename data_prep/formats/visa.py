@@ -33,9 +33,9 @@ from data_prep.annotations import (
     plain_name,
 )
 from data_prep.masks import read_mask, regions
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_text
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_text
 
 NAME = "visa"
 UNNAMED = "anomaly"

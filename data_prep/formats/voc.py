@@ -25,8 +25,8 @@ from data_prep.formats.layout import (
 from data_prep.formats.outlines import number as parsed
 from data_prep.formats.outlines import size
 from data_prep.formats.xml import parse, starts_with
-from llava.boxes import Box
-from llava.errors import InputError
+from llava.common.boxes import Box
+from llava.common.errors import InputError
 
 NAME = "voc"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 from xml.parsers.expat import ErrorString, ExpatError
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 def parse(file: Path, format: str) -> Element:

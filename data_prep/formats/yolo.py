@@ -27,9 +27,9 @@ from data_prep.formats.yolo_data import (
     names_classes,
     set_splits,
 )
-from llava.boxes import Box
-from llava.errors import InputError
-from llava.files import read_text
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_text
 
 NAME = "yolo"
 # Text files that lie among labels and are none, unless a picture has their name.

@@ -17,8 +17,8 @@ import yaml
 
 from data_prep.annotations import Folder, Source, Split
 from data_prep.formats.outlines import number
-from llava.errors import InputError
-from llava.files import read_text
+from llava.common.errors import InputError
+from llava.common.files import read_text
 
 NAME_LISTS = {"classes.txt", "obj.names", "_darknet.labels"}
 _YAML_NAMES = {"data", "dataset"}

@@ -26,8 +26,8 @@ from rich.progress import (
 from rich.text import Text
 
 from data_prep.scenes.compose import STRING, Box, render
-from llava.errors import InputError
-from llava.files import atomic_folder, atomic_path, write_text
+from llava.common.errors import InputError
+from llava.common.files import atomic_folder, atomic_path, write_text
 
 EXAMPLE = """example:
   python -m data_prep scenes --output playground/scenes --count 400 --seed 1 --contact-sheet sheet.png

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.answering.questions import pieces
-from llava.errors import InputError, one_line
-from llava.files import to_json
-from llava.records import Answer, Question
+from llava.common.errors import InputError, one_line
+from llava.common.files import to_json
+from llava.common.records import Answer, Question
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eval.answering.questions import answer_line, by_picture
-from llava.errors import InputError, one_line
-from llava.pictures import decode, open_header
-from llava.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
+from llava.common.errors import InputError, one_line
+from llava.common.images import decode, open_header
+from llava.common.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.answering.questions import answer_line, by_picture
+from llava.common.errors import InputError
+from llava.common.images import open_picture
+from llava.common.records import Answer, Question
 from llava.engine import Engine, Request
-from llava.errors import InputError
 from llava.model.builder import load_model
-from llava.pictures import open_picture
-from llava.records import Answer, Question
 from llava.vision import Pixels
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from eval.answering.questions import QuestionId
-from llava.errors import InputError
-from llava.files import first_problem, to_json
-from llava.records import Answer
+from llava.common.errors import InputError
+from llava.common.files import first_problem, to_json
+from llava.common.records import Answer
 
 SYNC_SECONDS = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.errors import InputError
-from llava.files import inside, read_jsonl
-from llava.records import Answer, Question
+from llava.common.errors import InputError
+from llava.common.files import inside, read_jsonl
+from llava.common.records import Answer, Question
 
 QuestionId = str | int
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from eval.report.words import counted, percent
 from eval.schema import Case, CaseAnswer, Corners
-from llava.errors import InputError
-from llava.files import inside
-from llava.records import IMAGE_PLACEHOLDER
-from llava.report.markup import Markup, cut, tag, together
-from llava.report.page import thumbnail
+from llava.common.errors import InputError
+from llava.common.files import inside
+from llava.common.html.markup import Markup, cut, tag, together
+from llava.common.html.page import thumbnail
+from llava.common.records import IMAGE_PLACEHOLDER
 
 MOST_PICTURES = 120
 MOST_BYTES = 3_500_000  # of embedded pictures, as text

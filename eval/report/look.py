@@ -1,4 +1,4 @@
-"""How the report of scores looks beyond llava/report/style.py, and the script that filters its pictures.
+"""How the report of scores looks beyond llava/common/html/style.py, and the script that filters its pictures.
 
 Colours are told apart with any kind of colour vision (Okabe and Ito, 2008: blue, orange and yellow), and
 never carry a meaning alone: base is dashed or hollow wherever tuned is solid.

@@ -1,7 +1,7 @@
 """report.html of `python -m eval.score`: scores as one page for the person who must decide whether to rely on
 the model. The verdict comes first, in words; then what it rests on, down to single pictures.
 
-Names and answers are foreign text. All of it passes through `tag` (llava/report/markup.py), which escapes it.
+Names and answers are foreign text. All of it passes through `tag` (llava/common/html/markup.py), which escapes it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
 from eval.report.words import capital, counted
 from eval.schema import Case, InputFile, Probe, Scores, TaskScore
-from llava.report.markup import Markup, cut, table, table_row, tag, together
-from llava.report.page import Section, attention, document
+from llava.common.html.markup import Markup, cut, table, table_row, tag, together
+from llava.common.html.page import Section, attention, document
 
 _SIGNS = {"rely": "✓", "care": "△", "unclear": "?", "not": "✗"}
 _SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "not": "do not rely"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from eval.metrics import wilson
 from eval.report.words import capital, percent
 from eval.schema import ChoiceScore, Estimate, TaskScore
-from llava.report.markup import Markup, tag, together
+from llava.common.html.markup import Markup, tag, together
 
 _LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox
 _CURVES = 8  # classes drawn in one ROC plot

@@ -9,7 +9,7 @@ from eval.report.plots import range_cell, range_key, spread
 from eval.report.words import percent, points
 from eval.schema import Estimate, Slice, SystemScore, TaskScore
 from eval.slices import SIZES
-from llava.report.markup import (
+from llava.common.html.markup import (
     Markup,
     cut,
     first_of,

@@ -13,10 +13,10 @@ from urllib.request import urlopen
 
 from PIL import Image
 
+from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.errors import InputError, run_command
+from llava.common.images import open_picture
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
-from llava.errors import InputError, run_command
-from llava.flags import FlagParser, add_decoding_flags, add_model_flags
-from llava.pictures import open_picture
 
 TIMEOUT = 30  # seconds without a byte
 MOST_BYTES = 256 << 20  # of a picture fetched from an address

@@ -24,8 +24,8 @@ from peft.utils.other import get_pattern_key
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
-from llava.errors import InputError, one_line
-from llava.files import first_problem, read_json
+from llava.common.errors import InputError, one_line
+from llava.common.files import first_problem, read_json
 from llava.mm_utils import get_model_name_from_path
 from llava.model.formats import (
     LANGUAGE,

@@ -27,9 +27,10 @@ from transformers import (
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
+from llava.common.errors import InputError, one_line
+from llava.common.files import read_json, read_text
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
-from llava.errors import InputError, one_line
-from llava.files import read_json, read_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, UNUSABLE, is_original, kind_of
 from llava.model.language_base import is_language_model, with_projector_of
@@ -43,7 +44,6 @@ from llava.model.original import (
 from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
 from llava.model.shards import some
 from llava.processing import RecordProcessor
-from llava.records import IMAGE_PLACEHOLDER
 from llava.vision import pictures_of
 
 DTYPES: dict[DtypeName, torch.dtype] = {

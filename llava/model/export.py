@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 import torch
 
+from llava.common.errors import InputError
+from llava.common.files import read_json, write_json, write_text
 from llava.conversation import ConvTemplate
-from llava.errors import InputError
-from llava.files import read_json, write_json, write_text
 from llava.mm_utils import get_model_name_from_path
 from llava.model import formats
 from llava.model.builder import (

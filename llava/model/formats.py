@@ -15,8 +15,8 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
-from llava.errors import InputError, one_line
-from llava.files import read_json
+from llava.common.errors import InputError, one_line
+from llava.common.files import read_json
 from llava.model.run_dir import ADAPTER_CONFIG, is_run_dir
 
 Kind = Literal["run", "hf", "original", "original_lora", "original_projector", "peft_adapter"]

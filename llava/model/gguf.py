@@ -26,8 +26,8 @@ from typing import Any, get_args
 import torch
 from yaml import YAMLError
 
+from llava.common.errors import InputError
 from llava.conversation import ConvTemplate, get_template
-from llava.errors import InputError
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import notes, read_adapter
 from llava.model.builder import load_config, make_processor, resolve_folder

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.original import EMBEDDING, HEAD
 

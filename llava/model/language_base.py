@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from llava.errors import InputError
-from llava.files import read_json, write_json
+from llava.common.errors import InputError
+from llava.common.files import read_json, write_json
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, is_original
 from llava.model.original import find_tower
 from llava.model.shards import open_file, shards_of

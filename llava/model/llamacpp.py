@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from packaging.version import Version
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Part = list[int] | np.ndarray
 """A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of a picture."""

@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from llava.errors import InputError, one_line
+from llava.common.errors import InputError, one_line
 from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
 from llava.model.shards import open_file, write_tensors

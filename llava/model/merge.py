@@ -31,9 +31,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from llava.common.errors import InputError
+from llava.common.files import read_json, write_json, write_text
 from llava.conversation import get_template
-from llava.errors import InputError
-from llava.files import read_json, write_json, write_text
 from llava.model.adapters import Adapter, notes, read_adapter
 from llava.model.builder import (
     DTYPES,

@@ -16,8 +16,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from llava.errors import InputError, one_line
-from llava.files import read_json
+from llava.common.errors import InputError, one_line
+from llava.common.files import read_json
 from llava.model.formats import (
     LANGUAGE,
     PROJECTOR,

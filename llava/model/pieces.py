@@ -17,9 +17,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from llava.errors import InputError
-from llava.files import read_json
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.errors import InputError
+from llava.common.files import read_json
+from llava.common.records import IMAGE_PLACEHOLDER
 
 PAD = "<pad>"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type of sentencepiece_model.proto

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from llava.errors import InputError
-from llava.files import first_problem, read_json, sha256, write_json
-from llava.settings import Settings
+from llava.common.errors import InputError
+from llava.common.files import first_problem, read_json, sha256, write_json
+from llava.common.settings import Settings
 
 RUN_FILE = "run.json"
 ADAPTER_CONFIG = "adapter_config.json"

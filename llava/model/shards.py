@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from llava.errors import InputError, one_line
-from llava.files import atomic_folder, read_json, write_json
+from llava.common.errors import InputError, one_line
+from llava.common.files import atomic_folder, read_json, write_json
 
 DEFAULT_SHARD = 5_000_000_000  # bytes; what `5GB` means to Hugging Face
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"

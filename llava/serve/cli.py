@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.errors import InputError, run_command
-from llava.flags import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.errors import InputError, run_command
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.errors import InputError
-from llava.settings import load_settings
+from llava.common.errors import InputError
+from llava.common.settings import load_settings
 from llava.train.config import TrainSettings
 from llava.train.launch import run_process
 

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from llava.errors import InputError, one_line
+from llava.common.errors import InputError, one_line
 from llava.model.builder import DTYPES, bfloat16_is_native
 from llava.model.run_dir import DtypeName
 from llava.train.attention import SDPA_FLOAT32

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from llava.boxes import Box, format_box, parse_boxes
+from llava.common.boxes import Box, format_box, parse_boxes
+from llava.common.records import Record
 from llava.conversation import Speaker
-from llava.records import Record
 from llava.train.config import AugmentSettings
 
 Turns = tuple[tuple[Speaker, str], ...]

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from llava.common.settings import Settings
 from llava.model.run_dir import LoraSettings
-from llava.settings import Settings
 
 
 class AugmentSettings(Settings):

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from llava.errors import InputError
-from llava.files import inside, read_json_list
-from llava.pictures import open_picture, upright_size
+from llava.common.errors import InputError
+from llava.common.files import inside, read_json_list
+from llava.common.images import open_picture, upright_size
+from llava.common.records import Record
 from llava.processing import RecordProcessor
-from llava.records import Record
 from llava.train import augment
 from llava.train.config import AugmentSettings
 from llava.train.packing import FLASH, IGNORE, Group, Sample, build_row, collate, group_by_picture, pack_rows

@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.train.config import TrainSettings
 from llava.train.sharded import is_sharded
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from llava.common.errors import InputError
 from llava.conversation import AUTO, default_conversation, get_template
-from llava.errors import InputError
 from llava.model.builder import (
     LoadedModel,
     load_config,

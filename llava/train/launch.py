@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llava.errors import fault, run_command
+from llava.common.errors import fault, run_command
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from llava.files import write_text
+from llava.common.files import write_text
 from llava.train.runs import TENSORBOARD
 from llava.train.validation import Answer
 

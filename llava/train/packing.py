@@ -34,7 +34,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.vision import Pictures, Pixels
 
 IGNORE = -100

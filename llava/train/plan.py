@@ -16,8 +16,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, TrainingArguments
 
-from llava.errors import InputError
-from llava.files import read_json
+from llava.common.errors import InputError
+from llava.common.files import read_json
 from llava.model.lora import attach
 from llava.train.arguments import attention, weights_dtype
 from llava.train.attention import SDPA_FLOAT32

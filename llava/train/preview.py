@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from llava.records import IMAGE_PLACEHOLDER
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.train.dataset import RecordSet
 from llava.train.packing import IGNORE, Sample
 from llava.train.plan import Plan

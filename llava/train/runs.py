@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.common.errors import InputError
 from llava.conversation import default_conversation
-from llava.errors import InputError
 from llava.model.run_dir import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

@@ -22,8 +22,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments, training_args
 
-from llava.errors import InputError
-from llava.files import read_json
+from llava.common.errors import InputError
+from llava.common.files import read_json
 from llava.train.config import TrainSettings
 
 

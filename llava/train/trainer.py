@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.builder import LoadedModel, attention_of_parts
 from llava.model.formats import PROJECTOR, VISION
 from llava.model.lora import load_weights, save_adapter

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from llava.common.records import IMAGE_PLACEHOLDER, Record
 from llava.engine import Engine, Request
 from llava.model.builder import LoadedModel
-from llava.records import IMAGE_PLACEHOLDER, Record
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss

@@ -24,8 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import default_conversation as llava_prompt
-from llava.records import IMAGE_PLACEHOLDER
 from tiny_base.questions import WORDS, questions
 from tiny_base.scenes import GRID, PATCH, SIZE, TRAIN_SEED, render
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from llava.common.files import write_text
 from llava.engine import Engine, Request
-from llava.files import write_text
 from llava.model.builder import bfloat16_is_native, load_model
 from tiny_base.model import MEAN, STD, WIDTH
 from tiny_base.questions import questions

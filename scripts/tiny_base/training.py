@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import Speaker
 from llava.processing import RecordProcessor
-from llava.records import IMAGE_PLACEHOLDER
 from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
 from llava.vision import Pixels
 from tiny_base.model import CONTEXT, WIDTH

@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 from PIL import Image
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 from llava.model.llamacpp import LlamaCpp, Part
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from llava.files import write_text
+from llava.common.files import write_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "interop"
 

@@ -12,7 +12,7 @@ import sys
 
 from results import FOLDER, Check
 
-from llava.files import read_text, write_text
+from llava.common.files import read_text, write_text
 
 PAGE = FOLDER.with_suffix(".md")
 _PLACE = re.compile(r"(?<=<!-- interop -->\n).*?(?=<!-- end -->)", re.DOTALL)

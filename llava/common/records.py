@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 IMAGE_PLACEHOLDER = "<image>"
 

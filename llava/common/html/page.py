@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.errors import InputError
-from llava.pictures import open_picture
-from llava.report.markup import Markup, tag
-from llava.report.style import STYLE
+from llava.common.errors import InputError
+from llava.common.html.markup import Markup, tag
+from llava.common.html.style import STYLE
+from llava.common.images import open_picture
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 Section = tuple[str, str, Markup]  # its heading, its anchor, its body

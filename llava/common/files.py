@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from llava.errors import InputError
+from llava.common.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
-from llava.errors import InputError, one_line
-from llava.files import first_problem, read_text
+from llava.common.errors import InputError, one_line
+from llava.common.files import first_problem, read_text
 
 _YAML_ERRORS = (YAMLError, OmegaConfBaseException, ValueError, TypeError)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llava.errors import InputError, one_line
+from llava.common.errors import InputError, one_line
 
 # The most pixels that a picture may state: 0.9 GB as RGB. Pillow's own guard warns at 89 million, and aerial
 # mosaics are larger; ours looks at the header, before anything is decoded.
