@@ -26,7 +26,7 @@ from llava.conversation import ChatTurns
 from llava.decoding import clean_text
 from llava.engine import Engine, Request
 from llava.model.builder import LoadedModel, load_model, make_processor
-from llava.vision import Picture, Pixels
+from llava.processing.vision import Picture, Pixels
 
 Talk = tuple[ChatTurns, list[Picture]]
 SPREAD = 5.0  # of the weights, times transformers' own

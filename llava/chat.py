@@ -15,7 +15,7 @@ from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
 from llava.decoding import AnswerText, Decoding, next_tokens
 from llava.engine import Engine
-from llava.vision import Picture, Pixels, Size, picture_size
+from llava.processing.vision import Picture, Pixels, Size, picture_size
 
 _Key = int | tuple[Picture, int]
 

@@ -16,8 +16,8 @@ from llava.batching import Branch, ContinuousBatch, Request
 from llava.common.errors import InputError
 from llava.common.records import question_text
 from llava.decoding import Decoding, clean_text
+from llava.processing.vision import Size, picture_size
 from llava.reader import Reader
-from llava.vision import Size, picture_size
 
 __all__ = ["Engine", "Request", "Result"]
 

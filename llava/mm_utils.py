@@ -15,7 +15,7 @@ from llava.common.errors import InputError
 from llava.common.images import open_picture
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.vision import PictureProcessor, pad_to_square, pictures_of
+from llava.processing.vision import PictureProcessor, pad_to_square, pictures_of
 
 expand2square = pad_to_square
 

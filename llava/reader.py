@@ -13,7 +13,7 @@ from transformers import Cache, GenerationConfig
 from llava.attention import SDPA_GROUPED
 from llava.branches import new_cache
 from llava.model.builder import LoadedModel
-from llava.vision import Picture, Pixels
+from llava.processing.vision import Picture, Pixels
 
 
 class Reader:

@@ -10,8 +10,8 @@ import pytest
 
 from llava.conversation import get_template
 from llava.model.builder import load_config, load_image_processor, load_tokenizer
-from llava.processing import RecordProcessor
-from llava.vision import pictures_of
+from llava.processing.text import RecordProcessor
+from llava.processing.vision import pictures_of
 
 VECTORS = json.loads((Path(__file__).parent / "interop" / "original_ids.json").read_text("utf-8"))
 PICTURE = -200

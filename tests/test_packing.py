@@ -15,6 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llava.common.errors import InputError
+from llava.processing.vision import Pictures, Pixels
 from llava.train.packing import (
     IGNORE,
     Group,
@@ -25,7 +26,6 @@ from llava.train.packing import (
     pack_rows,
     packed_loss,
 )
-from llava.vision import Pictures, Pixels
 
 IMAGE = 63
 PICTURE_TOKENS = 9

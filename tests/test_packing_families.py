@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
+from llava.processing.vision import Pixels, pictures_of
 from llava.train.packing import (
     FLASH,
     FLEX,
@@ -33,7 +34,6 @@ from llava.train.packing import (
     pack_rows,
     packed_loss,
 )
-from llava.vision import Pixels, pictures_of
 
 IMAGE = 63
 SHAPES = {"wide": (60, 14), "tall": (13, 70), "square": (40, 40), "small": (7, 5)}  # (width, height)

@@ -15,8 +15,8 @@ from llava.common.errors import InputError
 from llava.common.images import open_picture
 from llava.conversation import conv_templates
 from llava.model.builder import load_tokenizer
-from llava.processing import RecordProcessor
-from llava.vision import PictureProcessor, Pictures, pad_to_square
+from llava.processing.text import RecordProcessor
+from llava.processing.vision import PictureProcessor, Pictures, pad_to_square
 
 SIZE = {"size": {"shortest_edge": 144}, "crop_size": {"height": 144, "width": 144}}
 IMAGE_TOKENS = 16

@@ -15,7 +15,7 @@ from transformers import LlavaNextConfig, LlavaNextProcessor, LlavaOnevisionConf
 
 from llava.common.errors import InputError
 from llava.model.builder import load_tokenizer
-from llava.vision import AnyresPictures, Pictures, pictures_of
+from llava.processing.vision import AnyresPictures, Pictures, pictures_of
 
 
 class OnevisionProcessor(LlavaOnevisionProcessor):

@@ -17,7 +17,7 @@ from llava.common.images import open_picture
 from llava.common.records import Answer, Question
 from llava.engine import Engine, Request
 from llava.model.builder import load_model
-from llava.vision import Pixels
+from llava.processing.vision import Pixels
 
 if TYPE_CHECKING:
     from argparse import Namespace

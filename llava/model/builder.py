@@ -43,8 +43,8 @@ from llava.model.original import (
 )
 from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
 from llava.model.shards import some
-from llava.processing import RecordProcessor
-from llava.vision import pictures_of
+from llava.processing.text import RecordProcessor
+from llava.processing.vision import pictures_of
 
 DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32,

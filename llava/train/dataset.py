@@ -22,12 +22,12 @@ from llava.common.errors import InputError
 from llava.common.files import inside, read_json_list
 from llava.common.images import open_picture, upright_size
 from llava.common.records import Record
-from llava.processing import RecordProcessor
+from llava.processing.text import RecordProcessor
+from llava.processing.vision import Pictures, Pixels, Size
 from llava.train import augment
 from llava.train.config import AugmentSettings
 from llava.train.packing import FLASH, IGNORE, Group, Sample, build_row, collate, group_by_picture, pack_rows
 from llava.train.sampler import SPARE
-from llava.vision import Pictures, Pixels, Size
 
 Progress = Callable[[Iterable[str], str, int], Iterable[str]]
 """Called with (names, what happens, how many): gives the names back and shows how far it is."""

@@ -29,7 +29,7 @@ from llava.model.builder import (
 )
 from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
 from llava.model.run_dir import is_run_dir
-from llava.processing import RecordProcessor
+from llava.processing.text import RecordProcessor
 from llava.train.arguments import (
     attention,
     name_of_dtype,

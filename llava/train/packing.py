@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from llava.common.errors import InputError
-from llava.vision import Pictures, Pixels
+from llava.processing.vision import Pictures, Pixels
 
 IGNORE = -100
 """The label of a token that is read but not learned (torch's `ignore_index`)."""

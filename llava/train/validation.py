@@ -11,11 +11,11 @@ import torch
 from llava.common.records import IMAGE_PLACEHOLDER, Record
 from llava.engine import Engine, Request
 from llava.model.builder import LoadedModel
+from llava.processing.vision import Pixels
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss
 from llava.train.sampler import SPARE, global_batches
-from llava.vision import Pixels
 
 _ASKED_AT_ONCE = 64
 """Questions whose pictures are held together in memory."""

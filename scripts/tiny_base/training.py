@@ -13,9 +13,9 @@ from transformers import LlavaForConditionalGeneration
 
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import Speaker
-from llava.processing import RecordProcessor
+from llava.processing.text import RecordProcessor
+from llava.processing.vision import Pixels
 from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
-from llava.vision import Pixels
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
 from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render

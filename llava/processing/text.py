@@ -13,7 +13,7 @@ from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IGNORE_INDEX
 from llava.conversation import ChatTurns, ConvTemplate
-from llava.vision import Pictures, Pixels, Size
+from llava.processing.vision import Pictures, Pixels, Size
 
 
 @dataclass(frozen=True)
