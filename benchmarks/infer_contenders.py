@@ -20,11 +20,11 @@ from transformers import LlavaForConditionalGeneration
 
 from benchmarks.train_contenders import model_config
 from benchmarks.train_job import PICTURE_SIDE, TOKENIZER_FOLDER, picture, question_and_answer
-from llava.chat import Chat
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
-from llava.decoding import clean_text
-from llava.engine import Engine, Request
+from llava.inference.chat import Chat
+from llava.inference.engine import Engine, Request
+from llava.inference.sampling import clean_text
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.processing.vision import Picture, Pixels
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from small_model import picture, plain_text, random_model
 from torch import Tensor
 
-from llava import batching
-from llava.engine import Engine, Request
+from llava.inference import batching
+from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 from llava.train.attention import SDPA_FLOAT32
 

@@ -10,8 +10,8 @@ from torch.nn import Module
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from llava.attention import sdpa_grouped
-from llava.branches import Branches, GrowingLayer, cut_cache, new_cache
+from llava.inference.attention import sdpa_grouped
+from llava.inference.kv_cache import Branches, GrowingLayer, cut_cache, new_cache
 
 LAYERS, HEADS, DIM = 2, 3, 4
 

@@ -421,7 +421,7 @@ def test_model_names_and_base64():
 def test_a_whole_model_loads_without_peft(tiny_model_dir: Path) -> None:
     """Which takes about as long to import as torch, and a chat waits for it."""
     program = (
-        "import sys; from llava.engine import Engine; from llava.model.builder import load_model; "
+        "import sys; from llava.inference.engine import Engine; from llava.model.builder import load_model; "
         "Engine(load_model(sys.argv[1])); sys.exit('peft' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tiny_model_dir)], check=False)

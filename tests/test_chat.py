@@ -10,9 +10,9 @@ import torch
 from small_model import picture, plain_generate, random_model
 from torch import Tensor
 
-from llava.chat import Chat
 from llava.common.errors import InputError
-from llava.engine import Engine
+from llava.inference.chat import Chat
+from llava.inference.engine import Engine
 from llava.model.builder import LoadedModel, load_model
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from small_model import picture, plain_text, save_random_model
 
-from llava.chat import Chat
 from llava.common.errors import run_command
-from llava.engine import Engine
+from llava.inference.chat import Chat
+from llava.inference.engine import Engine
 from llava.model.builder import load_model
 from llava.serve.cli import main
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from small_model import picture, plain_text, random_model
 from transformers import PreTrainedTokenizerBase
 
-from llava import batching
 from llava.common.errors import InputError
-from llava.decoding import AnswerText, Decoding, next_tokens
-from llava.engine import Engine, Request
+from llava.inference import batching
+from llava.inference.engine import Engine, Request
+from llava.inference.sampling import AnswerText, Decoding, next_tokens
 from llava.model.builder import LoadedModel, load_model
 
 QUESTIONS = [

@@ -8,8 +8,8 @@ import pytest
 from family_models import FAMILIES, load_family
 from small_model import picture, plain_generate, plain_text
 
-from llava.chat import Chat
-from llava.engine import Engine, Request
+from llava.inference.chat import Chat
+from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 
 WIDE, TALL, SQUARE = picture(1, (160, 40)), picture(2, (30, 140)), picture(3, (50, 50))

@@ -16,7 +16,7 @@ from small_model import picture, save_random_model
 
 from eval.infer import main
 from llava.common.errors import InputError
-from llava.engine import Request, Result
+from llava.inference.engine import Request, Result
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
 
@@ -106,7 +106,7 @@ def test_after_a_kill_exactly_the_missing_questions_are_answered(
     with partial.open("ab") as file:
         file.write(b'{"question_id": "torn", "pro')
 
-    from llava.engine import Engine
+    from llava.inference.engine import Engine
 
     asked: list = []
     stream = Engine.stream
@@ -160,7 +160,7 @@ def test_pictures_are_opened_a_little_ahead_and_once(
 ) -> None:
     """However many there are, only some wait in memory; all questions about one hold the same object."""
     from eval.answering import local
-    from llava.engine import Engine
+    from llava.inference.engine import Engine
 
     for index in range(6, 50):
         picture(index, (16, 12)).save(work / "images" / f"{index}.png")

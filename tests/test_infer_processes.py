@@ -103,7 +103,7 @@ def test_a_failed_run_of_two_goes_on_with_one_or_three(work: Path, monkeypatch: 
     assert (work / "a" / "a.jsonl").read_bytes() == expected
     assert len(list((work / "a").iterdir())) == 1
 
-    from llava.engine import Engine
+    from llava.inference.engine import Engine
 
     asked: list[str] = []
     stream = Engine.stream

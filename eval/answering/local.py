@@ -15,7 +15,7 @@ from eval.answering.questions import answer_line, by_picture
 from llava.common.errors import InputError
 from llava.common.images import open_picture
 from llava.common.records import Answer, Question
-from llava.engine import Engine, Request
+from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
 from llava.processing.vision import Pixels
 

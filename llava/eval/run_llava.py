@@ -62,7 +62,7 @@ def eval_model(args: Any) -> None:
     first. `args.model_name` is accepted and unused: what a model is, its files say."""
     names = [name.strip() for name in args.image_file.split(getattr(args, "sep", None) or ",")]
     images = load_images(names)
-    from llava.engine import Engine, Request
+    from llava.inference.engine import Engine, Request
     from llava.model.builder import load_model
 
     loaded = load_model(

@@ -15,7 +15,7 @@ from llava.common.errors import InputError, run_command
 if TYPE_CHECKING:
     from PIL import Image
 
-    from llava.chat import Chat
+    from llava.inference.chat import Chat
 
 COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
 /reset               forget the talk, keep the last picture
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     image = load_image(args.image_file)  # before the model: it is quicker to fail
 
-    from llava.chat import Chat
-    from llava.engine import Engine
+    from llava.inference.chat import Chat
+    from llava.inference.engine import Engine
     from llava.model.builder import load_model
 
     loaded = load_model(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from llava.common.records import IMAGE_PLACEHOLDER, Record
-from llava.engine import Engine, Request
+from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 from llava.processing.vision import Pixels
 from llava.train.config import TrainSettings

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from llava.common.files import write_text
-from llava.engine import Engine, Request
+from llava.inference.engine import Engine, Request
 from llava.model.builder import bfloat16_is_native, load_model
 from tiny_base.model import MEAN, STD, WIDTH
 from tiny_base.questions import questions

@@ -26,11 +26,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from llava.branches import PADDING, PREFIX, Branches
 from llava.common.errors import InputError
-from llava.decoding import AnswerText, Decoding, next_tokens
+from llava.inference.kv_cache import PADDING, PREFIX, Branches
+from llava.inference.model_runner import Reader
+from llava.inference.sampling import AnswerText, Decoding, next_tokens
 from llava.processing.vision import Picture
-from llava.reader import Reader
 
 MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is asked for
 PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included

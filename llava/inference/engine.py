@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from llava.batching import Branch, ContinuousBatch, Request
 from llava.common.errors import InputError
 from llava.common.records import question_text
-from llava.decoding import Decoding, clean_text
+from llava.inference.batching import Branch, ContinuousBatch, Request
+from llava.inference.model_runner import Reader
+from llava.inference.sampling import Decoding, clean_text
 from llava.processing.vision import Size, picture_size
-from llava.reader import Reader
 
 __all__ = ["Engine", "Request", "Result"]
 

@@ -9,12 +9,12 @@ from random import Random
 
 import torch
 
-from llava.branches import cut_cache
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
-from llava.decoding import AnswerText, Decoding, next_tokens
-from llava.engine import Engine
+from llava.inference.engine import Engine
+from llava.inference.kv_cache import cut_cache
+from llava.inference.sampling import AnswerText, Decoding, next_tokens
 from llava.processing.vision import Picture, Pixels, Size, picture_size
 
 _Key = int | tuple[Picture, int]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig
 
-from llava.attention import SDPA_GROUPED
-from llava.branches import new_cache
+from llava.inference.attention import SDPA_GROUPED
+from llava.inference.kv_cache import new_cache
 from llava.model.builder import LoadedModel
 from llava.processing.vision import Picture, Pixels
 
