@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from benchmarks.merge_memory import write_base
+from llava.export.convert import export
 from llava.model.builder import DTYPES, load_config, load_model
-from llava.model.export import export
 
 TINY = Path(__file__).resolve().parents[1] / "playground" / "tiny-llava"
 SHARD = 100_000_000

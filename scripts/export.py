@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.type is not None:
         raise InputError("--type is for --format gguf; that of llava and hf is --dtype")
     # here, so that --help and mistyped flags answer at once
-    from llava.model.export import export
+    from llava.export.convert import export
     from llava.model.shards import DEFAULT_SHARD, parse_size
 
     told = export(
@@ -75,9 +75,9 @@ def export_gguf(args: argparse.Namespace) -> int:
         raise InputError("--dtype is for --format llava and hf; GGUF's is --type")
     if args.max_shard_size is not None:
         raise InputError("--max-shard-size is for --format llava and hf; GGUF is one file of each kind")
-    from llava.model.gguf import export_gguf
-    from llava.model.gguf_verify import verify
-    from llava.model.llamacpp import require_llama_cpp
+    from llava.export.gguf.llamacpp import require_llama_cpp
+    from llava.export.gguf.verify import verify
+    from llava.export.gguf.write import export_gguf
 
     if args.verify:
         require_llama_cpp()  # before the long part

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model")
     args = parser.parse_args(argv)
 
-    from llava.model.merge import merge  # here, so that --help and mistyped flags answer at once
+    from llava.export.merge import merge  # here, so that --help and mistyped flags answer at once
     from llava.model.shards import DEFAULT_SHARD, parse_size
 
     told = merge(

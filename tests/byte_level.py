@@ -9,7 +9,7 @@ from family_models import family_config, family_image_processor, family_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llava.model.gguf_vocab import PRE_TOKENIZERS
+from llava.export.gguf.vocab import PRE_TOKENIZERS
 from llava.model.run_dir import copy_processor_files
 
 LLAMA_3 = next(expression for expression, name in PRE_TOKENIZERS.items() if name == "llama-bpe")

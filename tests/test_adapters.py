@@ -18,10 +18,10 @@ from tiny_models import save_base
 from transformers import AutoModelForImageTextToText
 
 from llava.common.errors import InputError
+from llava.export.merge import merge
 from llava.model.adapters import apply
 from llava.model.builder import LoadedModel, load_model
 from llava.model.formats import NON_LORA_WEIGHTS, SPELLINGS
-from llava.model.merge import merge
 
 PROJECTOR = "model.multi_modal_projector."
 # float32 sums of other order through a few layers

@@ -12,7 +12,7 @@ import yaml
 from test_adapters import other_tools_adapter
 from tiny_models import save_base, save_run
 
-from llava.model.merge import merge
+from llava.export.merge import merge
 
 VALUES = {"learning_rate": 0.0002, "lora": {"rank": 4, "language_targets": ["q_proj", "v_proj"]}}
 

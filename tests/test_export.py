@@ -17,8 +17,8 @@ from tiny_models import save_base, save_run
 from transformers import AutoProcessor, AutoTokenizer, CLIPVisionModel
 
 from llava.common.errors import InputError
+from llava.export.convert import export
 from llava.model.builder import load_model
-from llava.model.export import export
 from llava.model.original import whole_tensors
 from llava.model.shards import open_weights
 
@@ -237,7 +237,7 @@ def test_a_disk_without_room_is_one_line(tiny_model_dir, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llava.model.export.write_json", full)
+    monkeypatch.setattr("llava.export.convert.write_json", full)
     with pytest.raises(InputError, match=r"llava-v1 is not written: .*No space left on device"):
         export(tiny_model_dir, tmp_path / "llava-v1", "llava")
     assert list(tmp_path.iterdir()) == []

@@ -15,12 +15,12 @@ from small_model import save_random_model
 from tiny_models import save_base, save_run
 
 from llava.common.errors import InputError
+from llava.export.convert import export
+from llava.export.gguf.tensors import GgufFile
+from llava.export.gguf.write import export_gguf, open_source
+from llava.export.merge import merge
 from llava.model import gguf_verify, llamacpp
 from llava.model.builder import load_model
-from llava.model.export import export
-from llava.model.gguf import export_gguf, open_source
-from llava.model.gguf_tensors import GgufFile
-from llava.model.merge import merge
 
 
 def tensors_of(path):

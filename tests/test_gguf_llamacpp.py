@@ -23,10 +23,10 @@ from test_gguf_vocab import TEXTS
 from tiny_models import save_base, save_run
 
 from llava.common.errors import InputError
-from llava.model import gguf_verify
+from llava.export.gguf import verify as gguf_verify
+from llava.export.gguf.llamacpp import LlamaCpp
+from llava.export.gguf.write import export_gguf
 from llava.model.builder import load_model, load_tokenizer
-from llava.model.gguf import export_gguf
-from llava.model.llamacpp import LlamaCpp
 from llava.model.run_dir import copy_processor_files
 
 

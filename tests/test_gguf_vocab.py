@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llava.common.errors import InputError
 from llava.conversation import conv_templates
+from llava.export.gguf.vocab import read_vocab
+from llava.export.gguf.write import chat_template, export_gguf
 from llava.model.builder import load_tokenizer
-from llava.model.gguf import chat_template, export_gguf
-from llava.model.gguf_vocab import read_vocab
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="<>\x00"), max_size=60)
 

@@ -12,9 +12,9 @@ from test_adapters import original_lora
 from test_original import logits
 
 from llava.common.errors import InputError
+from llava.export.merge import merge
 from llava.model.builder import load_model
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN
-from llava.model.merge import merge
 
 PICTURES = ("model.mm_projector.", "model.image_newline")
 

@@ -17,9 +17,9 @@ from tiny_models import save_base, save_run
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from llava.common.errors import InputError
+from llava.export.merge import merge
 from llava.model.builder import load_model
 from llava.model.formats import in_memory
-from llava.model.merge import merge
 
 # float32 sums of other order through 5 layers; of the largest logit, which is 1 to 3 in small models
 BOUND = 1e-5
@@ -304,7 +304,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import llava.model.shards as shards
-from llava.model.merge import merge
+from llava.export.merge import merge
 
 write = shards.write_tensors
 def kill_at_the_third(path, tensors):

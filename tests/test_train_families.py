@@ -10,9 +10,9 @@ from family_models import save_family
 from train_data import ask, many, write_data
 
 from llava.common.images import open_picture
+from llava.export.merge import merge
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
-from llava.model.merge import merge
 from llava.train.__main__ import main
 
 

@@ -1,4 +1,4 @@
-"""llama-cpp-python 0.3.8 (spring 2025) in the place of the release that llava.model.llamacpp calls: its
+"""llama-cpp-python 0.3.8 (spring 2025) in the place of the release that llava.export.gguf.llamacpp calls: its
 pictures go through libllava, a whole file at a time, and its prompts are put together by the caller."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.model.llamacpp import LlamaCpp, Part
+from llava.export.gguf.llamacpp import LlamaCpp, Part
 
 
 class OldLlamaCpp(LlamaCpp):

@@ -30,10 +30,10 @@ from llava.common.errors import InputError
 from llava.common.images import open_picture
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
+from llava.export.gguf.llamacpp import LlamaCpp, Part, require_llama_cpp
+from llava.export.gguf.tensors import GgufType
+from llava.export.gguf.write import APPROXIMATE
 from llava.model.builder import LoadedModel, load_model
-from llava.model.gguf import APPROXIMATE
-from llava.model.gguf_tensors import GgufType
-from llava.model.llamacpp import LlamaCpp, Part, require_llama_cpp
 
 Status = Literal["PASS", "KNOWN", "FAIL"]
 BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 5e-2}

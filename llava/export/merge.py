@@ -34,17 +34,7 @@ from transformers import AutoModelForImageTextToText
 from llava.common.errors import InputError
 from llava.common.files import read_json, write_json, write_text
 from llava.conversation import get_template
-from llava.model.adapters import Adapter, notes, read_adapter
-from llava.model.builder import (
-    DTYPES,
-    find_base,
-    find_base_of_adapter,
-    load_config,
-    quantisation,
-    resolve_folder,
-)
-from llava.model.card import base_of_adapter, model_card
-from llava.model.export import (
+from llava.export.convert import (
     Companions,
     read_companions,
     refuse_output,
@@ -53,6 +43,16 @@ from llava.model.export import (
     write_config,
     write_hf,
     write_original,
+)
+from llava.export.model_card import base_of_adapter, model_card
+from llava.model.adapters import Adapter, notes, read_adapter
+from llava.model.builder import (
+    DTYPES,
+    find_base,
+    find_base_of_adapter,
+    load_config,
+    quantisation,
+    resolve_folder,
 )
 from llava.model.formats import HUB_SPELLING, LANGUAGE, kind_of, spelled
 from llava.model.original import require_whole, whole_tensors

@@ -90,7 +90,7 @@ def export(
     folder = resolve_folder(model_path)
     kind = kind_of(folder)
     if kind not in ("hf", "original"):
-        from llava.model.merge import merge  # here: merge writes original folders by this module
+        from llava.export.merge import merge  # here: merge writes original folders by this module
 
         return merge(
             folder, output, model_base=model_base, dtype=dtype, overwrite=overwrite, save_format=to,

@@ -4,7 +4,7 @@
     mmproj-<type>.gguf   the CLIP vision tower and the projector (arch `clip`, projector type `mlp`)
 
 Keys are those that llama.cpp's src/llama-arch.cpp and tools/mtmd/clip.cpp look for, tensors are
-llava.model.gguf_tensors' business. Two things surprise:
+llava.export.gguf.tensors' business. Two things surprise:
 
 - `clip.vision.feature_layer` counts the vision layers that are computed. Without it llama.cpp takes all
   but the last, which is right for most LLaVAs and silently wrong for others.
@@ -28,12 +28,8 @@ from yaml import YAMLError
 
 from llava.common.errors import InputError
 from llava.conversation import ConvTemplate, get_template
-from llava.mm_utils import get_model_name_from_path
-from llava.model.adapters import notes, read_adapter
-from llava.model.builder import load_config, make_processor, resolve_folder
-from llava.model.export import Companions, read_companions
-from llava.model.formats import VISION, kind_of
-from llava.model.gguf_tensors import (
+from llava.export.convert import Companions, read_companions
+from llava.export.gguf.tensors import (
     BLOCK,
     ROPE_FACTORS,
     GgufFile,
@@ -44,8 +40,12 @@ from llava.model.gguf_tensors import (
     permute,
     rope_factors,
 )
-from llava.model.gguf_vocab import read_vocab, spaces_differ, write_vocab
-from llava.model.merge import empty_model, find_sources, merged_tensors
+from llava.export.gguf.vocab import read_vocab, spaces_differ, write_vocab
+from llava.export.merge import empty_model, find_sources, merged_tensors
+from llava.mm_utils import get_model_name_from_path
+from llava.model.adapters import notes, read_adapter
+from llava.model.builder import load_config, make_processor, resolve_folder
+from llava.model.formats import VISION, kind_of
 from llava.model.original import HEAD, whole_tensors
 from llava.model.shards import new_folder
 
