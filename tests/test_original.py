@@ -18,7 +18,7 @@ from llava.common.errors import InputError
 from llava.model.builder import load_model, load_pretrained_model
 from llava.model.formats import kind_of
 from llava.model.original import whole_tensors
-from llava.model.pieces import tokenizer_of_pieces
+from llava.model.sentencepiece import tokenizer_of_pieces
 from llava.model.shards import open_file, open_weights, parse_size, write_shards
 
 FAMILIES = ["llava-llama", "llava_next-llama", "llava_next-mistral"]

@@ -38,8 +38,8 @@ from llava.model.builder import (
 )
 from llava.model.formats import HUB_SPELLING, VISION, kind_of, spelled
 from llava.model.original import EMBEDDING, EXTRA_ROWS, HEAD, has_tower_inside, require_whole, whole_tensors
-from llava.model.pieces import read_pieces
 from llava.model.run_dir import DtypeName
+from llava.model.sentencepiece import read_pieces
 from llava.model.shards import (
     DEFAULT_SHARD,
     ShardWriter,

@@ -28,7 +28,7 @@ from llava.model.formats import (
     in_memory,
     kind_of,
 )
-from llava.model.pieces import tokenizer_of_pieces
+from llava.model.sentencepiece import tokenizer_of_pieces
 from llava.model.shards import StoredTensor, check_floating, open_file, open_weights, some
 
 EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "lm_head.weight"
