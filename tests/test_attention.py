@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from llava.train.attention import sdpa_float32
+from llava.train.float32_attention import sdpa_float32
 
 
 class Layer(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 from llava.inference import batching
 from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
-from llava.train.attention import SDPA_FLOAT32
+from llava.train.float32_attention import SDPA_FLOAT32
 
 SIZES = [(160, 40), (30, 140), (50, 50), (90, 60)]
 TEXTS = ["What?", "Is there a red circle on the left?", "How many are there, and which is the largest?"]

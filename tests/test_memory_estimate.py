@@ -17,7 +17,7 @@ from transformers import LlavaForConditionalGeneration
 from benchmarks.train_memory import config_of, make_batch
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
-from llava.train.attention import SDPA_FLOAT32
+from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate, sizes_of
 from llava.train.packing import packed_loss
 

@@ -20,9 +20,9 @@ from llava.common.errors import InputError
 from llava.common.files import read_json
 from llava.model.lora import attach
 from llava.train.arguments import attention, weights_dtype
-from llava.train.attention import SDPA_FLOAT32
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet, TrainItems
+from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate, sizes_of
 from llava.train.packing import IGNORE
 from llava.train.sampler import SPARE, global_batches
