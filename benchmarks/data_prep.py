@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.annotations import Folder, Source
-from data_prep.convert import prepare_all, read_sources
+from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
 from data_prep.pictures import prepare
 from data_prep.recipe import Recipe

@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     # Imported on demand: neither command waits for what only the other needs.
     if name == "convert":
-        from data_prep.convert import main as command
+        from data_prep.commands.convert import main as command
     elif name == "check":
-        from data_prep.check import main as command
+        from data_prep.commands.check import main as command
     elif name == "inspect":
-        from data_prep.inspect import main as command
+        from data_prep.commands.inspect import main as command
     elif name == "scenes":
         from data_prep.scenes import main as command
     else:

@@ -15,7 +15,7 @@ from label_files import conversations_like
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.lint import KINDS
+from data_prep.commands.lint import KINDS
 from llava.common.errors import InputError
 
 Findings = dict[str, dict[str, Any]]

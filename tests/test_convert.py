@@ -387,7 +387,7 @@ def test_overwrite_replaces_only_earlier_conversions(
 
 
 def test_data_prep_never_loads_torch() -> None:
-    code = "import sys, data_prep.convert, data_prep.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, data_prep.commands.convert, data_prep.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from photos import needs_bytes_as_names, write_photos
 
 from data_prep.__main__ import main as data_prep
-from data_prep.problems import FEW, problem_lines
+from data_prep.commands.problems import FEW, problem_lines
 from llava.common.errors import InputError
 
 

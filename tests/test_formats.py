@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.annotations import Folder, NoPictureError, Source, merge
-from data_prep.convert import read_sources
+from data_prep.commands.convert import read_sources
 from data_prep.formats import READERS, find_reader
 from data_prep.recipe import Recipe
 from llava.common.errors import InputError

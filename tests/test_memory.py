@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_prep import pictures
 from data_prep.annotations import AnnotatedPicture, Source
-from data_prep.convert import prepare_all
+from data_prep.commands.convert import prepare_all
 from data_prep.pictures import PixelBudget
 from data_prep.recipe import Recipe
 from data_prep.store import PictureStore

@@ -21,12 +21,12 @@ from rich.progress import track
 
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
 from data_prep.blend import add_blend_options, blend, find_general
+from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.conversion import Conversion, split_units
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import foreign_files, output_folder
 from data_prep.pictures import Prepared, prepare, unknown_classes
-from data_prep.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.questions import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe import Recipe, Shares
 from data_prep.report_convert import conversion_report
