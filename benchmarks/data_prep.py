@@ -34,7 +34,7 @@ from data_prep.annotations import Folder, Source
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
 from data_prep.pictures import prepare
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.store import PictureStore
 from llava.common.boxes import Box
 from llava.common.settings import load_settings

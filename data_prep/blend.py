@@ -26,7 +26,7 @@ from rich.progress import track
 from data_prep.annotations import AnnotatedPicture
 from data_prep.json_stream import stream_records
 from data_prep.pictures import Prepared, prepare
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.splits import near_twins
 from data_prep.store import PictureStore
 from llava.common.errors import InputError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from data_prep.annotations import SPLITS, Shape, Split
 from data_prep.pictures import Prepared, Unit
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.splits import (
     Leaks,
     Member,

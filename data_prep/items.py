@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.families import LETTERS, FamilyName
 from data_prep.pictures import Unit
-from data_prep.recipe import Recipe
+from data_prep.recipe.families import LETTERS, FamilyName
+from data_prep.recipe.schema import Recipe
 from llava.common.boxes import area
 from llava.common.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType, Truth, Turn
 

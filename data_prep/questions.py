@@ -10,10 +10,10 @@ from itertools import groupby
 
 from data_prep.annotations import Split
 from data_prep.facts import Asker, Fact, Rounds
-from data_prep.families import LETTERS, Family
 from data_prep.items import Item
 from data_prep.pictures import Unit
-from data_prep.recipe import Recipe
+from data_prep.recipe.families import LETTERS, Family
+from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.records import YES_NO, TaskType
 

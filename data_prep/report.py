@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.annotations import Shape
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.splits import Leaks
 
 SHOWN_LINES = 200  # of messages under a heading

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.annotations import SPLITS
-from data_prep.recipe import Grouping, Recipe
+from data_prep.recipe.schema import Grouping, Recipe
 from data_prep.report import (
     ROLES,
     ClassCount,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.annotations import SPLITS, Split
-from data_prep.recipe import Grouping, Shares
+from data_prep.recipe.schema import Grouping, Shares
 from data_prep.unions import Unions
 
 IntArray = NDArray[np.int64]

@@ -18,7 +18,7 @@ import PIL
 from PIL import features
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
-from data_prep.recipe import Pictures
+from data_prep.recipe.schema import Pictures
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text, to_json, write_text

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from data_prep.recipe import Tiles
+from data_prep.recipe.schema import Tiles
 from llava.common.boxes import Box
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.blend import General, add_blend_options, blend, find_general
 from data_prep.pictures import perceptual_hash
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.store import PictureStore
 from llava.common.errors import InputError
 from llava.common.files import read_json, read_json_list, sha256, write_json

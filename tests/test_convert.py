@@ -17,7 +17,7 @@ from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Folder
 from data_prep.formats import voc
 from data_prep.pictures import prepare
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.splits import assign_splits
 from data_prep.store import PictureStore
 from data_prep.summary import by_kind

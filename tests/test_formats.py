@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.annotations import Folder, NoPictureError, Source, merge
 from data_prep.commands.convert import read_sources
 from data_prep.formats import READERS, find_reader
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_prep.annotations import Folder, Shape, Source
 from data_prep.formats import find_reader, idid
 from data_prep.formats.idid import read_record
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
 

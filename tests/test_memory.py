@@ -16,7 +16,7 @@ from data_prep import pictures
 from data_prep.annotations import AnnotatedPicture, Source
 from data_prep.commands.convert import prepare_all
 from data_prep.pictures import PixelBudget
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.store import PictureStore
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list

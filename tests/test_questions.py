@@ -19,7 +19,7 @@ from data_prep.annotations import Shape, Split, Talk
 from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
 from data_prep.pictures import Unit
 from data_prep.questions import ask, dialogues
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from eval.families import family_of
 from llava.common.boxes import from_frame, intersection, parse_box
 from llava.common.errors import InputError

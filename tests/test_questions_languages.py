@@ -12,7 +12,7 @@ from data_prep.annotations import Shape
 from data_prep.items import to_record, to_truth
 from data_prep.pictures import Unit
 from data_prep.questions import ask
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from eval.families import family_of
 from llava.common.records import report_entries
 from llava.common.settings import load_settings

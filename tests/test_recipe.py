@@ -8,8 +8,8 @@ import pytest
 from photos import write_pair
 
 from data_prep.__main__ import main as data_prep
-from data_prep.families import Family, FamilyName, Kind, Words
-from data_prep.recipe import Recipe
+from data_prep.recipe.families import Family, FamilyName, Kind, Words
+from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl
 from llava.common.records import Truth

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_prep.annotations import AnnotatedPicture, Annotation, Shape, Source, Split
 from data_prep.commands.convert import prepare_all, split_units
 from data_prep.pictures import Prepared, perceptual_hash
-from data_prep.recipe import Grouping, Recipe, Shares
+from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.splits import (
     Member,
     assign_splits,

@@ -16,7 +16,7 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import AnnotatedPicture, Annotation, Shape
 from data_prep.pictures import Prepared, prepare
-from data_prep.recipe import Recipe, Tiles
+from data_prep.recipe.schema import Recipe, Tiles
 from data_prep.store import PictureStore
 from data_prep.tiles import cut, grid, to_picture, visible
 from llava.common.boxes import Box, intersection

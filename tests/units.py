@@ -7,7 +7,7 @@ from data_prep.annotations import Shape, Split
 from data_prep.items import Item
 from data_prep.pictures import Unit
 from data_prep.questions import ask
-from data_prep.recipe import Recipe
+from data_prep.recipe.schema import Recipe
 from llava.common.settings import validate_settings
 
 KINDS = ["missing disc", "broken disc", "flashover", "pollution", "bird nest"]

@@ -28,7 +28,7 @@ from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import foreign_files, output_folder
 from data_prep.pictures import Prepared, prepare, unknown_classes
 from data_prep.questions import BALANCED_AWAY, ask, dialogues
-from data_prep.recipe import Recipe, Shares
+from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
@@ -51,7 +51,7 @@ examples:
   python -m data_prep convert --source photos --test-source more_photos \\
       --recipe configs/recipes/insulator.yaml --output data/mine splits.val=0.1 families.describe=null
 
-Any field of the recipe can be overridden as key=value; data_prep/recipe.py says what each means.
+Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.py says what each means.
 """
 
 

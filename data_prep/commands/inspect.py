@@ -23,7 +23,7 @@ from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.pictures import Unit, decoded, perceptual_hash
-from data_prep.recipe import Grouping, Recipe, Shares
+from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
 from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of

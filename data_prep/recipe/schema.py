@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from data_prep.annotations import plain_name
-from data_prep.families import (
+from data_prep.recipe.families import (
     LETTERS,
     TYPES,
     Family,
