@@ -33,9 +33,9 @@ from rich.table import Table
 from data_prep.annotations import Folder, Source
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
-from data_prep.pictures import prepare
+from data_prep.images.store import PictureStore
+from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
-from data_prep.store import PictureStore
 from llava.common.boxes import Box
 from llava.common.settings import load_settings
 

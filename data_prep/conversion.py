@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from data_prep.annotations import SPLITS, Shape, Split
-from data_prep.pictures import Prepared, Unit
+from data_prep.images.units import Prepared, Unit
 from data_prep.recipe.schema import Recipe
 from data_prep.splits import (
     Leaks,

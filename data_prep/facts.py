@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.annotations import Shape, Split
-from data_prep.pictures import Unit
+from data_prep.images.units import Unit
 from data_prep.recipe.families import Family, FamilyName, Kind, KindWords
 from data_prep.recipe.schema import Recipe
 from llava.common.boxes import Box, area, format_box, holds_centre, intersection, to_frame

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.pictures import Unit
+from data_prep.images.units import Unit
 from data_prep.recipe.families import LETTERS, FamilyName
 from data_prep.recipe.schema import Recipe
 from llava.common.boxes import area

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.store import link
+from data_prep.images.store import link
 from llava.common.files import sha256
 
 # All that a conversion writes; pictures are named by sixteen digits of their content's hash.

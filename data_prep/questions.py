@@ -10,8 +10,8 @@ from itertools import groupby
 
 from data_prep.annotations import Split
 from data_prep.facts import Asker, Fact, Rounds
+from data_prep.images.units import Unit
 from data_prep.items import Item
-from data_prep.pictures import Unit
 from data_prep.recipe.families import LETTERS, Family
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError

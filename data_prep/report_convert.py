@@ -10,8 +10,8 @@ from typing import Any
 
 from data_prep.annotations import SPLITS, Source, Split
 from data_prep.conversion import Conversion
+from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
-from data_prep.pictures import Prepared
 from data_prep.report import Answers, Dialogue, Eye, Lines, Report, Seen, View
 from data_prep.report_survey import pick, survey
 from data_prep.summary import SplitSummary, change_lines, left_out_lines

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from data_prep.annotations import SPLITS, Split
 from data_prep.conversion import Conversion
+from data_prep.images.units import Unit
 from data_prep.items import Item
-from data_prep.pictures import Unit
 from data_prep.splits import Leaks
 from llava.common.files import sha256
 from llava.common.html.markup import readable

@@ -14,8 +14,8 @@ import pytest
 from photos import contents, write_pair, write_photos
 from PIL import Image
 
-from data_prep import pictures
 from data_prep.__main__ import main as data_prep
+from data_prep.images import units as pictures
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "recipes" / "insulator.yaml"
 

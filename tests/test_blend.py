@@ -12,9 +12,9 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.blend import General, add_blend_options, blend, find_general
-from data_prep.pictures import perceptual_hash
+from data_prep.images.store import PictureStore
+from data_prep.images.units import perceptual_hash
 from data_prep.recipe.schema import Recipe
-from data_prep.store import PictureStore
 from llava.common.errors import InputError
 from llava.common.files import read_json, read_json_list, sha256, write_json
 from llava.common.images import open_picture
@@ -231,7 +231,9 @@ def test_convert_blends(
     # A second run over the first knows the blended pictures too.
     known = (tmp_path / "first" / "cache.json").read_bytes()
     with monkeypatch.context() as context:
-        context.setattr("data_prep.pictures.decode", lambda _, file, __: pytest.fail(f"{file} decoded again"))
+        context.setattr(
+            "data_prep.images.units.decode", lambda _, file, __: pytest.fail(f"{file} decoded again")
+        )
         again = ["--blend-share", "0.1", "--output", str(tmp_path / "first"), "--overwrite"]
         assert data_prep(["convert", *options, *again]) == 0
     assert (tmp_path / "first" / "train.json").read_bytes() == first

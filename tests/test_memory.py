@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import pictures
 from data_prep.annotations import AnnotatedPicture, Source
 from data_prep.commands.convert import prepare_all
-from data_prep.pictures import PixelBudget
+from data_prep.images import units as pictures
+from data_prep.images.store import PictureStore
+from data_prep.images.units import PixelBudget
 from data_prep.recipe.schema import Recipe
-from data_prep.store import PictureStore
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list
 from llava.common.images import Opened, decode, open_picture

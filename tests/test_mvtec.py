@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, merge
 from data_prep.formats import READERS, find_reader, mvtec
-from data_prep.masks import SPECK, read_mask, regions
+from data_prep.formats.masks import SPECK, read_mask, regions
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.settings import load_settings

@@ -9,8 +9,8 @@ import pytest
 from units import KINDS, LANGUAGES, asked_of, make_unit, make_units
 
 from data_prep.annotations import Shape
+from data_prep.images.units import Unit
 from data_prep.items import to_record, to_truth
-from data_prep.pictures import Unit
 from data_prep.questions import ask
 from data_prep.recipe.schema import Recipe
 from eval.families import family_of

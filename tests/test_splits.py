@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from data_prep.annotations import AnnotatedPicture, Annotation, Shape, Source, Split
 from data_prep.commands.convert import prepare_all, split_units
-from data_prep.pictures import Prepared, perceptual_hash
+from data_prep.images.store import Known, PictureStore
+from data_prep.images.units import Prepared, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.splits import (
     Member,
@@ -22,7 +23,6 @@ from data_prep.splits import (
     near_twins,
     scaled_shares,
 )
-from data_prep.store import Known, PictureStore
 from llava.common.errors import InputError
 from llava.common.images import open_picture
 from llava.common.settings import load_settings, validate_settings
@@ -118,7 +118,7 @@ def test_a_group_goes_where_its_most_held_out_picture_is() -> None:
 
 
 def prepared(key: str, image: int, split: Split | None, group: str | None = None) -> Prepared:
-    from data_prep.pictures import Unit
+    from data_prep.images.units import Unit
 
     unit = Unit(key, key, f"images/{image}.jpg", (10, 10), (), (), labels=("nest",) if image % 2 else ())
     known = Known(size=(10, 10), orientation=1, fingerprint="0" * 64)

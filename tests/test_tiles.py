@@ -15,10 +15,10 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import AnnotatedPicture, Annotation, Shape
-from data_prep.pictures import Prepared, prepare
+from data_prep.images.store import PictureStore
+from data_prep.images.tiles import cut, grid, to_picture, visible
+from data_prep.images.units import Prepared, prepare
 from data_prep.recipe.schema import Recipe, Tiles
-from data_prep.store import PictureStore
-from data_prep.tiles import cut, grid, to_picture, visible
 from llava.common.boxes import Box, intersection
 from llava.common.files import read_json_list
 from llava.common.records import Record

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from data_prep.commands.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
 from data_prep.formats.sizes import picture_size
+from data_prep.images.units import decoded
 from data_prep.json_stream import stream_records
-from data_prep.pictures import decoded
 from llava.common.errors import InputError
 from llava.common.files import inside, write_json
 

@@ -22,7 +22,7 @@ from rich.progress import track
 from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
-from data_prep.pictures import Unit, decoded, perceptual_hash
+from data_prep.images.units import Unit, decoded, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
 from data_prep.report_page import page

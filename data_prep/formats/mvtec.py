@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.annotations import PICTURE_SUFFIXES, AnnotatedPicture, Annotation, Folder, Shape, Source
-from data_prep.masks import read_mask, regions
+from data_prep.formats.masks import read_mask, regions
 from llava.common.errors import InputError
 
 NAME = "mvtec"

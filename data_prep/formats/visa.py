@@ -32,7 +32,7 @@ from data_prep.annotations import (
     Source,
     plain_name,
 )
-from data_prep.masks import read_mask, regions
+from data_prep.formats.masks import read_mask, regions
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text

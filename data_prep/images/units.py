@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from data_prep.annotations import AnnotatedPicture, Shape, Split, Talk, clip, merge, plain_name
+from data_prep.images.store import Known, PictureStore, part_name
+from data_prep.images.tiles import cut, grid, to_picture, visible
 from data_prep.recipe.families import Kind
 from data_prep.recipe.schema import Recipe
-from data_prep.store import Known, PictureStore, part_name
-from data_prep.tiles import cut, grid, to_picture, visible
 from llava.common.boxes import Box, area, holds_centre, intersection
 from llava.common.errors import InputError
 from llava.common.files import sha256
