@@ -28,7 +28,7 @@ from data_prep.images.store import PictureStore
 from data_prep.images.units import Prepared, prepare
 from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
-from data_prep.splits import near_twins
+from data_prep.splits.splits import near_twins
 from llava.common.errors import InputError
 from llava.common.files import inside, sha256, write_json_list
 from llava.common.records import Record

@@ -15,7 +15,7 @@ from typing import Literal
 
 from data_prep.annotations import Shape
 from data_prep.recipe.schema import Recipe
-from data_prep.splits import Leaks
+from data_prep.splits.splits import Leaks
 
 SHOWN_LINES = 200  # of messages under a heading
 THIN_SHARE = 0.1  # of the defects, from which a report warns

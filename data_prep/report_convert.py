@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import SPLITS, Source, Split
-from data_prep.conversion import Conversion
 from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
 from data_prep.report import Answers, Dialogue, Eye, Lines, Report, Seen, View
 from data_prep.report_survey import pick, survey
+from data_prep.splits.assign import Conversion
 from data_prep.summary import SplitSummary, change_lines, left_out_lines
 
 # A task counts as one-sided from this share of its commonest answer in train.

@@ -24,7 +24,7 @@ from data_prep.report import (
     unit_noun,
 )
 from data_prep.report_sizes import box_sizes, thin_warnings
-from data_prep.splits import IntArray, Leaks, near_twins
+from data_prep.splits.splits import IntArray, Leaks, near_twins
 from llava.common.html.page import thumbnail
 
 SAMPLES, TWIN_PAIRS = 24, 12

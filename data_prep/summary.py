@@ -19,10 +19,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_prep.annotations import SPLITS, Split
-from data_prep.conversion import Conversion
 from data_prep.images.units import Unit
 from data_prep.items import Item
-from data_prep.splits import Leaks
+from data_prep.splits.assign import Conversion
+from data_prep.splits.splits import Leaks
 from llava.common.files import sha256
 from llava.common.html.markup import readable
 

@@ -21,7 +21,7 @@ from data_prep.report_convert import one_sided
 from data_prep.report_page import page
 from data_prep.report_sizes import box_sizes, thin_warnings
 from data_prep.report_survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
-from data_prep.splits import near_twins
+from data_prep.splits.splits import near_twins
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag
 from llava.common.records import Record

@@ -14,7 +14,7 @@ from data_prep.commands.convert import prepare_all, split_units
 from data_prep.images.store import Known, PictureStore
 from data_prep.images.units import Prepared, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
-from data_prep.splits import (
+from data_prep.splits.splits import (
     Member,
     assign_splits,
     count_leaks,

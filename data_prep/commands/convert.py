@@ -22,7 +22,6 @@ from rich.progress import track
 from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
 from data_prep.blend import add_blend_options, blend, find_general
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
-from data_prep.conversion import Conversion, split_units
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.images.store import PictureStore
 from data_prep.images.units import Prepared, prepare, unknown_classes
@@ -33,6 +32,7 @@ from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
+from data_prep.splits.assign import Conversion, split_units
 from data_prep.summary import SplitSummary, manifest, summarise, tell
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list, write_jsonl, write_text

@@ -28,7 +28,7 @@ from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, rol
 from data_prep.report_page import page
 from data_prep.report_sizes import add_eye_options, eyes_of
 from data_prep.report_survey import pick, survey
-from data_prep.splits import Member, count_leaks, find_groups, scaled_shares
+from data_prep.splits.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.common.errors import InputError
 from llava.common.files import write_text
 from llava.common.html.markup import readable

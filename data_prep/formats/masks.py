@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.unions import Unions
+from data_prep.splits.union_find import Unions
 from llava.common.boxes import Box
 from llava.common.images import open_header
 

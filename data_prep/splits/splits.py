@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.annotations import SPLITS, Split
 from data_prep.recipe.schema import Grouping, Shares
-from data_prep.unions import Unions
+from data_prep.splits.union_find import Unions
 
 IntArray = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from data_prep.annotations import SPLITS, Shape, Split
 from data_prep.images.units import Prepared, Unit
 from data_prep.recipe.schema import Recipe
-from data_prep.splits import (
+from data_prep.splits.splits import (
     Leaks,
     Member,
     assign_splits,
