@@ -17,8 +17,8 @@ from units import CRACK, LANGUAGES, MOSS, asked_of, make_unit, make_units, only
 
 from data_prep.annotations import Shape, Split, Talk
 from data_prep.images.units import Unit
-from data_prep.items import Item, to_dialogue, to_question, to_record, to_truth
-from data_prep.questions import ask, dialogues
+from data_prep.questions.records import Item, to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.select import ask, dialogues
 from data_prep.recipe.schema import Recipe
 from eval.families import family_of
 from llava.common.boxes import from_frame, intersection, parse_box

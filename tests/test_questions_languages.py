@@ -10,8 +10,8 @@ from units import KINDS, LANGUAGES, asked_of, make_unit, make_units
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
-from data_prep.items import to_record, to_truth
-from data_prep.questions import ask
+from data_prep.questions.records import to_record, to_truth
+from data_prep.questions.select import ask
 from data_prep.recipe.schema import Recipe
 from eval.families import family_of
 from llava.common.records import report_entries

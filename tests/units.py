@@ -5,8 +5,8 @@ from typing import Any
 
 from data_prep.annotations import Shape, Split
 from data_prep.images.units import Unit
-from data_prep.items import Item
-from data_prep.questions import ask
+from data_prep.questions.records import Item
+from data_prep.questions.select import ask
 from data_prep.recipe.schema import Recipe
 from llava.common.settings import validate_settings
 

@@ -25,9 +25,9 @@ from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import AUTO, READERS, find_reader
 from data_prep.images.store import PictureStore
 from data_prep.images.units import Prepared, prepare, unknown_classes
-from data_prep.items import to_dialogue, to_question, to_record, to_truth
 from data_prep.output import foreign_files, output_folder
-from data_prep.questions import BALANCED_AWAY, ask, dialogues
+from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.select import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report_convert import conversion_report
 from data_prep.report_page import page

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from data_prep.annotations import Split
-from data_prep.facts import Asker, Fact, Rounds
 from data_prep.images.units import Unit
-from data_prep.items import Item
+from data_prep.questions.candidates import Asker, Fact, Rounds
+from data_prep.questions.records import Item
 from data_prep.recipe.families import LETTERS, Family
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
