@@ -19,8 +19,8 @@ from data_prep.formats import voc
 from data_prep.images.store import PictureStore
 from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
+from data_prep.report.summary import by_kind
 from data_prep.splits.splits import assign_splits
-from data_prep.summary import by_kind
 from llava.common.boxes import from_frame, parse_box
 from llava.common.errors import InputError
 from llava.common.files import read_json_list, read_jsonl

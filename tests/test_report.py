@@ -16,11 +16,11 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
-from data_prep.report import MODELS, Answers, Eye, Lines, Report, Role, Seen, View
-from data_prep.report_convert import one_sided
-from data_prep.report_page import page
-from data_prep.report_sizes import box_sizes, thin_warnings
-from data_prep.report_survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
+from data_prep.report.box_sizes import box_sizes, thin_warnings
+from data_prep.report.conversion import one_sided
+from data_prep.report.model import MODELS, Answers, Eye, Lines, Report, Role, Seen, View
+from data_prep.report.page import page
+from data_prep.report.survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
 from data_prep.splits.splits import near_twins
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag

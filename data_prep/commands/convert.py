@@ -29,11 +29,11 @@ from data_prep.output import foreign_files, output_folder
 from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe.schema import Recipe, Shares
-from data_prep.report_convert import conversion_report
-from data_prep.report_page import page
-from data_prep.report_sizes import add_eye_options, eyes_of
+from data_prep.report.box_sizes import add_eye_options, eyes_of
+from data_prep.report.conversion import conversion_report
+from data_prep.report.page import page
+from data_prep.report.summary import SplitSummary, manifest, summarise, tell
 from data_prep.splits.assign import Conversion, split_units
-from data_prep.summary import SplitSummary, manifest, summarise, tell
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list, write_jsonl, write_text
 from llava.common.settings import load_settings

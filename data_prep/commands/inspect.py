@@ -24,10 +24,10 @@ from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.images.units import Unit, decoded, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
-from data_prep.report import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
-from data_prep.report_page import page
-from data_prep.report_sizes import add_eye_options, eyes_of
-from data_prep.report_survey import pick, survey
+from data_prep.report.box_sizes import add_eye_options, eyes_of
+from data_prep.report.model import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
+from data_prep.report.page import page
+from data_prep.report.survey import pick, survey
 from data_prep.splits.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.common.errors import InputError
 from llava.common.files import write_text

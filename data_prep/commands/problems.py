@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.summary import by_kind
+from data_prep.report.summary import by_kind
 from llava.common.html.markup import readable
 
 FEW = 20  # problems are listed one by one

@@ -8,7 +8,7 @@ from statistics import median, quantiles
 
 from data_prep.annotations import Shape
 from data_prep.recipe.schema import Recipe
-from data_prep.report import BOUNDS, MODELS, ROLES, THIN_SHARE, Eye, Role, Sizes, View, unit_noun
+from data_prep.report.model import BOUNDS, MODELS, ROLES, THIN_SHARE, Eye, Role, Sizes, View, unit_noun
 from llava.common.errors import InputError
 
 

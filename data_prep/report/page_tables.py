@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from data_prep.report import BOUNDS, THIN_SHARE, Answers, Report, Sizes
+from data_prep.report.model import BOUNDS, THIN_SHARE, Answers, Report, Sizes
 from llava.common.html.markup import (
     Markup,
     bar_cell,

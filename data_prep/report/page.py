@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.report import SHOWN_LINES, Lines, Report
-from data_prep.report_page_pictures import samples_part, twins_part
-from data_prep.report_page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
+from data_prep.report.model import SHOWN_LINES, Lines, Report
+from data_prep.report.page_images import samples_part, twins_part
+from data_prep.report.page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
 from llava.common.html.markup import (
     Markup,
     cut,

@@ -11,10 +11,10 @@ from typing import Any
 from data_prep.annotations import SPLITS, Source, Split
 from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
-from data_prep.report import Answers, Dialogue, Eye, Lines, Report, Seen, View
-from data_prep.report_survey import pick, survey
+from data_prep.report.model import Answers, Dialogue, Eye, Lines, Report, Seen, View
+from data_prep.report.summary import SplitSummary, change_lines, left_out_lines
+from data_prep.report.survey import pick, survey
 from data_prep.splits.assign import Conversion
-from data_prep.summary import SplitSummary, change_lines, left_out_lines
 
 # A task counts as one-sided from this share of its commonest answer in train.
 ONE_SIDED = {"yesno": 0.65, "class": 0.8}

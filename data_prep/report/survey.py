@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.annotations import SPLITS
 from data_prep.recipe.schema import Grouping, Recipe
-from data_prep.report import (
+from data_prep.report.box_sizes import box_sizes, thin_warnings
+from data_prep.report.model import (
     ROLES,
     ClassCount,
     Dialogue,
@@ -23,7 +24,6 @@ from data_prep.report import (
     roles_of,
     unit_noun,
 )
-from data_prep.report_sizes import box_sizes, thin_warnings
 from data_prep.splits.splits import IntArray, Leaks, near_twins
 from llava.common.html.page import thumbnail
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data_prep.report import ROLES, Report, Sample, Twin, Twins
-from data_prep.report_survey import SAMPLE_SIDE
+from data_prep.report.model import ROLES, Report, Sample, Twin, Twins
+from data_prep.report.survey import SAMPLE_SIDE
 from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.records import IMAGE_PLACEHOLDER
 
