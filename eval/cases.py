@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from eval import metrics as m
-from eval.answers import AnswerFile
-from eval.boxes import frame_of, truth_box
-from eval.chances import probability_of
-from eval.outcomes import Outcome
-from eval.schema import Case, CaseAnswer, Corners
-from eval.slices import NAMED
-from eval.tasks import Scored
+from eval.scoring import metrics as m
+from eval.scoring.answers import AnswerFile
+from eval.scoring.boxes import frame_of, truth_box
+from eval.scoring.outcomes import Outcome
+from eval.scoring.probabilities import probability_of
+from eval.scoring.schema import Case, CaseAnswer, Corners
+from eval.scoring.slices import NAMED
+from eval.scoring.tasks import Scored
 from llava.common.boxes import parse_boxes
 from llava.common.records import Question, Truth
 

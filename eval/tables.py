@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.report.verdict import summary
-from eval.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
+from eval.scoring.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
 
 LOW = 0.6  # a share of right answers below this is pointed out
 FEW = 5  # questions, below which a row of right answers is left to scores.json

@@ -68,7 +68,7 @@ def score_table(path: Path) -> str:
     """The headline of each task in a scores.json as a Markdown table; InputError if it is none."""
     from pydantic import ValidationError
 
-    from eval.schema import Estimate, Scores
+    from eval.scoring.schema import Estimate, Scores
     from llava.common.errors import InputError
     from llava.common.files import first_problem, read_json
 

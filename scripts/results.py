@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.schema import Estimate, Scores, TaskScore
+from eval.scoring.schema import Estimate, Scores, TaskScore
 from llava.common.files import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[1]

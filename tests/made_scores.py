@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.answers import AnswerFile
 from eval.cases import make_cases
-from eval.schema import Case, InputFile, Scores
 from eval.score import score
-from eval.tasks import Options
+from eval.scoring.answers import AnswerFile
+from eval.scoring.schema import Case, InputFile, Scores
+from eval.scoring.tasks import Options
 from llava.common.records import Answer, Question, TaskType, Truth
 
 OPTIONS = Options(resamples=100)

@@ -12,10 +12,10 @@ from PIL import Image
 from test_score import answer
 
 from eval.answering.questions import find_pictures, read_questions
-from eval.answers import read_truth
 from eval.benchmarks import main
-from eval.schema import Scores
 from eval.score import main as score
+from eval.scoring.answers import read_truth
+from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import write_jsonl
 

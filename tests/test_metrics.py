@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval import metrics as m
+from eval.scoring import metrics as m
 
 # Truth: 4 x a, 3 x b, 1 x c. Answers (columns a, b, c, unparsed).
 HAND = np.array([[3, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1]], dtype=float)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import parse
+from eval.scoring import parse
 from llava.common.errors import InputError
 
 KINDS = ["missing_disc", "broken disc", "disc", "flashover-burn", "no defect"]

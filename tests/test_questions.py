@@ -20,7 +20,7 @@ from data_prep.images.units import Unit
 from data_prep.questions.records import Item, to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import ask, dialogues
 from data_prep.recipe.schema import Recipe
-from eval.families import family_of
+from eval.scoring.families import family_of
 from llava.common.boxes import from_frame, intersection, parse_box
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER

@@ -13,7 +13,7 @@ from data_prep.images.units import Unit
 from data_prep.questions.records import to_record, to_truth
 from data_prep.questions.select import ask
 from data_prep.recipe.schema import Recipe
-from eval.families import family_of
+from eval.scoring.families import family_of
 from llava.common.records import report_entries
 from llava.common.settings import load_settings
 from llava.train.augment import draw, speaks_of_places

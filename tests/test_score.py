@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from eval.schema import Scores
 from eval.score import main
+from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import write_jsonl
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from test_score import answer, run, truth
 
-from eval import texts
 from eval.answering.questions import find_pictures, read_questions
-from eval.schema import Scores
 from eval.score import main
+from eval.scoring import texts
+from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl, write_jsonl
 from llava.common.records import Truth

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from eval import chances as c
-from eval import metrics as m
+from eval.scoring import metrics as m
+from eval.scoring import probabilities as c
 
 Ints = npt.NDArray[np.int64]
 

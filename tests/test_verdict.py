@@ -10,7 +10,7 @@ from made_scores import answers_of, scores_of, truths_of
 
 from eval.report.verdict import HEADLINES, Verdict, summary, verdict
 from eval.report.words import percent, points
-from eval.schema import TaskScore
+from eval.scoring.schema import TaskScore
 from llava.common.records import TaskType, Truth
 
 ABOUT = {"meta": {"about": "defect"}}

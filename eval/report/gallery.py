@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.report.words import counted, percent
-from eval.schema import Case, CaseAnswer, Corners
+from eval.scoring.schema import Case, CaseAnswer, Corners
 from llava.common.errors import InputError
 from llava.common.files import inside
 from llava.common.html.markup import Markup, cut, tag, together

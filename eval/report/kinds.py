@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.schema import Estimate, TaskScore
+from eval.scoring.schema import Estimate, TaskScore
 
 HALF = 0.5
 FEW = 5  # questions, below which a class or a kind is not called weak, and is folded away in tables

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.metrics import wilson
 from eval.report.words import capital, percent
-from eval.schema import ChoiceScore, Estimate, TaskScore
+from eval.scoring.metrics import wilson
+from eval.scoring.schema import ChoiceScore, Estimate, TaskScore
 from llava.common.html.markup import Markup, tag, together
 
 _LEFT, _TOP, _SIDE = 44, 10, 200  # the square of a plot, in units of its viewBox

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from eval.report.kinds import FEW
 from eval.report.plots import range_cell, range_key, spread
 from eval.report.words import percent, points
-from eval.schema import Estimate, Slice, SystemScore, TaskScore
-from eval.slices import SIZES
+from eval.scoring.schema import Estimate, Slice, SystemScore, TaskScore
+from eval.scoring.slices import SIZES
 from llava.common.html.markup import (
     Markup,
     cut,

@@ -12,7 +12,7 @@ from typing import Literal
 from eval.report.kinds import HALF, kinds_of, tally, weak_of
 from eval.report.verdict_lines import lines_of
 from eval.report.words import about, article, independent, percent, ranged
-from eval.schema import Estimate, Scores, SystemScore, TaskScore
+from eval.scoring.schema import Estimate, Scores, SystemScore, TaskScore
 
 RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
 EACH = 0.8  # and each true answer at least 8 times in 10

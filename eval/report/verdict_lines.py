@@ -17,7 +17,7 @@ from eval.report.words import (
     times,
     times_in,
 )
-from eval.schema import ClassScore, TaskScore
+from eval.scoring.schema import ClassScore, TaskScore
 
 _RIGHT = {"box": "Met by half or more", "text": "The very text", "json": "Wholly right"}
 _WEAK = 8  # kinds that get a sentence of their own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.schema import Estimate, TaskScore
+from eval.scoring.schema import Estimate, TaskScore
 
 
 def percent(value: float) -> str:

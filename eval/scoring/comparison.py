@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from eval.schema import Estimate, Outcome, TaskScore
+from eval.scoring.schema import Estimate, Outcome, TaskScore
 
 SMALL = 20  # groups; below this a percentile interval is rough, and usually too narrow
 NEGLIGIBLE = 0.02  # a difference whose whole interval is nearer to zero than this is none to speak of

@@ -1,6 +1,6 @@
 """The kinds of question, and for each: how answers are read, what a row of sums holds, what guessing earns.
 
-See eval/metrics.py for the arithmetic and eval/parse.py for the reading.
+See eval/scoring/metrics.py for the arithmetic and eval/scoring/parse.py for the reading.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval import metrics as m
-from eval import parse
-from eval.boxes import box_family
-from eval.outcomes import Family, Outcome, Texts, floats, shares
-from eval.texts import TextFamily
+from eval.scoring import metrics as m
+from eval.scoring import parse
+from eval.scoring.boxes import box_family
+from eval.scoring.outcomes import Family, Outcome, Texts, floats, shares
+from eval.scoring.texts import TextFamily
 from llava.common.errors import InputError
 from llava.common.records import YES_NO, Truth, report_entries
 

@@ -10,9 +10,9 @@ from typing import get_args
 
 import numpy as np
 
-from eval import metrics as m
-from eval import parse
-from eval.outcomes import Outcome, Texts, floats, shares
+from eval.scoring import metrics as m
+from eval.scoring import parse
+from eval.scoring.outcomes import Outcome, Texts, floats, shares
 from llava.common.boxes import Box, Frame, from_frame
 from llava.common.errors import InputError
 from llava.common.records import Truth

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from eval import metrics as m
-from eval.schema import Estimate
+from eval.scoring import metrics as m
+from eval.scoring.schema import Estimate
 
 Spread = Mapping[str, tuple[float, float]]
 

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from eval import metrics as m
-from eval.boxes import truth_box
-from eval.estimates import differences, estimates, share
-from eval.outcomes import Outcome
-from eval.parse import same_text
-from eval.schema import Estimate, Slice
+from eval.scoring import metrics as m
+from eval.scoring.boxes import truth_box
+from eval.scoring.intervals import differences, estimates, share
+from eval.scoring.outcomes import Outcome
+from eval.scoring.parse import same_text
+from eval.scoring.schema import Estimate, Slice
 from llava.common.records import Truth
 
 # Of the picture's area. 1% is a square of a tenth of each side: 2.4 patches of LLaVA-1.5.

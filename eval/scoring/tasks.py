@@ -9,16 +9,16 @@ from functools import cache
 
 import numpy as np
 
-from eval import chances as c
-from eval import metrics as m
-from eval.answers import AnswerFile
-from eval.boxes import BoxFamily
-from eval.decided import SMALL, groups_needed, outcome_of, verdict_of
-from eval.estimates import differences, estimates, maybe, points, rounded, share
-from eval.families import ClosedFamily, family_of
-from eval.outcomes import Family, Outcome
-from eval.schema import ChoiceScore, ClassScore, Estimate, Slice, SystemScore, TaskScore, Threshold
-from eval.slices import NAMED, By, slices_by, truth_slices
+from eval.scoring import metrics as m
+from eval.scoring import probabilities as c
+from eval.scoring.answers import AnswerFile
+from eval.scoring.boxes import BoxFamily
+from eval.scoring.comparison import SMALL, groups_needed, outcome_of, verdict_of
+from eval.scoring.families import ClosedFamily, family_of
+from eval.scoring.intervals import differences, estimates, maybe, points, rounded, share
+from eval.scoring.outcomes import Family, Outcome
+from eval.scoring.schema import ChoiceScore, ClassScore, Estimate, Slice, SystemScore, TaskScore, Threshold
+from eval.scoring.slices import NAMED, By, slices_by, truth_slices
 from llava.common.records import Truth
 
 

@@ -5,7 +5,7 @@ A *family* turns each question into a row of numbers; rows are added up per grou
 maps sums of shape (..., columns) to one array of shape (...) per metric. The bootstrap draws groups with
 replacement, as a matrix of counts: (resamples, groups) @ (groups, columns). Values that do not exist (the
 recall of a class without a question) are NaN. What needs an order of the questions, and so no sums, is in
-eval/chances.py.
+eval/scoring/probabilities.py.
 
 Rules, said once:
 - An unparsed or missing answer is wrong, and no class's.

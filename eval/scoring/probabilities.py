@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval import metrics as m
-from eval.schema import ReliabilityBin, RocCurve
+from eval.scoring import metrics as m
+from eval.scoring.schema import ReliabilityBin, RocCurve
 
 BINS = 10  # of equal width, for calibration
 FOLDS = 5  # of the cross-fitted threshold

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from eval import metrics as m
-from eval import parse
-from eval.outcomes import Outcome, Texts, floats, shares
+from eval.scoring import metrics as m
+from eval.scoring import parse
+from eval.scoring.outcomes import Outcome, Texts, floats, shares
 
 EXTRA = ("rouge_score", "sacrebleu", "pycocoevalcap")
 _ORDER = 4  # of BLEU's n-grams

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from eval import metrics as m
+from eval.scoring import metrics as m
 
 Texts = Sequence[str | None]
 
