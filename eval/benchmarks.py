@@ -26,7 +26,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from eval.report.words import counted
+from eval.report.phrases import counted
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, read_json, read_text, write_jsonl
 from llava.common.images import open_header

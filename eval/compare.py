@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
+from eval.report.console import METRIC_NAMES, console_of, interval_text, new_table
 from eval.scoring.schema import Estimate, Scores, TaskScore
-from eval.tables import METRIC_NAMES, console_of, interval_text, new_table
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
 

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from eval.answering.questions import read_questions
-from eval.cases import make_cases
 from eval.compare import compare
+from eval.report.cases import make_cases
+from eval.report.console import print_scores
 from eval.report.page import page
-from eval.report.words import counted
+from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, outcome_of, verdict_of_all
 from eval.scoring.schema import Bootstrap, Case, InputFile, Probe, Scores, TaskScore
 from eval.scoring.slices import NAMED, By, slice_of, slices_by
 from eval.scoring.tasks import Options, Scored, by_task, score_task
 from eval.scoring.texts import missing_libraries
-from eval.tables import print_scores
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
 from llava.common.records import Question, Truth

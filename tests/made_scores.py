@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.cases import make_cases
+from eval.report.cases import make_cases
 from eval.score import score
 from eval.scoring.answers import AnswerFile
 from eval.scoring.schema import Case, InputFile, Scores

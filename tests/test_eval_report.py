@@ -18,7 +18,7 @@ from PIL import Image
 from eval.report import gallery
 from eval.report.gallery import Card, cards_of, pick
 from eval.report.page import page
-from eval.report.words import percent
+from eval.report.phrases import percent
 from eval.score import main
 from eval.scoring.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
 from llava.common.records import Question, TaskType, Truth

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_scores import answers_of, scores_of, truths_of
 
+from eval.report.phrases import percent, points
 from eval.report.verdict import HEADLINES, Verdict, summary, verdict
-from eval.report.words import percent, points
 from eval.scoring.schema import TaskScore
 from llava.common.records import TaskType, Truth
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.report.words import counted, percent
+from eval.report.phrases import counted, percent
 from eval.scoring.schema import Case, CaseAnswer, Corners
 from llava.common.errors import InputError
 from llava.common.files import inside

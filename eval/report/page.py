@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.report.gallery import asked, gallery_part
-from eval.report.look import SCRIPT, STYLE
+from eval.report.phrases import capital, counted
 from eval.report.plots import probability_part
+from eval.report.style import SCRIPT, STYLE
 from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
-from eval.report.words import capital, counted
 from eval.scoring.schema import Case, InputFile, Probe, Scores, TaskScore
 from llava.common.html.markup import Markup, cut, table, table_row, tag, together
 from llava.common.html.page import Section, attention, document

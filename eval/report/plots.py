@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.report.words import capital, percent
+from eval.report.phrases import capital, percent
 from eval.scoring.metrics import wilson
 from eval.scoring.schema import ChoiceScore, Estimate, TaskScore
 from llava.common.html.markup import Markup, tag, together

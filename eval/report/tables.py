@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.report.kinds import FEW
+from eval.report.per_class import FEW
+from eval.report.phrases import percent, points
 from eval.report.plots import range_cell, range_key, spread
-from eval.report.words import percent, points
 from eval.scoring.schema import Estimate, Slice, SystemScore, TaskScore
 from eval.scoring.slices import SIZES
 from llava.common.html.markup import (

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.report.kinds import HALF, kinds_of, tally, weak_of
-from eval.report.verdict_lines import lines_of
-from eval.report.words import about, article, independent, percent, ranged
+from eval.report.per_class import HALF, kinds_of, tally, weak_of
+from eval.report.phrases import about, article, independent, percent, ranged
+from eval.report.sentences import lines_of
 from eval.scoring.schema import Estimate, Scores, SystemScore, TaskScore
 
 RELY = 0.9  # right at least 9 times in 10, for all that the interval allows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eval.report.kinds import Kind, kinds_of, tally, weak_of
-from eval.report.words import (
+from eval.report.per_class import Kind, kinds_of, tally, weak_of
+from eval.report.phrases import (
     about,
     article,
     capital,
