@@ -24,8 +24,8 @@ from eval.answering.questions import chunk, find_pictures, read_questions, share
 from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
+from llava.common.launch import run_process
 from llava.common.records import Answer, Question
-from llava.train.launch import run_process
 
 if TYPE_CHECKING:
     from argparse import Namespace

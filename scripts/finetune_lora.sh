@@ -51,7 +51,7 @@ for argument in "$@"; do
 done
 
 if (( NUM_GPUS > 1 || nodes > 1 )) || $sharded; then
-    command=(python -m llava.train.launch --nnodes "$nodes" --nproc-per-node "$(( NUM_GPUS > 0 ? NUM_GPUS : 1 ))")
+    command=(python -m llava.common.launch --nnodes "$nodes" --nproc-per-node "$(( NUM_GPUS > 0 ? NUM_GPUS : 1 ))")
     if (( nodes > 1 )); then
         [[ -n ${MASTER_ADDR:-} ]] || fail "set MASTER_ADDR to the first machine's address"
         [[ -n ${NODE_RANK:-} ]] || fail "set NODE_RANK to 0 on the first machine, 1 on the next, ..."

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-REPO = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPO
 
 # A busy machine may take seconds over an example that takes milliseconds on an idle one.
 settings.register_profile("patient", deadline=None)

@@ -99,7 +99,7 @@ class ObjectCrops(Settings):
 
 class Tiles(Settings):
     """unit: tile, for pictures in which defects would vanish when they are scaled down. The picture is
-    covered with square tiles, spread evenly, see data_prep/images/tiles.py for the rules of boxes at their edges.
+    covered with square tiles, spread evenly; data_prep/images/tiles.py has the rules of boxes at their edges.
 
     `side` in pixels of the picture. `overlap` of neighbours, at least, as a share of the side; objects that
     are not larger than it are whole in some tile. `min_visible`: a box stays in a tile if at least this share

@@ -1,7 +1,7 @@
 """A report as one HTML page that needs nothing beside itself: no script, no network, pictures inside.
 
-Names of files and classes are foreign text. All of it passes through `tag` (llava/common/html/markup.py), which
-escapes every child and attribute that was not itself made by `tag`.
+Names of files and classes are foreign text. All of it passes through `tag` of llava/common/html/markup.py,
+which escapes every child and attribute that was not itself made by `tag`.
 """
 
 from __future__ import annotations

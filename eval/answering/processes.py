@@ -1,4 +1,4 @@
-"""One process for each GPU, started by torchrun, accelerate launch or llava.train.launch."""
+"""One process for each GPU, started by torchrun, accelerate launch or llava.common.launch."""
 
 from __future__ import annotations
 

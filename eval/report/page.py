@@ -1,7 +1,8 @@
 """report.html of `python -m eval.score`: scores as one page for the person who must decide whether to rely on
 the model. The verdict comes first, in words; then what it rests on, down to single pictures.
 
-Names and answers are foreign text. All of it passes through `tag` (llava/common/html/markup.py), which escapes it.
+Names and answers are foreign text. All of it passes through `tag` of llava/common/html/markup.py,
+which escapes it.
 """
 
 from __future__ import annotations

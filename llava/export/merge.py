@@ -14,7 +14,7 @@ quantised base is added to what that base stood for, its weights quantised and b
 computes what was trained.
 
 In float32 a merged model's logits differ from its adapter's by at most 1e-5 of the largest logit, on small
-models of LLaVA-1.5, 1.6 and OneVision (tests/test_merge.py): the sums are of another order.
+models of LLaVA-1.5, 1.6 and OneVision (tests/llava/export/test_merge.py): the sums are of another order.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.common.errors import InputError
+from llava.common.launch import run_process
 from llava.common.settings import load_settings
 from llava.train.config import TrainSettings
-from llava.train.launch import run_process
 
 EXAMPLES = """examples:
   python -m llava.train configs/tiny_cpu.yaml

@@ -21,15 +21,15 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(ROOT))
 
-from family_models import save_family  # noqa: E402
 from results import Row, write_check  # noqa: E402
 
 from llava.export.gguf.llamacpp import LlamaCpp  # noqa: E402
 from llava.export.gguf.tensors import GgufType  # noqa: E402
 from llava.export.gguf.verify import Verdict, compare, load_whole  # noqa: E402
 from llava.export.gguf.write import Exported, export_gguf  # noqa: E402
+from tests.support.family_models import save_family  # noqa: E402
 
 TINY = ROOT / "playground" / "tiny-llava"
 LOGITS = "logits with our picture embeddings"

@@ -4,8 +4,8 @@ an answer in its terminal chat. `tests/interop/original_env.sh` makes its enviro
     python tests/interop/check_original.py [--python .interop/original/bin/python]
 
 Read: folders as the original writes them, in both programs. Written: folders that scripts/export.py writes
-from Hugging Face models. The models are small and random (tests/family_models.py), and the embedded base. The
-result is kept in docs/interop/original.json.
+from Hugging Face models. The models are small and random (tests/support/family_models.py), and the embedded
+base. The result is kept in docs/interop/original.json.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(ROOT))
 
-from family_models import save_family  # noqa: E402
-from original_folders import save_original  # noqa: E402
 from results import Row, write_check  # noqa: E402
 
 from llava.model.builder import LoadedModel, load_model  # noqa: E402
+from tests.support.family_models import save_family  # noqa: E402
+from tests.support.original_folders import save_original  # noqa: E402
 
 TINY = ROOT / "playground" / "tiny-llava"
 QUESTION = "Is there a gap in the row of elements?"

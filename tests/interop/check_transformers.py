@@ -32,16 +32,16 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(ROOT))
 
 from check_original import BOUND, QUESTION, SCALE, TINY, our_logits, save_pictures  # noqa: E402
-from family_models import family_image_processor, save_family  # noqa: E402
-from original_folders import save_original  # noqa: E402
 from results import Row, write_check  # noqa: E402
-from tiny_models import save_run  # noqa: E402
 
 from llava.conversation import get_template  # noqa: E402
 from llava.model.builder import load_model, load_tokenizer  # noqa: E402
+from tests.support.family_models import family_image_processor, save_family  # noqa: E402
+from tests.support.original_folders import save_original  # noqa: E402
+from tests.support.tiny_models import save_run  # noqa: E402
 
 AGAINST = "transformers: its processor and model"
 FAMILIES = {

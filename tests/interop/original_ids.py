@@ -1,5 +1,5 @@
 """The token ids (and training labels) that the original LLaVA makes of conversations, for every conv mode:
-the test vectors of tests/test_original_ids.py. Run by the original's own Python (see original_env.sh):
+the vectors of tests/llava/model/test_original_ids.py. Run by the original's own Python (see original_env.sh):
 
     env -u PYTHONPATH .interop/original/bin/python tests/interop/original_ids.py
 

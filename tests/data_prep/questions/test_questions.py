@@ -1,0 +1,402 @@
+"""Questions as a recipe asks them: every family's answers, balance, and that nothing leaks."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.annotations import Shape, Split, Talk
+from data_prep.images.units import Unit
+from data_prep.questions.records import Item, to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.select import ask, dialogues
+from data_prep.recipe.schema import Recipe
+from eval.scoring.families import family_of
+from llava.common.boxes import from_frame, intersection, parse_box
+from llava.common.errors import InputError
+from llava.common.records import IMAGE_PLACEHOLDER
+from llava.common.settings import load_settings, validate_settings
+from tests.support.units import CRACK, LANGUAGES, MOSS, asked_of, make_unit, make_units, only
+
+
+@pytest.fixture(scope="module")
+def full(repo: Path) -> Recipe:
+    return load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
+
+
+@pytest.fixture(scope="module")
+def trilingual(repo: Path) -> Recipe:
+    return load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml", LANGUAGES)
+
+
+@pytest.fixture(scope="module")
+def units() -> list[Unit]:
+    return make_units()
+
+
+# --- a family each ----------------------------------------------------------------------------------
+
+
+def test_multiple_choice_names_the_right_option(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "train", 0)[0] if item.family == "choice"]
+    letters: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        right = item.unit.kinds[0] if item.unit.kinds else "none"
+        assert item.options["ABCDEF".index(item.answer)] == right
+        assert sorted(item.options) == sorted(full.kind_answers)
+        assert f"\n{item.answer}. {right}\n" in item.question
+        letters[right][item.answer] += 1
+    for right, counts in letters.items():
+        assert max(counts.values()) - min(counts[letter] for letter in "ABCDEF") <= 1, right
+    truth = to_truth(items[0], full, "g")
+    assert truth.type == "class" and truth.classes == list("ABCDEF")
+    assert truth.meta["options"] == list(items[0].options)
+
+
+def test_fewer_options_always_hold_the_right_one() -> None:
+    recipe = only("choice", {"questions": ["Which? {options}"], "options": 2})
+    shown = Counter[str]()
+    for number in range(60):
+        (item,) = asked_of(recipe, make_unit(number, CRACK))
+        assert item.options["AB".index(item.answer)] == "crack" and len(set(item.options)) == 2
+        shown.update(item.options)
+    assert shown["moss"] > 10 and shown["none"] > 10
+
+
+def test_regions_ask_about_boxes_in_the_recipes_frame() -> None:
+    recipe = only("region", {"questions": ["What is in {box}?"]}, boxes={"frame": "whole", "decimals": 2})
+    items = asked_of(recipe, make_unit(0, CRACK, MOSS))
+    assert {item.question: item.answer for item in items} == {
+        "What is in [0.10, 0.20, 0.20, 0.40]?": "crack",
+        "What is in [0.75, 0.60, 0.90, 0.90]?": "moss",
+    }
+    truth = to_truth(items[0], recipe, "g")
+    assert truth.classes == ["crack", "moss", "none"] and truth.label == truth.answer
+    assert (truth.meta["frame"], truth.meta["decimals"]) == ("whole", 2)
+    # The trainer may flip it: words and boxes of the question turn along.
+    assert to_record(items[0], recipe, "g").meta["flip"] is True
+
+
+def test_regions_in_sentences() -> None:
+    family = {
+        "type": "text",
+        "questions": ["What is in {box}?"],
+        "answers": ["{phrase} at the {place}."],
+        "whole": ["Nothing is wrong there."],
+        "negatives": 0.5,
+    }
+    answers = {item.answer for item in asked_of(only("region", family), make_unit(0, CRACK, MOSS))}
+    assert answers == {"A crack at the top left.", "Moss at the bottom right.", "Nothing is wrong there."}
+
+
+def test_boxes_without_a_defect_look_like_boxes_with_one(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "test", 0)[0] if item.task == "region"]
+    nothing = [item for item in items if item.answer == "none"]
+    assert len(nothing) / len(items) == pytest.approx(0.4, abs=0.01)
+    sizes = {(round(s.box[2] - s.box[0]), round(s.box[3] - s.box[1])) for unit in units for s in unit.defects}
+    for item in nothing:
+        box = parse_box(item.question)
+        assert box is not None and item.label == "none"
+        x1, y1, x2, y2 = placed = from_frame(box, 200, 100, "padded")
+        assert (round(x2 - x1), round(y2 - y1)) in sizes
+        assert all(intersection(placed, shape.box) < 0.5 for shape in item.unit.defects)
+        assert min(x1, y1) >= -0.2 and x2 <= 200.2 and y2 <= 100.2
+
+
+def test_regions_of_a_component_say_what_is_wrong_with_it() -> None:
+    recipe = only("region", {"of": "insulator", "questions": ["What is wrong in {box}?"]})
+    two = replace(
+        make_unit(0, CRACK),
+        components=(Shape("insulator", (0, 0, 60, 60)), Shape("insulator", (70, 0, 90, 9))),
+    )
+    assert sorted(item.answer for item in asked_of(recipe, two)) == ["crack", "none"]
+    edge = replace(make_unit(1, CRACK), components=(Shape("insulator", (35, 35, 60, 60)),))
+    items, skipped = ask([edge, make_unit(2, CRACK, MOSS)], recipe, "test", 0)
+    assert items == []
+    assert skipped == {"region: a defect at the edge of the box": 1, "region: several kinds of defect": 1}
+
+
+def test_reports_are_json_on_one_line() -> None:
+    recipe = only("report", {"questions": ["Report."]})
+
+    def report(*defects: Shape) -> str:
+        (item,) = asked_of(recipe, make_unit(0, *defects))
+        assert to_truth(item, recipe, "g").type == "json"
+        return item.answer
+
+    assert report(CRACK) == (
+        '{"component": "insulator", "defect": "crack", "severity": "severe", '
+        '"location": "top left", "action": "replace"}'
+    )
+    # Another crack in the same place says nothing new; a larger one comes first.
+    far = Shape("crack", (150, 5, 190, 30))
+    several = json.loads(report(MOSS, CRACK, Shape("crack", (25, 22, 30, 30)), far))
+    assert [(e["defect"], e["location"]) for e in several] == [
+        ("crack", "top right"),
+        ("crack", "top left"),
+        ("moss", "bottom right"),
+    ]
+    assert json.loads(report()) == {
+        "component": "insulator",
+        "defect": "none",
+        "severity": None,
+        "location": None,
+        "action": None,
+    }
+
+
+def test_what_is_not_there(full: Recipe, units: list[Unit]) -> None:
+    for split in ("train", "test"):
+        items = ask(units, full, split, 0)[0]
+        for task, share in (("where", 0.2), ("box", 0.2), ("describe_kind", 0.25)):
+            per_kind: dict[str, Counter[bool]] = defaultdict(Counter)
+            for item in (item for item in items if item.task == task):
+                absent = item.about not in item.unit.kinds
+                assert absent == (item.answer == "not in this picture" or "There is no" in item.answer)
+                per_kind[item.about][absent] += 1
+            # The name of a kind does not tell whether it is there.
+            for kind, counts in per_kind.items():
+                expected = counts[False] * share / (1 - share)
+                assert abs(counts[True] - expected) <= 0.5, (task, kind)
+    truth = next(to_truth(item, full, "g") for item in items if item.task == "box")
+    assert truth.classes == ["not in this picture"]
+
+
+def test_conversations_of_the_source() -> None:
+    recipe = validate_settings(Recipe, {"families": {"talk": {}}, "dialogues": 2}, "vqa.yaml")
+    chat = Talk((("What is it?", "A string."), ("Is it fine?", "Yes.")), "chat")
+    units = [
+        make_unit(0, talks=(Talk((("Any rust?", "Yes"),), "rust"), chat, chat)),
+        make_unit(1, talks=(Talk((("Any rust?", "no."),), "rust"), Talk((("How old?", "Old"),)))),
+    ]
+    items, skipped = ask(units, recipe, "test", 0)
+    assert skipped == {}
+    assert Counter((item.task, item.type) for item in items) == {
+        ("rust", "yesno"): 2,
+        ("chat", "text"): 2,
+        ("vqa", "text"): 1,
+    }
+    assert len({item.id for item in items}) == len(items)
+    record = to_record(next(item for item in items if item.task == "chat"), recipe, "g")
+    assert [turn.value for turn in record.conversations] == [
+        f"{IMAGE_PLACEHOLDER}\nWhat is it?",
+        "A string.",
+        "Is it fine?",
+        "Yes.",
+    ]
+    assert record.meta["flip"] is False  # what its words of direction speak of is not known
+    # The test asks the first question of it.
+    assert to_question(next(i for i in items if i.task == "chat"), recipe).text == "What is it?"
+    assert dialogues(items, recipe, 0) == []
+    for truth in (to_truth(item, recipe, "g") for item in items):
+        assert family_of(truth.task, [truth]).read([truth.answer]).right.all()
+
+
+def test_conversations_are_left_out_or_refused_aloud() -> None:
+    unit = make_unit(0, CRACK, talks=(Talk((("Any rust?", "Yes"),), "presence"),))
+    recipe = only("presence", {"questions": ["Fine?"]})
+    assert ask([unit], recipe, "test", 0)[1] == {
+        "conversations of the source: the recipe has no talk family": 1
+    }
+    both = recipe.model_dump() | {"families": {"presence": {"questions": ["Fine?"]}, "talk": {}}}
+    with pytest.raises(InputError, match=r"'presence'.*another key"):
+        ask([unit], validate_settings(Recipe, both, "t"), "test", 0)
+
+
+def test_what_a_label_without_a_place_cannot_answer_is_counted(full: Recipe) -> None:
+    items, skipped = ask([make_unit(0, labels=("pollution",))], full, "test", 0)
+    answers = {item.task: item.answer for item in items}
+    assert answers["presence"] == "yes" and answers["kind"] == "pollution"
+    assert answers["describe_fully"] == "The insulator has pollution."
+    placed = ("count", "where", "box", "describe", "region_of_insulator", "describe_kind", "report")
+    assert skipped == {f"{task}: defects without boxes": 1 for task in placed}
+    # A box beside a kind whose place is unknown may hold that kind too.
+    assert "region" not in answers
+
+
+def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
+    unplaced = [make_unit(number, labels=("pollution",)) for number in range(3)]
+    sound = [make_unit(number) for number in range(3, 5)]
+
+    def counted(units: list[Unit]) -> tuple[list[str], Counter[str]]:
+        items, skipped = ask(units, full, "test", 0)
+        return sorted(item.answer for item in items if item.task == "count"), skipped
+
+    answers, skipped = counted([*unplaced, *sound])
+    assert answers == [] and skipped["count: defects without boxes"] == 3
+    assert skipped["count: every answer would be 0, as no defect has a box"] == 2
+    assert counted([*unplaced, *sound, make_unit(5, CRACK)])[0] == ["0", "0", "1"]
+    assert counted(sound)[0] == ["0", "0"], "without any defect 0 is the truth"
+
+
+# --- balance ----------------------------------------------------------------------------------------
+
+
+def counts_of(recipe: Recipe, units: list[Unit], task: str, split: Split = "train") -> Counter[str]:
+    return Counter(item.answer for item in ask(units, recipe, split, 0)[0] if item.task == task)
+
+
+def test_common_answers_are_capped_in_train_alone() -> None:
+    units = [make_unit(n, *([CRACK] if n < 30 else [MOSS] if n < 34 else [])) for n in range(130)]
+    family = {"questions": ["Which?", "Which one?"], "times": 2}
+    free, capped = (only("kind", {**family, **cap}) for cap in ({}, {"cap": 2}))
+    assert counts_of(free, units, "kind") == {"none": 192, "crack": 60, "moss": 8}
+    # Twice the median answer, crack.
+    assert counts_of(capped, units, "kind") == {"none": 120, "crack": 60, "moss": 8}
+    assert counts_of(capped, units, "kind", "test") == {"none": 96, "crack": 30, "moss": 4}
+
+
+def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Unit]) -> None:
+    items = [item for item in ask(units, full, "train", 0)[0] if item.task == "describe_fully"]
+    for defective, starts in (
+        (True, ("The insulator has", "The insulator was inspected")),
+        (
+            False,
+            (
+                "The insulator has no",
+                "The insulator was inspected and no",
+                "The insulator was inspected and is",
+            ),
+        ),
+    ):
+        said = [item.answer for item in items if bool(item.unit.kinds) == defective]
+        longest_first = sorted(starts, key=len, reverse=True)
+        counts = Counter(next(start for start in longest_first if text.startswith(start)) for text in said)
+        sentences = 3
+        assert set(counts) == set(starts)
+        for start, count in counts.items():
+            share = 2 / 3 if defective and start == "The insulator has" else 1 / sentences
+            assert abs(count - share * len(said)) <= 1
+    first = [item.answer for item in ask(units, full, "test", 0)[0] if item.task == "describe_fully"]
+    assert all("inspected" not in text for text in first), "the test takes the first sentence"
+
+
+# --- the same everywhere, and no leaks --------------------------------------------------------------
+
+
+def lines(recipe: Recipe, units: Sequence[Unit], seed: int = 0) -> str:
+    items = ask(units, recipe, "train", seed)[0]
+    records = [to_record(item, recipe, "g") for item in items]
+    records += [to_dialogue(talk, recipe, "g") for talk in dialogues(items, recipe, seed)]
+    return "\n".join(record.model_dump_json() for record in records)
+
+
+def test_the_order_of_the_units_makes_no_difference(trilingual: Recipe, units: list[Unit]) -> None:
+    shuffled = random.Random(5).sample(units, len(units))
+    assert lines(trilingual, units) == lines(trilingual, shuffled)
+    assert lines(trilingual, units) != lines(trilingual, units, seed=1)
+
+
+def test_no_random_hashes_decide(repo: Path) -> None:
+    """Two interpreters that hash texts differently write the same questions."""
+    code = (
+        "import hashlib; from tests.data_prep.questions import test_questions as t;"
+        "from pathlib import Path; from llava.common.settings import load_settings;"
+        "r = load_settings(t.Recipe, Path('configs/recipes/insulator_full.yaml'),"
+        "[*t.LANGUAGES, 'families.kind.cap=1']);"
+        "print(hashlib.sha256(t.lines(r, t.make_units(60)).encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=repo,
+            env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, locale in (("1", "C"), ("2", "C.UTF-8"))
+    }
+    assert len(found) == 1
+
+
+def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
+    units = make_units(400)
+    items = ask(units, trilingual, "train", 0)[0]
+    assert len({item.id for item in items}) == len(items)
+    for item in items:
+        # Another answer to the same question would have the same id.
+        assert replace(item, answer="other", yes=not item.yes, label="x").id == item.id
+    position: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for item in items:
+        position[item.id] = seen[item.unit.image]
+        seen[item.unit.image] += 1
+    by_task: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in items:
+        if item.type in ("yesno", "class", "count"):
+            by_task[item.task, item.language].append(item)
+    assert len(by_task) == 3 * 8
+    for (task, language), asked in by_task.items():
+        answers = np.array([item.answer for item in asked])
+        for tells in (
+            [position[item.id] / seen[item.unit.image] >= 0.5 for item in asked],
+            [int(item.id[0], 16) < 8 for item in asked],
+            [int(item.id[-1], 16) % 2 == 0 for item in asked],
+            [item.id < asked[index - 1].id for index, item in enumerate(asked)],
+        ):
+            side = np.array(tells)
+            for answer in np.unique(answers):
+                n, p = int((answers == answer).sum()), side.mean()
+                off = abs(side[answers == answer].sum() - n * p) / max(1.0, (n * p * (1 - p)) ** 0.5)
+                assert off < 4.5, (task, language, answer)  # standard deviations; 24 tasks, 4 ways each
+
+
+def test_of_two_answers_about_a_picture_either_may_come_first(full: Recipe) -> None:
+    order: dict[str, Counter[bool]] = defaultdict(Counter)
+    seen: dict[tuple[str, str], Item] = {}
+    for item in ask(make_units(400), full, "train", 0)[0]:
+        first = seen.setdefault((item.unit.image, item.task), item)
+        if first.answer != item.answer:
+            order[item.task][first.answer < item.answer] += 1
+    assert len(order) >= 3
+    for task, counts in order.items():
+        n = counts.total()
+        assert abs(counts[True] - n / 2) < 4.5 * (n / 4) ** 0.5 + 1, task
+
+
+def test_neighbours_in_the_file_are_independent() -> None:
+    """Runs of one answer over the pictures in file order are as long as chance makes them."""
+    recipe = only("presence", {"questions": ["Fine?"]})
+    units = [make_unit(number, *([CRACK] if number < 200 else [])) for number in range(400)]
+    answers = [item.yes for item in asked_of(recipe, *units)]
+    changes = sum(a != b for a, b in pairwise(answers))
+    assert 160 < changes < 240  # 200 expected, standard deviation 10
+
+
+def test_closed_questions_state_their_choices(trilingual: Recipe, units: list[Unit]) -> None:
+    """In the words of the question's language, as the truth's classes."""
+    seen: set[tuple[str, str]] = set()
+    for item in ask(units, trilingual, "test", 0)[0]:
+        question, truth = to_question(item, trilingual), to_truth(item, trilingual, "g")
+        if truth.type in ("yesno", "class"):
+            assert question.choices == (truth.classes or ["yes", "no"])
+            assert truth.answer in question.choices
+            seen.add((truth.type, truth.language))
+        else:
+            assert question.choices is None
+    assert seen == {(kind, language) for kind in ("yesno", "class") for language in ("en", "ko", "ru")}
+    silent = only("p", {"family": "presence", "questions": ["Is there?"], "choices": False})
+    assert all(to_question(item, silent).choices is None for item in asked_of(silent, make_unit(1, CRACK)))
+
+
+def test_truth_states_how_much_of_the_picture_its_box_covers() -> None:
+    recipe = only("p", {"family": "presence", "of": "each", "questions": ["Is there {phrase}?"]})
+    items = asked_of(recipe, make_unit(1, CRACK, Shape("crack", (0, 0, 100, 50))))
+    areas = {
+        truth.answer: truth.meta.get("area") for truth in (to_truth(item, recipe, "g") for item in items)
+    }
+    assert areas == {"yes": 0.25, "no": None}
+    insulator = only("p", {"family": "presence", "of": "insulator", "questions": ["Is there {phrase}?"]})
+    (item,) = asked_of(insulator, make_unit(1, CRACK))
+    assert to_truth(item, insulator, "g").meta["area"] == 180 * 80 / (200 * 100)
+    (item,) = asked_of(only("p", {"family": "presence", "questions": ["Any?"]}), make_unit(1))
+    assert "area" not in to_truth(item, recipe, "g").meta

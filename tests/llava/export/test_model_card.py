@@ -1,0 +1,113 @@
+"""The card of a merged folder says what it is of, how well it does and how to use it, and nothing false."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llava.export.merge import merge
+from tests.llava.model.test_adapters import other_tools_adapter
+from tests.support.tiny_models import save_base, save_run
+
+VALUES = {"learning_rate": 0.0002, "lora": {"rank": 4, "language_targets": ["q_proj", "v_proj"]}}
+
+
+def describe(run: Path, **values: object) -> Path:
+    """More facts in run.json, as training writes them."""
+    path = run / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return run
+
+
+def card_of(folder: Path) -> tuple[dict, str]:
+    """The front matter and the text."""
+    _, front, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return save_base(tmp_path_factory.mktemp("card") / "base")
+
+
+def test_a_run(base, tmp_path):
+    run = describe(
+        save_run(tmp_path / "run", base, use_dora=True),
+        config=VALUES,
+        data={"data/train.json": "abc"},
+        versions={"torch": "2.13.0"},
+        git_commit="0123",
+    )
+    info = json.loads((run / "run.json").read_text())
+    describe(run, base=info["base"] | {"name": "llava-hf/llava-1.5-7b-hf", "revision": "deadbeef"})
+    merge(run, tmp_path / "insulator", dtype="float16")
+    front, text = card_of(tmp_path / "insulator")
+    assert front["base_model"] == "llava-hf/llava-1.5-7b-hf" and front["library_name"] == "transformers"
+    assert "# insulator\n" in text and "Its weights are float16." in text
+    assert f"revision `deadbeef` (fingerprint `{info['base']['fingerprint']}`)" in text
+    assert "run `run`, step 3: DoRA, rank 4, alpha 8; 4 layers adapted in the vision tower" in text
+    assert "4 tensors trained whole in the projector" in text
+    assert "torch 2.13.0; code at `0123`" in text
+    assert "- `data/train.json` (sha256 `abc`)" in text
+    assert "Not measured when this was written" in text
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(recipe) == VALUES  # as scripts/finetune_lora.sh would read it
+    assert "--model-path insulator --image-file" in text and "LlavaForConditionalGeneration" in text
+
+
+def test_in_the_originals_format_it_names_no_other_program(base, tmp_path):
+    run = save_run(tmp_path / "run", base)
+    merge(run, tmp_path / "llava-v1.5-mine", save_format="llava")
+    front, text = card_of(tmp_path / "llava-v1.5-mine")
+    assert "library_name" not in front and "base_model" not in front  # the base is a folder here
+    assert "transformers" not in text.partition("## Use")[2]
+    assert "--model-path llava-v1.5-mine --image-file picture.jpg --conv-mode vicuna_v1" in text
+
+
+def test_several_and_another_tools(base, tmp_path):
+    runs = [describe(save_run(tmp_path / name, base), config=VALUES) for name in ("a", "b")]
+    runs.append(describe(save_run(tmp_path / "c", base), config={"learning_rate": 0.5}))
+    merge(runs, tmp_path / "mixed", weights=[0.5, 0.25, 0.25])
+    _, text = card_of(tmp_path / "mixed")
+    assert "`a`, step 3, weight 0.5: LoRA" in text and "`c`, step 3, weight 0.25: LoRA" in text
+    assert "Of `a`, `b`, for" in text and "Of `c`, for" in text and text.count("```yaml") == 2
+    other_tools_adapter(base, tmp_path / "theirs", use_rslora=True)
+    merge(tmp_path / "theirs", tmp_path / "foreign")
+    _, text = card_of(tmp_path / "foreign")
+    assert "- Adapter: `theirs`: rsLoRA, rank 4, alpha 6; 6 layers adapted in the vision tower" in text
+    assert text.count("Not recorded.") == 2
+
+
+def test_scores_come_from_eval_score(repo, base, tmp_path):
+    run = save_run(tmp_path / "run", base)
+    rows = [("1", "yes", "yes"), ("2", "no", "yes")]
+    questions = [
+        {"question_id": key, "answer": truth, "task": "presence", "type": "yesno", "group": key}
+        for key, truth, _ in rows
+    ]
+    answers = [
+        {"question_id": key, "prompt": "?", "text": text, "answer_id": key, "model_id": "m", "metadata": {}}
+        for key, _, text in rows
+    ]
+    for name, lines in (("truth", questions), ("answers", answers)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    score = [sys.executable, "-m", "eval.score", "--answers-file", str(tmp_path / "answers.jsonl")]
+    score += ["--truth-file", str(tmp_path / "truth.jsonl"), "--output", str(tmp_path / "scores")]
+    done = subprocess.run(score, cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(repo / "scripts" / "merge_lora.py"), "--model-path", str(run)]
+    command += ["--save-model-path", str(tmp_path / "out"), "--scores"]
+    wrong = subprocess.run([*command, str(base / "config.json")], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and wrong.stderr.startswith(f"error: {base / 'config.json'}: ")
+    assert not (tmp_path / "out").exists()
+    done = subprocess.run(
+        [*command, str(tmp_path / "scores" / "scores.json")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    _, text = card_of(tmp_path / "out")
+    assert "| presence | balanced_accuracy | 2 | - | 0.50 " in text and "`answers.jsonl`" in text

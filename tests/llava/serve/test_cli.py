@@ -1,0 +1,250 @@
+"""`python -m llava.serve.cli` as a user meets it: piped, on a terminal, and interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llava.common.errors import run_command
+from llava.inference.chat import Chat
+from llava.inference.engine import Engine
+from llava.model.builder import load_model
+from llava.serve.cli import main
+from tests.support.paths import REPO
+from tests.support.small_model import picture, plain_text, save_random_model
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tiny_model_dir, tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "a.png"
+    picture(1).save(path)
+    return path
+
+
+def command(model: Path, photo: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "llava.serve.cli", *arguments(model, photo, *more)]
+
+
+def arguments(model: Path, photo: Path, *more: str) -> list[str]:
+    return ["--model-path", str(model), "--image-file", str(photo), "--device", "cpu", *more]
+
+
+def first_answer(model: Path, question: str, limit: int) -> str:
+    return plain_text(load_model(model, device="cpu"), question, [picture(1)], limit)
+
+
+def test_piped_questions_and_an_empty_line(model: Path, photo: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(model, photo, "--max-new-tokens", "8"), input="What is it?\nSure?\n\nnever asked\n",
+        capture_output=True, text=True, timeout=120, cwd=REPO,
+        env={**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second, last = done.stdout.splitlines()
+    assert first == f"USER: ASSISTANT: {first_answer(model, 'What is it?', 8)}"
+    assert second.startswith("USER: ASSISTANT: ")
+    assert last == "USER: exit..."
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing written
+
+
+def test_end_of_input_ends_the_chat_and_debug_shows_the_prompt(model: Path, photo: Path) -> None:
+    done = subprocess.run(
+        command(model, photo, "--max_new_tokens", "4", "--debug"), input="What is it?\nSure?",
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("exit...")
+    assert "<image>\nWhat is it? ASSISTANT: " in done.stderr  # the second prompt holds the first turn
+    assert "USER: Sure? ASSISTANT: " in done.stderr
+
+
+def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, photo: Path) -> None:
+    done = subprocess.run(
+        command(model, photo, "--max-new-tokens", "4"), input="say </s> now\nWhat is it?\n",
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "error: turn 0 contains '</s>'" in done.stderr
+    assert f"ASSISTANT: {first_answer(model, 'What is it?', 4)}\n" in done.stdout
+
+
+def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
+    """Piped in: the answers are those of a chat in which the same was done by hand."""
+    other = tmp_path / "another one.png"
+    picture(2).save(other)
+    lines = [
+        "/undo", "What is it?", "/undo", "Really?", f"/image '{other}'", "Which is darker?", "/reset",
+        "What is it?", f"/reset {photo}", "What is it?", "/image nowhere.png", "/image", "/frobnicate now",
+        "/help", "Sure?", "/exit", "never asked",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command(model, photo, "--max-new-tokens", "6"), input="\n".join(lines),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    chat = Chat(Engine(load_model(model, device="cpu")), max_new_tokens=6)
+    expected = []
+    chat.add_image(picture(1))
+    expected += ["".join(chat.ask("What is it?"))]
+    chat.undo()
+    expected += ["".join(chat.ask("Really?"))]
+    chat.add_image(picture(2))
+    expected += ["".join(chat.ask("Which is darker?"))]
+    for shown in (2, 1):
+        chat.reset()
+        chat.add_image(picture(shown))
+        expected += ["".join(chat.ask("What is it?"))]
+    expected += ["".join(chat.ask("Sure?"))]
+    answers = [line.split("ASSISTANT: ")[1] for line in done.stdout.splitlines() if "ASSISTANT" in line]
+    assert answers == expected and len(set(expected)) == 5
+    assert done.stdout.endswith("USER: exit...\n")
+    said = done.stderr
+    assert "(nothing has been asked)" in said and "(taken back: What is it?)" in said
+    assert "error: nowhere.png: no such picture" in said and "(say which: /image PATH_OR_URL)" in said
+    assert "(there is no command /frobnicate now; /help shows them)" in said
+    assert "/undo                take back" in said
+
+
+class Reader:
+    """Collects what a process writes, and waits for text in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.text = ""
+        self._descriptor = descriptor
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._descriptor, 4096)
+            except OSError:  # the terminal's other end is gone
+                return
+            if not data:
+                return
+            self.text += data.decode(errors="replace")
+
+    def wait_for_more(self, start: int) -> None:
+        """Until anything stands behind `start`."""
+        deadline = time.monotonic() + 90
+        while len(self.text) <= start:
+            assert time.monotonic() < deadline, "nothing came"
+            time.sleep(0.02)
+
+    def wait_for(self, text: str, start: int = 0) -> int:
+        """Until `text` appears behind `start`; where it ends."""
+        deadline = time.monotonic() + 90
+        while (at := self.text.find(text, start)) < 0:
+            assert time.monotonic() < deadline, f"{text!r} did not come; had {self.text[start:][-300:]!r}"
+            time.sleep(0.005)
+        return at + len(text)
+
+
+@contextmanager
+def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, Reader]]:
+    """The command with a pseudo-terminal of its own, Ctrl-C and Ctrl-D as typed."""
+    pty = pytest.importorskip("pty", reason="needs a Unix terminal")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        yield process, ours, Reader(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> None:
+    """On a terminal: the picture and the stopped answer stay in the conversation."""
+    whole = first_answer(model, "Describe it.", 1500)
+    with on_terminal(command(model, photo, "--max-new-tokens", "1500", "--debug")) as (
+        process,
+        terminal,
+        out,
+    ):
+        out.wait_for("USER: ")
+        os.write(terminal, b"Describe it.\n")
+        at = out.wait_for("ASSISTANT: ")
+        out.wait_for(whole[:20], at)  # it streams
+        os.write(terminal, b"\x03")
+        at = out.wait_for("(stopped)", at)
+        said = out.text[out.text.index("ASSISTANT: ") + 11 : at]
+        assert len(said) < len(whole)
+        at = out.wait_for("USER: ", out.wait_for("</s>", at))  # the debug prompt, then the next question
+        os.write(terminal, b"And?\n")
+        at = out.wait_for("ASSISTANT: ", at)
+        out.wait_for_more(at)  # stopped before its first word, the question would be forgotten
+        os.write(terminal, b"\x03")
+        at = out.wait_for("(stopped)", at)
+        out.wait_for(f"ASSISTANT: {whole[:20]}", at)  # the second prompt holds the stopped answer
+        at = out.wait_for("USER: ", out.wait_for("USER: And?", at))
+        os.write(terminal, b"\x03")  # at the prompt it ends nothing
+        at = out.wait_for("USER: ", out.wait_for("Ctrl-D ends the chat", at))
+        os.write(terminal, b"\x04")
+        out.wait_for("exit...", at)
+        assert process.wait(timeout=30) == 0
+
+
+def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
+    process = subprocess.Popen(
+        command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout
+    out = Reader(process.stdout.fileno())
+    try:
+        process.stdin.write(b"Describe it.\n")
+        process.stdin.flush()
+        at = out.wait_for(first_answer(model, "Describe it.", 20)[:10], out.wait_for("ASSISTANT: "))
+        process.send_signal(signal.SIGINT)
+        out.wait_for("(stopped)", at)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        out.wait_for("exit...")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--image-file", "nowhere.jpg"), "nowhere.jpg: no such picture"),
+        (("--image-file", "http://127.0.0.1:9/a.jpg"), "cannot be fetched"),
+        (("--model-path", "nowhere"), "nowhere: no such model folder"),
+        (("--conv-mode", "v9"), "unknown conv mode 'v9'"),
+        (("--temperature", "-1"), "temperature is -1"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    model: Path, photo: Path, more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: main(arguments(model, photo, *more)))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_bad_argument_ends_the_command(model: Path, photo: Path) -> None:
+    done = subprocess.run(
+        command(model, photo, "--image-file", "nowhere.jpg"), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and done.stderr == "error: nowhere.jpg: no such picture\n"
