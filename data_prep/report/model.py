@@ -1,7 +1,8 @@
 """The facts of a report on annotated pictures, as plain values.
 
 `inspect` makes a report of a folder as it is, `convert` one of what it wrote (conversion.py beside this
-file). survey.py gathers what both show, box_sizes.py the sizes of boxes to a model; page.py makes a page of it. The same input gives the same report.
+file). survey.py gathers what both show, box_sizes.py the sizes of boxes to a model; page.py makes a page of
+it. The same input gives the same report.
 """
 
 from __future__ import annotations
