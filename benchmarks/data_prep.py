@@ -33,7 +33,7 @@ from rich.table import Table
 from data_prep.annotations import Folder, Source
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
-from data_prep.images.store import PictureStore
+from data_prep.images.store import ImageStore
 from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
 from llava.common.boxes import Box
@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     with contextlib.redirect_stdout(io.StringIO()):
         (source,) = read_sources([Folder.scan(args.source)], recipe, args.format)
-    source = replace(source, pictures=source.pictures[:: max(1, len(source.pictures) // args.pictures)])
-    source = replace(source, pictures=source.pictures[: args.pictures])
+    source = replace(source, images=source.images[:: max(1, len(source.images) // args.pictures)])
+    source = replace(source, images=source.images[: args.pictures])
     with tempfile.TemporaryDirectory() as folder:
         jobs = _jobs(source, recipe, Path(folder))
         best: dict[str, float] = {}
@@ -101,12 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _jobs(source: Source, recipe: Recipe, folder: Path) -> list[Job]:
     """What the conversion does to each file: found by doing it."""
     (folder / "first").mkdir()
-    store = PictureStore(folder / "first", recipe.pictures)
+    store = ImageStore(folder / "first", recipe.pictures)
     jobs: list[Job] = []
-    for picture in source.pictures:
-        prepared = prepare(picture, recipe, recipe.known_names(), store)
+    for image in source.images:
+        prepared = prepare(image, recipe, recipe.known_names(), store)
         parts = [(unit.crop, unit.size) for unit in prepared.units if unit.crop]
-        jobs.append((picture.file, parts, recipe.pictures.quality))
+        jobs.append((image.file, parts, recipe.pictures.quality))
     return jobs
 
 
@@ -125,7 +125,7 @@ def _round(
 
     def convert(target: Path, earlier: Path | None = None) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
-            prepare_all([source], recipe, PictureStore(target, recipe.pictures, earlier), workers)
+            prepare_all([source], recipe, ImageStore(target, recipe.pictures, earlier), workers)
 
     return {
         "Pillow, threads": seconds(lambda: list(threads.map(pillow, jobs))),
@@ -135,13 +135,13 @@ def _round(
     }
 
 
-def _print(best: dict[str, float], pictures: int, units: int, workers: int) -> None:
+def _print(best: dict[str, float], images: int, units: int, workers: int) -> None:
     limit = min(best["Pillow, threads"], best["Pillow, processes"])
     load = os.getloadavg()[0]
-    title = f"{pictures} pictures, {units} written, {workers} worker(s), load {load:.1f}"
+    title = f"{images} pictures, {units} written, {workers} worker(s), load {load:.1f}"
     table = Table("", "seconds", "pictures/s", "of the limit", title=title)
     for name, taken in best.items():
-        table.add_row(name, f"{taken:.2f}", f"{pictures / taken:.1f}", f"{limit / taken:.2f}")
+        table.add_row(name, f"{taken:.2f}", f"{images / taken:.1f}", f"{limit / taken:.2f}")
     Console().print(table)
 
 

@@ -27,15 +27,15 @@ def write_examples(root: Path) -> None:
         write(root / name)
 
 
-def picture(file: Path, seed: int = 0) -> None:
+def image(file: Path, seed: int = 0) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR).save(file)
 
 
-def _pictures(folder: Path) -> None:
+def _images(folder: Path) -> None:
     for seed, name in enumerate(NAMES):
-        picture(folder / f"{name}.jpg", seed)
+        image(folder / f"{name}.jpg", seed)
 
 
 def _json(file: Path, value: Any) -> None:
@@ -52,7 +52,7 @@ def _mask(file: Path, name: str, value: int = 255) -> None:
 
 
 def _voc(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     for name in NAMES:
         shapes = "".join(
             f"  <object>\n    <name>{kind}</name>\n    <pose>Unspecified</pose>\n    <bndbox>\n"
@@ -67,7 +67,7 @@ def _voc(folder: Path) -> None:
 
 
 def _coco(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     images = [
         {"id": number, "file_name": f"{name}.jpg", "width": SIZE[0], "height": SIZE[1]}
         for number, name in enumerate(NAMES)
@@ -95,7 +95,7 @@ def _coco(folder: Path) -> None:
 
 
 def _yolo(folder: Path) -> None:
-    _pictures(folder / "images")
+    _images(folder / "images")
     (folder / "labels").mkdir(parents=True)
     (folder / "data.yaml").write_text("train: images\nval: images\nnc: 2\nnames: [insulator, broken]\n")
     for name in NAMES:
@@ -108,7 +108,7 @@ def _yolo(folder: Path) -> None:
 
 
 def _labelme(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     for name in NAMES:
         shapes = [
             {"label": kind, "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "flags": {}}
@@ -130,7 +130,7 @@ def _labelme(folder: Path) -> None:
 
 
 def _cvat(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     text = "<annotations>\n  <version>1.1</version>\n"
     for number, name in enumerate(NAMES):
         text += f'  <image id="{number}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">\n'
@@ -144,7 +144,7 @@ def _cvat(folder: Path) -> None:
 
 
 def _labelstudio(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     tasks = []
     for number, name in enumerate(NAMES):
         results = [
@@ -171,23 +171,23 @@ def _labelstudio(folder: Path) -> None:
 
 
 def _mvtec(folder: Path) -> None:
-    picture(folder / "train" / "good" / "000.png", 7)
-    picture(folder / "test" / "good" / "000.png", 8)
+    image(folder / "train" / "good" / "000.png", 7)
+    image(folder / "test" / "good" / "000.png", 8)
     for seed, name in enumerate(NAMES):
-        picture(folder / "test" / "broken" / f"{name}.png", seed)
+        image(folder / "test" / "broken" / f"{name}.png", seed)
         _mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
 
 
 def _visa(folder: Path) -> None:
     rows, kinds = ["object,split,label,image,mask"], ["image,label,mask"]
     for seed, name in enumerate(NAMES):
-        image, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
-        picture(folder / image, seed)
+        name_of_image, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
+        image(folder / name_of_image, seed)
         _mask(folder / mask, name, value=1 + seed % 2)
-        rows.append(f"pcb1,test,anomaly,{image},{mask}")
+        rows.append(f"pcb1,test,anomaly,{name_of_image},{mask}")
         label = ("bent", "scratch", '"bent,scratch"')[seed]
-        kinds.append(f"{image},{label},{mask}")
-    picture(folder / "pcb1" / "Data" / "Images" / "Normal" / "0.JPG", 9)
+        kinds.append(f"{name_of_image},{label},{mask}")
+    image(folder / "pcb1" / "Data" / "Images" / "Normal" / "0.JPG", 9)
     rows.append("pcb1,train,normal,pcb1/Data/Images/Normal/0.JPG,")
     kinds.append("pcb1/Data/Images/Normal/0.JPG,normal,")
     (folder / "split_csv").mkdir()
@@ -198,7 +198,7 @@ def _visa(folder: Path) -> None:
 def _idid(folder: Path) -> None:
     records = []
     for seed, name in enumerate(NAMES):
-        picture(folder / f"{name}.JPG", seed)
+        image(folder / f"{name}.JPG", seed)
         objects: list[dict[str, Any]] = [{"bbox": [4, 4, 80, 50], "string": 1, "name": "insulator"}]
         for kind, (x1, y1, x2, y2) in BOXES[name]:
             stated = {"shell": "Broken"} if kind == "broken" else {"No issues": "No issues"}
@@ -209,7 +209,7 @@ def _idid(folder: Path) -> None:
 
 
 def _table(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     questions = ["Is it broken?", "How many discs?", "What, if anything, is wrong?"]
     rows = [
         {"image": f"{name}.jpg", "question": question, "answer": answer, "group": "g1", "split": "train"}
@@ -226,7 +226,7 @@ def _table(folder: Path) -> None:
 
 
 def _llava(folder: Path) -> None:
-    _pictures(folder)
+    _images(folder)
     records = [
         {
             "id": f"{name}-{number}",

@@ -19,16 +19,16 @@ import transformers
 from transformers import LlavaForConditionalGeneration
 
 from benchmarks.train_contenders import model_config
-from benchmarks.train_job import PICTURE_SIDE, TOKENIZER_FOLDER, picture, question_and_answer
+from benchmarks.train_job import IMAGE_SIDE, TOKENIZER_FOLDER, image, question_and_answer
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
 from llava.inference.sampling import clean_text
 from llava.model.builder import LoadedModel, load_model, make_processor
-from llava.processing.vision import Picture, Pixels
+from llava.processing.vision import ImageInput, Pixels
 
-Talk = tuple[ChatTurns, list[Picture]]
+Talk = tuple[ChatTurns, list[ImageInput]]
 SPREAD = 5.0  # of the weights, times transformers' own
 CHAT_TURNS = 5  # second turns that are timed; the median counts
 
@@ -52,8 +52,8 @@ def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
                 parameter.mul_(SPREAD)
     model.generation_config.eos_token_id = None
     images: Any = tiny.image_processor
-    images.size = {"shortest_edge": PICTURE_SIDE}
-    images.crop_size = {"height": PICTURE_SIDE, "width": PICTURE_SIDE}
+    images.size = {"shortest_edge": IMAGE_SIDE}
+    images.crop_size = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     processor = make_processor(config, tiny.tokenizer, images, tiny.template)
     return LoadedModel(
         model=model, tokenizer=tiny.tokenizer, image_processor=images, processor=processor,
@@ -61,12 +61,12 @@ def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
     )  # fmt: skip
 
 
-def make_requests(loaded: LoadedModel, pictures: int, questions: int, first: int = 0) -> list[Request]:
+def make_requests(loaded: LoadedModel, images: int, questions: int, first: int = 0) -> list[Request]:
     """Pictures are made ready before the clock starts, for every contender."""
     rng = np.random.default_rng(first)
     requests = []
-    for number in range(first, first + pictures):
-        shown = loaded.processor.pixels(picture(number))
+    for number in range(first, first + images):
+        shown = loaded.processor.pixels(image(number))
         asked = [question_and_answer(rng)[0] for _ in range(questions)]
         requests += [Request(f"{number}-{turn}", text, [shown]) for turn, text in enumerate(asked)]
     return requests
@@ -118,7 +118,7 @@ def _generate(loaded: LoadedModel, talks: Sequence[Talk], tokens: int) -> list[s
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     pixels = [image for _, images in talks for image in images if isinstance(image, Pixels)]
-    inputs = loaded.processor.pictures.inputs(pixels)
+    inputs = loaded.processor.images.inputs(pixels)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.device, model.dtype)
     output = model.generate(
         input_ids=ids, attention_mask=mask, **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=pad
@@ -133,7 +133,7 @@ def second_turn(loaded: LoadedModel, contender: str) -> float:
     waited = []
     for number in range(CHAT_TURNS + 1):
         first, second = (question_and_answer(rng)[0] for _ in range(2))
-        shown = loaded.processor.pixels(picture(500 + number))
+        shown = loaded.processor.pixels(image(500 + number))
         chat = Chat(_endless(loaded), max_new_tokens=16)
         chat.add_image(shown)
         answer = "".join(chat.ask(first))

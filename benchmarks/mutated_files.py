@@ -37,10 +37,10 @@ from typing import Any
 from PIL import Image, features
 
 from benchmarks.example_sources import write_examples
-from data_prep.annotations import PICTURE_SUFFIXES, Folder, Source, merge
+from data_prep.annotations import IMAGE_SUFFIXES, Folder, Source, merge
 from data_prep.formats import READERS, find_reader
 from llava.common.errors import InputError
-from llava.common.images import open_picture, read_picture
+from llava.common.images import open_image, read_image
 
 OUTCOMES = ("read", "noted", "refused", "traceback", "slow")
 _SHOWN = 5  # tracebacks of one format
@@ -154,7 +154,7 @@ MUTATIONS = (
     *(flipped, cut_short, part_removed, part_repeated, line_removed, line_repeated, encoded_otherwise),
     *(number_changed, number_changed, name_removed, nested, value_changed, value_changed, value_changed),
 )
-_BINARY_SUFFIXES = PICTURE_SUFFIXES | {".parquet", ".arrow"}
+_BINARY_SUFFIXES = IMAGE_SUFFIXES | {".parquet", ".arrow"}
 
 
 def mutate(data: bytes, suffix: str, rng: random.Random) -> tuple[bytes, str]:
@@ -236,16 +236,16 @@ def one_line(text: str) -> None:
 def notes_of(source: Source, sizes: Callable[[Path], tuple[tuple[int, int], int]]) -> list[str]:
     """Merge what was read with the pictures; the notes on it. AssertionError where a box makes no sense."""
     notes = list(source.notes)
-    for picture in source.pictures:
-        upright, orientation = sizes(picture.file)
-        shapes, said = merge(picture, upright, orientation)
+    for image in source.images:
+        upright, orientation = sizes(image.file)
+        shapes, said = merge(image, upright, orientation)
         notes += said
         for shape in shapes:
             x1, y1, x2, y2 = shape.box
             assert 0 <= x1 < x2 <= upright[0] and 0 <= y1 < y2 <= upright[1], f"box {shape}"
             assert shape.area is None or (math.isfinite(shape.area) and shape.area >= 0), f"area {shape}"
             shape.name.encode()
-        for annotation in picture.annotations:
+        for annotation in image.annotations:
             for talk in annotation.talks:
                 assert all(question and answer for question, answer in talk.turns)
     for note in notes:
@@ -254,23 +254,23 @@ def notes_of(source: Source, sizes: Callable[[Path], tuple[tuple[int, int], int]
 
 
 def try_format(
-    format: str, root: Path, picture_root: Path | None, versions: int, rng: random.Random, tally: Tally
+    format: str, root: Path, image_root: Path | None, versions: int, rng: random.Random, tally: Tally
 ) -> None:
     """Read so many changed versions of the source in `root`, which is left as it was."""
-    folder = Folder.scan(root, picture_root)
-    files = [path for path in folder.files if path.suffix.lower() not in PICTURE_SUFFIXES]
+    folder = Folder.scan(root, image_root)
+    files = [path for path in folder.files if path.suffix.lower() not in IMAGE_SUFFIXES]
     files += [path for path in folder.files if "mask" in path.as_posix().casefold()]
     files = rng.sample(files, min(len(files), _MOST_FILES))
     known: dict[Path, tuple[tuple[int, int], int]] = {}
 
     def sizes(path: Path) -> tuple[tuple[int, int], int]:
         if path not in known:
-            opened = read_picture(path)
+            opened = read_image(path)
             known[path] = opened.image.size, opened.orientation
         return known[path]
 
     def read(own: bool) -> str:
-        scanned = Folder.scan(root, picture_root)
+        scanned = Folder.scan(root, image_root)
         reader = READERS[format] if own else find_reader(scanned)[0]
         source, problems = reader.read(scanned)
         for problem in problems:
@@ -294,7 +294,7 @@ def try_format(
             file.write_bytes(data)
 
 
-def picture_kinds(folder: Path | None) -> dict[str, bytes]:
+def image_kinds(folder: Path | None) -> dict[str, bytes]:
     """A picture of each codec, and those in `folder`."""
     grey = Image.linear_gradient("L")
     colour = Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180)))
@@ -323,16 +323,16 @@ def picture_kinds(folder: Path | None) -> dict[str, bytes]:
         image.save(buffer, format, **options)
         made[name] = buffer.getvalue()
     for path in sorted(folder.glob("*")) if folder else []:
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             made[path.name] = path.read_bytes()
     return made
 
 
-def try_pictures(kinds: dict[str, bytes], versions: int, rng: random.Random, tally: Tally) -> None:
+def try_images(kinds: dict[str, bytes], versions: int, rng: random.Random, tally: Tally) -> None:
     names = sorted(kinds)
 
     def opened(data: bytes) -> str:
-        image = open_picture(io.BytesIO(data))
+        image = open_image(io.BytesIO(data))
         assert image.mode == "RGB" and min(image.size) > 0
         return "read"
 
@@ -360,12 +360,12 @@ def main() -> int:
             if given and (given / format).is_dir():
                 shutil.rmtree(work / format)
                 shutil.copytree(given / format, work / format)
-                holds_pictures = bool(Folder.scan(work / format).pictures)
-                images = None if holds_pictures else given / "images"
+                holds_images = bool(Folder.scan(work / format).images)
+                images = None if holds_images else given / "images"
             rng = random.Random(f"{args.seed}/{format}")
             try_format(format, work / format, images, args.versions, rng, tally)
-    kinds = picture_kinds(given / "large" if given else None)
-    try_pictures(kinds, args.pictures, random.Random(f"{args.seed}/pictures"), tally)
+    kinds = image_kinds(given / "large" if given else None)
+    try_images(kinds, args.pictures, random.Random(f"{args.seed}/pictures"), tally)
     print(tally.table())
     return int(tally.failed)
 

@@ -28,23 +28,23 @@ REPO = Path(__file__).resolve().parents[1]
 COLUMNS = ("image", "question", "answer")
 
 
-def rows(count: int, pictures: int, unique: bool) -> Iterator[tuple[str, str, str]]:
+def rows(count: int, images: int, unique: bool) -> Iterator[tuple[str, str, str]]:
     for number in range(count):
-        picture, asked = f"photo_{number % pictures:05d}.jpg", number // pictures
+        image, asked = f"photo_{number % images:05d}.jpg", number // images
         thing = number if unique else asked
         answer = ("no", "yes")[number * 7919 % 3 == 0] + (f", at clamp {number}" if unique else "")
-        yield picture, f"Is the insulator disc numbered {thing} from the top broken?", answer
+        yield image, f"Is the insulator disc numbered {thing} from the top broken?", answer
 
 
-def write(folder: Path, suffix: str, count: int, pictures: int, unique: bool) -> None:
-    for number in range(pictures):
+def write(folder: Path, suffix: str, count: int, images: int, unique: bool) -> None:
+    for number in range(images):
         # Readers open no picture, conversions do: cells of random greys, so that no two are near-twins.
         cells = np.random.default_rng(number).integers(0, 256, (16, 17), np.uint8)
         Image.fromarray(cells).resize((68, 64), Image.Resampling.NEAREST).save(
             folder / f"photo_{number:05d}.jpg"
         )
     file = folder / f"rows{suffix}"
-    made = rows(count, pictures, unique)
+    made = rows(count, images, unique)
     if suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -69,10 +69,10 @@ def measure(folder: Path) -> None:
     before, start = peak_mib(), time.process_time()
     source, problems = reader.read(scanned)
     seconds = time.process_time() - start
-    count = sum(len(said.talks) for picture in source.pictures for said in picture.annotations)
+    count = sum(len(said.talks) for image in source.images for said in image.annotations)
     assert not problems
     print(
-        f"{count:,} rows about {len(source.pictures):,} pictures: {count / seconds:,.0f} rows/s of a core, "
+        f"{count:,} rows about {len(source.images):,} pictures: {count / seconds:,.0f} rows/s of a core, "
         f"{peak_mib() - before:,.0f} MiB at most above the {before:,.0f} MiB before reading"
     )
 

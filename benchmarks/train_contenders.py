@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks.train_job import PICTURE_SIDE, TOKENIZER_FOLDER, Job
+from benchmarks.train_job import IMAGE_SIDE, TOKENIZER_FOLDER, Job
 from benchmarks.train_probe import Probe
 
 RANK, ALPHA, LEARNING_RATE = 16, 32, 2e-4
@@ -30,7 +30,7 @@ def model_config(device: str) -> LlavaConfig:
     if device == "cuda":
         vision = CLIPVisionConfig(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-            image_size=PICTURE_SIDE, patch_size=14, projection_dim=768,
+            image_size=IMAGE_SIDE, patch_size=14, projection_dim=768,
         )  # fmt: skip
         text = LlamaConfig(
             vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5, pad_token_id=pad
@@ -38,7 +38,7 @@ def model_config(device: str) -> LlavaConfig:
     else:
         vision = CLIPVisionConfig(
             hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=3,
-            image_size=PICTURE_SIDE, patch_size=14, projection_dim=192,
+            image_size=IMAGE_SIDE, patch_size=14, projection_dim=192,
         )  # fmt: skip
         text = LlamaConfig(
             vocab_size=2000, hidden_size=256, intermediate_size=688, num_hidden_layers=4,
@@ -48,7 +48,7 @@ def model_config(device: str) -> LlavaConfig:
         vision_config=vision.to_dict(),
         text_config=text.to_dict(),
         image_token_index=own.image_token_id,
-        image_seq_length=(PICTURE_SIDE // 14) ** 2,
+        image_seq_length=(IMAGE_SIDE // 14) ** 2,
     )
 
 
@@ -60,7 +60,7 @@ def build_base(job: Job) -> None:
     shutil.copytree(TOKENIZER_FOLDER, job.base, ignore=shutil.ignore_patterns("*.safetensors", "README.md"))
     path = job.base / "processor_config.json"
     text = (
-        path.read_text().replace('"patch_size": 12', '"patch_size": 14').replace(": 144", f": {PICTURE_SIDE}")
+        path.read_text().replace('"patch_size": 12', '"patch_size": 14').replace(": 144", f": {IMAGE_SIDE}")
     )
     path.write_text(text)
     torch.manual_seed(0)

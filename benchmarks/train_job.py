@@ -17,7 +17,7 @@ from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
 TOKENIZER_FOLDER = REPO / "playground" / "tiny-llava"
-PICTURE_SIDE = 336  # pixels; with patches of 14 it is 24 x 24 = 576 tokens
+IMAGE_SIDE = 336  # pixels; with patches of 14 it is 24 x 24 = 576 tokens
 Device = Literal["cpu", "cuda"]
 
 PARTS = ("clamp", "top disc", "bottom disc", "third disc", "cap", "pin", "conductor", "cross-arm")
@@ -67,23 +67,23 @@ class Job:
 def write_data(folder: Path, questions: int, records: int) -> Path:
     """`records` records of conversation JSON, `questions` to a picture, and their pictures."""
     rng = np.random.default_rng(questions)
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
+    images = folder / "pictures"
+    images.mkdir(exist_ok=True)
     out = []
     for number in range(-(-records // questions)):
         name = f"pictures/{number:05d}.jpg"
         if not (folder / name).is_file():
-            picture(number).save(folder / name, quality=90)
+            image(number).save(folder / name, quality=90)
         out += [_record(rng, number, question, name) for question in range(questions)]
     path = folder / f"data_{questions}.json"
     path.write_text(json.dumps(out[:records]), encoding="utf-8")
     return path
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     """Coloured blocks under noise: no two alike, and no easier to decode than a photo."""
     rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (12, 12, 3)).repeat(PICTURE_SIDE // 12, 0).repeat(PICTURE_SIDE // 12, 1)
+    blocks = rng.integers(0, 256, (12, 12, 3)).repeat(IMAGE_SIDE // 12, 0).repeat(IMAGE_SIDE // 12, 1)
     noise = rng.normal(0, 20, blocks.shape)
     return Image.fromarray(np.clip(blocks + noise, 0, 255).astype(np.uint8))
 

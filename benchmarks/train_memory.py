@@ -30,7 +30,7 @@ from llava.train.packing import (
     Sample,
     branch_mask,
     build_row,
-    group_by_picture,
+    group_by_image,
     pack_rows,
     packed_loss,
 )
@@ -56,18 +56,18 @@ def config_of(name: str) -> LlavaConfig:
     )
 
 
-def make_batch(config: LlavaConfig, pictures: int, questions: int, packing: bool) -> dict[str, Any]:
+def make_batch(config: LlavaConfig, images: int, questions: int, packing: bool) -> dict[str, Any]:
     """Rows as training makes them: `pictures`, each with `questions` about it."""
     rng = np.random.default_rng(0)
     tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     vocabulary = config.text_config.vocab_size - 1
     start = rng.integers(5, vocabulary, PROMPT)
     samples = []
-    for number in range(pictures * questions):
+    for number in range(images * questions):
         ids = np.concatenate([start, np.full(tokens, vocabulary), rng.integers(5, vocabulary, QUESTION)])
         labels = np.where(np.arange(len(ids)) >= len(ids) - QUESTION // 3, ids, IGNORE)
-        samples.append(Sample.of(str(number), ids.tolist(), labels.tolist(), [str(number % pictures)]))
-    groups = group_by_picture(samples, vocabulary, 4096, packing=packing)
+        samples.append(Sample.of(str(number), ids.tolist(), labels.tolist(), [str(number % images)]))
+    groups = group_by_image(samples, vocabulary, 4096, packing=packing)
     rows = [build_row(row) for row in pack_rows(groups, 4096, config.text_config.hidden_size)]
     length = max(len(row.input_ids) for row in rows)
 
@@ -77,7 +77,7 @@ def make_batch(config: LlavaConfig, pictures: int, questions: int, packing: bool
             np.stack([np.pad(a, (0, length - len(a)), constant_values=fill) for a in arrays])
         )
 
-    seen = sum(len(row.pictures) for row in rows)
+    seen = sum(len(row.images) for row in rows)
     side = config.vision_config.image_size
     return {
         "input_ids": padded("input_ids", 0),

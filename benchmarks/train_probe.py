@@ -120,7 +120,7 @@ def needed_flops(
     *,
     read: int,
     supervised: int,
-    pictures: int,
+    images: int,
     pairs: float,
     padded: int,
 ) -> float:
@@ -149,7 +149,7 @@ def needed_flops(
     layer = 2 * (4 * v * v + 2 * v * vision_ffn) * seen + 4 * v * seen**2
     embedding = 2 * 3 * vision.patch_size**2 * v * patches
     projector = 2 * (v * h + h * h) * patches
-    return float(language + head + pictures * (layers * layer + embedding + projector))
+    return float(language + head + images * (layers * layer + embedding + projector))
 
 
 def _reset_peak(device: str) -> None:

@@ -18,7 +18,7 @@ from llava.common.boxes import Box, area
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, Split] = {
@@ -39,7 +39,7 @@ def split_in(words: Iterable[str]) -> Split | None:
     return found.pop() if len(found) == 1 else None
 
 
-class NoPictureError(InputError):
+class NoImageError(InputError):
     """No picture has the name that a file speaks of, or only one that must be another."""
 
 
@@ -76,7 +76,7 @@ class Annotation:
     """
 
     file: Path
-    picture: str = ""
+    image: str = ""
     size: tuple[float, float] | None = None
     shapes: tuple[Shape, ...] = ()
     labels: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Annotation:
 
 
 @dataclass
-class AnnotatedPicture:
+class AnnotatedImage:
     """A picture and all that speaks of it. `key` is its path below the source, without suffix; `group` and
     `split` are what the source itself says of them, None where it says nothing."""
 
@@ -102,7 +102,7 @@ class Source:
     are spoken of by nothing; `notes` tell what else was passed over or put right, a line each."""
 
     format: str
-    pictures: tuple[AnnotatedPicture, ...]
+    images: tuple[AnnotatedImage, ...]
     unannotated: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -116,21 +116,21 @@ class Folder:
 
     root: Path
     files: tuple[Path, ...]
-    picture_root: Path
-    picture_files: tuple[Path, ...]
+    image_root: Path
+    image_files: tuple[Path, ...]
     misnamed: tuple[Path, ...] = ()
 
     @staticmethod
-    def scan(root: Path, picture_root: Path | None = None) -> Folder:
+    def scan(root: Path, image_root: Path | None = None) -> Folder:
         """InputError if a folder is absent or its own name is not UTF-8."""
-        for folder in (root, *([picture_root] if picture_root else [])):
+        for folder in (root, *([image_root] if image_root else [])):
             if not _is_utf8(str(folder)):
                 raise InputError(f"{readable(str(folder))}: its name is not UTF-8; rename the folder")
         files, misnamed = _files_below(root)
-        if picture_root is None or picture_root == root:
+        if image_root is None or image_root == root:
             return Folder(root, files, root, files, misnamed)
-        pictures, more = _files_below(picture_root)
-        return Folder(root, files, picture_root, pictures, tuple(dict.fromkeys((*misnamed, *more))))
+        images, more = _files_below(image_root)
+        return Folder(root, files, image_root, images, tuple(dict.fromkeys((*misnamed, *more))))
 
     @property
     def naming_problems(self) -> list[str]:
@@ -142,33 +142,33 @@ class Folder:
         return [path for path in self.files if path.suffix.lower() in suffixes]
 
     @cached_property
-    def pictures(self) -> list[Path]:
-        return [path for path in self.picture_files if path.suffix.lower() in PICTURE_SUFFIXES]
+    def images(self) -> list[Path]:
+        return [path for path in self.image_files if path.suffix.lower() in IMAGE_SUFFIXES]
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         names: dict[str, list[Path]] = defaultdict(list)
-        for picture in self.pictures:
-            for name in {picture.name.casefold(), picture.stem.casefold()}:
-                names[name].append(picture)
+        for image in self.images:
+            for name in {image.name.casefold(), image.stem.casefold()}:
+                names[name].append(image)
         return names
 
-    def key(self, picture: Path) -> str:
+    def key(self, image: Path) -> str:
         """The picture's path below its folder, without suffix."""
-        return picture.relative_to(self.picture_root).with_suffix("").as_posix()
+        return image.relative_to(self.image_root).with_suffix("").as_posix()
 
     @cached_property
-    def _picture_folders(self) -> set[tuple[str, ...]]:
+    def _image_folders(self) -> set[tuple[str, ...]]:
         """The ends of the paths below `picture_root` of all folders with pictures, last part first."""
-        folders = {picture.parent.relative_to(self.picture_root).parts for picture in self.pictures}
+        folders = {image.parent.relative_to(self.image_root).parts for image in self.images}
         backwards = [tuple(part.casefold() for part in reversed(parts)) for parts in folders]
         return {parts[:count] for parts in backwards for count in range(1, len(parts) + 1)}
 
-    def split_of(self, picture: Path) -> Split | None:
+    def split_of(self, image: Path) -> Split | None:
         """The split that the picture's folders name."""
-        return split_in(picture.relative_to(self.picture_root).parent.parts)
+        return split_in(image.relative_to(self.image_root).parent.parts)
 
-    def picture_of(
+    def image_of(
         self, file: Path, *names: str, split: Split | None = None, owners: dict[Path, str] | None = None
     ) -> Path:
         """The picture that one of `names` (the likeliest first) written in `file` speaks of.
@@ -188,51 +188,49 @@ class Folder:
         split = split or split_in(file.relative_to(self.root).parent.parts)
         for name in names:
             written = PureWindowsPath(name)  # knows both / and \
-            known_suffix = written.suffix.lower() in PICTURE_SUFFIXES
+            known_suffix = written.suffix.lower() in IMAGE_SUFFIXES
             for plain in dict.fromkeys((written.name, written.stem if known_suffix else written.name)):
                 if candidates := self._by_name.get(plain.casefold()):
-                    picture = self._nearest(file, written, candidates, split)
+                    image = self._nearest(file, written, candidates, split)
                     if owners is not None:
-                        _claim(owners, file, name, picture)
-                    return picture
+                        _claim(owners, file, name, image)
+                    return image
         also = " or ".join(dict.fromkeys(repr(PureWindowsPath(name).name) for name in names if name))
-        raise NoPictureError(f"{file}: no picture named {also} in {self.picture_root} or below")
+        raise NoImageError(f"{file}: no picture named {also} in {self.image_root} or below")
 
     def _nearest(
         self, file: Path, written: PureWindowsPath, candidates: list[Path], split: Split | None
     ) -> Path:
         tail = tuple(part.casefold() for part in reversed(written.parts[:-1]))
-        reasons = [self._contradiction(file, tail, picture, split) for picture in candidates]
-        fitting = [picture for picture, why in zip(candidates, reasons, strict=True) if why is None]
+        reasons = [self._contradiction(file, tail, image, split) for image in candidates]
+        fitting = [image for image, why in zip(candidates, reasons, strict=True) if why is None]
         if not fitting:
-            found = candidates[0].relative_to(self.picture_root).as_posix()
-            raise NoPictureError(f"{file}: no picture {str(written)!r}; found only {found}, {reasons[0]}")
+            found = candidates[0].relative_to(self.image_root).as_posix()
+            raise NoImageError(f"{file}: no picture {str(written)!r}; found only {found}, {reasons[0]}")
 
-        def rank(picture: Path) -> tuple[int, bool, int]:
-            same_split = split is not None and self.split_of(picture) == split
-            return _same_tail(tail, picture), same_split, _shared(file.parent.parts, picture.parent.parts)
+        def rank(image: Path) -> tuple[int, bool, int]:
+            same_split = split is not None and self.split_of(image) == split
+            return _same_tail(tail, image), same_split, _shared(file.parent.parts, image.parent.parts)
 
         best = max(map(rank, fitting))
-        nearest = [picture for picture in fitting if rank(picture) == best]
+        nearest = [image for image in fitting if rank(image) == best]
         if len(nearest) > 1:
-            names = " and ".join(path.relative_to(self.picture_root).as_posix() for path in nearest[:2])
+            names = " and ".join(path.relative_to(self.image_root).as_posix() for path in nearest[:2])
             raise InputError(f"{file}: could belong to {names}; give the pictures different names")
         return nearest[0]
 
     def _contradiction(
-        self, file: Path, tail: tuple[str, ...], picture: Path, split: Split | None
+        self, file: Path, tail: tuple[str, ...], image: Path, split: Split | None
     ) -> str | None:
         """Why `picture` cannot be the one meant, None if it can. `tail`: the written folders, last first."""
-        if picture.parent == file.parent and picture.stem.casefold() == file.stem.casefold():
+        if image.parent == file.parent and image.stem.casefold() == file.stem.casefold():
             return None
         said = {split, split_in(tail)} - {None}
-        theirs = self.split_of(picture)
+        theirs = self.split_of(image)
         if said and theirs and theirs not in said:
             return f"which is of the split {theirs}, not {min(map(str, said))}"
-        fit = max(
-            (count for count in range(len(tail) + 1) if tail[:count] in self._picture_folders), default=0
-        )
-        if fit > _same_tail(tail, picture):
+        fit = max((count for count in range(len(tail) + 1) if tail[:count] in self._image_folders), default=0)
+        if fit > _same_tail(tail, image):
             return f"but there are pictures in a folder {'/'.join(reversed(tail[:fit]))!r} too"
         return None
 
@@ -268,21 +266,21 @@ def _shared(first: Iterable[str], second: Iterable[str]) -> int:
     return count
 
 
-def _same_tail(tail: Iterable[str], picture: Path) -> int:
+def _same_tail(tail: Iterable[str], image: Path) -> int:
     """How many of the written folders, last first, are those that the picture lies in."""
-    return _shared(tail, (part.casefold() for part in reversed(picture.parent.parts)))
+    return _shared(tail, (part.casefold() for part in reversed(image.parent.parts)))
 
 
-def _claim(owners: dict[Path, str], file: Path, written: str, picture: Path) -> None:
+def _claim(owners: dict[Path, str], file: Path, written: str, image: Path) -> None:
     """Note in `owners` that `file` calls `picture` by `written`; see `Folder.picture_of`."""
-    owner = owners.setdefault(picture, written)
+    owner = owners.setdefault(image, written)
     paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
-    if any(path.suffix not in PICTURE_SUFFIXES for path in paths):
-        paths = [path.with_suffix("") if path.suffix in PICTURE_SUFFIXES else path for path in paths]
+    if any(path.suffix not in IMAGE_SUFFIXES for path in paths):
+        paths = [path.with_suffix("") if path.suffix in IMAGE_SUFFIXES else path for path in paths]
     ends = zip(*(reversed(path.parts) for path in paths), strict=False)
     if any(theirs != ours for theirs, ours in ends):
         raise InputError(
-            f"{file}: {owner!r} and {written!r} would both be {picture}; one of them is missing, or write "
+            f"{file}: {owner!r} and {written!r} would both be {image}; one of them is missing, or write "
             f"them alike"
         )
 
@@ -291,17 +289,17 @@ def join(
     folder: Folder, format: str, said: Iterable[tuple[Path, Annotation]], notes: Iterable[str] = ()
 ) -> Source:
     """The source made of (picture, what is said of it) pairs, in the pictures' order."""
-    found: dict[Path, AnnotatedPicture] = {}
-    for picture, annotation in said:
-        known = found.setdefault(picture, AnnotatedPicture(picture, folder.key(picture)))
+    found: dict[Path, AnnotatedImage] = {}
+    for image, annotation in said:
+        known = found.setdefault(image, AnnotatedImage(image, folder.key(image)))
         known.annotations.append(annotation)
-    joined = tuple(found[picture] for picture in folder.pictures if picture in found)
-    alone = tuple(picture for picture in folder.pictures if picture not in found)
+    joined = tuple(found[image] for image in folder.images if image in found)
+    alone = tuple(image for image in folder.images if image not in found)
     return Source(format, joined, alone, tuple(notes))
 
 
 def merge(
-    picture: AnnotatedPicture, upright: tuple[int, int], orientation: int = 1
+    image: AnnotatedImage, upright: tuple[int, int], orientation: int = 1
 ) -> tuple[list[Shape], list[str]]:
     """All boxes of a picture in pixels of the upright picture, and a note per box that had to be fixed.
 
@@ -313,10 +311,10 @@ def merge(
     """
     shapes: list[Shape] = []
     notes: list[str] = []
-    for annotation in picture.annotations:
+    for annotation in image.annotations:
         notes.extend(annotation.notes)
         turned = orientation >= 5 and annotation.size == upright[::-1] and annotation.size != upright
-        scale_x, scale_y = (1.0, 1.0) if turned else _scale(annotation, picture.file, upright)
+        scale_x, scale_y = (1.0, 1.0) if turned else _scale(annotation, image.file, upright)
         if turned:
             notes.append(f"{annotation.file}: boxes drawn before EXIF rotation; turned along")
         elif annotation.shapes and _may_be_turned(annotation.size, upright, orientation):
@@ -370,14 +368,14 @@ def _may_be_turned(size: tuple[float, float] | None, upright: tuple[int, int], o
     return orientation > 1 and (size is None or orientation < 5 or upright[0] == upright[1])
 
 
-def _scale(annotation: Annotation, picture: Path, upright: tuple[int, int]) -> tuple[float, float]:
+def _scale(annotation: Annotation, image: Path, upright: tuple[int, int]) -> tuple[float, float]:
     if annotation.size is None or annotation.size == upright:
         return 1.0, 1.0
     scale_x, scale_y = upright[0] / annotation.size[0], upright[1] / annotation.size[1]
     if abs(scale_x / scale_y - 1) > 0.02:
         raise InputError(
             f"{annotation.file}: made for a picture of {_by(annotation.size)}, "
-            f"but {picture.name} is {_by(upright)}"
+            f"but {image.name} is {_by(upright)}"
         )
     return scale_x, scale_y
 

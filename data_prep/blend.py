@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.annotations import AnnotatedPicture
-from data_prep.images.store import PictureStore
+from data_prep.annotations import AnnotatedImage
+from data_prep.images.store import ImageStore
 from data_prep.images.units import Prepared, prepare
 from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
@@ -122,7 +122,7 @@ def blend(
     general: General,
     folder: Path,
     recipe: Recipe,
-    store: PictureStore,
+    store: ImageStore,
     seed: int,
     workers: int,
     held_out: Sequence[bytes],
@@ -148,7 +148,7 @@ def blend(
         if position in drawn and (record := _record(value)) is not None
     }
     names = sorted({name for record in records.values() for name in record.images})
-    prepared = _write_pictures(general, names, recipe, store, workers)
+    prepared = _write_images(general, names, recipe, store, workers)
     _check_held_out(general, prepared, held_out, recipe.group.twins or 0)
     written = {name: item.units[0].image for name, item in prepared.items()}
     blended = (_blended(general, position, record, written) for position, record in records.items())
@@ -196,17 +196,17 @@ def _too_few(general: General, wanted: int, others: int) -> str:
     )
 
 
-def _write_pictures(
-    general: General, names: Sequence[str], recipe: Recipe, store: PictureStore, workers: int
+def _write_images(
+    general: General, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: int
 ) -> dict[str, Prepared]:
     """Name in the file -> the picture, written whole. InputError naming a damaged one, after trying all."""
     whole = recipe.model_copy(update={"unit": "picture"})
 
     def write(name: str) -> Prepared | InputError:
         assert general.image_folder is not None
-        picture = AnnotatedPicture(inside(general.image_folder, name), name)
+        image = AnnotatedImage(inside(general.image_folder, name), name)
         try:
-            return prepare(picture, whole, {}, store)
+            return prepare(image, whole, {}, store)
         except InputError as error:
             return error
 

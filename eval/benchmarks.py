@@ -152,7 +152,7 @@ def _vlmevalkit(path: Path, folder: Path) -> tuple[list[Asked], int]:
         index = _get(row, "index", place)
         cell = row.get("image") or ""
         if len(cell) > _REFERENCE:
-            held[index] = [_write_picture(text, folder, place) for text in _listed(cell)]
+            held[index] = [_write_image(text, folder, place) for text in _listed(cell)]
         elif cell:
             borrowed[index] = cell
         else:
@@ -214,15 +214,15 @@ def _listed(cell: str) -> list[str]:
     return [part.strip().strip("'\"") for part in cell[1:-1].split(",")]
 
 
-def _write_picture(text: str, folder: Path, place: str) -> str:
+def _write_image(text: str, folder: Path, place: str) -> str:
     """The picture of a base64 text, written under a name made of its content."""
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
         raise InputError(f"{place}: `image` is no base64") from None
     try:
-        with open_header(BytesIO(content)) as picture:
-            suffix = _SUFFIXES.get(picture.format or "")
+        with open_header(BytesIO(content)) as image:
+            suffix = _SUFFIXES.get(image.format or "")
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     if suffix is None:
@@ -306,13 +306,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with atomic_folder(arguments.output) as folder:
         counts = convert(arguments.file, folder)
-        pictures = (folder / "images").exists()
+        has_images = (folder / "images").exists()
     skipped = counts.pop("", 0)
     for task, number in counts.items():
         print(f"{task}: {counted(number, 'question')}")
     if skipped:
         print(f"left out: {counted(skipped, 'row')} without an answer")
-    images = arguments.output if pictures else "the benchmark's image folder"
+    images = arguments.output if has_images else "the benchmark's image folder"
     print(f"{arguments.output}/questions.jsonl, truth.jsonl; pictures: {images}")
     return 0
 

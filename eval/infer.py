@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eval.answering.endpoint import Endpoint
 from eval.answering.partial import Partial
 from eval.answering.processes import Processes, join
-from eval.answering.questions import chunk, find_pictures, read_questions, share
+from eval.answering.questions import chunk, find_images, read_questions, share
 from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
@@ -57,7 +57,7 @@ processes; --overwrite starts afresh. More: docs/inference.md
 class Model(Protocol):
     """What answers: a model loaded here, behind an endpoint or on a cluster."""
 
-    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
         """A line for every question, in the order in which they are found."""
 
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_arguments(args)
     questions = read_questions(args.question_file)
     questions = chunk(questions, args.num_chunks, args.chunk_idx)
-    pictures = find_pictures(questions, args.image_folder)
+    images = find_images(questions, args.image_folder)
     processes = join(args.device)
     first = processes.index == 0
     server = Endpoint(args) if args.endpoint else None
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         partial.require_files(processes.count)
         mine = share(missing, processes.count, processes.index)
         try:
-            answer_all(model, mine, pictures, partial, len(missing), processes)
+            answer_all(model, mine, images, partial, len(missing), processes)
         except KeyboardInterrupt:
             if first:
                 print(f"answers so far are in {partial.path}; the same command goes on", file=sys.stderr)
@@ -196,7 +196,7 @@ def _folder_state(folder: str) -> str:
 def answer_all(
     model: Model,
     questions: Sequence[Question],
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     partial: Partial,
     total: int,
     processes: Processes,
@@ -222,7 +222,7 @@ def answer_all(
             rate = f"{done / max(now - begin, 1e-9):.1f} questions/s"
             progress.update(task, completed=done, rate=rate)
 
-        for answer in model.answers(questions, pictures):
+        for answer in model.answers(questions, images):
             partial.add(answer)
             if first:
                 show()

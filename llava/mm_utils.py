@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.processing.vision import PictureProcessor, pad_to_square, pictures_of
+from llava.processing.vision import SquareProcessor, pad_to_square, vision_processor_for
 
 expand2square = pad_to_square
 
@@ -32,7 +32,7 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
         data = base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"not base64: {error}") from None
-    return open_picture(BytesIO(data))
+    return open_image(BytesIO(data))
 
 
 def process_images(
@@ -44,10 +44,10 @@ def process_images(
     and tiles. Without `model_cfg` they are LLaVA-1.5's.
     """
     if getattr(model_cfg, "model_type", "llava") == "llava":
-        squares = PictureProcessor(image_processor)
+        squares = SquareProcessor(image_processor)
         return torch.stack([squares(image) for image in images])
-    pictures = pictures_of(model_cfg, image_processor)
-    return [pictures.pixels(image, alone=len(images) == 1).patches for image in images]
+    processor = vision_processor_for(model_cfg, image_processor)
+    return [processor.pixels(image, alone=len(images) == 1).patches for image in images]
 
 
 def tokenizer_image_token(

@@ -41,7 +41,7 @@ ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
 }
 
 
-def build(folder: Path, pictures: int, seed: int) -> int:
+def build(folder: Path, images: int, seed: int) -> int:
     """Write images/, questions.jsonl and truth.jsonl into `folder`; the number of questions. At most one
     question of a family is asked of a picture."""
     (folder / "images").mkdir()
@@ -50,7 +50,7 @@ def build(folder: Path, pictures: int, seed: int) -> int:
     truths: list[Truth] = []
     made = 0
     for index in count(STREAM + seed * 1_000_000):
-        if made == pictures:
+        if made == images:
             break
         scene = render(HELD_OUT_SEED, index)
         if not scene.things:  # a row of parts is too much like what is inspected

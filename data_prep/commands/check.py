@@ -17,8 +17,8 @@ from rich.progress import track
 from rich.table import Table
 
 from data_prep.commands.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
-from data_prep.formats.sizes import picture_size
-from data_prep.images.units import decoded
+from data_prep.formats.sizes import image_size
+from data_prep.images.decode import decoded
 from data_prep.json_stream import stream_records
 from llava.common.errors import InputError
 from llava.common.files import inside, write_json
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len({path.resolve() for path in args.files}) < len(args.files):
         raise InputError("a file is named twice; each is to be compared with the others")
     sizes = _sizes(args.image_folder)
-    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens, sizes)
+    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.image_tokens, sizes)
     for file in args.files:
         before = linter.records
         linter.begin()
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         linter.end()
         if linter.records == before:
             raise InputError(f"{file}: holds no records")
-    check_pictures(linter, args.image_folder, args.workers, decode=not args.no_pictures)
+    check_images(linter, args.image_folder, args.workers, decode=not args.no_images)
     if args.json:
         _write(args.json, linter, args.files)
-    _report(Console(), linter, len(args.files), decoded=not args.no_pictures)
+    _report(Console(), linter, len(args.files), decoded=not args.no_images)
     return 1 if linter.findings else 0
 
 
@@ -125,14 +125,14 @@ def _sizes(folder: Path) -> Callable[[str], Size | None]:
     @cache
     def size_of(name: str) -> Size | None:
         try:
-            return picture_size(inside(folder, name))
+            return image_size(inside(folder, name))
         except (InputError, OSError, ValueError):
             return None
 
     return size_of
 
 
-def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:
+def check_images(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:
     """Findings about the pictures that the records name: each is opened once."""
 
     def look(name: str) -> tuple[str, str]:
@@ -152,7 +152,7 @@ def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) 
         except (OSError, ValueError):  # no name that a file can have
             return "absent-picture", name
 
-    names = list(linter.pictures)
+    names = list(linter.images)
     by_pixels: dict[str, str] = {}
     pool = ThreadPoolExecutor(workers)
     try:
@@ -164,7 +164,7 @@ def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) 
             transient=True,
         )
         for name, (kind, detail) in zip(names, results, strict=True):
-            place, files = linter.pictures[name]
+            place, files = linter.images[name]
             if kind:
                 linter.found(kind, place, detail)
             if len(files) > 1:
@@ -172,7 +172,7 @@ def check_pictures(linter: Linter, folder: Path, workers: int, *, decode: bool) 
             if kind or not decode:
                 continue
             first = by_pixels.setdefault(detail, name)
-            others = linter.pictures[first][1]
+            others = linter.images[first][1]
             if first != name and (files - others or others - files):
                 linter.found("shared-picture", place, f"{name} is {first} of {_listed(others)}")
     finally:
@@ -200,7 +200,7 @@ def as_json(linter: Linter, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "files": [str(file) for file in files],
         "records": linter.records,
-        "pictures": len(linter.pictures),
+        "pictures": len(linter.images),
         "findings": [
             {
                 "kind": kind,
@@ -219,7 +219,7 @@ def _ordered(linter: Linter) -> list[tuple[str, Any]]:
 
 def _report(console: Console, linter: Linter, files: int, *, decoded: bool) -> None:
     opened = "all decoded" if decoded else "none decoded"
-    summary = f"{linter.records} record(s) in {files} file(s), {len(linter.pictures)} picture(s), {opened}"
+    summary = f"{linter.records} record(s) in {files} file(s), {len(linter.images)} picture(s), {opened}"
     if not linter.findings:
         console.print(f"{summary}: nothing found", highlight=False)
         return

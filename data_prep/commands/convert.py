@@ -19,11 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.annotations import SPLITS, AnnotatedPicture, Folder, Source, Split
+from data_prep.annotations import SPLITS, AnnotatedImage, Folder, Source, Split
 from data_prep.blend import add_blend_options, blend, find_general
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import AUTO, READERS, find_reader
-from data_prep.images.store import PictureStore
+from data_prep.images.store import ImageStore
 from data_prep.images.units import Prepared, prepare, unknown_classes
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
@@ -69,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = read_sources(folders, recipe, args.format)
     general = find_general(args)
     with output_folder(args.output) as folder:
-        store = PictureStore(folder, recipe.pictures, args.output if args.output.exists() else None)
+        store = ImageStore(folder, recipe.pictures, args.output if args.output.exists() else None)
         prepared = prepare_all(sources, recipe, store, args.workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
         summaries = write_questions(conversion, folder, args.seed)
-        _drop_unused_pictures(folder, conversion)
+        _drop_unused_images(folder, conversion)
         blended = None
         if general:
             looks = _held_out_looks(conversion, prepared)
@@ -194,8 +194,8 @@ def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list
         sources.append(source)
     _raise_problems(problems, "annotation file(s) cannot be used")
     names = recipe.known_names()
-    pictures = (picture for source in sources for picture in source.pictures)
-    _raise_problems(unknown_classes(pictures, recipe, names), "class(es) are not in the recipe")
+    images = (image for source in sources for image in source.images)
+    _raise_problems(unknown_classes(images, recipe, names), "class(es) are not in the recipe")
     return sources
 
 
@@ -219,7 +219,7 @@ def source_notes(sources: Sequence[Source]) -> list[str]:
 
 
 def prepare_all(
-    sources: Sequence[Source], recipe: Recipe, store: PictureStore, workers: int
+    sources: Sequence[Source], recipe: Recipe, store: ImageStore, workers: int
 ) -> list[list[Prepared]]:
     """Decode, cut and encode every picture that `store` does not know in `workers` threads, and write the
     units.
@@ -227,9 +227,9 @@ def prepare_all(
     Returns the pictures of each source. InputError if any picture is damaged, after all were tried.
     """
     names = recipe.known_names()
-    jobs = [(number, picture) for number, source in enumerate(sources) for picture in source.pictures]
+    jobs = [(number, image) for number, source in enumerate(sources) for image in source.images]
 
-    def work(job: tuple[int, AnnotatedPicture]) -> Prepared | str:
+    def work(job: tuple[int, AnnotatedImage]) -> Prepared | str:
         try:
             return prepare(job[1], recipe, names, store)
         except InputError as error:
@@ -295,7 +295,7 @@ def _held_out_looks(conversion: Conversion, prepared: Iterable[Iterable[Prepared
     ]
 
 
-def _drop_unused_pictures(folder: Path, conversion: Conversion) -> None:
+def _drop_unused_images(folder: Path, conversion: Conversion) -> None:
     """Pictures that were encoded and then left out (copies have the name of what was kept)."""
     used = {Path(name).name for name in conversion.group_of}
     for path in (folder / "images").iterdir():

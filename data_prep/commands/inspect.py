@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge, plain_name
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
-from data_prep.images.units import Unit, decoded, perceptual_hash
+from data_prep.images.decode import decoded
+from data_prep.images.units import Unit, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.report.box_sizes import add_eye_options, eyes_of
 from data_prep.report.model import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
@@ -93,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Folder.scan(args.source, args.image_folder)
     source, problems = _read(folder, args.format)
     problems = [*folder.naming_problems, *problems]
-    alone = [AnnotatedPicture(path, folder.key(path)) for path in source.unannotated]
-    looked, damaged = look(source.pictures or alone, Naming(recipe), args.workers)
+    alone = [AnnotatedImage(path, folder.key(path)) for path in source.unannotated]
+    looked, damaged = look(source.images or alone, Naming(recipe), args.workers)
     if not looked:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
@@ -109,10 +110,10 @@ def _read(folder: Folder, format: str) -> tuple[Source, list[str]]:
     try:
         reader, why = find_reader(folder, format)
     except NoFormatError as error:
-        if not folder.pictures:
+        if not folder.images:
             raise
         print(f"{error}: looking at the pictures alone", flush=True)
-        return Source("no annotations", (), tuple(folder.pictures)), []
+        return Source("no annotations", (), tuple(folder.images)), []
     print(f"{folder.root}: format {reader.NAME} ({why})", flush=True)
     return reader.read(folder)
 
@@ -151,24 +152,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def look(
-    pictures: Sequence[AnnotatedPicture], naming: Naming, workers: int
-) -> tuple[list[Looked], list[str]]:
+def look(images: Sequence[AnnotatedImage], naming: Naming, workers: int) -> tuple[list[Looked], list[str]]:
     """Decode every picture in `workers` threads. Returns those that can be read, in order, and a line for
     each that cannot."""
 
-    def work(picture: AnnotatedPicture) -> Looked | str:
+    def work(image: AnnotatedImage) -> Looked | str:
         try:
-            return _look(picture, naming)
+            return _look(image, naming)
         except InputError as error:
             return str(error)
 
     looked, damaged = [], []
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
         results = track(
-            pool.map(work, pictures),
+            pool.map(work, images),
             "pictures",
-            len(pictures),
+            len(images),
             console=Console(stderr=True),
             transient=True,
         )
@@ -180,20 +179,20 @@ def look(
     return looked, damaged
 
 
-def _look(picture: AnnotatedPicture, naming: Naming) -> Looked:
-    with decoded(picture.file) as opened:
+def _look(image: AnnotatedImage, naming: Naming) -> Looked:
+    with decoded(image.file) as opened:
         size, looks = opened.image.size, perceptual_hash(opened.image)
-    shapes, notes = merge(picture, size, opened.orientation)
+    shapes, notes = merge(image, size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
     )
-    labels = [name for item in picture.annotations for label in item.labels if (name := naming.of(label))]
-    talks = tuple(Dialogue(talk.task, talk.turns) for item in picture.annotations for talk in item.talks)
-    split = picture.split or ""
+    labels = [name for item in image.annotations for label in item.labels if (name := naming.of(label))]
+    talks = tuple(Dialogue(talk.task, talk.turns) for item in image.annotations for talk in item.talks)
+    split = image.split or ""
     unique = tuple(dict.fromkeys(labels))
-    view = View(picture.key, picture.file, size, named, unique, split, talks=talks)
+    view = View(image.key, image.file, size, named, unique, split, talks=talks)
     roles = roles_of(naming.recipe) if naming.recipe else {}
-    member = Member(picture.key, looks, 0, picture.group, picture.split)
+    member = Member(image.key, looks, 0, image.group, image.split)
     return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
 
 
@@ -233,27 +232,27 @@ def inspection(
     )
     report.facts = [
         ("format", source.format),
-        ("annotated pictures", f"{len(source.pictures):,}"),
+        ("annotated pictures", f"{len(source.images):,}"),
         ("without annotation", f"{len(source.unannotated):,}"),
         ("cannot be read", f"{len(damaged):,}"),
         ("boxes", f"{sum(len(view.shapes) for view in views):,}"),
         ("independent groups", f"{len(set(groups)):,}"),
     ]
     report.mapping = _mapping(source, recipe)
-    if recipe and source.pictures:
+    if recipe and source.images:
         report.kinds = {
             split: Counter(item.label for item in looked if item.view.split == split)
             for split in report.splits
         }
     unknown = [written for written, fate in report.mapping if fate.startswith("unknown")]
     report.warnings = [
-        *([] if source.pictures else ["no picture is annotated: convert needs annotations"]),
+        *([] if source.images else ["no picture is annotated: convert needs annotations"]),
         *_counted(problems, "annotation problem(s): convert stops until they are put right"),
         *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
         *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
         *report.warnings,
     ]
-    alone = [path.relative_to(folder.picture_root).as_posix() for path in source.unannotated]
+    alone = [path.relative_to(folder.image_root).as_posix() for path in source.unannotated]
     changes = Counter(change for item in looked for change in item.changes)
     report.notes = [
         Lines("Annotations that cannot be used", _STOPS, problems, whole=True),
@@ -284,8 +283,8 @@ def _mapping(source: Source, recipe: Recipe | None) -> list[tuple[str, str]]:
     naming = Naming(recipe)
     written = {
         name
-        for picture in source.pictures
-        for item in picture.annotations
+        for image in source.images
+        for item in image.annotations
         for name in (*(shape.name for shape in item.shapes), *item.labels)
     }
     fates = [(name, naming.fate(name)) for name in sorted(written)]

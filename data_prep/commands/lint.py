@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep.annotations import PICTURE_SUFFIXES
+from data_prep.annotations import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER
 
@@ -42,7 +42,7 @@ SHOWN_EXAMPLES = 5
 _ROLES = ("human", "gpt")
 Size = tuple[float, float]
 _FILE_NAME = re.compile(
-    rf"[\w./\\-]*\w(?:{'|'.join(re.escape(suffix) for suffix in sorted(PICTURE_SUFFIXES))})\b", re.IGNORECASE
+    rf"[\w./\\-]*\w(?:{'|'.join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))})\b", re.IGNORECASE
 )
 
 
@@ -105,13 +105,13 @@ class Linter:
         self,
         tokens: Callable[[str], int],
         max_length: int,
-        picture_tokens: int,
+        image_tokens: int,
         size_of: Callable[[str], Size | None],
     ) -> None:
         self.findings: dict[str, Finding] = {}
-        self.pictures: dict[str, tuple[Place, set[Path]]] = {}
+        self.images: dict[str, tuple[Place, set[Path]]] = {}
         self.records = 0
-        self._tokens, self._max_length, self._picture_tokens = tokens, max_length, picture_tokens
+        self._tokens, self._max_length, self._image_tokens = tokens, max_length, image_tokens
         self._size_of = size_of
         self._ids: set[int] = set()
         self._answers: dict[int, int] = {}
@@ -144,7 +144,7 @@ class Linter:
             return
         self._check_id(place, name)
         for image in images:
-            self.pictures.setdefault(image, (place, set()))[1].add(file)
+            self.images.setdefault(image, (place, set()))[1].add(file)
         self._check_turns(place, images, turns)
         meta = value.get("meta")
         if not isinstance(meta, dict):
@@ -174,7 +174,7 @@ class Linter:
         if marks != len(images) or stray:
             more = f" and {stray} in answers" if stray else ""
             self.found("image-marks", place, f"{len(images)} picture(s), {marks} mark(s){more}")
-        length = sum(self._tokens(text) for _, text in turns) + self._picture_tokens * len(images)
+        length = sum(self._tokens(text) for _, text in turns) + self._image_tokens * len(images)
         if length > self._max_length:
             self.found("too-long", place, f"about {length} tokens")
         for role, text in turns:
@@ -233,11 +233,11 @@ def _in_padding(box: Box, size: Size, rounding: float) -> bool:
     last decimal of the padded frame is `rounding` of the square's side."""
     width, height = size
     margin = rounding * max(size)
-    picture = (-margin, -margin, width + margin, height + margin)
+    image = (-margin, -margin, width + margin, height + margin)
     placed = from_frame(box, width, height, "padded")
     if not area(placed):
-        return not holds_centre(picture, placed)
-    return intersection(placed, picture) < area(placed) / 2
+        return not holds_centre(image, placed)
+    return intersection(placed, image) < area(placed) / 2
 
 
 def _images(record: Any) -> list[str] | None:

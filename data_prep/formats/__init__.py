@@ -31,7 +31,7 @@ class NoFormatError(InputError):
     """The folder holds no annotations in a format known here."""
 
 
-class Reader(Protocol):
+class FormatReader(Protocol):
     NAME: str
 
     def detect(self, folder: Folder) -> str | None: ...
@@ -42,7 +42,7 @@ class Reader(Protocol):
 READERS = {
     reader.NAME: reader
     for reader in (
-        cast(Reader, module)
+        cast(FormatReader, module)
         for module in (
             voc,
             coco,
@@ -62,7 +62,7 @@ READERS = {
 AUTO = "auto"
 
 
-def find_reader(folder: Folder, format: str = AUTO) -> tuple[Reader, str]:
+def find_reader(folder: Folder, format: str = AUTO) -> tuple[FormatReader, str]:
     """The reader for `format` and why; with `auto` the only one that knows the folder. NoFormatError if
     none does, InputError if several do."""
     if format != AUTO:

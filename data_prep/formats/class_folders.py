@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Source, split_in
+from data_prep.annotations import AnnotatedImage, Annotation, Folder, Source, split_in
 from data_prep.formats.layout import set_groups_and_splits
 from llava.common.errors import InputError
 
@@ -21,9 +21,9 @@ _MASKS = "ground_truth"
 def detect(folder: Folder) -> str | None:
     """Why the folder looks like a folder per class, None if it does not: every picture is in one of two or
     more class folders, and there is no annotation file and no folder of masks."""
-    if not folder.pictures or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
+    if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
         return None
-    found = [_class_of(folder, picture) for picture in folder.pictures]
+    found = [_class_of(folder, image) for image in folder.images]
     if None in found or any(_MASKS in path.relative_to(folder.root).parts for path in folder.files):
         return None
     names = sorted({name for name in found if name})
@@ -32,7 +32,7 @@ def detect(folder: Folder) -> str | None:
 
 def _has_label_texts(folder: Folder) -> bool:
     """Texts named like pictures (YOLO's labels); a README or a licence is none."""
-    stems = {picture.stem for picture in folder.pictures}
+    stems = {image.stem for image in folder.images}
     return any(text.stem in stems or text.stem == "classes" for text in folder.named(".txt"))
 
 
@@ -40,9 +40,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _class_of(folder: Folder, picture: Path) -> str | None:
+def _class_of(folder: Folder, image: Path) -> str | None:
     """The class that a picture's path names; None outside the class folders."""
-    *above, name = picture.relative_to(folder.picture_root).parent.parts or ("",)
+    *above, name = image.relative_to(folder.image_root).parent.parts or ("",)
     if not above:
         return name if name and not split_in([name]) else None
     return name if len(above) == 1 and split_in(above) else None
@@ -53,17 +53,17 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
 
     The list of problems is always empty: there is nothing in it that could be unreadable.
     """
-    pictures: list[AnnotatedPicture] = []
+    images: list[AnnotatedImage] = []
     alone: list[Path] = []
-    for path in folder.pictures:
+    for path in folder.images:
         name = _class_of(folder, path)
         if name is None:
             alone.append(path)
         else:
             annotation = Annotation(path.parent, labels=(name,))
-            pictures.append(AnnotatedPicture(path, folder.key(path), [annotation]))
-    if not pictures:
+            images.append(AnnotatedImage(path, folder.key(path), [annotation]))
+    if not images:
         raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
-    source = Source(NAME, tuple(pictures), tuple(alone))
+    source = Source(NAME, tuple(images), tuple(alone))
     set_groups_and_splits(source, folder)
     return source, []

@@ -21,7 +21,7 @@ from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
     read_each,
-    require_pictures,
+    require_images,
     set_groups_and_splits,
 )
 from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, size
@@ -307,7 +307,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = [path for path in folder.named(".json") if _is_coco(path)]
     if not files:
         raise InputError(f"{folder.root}: no COCO annotations (*.json) in it or below")
-    require_pictures(folder, f"{folder.root}: {len(files)} COCO file(s)")
+    require_images(folder, f"{folder.root}: {len(files)} COCO file(s)")
     read_files, others, problems = read_each(files, read_file)
     if not read_files and not problems:
         raise InputError(f"{folder.root}: none of its JSON file(s) has the lists {', '.join(_LISTS)}")
@@ -328,15 +328,15 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         pairs = _pair(folder, coco, split, problems)
         found += pairs
         if split:
-            for picture, _ in pairs:
-                splits.setdefault(picture, set()).add(split)
-    torn = [picture for picture, named in splits.items() if len(named) > 1]
+            for image, _ in pairs:
+                splits.setdefault(image, set()).add(split)
+    torn = [image for image, named in splits.items() if len(named) > 1]
     if torn:
         notes.append(
             f"{len(torn)} picture(s) are listed for several splits, such as {torn[0]}; that is not used"
         )
     source = join(folder, NAME, found, notes)
-    for item in source.pictures:
+    for item in source.images:
         if len(named := splits.get(item.file, set())) == 1:
             item.split = min(named)
     set_groups_and_splits(source, folder)
@@ -359,8 +359,8 @@ def _pair(
     lost: list[str] = []
     for annotation in coco.annotations:
         try:
-            picture = folder.picture_of(coco.file, annotation.picture, split=split, owners=owners)
-            pairs.append((picture, annotation))
+            image = folder.image_of(coco.file, annotation.image, split=split, owners=owners)
+            pairs.append((image, annotation))
         except InputError as error:
             lost.append(str(error))
     if lost:

@@ -22,7 +22,7 @@ from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
     read_each,
-    require_pictures,
+    require_images,
     set_groups_and_splits,
 )
 from data_prep.formats.outlines import (
@@ -217,27 +217,25 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     splits: dict[Path, Split] = {}
     for path, (entries, bad, said) in files:
         if entries:
-            require_pictures(folder, f"{path}: speaks of {len(entries)} picture(s)")
+            require_images(folder, f"{path}: speaks of {len(entries)} picture(s)")
         problems += bad
         notes += said
         owners: dict[Path, str] = {}
         for entry in entries:
             try:
-                name = entry.annotation.picture
-                picture = folder.picture_of(path, name, split=entry.split, owners=owners)
+                name = entry.annotation.image
+                image = folder.image_of(path, name, split=entry.split, owners=owners)
             except InputError as error:
                 problems.append(str(error))
                 continue
-            if entry.split and splits.setdefault(picture, entry.split) != entry.split:
-                problems.append(
-                    f"{path}: {picture.name} is in two subsets, {splits[picture]} and {entry.split}"
-                )
-            found.append((picture, entry.annotation))
+            if entry.split and splits.setdefault(image, entry.split) != entry.split:
+                problems.append(f"{path}: {image.name} is in two subsets, {splits[image]} and {entry.split}")
+            found.append((image, entry.annotation))
     if not found and not problems:
         raise InputError(f"{folder.root}: no CVAT annotations (*.xml with <annotations>) in it or below")
     notes += passed_over(folder, others, "XML file(s) that are not CVAT")
     source = join(folder, NAME, found, notes)
-    for annotated in source.pictures:
+    for annotated in source.images:
         annotated.split = splits.get(annotated.file)
     set_groups_and_splits(source, folder)
     return source, problems

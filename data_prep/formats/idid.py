@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
-from data_prep.formats.layout import require_pictures
+from data_prep.formats.layout import require_images
 from data_prep.formats.outlines import number
 from llava.common.boxes import Box
 from llava.common.errors import InputError
@@ -64,7 +64,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = [path for path in folder.named(".json") if _is_idid(path)]
     if not files:
         raise InputError(f"{folder.root}: no IDID labels (labels_v1.2.json) in it or below")
-    require_pictures(folder, f"{folder.root}: {len(files)} IDID file(s)")
+    require_images(folder, f"{folder.root}: {len(files)} IDID file(s)")
     problems: list[str] = []
     found: list[tuple[Path, Annotation]] = []
     for file in files:
@@ -79,15 +79,15 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         for index, record in enumerate(records):
             try:
                 annotation = read_record(file, index, record)
-                found.append((folder.picture_of(file, annotation.picture, owners=owners), annotation))
+                found.append((folder.image_of(file, annotation.image, owners=owners), annotation))
             except InputError as error:
                 problems.append(str(error))
     if not found and not problems:
         raise InputError(f"{folder.root}: {files[0].name} lists no picture")
     source = join(folder, NAME, found)
-    for picture in source.pictures:
-        if view := _VIEW.fullmatch(picture.file.stem):
-            picture.group = view[1]
+    for image in source.images:
+        if view := _VIEW.fullmatch(image.file.stem):
+            image.group = view[1]
     return source, problems
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.annotations import Annotation, Folder, NoPictureError, Shape, Source, join
+from data_prep.annotations import Annotation, Folder, NoImageError, Shape, Source, join
 from data_prep.formats.layout import OtherFormatError, passed_over, read_each, set_groups_and_splits
 from data_prep.formats.outlines import Point, bounds, name_of, number, polygon_area, size
 from llava.common.boxes import Box
@@ -188,13 +188,13 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     found: list[tuple[Path, Annotation]] = []
     for path, held in files:
         try:
-            picture = folder.picture_of(path, *_names(path, held.annotation))
-            found.append((picture, held.annotation))
-            if (named := PureWindowsPath(held.annotation.picture)).stem.casefold() != picture.stem.casefold():
+            image = folder.image_of(path, *_names(path, held.annotation))
+            found.append((image, held.annotation))
+            if (named := PureWindowsPath(held.annotation.image)).stem.casefold() != image.stem.casefold():
                 notes.append(
-                    f"{path}: imagePath names {named.name!r}; taken as {picture.name}'s by its own name"
+                    f"{path}: imagePath names {named.name!r}; taken as {image.name}'s by its own name"
                 )
-        except NoPictureError as error:
+        except NoImageError as error:
             remedy = "; name the pictures' folder with --image-folder"
             if held.embedded:
                 remedy += ", or extract the picture from the file's imageData (labelme_export_json does)"
@@ -212,5 +212,5 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
 def _names(path: Path, annotation: Annotation) -> tuple[str, str]:
     """LabelMe names a file like its picture. `imagePath`, which knows the suffix, is asked first where it
     agrees; where it does not, it is left over from a copy or a renaming."""
-    agrees = PureWindowsPath(annotation.picture).stem.casefold() == path.stem.casefold()
-    return (annotation.picture, path.stem) if agrees else (path.stem, annotation.picture)
+    agrees = PureWindowsPath(annotation.image).stem.casefold() == path.stem.casefold()
+    return (annotation.image, path.stem) if agrees else (path.stem, annotation.image)

@@ -21,10 +21,10 @@ from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio_tasks import (
     Result,
     Task,
-    picture_names,
+    image_names,
     read_tasks,
 )
-from data_prep.formats.layout import passed_over, read_each, require_pictures, set_groups_and_splits
+from data_prep.formats.layout import passed_over, read_each, require_images, set_groups_and_splits
 from data_prep.formats.outlines import (
     bounds,
     ellipse_box,
@@ -34,7 +34,7 @@ from data_prep.formats.outlines import (
     polygon_area,
     turned_corners,
 )
-from data_prep.formats.sizes import picture_size
+from data_prep.formats.sizes import image_size
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
@@ -54,13 +54,13 @@ _START = re.compile(
 )
 
 
-def annotate(task: Task, file: Path, picture: tuple[float, float]) -> Annotation:
+def annotate(task: Task, file: Path, image: tuple[float, float]) -> Annotation:
     """What `task` of `file` says, in pixels of its stated size, else of `picture` (width, height).
 
     Brush strokes, polygons, ellipses and turned rectangles become the boxes around them. Points and what has
     no class are left out with a note. InputError naming the task for a shape that cannot be read.
     """
-    width, height = task.size or picture
+    width, height = task.size or image
     notes = list(task.notes)
     shapes: list[Shape] = []
     labels: list[str] = []
@@ -184,20 +184,20 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     found: list[tuple[Path, Annotation]] = []
     for path, (tasks, bad, said) in files:
         if tasks:
-            require_pictures(folder, f"{path}: speaks of {len(tasks)} picture(s)")
+            require_images(folder, f"{path}: speaks of {len(tasks)} picture(s)")
         problems += bad
         notes += said
         task_of: dict[Path, str] = {}
         renamed = 0
         for task in tasks:
             try:
-                names = picture_names(task.address)
-                picture = folder.picture_of(path, *names)
-                if other := task_of.get(picture):
-                    raise InputError(f"{task.where}: speaks of {picture.name}, as does {other}; keep one")
-                task_of[picture] = task.where
-                renamed += picture.stem.casefold() != PureWindowsPath(names[0]).stem.casefold()
-                found.append((picture, annotate(task, path, task.size or picture_size(picture))))
+                names = image_names(task.address)
+                image = folder.image_of(path, *names)
+                if other := task_of.get(image):
+                    raise InputError(f"{task.where}: speaks of {image.name}, as does {other}; keep one")
+                task_of[image] = task.where
+                renamed += image.stem.casefold() != PureWindowsPath(names[0]).stem.casefold()
+                found.append((image, annotate(task, path, task.size or image_size(image))))
             except InputError as error:
                 problems.append(str(error))
         if renamed:

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote
 
-from data_prep.annotations import PICTURE_SUFFIXES
+from data_prep.annotations import IMAGE_SUFFIXES
 from data_prep.formats.layout import OtherFormatError
 from data_prep.formats.outlines import name_of, number, size
 from llava.common.errors import InputError
@@ -189,7 +189,7 @@ def _address(where: str, data: dict[str, Any]) -> str:
     named = {
         key: text
         for key, text in data.items()
-        if isinstance(text, str) and _suffix(text).lower() in PICTURE_SUFFIXES
+        if isinstance(text, str) and _suffix(text).lower() in IMAGE_SUFFIXES
     }
     if isinstance(image := data.get("image"), str) and image.strip():
         named = {"image": image}
@@ -203,10 +203,10 @@ def _address(where: str, data: dict[str, Any]) -> str:
 
 
 def _suffix(address: str) -> str:
-    return PureWindowsPath(picture_names(address)[0]).suffix
+    return PureWindowsPath(image_names(address)[0]).suffix
 
 
-def picture_names(address: str) -> list[str]:
+def image_names(address: str) -> list[str]:
     """The paths that an address may mean, the likeliest first.
 
     `/data/upload/1/1a2b3c4d-a.jpg`, `/data/local-files/?d=set/a.jpg`, `s3://bucket/set/a.jpg`,

@@ -43,12 +43,11 @@ def passed_over(folder: Folder, files: Sequence[Path], what: str) -> list[str]:
     return [f"{len(files)} {what} passed over, for instance {min(files).relative_to(folder.root)}"]
 
 
-def require_pictures(folder: Folder, what: str) -> None:
+def require_images(folder: Folder, what: str) -> None:
     """InputError if there are no pictures for `what` there is."""
-    if not folder.pictures:
+    if not folder.images:
         raise InputError(
-            f"{what}, but no pictures in {folder.picture_root} or below; "
-            f"name their folder with --image-folder"
+            f"{what}, but no pictures in {folder.image_root} or below; name their folder with --image-folder"
         )
 
 
@@ -60,6 +59,6 @@ def roboflow_group(stem: str) -> str | None:
 
 def set_groups_and_splits(source: Source, folder: Folder) -> None:
     """Set each picture's group by its Roboflow name and its split by its folders, where it has none yet."""
-    for picture in source.pictures:
-        picture.group = picture.group or roboflow_group(picture.file.stem)
-        picture.split = picture.split or folder.split_of(picture.file)
+    for image in source.images:
+        image.group = image.group or roboflow_group(image.file.stem)
+        image.split = image.split or folder.split_of(image.file)

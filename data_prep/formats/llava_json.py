@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Folder, Source
-from data_prep.formats.layout import passed_over, require_pictures
+from data_prep.formats.layout import passed_over, require_images
 from data_prep.formats.talks import Collector, named_splits, plain_question, plain_text
 from data_prep.json_stream import LINES_SUFFIX, stream_items
 from llava.common.errors import InputError
@@ -58,7 +58,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         raise InputError(
             f"{folder.root}: no list of records with `conversations` (.json, .jsonl) in it or below"
         )
-    require_pictures(folder, f"{folder.root}: {len(files)} conversation file(s)")
+    require_images(folder, f"{folder.root}: {len(files)} conversation file(s)")
     into = Collector(folder)
     splits = named_splits(files)
     for file in files:
@@ -103,12 +103,12 @@ def _add_record(into: Collector, place: str, record: Any, split: str | None) -> 
     task, language, group = (
         plain_text(meta.get(key), f"meta.{key}") for key in ("task", "language", "group")
     )
-    picture = into.picture(name)
+    image = into.image(name)
     if split:
-        into.agree(place, picture, "split", split)
+        into.agree(place, image, "split", split)
     if group:
-        into.agree(place, picture, "group", group)
-    into.talk(picture, turns, task, language)
+        into.agree(place, image, "group", group)
+    into.talk(image, turns, task, language)
     return None
 
 

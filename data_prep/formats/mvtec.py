@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.annotations import PICTURE_SUFFIXES, AnnotatedPicture, Annotation, Folder, Shape, Source
+from data_prep.annotations import IMAGE_SUFFIXES, AnnotatedImage, Annotation, Folder, Shape, Source
 from data_prep.formats.masks import read_mask, regions
 from llava.common.errors import InputError
 
@@ -42,9 +42,9 @@ def detect(folder: Folder) -> str | None:
     """Why the folder looks like MVTec AD, None if it does not."""
     masks = _masks(folder)
     tested = {
-        picture.relative_to(folder.picture_root).parts[:-3]
-        for picture in folder.pictures
-        if _set_of(folder, picture) == "test"
+        image.relative_to(folder.image_root).parts[:-3]
+        for image in folder.images
+        if _set_of(folder, image) == "test"
     }
     count = sum(place.category in tested for _, place in masks)
     return f"{count} mask(s) in {_MASKS} beside test" if count else None
@@ -62,10 +62,10 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         if place in masks:
             problems.append(f"{path}: a second mask for the picture of {masks[place].name}; keep one of them")
         masks[place] = path
-    pictures: list[AnnotatedPicture] = []
+    images: list[AnnotatedImage] = []
     alone: list[Path] = []
-    for path in folder.pictures:
-        parts = path.relative_to(folder.picture_root).parts
+    for path in folder.images:
+        parts = path.relative_to(folder.image_root).parts
         if _MASKS in parts[:-1]:
             continue
         if (found_in := _set_of(folder, path)) is None:
@@ -78,23 +78,23 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         except InputError as error:
             problems.append(str(error))
         else:
-            pictures.append(AnnotatedPicture(path, folder.key(path), [annotation]))
+            images.append(AnnotatedImage(path, folder.key(path), [annotation]))
     problems += [f"{path}: a mask without its picture in test" for path in masks.values()]
-    if not pictures and not problems:
+    if not images and not problems:
         raise InputError(f"{folder.root}: no pictures in train/good or test/<defect>, as MVTec AD has them")
     note = "the folders train and test were not taken as splits: MVTec AD has no defects in train"
-    return Source(NAME, tuple(pictures), tuple(alone), (note,)), problems
+    return Source(NAME, tuple(images), tuple(alone), (note,)), problems
 
 
-def _set_of(folder: Folder, picture: Path) -> str | None:
+def _set_of(folder: Folder, image: Path) -> str | None:
     """`train`, `test` ... of a picture at `<category>/test/<class>/<name>`, None for one elsewhere."""
-    parts = picture.relative_to(folder.picture_root).parts
+    parts = image.relative_to(folder.image_root).parts
     return parts[-3] if len(parts) >= 3 and parts[-3] in _SETS and _MASKS not in parts else None
 
 
 def _masks(folder: Folder) -> list[tuple[Path, _Place]]:
     found = []
-    for path in folder.named(*PICTURE_SUFFIXES):
+    for path in folder.named(*IMAGE_SUFFIXES):
         parts = path.relative_to(folder.root).parts
         if len(parts) >= 3 and parts[-3] == _MASKS:
             stem = path.stem.casefold().removesuffix("_mask")
@@ -102,12 +102,12 @@ def _masks(folder: Folder) -> list[tuple[Path, _Place]]:
     return found
 
 
-def _annotation(picture: Path, kind: str, mask: Path | None) -> Annotation:
+def _annotation(image: Path, kind: str, mask: Path | None) -> Annotation:
     if mask is None:
         if kind == _SOUND:
-            return Annotation(picture.parent)
-        note = f"{picture}: no mask; {kind!r} is known of the whole picture only"
-        return Annotation(picture.parent, labels=(kind,), notes=(note,))
+            return Annotation(image.parent)
+        note = f"{image}: no mask; {kind!r} is known of the whole picture only"
+        return Annotation(image.parent, labels=(kind,), notes=(note,))
     values = read_mask(mask)
     notes: list[str] = []
     found, specks = regions(_cut(values, mask, notes))

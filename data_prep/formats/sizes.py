@@ -10,7 +10,7 @@ from llava.common.errors import InputError
 from llava.common.images import EXIF_ORIENTATION, open_header
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, as `llava.common.images.open_picture` gives it.
 
     Only the header is read, no pixel is decoded, but of a PNG whose EXIF lies behind them. EXIF orientations

@@ -87,7 +87,7 @@ def open_table(file: Path) -> Table | None:
     if any(role not in columns for role in NEEDED):
         return None
     if suffix in (".parquet", ".arrow"):
-        _check_pictures(file, columns["image"])
+        _check_images(file, columns["image"])
     return table
 
 
@@ -184,7 +184,7 @@ def _arrow_schema(arrow: Any, file: Path) -> Any:
         return stream.schema
 
 
-def _check_pictures(file: Path, column: str) -> None:
+def _check_images(file: Path, column: str) -> None:
     """Before any is read: a batch of rows that hold their pictures would fill the memory."""
     with _arrow_errors(file) as arrow:
         kind = _arrow_schema(arrow, file).field(column).type

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import Folder, Shape, Source, Split
-from data_prep.formats.layout import passed_over, require_pictures
+from data_prep.formats.layout import passed_over, require_images
 from data_prep.formats.outlines import number
 from data_prep.formats.table_files import SUFFIXES, MissingLibraryError, Table, open_table
 from data_prep.formats.talks import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
@@ -97,7 +97,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             f"{folder.root}: no table ({', '.join(SUFFIXES)}) with image, question and answer columns "
             f"in it or below"
         )
-    require_pictures(folder, f"{folder.root}: {len(tables)} table(s)")
+    require_images(folder, f"{folder.root}: {len(tables)} table(s)")
     splits = named_splits([_split_name(table.file) for table in tables])
     for table in tables:
         _read_table(into, table, splits.get(_split_name(table.file)))
@@ -136,7 +136,7 @@ def _add_row(into: Collector, place: str, row: Mapping[str, Any], default_split:
     name = plain_text(row.get("image"), "the picture's name")
     if not name:
         raise InputError("names no picture")
-    picture = into.picture(name)
+    image = into.image(name)
     question = plain_question(row.get("question"), "the question")
     answer = plain_question(row.get("answer"), "the answer")
     task, language, group = (plain_text(row.get(role), role) for role in ("task", "language", "group"))
@@ -146,10 +146,10 @@ def _add_row(into: Collector, place: str, row: Mapping[str, Any], default_split:
     if box and len(labels) != 1:
         raise InputError("a box needs one label that says what is in it")
     if split:
-        into.agree(place, picture, "split", split)
+        into.agree(place, image, "split", split)
     if group:
-        into.agree(place, picture, "group", group)
-    said = into.talk(picture, [(question, answer)], task, language)
+        into.agree(place, image, "group", group)
+    said = into.talk(image, [(question, answer)], task, language)
     if box is None:
         said.labels.update(dict.fromkeys(labels))
         return False

@@ -89,13 +89,13 @@ class Collector:
         self._shared: dict[Any, Any] = {}
         self._file = folder.root
         self._said: dict[Path, Said] = {}
-        self._pictures: dict[str, Path | str] = {}
+        self._images: dict[str, Path | str] = {}
         self._owners: dict[Path, str] = {}
         self._bad = 0
 
     def begin(self, file: Path) -> None:
         self._file, self._said, self._bad = file, {}, 0
-        self._pictures = {}  # which of two pictures with one name is meant may depend on the file
+        self._images = {}  # which of two pictures with one name is meant may depend on the file
         self._owners = {}
 
     def problem(self, place: str, why: object) -> None:
@@ -103,15 +103,15 @@ class Collector:
         if self._bad <= SHOWN_PROBLEMS:
             self.problems.append(f"{self._file}, {place}: {why}")
 
-    def picture(self, name: str) -> Path:
+    def image(self, name: str) -> Path:
         """InputError, without the file's name, if there is no such picture, or it has another name too."""
-        known = self._pictures.get(name)
+        known = self._images.get(name)
         if known is None:
             try:
-                known = self.folder.picture_of(self._file, name, owners=self._owners)
+                known = self.folder.image_of(self._file, name, owners=self._owners)
             except InputError as error:
                 known = str(error).removeprefix(f"{self._file}: ")
-            self._pictures[name] = known
+            self._images[name] = known
         if isinstance(known, str):
             raise InputError(known)
         return known
@@ -122,33 +122,33 @@ class Collector:
             self._shared.clear()
         return self._shared.setdefault(value, value)
 
-    def talk(self, picture: Path, turns: Sequence[tuple[str, str]], task: str, language: str) -> Said:
+    def talk(self, image: Path, turns: Sequence[tuple[str, str]], task: str, language: str) -> Said:
         """Take in a conversation; "" for a task or language that is not stated."""
         kept = tuple((self.shared(question), answer) for question, answer in turns)
-        said = self._said.setdefault(picture, Said())
+        said = self._said.setdefault(image, Said())
         said.talks.append(self.shared(Talk(kept, task or "vqa", language or None)))
         return said
 
-    def agree(self, place: str, picture: Path, fact: str, value: str) -> None:
+    def agree(self, place: str, image: Path, fact: str, value: str) -> None:
         """InputError if `fact` (group, split) of the picture was said to be another before."""
         where = f"{self._file.name}, {place}"
-        known, first = self._facts.setdefault((picture, fact), (self.shared(value), where))
+        known, first = self._facts.setdefault((image, fact), (self.shared(value), where))
         if known != value:
-            raise InputError(f"{picture.name} is of {fact} {value!r}, but of {known!r} in {first}")
+            raise InputError(f"{image.name} is of {fact} {value!r}, but of {known!r} in {first}")
 
     def end(self) -> None:
         twice = 0
-        for picture, said in self._said.items():
+        for image, said in self._said.items():
             talks = tuple(dict.fromkeys(said.talks))
             twice += len(said.talks) - len(talks)
             annotation = Annotation(
                 self._file,
-                picture.name,
+                image.name,
                 shapes=tuple(said.shapes),
                 labels=tuple(said.labels),
                 talks=talks,
             )
-            self._found.append((picture, annotation))
+            self._found.append((image, annotation))
         if twice:
             self.notes.append(f"{self._file}: {twice} conversation(s) that are there twice kept once")
         if self._bad > SHOWN_PROBLEMS:
@@ -157,8 +157,8 @@ class Collector:
 
     def source(self, format: str) -> Source:
         source = join(self.folder, format, self._found, self.notes)
-        for picture in source.pictures:
-            picture.group = self._facts.get((picture.file, "group"), (None, ""))[0]
-            if split := self._facts.get((picture.file, "split")):
-                picture.split = SPLIT_WORDS[split[0]]
+        for image in source.images:
+            image.group = self._facts.get((image.file, "group"), (None, ""))[0]
+            if split := self._facts.get((image.file, "split")):
+                image.split = SPLIT_WORDS[split[0]]
         return source

@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_prep.annotations import (
-    PICTURE_SUFFIXES,
-    AnnotatedPicture,
+    IMAGE_SUFFIXES,
+    AnnotatedImage,
     Annotation,
     Folder,
     Shape,
@@ -52,7 +52,7 @@ class _Row:
 
     file: Path
     line: int
-    picture: Path
+    image: Path
     kinds: tuple[str, ...]
     mask: Path | None
 
@@ -107,7 +107,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     for table in tables:
         try:
             for row in _rows(table, finder, problems):
-                first = rows.setdefault(row.picture, row)
+                first = rows.setdefault(row.image, row)
                 if bool(first.kinds) != bool(row.kinds) or first.mask != row.mask:
                     where = f"{first.file}, line {first.line}"
                     problems.append(f"{table}, line {row.line}: says otherwise than {where} of one picture")
@@ -118,21 +118,21 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     for row in rows.values():
         if row.mask is not None:
             try:
-                marked[row.picture] = _mark(row.mask)
+                marked[row.image] = _mark(row.mask)
             except InputError as error:
                 problems.append(str(error))
     told = _told(folder, rows, marked)
-    pictures = []
-    for path in folder.pictures:
+    images = []
+    for path in folder.images:
         if path in rows:
             annotation = _annotation(rows[path], marked.get(path), told.get(_object(folder, path), {}))
-            pictures.append(AnnotatedPicture(path, folder.key(path), [annotation]))
-    if not pictures and not problems:
+            images.append(AnnotatedImage(path, folder.key(path), [annotation]))
+    if not images and not problems:
         raise InputError(f"{folder.root}: its {len(tables)} CSV file(s) list no picture")
     masks = {row.mask for row in rows.values()}
-    alone = tuple(path for path in folder.pictures if path not in rows and path not in masks)
+    alone = tuple(path for path in folder.images if path not in rows and path not in masks)
     note = "the column split was not used: VisA's 1cls.csv has no defects in train"
-    return Source(NAME, tuple(pictures), alone, (note,)), problems
+    return Source(NAME, tuple(images), alone, (note,)), problems
 
 
 class _Finder:
@@ -141,8 +141,8 @@ class _Finder:
     def __init__(self, folder: Folder) -> None:
         self.root = folder.root
         self.files = {path.relative_to(folder.root).as_posix().casefold(): path for path in folder.files}
-        for path in folder.pictures:
-            self.files[path.relative_to(folder.picture_root).as_posix().casefold()] = path
+        for path in folder.images:
+            self.files[path.relative_to(folder.image_root).as_posix().casefold()] = path
 
     def find(self, table: Path, written: str) -> Path | None:
         parts = PurePosixPath(written.strip().replace("\\", "/").casefold()).parts
@@ -161,18 +161,18 @@ def _rows(table: Path, finder: _Finder, problems: list[str]) -> list[_Row]:
             cells = {(name or "").strip(): text for name, text in values.items() if isinstance(text, str)}
             kinds = _kinds(cells.get("label", ""))
             written, mask_written = cells.get("image", "").strip(), cells.get("mask", "").strip()
-            picture = finder.find(table, written) if written else None
+            image = finder.find(table, written) if written else None
             mask = finder.find(table, mask_written) if mask_written else None
             if not written or kinds is None:
                 problems.append(f"{table}, line {line}: no {'label' if written else 'image'}")
-            elif picture is None or picture.suffix.lower() not in PICTURE_SUFFIXES:
+            elif image is None or image.suffix.lower() not in IMAGE_SUFFIXES:
                 problems.append(f"{table}, line {line}: no picture {written!r} below {finder.root}")
             elif mask_written and mask is None:
                 problems.append(f"{table}, line {line}: no mask {mask_written!r} below {finder.root}")
             elif mask and not kinds:
                 problems.append(f"{table}, line {line}: {_SOUND}, but with a mask; correct one of them")
             else:
-                rows.append(_Row(table, line, picture, kinds, mask))
+                rows.append(_Row(table, line, image, kinds, mask))
     except csv.Error as error:
         raise InputError(f"{table}, line {reader.line_num}: not valid CSV ({error})") from None
     return rows
@@ -206,8 +206,8 @@ def _mark(file: Path) -> _Marked:
     return _Marked((float(mask.shape[1]), float(mask.shape[0])), found, specks)
 
 
-def _object(folder: Folder, picture: Path) -> str:
-    return picture.relative_to(folder.picture_root).parts[0]
+def _object(folder: Folder, image: Path) -> str:
+    return image.relative_to(folder.image_root).parts[0]
 
 
 def _told(
@@ -231,7 +231,7 @@ def _annotation(row: _Row, marked: _Marked | None, told: Mapping[int, str]) -> A
     if not row.kinds:
         return Annotation(row.file)
     if row.mask is None or marked is None:
-        note = f"{row.picture}: no mask; its defects are known of the whole picture only"
+        note = f"{row.image}: no mask; its defects are known of the whole picture only"
         return Annotation(row.file, labels=row.kinds, notes=(note,))
     names = _names(list(marked.regions), row.kinds, told)
     notes = []

@@ -19,7 +19,7 @@ from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
     read_each,
-    require_pictures,
+    require_images,
     set_groups_and_splits,
 )
 from data_prep.formats.outlines import number as parsed
@@ -50,8 +50,8 @@ def read_annotation(file: Path) -> Annotation:
             notes.append(f"{file}: box {number} ({name}) is there twice; kept once")
         else:
             shapes.append(shape)
-    picture = (root.findtext("filename") or "").strip()
-    return Annotation(file, picture, _size(root), tuple(shapes), notes=tuple(notes))
+    image = (root.findtext("filename") or "").strip()
+    return Annotation(file, image, _size(root), tuple(shapes), notes=tuple(notes))
 
 
 def _corners(file: Path, number: int, item: Element) -> Box:
@@ -69,16 +69,16 @@ def _size(root: Element) -> tuple[float, float] | None:
     return size(root.findtext("size/width"), root.findtext("size/height"))
 
 
-def _noting_another(folder: Folder, annotation: Annotation, picture: Path) -> Annotation:
+def _noting_another(folder: Folder, annotation: Annotation, image: Path) -> Annotation:
     """With a note where its <filename> is that of another picture that is there as well."""
-    written = annotation.picture
+    written = annotation.image
     try:
-        same = not written or folder.picture_of(annotation.file, written).stem == picture.stem
+        same = not written or folder.image_of(annotation.file, written).stem == image.stem
     except InputError:  # left over from a copy or a renaming
         same = True
     if same:
         return annotation
-    note = f"{annotation.file}: its <filename> is {written!r}; taken for {picture.name}, by its own name"
+    note = f"{annotation.file}: its <filename> is {written!r}; taken for {image.name}, by its own name"
     return replace(annotation, notes=(*annotation.notes, note))
 
 
@@ -97,15 +97,15 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     files = folder.named(".xml")
     if not files:
         raise InputError(f"{folder.root}: no Pascal VOC annotations (*.xml) in it or below")
-    require_pictures(folder, f"{folder.root}: {len(files)} XML file(s)")
+    require_images(folder, f"{folder.root}: {len(files)} XML file(s)")
     annotations, others, problems = read_each(files, read_annotation)
     found: list[tuple[Path, Annotation]] = []
     for path, annotation in annotations:
         try:
             # The XML's own stem comes first: tools keep it in step with the picture, while <filename> is
             # often left over from a copy or a renaming.
-            picture = folder.picture_of(path, path.stem, annotation.picture)
-            found.append((picture, _noting_another(folder, annotation, picture)))
+            image = folder.image_of(path, path.stem, annotation.image)
+            found.append((image, _noting_another(folder, annotation, image)))
         except InputError as error:
             problems.append(str(error))
     if not found and not problems:

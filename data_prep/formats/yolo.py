@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.annotations import Annotation, Folder, Shape, Source, join
-from data_prep.formats.layout import passed_over, require_pictures, set_groups_and_splits
+from data_prep.formats.layout import passed_over, require_images, set_groups_and_splits
 from data_prep.formats.outlines import bounds, number, polygon_area
-from data_prep.formats.sizes import picture_size
+from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo_data import (
     NAME_LISTS,
     DataSet,
@@ -119,16 +119,16 @@ class _Layout:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self._names = {name.casefold() for path in folder.pictures for name in (path.stem, path.name)}
+        self._names = {name.casefold() for path in folder.images for name in (path.stem, path.name)}
 
     @cached_property
-    def _pictures(self) -> dict[Path, dict[str, list[Path]]]:
+    def _images(self) -> dict[Path, dict[str, list[Path]]]:
         """Folder of pictures -> name or stem -> pictures."""
         found: dict[Path, dict[str, list[Path]]] = {}
-        for picture in self.folder.pictures:
-            names = found.setdefault(picture.parent, defaultdict(list))
-            for name in {picture.name.casefold(), picture.stem.casefold()}:
-                names[name].append(picture)
+        for image in self.folder.images:
+            names = found.setdefault(image.parent, defaultdict(list))
+            for name in {image.name.casefold(), image.stem.casefold()}:
+                names[name].append(image)
         return found
 
     def label_files(self) -> tuple[list[Path], list[Path]]:
@@ -144,23 +144,23 @@ class _Layout:
     def _relative(self, label: Path) -> tuple[str, ...]:
         return label.relative_to(self.folder.root).parent.parts
 
-    def picture_of(self, label: Path) -> Path:
+    def image_of(self, label: Path) -> Path:
         """InputError if there is none, or several. Where a folder that goes with the label's own has
         pictures, the picture is not looked for elsewhere: its namesake there is another picture."""
-        folders = [folder for folder in self.picture_folders(label) if folder in self._pictures]
+        folders = [folder for folder in self.image_folders(label) if folder in self._images]
         for folder in folders:
-            found = self._pictures[folder].get(label.stem.casefold(), [])
+            found = self._images[folder].get(label.stem.casefold(), [])
             if len(found) > 1:
                 raise InputError(f"{label}: could belong to {found[0]} and {found[1].name}; rename one")
             if found:
                 return found[0]
-        if any(folder != self.folder.picture_root for folder in folders):
+        if any(folder != self.folder.image_root for folder in folders):
             raise InputError(f"{label}: no picture named {label.stem!r} in {folders[0]}")
-        return self.folder.picture_of(label, label.stem)
+        return self.folder.image_of(label, label.stem)
 
-    def picture_folders(self, label: Path) -> list[Path]:
+    def image_folders(self, label: Path) -> list[Path]:
         """The folders of pictures that go with the label's own, the likeliest first."""
-        root, parts = self.folder.picture_root, self._relative(label)
+        root, parts = self.folder.image_root, self._relative(label)
         at = _last(parts, "labels")
         if at is None:
             return [root.joinpath(*parts)]
@@ -168,10 +168,10 @@ class _Layout:
         images = [above.joinpath(name, *below) for name in ("images", "Images", "IMAGES")]
         return [*images, above.joinpath(*below)]
 
-    def mirrored(self, label: Path, picture: Path) -> bool:
+    def mirrored(self, label: Path, image: Path) -> bool:
         """Whether the picture's folder has a tree of labels of its own, in which a missing file means a
         picture with nothing in it."""
-        return label.parent != picture.parent and picture.parent in self.picture_folders(label)
+        return label.parent != image.parent and image.parent in self.image_folders(label)
 
 
 def _last(parts: tuple[str, ...], name: str) -> int | None:
@@ -216,7 +216,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     labels, others = layout.label_files()
     if not labels:
         raise InputError(f"{folder.root}: no YOLO labels (*.txt named like a picture) in it or below")
-    require_pictures(folder, f"{folder.root}: {len(labels)} label file(s)")
+    require_images(folder, f"{folder.root}: {len(labels)} label file(s)")
     data_sets, notes = find_data_sets(folder)
     problems: list[str] = []
     found: list[tuple[Path, Annotation]] = []
@@ -225,22 +225,22 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     for path in labels:
         try:
             labelled = read_labels(path, data_set_of(path, data_sets))
-            picture = layout.picture_of(path)
-            size = picture_size(picture) if labelled.shapes else None
+            image = layout.image_of(path)
+            size = image_size(image) if labelled.shapes else None
         except InputError as error:
             problems.append(str(error))
             continue
         shapes = tuple(_in_pixels(shape, size) for shape in labelled.shapes) if size else ()
-        found.append((picture, Annotation(path, picture.name, size, shapes, notes=tuple(labelled.notes))))
-        if layout.mirrored(path, picture):
-            mirrored[picture.parent] = path.parent
+        found.append((image, Annotation(path, image.name, size, shapes, notes=tuple(labelled.notes))))
+        if layout.mirrored(path, image):
+            mirrored[image.parent] = path.parent
         for what in sorted(labelled.passed_over):
             unused[what].append(path)
 
-    known = {picture for picture, _ in found}
+    known = {image for image, _ in found}
     if twice := len(found) - len(known):
         notes.append(f"{twice} label file(s) belong to a picture that has another one; both are used")
-    alone = [path for path in folder.pictures if path not in known and path.parent in mirrored]
+    alone = [path for path in folder.images if path not in known and path.parent in mirrored]
     found += [(path, Annotation(mirrored[path.parent], path.name)) for path in alone]
     if alone:
         notes.append(

@@ -36,7 +36,7 @@ class DataSet:
     names: dict[int, str]
     keypoints: int = 0
     path: str = ""
-    pictures: dict[Split, list[str]] = field(default_factory=dict)
+    images: dict[Split, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -61,15 +61,15 @@ def read_data_yaml(file: Path) -> DataSet | None:
     notes = []
     if isinstance(data.get("nc"), str) and data["nc"] != str(len(items)):
         notes.append(f"{file}: nc is {data['nc']!r}, but there are {len(items)} names; the names count")
-    pictures: dict[Split, list[str]] = defaultdict(list)
+    images: dict[Split, list[str]] = defaultdict(list)
     for key, split in _SPLIT_KEYS.items():
         entries = data.get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
             if isinstance(entry, str) and entry:
-                pictures[split].append(entry)
+                images[split].append(entry)
     path = data["path"] if isinstance(data.get("path"), str) else ""
     plain = {key: name.strip() for key, name in items}
-    return DataSet(file, plain, _keypoints(file, data.get("kpt_shape")), path, dict(pictures), tuple(notes))
+    return DataSet(file, plain, _keypoints(file, data.get("kpt_shape")), path, dict(images), tuple(notes))
 
 
 def _index(text: object) -> int:
@@ -146,15 +146,15 @@ def set_splits(source: Source, folder: Folder, data_sets: Iterable[DataSet]) -> 
     notes: list[str] = []
     named: dict[Path, set[Split]] = defaultdict(set)
     for data_set in data_sets:
-        for split, entries in data_set.pictures.items():
+        for split, entries in data_set.images.items():
             for entry in entries:
-                pictures = _listed(data_set, entry, folder, notes)
-                if not pictures:
+                images = _listed(data_set, entry, folder, notes)
+                if not images:
                     notes.append(f"{data_set.file}: {split} is {entry!r}, where no pictures are; passed over")
-                for picture in pictures:
-                    named[picture].add(split)
+                for image in images:
+                    named[image].add(split)
     several = 0
-    for item in source.pictures:
+    for item in source.images:
         splits = named.get(item.file, set())
         if len(splits) == 1:
             item.split = min(splits)
@@ -171,14 +171,14 @@ def _listed(data_set: DataSet, entry: str, folder: Folder, notes: list[str]) -> 
     base = PureWindowsPath(data_set.path).as_posix()
     # Roboflow writes ../train/images for train/images; paths of another machine lead nowhere.
     places = [here / base / written, here / written, here / written.removeprefix("../")]
-    parents = {path.parent: _plain(path.parent) for path in folder.pictures}
+    parents = {path.parent: _plain(path.parent) for path in folder.images}
     lists = {_plain(path): path for path in folder.named(".txt")}
     for place in map(_plain, places):
         if place in lists:
             return _in_list(lists[place], folder, notes)
         inside = {parent for parent, full in parents.items() if place == full or place in full.parents}
         if inside:
-            return [picture for picture in folder.pictures if picture.parent in inside]
+            return [image for image in folder.images if image.parent in inside]
     return []
 
 
@@ -189,15 +189,15 @@ def _plain(path: Path) -> Path:
 
 def _in_list(file: Path, folder: Folder, notes: list[str]) -> list[Path]:
     """The pictures that a list names, a path a line; those that are not here are passed over and noted."""
-    pictures = []
+    images = []
     lost: list[str] = []
     for line in filter(None, map(str.strip, read_text(file).split("\n"))):
         try:
-            pictures.append(folder.picture_of(file, line))
+            images.append(folder.image_of(file, line))
         except InputError:
             lost.append(line)
     if lost:
         notes.append(
             f"{file}: {len(lost)} line(s) that name no picture here passed over, such as {lost[0]!r}"
         )
-    return pictures
+    return images

@@ -18,7 +18,7 @@ import PIL
 from PIL import features
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
-from data_prep.recipe.schema import Pictures
+from data_prep.recipe.schema import ImageSettings
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text, to_json, write_text
@@ -44,18 +44,18 @@ class Known(BaseModel):
 
 class _Cache(BaseModel):
     made_with: dict[str, str | int]
-    pictures: dict[str, Known]
+    pictures: dict[str, Known]  # the key of a file that exists
 
 
 def part_name(box: Box) -> str:
     return " ".join(f"{value:g}" for value in box)
 
 
-class PictureStore:
+class ImageStore:
     """Pictures in `folder`/images. Those that `earlier`, a folder of an earlier conversion, already holds are
     linked from there (copied where the disk knows no links), after a look at their content."""
 
-    def __init__(self, folder: Path, settings: Pictures, earlier: Path | None = None):
+    def __init__(self, folder: Path, settings: ImageSettings, earlier: Path | None = None):
         self.folder, self.earlier, self.settings = folder, earlier, settings
         (folder / "images").mkdir(exist_ok=True)
         self._known = _read(earlier / CACHE, settings) if earlier else {}
@@ -115,7 +115,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _read(path: Path, settings: Pictures) -> dict[str, Known]:
+def _read(path: Path, settings: ImageSettings) -> dict[str, Known]:
     """Empty for a cache that is absent, damaged or made with other settings: pictures are then made anew."""
     try:
         cache = _Cache.model_validate_json(read_text(path))
@@ -124,7 +124,7 @@ def _read(path: Path, settings: Pictures) -> dict[str, Known]:
     return cache.pictures if cache.made_with == _made_with(settings) else {}
 
 
-def _made_with(settings: Pictures) -> dict[str, str | int]:
+def _made_with(settings: ImageSettings) -> dict[str, str | int]:
     """All that the bytes of a written picture depend on, beside its source."""
     libraries = {"pillow": PIL.__version__, "jpeg": features.version("jpg") or ""}
     return {"schema": _SCHEMA, **libraries, **settings.model_dump()}

@@ -52,7 +52,7 @@ def cut(box: Box, tile: Box) -> Box:
     return x1 - tile[0], y1 - tile[1], x2 - tile[0], y2 - tile[1]
 
 
-def to_picture(box: Box, crop: Box, size: tuple[int, int]) -> Box:
+def to_image(box: Box, crop: Box, size: tuple[int, int]) -> Box:
     """A box on a crop or tile that was written at `size` (width, height) -> on its picture, of which it shows
     `crop`."""
     x, y = (crop[2] - crop[0]) / size[0], (crop[3] - crop[1]) / size[1]

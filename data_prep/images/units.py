@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Shape, Split, Talk, clip, merge, plain_name
-from data_prep.images.store import Known, PictureStore, part_name
-from data_prep.images.tiles import cut, grid, to_picture, visible
+from data_prep.annotations import AnnotatedImage, Shape, Split, Talk, clip, merge, plain_name
+from data_prep.images.decode import decoded
+from data_prep.images.store import ImageStore, Known, part_name
+from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.recipe.families import Kind
 from data_prep.recipe.schema import Recipe
 from llava.common.boxes import Box, area, holds_centre, intersection
 from llava.common.errors import InputError
 from llava.common.files import sha256
-from llava.common.images import MAX_PIXELS, Opened, decode, open_header
 
 _HASH_SIDE = 16
 _HASH_SAMPLES = 24
-
-
-class PixelBudget:
-    """Room for `most` pixels, shared by threads: who wants some waits until they are free."""
-
-    def __init__(self, most: int) -> None:
-        self._most = self._free = most
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Hold so many pixels; more than there are at all means all of them, alone."""
-        wanted = min(pixels, self._most)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= wanted)
-            self._free -= wanted
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += wanted
-                self._changed.notify_all()
-
-
-# However many threads there are, they decode no more pixels at a time than the largest picture may have.
-_IN_MEMORY = PixelBudget(MAX_PIXELS)
-
-
-@contextmanager
-def decoded(file: Path) -> Iterator[Opened]:
-    """`read_picture` for work in threads: waits until what other threads decode leaves room for it. The
-    picture is to be let go at the end of the block, which must not open another. InputError as there."""
-    warned: list[str] = []
-    with ExitStack() as held:
-        with open_header(file, warned) as stored:
-            held.enter_context(_IN_MEMORY.taken(stored.width * stored.height))
-            opened = decode(stored, file, warned)
-        yield opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +56,9 @@ class Unit:
         """The most conspicuous kind of defect (largest box), `none` where there is none."""
         return next(iter(self.kinds), "none")
 
-    def in_picture(self, box: Box) -> Box:
+    def in_image(self, box: Box) -> Box:
         """A box on this unit, in pixels of its source picture."""
-        return box if self.crop is None else to_picture(box, self.crop, self.size)
+        return box if self.crop is None else to_image(box, self.crop, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +83,7 @@ class Prepared:
 
 
 def prepare(
-    picture: AnnotatedPicture, recipe: Recipe, names: Mapping[str, Kind | None], store: PictureStore
+    annotated: AnnotatedImage, recipe: Recipe, names: Mapping[str, Kind | None], store: ImageStore
 ) -> Prepared:
     """Decode `picture`, unless `store` knows all of it, and cut, scale, encode and write its units; the same
     input gives the same bytes.
@@ -132,46 +92,46 @@ def prepare(
     picture.
     """
     try:
-        digest = sha256(picture.file)
+        digest = sha256(annotated.file)
     except OSError as error:
-        raise InputError(f"{picture.file}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{annotated.file}: cannot be read ({error.strerror})") from None
     with ExitStack() as stack:
         image: Image.Image | None = None
         known = store.known(digest)
         if known is None:
-            opened = stack.enter_context(decoded(picture.file))
+            opened = stack.enter_context(decoded(annotated.file))
             image = opened.image
             looks = perceptual_hash(image).hex()
             known = Known(
                 size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
             )
-        shapes, notes = merge(picture, known.size, known.orientation)
+        shapes, notes = merge(annotated, known.size, known.orientation)
         left_out: dict[str, int] = {}
         units, parts = [], {}
-        for unit in _cuts(_whole(picture, known.size, shapes, recipe, names), recipe, left_out):
+        for unit in _cuts(_whole(annotated, known.size, shapes, recipe, names), recipe, left_out):
             assert unit.crop is not None
             part = part_name(unit.crop)
             name = known.parts.get(part)
             if name is None or not store.keep(name):
-                image = image or stack.enter_context(decoded(picture.file)).image
+                image = image or stack.enter_context(decoded(annotated.file)).image
                 name = store.write(_encoded(image, unit.crop, recipe))
             parts[part] = name
             units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
     return Prepared(
-        picture.key,
+        annotated.key,
         tuple(units),
         bytes.fromhex(known.fingerprint),
         tuple(notes),
         left_out,
-        picture.group,
-        picture.split,
+        annotated.group,
+        annotated.split,
         digest,
         known.model_copy(update={"parts": parts}),
     )
 
 
 def _whole(
-    picture: AnnotatedPicture,
+    image: AnnotatedImage,
     size: tuple[int, int],
     shapes: list[Shape],
     recipe: Recipe,
@@ -189,19 +149,19 @@ def _whole(
     component_names = {kind.name for kind in recipe.components}
     labels = [
         kind.name
-        for annotation in picture.annotations
+        for annotation in image.annotations
         for label in annotation.labels
         if (kind := names[plain_name(label)]) is not None and kind.name not in component_names
     ]
     return Unit(
-        picture.key,
-        picture.key,
+        image.key,
+        image.key,
         "",
         size,
         tuple(shape for shape in known if shape.name in component_names),
         tuple(shape for shape in known if shape.name not in component_names),
         tuple(dict.fromkeys(labels)),
-        tuple(talk for annotation in picture.annotations for talk in annotation.talks),
+        tuple(talk for annotation in image.annotations for talk in annotation.talks),
         (0.0, 0.0, float(size[0]), float(size[1])),
     )
 
@@ -379,14 +339,14 @@ def perceptual_hash(image: Image.Image) -> bytes:
 
 
 def unknown_classes(
-    pictures: Iterable[AnnotatedPicture], recipe: Recipe, names: Mapping[str, Kind | None]
+    images: Iterable[AnnotatedImage], recipe: Recipe, names: Mapping[str, Kind | None]
 ) -> list[str]:
     """A line for each class that the recipe does not know, with the first file that has it and how often it
     is there. `names` is `recipe.known_names()`."""
     first: dict[str, str] = {}
     count: Counter[str] = Counter()
-    for picture in pictures:
-        for annotation in picture.annotations:
+    for image in images:
+        for annotation in image.annotations:
             for name in (*(shape.name for shape in annotation.shapes), *annotation.labels):
                 if (plain := plain_name(name)) not in names:
                     first.setdefault(plain, f"{annotation.file}: class {name!r}")

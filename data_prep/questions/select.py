@@ -169,7 +169,7 @@ def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Ite
     """`recipe.dialogues` conversations a picture and language, of two or three of its `items` of different
     families; none where all are of one family. The source's own conversations stay as they are."""
     talks: list[list[Item]] = []
-    for (image, language), group in _by_picture_and_language(items):
+    for (image, language), group in _by_image_and_language(items):
         by_task: dict[str, list[Item]] = {}
         for item in group:
             by_task.setdefault(item.task, []).append(item)
@@ -183,7 +183,7 @@ def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Ite
     return talks
 
 
-def _by_picture_and_language(items: Sequence[Item]) -> list[tuple[tuple[str, str], list[Item]]]:
+def _by_image_and_language(items: Sequence[Item]) -> list[tuple[tuple[str, str], list[Item]]]:
     groups: list[tuple[tuple[str, str], list[Item]]] = []
     for image, group in groupby(items, key=lambda item: item.unit.image):
         by_language: dict[str, list[Item]] = {}

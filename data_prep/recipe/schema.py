@@ -76,7 +76,7 @@ class Shares(Settings):
         return value
 
 
-class Pictures(Settings):
+class ImageSettings(Settings):
     """How pictures are written: re-encoded as JPEG, all alike, so that no codec trace tells them apart.
 
     `max_side` in pixels: a larger picture (or crop) is scaled down to it. `quality`: JPEG's, 1..95.
@@ -151,7 +151,7 @@ class Recipe(Words):
     dialogues: int = Field(default=0, ge=0, le=8)
     group: Grouping = Grouping()
     splits: Shares = Shares()
-    pictures: Pictures = Pictures()
+    pictures: ImageSettings = ImageSettings()
     crops: ObjectCrops = ObjectCrops()
     tiles: Tiles = Tiles()
     boxes: BoxText = BoxText()

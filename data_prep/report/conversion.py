@@ -58,7 +58,7 @@ def conversion_report(
     )
     report.facts = [
         ("format", ", ".join(dict.fromkeys(source.format for source in sources))),
-        ("source pictures", f"{sum(len(source.pictures) for source in sources):,}"),
+        ("source pictures", f"{sum(len(source.images) for source in sources):,}"),
         (f"{report.unit}s written", f"{len(views):,}"),
         ("groups", f"{len(set(conversion.group_of.values())):,}"),
         ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
@@ -141,8 +141,8 @@ def _seen(
                 written[name] = folder / unit.image
     seen = []
     for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
-        for picture in source.pictures:
-            written.setdefault((number == 1, picture.key), picture.file)
+        for image in source.images:
+            written.setdefault((number == 1, image.key), image.file)
         names = [(number == 1, item.key) for item in items]
         seen += [Seen(name[1], written[name], went_to.get(name, "")) for name in names]
     return seen

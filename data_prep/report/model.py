@@ -103,7 +103,7 @@ class Twin:
     distance: int
     first: Seen
     second: Seen
-    pictures: tuple[str, str] = ("", "")
+    images: tuple[str, str] = ("", "")
 
     @property
     def crossing(self) -> bool:
@@ -118,7 +118,7 @@ class Twins:
 
     within: int
     pairs: int
-    pictures: int
+    images: int
     crossing: int | None
     leaks: Leaks | None
     shown: tuple[Twin, ...]
@@ -190,7 +190,7 @@ class Sample:
     out."""
 
     view: View
-    picture: str
+    image: str
     talks: tuple[Dialogue, ...]
     more: int
 
@@ -219,7 +219,7 @@ class Report:
     split_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> what -> how many
     mapping: list[tuple[str, str]] = field(default_factory=list)  # class as written, what becomes of it
     kinds: dict[str, Counter[str]] = field(default_factory=dict)  # split -> label -> views
-    picture_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     sizes: list[Sizes] = field(default_factory=list)
     answers: list[Answers] = field(default_factory=list)
     twins: Twins | None = None

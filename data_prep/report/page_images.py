@@ -23,7 +23,7 @@ def twins_part(twins: Twins | None) -> Markup | None:
         lines = [f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes."]
     else:
         lines = [
-            f"{twins.pairs:,} pair(s) of pictures, {twins.pictures:,} pictures in all, differ in "
+            f"{twins.pairs:,} pair(s) of pictures, {twins.images:,} pictures in all, differ in "
             f"{twins.within} or fewer of the 256 bits of their perceptual hashes. A model that is trained on "
             f"one and tested on the other remembers instead of looking."
         ]
@@ -59,7 +59,7 @@ def _pair(twin: Twin) -> Markup:
         state = tag("span", f"one in {one.split or two.split}, the other left out", class_="ok")
     else:
         state = None
-    stills = [_still(data, seen.name) for data, seen in zip(twin.pictures, (one, two), strict=True)]
+    stills = [_still(data, seen.name) for data, seen in zip(twin.images, (one, two), strict=True)]
     return tag(
         "figure",
         tag("div", *stills, class_="pair"),
@@ -120,13 +120,13 @@ def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
         keys = [tag("span", "nothing annotated", class_="key")]
     said = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
     split = [tag("span", view.split, class_="tag"), " "] if view.split else []
-    picture = [
-        tag("img", src=sample.picture, alt=f"{view.name} with {said}"),
+    image = [
+        tag("img", src=sample.image, alt=f"{view.name} with {said}"),
         _outlines(sample, colours),
     ]
     return tag(
         "figure",
-        tag("div", *(picture if sample.picture else [tag("p", "cannot be read")]), class_="picture"),
+        tag("div", *(image if sample.image else [tag("p", "cannot be read")]), class_="picture"),
         tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels)),
         _talk(sample),
     )

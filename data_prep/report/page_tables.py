@@ -94,9 +94,9 @@ def _class_table(report: Report, splits: Sequence[str]) -> Markup:
 
 
 def sizes_part(report: Report) -> Markup | None:
-    if not report.picture_sizes:
+    if not report.image_sizes:
         return None
-    parts = [_picture_sizes(report)]
+    parts = [_image_sizes(report)]
     for size in report.sizes:
         heading, body = _box_sizes(size, report.unit)
         # Where components are is seldom the question, nor are other models: folded away.
@@ -107,14 +107,14 @@ def sizes_part(report: Report) -> Markup | None:
     return together(parts)
 
 
-def _picture_sizes(report: Report) -> Markup:
-    total, unit = report.picture_sizes.total(), report.unit
-    sizes = list(report.picture_sizes.elements())
-    if len(report.picture_sizes) > _SIZES:
+def _image_sizes(report: Report) -> Markup:
+    total, unit = report.image_sizes.total(), report.unit
+    sizes = list(report.image_sizes.elements())
+    if len(report.image_sizes) > _SIZES:
         longer, shorter = [max(size) for size in sizes], [min(size) for size in sizes]
         return tag(
             "p",
-            f"The {unit}s have {len(report.picture_sizes):,} different sizes. Longer side: {min(longer):,} "
+            f"The {unit}s have {len(report.image_sizes):,} different sizes. Longer side: {min(longer):,} "
             f"to {max(longer):,} pixels, median {median(longer):,.0f}; shorter side: {min(shorter):,} to "
             f"{max(shorter):,}, median {median(shorter):,.0f}.",
         )
@@ -125,9 +125,7 @@ def _picture_sizes(report: Report) -> Markup:
             number_cell(f"{count / total:.0%}"),
             bar_cell(count / total),
         )
-        for (width, height), count in sorted(
-            report.picture_sizes.items(), key=lambda item: (-item[1], item[0])
-        )
+        for (width, height), count in sorted(report.image_sizes.items(), key=lambda item: (-item[1], item[0]))
     ]
     caption = f"Sizes of the {unit}s in pixels (width x height)."
     return table(caption, ["size", number_head(f"{unit}s"), number_head("share"), ""], rows)

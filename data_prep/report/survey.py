@@ -37,7 +37,7 @@ def survey(
     title: str,
     views: Sequence[View],
     chosen: Sequence[View],
-    pictures: Sequence[Seen],
+    images: Sequence[Seen],
     fingerprints: Sequence[bytes],
     leaks: Leaks | None,
     recipe: Recipe | None,
@@ -52,7 +52,7 @@ def survey(
     sizes = box_sizes(views, roles, eyes)
     wanted = recipe.group.twins if recipe else None
     within = _TWINS_WITHIN if wanted is None else wanted
-    twins = show_twins(pictures, near_twins(fingerprints, within), within, leaks)
+    twins = show_twins(images, near_twins(fingerprints, within), within, leaks)
     return Report(
         title=title,
         facts=[],
@@ -60,7 +60,7 @@ def survey(
         classes=count_classes(views, roles),
         splits=[split for split in ("", *SPLITS) if any(view.split == split for view in views)],
         eyes=eyes,
-        picture_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
+        image_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
         twins=twins,
         samples=draw_samples(chosen, eyes[0]),
@@ -83,7 +83,7 @@ def count_classes(views: Iterable[View], roles: Mapping[str, Role]) -> list[Clas
 
 
 def show_twins(
-    pictures: Sequence[Seen],
+    images: Sequence[Seen],
     pairs: Iterable[tuple[int, IntArray, IntArray]],
     within: int,
     leaks: Leaks | None,
@@ -97,17 +97,17 @@ def show_twins(
         count += len(others)
         taking_part |= {index, *others.tolist()}
         for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
-            across = Twin(distance, pictures[index], pictures[other]).crossing
+            across = Twin(distance, images[index], images[other]).crossing
             crossing += across
             candidates.append((not across, distance, index, other))
         if len(candidates) > 10_000:  # a film of a thousand like pictures has half a million pairs
             candidates = _apart(candidates)
     shown = []
     for _, distance, index, other in _apart(candidates):
-        one, two = pictures[index], pictures[other]
+        one, two = images[index], images[other]
         stills = (thumbnail(one.file, TWIN_SIDE), thumbnail(two.file, TWIN_SIDE))
         shown.append(Twin(distance, one, two, stills))
-    known = any(seen.split for seen in pictures)
+    known = any(seen.split for seen in images)
     return Twins(within, count, len(taking_part), crossing if known else None, leaks, tuple(shown))
 
 
@@ -148,8 +148,8 @@ def draw_samples(views: Sequence[View], eye: Eye) -> list[Sample]:
     samples = []
     for view in views:
         some = _of_each_task(view.talks)
-        picture = thumbnail(view.file, min(eye.side, SAMPLE_SIDE))
-        samples.append(Sample(view, picture, some, len(view.talks) - len(some)))
+        image = thumbnail(view.file, min(eye.side, SAMPLE_SIDE))
+        samples.append(Sample(view, image, some, len(view.talks) - len(some)))
     return samples
 
 

@@ -45,15 +45,15 @@ def background(rng: np.random.Generator, width: int, height: int) -> Image.Image
     horizon = {"horizon": rng.uniform(0.15, 0.65), "above": -rng.uniform(0.4, 3.0)}[str(view)] * height
     haze: Colour = tuple(np.asarray((0.78, 0.81, 0.84)) * rng.uniform(0.9, 1.05))
     kind = str(rng.choice(LAND))
-    picture = _land(rng, height, width, horizon, kind)
+    pixels = _land(rng, height, width, horizon, kind)
     if view == "horizon":
         # Distance fades the land into the haze; above it is the sky.
         rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(horizon)
         fade = np.exp(-np.maximum(rows, 0) / (height * rng.uniform(0.05, 0.16))) * rng.uniform(0.6, 0.95)
-        picture = mix(picture, haze, np.broadcast_to(fade, (height, width)).astype(np.float32))
+        pixels = mix(pixels, haze, np.broadcast_to(fade, (height, width)).astype(np.float32))
         sky = _sky(rng, height, width, horizon)
-        picture = np.where((rows < 0)[..., None], sky, picture)
-    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+        pixels = np.where((rows < 0)[..., None], sky, pixels)
+    image = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     if view == "horizon":
         _skyline(rng, draw, width, height, horizon, haze)
@@ -61,9 +61,9 @@ def background(rng: np.random.Generator, width: int, height: int) -> Image.Image
     return _blurred(rng, np.asarray(image, np.float32) / np.float32(255))
 
 
-def _blurred(rng: np.random.Generator, picture: Array) -> Image.Image:
+def _blurred(rng: np.random.Generator, pixels: Array) -> Image.Image:
     """The land is further away than the string: a little out of focus, never sharper."""
-    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    image = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.4, 1.8))))
 
 

@@ -32,7 +32,7 @@ from llava.common.files import atomic_folder, atomic_path, write_text
 EXAMPLE = """example:
   python -m data_prep scenes --output playground/scenes --count 400 --seed 1 --contact-sheet sheet.png
 """
-_SHEET_PICTURES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
+_SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
 
 
 class _Rate(ProgressColumn):
@@ -126,23 +126,23 @@ def write_scenes(
     return written
 
 
-def contact_sheet(folder: Path, pictures: Sequence[Written]) -> Image.Image:
+def contact_sheet(folder: Path, images: Sequence[Written]) -> Image.Image:
     """The first pictures side by side, boxes drawn: strings in yellow, defects in red."""
-    shown = list(islice(pictures, _SHEET_PICTURES))
+    shown = list(islice(images, _SHEET_IMAGES))
     rows = -(-len(shown) // _SHEET_COLUMNS)
     sheet = Image.new("RGB", (_SHEET_COLUMNS * _SHEET_CELL, rows * _SHEET_CELL), (24, 24, 24))
     for place, item in enumerate(shown):
         with Image.open(folder / "images" / f"{item.name}.jpg") as file:
-            picture = file.convert("RGB")
-        draw = ImageDraw.Draw(picture)
+            image = file.convert("RGB")
+        draw = ImageDraw.Draw(image)
         for label, (x1, y1, x2, y2) in item.objects:
             draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline="yellow" if label == STRING else "red", width=2)
-        picture.thumbnail((_SHEET_CELL - 6, _SHEET_CELL - 20))
+        image.thumbnail((_SHEET_CELL - 6, _SHEET_CELL - 20))
         row, column = divmod(place, _SHEET_COLUMNS)
         corner = (column * _SHEET_CELL, row * _SHEET_CELL)
         labels = [label for label, _ in item.objects if label != STRING]
         ImageDraw.Draw(sheet).text((corner[0] + 3, corner[1] + 2), ", ".join(labels) or "no defect")
-        sheet.paste(picture, (corner[0] + 3, corner[1] + 17))
+        sheet.paste(image, (corner[0] + 3, corner[1] + 17))
     return sheet
 
 

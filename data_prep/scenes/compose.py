@@ -212,8 +212,8 @@ def _add_string(
     flat = [(0.0, 0.0), (0.0, float(height)), (float(width), 0.0), (float(width), float(height))]
     mapping = _homography(corners, flat)
 
-    def place(picture: Image.Image) -> Image.Image:
-        return picture.transform(canvas.size, Image.Transform.PERSPECTIVE, mapping, Image.Resampling.BILINEAR)
+    def place(image: Image.Image) -> Image.Image:
+        return image.transform(canvas.size, Image.Transform.PERSPECTIVE, mapping, Image.Resampling.BILINEAR)
 
     premultiplied = drawn.colour * drawn.alpha[..., None]
     colour = place(Image.fromarray((premultiplied * 255).astype(np.uint8)))
@@ -355,17 +355,17 @@ def _add_nest(
 
 def _photograph(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
     """What the camera makes of it: shadow bands, blur, exposure, colour cast, vignette, noise."""
-    picture = canvas.reduce(SCALE)
+    image = canvas.reduce(SCALE)
     if rng.random() < 0.35:  # slight shake
         reach = rng.uniform(0.6, 1.6)
         turn = rng.uniform(0, math.pi)
         shift = (reach * math.cos(turn), reach * math.sin(turn))
-        moved = picture.transform(
-            picture.size, Image.Transform.AFFINE, (1, 0, shift[0], 0, 1, shift[1]), Image.Resampling.BILINEAR
+        moved = image.transform(
+            image.size, Image.Transform.AFFINE, (1, 0, shift[0], 0, 1, shift[1]), Image.Resampling.BILINEAR
         )
-        picture = Image.blend(picture, moved, 0.5)
-    picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.8))))
-    values = np.asarray(picture, np.float32) / np.float32(255)
+        image = Image.blend(image, moved, 0.5)
+    image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.0, 0.8))))
+    values = np.asarray(image, np.float32) / np.float32(255)
     height, width = values.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     if rng.random() < 0.25:  # the shadow of a member or of a cloud's edge

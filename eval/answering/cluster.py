@@ -63,7 +63,7 @@ class Cluster:
             )
         self._args = args
 
-    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
         """The answers as pieces of the questions come back. InputError if the model cannot be loaded there,
         or a worker fails again and again."""
         import ray
@@ -134,9 +134,9 @@ class _Worker:
         if self._problem:
             return {"answer": [""], "problem": [self._problem]}
         questions = [Question.model_validate(row) for row in json.loads(str(batch["questions"][0]))]
-        pictures = {name: self._folder / name for question in questions for name in question.images}
+        images = {name: self._folder / name for question in questions for name in question.images}
         try:
-            answers = [to_json(answer) for answer in self._model.answers(questions, pictures)]
+            answers = [to_json(answer) for answer in self._model.answers(questions, images)]
         except InputError as error:
             return {"answer": [""], "problem": [str(error)]}
         return {"answer": answers, "problem": [""] * len(answers)}

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eval.answering.questions import answer_line, by_picture
+from eval.answering.questions import answer_line, by_image
 from llava.common.errors import InputError, one_line
 from llava.common.images import decode, open_header
 from llava.common.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
@@ -58,7 +58,7 @@ class Endpoint:
         self._args = args
         self._gives_logprobs = True
 
-    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
         """The answers in the order in which they come, at most --concurrency asked at a time.
 
         What the server refuses or fails at is answered with an error. InputError if it fails at the first
@@ -66,8 +66,8 @@ class Endpoint:
         """
         coming = (
             (question, shown)
-            for group in by_picture(questions)
-            for shown in [_Shown([pictures[name] for name in group[0].images])]
+            for group in by_image(questions)
+            for shown in [_Shown([images[name] for name in group[0].images])]
             for question in group
         )
         scored = {question.question_id for question in questions if question.choices}

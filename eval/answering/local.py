@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.answering.questions import answer_line, by_picture
+from eval.answering.questions import answer_line, by_image
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.common.records import Answer, Question
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
@@ -39,13 +39,13 @@ class LocalModel:
         self._engine = Engine(loaded)
         self._args = args
 
-    def answers(self, questions: Sequence[Question], pictures: Mapping[str, Path]) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
         """The answers in the order in which they are found; `pictures` gives the path of each name. A
         question whose pictures cannot be read, or that cannot be asked, is answered with an error."""
         args = self._args
         asked = {question.question_id: question for question in questions}
         refused: deque[Answer] = deque()
-        with closing(self._requests(questions, pictures, refused)) as requests:
+        with closing(self._requests(questions, images, refused)) as requests:
             for result in self._engine.stream(
                 requests,
                 batch_size=args.batch_size,
@@ -68,10 +68,10 @@ class LocalModel:
         yield from refused
 
     def _requests(
-        self, questions: Sequence[Question], pictures: Mapping[str, Path], refused: deque[Answer]
+        self, questions: Sequence[Question], images: Mapping[str, Path], refused: deque[Answer]
     ) -> Generator[Request, None, None]:
         """The questions, those about one picture one after another and with the same object for it."""
-        for group, shown in self._opened(by_picture(questions), pictures):
+        for group, shown in self._opened(by_image(questions), images):
             for question in group:
                 if isinstance(shown, InputError):
                     refused.append(answer_line(question, self.model_id, error=str(shown)))
@@ -79,14 +79,14 @@ class LocalModel:
                     yield Request(question.question_id, question.text, shown, question.choices)
 
     def _opened(
-        self, groups: Sequence[list[Question]], pictures: Mapping[str, Path]
+        self, groups: Sequence[list[Question]], images: Mapping[str, Path]
     ) -> Iterator[tuple[list[Question], list[Pixels] | InputError]]:
         """Each group with its pictures, or what is wrong with the first that cannot be read; opened ahead."""
 
         def read(names: Sequence[str]) -> list[Pixels] | InputError:
             pixels, alone = self._engine.processor.pixels, len(names) == 1
             try:
-                return [pixels(open_picture(pictures[name]), alone=alone) for name in names]
+                return [pixels(open_image(images[name]), alone=alone) for name in names]
             except InputError as error:
                 return error
 

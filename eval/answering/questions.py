@@ -39,18 +39,18 @@ def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
     return part
 
 
-def find_pictures(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
+def find_images(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
     """Name -> path of every picture asked about; InputError if a name leaves `folder` or none is there."""
     names = {name for question in questions for name in question.images}
     if names and not folder.is_dir():
         raise InputError(f"{folder}: no such image folder")
-    pictures = {name: inside(folder, name) for name in names}
-    if pictures and not any(path.is_file() for path in pictures.values()):
-        raise InputError(f"none of the {len(pictures)} pictures, such as {min(pictures)}, is in {folder}")
-    return pictures
+    images = {name: inside(folder, name) for name in names}
+    if images and not any(path.is_file() for path in images.values()):
+        raise InputError(f"none of the {len(images)} pictures, such as {min(images)}, is in {folder}")
+    return images
 
 
-def by_picture(questions: Iterable[Question]) -> list[list[Question]]:
+def by_image(questions: Iterable[Question]) -> list[list[Question]]:
     """The questions about the same picture or pictures together, otherwise in their order."""
     groups: dict[tuple[str, ...], list[Question]] = {}
     for question in questions:
@@ -83,7 +83,7 @@ def pieces(questions: Sequence[Question], size: int) -> list[list[Question]]:
 
 def _units(questions: Sequence[Question]) -> Iterator[list[Question]]:
     """What must stay together: the questions about a picture; each of those without one is alone."""
-    for group in by_picture(questions):
+    for group in by_image(questions):
         yield from [group] if group[0].images else [[question] for question in group]
 
 

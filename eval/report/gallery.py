@@ -15,7 +15,7 @@ from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.html.page import thumbnail
 from llava.common.records import IMAGE_PLACEHOLDER
 
-MOST_PICTURES = 120
+MOST_IMAGES = 120
 MOST_BYTES = 3_500_000  # of embedded pictures, as text
 RIGHT_SHARE = 0.25  # of the pictures shown are ones that were answered without a mistake
 SIDE, QUALITY = 448, 72  # of an embedded JPEG
@@ -62,7 +62,7 @@ def _lost(card: Card) -> int:
     return sum(bool(case.base and case.base.right and not case.tuned.right) for case in card.cases)
 
 
-def pick(cards: Sequence[Card], most: int = MOST_PICTURES) -> list[Card]:
+def pick(cards: Sequence[Card], most: int = MOST_IMAGES) -> list[Card]:
     """At most `most` cards, in the order in which they should be drawn until there is no more room: the worst
     of each label in turns, and every so often one without a mistake."""
     wrong, right = (_in_turns([card for card in cards if card.right is state]) for state in (False, True))
@@ -129,8 +129,8 @@ def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
 
 def _about(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
     faulty = sum(not card.right for card in cards)
-    pictured = all(card.images for card in cards)
-    what = counted(len(cards), "picture") if pictured else f"{len(cards):,} pictures or questions without one"
+    imaged = all(card.images for card in cards)
+    what = counted(len(cards), "picture") if imaged else f"{len(cards):,} pictures or questions without one"
     text = f"{what} in the test, {faulty:,} with at least one answer that is not right. Worst first."
     if len(drawn) == len(cards):
         return text
@@ -201,13 +201,13 @@ def state(kind: str, answer: CaseAnswer) -> str:
 
 def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Markup:
     numbers = _numbers(card)
-    pictures = []
+    images = []
     for place, name in enumerate(card.images):
         if (known := places.get(name)) is not None:
             link = tag("a", f"{name} is shown there", href=f"#{known}")
-            pictures.append(tag("div", tag("p", link), class_="picture"))
+            images.append(tag("div", tag("p", link), class_="picture"))
         else:
-            pictures.append(_picture(card, name, stills, numbers if place == 0 else {}))
+            images.append(_image(card, name, stills, numbers if place == 0 else {}))
             if stills.of(name):
                 places[name] = anchor
     wrong = [case for case in card.cases if not case.tuned.right]
@@ -220,7 +220,7 @@ def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Ma
     label = tag("span", "shows ", tag("b", card.label), "; ") if card.label else None
     return tag(
         "figure",
-        *pictures,
+        *images,
         tag("figcaption", label, tally, tag("h3", cut(name, 200))),
         *shown,
         tag("details", tag("summary", counted(len(right), "right answer")), *folded) if folded else None,
@@ -254,7 +254,7 @@ def _boxes(case: Case) -> list[tuple[str, Corners]]:
     return [(look, box) for look, box in found if box is not None]
 
 
-def _picture(card: Card, name: str, stills: Stills, numbers: dict[str, int]) -> Markup:
+def _image(card: Card, name: str, stills: Stills, numbers: dict[str, int]) -> Markup:
     data = stills.of(name)
     if not data:
         errors = {case.tuned.error for case in card.cases if case.tuned.error}

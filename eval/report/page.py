@@ -68,12 +68,12 @@ def _attention(scores: Scores) -> list[Markup]:
 
 
 def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
-    pictures = {name for case in cases for name in case.images}
+    images = {name for case in cases for name in case.images}
     groups = {case.group for case in cases}
     text = f"Tested on {counted(scores.truth.lines, 'question')}"
-    if pictures:
-        text += f" about {counted(len(pictures), 'picture')}"
-        if len(groups) != len(pictures):
+    if images:
+        text += f" about {counted(len(images), 'picture')}"
+        if len(groups) != len(images):
             text += f" ({len(groups):,} independent groups)"
     if scores.baseline_answers:
         base = cut(", ".join(scores.baseline_answers.model_ids) or scores.baseline_answers.name, _TEXT)

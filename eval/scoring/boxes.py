@@ -31,14 +31,14 @@ class BoxFamily:
     """
 
     truth: m.Array
-    to_picture: Sequence[Callable[[Box], Box | None]] = field(repr=False)
+    to_image: Sequence[Callable[[Box], Box | None]] = field(repr=False)
     absent: tuple[str, ...] = ()
     rounded: m.Array | None = field(default=None, repr=False)
     headline: str = "mean_iou"
 
     def read(self, texts: Texts) -> Outcome:
         boxes = np.full_like(self.truth, np.nan)
-        for index, (text, convert) in enumerate(zip(texts, self.to_picture, strict=True)):
+        for index, (text, convert) in enumerate(zip(texts, self.to_image, strict=True)):
             box = None if text is None else parse.parse_box(text)
             if box is not None:
                 # A box that lies in the padding alone was read, and meets nothing: its IoU is 0.
@@ -81,12 +81,12 @@ def box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
     rounded: list[m.Array] = []
     absent = tuple(dict.fromkeys(name for truth in truths for name in truth.classes or ()))
     readers = [frame_of(task, truth) for truth in truths]
-    for truth, to_picture in zip(truths, readers, strict=True):
+    for truth, to_image in zip(truths, readers, strict=True):
         if truth.answer in absent:
             boxes.append((np.nan,) * 4)
             continue
         written = parse.parse_box(truth.answer)
-        box = None if written is None else to_picture(written)
+        box = None if written is None else to_image(written)
         if written is None or box is None:
             raise InputError(
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
@@ -128,12 +128,12 @@ def frame_of(task: str, truth: Truth) -> Callable[[Box], Box | None]:
             f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"
         )
 
-    def to_picture(box: Box) -> Box | None:
+    def to_image(box: Box) -> Box | None:
         x1, y1, x2, y2 = from_frame(box, width, height, frame)
         clipped = max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0)
         return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
 
-    return to_picture
+    return to_image
 
 
 def truth_box(truth: Truth) -> Box | None:

@@ -43,17 +43,17 @@ class Opened:
     changes: tuple[str, ...]
 
 
-def open_picture(source: Path | str | BytesIO) -> Image.Image:
+def open_image(source: Path | str | BytesIO) -> Image.Image:
     """A picture file as a fully loaded RGB image, turned upright as its EXIF says.
 
     Greys deeper than 8 bits are rescaled (Pillow's own conversion clips them to white), see `_rescaled`;
     transparent pixels are laid on white. InputError naming the file if it is absent, no picture, damaged,
     cut short or of more than MAX_PIXELS; HEIC needs the library pillow-heif.
     """
-    return read_picture(source).image
+    return read_image(source).image
 
 
-def read_picture(source: Path | str | BytesIO) -> Opened:
+def read_image(source: Path | str | BytesIO) -> Opened:
     """`open_picture`, and what had to be done to the picture."""
     warned: list[str] = []
     with open_header(source, warned) as stored:

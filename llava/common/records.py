@@ -82,12 +82,12 @@ class Question(BaseModel):
         return [self.image] if isinstance(self.image, str) else self.image
 
 
-def question_text(text: str, pictures: int) -> str:
+def question_text(text: str, images: int) -> str:
     """The question with an `<image>` for each picture: its own marks, or as many lines before it."""
     marks = text.count(IMAGE_PLACEHOLDER)
-    if marks not in (0, pictures):
-        raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {pictures} picture(s)")
-    return text if marks else f"{IMAGE_PLACEHOLDER}\n" * pictures + text
+    if marks not in (0, images):
+        raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {images} picture(s)")
+    return text if marks else f"{IMAGE_PLACEHOLDER}\n" * images + text
 
 
 class Answer(BaseModel):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError, run_command
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
 
 TIMEOUT = 30  # seconds without a byte
@@ -36,7 +36,7 @@ or from Python, with LLaVA's argument names:
 def load_image(image_file: str) -> Image.Image:
     """The picture at a path or http(s) address as RGB; InputError, naming it, if it cannot be had."""
     if not image_file.startswith(("http://", "https://")):
-        return open_picture(image_file)
+        return open_image(image_file)
     try:
         with urlopen(
             WebRequest(image_file, headers={"User-Agent": "llava-inspect"}), timeout=TIMEOUT
@@ -47,7 +47,7 @@ def load_image(image_file: str) -> Image.Image:
     if len(data) > MOST_BYTES:
         raise InputError(f"{image_file}: larger than {MOST_BYTES >> 20} MB; download it and name the file")
     try:
-        return open_picture(BytesIO(data))
+        return open_image(BytesIO(data))
     except InputError as error:
         raise InputError(f"{image_file}: {error}") from None
 

@@ -57,7 +57,7 @@ _TOWER = "vision_tower"
 _CLIENT_MODES = (("llama-2", "llava_llama_2"), ("mistral", "mistral_instruct"), ("v1.6-34b", "chatml_direct"),
                  ("v1", "llava_v1"), ("mpt", "mpt"))  # fmt: skip
 """The conv mode that the original's cli.py takes for what is in the folder's name, the first that is."""
-_PICTURES = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
+_IMAGES = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ def write_hf(
     if companions.pieces is not None:
         shutil.copyfile(companions.pieces, target / "tokenizer.model")
     write_text(target / "chat_template.jinja", companions.template.jinja())
-    pictures = companions.image_processor.to_dict()
-    pictures["image_processor_type"] = f"Llava{'Next' if anyres else ''}ImageProcessor"  # in every release
-    write_json(target / "preprocessor_config.json", pictures)
+    images = companions.image_processor.to_dict()
+    images["image_processor_type"] = f"Llava{'Next' if anyres else ''}ImageProcessor"  # in every release
+    write_json(target / "preprocessor_config.json", images)
     processor = {
         "processor_class": f"Llava{'Next' if anyres else ''}Processor",
         "image_token": "<image>",
@@ -312,7 +312,7 @@ def _write_tower_settings(target: Path, companions: Companions, dtype: str) -> N
     write_json(target / "config.json", plain | {"architectures": ["CLIPVisionModel"], "torch_dtype": dtype})
     values = companions.image_processor.to_dict()
     side = companions.config.vision_config.image_size
-    pictures = {key: values[key] for key in _PICTURES} | {
+    images = {key: values[key] for key in _IMAGES} | {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
@@ -322,7 +322,7 @@ def _write_tower_settings(target: Path, companions: Companions, dtype: str) -> N
         "do_rescale": True,
         "do_resize": True,
     }
-    write_json(target / "preprocessor_config.json", pictures)
+    write_json(target / "preprocessor_config.json", images)
 
 
 def stored_dtype(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[torch.dtype, list[str]]:

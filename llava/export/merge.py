@@ -294,10 +294,10 @@ def _write_companions(target: Path, source: Source, companions: Companions, dtyp
         copy_processor_files(source.folder, target)
     write_text(target / "chat_template.jinja", companions.template.jinja())
     if companions.config.model_type == "llava":
-        _pad_pictures(target)
+        _pad_images(target)
 
 
-def _pad_pictures(target: Path) -> None:
+def _pad_images(target: Path) -> None:
     """LLaVA-1.5 sees pictures padded to a square. transformers' processor crops by default, so say it there
     too: whoever loads the folder without us then sees what the model was trained on."""
     for name in ("processor_config.json", "preprocessor_config.json"):

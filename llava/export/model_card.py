@@ -41,7 +41,7 @@ def model_card(
     scores: str,
 ) -> str:
     """Of the model `name` that the adapters of `parts` make of `base`; `scores` is Markdown."""
-    pictures = (
+    images = (
         "padded to a square with the mean colour"
         if config.model_type == "llava"
         else "whole, and in tiles (anyres)"
@@ -68,7 +68,7 @@ folder is complete and needs no adapter. Its weights are {str(dtype).removeprefi
 
 - Base: `{base}`{revision}{fingerprint}
 {mixed}{made_of}- Conversation template: `{conv_mode}`
-- Pictures: {pictures}, never cropped
+- Pictures: {images}, never cropped
 
 ## Scores
 

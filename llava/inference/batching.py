@@ -28,9 +28,9 @@ from torch import Tensor
 
 from llava.common.errors import InputError
 from llava.inference.kv_cache import PADDING, PREFIX, Branches
-from llava.inference.model_runner import Reader
+from llava.inference.model_runner import ModelRunner
 from llava.inference.sampling import AnswerText, Decoding, next_tokens
-from llava.processing.vision import Picture
+from llava.processing.vision import ImageInput
 
 MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is asked for
 PREFILL_TOKENS = 16_384  # that are read in one forward pass, padding included
@@ -50,7 +50,7 @@ class Request:
 
     question_id: str | int
     text: str
-    images: Sequence[Picture] = ()
+    images: Sequence[ImageInput] = ()
     choices: Sequence[str] | None = None
 
 
@@ -80,9 +80,9 @@ class Branch:
         """Equal for questions that share their prefix: the same pictures behind the same text."""
         if not self.prefix:
             return (self.order,)
-        pictures = (id(picture) for picture in self.request.images)
+        images = (id(image) for image in self.request.images)
         ids = array("q", self.ids[: self.prefix]).tobytes()  # thousands of them: quick to compare
-        return *pictures, ids
+        return *images, ids
 
     @property
     def length(self) -> int:
@@ -101,7 +101,7 @@ class ContinuousBatch:
     """
 
     def __init__(
-        self, reader: Reader, source: Iterator[Branch], batch_size: int | None, decoding: Decoding
+        self, reader: ModelRunner, source: Iterator[Branch], batch_size: int | None, decoding: Decoding
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}; it must be at least 1")
@@ -215,9 +215,9 @@ class ContinuousBatch:
                 self._begin(branch, number)
         if self._decoding.num_beams > 1:
             for branch in self._entering:
-                pictures = self._reader.pixels(branch.request.images)
+                images = self._reader.pixels(branch.request.images)
                 beams = self._decoding.num_beams
-                for token in self._reader.beam_search(branch.ids, pictures, beams, branch.room):
+                for token in self._reader.beam_search(branch.ids, images, beams, branch.room):
                     self._take(branch, token)
         scored = any(branch.choices for branch in self._entering)
         if self._decoding.num_beams == 1 or scored:
@@ -254,9 +254,9 @@ class ContinuousBatch:
             padding = [[self._reader.pad_id] * (longest - prefix) for prefix in prefixes]
             read = [[*g[0].ids[: g[0].prefix], *pad] for g, pad in zip(groups, padding, strict=True)]
             ids = torch.tensor(read, device=device)
-            pictures = [made for g in groups for made in self._reader.pixels(g[0].request.images)]
+            images = [made for g in groups for made in self._reader.pixels(g[0].request.images)]
             positions = torch.arange(longest, device=device).expand_as(ids)
-            self._reader.read(ids, torch.ones_like(ids), positions, branches.cache, pictures)
+            self._reader.read(ids, torch.ones_like(ids), positions, branches.cache, images)
             held = positions < torch.tensor(prefixes, device=device)[:, None]
             branches.append(torch.where(held, PREFIX, PADDING))
         # the last token of each question behind all the others, so that the logits wanted are the last ones

@@ -15,9 +15,9 @@ from llava.conversation import Speaker
 from llava.inference.engine import Engine
 from llava.inference.kv_cache import cut_cache
 from llava.inference.sampling import AnswerText, Decoding, next_tokens
-from llava.processing.vision import Picture, Pixels, Size, picture_size
+from llava.processing.vision import ImageInput, Pixels, Size, image_size
 
-_Key = int | tuple[Picture, int]
+_Key = int | tuple[ImageInput, int]
 
 
 @dataclass
@@ -26,7 +26,7 @@ class _Turn:
 
     speaker: Speaker
     text: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[ImageInput, ...] = ()
 
 
 class Chat:
@@ -56,17 +56,17 @@ class Chat:
         stops = (*engine.loaded.template.stop, *stop)
         self._decoding = Decoding(max_new_tokens, temperature, top_p, 1, stops, seed)
         self._turns: list[_Turn] = []
-        self._waiting: tuple[Picture, ...] = ()
+        self._waiting: tuple[ImageInput, ...] = ()
         self._held: list[_Key] = []  # the cache's columns, as `_keys` names them
         self.reset()
 
-    def reset(self, *, keep_picture: bool = False) -> None:
+    def reset(self, *, keep_image: bool = False) -> None:
         """Forget everything, pictures included; with `keep_picture` all but the last that was shown, which
         goes with the next question. Where the talk began with it, it is not read again."""
-        shown = [picture for turn in self._turns for picture in turn.pictures] + [*self._waiting]
+        shown = [image for turn in self._turns for image in turn.images] + [*self._waiting]
         self._turns = []
-        self._waiting = tuple(shown[-1:]) if keep_picture else ()
-        if not keep_picture:
+        self._waiting = tuple(shown[-1:]) if keep_image else ()
+        if not keep_image:
             self._cache = self.engine.new_cache()
             self._held = []
         self._draw = Random(self._decoding.seed)
@@ -80,8 +80,8 @@ class Chat:
             return None
         question = self._turns[-2]
         self._turns = self._turns[:-2]
-        self._waiting = (*question.pictures, *self._waiting)
-        return question.text.removeprefix(f"{IMAGE_PLACEHOLDER}\n" * len(question.pictures))
+        self._waiting = (*question.images, *self._waiting)
+        return question.text.removeprefix(f"{IMAGE_PLACEHOLDER}\n" * len(question.images))
 
     @property
     def history(self) -> list[tuple[Speaker, str]]:
@@ -94,9 +94,9 @@ class Chat:
         turns = self.history
         return self.engine.loaded.template.text(turns, generation_prompt=len(turns) % 2 == 1)
 
-    def add_image(self, picture: Picture) -> None:
+    def add_image(self, image: ImageInput) -> None:
         """Show a picture; it goes with the next question."""
-        self._waiting += (picture,)
+        self._waiting += (image,)
 
     def stop(self) -> None:
         """End the answer that is being streamed after its current token; what was said stays said."""
@@ -124,7 +124,7 @@ class Chat:
             if whole or answer.text:
                 self._turns.append(_Turn("gpt", answer.text))
             else:
-                self._turns, self._waiting = earlier, question.pictures
+                self._turns, self._waiting = earlier, question.images
 
     def _stream(self, ids: list[int], answer: AnswerText) -> Iterator[str]:
         room = min(self._decoding.max_new_tokens, self.engine.context_len - len(ids))
@@ -154,16 +154,16 @@ class Chat:
                     return ids
                 raise InputError(f"the question has {len(ids)} tokens, the model's context is {context}")
             old, _, following, *rest = self._turns
-            marks = f"{IMAGE_PLACEHOLDER}\n" * len(old.pictures)
-            kept = _Turn("human", marks + following.text, (*old.pictures, *following.pictures))
+            marks = f"{IMAGE_PLACEHOLDER}\n" * len(old.images)
+            kept = _Turn("human", marks + following.text, (*old.images, *following.images))
             self._turns = [kept, *rest]
             self.forgotten += 1
 
     def _read(self, ids: list[int]) -> torch.Tensor:
         """Bring the cache to the prompt `ids`; logits (1, vocabulary) behind it."""
-        pictures = [picture for turn in self._turns for picture in turn.pictures]
-        tokens = self.engine.processor.pictures.tokens(self._sizes())
-        keys = self._keys(ids, pictures, tokens)
+        images = [image for turn in self._turns for image in turn.images]
+        tokens = self.engine.processor.images.tokens(self._sizes())
+        keys = self._keys(ids, images, tokens)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(keys, self._held, strict=False))
         kept = min(sum(1 for _ in same), len(ids) - 1)
         read, seen = sum(isinstance(key, tuple) for key in keys[:kept]), 0
@@ -176,24 +176,24 @@ class Chat:
             cut_cache(self._cache, kept)
         else:
             self._cache = self.engine.new_cache()
-        fresh = self.engine.pixels(pictures)[seen:] if seen < len(pictures) else []
+        fresh = self.engine.pixels(images)[seen:] if seen < len(images) else []
         return self._step(ids[kept:], keys[kept:], fresh)
 
-    def _step(self, ids: list[int], keys: Sequence[_Key], pictures: Sequence[Pixels] = ()) -> torch.Tensor:
+    def _step(self, ids: list[int], keys: Sequence[_Key], images: Sequence[Pixels] = ()) -> torch.Tensor:
         device = self.engine.model.device
         columns = len(self._held) + len(ids)
         mask = torch.ones(1, columns, dtype=torch.long, device=device)
         with self.engine.evaluating():
-            logits = self.engine.forward(torch.tensor([ids], device=device), mask, self._cache, pictures)
+            logits = self.engine.forward(torch.tensor([ids], device=device), mask, self._cache, images)
         self._held += keys  # only now: an interrupt above leaves columns that the next cut removes
         return logits
 
     def _sizes(self) -> list[Size]:
-        return [picture_size(picture) for turn in self._turns for picture in turn.pictures]
+        return [image_size(image) for turn in self._turns for image in turn.images]
 
-    def _keys(self, ids: list[int], pictures: Sequence[Picture], tokens: Sequence[int]) -> list[_Key]:
+    def _keys(self, ids: list[int], images: Sequence[ImageInput], tokens: Sequence[int]) -> list[_Key]:
         """`ids` with each picture's tokens replaced by what names it, so that another picture in the same
         place is not taken for it, nor the same one read otherwise (OneVision reads one of several so)."""
-        names = iter([(p, count) for p, count in zip(pictures, tokens, strict=True) for _ in range(count)])
+        names = iter([(p, count) for p, count in zip(images, tokens, strict=True) for _ in range(count)])
         image_token = self.engine.processor.image_token_id
         return [next(names) if token == image_token else token for token in ids]

@@ -15,9 +15,9 @@ import torch
 from llava.common.errors import InputError
 from llava.common.records import question_text
 from llava.inference.batching import Branch, ContinuousBatch, Request
-from llava.inference.model_runner import Reader
+from llava.inference.model_runner import ModelRunner
 from llava.inference.sampling import Decoding, clean_text
-from llava.processing.vision import Size, picture_size
+from llava.processing.vision import Size, image_size
 
 __all__ = ["Engine", "Request", "Result"]
 
@@ -34,7 +34,7 @@ class Result:
     error: str | None = None
 
 
-class Engine(Reader):
+class Engine(ModelRunner):
     """Answers questions with one loaded model."""
 
     def answer(
@@ -75,7 +75,7 @@ class Engine(Reader):
     def _branch(self, request: Request, order: int, decoding: Decoding) -> Branch:
         try:
             question = question_text(request.text, len(request.images))
-            sizes = [picture_size(image) for image in request.images]
+            sizes = [image_size(image) for image in request.images]
             ids = self.processor.encode_prompt([("human", question)], sizes)
             room = min(decoding.max_new_tokens, self.context_len - len(ids))
             if room < 1:

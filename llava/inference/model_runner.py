@@ -13,10 +13,10 @@ from transformers import Cache, GenerationConfig
 from llava.inference.attention import SDPA_GROUPED
 from llava.inference.kv_cache import new_cache
 from llava.model.builder import LoadedModel
-from llava.processing.vision import Picture, Pixels
+from llava.processing.vision import ImageInput, Pixels
 
 
-class Reader:
+class ModelRunner:
     """`loaded`, its ends of an answer (`end_ids`, and `stop` as text) and its context in tokens."""
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -54,13 +54,13 @@ class Reader:
         finally:
             self.model.train()
 
-    def forward(self, ids: Tensor, mask: Tensor, cache: Cache, pictures: Sequence[Pixels] = ()) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, cache: Cache, images: Sequence[Pixels] = ()) -> Tensor:
         """Read `ids` (rows, new) behind what `cache` holds; float32 logits (rows, vocabulary) of the last.
 
         `mask` (rows, cached + new) is 0 on padding; `pictures` fill the picture tokens among `ids` in order.
         """
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return self.read(ids, mask, positions, cache, pictures)[:, -1].float()
+        return self.read(ids, mask, positions, cache, images)[:, -1].float()
 
     @torch.inference_mode()
     def read(
@@ -69,14 +69,14 @@ class Reader:
         mask: Tensor,
         positions: Tensor,
         cache: Cache,
-        pictures: Sequence[Pixels] = (),
+        images: Sequence[Pixels] = (),
         keep: int = 1,
     ) -> Tensor:
         """As `forward`, at the given positions (rows, new); the logits (rows, keep, vocabulary) of the last
         `keep` tokens. `mask` may also say what each token sees: bool (rows, 1, new, cached + new)."""
         output = self.model(
             input_ids=ids,
-            **self._picture_inputs(pictures),
+            **self._image_inputs(images),
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
@@ -90,24 +90,24 @@ class Reader:
         """An empty cache for `forward`."""
         return new_cache()
 
-    def pixels(self, pictures: Sequence[Picture]) -> list[Pixels]:
+    def pixels(self, images: Sequence[ImageInput]) -> list[Pixels]:
         """The pictures of one conversation made ready, where they are not yet."""
-        alone = len(pictures) == 1
-        return [p if isinstance(p, Pixels) else self.processor.pixels(p, alone=alone) for p in pictures]
+        alone = len(images) == 1
+        return [p if isinstance(p, Pixels) else self.processor.pixels(p, alone=alone) for p in images]
 
-    def _picture_inputs(self, pictures: Sequence[Pixels]) -> dict[str, Any]:
-        inputs = self.processor.pictures.inputs(pictures)
+    def _image_inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
+        inputs = self.processor.images.inputs(images)
         if inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.device, self.model.dtype)
         return inputs
 
     @torch.inference_mode()
     def beam_search(
-        self, prompt: Sequence[int], pictures: Sequence[Pixels], num_beams: int, max_new_tokens: int
+        self, prompt: Sequence[int], images: Sequence[Pixels], num_beams: int, max_new_tokens: int
     ) -> list[int]:
         """The tokens of the best answer to one prompt: transformers' own beam search."""
         ids = torch.tensor([prompt], device=self.model.device)
-        given = self._picture_inputs(pictures)
+        given = self._image_inputs(images)
         config = GenerationConfig(
             num_beams=num_beams,
             do_sample=False,

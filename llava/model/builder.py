@@ -44,7 +44,7 @@ from llava.model.original import (
 from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
 from llava.model.shards import some
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import pictures_of
+from llava.processing.vision import vision_processor_for
 
 DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32,
@@ -175,7 +175,7 @@ def make_processor(
             f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
         )
     try:
-        pictures = pictures_of(config, image_processor)
+        images = vision_processor_for(config, image_processor)
     except UNUSABLE as error:
         raise InputError(
             f"the image processor's settings do not suit the model ({one_line(error)})"
@@ -183,7 +183,7 @@ def make_processor(
     window = getattr(config.text_config, "sliding_window", None)
     if window is not None and max_length is not None and max_length > window:
         raise InputError(f"max_length is {max_length}, the model's attention reaches {window} tokens back")
-    return RecordProcessor(tokenizer, pictures, template, image_token_id, max_length)
+    return RecordProcessor(tokenizer, images, template, image_token_id, max_length)
 
 
 def load_config(folder: Path) -> Any:

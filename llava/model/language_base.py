@@ -19,7 +19,7 @@ from llava.model.shards import open_file, shards_of
 
 _LANGUAGE_MODELS = ("llama", "mistral")
 _TOKENIZER = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_PICTURE_WEIGHTS = ("model.mm_projector.", "model.image_newline")
+_IMAGE_WEIGHTS = ("model.mm_projector.", "model.image_newline")
 
 
 def is_language_model(folder: Path) -> bool:
@@ -42,7 +42,7 @@ def with_projector_of(adapter: Path, language: Path) -> Path:
     beside = next((adapter / n for n in (NON_LORA_WEIGHTS, PROJECTOR_BIN) if (adapter / n).is_file()), None)
     tensors = open_file(beside) if beside is not None else {}
     named = {stored.removeprefix("base_model.model."): tensor for stored, tensor in tensors.items()}
-    projector = {name: tensor.read() for name, tensor in named.items() if name.startswith(_PICTURE_WEIGHTS)}
+    projector = {name: tensor.read() for name, tensor in named.items() if name.startswith(_IMAGE_WEIGHTS)}
     if not projector:
         raise InputError(f"{alone} has no projector; name a LLaVA as --model-base")
     tower = find_tower(adapter, settings)

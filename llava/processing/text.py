@@ -13,7 +13,7 @@ from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IGNORE_INDEX
 from llava.conversation import ChatTurns, ConvTemplate
-from llava.processing.vision import Pictures, Pixels, Size
+from llava.processing.vision import Pixels, Size, VisionProcessor
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RecordProcessor:
     def __init__(
         self,
         tokenizer: Any,
-        pictures: Pictures,
+        images: VisionProcessor,
         template: ConvTemplate,
         image_token_id: int,
         max_length: int | None = None,
@@ -48,7 +48,7 @@ class RecordProcessor:
                 "the tokenizer gives no character offsets: the model folder needs tokenizer.json"
             )
         self.tokenizer = tokenizer
-        self.pictures = pictures
+        self.images = images
         self.template = template
         self.image_token_id = image_token_id
         self.max_length = max_length
@@ -57,7 +57,7 @@ class RecordProcessor:
 
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
         """An RGB image made ready; `alone` is whether it is the only picture of its conversation."""
-        return self.pictures.pixels(image, alone=alone)
+        return self.images.pixels(image, alone=alone)
 
     def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> Encoded:
         """A conversation with its answers: ids and labels of equal length.
@@ -85,11 +85,11 @@ class RecordProcessor:
     ) -> tuple[list[int], list[bool], int]:
         self._refuse_special_text(turns)
         marks = sum(text.count(IMAGE_PLACEHOLDER) for _, text in turns)
-        if sizes is None and marks and self.pictures.by_size:
+        if sizes is None and marks and self.images.by_size:
             raise ValueError("the tokens of this model's pictures depend on their sizes: give `sizes`")
         if sizes is not None and len(sizes) != marks:
             raise InputError(f"{len(sizes)} picture(s) but {marks} {IMAGE_PLACEHOLDER} mark(s)")
-        image_tokens = self.pictures.tokens([(0, 0)] * marks if sizes is None else sizes)
+        image_tokens = self.images.tokens([(0, 0)] * marks if sizes is None else sizes)
         pieces = self.template.render(turns, generation_prompt=generation_prompt)
         text = "".join(piece for piece, _ in pieces)
         # supervised_before[i]: how many of the first i characters are supervised

@@ -41,10 +41,10 @@ class Pixels:
     alone: bool = True
 
 
-Picture = Image.Image | Pixels
+ImageInput = Image.Image | Pixels
 
 
-def picture_size(image: Picture) -> Size:
+def image_size(image: ImageInput) -> Size:
     return image.size if isinstance(image, Pixels) else (image.height, image.width)
 
 
@@ -59,7 +59,7 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
     return square
 
 
-class PictureProcessor:
+class SquareProcessor:
     """Pictures as padded squares, by the values of a Hugging Face image processor.
 
     `size` is the (height, width) in pixels, `mean_colour` the RGB colour of the padding.
@@ -87,7 +87,7 @@ class PictureProcessor:
         return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
 
 
-class Pictures:
+class VisionProcessor:
     """The pictures of LLaVA-1.5, and what every family's have: see the module's docstring.
 
     `by_size` says whether a picture's tokens depend on its size.
@@ -98,7 +98,7 @@ class Pictures:
     def __init__(self, config: Any, image_processor: Any) -> None:
         """`config` is the model's; InputError where the image processor makes other pixels than it takes."""
         vision = config.vision_config
-        self.squares = PictureProcessor(image_processor)
+        self.squares = SquareProcessor(image_processor)
         self.grid = vision.image_size // vision.patch_size  # patches along a side
         self.tokens_each = self.grid**2 + (config.vision_feature_select_strategy == "full")
         if self.squares.size != (vision.image_size, vision.image_size):
@@ -117,16 +117,16 @@ class Pictures:
 
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
         """An RGB image made ready; `alone` is whether it is the only picture of its conversation."""
-        return Pixels(self.squares(image)[None], picture_size(image), alone)
+        return Pixels(self.squares(image)[None], image_size(image), alone)
 
-    def inputs(self, pictures: Sequence[Pixels]) -> dict[str, Any]:
+    def inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
         """The model's inputs for pictures in the order of their tokens; empty without any."""
-        if not pictures:
+        if not images:
             return {}
-        return {"pixel_values": torch.cat([picture.patches for picture in pictures])}
+        return {"pixel_values": torch.cat([image.patches for image in images])}
 
 
-class AnyresPictures(Pictures):
+class AnyresVisionProcessor(VisionProcessor):
     """The pictures of LLaVA-1.6 and, where `config` is its, of OneVision."""
 
     by_size = True
@@ -172,16 +172,16 @@ class AnyresPictures(Pictures):
         if self._onevision and not alone:
             return super().pixels(image, alone=False)
         made = self._prepare(images=image, return_tensors="pt")["pixel_values"]
-        return Pixels(made[0], picture_size(image), alone)
+        return Pixels(made[0], image_size(image), alone)
 
-    def inputs(self, pictures: Sequence[Pixels]) -> dict[str, Any]:
-        given = super().inputs(pictures)
-        if not pictures:
+    def inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
+        given = super().inputs(images)
+        if not images:
             return given
         # Lists: the model reads them number by number, and each read of a GPU's tensor would wait for it.
-        given["image_sizes"] = [picture.size for picture in pictures]
+        given["image_sizes"] = [image.size for image in images]
         if self._onevision:
-            given["batch_num_images"] = _conversations([picture.alone for picture in pictures])
+            given["batch_num_images"] = _conversations([image.alone for image in images])
         return given
 
 
@@ -198,10 +198,10 @@ def _conversations(alone: Sequence[bool]) -> list[int]:
     return counts
 
 
-def pictures_of(config: Any, image_processor: Any) -> Pictures:
+def vision_processor_for(config: Any, image_processor: Any) -> VisionProcessor:
     """The pictures of the model that `config` describes; InputError if the image processor is not its own."""
-    family = Pictures if config.model_type == "llava" else AnyresPictures
-    if family is AnyresPictures and not hasattr(image_processor, "image_grid_pinpoints"):
+    family = VisionProcessor if config.model_type == "llava" else AnyresVisionProcessor
+    if family is AnyresVisionProcessor and not hasattr(image_processor, "image_grid_pinpoints"):
         raise InputError(
             f"the model is a {config.model_type} but the image processor knows no image_grid_pinpoints; "
             "take preprocessor_config.json from the model it is made of"

@@ -100,12 +100,12 @@ def obey(chat: Chat, line: str) -> None:
                 "this picture goes with your next question; /reset PATH_OR_URL would start over with it alone"
             )
         elif command == "/reset" and rest:
-            picture = open_named(rest)
+            image = open_named(rest)
             chat.reset()
-            chat.add_image(picture)
+            chat.add_image(image)
             note("the talk is forgotten; the new picture goes with your next question")
         elif command == "/reset":
-            chat.reset(keep_picture=True)
+            chat.reset(keep_image=True)
             note("the talk is forgotten; the last picture goes with your next question")
         elif command == "/undo" and not rest:
             question = chat.undo()

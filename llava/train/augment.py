@@ -115,22 +115,22 @@ def _turn_box(text: str, drawn: Draw) -> str:
     return format_box(turned, decimals)
 
 
-def apply_to_picture(picture: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
+def apply_to_image(image: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
     """The RGB picture after the draw, of the same size; `colour` fills what shrinking leaves free."""
     if drawn.horizontal:
-        picture = ImageOps.mirror(picture)
+        image = ImageOps.mirror(image)
     if drawn.vertical:
-        picture = ImageOps.flip(picture)
+        image = ImageOps.flip(image)
     if drawn.brightness != 1 or drawn.contrast != 1:
-        values = np.asarray(picture, dtype=np.float32)
+        values = np.asarray(image, dtype=np.float32)
         grey = values.mean()
         values = ((values - grey) * drawn.contrast + grey) * drawn.brightness
-        picture = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     scale, across, down = drawn.shrink
     if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        left, top = round((picture.width - width) * across), round((picture.height - height) * down)
-        small = picture.resize((width, height), Image.Resampling.BICUBIC)
-        picture = Image.new("RGB", picture.size, colour)
-        picture.paste(small, (left, top))
-    return picture
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        left, top = round((image.width - width) * across), round((image.height - height) * down)
+        small = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = Image.new("RGB", image.size, colour)
+        image.paste(small, (left, top))
+    return image

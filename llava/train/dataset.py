@@ -20,20 +20,20 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.files import inside, read_json_list
-from llava.common.images import open_picture, upright_size
+from llava.common.images import open_image, upright_size
 from llava.common.records import Record
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import Pictures, Pixels, Size
+from llava.processing.vision import Pixels, Size, VisionProcessor
 from llava.train import augment
 from llava.train.config import AugmentSettings
-from llava.train.packing import FLASH, IGNORE, Group, Sample, build_row, collate, group_by_picture, pack_rows
+from llava.train.packing import FLASH, IGNORE, Group, Sample, build_row, collate, group_by_image, pack_rows
 from llava.train.sampler import SPARE
 
 Progress = Callable[[Iterable[str], str, int], Iterable[str]]
 """Called with (names, what happens, how many): gives the names back and shows how far it is."""
 
 
-class PictureStore:
+class ImageCache:
     """Pictures in the form that the model's family keeps (LLaVA-1.5: padded and resized to the model's size),
     decoded once while `cache_bytes` allow."""
 
@@ -46,7 +46,7 @@ class PictureStore:
 
     def sizes(self, names: Sequence[str]) -> list[Size] | None:
         """The pictures' sizes, by their headers alone; None where the model does not ask for them."""
-        if not self.processor.pictures.by_size:
+        if not self.processor.images.by_size:
             return None
         for name in names:
             if name not in self._sizes:
@@ -58,7 +58,7 @@ class PictureStore:
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        canvas = self.processor.pictures.canvas(open_picture(inside(self.folder, name)))
+        canvas = self.processor.images.canvas(open_image(inside(self.folder, name)))
         size = 3 * canvas.width * canvas.height
         if self._room >= size:
             self._room -= size
@@ -69,13 +69,13 @@ class PictureStore:
         """The picture augmented as `drawn` says; `alone`: it is the only one of its record."""
         canvas = self.canvas(name)
         if drawn is not None:
-            colour = self.processor.pictures.squares.mean_colour
-            canvas = augment.apply_to_picture(canvas, drawn, colour)
+            colour = self.processor.images.squares.mean_colour
+            canvas = augment.apply_to_image(canvas, drawn, colour)
         return self.processor.pixels(canvas, alone=alone)
 
     def pixels_of(self, record: Record, drawn: augment.Draw | None = None) -> dict[str, Pixels]:
         """The record's pictures by the keys that its sample carries."""
-        keys = _picture_keys(record)
+        keys = _image_keys(record)
         try:
             return {key: self.pixels(name, drawn, alone=len(keys) == 1) for key, name in keys.items()}
         except InputError as error:  # it was whole when the run began
@@ -100,14 +100,14 @@ class RecordSet:
     def __init__(
         self,
         path: Path,
-        pictures: PictureStore,
+        images: ImageCache,
         *,
         max_length: int,
         packing: bool,
         progress: Progress,
     ) -> None:
         self.path = path
-        self.pictures = pictures
+        self.images = images
         self.max_length = max_length
         self.packing = packing
         self.records = read_json_list(path, Record)
@@ -116,7 +116,7 @@ class RecordSet:
         self._check_ids()
         self._encoded: dict[tuple[int, augment.Turns], Sample] = {}
         self.samples = [self.encode(index) for index in range(len(self.records))]
-        self._check_pictures(progress)
+        self._check_images(progress)
         by_source: dict[str | int, list[int]] = {}
         for index, record in enumerate(self.records):
             by_source.setdefault(record.images[0] if len(record.images) == 1 else index, []).append(index)
@@ -129,7 +129,7 @@ class RecordSet:
                 raise InputError(f"{self.path}: two records have the id {record.id!r}")
             seen.add(record.id)
 
-    def _check_pictures(self, progress: Progress) -> None:
+    def _check_images(self, progress: Progress) -> None:
         first_of: dict[str, str] = {}
         for record in self.records:
             for name in record.images:
@@ -137,7 +137,7 @@ class RecordSet:
 
         def check(name: str) -> str | None:
             try:
-                self.pictures.canvas(name)
+                self.images.canvas(name)
             except InputError as error:
                 return f"{self.path}, record {first_of[name]!r}: {error}"
             return None
@@ -161,10 +161,10 @@ class RecordSet:
         sample = self._encoded.get((index, turns))
         if sample is None:
             try:
-                encoded = self.pictures.processor.encode(turns, self.pictures.sizes(record.images))
-                sample = Sample.of(record.id, encoded.input_ids, encoded.labels, _picture_keys(record))
+                encoded = self.images.processor.encode(turns, self.images.sizes(record.images))
+                sample = Sample.of(record.id, encoded.input_ids, encoded.labels, _image_keys(record))
                 # Also the check that the record fits.
-                group_by_picture([sample], self.pictures.processor.image_token_id, self.max_length)
+                group_by_image([sample], self.images.processor.image_token_id, self.max_length)
             except InputError as error:
                 message = str(error).removeprefix(f"record {record.id}: ")
                 raise InputError(f"{self.path}, record {record.id!r}: {message}") from None
@@ -172,8 +172,8 @@ class RecordSet:
         return sample
 
     def group(self, samples: Sequence[Sample]) -> list[Group]:
-        image_token = self.pictures.processor.image_token_id
-        return group_by_picture(samples, image_token, self.max_length, packing=self.packing)
+        image_token = self.images.processor.image_token_id
+        return group_by_image(samples, image_token, self.max_length, packing=self.packing)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -182,7 +182,7 @@ class RecordSet:
         """The tokens of each of the unit's groups, packed."""
         return [g.length for g in self.group([self.samples[index] for index in self.sources[source]])]
 
-    def has_picture(self, source: int) -> bool:
+    def has_image(self, source: int) -> bool:
         return bool(self.records[self.sources[source][0]].images)
 
     def spare(self) -> Item:
@@ -192,16 +192,16 @@ class RecordSet:
         )
         sample = self.samples[index]
         unsupervised = replace(sample, labels=np.full_like(sample.labels, IGNORE))
-        return Item(self.group([unsupervised]), self.pictures.pixels_of(self.records[index]))
+        return Item(self.group([unsupervised]), self.images.pixels_of(self.records[index]))
 
     def item(self, source: int) -> Item:
         """Unit `source` as it is: every record, no augmentation."""
         indices = self.sources[source]
-        pixels = self.pictures.pixels_of(self.records[indices[0]])
+        pixels = self.images.pixels_of(self.records[indices[0]])
         return Item(self.group([self.samples[index] for index in indices]), pixels)
 
 
-def _picture_keys(record: Record) -> dict[str, str]:
+def _image_keys(record: Record) -> dict[str, str]:
     """Key -> name of the record's pictures. A picture that all of its records are asked about together has
     its name as key; in a record of several it has a key of its own, for it may be augmented otherwise."""
     if len(record.images) == 1:
@@ -240,8 +240,8 @@ class TrainItems(torch.utils.data.Dataset):
         """The tokens of each of the item's groups, packed, without augmentation."""
         return [group.length for group in self.records.group(self._samples(int(self.order[index])))]
 
-    def has_picture(self, index: int) -> bool:
-        return self.records.has_picture(int(self.order[index]))
+    def has_image(self, index: int) -> bool:
+        return self.records.has_image(int(self.order[index]))
 
     def _samples(self, source: int) -> list[Sample]:
         """What is drawn for a unit this epoch, without augmentation."""
@@ -257,7 +257,7 @@ class TrainItems(torch.utils.data.Dataset):
         records = [self.records.records[i] for i in indices]
         drawn = augment.draw(self.augmentation, records, rng)
         samples = [self.records.encode(i, drawn) for i in indices]
-        return Item(self.records.group(samples), self.records.pictures.pixels_of(records[0], drawn))
+        return Item(self.records.group(samples), self.records.images.pixels_of(records[0], drawn))
 
     def _draw_questions(self, source: int, rng: np.random.Generator) -> list[int]:
         indices = self.records.sources[source]
@@ -282,13 +282,13 @@ class Collator:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: VisionProcessor,
         max_length: int,
         hidden_size: int,
         pad_token_id: int,
         attention: str = "sdpa",
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.max_length = max_length
         self.hidden_size = hidden_size
         self.pad_token_id = pad_token_id
@@ -302,6 +302,6 @@ class Collator:
         else:
             packed = pack_rows(groups, self.max_length, self.hidden_size)
         return collate(
-            [build_row(row) for row in packed], pixels.__getitem__, self.pictures,
+            [build_row(row) for row in packed], pixels.__getitem__, self.images,
             pad_token_id=self.pad_token_id, attention=self.attention,
         )  # fmt: skip

@@ -38,7 +38,7 @@ from llava.train.arguments import (
     weights_dtype,
 )
 from llava.train.config import TrainSettings
-from llava.train.dataset import PictureStore, RecordSet, TrainItems
+from llava.train.dataset import ImageCache, RecordSet, TrainItems
 from llava.train.display import Display, parameter_table, plan_table
 from llava.train.failing import memory_advice
 from llava.train.metrics import keep_trackers_in
@@ -152,7 +152,7 @@ def read_data(
     settings: TrainSettings, processor: RecordProcessor, display: Display
 ) -> tuple[dict[Path, RecordSet], TrainItems]:
     """The records of each file, checked, and the items that an epoch draws from them."""
-    store = PictureStore(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
+    store = ImageCache(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
     sets = {
         path: RecordSet(
             path, store, max_length=settings.max_length, packing=settings.packing, progress=display.track

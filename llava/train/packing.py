@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from llava.common.errors import InputError
-from llava.processing.vision import Pictures, Pixels
+from llava.processing.vision import Pixels, VisionProcessor
 
 IGNORE = -100
 """The label of a token that is read but not learned (torch's `ignore_index`)."""
@@ -56,16 +56,16 @@ class Sample:
     record_id: str
     input_ids: np.ndarray
     labels: np.ndarray
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, record_id: str, input_ids: Sequence[int], labels: Sequence[int], pictures: Iterable[str] = ()
+        cls, record_id: str, input_ids: Sequence[int], labels: Sequence[int], images: Iterable[str] = ()
     ) -> Sample:
         ids, targets = np.asarray(input_ids, dtype=np.int64), np.asarray(labels, dtype=np.int64)
         if ids.shape != targets.shape or ids.ndim != 1:
             raise ValueError(f"record {record_id}: {ids.shape} tokens but {targets.shape} labels")
-        return cls(record_id, ids, targets, tuple(pictures))
+        return cls(record_id, ids, targets, tuple(images))
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -85,8 +85,8 @@ class Group:
         return self.prefix + sum(len(sample) - self.prefix for sample in self.samples)
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        return self.samples[0].pictures
+    def images(self) -> tuple[str, ...]:
+        return self.samples[0].images
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +100,11 @@ class Row:
     targets: np.ndarray
     group: np.ndarray
     branch: np.ndarray
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     record_ids: tuple[str, ...]
 
 
-def group_by_picture(
+def group_by_image(
     samples: Iterable[Sample], image_token_id: int, max_length: int, *, packing: bool = True
 ) -> list[Group]:
     """Samples of one picture with the same leading tokens as groups of at most `max_length` tokens.
@@ -121,8 +121,8 @@ def group_by_picture(
                 " shorten it or raise max_length"
             )
         key: tuple[str, bytes] | int = index
-        if packing and len(sample.pictures) == 1:
-            key = (sample.pictures[0], sample.input_ids[: _picture_end(sample, image_token_id)].tobytes())
+        if packing and len(sample.images) == 1:
+            key = (sample.images[0], sample.input_ids[: _image_end(sample, image_token_id)].tobytes())
         alike.setdefault(key, []).append(sample)
     groups: list[Group] = []
     for members in alike.values():
@@ -146,7 +146,7 @@ def _group(samples: list[Sample], prefix: int) -> Group:
     return Group(tuple(samples), prefix if len(samples) > 1 else 0)
 
 
-def _picture_end(sample: Sample, image_token_id: int) -> int:
+def _image_end(sample: Sample, image_token_id: int) -> int:
     """The index right after the last picture token (0 without one)."""
     found = np.flatnonzero(sample.input_ids == image_token_id)
     return int(found[-1]) + 1 if len(found) else 0
@@ -169,7 +169,7 @@ def _shared_prefix(samples: Sequence[Sample], image_token_id: int) -> int:
         if len(supervised):
             shared = max(int(supervised[0]) - 1, 0)
     # A fork inside the picture would need its features twice.
-    return shared if shared >= _picture_end(samples[0], image_token_id) else 0
+    return shared if shared >= _image_end(samples[0], image_token_id) else 0
 
 
 def attention_cost(length: int, hidden_size: int) -> int:
@@ -230,7 +230,7 @@ def build_row(groups: Sequence[Group]) -> Row:
         np.concatenate(targets),
         np.concatenate(group_of),
         np.concatenate(branch_of),
-        tuple(picture for group in groups for picture in group.pictures),
+        tuple(image for group in groups for image in group.images),
         tuple(sample.record_id for group in groups for sample in group.samples),
     )
 
@@ -262,7 +262,7 @@ def block_mask(group: torch.Tensor, branch: torch.Tensor) -> BlockMask:
 def collate(
     rows: Sequence[Row],
     pixels: Callable[[str], Pixels],
-    pictures: Pictures,
+    images: VisionProcessor,
     *,
     pad_token_id: int,
     attention: str = "sdpa",
@@ -310,7 +310,7 @@ def collate(
         del batch["position_ids"]
     else:
         batch["attention_mask"] = branch_mask(group, branch)
-    return batch | pictures.inputs([pixels(picture) for row in rows for picture in row.pictures])
+    return batch | images.inputs([pixels(image) for row in rows for image in row.images])
 
 
 def packed_loss(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:

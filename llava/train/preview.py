@@ -15,7 +15,7 @@ from llava.train.dataset import RecordSet
 from llava.train.packing import IGNORE, Sample
 from llava.train.plan import Plan
 
-_LEARNED, _READ, _PICTURE = "bold black on green", "dim", "bold cyan"
+_LEARNED, _READ, _IMAGE = "bold black on green", "dim", "bold cyan"
 
 
 def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
@@ -25,7 +25,7 @@ def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
     for index in sorted({round(last * number / max(count - 1, 1)) for number in range(count)}):
         sample = records.samples[index]
         learned = int((sample.labels != IGNORE).sum())
-        processor = records.pictures.processor
+        processor = records.images.processor
         yield Panel(
             label_text(sample, processor.tokenizer, processor.image_token_id),
             title=Text(f"{sample.record_id}: {learned} of {len(sample):,} tokens learned"),
@@ -49,7 +49,7 @@ def label_text(sample: Sample, tokenizer: Any, image_token_id: int) -> Text:
         tokens = ids[at : at + length]
         at += length
         if kind == "picture":
-            text.append(f"{IMAGE_PLACEHOLDER} x {length}", style=_PICTURE)
+            text.append(f"{IMAGE_PLACEHOLDER} x {length}", style=_IMAGE)
             continue
         # A tokenizer decodes a piece alone without its leading space: so the whole is decoded, and cut.
         read += tokens

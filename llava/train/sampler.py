@@ -28,7 +28,7 @@ class Items(Protocol):
     def lengths(self, index: int) -> list[int]:
         """The tokens of each of the item's groups, packed."""
 
-    def has_picture(self, index: int) -> bool: ...
+    def has_image(self, index: int) -> bool: ...
 
 
 def deal(costs: Sequence[float], processes: int) -> list[list[int]]:
@@ -52,7 +52,7 @@ def global_batches(items: Items, size: int, processes: int, hidden_size: int) ->
     An item is dealt once and whole. Of the last batch a process may get nothing but SPARE. `hidden_size` is
     the language model's, for the cost (see `packing.pack_rows`).
     """
-    pictures = processes > 1 and any(items.has_picture(index) for index in range(len(items)))
+    images = processes > 1 and any(items.has_image(index) for index in range(len(items)))
     for start in range(0, len(items), size * processes):
         batch = range(start, min(start + size * processes, len(items)))
         if processes == 1:
@@ -61,7 +61,7 @@ def global_batches(items: Items, size: int, processes: int, hidden_size: int) ->
         costs = [sum(attention_cost(length, hidden_size) for length in items.lengths(i)) for i in batch]
         shares = [[batch[position] for position in share] for share in deal(costs, processes)]
         for share in shares:
-            if not share or (pictures and not any(items.has_picture(index) for index in share)):
+            if not share or (images and not any(items.has_image(index) for index in share)):
                 share.append(SPARE)
         yield shares
 

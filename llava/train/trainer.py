@@ -40,9 +40,9 @@ Batch = dict[str, Any]
 _STATE_FILE = "trainer_state.json"
 
 
-def _pictures(batch: Batch) -> int:
-    pictures = batch.get("image_sizes", batch.get("pixel_values"))
-    return 0 if pictures is None else len(pictures)
+def _images(batch: Batch) -> int:
+    images = batch.get("image_sizes", batch.get("pixel_values"))
+    return 0 if images is None else len(images)
 
 
 class LoraTrainer(Trainer):
@@ -85,7 +85,7 @@ class LoraTrainer(Trainer):
         config: Any = loaded.model.config
         pad = loaded.tokenizer.pad_token_id
         self.collate = Collator(
-            loaded.processor.pictures,
+            loaded.processor.images,
             settings.max_length,
             int(config.text_config.hidden_size),
             int(loaded.tokenizer.eos_token_id if pad is None else pad),
@@ -141,7 +141,7 @@ class LoraTrainer(Trainer):
         here = [
             sum(int(batch["tokens"]) for batch in batch_samples),
             sum(int((batch["targets"] != IGNORE).sum()) for batch in batch_samples),
-            sum(_pictures(batch) for batch in batch_samples),
+            sum(_images(batch) for batch in batch_samples),
             self.flow.received,
         ]
         everywhere = self.accelerator.gather(torch.tensor([here], device=device))

@@ -81,7 +81,7 @@ class Validation:
             alone = len(names) == 1
             for name in names:
                 if (name, alone) not in pixels:
-                    pixels[name, alone] = self.records.pictures.pixels(name, alone=alone)
+                    pixels[name, alone] = self.records.images.pixels(name, alone=alone)
             requests.append(Request(record.id, text, [pixels[name, alone] for name in names]))
         return requests
 

@@ -169,13 +169,13 @@ def _background(rng: np.random.Generator) -> Image.Image:
     field_ = (field_ - field_.min()) / max(float(np.ptp(field_)), 1e-6)
     low, high = rng.integers(20, 236, (2, 3)).astype(np.float32)
     high = low + (high - low) * float(rng.uniform(0.05, 0.9))
-    picture = low + field_[..., None] * (high - low)
+    pixels = low + field_[..., None] * (high - low)
     if rng.random() < 0.3:  # a horizon: another plain or sloping half
         slope, offset = float(rng.normal(0, 0.3)), float(rng.uniform(0.15, 0.85)) * SIZE
         below = np.arange(SIZE)[:, None] > offset + slope * (np.arange(SIZE)[None, :] - SIZE / 2)
         other = rng.integers(40, 250, 3).astype(np.float32)
-        picture = np.where(below[..., None], picture, 0.25 * picture + 0.75 * other)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).resize(
+        pixels = np.where(below[..., None], pixels, 0.25 * pixels + 0.75 * other)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize(
         (side, side), Image.Resampling.BILINEAR
     )
     draw = ImageDraw.Draw(image)

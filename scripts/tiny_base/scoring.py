@@ -69,9 +69,9 @@ def scene_chunks(
     )
 
 
-def to_pixels(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
     """uint8 (B, H, W, 3) -> normalised float (B, 3, H, W)."""
-    pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     return (pixels - pixels.new_tensor(MEAN).view(3, 1, 1)) / pixels.new_tensor(STD).view(3, 1, 1)
 
 
@@ -109,9 +109,9 @@ def dense_scores(model: LlavaForConditionalGeneration, head: DenseHead, chunks: 
     mean per-patch recall of shapes and colours."""
     device, autocast = device_and_autocast()
     best, truth, conditions = [], [], []
-    for pictures, labels, scenes in scene_chunks(HELD_OUT_SEED, 64, 0, chunks):
+    for images, labels, scenes in scene_chunks(HELD_OUT_SEED, 64, 0, chunks):
         with autocast:
-            logits = head(vision_features(model, to_pixels(pictures, device))).float().cpu().numpy()
+            logits = head(vision_features(model, to_pixels(images, device))).float().cpu().numpy()
         best.append(logits.max(1))
         truth.append((logits.reshape(-1, len(CHANNELS)) > 0, labels.reshape(-1, len(CHANNELS))))
         conditions += [(s.row.condition or "whole") if s.row else "" for s in scenes]

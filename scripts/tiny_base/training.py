@@ -15,7 +15,7 @@ from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import Speaker
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels
-from llava.train.packing import Sample, build_row, collate, group_by_picture, pack_rows, packed_loss
+from llava.train.packing import Sample, build_row, collate, group_by_image, pack_rows, packed_loss
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
 from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
@@ -75,20 +75,20 @@ def train_vision(
     pool: list[tuple[np.ndarray, np.ndarray]] = []
     fresh = batch // 2
     started, running = time.time(), 0.0
-    for step, (pictures, labels, _) in enumerate(
+    for step, (images, labels, _) in enumerate(
         scene_chunks(TRAIN_SEED, fresh, first, steps, workers=1, close_from=CLOSE_FROM, crowded=True),
         start=first,
     ):
         if step == 1 + first or len(pool) * fresh < 8192:
-            pool.append((pictures, labels))
+            pool.append((images, labels))
         else:
-            pool[int(rng.integers(len(pool)))] = (pictures, labels)
-        old_pictures, old_labels = pool[int(rng.integers(len(pool)))]
+            pool[int(rng.integers(len(pool)))] = (images, labels)
+        old_images, old_labels = pool[int(rng.integers(len(pool)))]
         if rng.random() < 0.5:
-            old_pictures, old_labels = old_pictures[:, :, ::-1], old_labels[:, :, ::-1]
+            old_images, old_labels = old_images[:, :, ::-1], old_labels[:, :, ::-1]
         turns = int(rng.integers(4))
-        old_pictures, old_labels = np.rot90(old_pictures, turns, (1, 2)), np.rot90(old_labels, turns, (1, 2))
-        pixels = to_pixels(np.concatenate([pictures, old_pictures]), device)
+        old_images, old_labels = np.rot90(old_images, turns, (1, 2)), np.rot90(old_labels, turns, (1, 2))
+        pixels = to_pixels(np.concatenate([images, old_images]), device)
         truth = torch.from_numpy(np.concatenate([labels, old_labels])).to(device).flatten(1, 2).float()
         weight[conditions] = 2.0 if step < CLOSE_FROM else 8.0
         factor = schedule(step, steps)
@@ -125,8 +125,8 @@ class _Lessons(torch.utils.data.Dataset):
     them as one conversation, and a text-only exercise for every two scenes, collated as the trainer collates
     (`llava.train.packing`)."""
 
-    def __init__(self, processor: RecordProcessor, pictures: int, batches: int) -> None:
-        self.processor, self.pictures, self.batches = processor, pictures, batches
+    def __init__(self, processor: RecordProcessor, images: int, batches: int) -> None:
+        self.processor, self.images, self.batches = processor, images, batches
 
     def __len__(self) -> int:
         return self.batches
@@ -135,33 +135,33 @@ class _Lessons(torch.utils.data.Dataset):
         rng = np.random.default_rng((TRAIN_SEED, LESSON_STREAM, batch))
         samples: list[Sample] = []
         images = {}
-        for i in range(self.pictures):
-            scene = render(TRAIN_SEED, LESSON_STREAM + batch * self.pictures + i, close=i % 2 == 0)
+        for i in range(self.images):
+            scene = render(TRAIN_SEED, LESSON_STREAM + batch * self.images + i, close=i % 2 == 0)
             key = f"scene {i}"
             images[key] = np.asarray(scene.image)
             asked = questions(scene, rng)
             for talk in [*([pair] for pair in asked[:8]), asked[-3:]]:
                 samples.append(self._sample(talk, (key,)))
-        samples += [self._sample([repeat_exercise(rng, WORDS)], ()) for _ in range(self.pictures // 2)]
-        groups = group_by_picture(samples, self.processor.image_token_id, CONTEXT)
+        samples += [self._sample([repeat_exercise(rng, WORDS)], ()) for _ in range(self.images // 2)]
+        groups = group_by_image(samples, self.processor.image_token_id, CONTEXT)
         rows = [build_row(row) for row in pack_rows(groups, CONTEXT, WIDTH)]
         return collate(
             rows,
             lambda key: Pixels(
                 to_pixels(images[key][None].copy(), torch.device("cpu")), images[key].shape[:2]
             ),
-            self.processor.pictures,
+            self.processor.images,
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
 
-    def _sample(self, talk: list[Pair], pictures: tuple[str, ...]) -> Sample:
+    def _sample(self, talk: list[Pair], images: tuple[str, ...]) -> Sample:
         """One conversation; the pictures come with its first question."""
         turns: list[tuple[Speaker, str]] = []
         for number, (_, question, answer) in enumerate(talk):
-            mark = f"{IMAGE_PLACEHOLDER}\n" * len(pictures) if number == 0 else ""
+            mark = f"{IMAGE_PLACEHOLDER}\n" * len(images) if number == 0 else ""
             turns += [("human", mark + question), ("gpt", answer)]
         encoded = self.processor.encode(turns)
-        return Sample.of(talk[0][1], encoded.input_ids, encoded.labels, pictures)
+        return Sample.of(talk[0][1], encoded.input_ids, encoded.labels, images)
 
 
 def train_language(

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaForConditionalGeneration
 
 from benchmarks.train_contenders import TARGETS
-from benchmarks.train_job import PICTURE_SIDE, Job, write_data
+from benchmarks.train_job import IMAGE_SIDE, Job, write_data
 from benchmarks.train_probe import attended_pairs, needed_flops
 from benchmarks.train_speed import problems
 from llava.train.packing import branch_mask
@@ -40,7 +40,7 @@ def test_needed_operations_are_those_that_torch_counts() -> None:
         ).logits
         logits.sum().backward()
     needed = needed_flops(
-        config, rank, read=tokens, supervised=supervised, pictures=1, pairs=tokens**2, padded=tokens
+        config, rank, read=tokens, supervised=supervised, images=1, pairs=tokens**2, padded=tokens
     )
     assert counter.get_total_flops() == pytest.approx(needed, rel=1e-3)
 
@@ -78,10 +78,10 @@ def test_data_is_made_once_and_the_same_each_time(tmp_path: Path) -> None:
     first = write_data(tmp_path, 4, 10).read_text()
     assert write_data(tmp_path, 4, 10).read_text() == first
     assert first.count('"id"') == 10
-    pictures = sorted((tmp_path / "pictures").iterdir())
-    assert len(pictures) == 3
-    arrays = [np.asarray(Image.open(path)) for path in pictures]
-    assert arrays[0].shape == (PICTURE_SIDE, PICTURE_SIDE, 3)
+    images = sorted((tmp_path / "pictures").iterdir())
+    assert len(images) == 3
+    arrays = [np.asarray(Image.open(path)) for path in images]
+    assert arrays[0].shape == (IMAGE_SIDE, IMAGE_SIDE, 3)
     assert (arrays[0] != arrays[1]).any()
 
 

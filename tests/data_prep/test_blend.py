@@ -12,12 +12,12 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.blend import General, add_blend_options, blend, find_general
-from data_prep.images.store import PictureStore
+from data_prep.images.store import ImageStore
 from data_prep.images.units import perceptual_hash
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.files import read_json, read_json_list, sha256, write_json
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.common.records import Record
 from llava.common.settings import load_settings
 
@@ -58,11 +58,11 @@ def general(tmp_path: Path) -> Callable[..., General]:
     for number in range(6):
         paint(tmp_path / "general" / "coco" / f"{number}.png", number)
 
-    def find(share: float, records: list[Any] = GENERAL, pictures: bool = True) -> General:
+    def find(share: float, records: list[Any] = GENERAL, images: bool = True) -> General:
         file = tmp_path / "mix.json"
         file.write_text(json.dumps(records))
         options = ["--blend", str(file), "--blend-share", str(share)]
-        if pictures:
+        if images:
             options += ["--blend-image-folder", str(tmp_path / "general")]
         found = find_general(parsed(*options))
         assert found is not None
@@ -91,7 +91,7 @@ def mix(tmp_path: Path, recipe: Recipe) -> Callable[..., tuple[Path, dict[str, A
         found: General, seed: int = 0, name: str = "out", held_out: Sequence[bytes] = ()
     ) -> tuple[Path, dict[str, Any]]:
         folder = train_folder(tmp_path / name)
-        store = PictureStore(folder, recipe.pictures)
+        store = ImageStore(folder, recipe.pictures)
         return folder, blend(found, folder, recipe, store, seed, workers=2, held_out=held_out)
 
     return run
@@ -113,9 +113,7 @@ def test_the_share_is_of_the_result(general: Callable, mix: Callable) -> None:
     assert facts["pictures"] == sorted({name for item in mixed for name in item.images})
 
 
-def test_pictures_are_written_like_all_others_and_the_words_are_kept(
-    general: Callable, mix: Callable
-) -> None:
+def test_images_are_written_like_all_others_and_the_words_are_kept(general: Callable, mix: Callable) -> None:
     folder, facts = mix(general(0.4))  # all eight that can be used
     mixed = read_json_list(folder / "train.json", Record)[12:]
     by_source = {item.meta["source"]: item for item in mixed}
@@ -130,8 +128,8 @@ def test_pictures_are_written_like_all_others_and_the_words_are_kept(
     assert by_source["mix.json#6"].images == []
     written = {f"images/{path.name}" for path in (folder / "images").iterdir()}
     assert written == set(facts["pictures"]) and len(written) == 6
-    with Image.open(folder / facts["pictures"][0]) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (32, 24))
+    with Image.open(folder / facts["pictures"][0]) as image:
+        assert (image.format, image.size) == ("JPEG", (32, 24))
 
 
 def test_the_seed_decides_which(general: Callable, mix: Callable) -> None:
@@ -155,10 +153,10 @@ def test_too_few_records_name_the_possible_share(general: Callable, mix: Callabl
     assert len(read_json(tmp_path / "out" / "train.json")) == 12
     mix(general(0.4), name="possible")
     with pytest.raises(InputError, match=r"1 can be used; the largest share possible is 0\.076"):
-        mix(general(0.5, pictures=False), name="words")
+        mix(general(0.5, images=False), name="words")
 
 
-def test_a_damaged_picture_is_named(general: Callable, mix: Callable, tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(general: Callable, mix: Callable, tmp_path: Path) -> None:
     found = general(0.4)
     damaged = tmp_path / "general" / "coco" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:100])
@@ -166,9 +164,9 @@ def test_a_damaged_picture_is_named(general: Callable, mix: Callable, tmp_path: 
         mix(found)
 
 
-def test_a_held_out_picture_does_not_come_back(general: Callable, mix: Callable, tmp_path: Path) -> None:
+def test_a_held_out_image_does_not_come_back(general: Callable, mix: Callable, tmp_path: Path) -> None:
     found = general(0.4)
-    shown = open_picture(tmp_path / "general" / "coco" / "3.png")
+    shown = open_image(tmp_path / "general" / "coco" / "3.png")
     near = bytearray(perceptual_hash(shown))
     near[0] ^= 0b11  # re-encoded or scaled copies differ in a few bits
     with pytest.raises(InputError, match=r"its picture coco/3\.png looks like one of val or test; take"):
@@ -232,7 +230,7 @@ def test_convert_blends(
     known = (tmp_path / "first" / "cache.json").read_bytes()
     with monkeypatch.context() as context:
         context.setattr(
-            "data_prep.images.units.decode", lambda _, file, __: pytest.fail(f"{file} decoded again")
+            "data_prep.images.decode.decode", lambda _, file, __: pytest.fail(f"{file} decoded again")
         )
         again = ["--blend-share", "0.1", "--output", str(tmp_path / "first"), "--overwrite"]
         assert data_prep(["convert", *options, *again]) == 0
@@ -240,10 +238,10 @@ def test_convert_blends(
     assert (tmp_path / "first" / "cache.json").read_bytes() == known
     assert manifest["sha256"]["train.json"] == sha256(tmp_path / "first" / "train.json")
     for name in manifest["blend"]["pictures"]:
-        open_picture(tmp_path / "first" / name)
+        open_image(tmp_path / "first" / name)
     general(0.1, GENERAL[:6])
     test_photo = next(facts["source"] for facts in manifest["pictures"].values() if facts["split"] == "test")
-    photo = open_picture(tmp_path / "photos" / f"{test_photo}.jpg")
+    photo = open_image(tmp_path / "photos" / f"{test_photo}.jpg")
     for number in range(6):
         photo.save(tmp_path / "general" / "coco" / f"{number}.png")
     with pytest.raises(InputError, match="looks like one of val or test"):

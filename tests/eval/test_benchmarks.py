@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from eval.answering.questions import find_pictures, read_questions
+from eval.answering.questions import find_images, read_questions
 from eval.benchmarks import main
 from eval.score import main as score
 from eval.scoring.answers import read_truth
@@ -62,7 +62,7 @@ MMAD = {
 }
 
 
-def picture(colour: str, kind: str = "PNG") -> str:
+def image(colour: str, kind: str = "PNG") -> str:
     content = BytesIO()
     Image.new("RGB", (40, 30), colour).save(content, kind)
     return base64.b64encode(content.getvalue()).decode()
@@ -133,7 +133,7 @@ def test_pope(tmp_path: Path) -> None:
 
 def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pictures in base64, one of them borrowed, two in a list; hints, categories, an empty option."""
-    one, two = picture("red"), picture("blue", "JPEG")
+    one, two = image("red"), image("blue", "JPEG")
     empty = dict.fromkeys(("hint", "A", "B", "C", "D"), "")
     rows = [
         {
@@ -170,7 +170,7 @@ def test_vlmevalkit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(q.images) for q in questions] == [1, 1, 2, 1]
     assert questions[0].images == questions[1].images and questions[3].images[0].endswith(".jpg")
     assert questions[1].text.startswith("Look.\nWhich one?\nA. x\nB. y\nAnswer with") and questions[1].choices
-    found = find_pictures(questions, folder)
+    found = find_images(questions, folder)
     reds = [Image.open(path).getchannel("R").getextrema()[1] for path in found.values()]
     assert sorted(red > 200 for red in reds) == [False, True]
     colour, pair, free = scored(folder, ["A", "A", "no", "A blue field."]).tasks

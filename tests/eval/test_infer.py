@@ -16,7 +16,7 @@ import pytest
 from eval.infer import main
 from llava.common.errors import InputError
 from llava.inference.engine import Request, Result
-from tests.support.small_model import picture, save_random_model
+from tests.support.small_model import image, save_random_model
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
 
@@ -31,7 +31,7 @@ def work(tmp_path: Path) -> Path:
     """A folder `images` of six pictures and a question file whose order is not the pictures'."""
     (tmp_path / "images").mkdir()
     for index in range(6):
-        picture(index).save(tmp_path / "images" / f"{index}.png")
+        image(index).save(tmp_path / "images" / f"{index}.png")
     rows: list[dict] = [
         {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": text}
         for number, text in enumerate(TEXTS)
@@ -155,7 +155,7 @@ def test_a_partial_without_answers_binds_nobody(model: Path, work: Path) -> None
     assert main(arguments(model, work)) == 0
 
 
-def test_pictures_are_opened_a_little_ahead_and_once(
+def test_images_are_opened_a_little_ahead_and_once(
     model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are, only some wait in memory; all questions about one hold the same object."""
@@ -163,7 +163,7 @@ def test_pictures_are_opened_a_little_ahead_and_once(
     from llava.inference.engine import Engine
 
     for index in range(6, 50):
-        picture(index, (16, 12)).save(work / "images" / f"{index}.png")
+        image(index, (16, 12)).save(work / "images" / f"{index}.png")
     rows = [
         {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": "What?"}
         for number in range(2)
@@ -171,8 +171,8 @@ def test_pictures_are_opened_a_little_ahead_and_once(
     ]
     write_questions(work, rows)
     opened: list[Path] = []
-    open_picture = local.open_picture
-    monkeypatch.setattr(local, "open_picture", lambda path: opened.append(path) or open_picture(path))
+    open_image = local.open_image
+    monkeypatch.setattr(local, "open_image", lambda path: opened.append(path) or open_image(path))
     asked: list[tuple[str, int]] = []
 
     def stream(self: Engine, requests: Iterator[Request], **options: Any) -> Iterator[Result]:
@@ -189,10 +189,10 @@ def test_pictures_are_opened_a_little_ahead_and_once(
     assert main(arguments(model, work)) == 0
     assert len(opened) == 50 and len(asked) == 100
     assert all(asked[place] == asked[place + 1] for place in range(0, 100, 2))
-    assert len({name for name, _ in asked}) == len({picture for _, picture in asked}) == 50
+    assert len({name for name, _ in asked}) == len({image for _, image in asked}) == 50
 
 
-def test_unreadable_pictures_get_an_empty_answer(
+def test_unreadable_images_get_an_empty_answer(
     model: Path, work: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (work / "images" / "2.png").unlink()
@@ -207,7 +207,7 @@ def test_unreadable_pictures_get_an_empty_answer(
     assert "8 of them are empty" in said and "2.png: no such picture" in said and "cut short" in said
 
 
-def test_nothing_is_left_when_no_picture_can_be_read(model: Path, work: Path) -> None:
+def test_nothing_is_left_when_no_image_can_be_read(model: Path, work: Path) -> None:
     rows = [row for row in questions(work) if row["image"]]
     write_questions(work, rows)
     for path in (work / "images").iterdir():

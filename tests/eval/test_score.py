@@ -92,7 +92,7 @@ def test_base_and_tuned_are_compared_in_pairs(tmp_path: Path) -> None:
     assert task.verdict.startswith("the same")
 
 
-def test_few_pictures_decide_nothing(tmp_path: Path) -> None:
+def test_few_images_decide_nothing(tmp_path: Path) -> None:
     truths = [truth(i, "yes" if i % 2 else "no") for i in range(6)]
     tuned = [answer(i, t["answer"]) for i, t in enumerate(truths)]
     base = [*tuned[:5], answer(5, "no")]

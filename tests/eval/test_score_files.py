@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eval.answering.questions import find_pictures, read_questions
+from eval.answering.questions import find_images, read_questions
 from eval.score import main
 from eval.scoring import texts
 from eval.scoring.schema import Scores
@@ -118,7 +118,7 @@ def test_a_class_that_is_never_true(tmp_path: Path) -> None:
     )
 
 
-def test_one_picture_decides_nothing(tmp_path: Path) -> None:
+def test_one_image_decides_nothing(tmp_path: Path) -> None:
     """Forty questions about one picture are one observation: no interval is narrower than ignorance."""
     truths = [truth(i, "yes" if i % 2 else "no", group="one") for i in range(40)]
     tuned = [chance(i, 0.9 if i % 2 else 0.1) for i in range(40)]
@@ -325,7 +325,7 @@ def test_the_off_topic_probe(tmp_path: Path, repo: Path) -> None:
     texts = {name: (tmp_path / name / "truth.jsonl").read_text() for name in ("one", "same", "other")}
     assert texts["one"] == texts["same"] != texts["other"]
     questions = read_questions(tmp_path / "one" / "questions.jsonl")
-    assert all(path.is_file() for path in find_pictures(questions, tmp_path / "one").values())
+    assert all(path.is_file() for path in find_images(questions, tmp_path / "one").values())
     truths = read_jsonl(tmp_path / "one" / "truth.jsonl", Truth)
     for question, fact in zip(questions, truths, strict=True):
         assert question.choices is None or fact.answer in question.choices
@@ -336,7 +336,7 @@ def test_the_off_topic_probe(tmp_path: Path, repo: Path) -> None:
     assert done.returncode == 2 and "exists already" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_what_keeps_the_report_from_its_pictures_or_its_folder_is_said(
+def test_what_keeps_the_report_from_its_images_or_its_folder_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, [truth(1, "yes"), truth(2, "no")], [answer(1, "yes"), answer(2, "no")])

@@ -63,35 +63,33 @@ class Original:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         return done.stdout
 
-    def logits(self, model: Path, pictures: list[Path], conv_mode: str) -> dict[str, Any]:
+    def logits(self, model: Path, images: list[Path], conv_mode: str) -> dict[str, Any]:
         output = self.work / "logits.json"
         script = HERE / "original_logits.py"
-        self.run(script, model, QUESTION, *pictures, "--conv-mode", conv_mode, "--output", output)
+        self.run(script, model, QUESTION, *images, "--conv-mode", conv_mode, "--output", output)
         found: dict[str, Any] = json.loads(output.read_text())
         return found
 
 
 def our_logits(loaded: LoadedModel, path: Path) -> tuple[list[int], torch.Tensor]:
     """The prompt's ids, with one -200 for the picture, and the next token's logits (vocabulary)."""
-    picture = Image.open(path).convert("RGB")
-    ids = loaded.processor.encode_prompt(
-        [("human", "<image>\n" + QUESTION)], [(picture.height, picture.width)]
-    )
-    inputs = loaded.processor.pictures.inputs([loaded.processor.pixels(picture)])
+    image = Image.open(path).convert("RGB")
+    ids = loaded.processor.encode_prompt([("human", "<image>\n" + QUESTION)], [(image.height, image.width)])
+    inputs = loaded.processor.images.inputs([loaded.processor.pixels(image)])
     tokens = torch.tensor([ids])
     with torch.inference_mode():
         output = loaded.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **inputs)
-    image, start = loaded.processor.image_token_id, ids.index(loaded.processor.image_token_id)
-    return ids[:start] + [-200] + [token for token in ids[start:] if token != image], output.logits[0, -1]
+    image_token, start = loaded.processor.image_token_id, ids.index(loaded.processor.image_token_id)
+    return ids[:start] + [-200] + [t for t in ids[start:] if t != image_token], output.logits[0, -1]
 
 
-def compare(original: Original, ours: Path, theirs: Path, pictures: list[Path], conv_mode: str) -> float:
+def compare(original: Original, ours: Path, theirs: Path, images: list[Path], conv_mode: str) -> float:
     """The largest difference of logits; SystemExit if it is above the bound or the prompts differ."""
-    found = original.logits(theirs, pictures, conv_mode)
+    found = original.logits(theirs, images, conv_mode)
     loaded = load_model(ours, device="cpu", dtype=torch.float32, conv_mode=conv_mode)
     largest = 0.0
     seen = []
-    for path, expected in zip(pictures, map(torch.tensor, found["logits"]), strict=True):
+    for path, expected in zip(images, map(torch.tensor, found["logits"]), strict=True):
         ids, logits = our_logits(loaded, path)
         if ids != found["ids"]:
             raise SystemExit(f"{theirs.name}: the prompts differ: {ids} and {found['ids']}")
@@ -120,9 +118,9 @@ def export(model: Path, folder: Path) -> Path:
     return folder
 
 
-def chat(original: Original, theirs: Path, ours: Path, picture: Path) -> str:
+def chat(original: Original, theirs: Path, ours: Path, image: Path) -> str:
     """Both terminal chats' answer to QUESTION; SystemExit if they differ."""
-    flags = ["--image-file", picture, "--device", "cpu", "--temperature", "0", "--max-new-tokens", "32"]
+    flags = ["--image-file", image, "--device", "cpu", "--temperature", "0", "--max-new-tokens", "32"]
     said = original.run("-m", "llava.serve.cli", "--model-path", theirs, *flags, typed=QUESTION + "\n\n")
     own = subprocess.run(
         [sys.executable, "-m", "llava.serve.cli", "--model-path", ours, "--conv-mode", "llava_v1", *flags],
@@ -135,7 +133,7 @@ def chat(original: Original, theirs: Path, ours: Path, picture: Path) -> str:
     return answers[1]
 
 
-def save_pictures(folder: Path) -> list[Path]:
+def save_images(folder: Path) -> list[Path]:
     noise = np.random.default_rng(3)
     paths = []
     for name, width, height in (("square", 60, 60), ("wide", 91, 34)):
@@ -147,24 +145,24 @@ def save_pictures(folder: Path) -> list[Path]:
 
 
 def check(original: Original, work: Path) -> list[Row]:
-    pictures = save_pictures(work)
+    images = save_images(work)
     rows = []
     for name, (title, family, conv_mode) in MODELS.items():
         foreign, _ = save_original(TINY, work / "read" / name, family, dtype=torch.float16, scale=SCALE)
         settings = json.loads((foreign / "config.json").read_text())
         settings["mm_vision_tower"] = str(foreign / "tower")  # as the original wants it: a path that exists
         (foreign / "config.json").write_text(json.dumps(settings))
-        read = compare(original, foreign, foreign, pictures, conv_mode)
+        read = compare(original, foreign, foreign, images, conv_mode)
         against = "original client: square and wide picture"
         rows.append(Row(form=f"original, {title}", reads=True, writes=False, checked_against=against,
                         largest_difference=read))  # fmt: skip
         base = save_family(TINY, work / "hf" / name, family, dtype=torch.float16, scale=SCALE)
-        written = compare(original, base, export(base, work / "written" / name), pictures, conv_mode)
+        written = compare(original, base, export(base, work / "written" / name), images, conv_mode)
         rows.append(Row(form=f"original, {title}", reads=False, writes=True, checked_against=against,
                         largest_difference=written))  # fmt: skip
     exported = export(TINY, work / "written" / "llava-v1.5-tiny")
     sample = ROOT / "docs" / "sample.jpg"
-    largest = compare(original, TINY, exported, [sample, pictures[1]], "llava_v1")
+    largest = compare(original, TINY, exported, [sample, images[1]], "llava_v1")
     answer = chat(original, exported, TINY, sample)
     rows.append(Row(form="original, the embedded base", reads=False, writes=True,
                     checked_against="original client: logits, and `python -m llava.serve.cli --device cpu`",

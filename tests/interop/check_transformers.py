@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-from check_original import BOUND, QUESTION, SCALE, TINY, our_logits, save_pictures  # noqa: E402
+from check_original import BOUND, QUESTION, SCALE, TINY, our_logits, save_images  # noqa: E402
 from results import Row, write_check  # noqa: E402
 
 from llava.conversation import get_template  # noqa: E402
@@ -50,24 +50,24 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def their_logits(folder: Path, picture: Path) -> torch.Tensor:
+def their_logits(folder: Path, image: Path) -> torch.Tensor:
     model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
     if model.config.model_type == "llava_onevision":
-        return onevision_logits(folder, model, picture)
+        return onevision_logits(folder, model, image)
     processor = AutoProcessor.from_pretrained(str(folder))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     text = processor.apply_chat_template(turns, add_generation_prompt=True)
-    inputs = processor(images=Image.open(picture).convert("RGB"), text=text, return_tensors="pt")
+    inputs = processor(images=Image.open(image).convert("RGB"), text=text, return_tensors="pt")
     with torch.inference_mode():
         logits: torch.Tensor = model(**inputs).logits[0, -1]
     return logits
 
 
-def onevision_logits(folder: Path, model: Any, picture: Path) -> torch.Tensor:
+def onevision_logits(folder: Path, model: Any, image: Path) -> torch.Tensor:
     """OneVision's processor wants torchvision for its videos; its image processor and the model do not."""
     tokenizer = load_tokenizer(folder)
     inputs = AutoImageProcessor.from_pretrained(str(folder), backend="pil")(
-        Image.open(picture).convert("RGB"), return_tensors="pt"
+        Image.open(image).convert("RGB"), return_tensors="pt"
     )
     with torch.inference_mode():
         count = sum(map(len, model.get_image_features(**inputs).pooler_output))
@@ -78,12 +78,10 @@ def onevision_logits(folder: Path, model: Any, picture: Path) -> torch.Tensor:
     return logits
 
 
-def compare(title: str, ours: Path, theirs: Path, pictures: list[Path]) -> float:
+def compare(title: str, ours: Path, theirs: Path, images: list[Path]) -> float:
     """The largest difference of logits; SystemExit if it is above the bound."""
     loaded = load_model(ours, device="cpu", dtype=torch.float32)
-    differences = [
-        (our_logits(loaded, path)[1] - their_logits(theirs, path)).abs().max() for path in pictures
-    ]
+    differences = [(our_logits(loaded, path)[1] - their_logits(theirs, path)).abs().max() for path in images]
     largest = float(max(differences))
     print(f"{title}: largest difference {largest:.1e}", flush=True)
     if largest > BOUND:
@@ -99,12 +97,12 @@ def save_processor(folder: Path) -> None:
         "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default",
         "chat_template": get_template("v1").jinja(),
     }  # fmt: skip
-    pictures = family_image_processor(config)
+    images = family_image_processor(config)
     if config.model_type == "llava":
-        padded = LlavaImageProcessorPil(size=pictures.size, crop_size=pictures.crop_size, do_pad=True)
+        padded = LlavaImageProcessorPil(size=images.size, crop_size=images.crop_size, do_pad=True)
         LlavaProcessor(padded, **given).save_pretrained(str(folder))
     else:
-        LlavaNextProcessor(pictures, **given).save_pretrained(str(folder))
+        LlavaNextProcessor(images, **given).save_pretrained(str(folder))
 
 
 def run(script: str, *flags: str | Path) -> None:
@@ -115,19 +113,19 @@ def run(script: str, *flags: str | Path) -> None:
 
 
 def check(work: Path) -> list[Row]:
-    pictures = save_pictures(work)
+    images = save_images(work)
     rows = []
     for title, family in FAMILIES.items():
         folder = save_family(TINY, work / "read" / family, family, scale=SCALE)
         onevision = family.startswith("llava_onevision")
         if not onevision:
             save_processor(folder)
-        largest = compare(f"read, {title}", folder, folder, pictures)
+        largest = compare(f"read, {title}", folder, folder, images)
         rows.append(Row(form=f"Hugging Face, {title}", reads=True, writes=False, checked_against=AGAINST,
                         largest_difference=largest))  # fmt: skip
         trained, merged = save_run(work / "run" / family, folder), work / "merged" / family
         run("merge_lora.py", "--model-path", trained, "--save-model-path", merged)
-        largest = compare(f"a run directory and its merge, {title}", trained, merged, pictures)
+        largest = compare(f"a run directory and its merge, {title}", trained, merged, images)
         rows.append(Row(form=f"our run directory, {title}", reads=True, writes=True, checked_against=AGAINST,
                         largest_difference=largest, note="unmerged here, merged there"))  # fmt: skip
         if onevision:  # the original client does not know it
@@ -135,10 +133,10 @@ def check(work: Path) -> list[Row]:
         original, _ = save_original(TINY, work / "original" / family, family, scale=SCALE)
         made = work / "written" / family
         run("export.py", "--format", "hf", "--model-path", original, "--output", made)
-        largest = compare(f"written, {title}", original, made, pictures)
+        largest = compare(f"written, {title}", original, made, images)
         rows.append(Row(form=f"Hugging Face, {title}", reads=False, writes=True, checked_against=AGAINST,
                         largest_difference=largest, note="made of an original folder"))  # fmt: skip
-    largest = compare("read, the embedded base", TINY, TINY, [ROOT / "docs" / "sample.jpg", pictures[1]])
+    largest = compare("read, the embedded base", TINY, TINY, [ROOT / "docs" / "sample.jpg", images[1]])
     rows.append(Row(form="Hugging Face, the embedded base", reads=True, writes=False, checked_against=AGAINST,
                     largest_difference=largest))  # fmt: skip
     return rows

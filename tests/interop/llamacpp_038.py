@@ -32,12 +32,12 @@ class OldLlamaCpp(LlamaCpp):
     def _close_eyes(self) -> None:
         self._llava.clip_free(self._eyes)
 
-    def read_prompt(self, text: str, picture: np.ndarray | None = None) -> list[Part]:
+    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[Part]:
         """As its Llava15ChatHandler does it: the texts around a picture are read each for itself."""
         before, _, after = text.partition(self.marker)
         parts: list[Part] = [self._ids(before, first=True)]
-        if picture is not None:
-            parts += [self._embeddings(picture), self._ids(after, first=False)]
+        if image is not None:
+            parts += [self._embeddings(image), self._ids(after, first=False)]
         return parts
 
     def _ids(self, text: str, *, first: bool) -> list[int]:
@@ -47,9 +47,9 @@ class OldLlamaCpp(LlamaCpp):
         count = self._llama.llama_tokenize(self._vocab, encoded, len(encoded), ids, room, first, True)
         return list(ids[:count])
 
-    def _embeddings(self, picture: np.ndarray) -> np.ndarray:
+    def _embeddings(self, image: np.ndarray) -> np.ndarray:
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(image).save(file, "PNG")
         content = np.frombuffer(file.getvalue(), np.uint8)
         made = self._llava.llava_image_embed_make_with_bytes(
             self._eyes, self._threads, content.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(content)

@@ -45,11 +45,11 @@ def main() -> None:
     ids = tokenizer_image_token(conv.get_prompt(), tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None]
     logits = []
     for path in args.pictures:
-        picture = Image.open(path).convert("RGB")
-        made = process_images([picture], image_processor, model.config)
+        image = Image.open(path).convert("RGB")
+        made = process_images([image], image_processor, model.config)
         pixels = [one.float() for one in made] if isinstance(made, list) else made.float()
         with torch.inference_mode():
-            output = model(ids, images=pixels, image_sizes=[picture.size])
+            output = model(ids, images=pixels, image_sizes=[image.size])
         logits.append(output.logits[0, -1].tolist())
     found = {
         "ids": ids[0].tolist(), "logits": logits, "context": context, "model_class": type(model).__name__,

@@ -129,7 +129,7 @@ def test_chat_template_gives_the_same_text(tokenizer, mode, texts):
     assert rendered == template.text(turns, generation_prompt=is_open)
 
 
-def test_chat_template_takes_pictures_as_parts_and_a_system_message(tokenizer):
+def test_chat_template_takes_images_as_parts_and_a_system_message(tokenizer):
     template = get_template("v1")
     turns = [
         {"role": "system", "content": "Be brief."},
@@ -159,7 +159,7 @@ def test_a_template_for_other_clients_has_no_generation_marks_and_gives_the_same
         assert rendered == template.text(TURNS)
 
 
-def test_contents_may_be_parts_in_every_role_and_hold_a_clients_own_picture_mark():
+def test_contents_may_be_parts_in_every_role_and_hold_a_clients_own_image_mark():
     turns = [
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
         {

@@ -91,8 +91,8 @@ def write_tower(folder: Path, config: Any, tensors: dict[str, torch.Tensor]) -> 
     (folder / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
     values = family_image_processor(config).to_dict()
     kept = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor", "do_center_crop")
-    pictures = {key: values[key] for key in kept} | {"image_processor_type": "CLIPImageProcessor"}
-    (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+    images = {key: values[key] for key in kept} | {"image_processor_type": "CLIPImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
     if tensors:
         plain = {name.removeprefix(TOWER): value for name, value in tensors.items()}
         plain["vision_model.embeddings.position_ids"] = torch.arange(10)[None]

@@ -49,17 +49,17 @@ def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
     )
 
 
-def picture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+def image(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """A picture of coloured blocks; different seeds look different even to a random model."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
-def plain_generate(loaded: LoadedModel, ids: list[int], pictures: list[Image.Image], limit: int) -> list[int]:
+def plain_generate(loaded: LoadedModel, ids: list[int], images: list[Image.Image], limit: int) -> list[int]:
     """The naive twin: transformers' own generate for one prompt, its end token cut off."""
     tokens = torch.tensor([ids])
-    made = [loaded.processor.pixels(p, alone=len(pictures) == 1) for p in pictures]
-    pixels = loaded.processor.pictures.inputs(made)
+    made = [loaded.processor.pixels(p, alone=len(images) == 1) for p in images]
+    pixels = loaded.processor.images.inputs(made)
     output = loaded.model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
@@ -73,13 +73,13 @@ def plain_generate(loaded: LoadedModel, ids: list[int], pictures: list[Image.Ima
     return answer[:-1] if answer[-1] in (ends if isinstance(ends, list) else [ends]) else answer
 
 
-def plain_text(loaded: LoadedModel, question: str, pictures: list[Image.Image], limit: int) -> str:
+def plain_text(loaded: LoadedModel, question: str, images: list[Image.Image], limit: int) -> str:
     """The naive twin's text for one question about `pictures`, which come first unless it marks them."""
     if "<image>" not in question:
-        question = "<image>\n" * len(pictures) + question
-    sizes = [(p.height, p.width) for p in pictures]
+        question = "<image>\n" * len(images) + question
+    sizes = [(p.height, p.width) for p in images]
     ids = loaded.processor.encode_prompt([("human", question)], sizes)
-    tokens = plain_generate(loaded, ids, pictures, limit)
+    tokens = plain_generate(loaded, ids, images, limit)
     return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 

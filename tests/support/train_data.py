@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 
-def ask(name: str, picture: str | None, question: str, answer: str) -> dict[str, Any]:
-    mark = "<image>\n" if picture else ""
+def ask(name: str, image: str | None, question: str, answer: str) -> dict[str, Any]:
+    mark = "<image>\n" if image else ""
     record: dict[str, Any] = {
         "id": name,
         "conversations": [{"from": "human", "value": mark + question}, {"from": "gpt", "value": answer}],
     }
-    return record | ({"image": picture} if picture else {})
+    return record | ({"image": image} if image else {})
 
 
 def write_data(folder: Path, records: list[dict[str, Any]]) -> Path:
@@ -52,9 +52,9 @@ def write_config(base: Path, data: Path, run: Path, **settings: object) -> str:
     return str(path)
 
 
-def many(pictures: int, questions: int) -> list[dict[str, Any]]:
+def many(images: int, questions: int) -> list[dict[str, Any]]:
     return [
         ask(f"r{p}-{q}", f"p{p}.png", f"Question {q}?", "Yes." if q % 2 else "No.")
-        for p in range(pictures)
+        for p in range(images)
         for q in range(questions)
     ]

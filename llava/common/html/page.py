@@ -17,7 +17,7 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag
 from llava.common.html.style import STYLE
-from llava.common.images import open_picture
+from llava.common.images import open_image
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 Section = tuple[str, str, Markup]  # its heading, its anchor, its body
@@ -71,10 +71,10 @@ def attention(warnings: Sequence[str]) -> Markup:
 def thumbnail(file: Path, side: int, quality: int = 82) -> str:
     """A picture as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
     try:
-        picture = open_picture(file)
+        image = open_image(file)
     except InputError:
         return ""
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality)
+    image.save(buffer, format="JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

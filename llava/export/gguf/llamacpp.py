@@ -96,7 +96,7 @@ class LlamaCpp:
         lines = [line.strip() for line in self._said if "error" in line.lower() or "fail" in line.lower()]
         return lines[0] if lines else "it gives no reason"
 
-    def read_prompt(self, text: str, picture: np.ndarray | None = None) -> list[Part]:
+    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[Part]:
         """The prompt as llama.cpp reads it: its own token ids, with its BOS, and its own embeddings of
         `picture` (height, width, 3) uint8 where `marker` stands in `text`."""
         mtmd = self._mtmd
@@ -105,9 +105,9 @@ class LlamaCpp:
         given.text, given.text_len = encoded, len(encoded)
         given.add_special, given.parse_special = True, True
         bitmaps = []
-        if picture is not None:
-            height, width, _ = picture.shape
-            data = np.ascontiguousarray(picture).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if image is not None:
+            height, width, _ = image.shape
+            data = np.ascontiguousarray(image).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
             bitmaps.append(mtmd.mtmd_bitmap_init(width, height, data))
         chunks = mtmd.mtmd_input_chunks_init()
         try:
@@ -169,8 +169,8 @@ class LlamaCpp:
     def _decode(self, context: Any, part: Part, past: int) -> np.ndarray:
         """Logits after each token of a part, or after a picture's last, that follows `past` tokens."""
         llama, length = self._llama, len(part)
-        is_picture = isinstance(part, np.ndarray)
-        batch = llama.llama_batch_init(length, self.width if is_picture else 0, 1)
+        is_image = isinstance(part, np.ndarray)
+        batch = llama.llama_batch_init(length, self.width if is_image else 0, 1)
         try:
             batch.n_tokens = length
             if isinstance(part, np.ndarray):
@@ -182,11 +182,11 @@ class LlamaCpp:
                 batch.pos[index] = past + index
                 batch.n_seq_id[index] = 1
                 batch.seq_id[index][0] = 0
-                batch.logits[index] = not is_picture or index == length - 1
+                batch.logits[index] = not is_image or index == length - 1
             problem = llama.llama_decode(context, batch)
             if problem:
                 raise InputError(f"llama.cpp cannot read the prompt (llama_decode says {problem})")
-            wanted = [length - 1] if is_picture else range(length)
+            wanted = [length - 1] if is_image else range(length)
             return np.stack(
                 [
                     np.ctypeslib.as_array(

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
 from llava.export.gguf.llamacpp import LlamaCpp, Part, require_llama_cpp
@@ -39,7 +39,7 @@ Status = Literal["PASS", "KNOWN", "FAIL"]
 BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 5e-2}
 """How far a logit may be from ours, by the type of the file. That of f32 is absolute; the others are parts of
 the largest logit, for weights and activations are rounded in them."""
-PICTURE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
+IMAGE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
 """The same for picture embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
 CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814): positions are shifted"
 MEANINGS: dict[Status, str] = {
@@ -68,7 +68,7 @@ def verify(
     folder: Path,
     *,
     model_base: str | Path | None = None,
-    picture: Path | None = None,
+    image: Path | None = None,
     console: Console | None = None,
 ) -> bool:
     """Compare the GGUF files in `folder` with `model_path`, print the verdicts; whether none is FAIL.
@@ -80,7 +80,7 @@ def verify(
     kind, text, mmproj = find_files(folder)
     with LlamaCpp(text, mmproj) as theirs:
         loaded = load_whole(model_path, model_base)
-        verdicts = list(compare(loaded, theirs, kind, _read_picture(loaded, picture)))
+        verdicts = list(compare(loaded, theirs, kind, _read_image(loaded, image)))
     show(verdicts, f"{folder} ({kind}) in llama-cpp-python {release}", console or Console())
     return all(verdict.status != "FAIL" for verdict in verdicts)
 
@@ -127,7 +127,7 @@ def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image
     """The verdicts, part by part. `square` has the size that the vision tower takes."""
     ours = _Ours(loaded, square)
     plain = ours.prompt([("human", QUESTION)])
-    pictured = ours.prompt([("human", f"{IMAGE_PLACEHOLDER}\n{QUESTION}")])
+    imaged = ours.prompt([("human", f"{IMAGE_PLACEHOLDER}\n{QUESTION}")])
     turns: ChatTurns = [
         ("human", QUESTION),
         ("gpt", "A disc, 3 of 7.\nIt is broken."),
@@ -135,32 +135,32 @@ def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image
     ]
     chat = ours.prompt(turns)
     read = {prompt.text: theirs.read_prompt(prompt.text) for prompt in (plain, chat)}
-    read[pictured.text] = theirs.read_prompt(
-        pictured.text.replace(IMAGE_PLACEHOLDER, theirs.marker), np.asarray(square)
+    read[imaged.text] = theirs.read_prompt(
+        imaged.text.replace(IMAGE_PLACEHOLDER, theirs.marker), np.asarray(square)
     )
-    yield _token_verdict({text: _ids(parts) for text, parts in read.items()}, (plain, chat, pictured))
+    yield _token_verdict({text: _ids(parts) for text, parts in read.items()}, (plain, chat, imaged))
 
     yield from _text_verdicts(ours, theirs, kind, "text", plain, [plain.ids])
 
-    own = next(part for part in read[pictured.text] if isinstance(part, np.ndarray))
-    picture, explained = _picture_verdict(ours, own, kind)
-    yield picture
+    own = next(part for part in read[imaged.text] if isinstance(part, np.ndarray))
+    image, explained = _image_verdict(ours, own, kind)
+    yield image
 
     right = ours.embeddings()
-    before, after = pictured.around
+    before, after = imaged.around
     yield from _text_verdicts(
-        ours, theirs, kind, "with our picture embeddings", pictured, [before, right, after], right
+        ours, theirs, kind, "with our picture embeddings", imaged, [before, right, after], right
     )
 
     _, answer = theirs.answer([before, own, after], MAX_NEW_TOKENS, ours.stop)
-    part, near = "answer about its own picture embeddings", max(BOUNDS[kind], PICTURE_BOUNDS[kind])
-    problem = ours.disagreement(pictured, right, answer, near)
+    part, near = "answer about its own picture embeddings", max(BOUNDS[kind], IMAGE_BOUNDS[kind])
+    problem = ours.disagreement(imaged, right, answer, near)
     if problem is None:
         yield Verdict(part, "PASS", None, None, _tokens(answer))
     elif explained is None:
         yield Verdict(part, "FAIL", None, None, problem)
     else:
-        unexplained = ours.disagreement(pictured, explained, answer, near)
+        unexplained = ours.disagreement(imaged, explained, answer, near)
         reason = unexplained or "as its picture embeddings: torch, given the same ones, answers alike"
         yield Verdict(part, "FAIL" if unexplained else "KNOWN", None, None, reason)
 
@@ -213,7 +213,7 @@ class _Ours:
 
         handle = places.register_forward_hook(misplaced) if shifted else None
         try:
-            inputs = self._processor.pictures.inputs([self._processor.pixels(self._square)])
+            inputs = self._processor.images.inputs([self._processor.pixels(self._square)])
             if "image_sizes" in inputs:
                 inputs["image_sizes"] = torch.tensor([inputs["image_sizes"][0]])
             features = self._model.model.get_image_features(**inputs, return_dict=True).pooler_output
@@ -224,26 +224,26 @@ class _Ours:
         return found
 
     @torch.no_grad()
-    def logits(self, prompt: _Prompt, picture: np.ndarray | None, answer: list[int]) -> np.ndarray:
+    def logits(self, prompt: _Prompt, image: np.ndarray | None, answer: list[int]) -> np.ndarray:
         """Logits (rows, vocabulary) of a prompt and an answer after it; of the picture its last row only."""
         embed = self._model.get_input_embeddings()
-        if picture is None:
+        if image is None:
             rows = embed(torch.tensor(prompt.ids + answer))
             kept = list(range(len(rows)))
         else:
             before, after = prompt.around
-            parts = [embed(torch.tensor(before, dtype=torch.long)), torch.from_numpy(picture)]
+            parts = [embed(torch.tensor(before, dtype=torch.long)), torch.from_numpy(image)]
             rows = torch.cat([*parts, embed(torch.tensor(after + answer))])
-            kept = [*range(len(before)), *range(len(before) + len(picture) - 1, len(rows))]
+            kept = [*range(len(before)), *range(len(before) + len(image) - 1, len(rows))]
         found: np.ndarray = self._model(inputs_embeds=rows[None]).logits[0, kept].float().numpy()
         return found
 
     def disagreement(
-        self, prompt: _Prompt, picture: np.ndarray | None, answer: list[int], near: float
+        self, prompt: _Prompt, image: np.ndarray | None, answer: list[int], near: float
     ) -> str | None:
         """Why `answer` is not our greedy answer, or None: each token must be our likeliest, or behind it by
         no more than twice `near` of the largest logit, since both of the two may be wrong by `near`."""
-        logits = self.logits(prompt, picture, answer)
+        logits = self.logits(prompt, image, answer)
         chosen = logits[-1 - len(answer) :]
         ended = [min(self.stop)] if len(answer) < MAX_NEW_TOKENS else []
         for index, token in enumerate(answer + ended):
@@ -288,21 +288,21 @@ def _text_verdicts(
     name: str,
     prompt: _Prompt,
     parts: list[Part],
-    picture: np.ndarray | None = None,
+    image: np.ndarray | None = None,
 ) -> Iterator[Verdict]:
     """Logits at each place of a prompt, and the greedy answer after it."""
     given, answer = theirs.answer(parts, MAX_NEW_TOKENS, ours.stop)
-    wanted = ours.logits(prompt, picture, [])
+    wanted = ours.logits(prompt, image, [])
     difference = float(np.abs(given - wanted).max())
     bound = _bound(kind, float(np.abs(wanted).max()))
     status: Status = "PASS" if difference <= bound else "FAIL"
     yield Verdict(f"logits {name}", status, difference, bound, f"{len(wanted)} places")
-    problem = ours.disagreement(prompt, picture, answer, BOUNDS[kind])
+    problem = ours.disagreement(prompt, image, answer, BOUNDS[kind])
     status = "PASS" if problem is None else "FAIL"
     yield Verdict(f"answer {name}", status, None, None, problem or _tokens(answer))
 
 
-def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verdict, np.ndarray | None]:
+def _image_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verdict, np.ndarray | None]:
     """The verdict on llama.cpp's own embeddings, and those of ours that explain them where it is KNOWN.
 
     Of a square no larger than a tile llama.cpp takes LLaVA-1.6's overview alone: ours is the first in line.
@@ -311,7 +311,7 @@ def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verd
     if len(own) != ours.patches:
         return Verdict(part, "FAIL", None, None, f"{len(own)} tokens, expected {ours.patches}"), None
     right, shifted = ours.embeddings()[: ours.patches], ours.embeddings(shifted=True)[: ours.patches]
-    allowed = PICTURE_BOUNDS[kind] * float(np.abs(right).max())
+    allowed = IMAGE_BOUNDS[kind] * float(np.abs(right).max())
     off, off_if_shifted = (float(np.abs(own - found).max()) for found in (right, shifted))
     if min(off, off_if_shifted) > allowed:
         reason = f"no known fault of llama.cpp explains it (the class token's leaves {off_if_shifted:.2g})"
@@ -327,11 +327,11 @@ def _picture_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verd
     return Verdict(part, "KNOWN", off, allowed, "; ".join(faults)), explained
 
 
-def _read_picture(loaded: LoadedModel, path: Path | None) -> Image.Image:
+def _read_image(loaded: LoadedModel, path: Path | None) -> Image.Image:
     """The picture as a padded square of the vision tower's size: llama.cpp then leaves it as it is."""
     if path is None:
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         image = Image.fromarray(blocks).resize((320, 240), Image.Resampling.BICUBIC)
     else:
-        image = open_picture(path)
-    return loaded.processor.pictures.squares.square(image)
+        image = open_image(path)
+    return loaded.processor.images.squares.square(image)

@@ -158,7 +158,7 @@ def test_boxes_in_the_padding(
         assert example["detail"].endswith(("of a 400 x 200 picture", "of a 200 x 400 picture"))
 
 
-def test_a_box_in_the_padding_of_a_picture_that_is_absent(check: Callable) -> None:
+def test_a_box_in_the_padding_of_a_image_that_is_absent(check: Callable) -> None:
     bad = record("1", "<image>\nWhere?", "[0.1, 0.02, 0.3, 0.2]", image="none.png", meta={"frame": "padded"})
     assert list(check([bad])[1]) == ["absent-picture"]
 
@@ -217,7 +217,7 @@ def test_longer_conversations_are_not_one_sided(check: Callable) -> None:
     assert list(check(talks())[1]) == ["one-sided"]
 
 
-def test_pictures_that_two_files_hold(check: Callable) -> None:
+def test_images_that_two_files_hold(check: Callable) -> None:
     train = [record("1", Q, "yes"), record("2", Q, "yes", image="sub/b.jpg")]
     code, found = check(train, [record("3", Q, "yes"), record("4", Q, "yes", image="line3_017.png")])
     assert code == 1 and list(found) == ["shared-name"]
@@ -230,7 +230,7 @@ def test_pictures_that_two_files_hold(check: Callable) -> None:
     assert check(train, both, options=("--no-pictures",)) == (0, {})
 
 
-def test_pictures_need_not_be_decoded(check: Callable) -> None:
+def test_images_need_not_be_decoded(check: Callable) -> None:
     bad = [record("9", Q, "yes", image="cut.jpg"), record("10", Q, "yes", image="zzz.png")]
     _, found = check([*GOOD, *bad], options=("--no-pictures",))
     assert list(found) == ["absent-picture"]

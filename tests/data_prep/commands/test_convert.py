@@ -15,7 +15,7 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Folder
 from data_prep.formats import voc
-from data_prep.images.store import PictureStore
+from data_prep.images.store import ImageStore
 from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
 from data_prep.report.summary import by_kind
@@ -75,8 +75,8 @@ def test_every_file_follows_its_schema_and_they_agree(converted: Path) -> None:
         if truth.type == "class":
             assert truth.answer in (truth.classes or [])
     for record in (record for split in records.values() for record in split):
-        with Image.open(converted / record.images[0]) as picture:
-            assert picture.size == (80, 48)
+        with Image.open(converted / record.images[0]) as image:
+            assert image.size == (80, 48)
     ids = [record.id for split in records.values() for record in split]
     assert len(set(ids)) == len(ids)
     written = {f"images/{path.name}" for path in (converted / "images").iterdir()}
@@ -107,7 +107,7 @@ def test_answers_are_what_was_annotated(converted: Path) -> None:
             assert task == "where" and kind in question
 
 
-def test_dialogues_repeat_single_questions_of_their_picture(converted: Path) -> None:
+def test_dialogues_repeat_single_questions_of_their_image(converted: Path) -> None:
     records, _, _ = load(converted)
     single = {
         (record.images[0], record.conversations[0].value.removeprefix("<image>\n")): record
@@ -145,8 +145,8 @@ def test_nothing_leaks_the_answer(photos: Path, convert: Callable[..., Path], re
         changes = sum(a != b for a, b in pairwise(presence))
         assert changes >= 2
     # One picture's questions stay together, so that the engine reads it once.
-    pictures = [question.image for question in questions]
-    assert sum(a != b for a, b in pairwise(pictures)) == len(set(map(str, pictures))) - 1
+    images = [question.image for question in questions]
+    assert sum(a != b for a, b in pairwise(images)) == len(set(map(str, images))) - 1
 
 
 def test_same_seed_same_bytes(photos: Path, converted: Path, convert: Callable[..., Path]) -> None:
@@ -164,10 +164,10 @@ def test_train_is_balanced_and_test_is_whole(converted: Path) -> None:
             if record.meta["task"] == task:
                 answers[record.meta["about"] if phrased else ""][record.conversations[1].value] += 1
         assert all(count["yes"] == count["no"] > 0 for count in answers.values()), answers
-    pictures = {truth.meta["source"] for truth in truths}
+    images = {truth.meta["source"] for truth in truths}
     for task in ("presence", "kind", "count", "describe"):
         asked = [truth.meta["source"] for truth in truths if truth.task == task]
-        assert sorted(asked) == sorted(pictures), f"{task}: every test picture, once"
+        assert sorted(asked) == sorted(images), f"{task}: every test picture, once"
     texts = {(truth.task, truth.meta["about"]) for truth in truths}
     assert len(texts) >= 10
 
@@ -187,18 +187,18 @@ def test_splits_are_stratified(converted: Path) -> None:
 def test_groups_are_never_divided(photos: Path, tmp_path: Path, convert: Callable[..., Path]) -> None:
     output = convert(photos, r"group.pattern=_(\d\d)\d$")
     split_of: dict[str, set[str]] = defaultdict(set)
-    for picture in json.loads((output / "manifest.json").read_text())["pictures"].values():
-        split_of[picture["source"][-3:-1]].add(picture["split"])
+    for image in json.loads((output / "manifest.json").read_text())["pictures"].values():
+        split_of[image["source"][-3:-1]].add(image["split"])
     assert len(split_of) == 6 and all(len(splits) == 1 for splits in split_of.values())
 
     # A re-encoded, scaled copy is found by how it looks.
     source = write_photos(tmp_path / "twins", 12)
     for xml in sorted((source / "annotations").glob("*.xml")):
-        with Image.open(source / "images" / f"{xml.stem}.jpg") as picture:
-            picture.save(source / "images" / f"copy_of_{xml.stem}.jpg", quality=60)
+        with Image.open(source / "images" / f"{xml.stem}.jpg") as image:
+            image.save(source / "images" / f"copy_of_{xml.stem}.jpg", quality=60)
         (xml.parent / f"copy_of_{xml.name}").write_text(xml.read_text())
-    pictures = json.loads((convert(source, output="t") / "manifest.json").read_text())["pictures"].values()
-    splits = {picture["source"].removeprefix("images/"): picture["split"] for picture in pictures}
+    images = json.loads((convert(source, output="t") / "manifest.json").read_text())["pictures"].values()
+    splits = {image["source"].removeprefix("images/"): image["split"] for image in images}
     assert len(splits) == 24
     assert all(splits[name] == splits[f"copy_of_{name}"] for name in splits if "copy_of" not in name)
 
@@ -278,13 +278,13 @@ def test_one_box_under_two_names_of_a_class_is_one(tmp_path: Path, repo: Path) -
     box = (30, 20, 39, 27)
     write_pair(tmp_path, "a", [("missing disc", box), ("missing cap", box), ("Missing_Disc", box)], seed=0)
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
-    (picture,) = voc.read(Folder.scan(tmp_path))[0].pictures
-    store = PictureStore(tmp_path, recipe.pictures)
-    (unit,) = prepare(picture, recipe, recipe.known_names(), store).units
+    (image,) = voc.read(Folder.scan(tmp_path))[0].images
+    store = ImageStore(tmp_path, recipe.pictures)
+    (unit,) = prepare(image, recipe, recipe.known_names(), store).units
     assert [(shape.name, shape.box) for shape in unit.defects] == [("missing disc", box)]
 
 
-def test_several_kinds_in_one_picture(
+def test_several_kinds_in_one_image(
     tmp_path: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_photos(tmp_path / "several", 20)
@@ -312,7 +312,7 @@ def test_several_kinds_in_one_picture(
         assert {r.conversations[1].value for r in records if r.meta["task"] == "count"} == {"2"}
 
 
-def test_pictures_without_a_question_are_left_out(
+def test_images_without_a_question_are_left_out(
     photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     families = ("kind", "count", "where", "describe", "presence_of")
@@ -339,7 +339,7 @@ def test_pictures_without_a_question_are_left_out(
     assert all("none" not in split["labels"] for split in manifest["splits"].values())
 
 
-def test_a_split_without_pictures_has_no_file(
+def test_a_split_without_images_has_no_file(
     photos: Path, convert: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = convert(photos)
@@ -350,7 +350,7 @@ def test_a_split_without_pictures_has_no_file(
     assert "val_path=null " in shown and "val.json" not in shown
 
 
-def test_pictures_are_scaled_down_with_their_boxes(tmp_path: Path, convert: Callable[..., Path]) -> None:
+def test_images_are_scaled_down_with_their_boxes(tmp_path: Path, convert: Callable[..., Path]) -> None:
     source = tmp_path / "large"
     for index in range(8):
         write_pair(source, f"p{index}", [("missing disc", (300, 0, 400, 100))], index, size=(400, 200))
@@ -401,9 +401,9 @@ def test_real_steel_and_insulators(shared_data: Path, convert: Callable[..., Pat
     assert "presence" not in steel["splits"]["test"]["tasks"]
 
     cplid = convert(shared_data / "cplid", recipe="defect", output="cplid")
-    pictures = json.loads((cplid / "manifest.json").read_text())["pictures"].values()
-    assert len(pictures) == 136
-    group_of = {picture["source"].split("/")[-1]: picture["group"] for picture in pictures}
+    images = json.loads((cplid / "manifest.json").read_text())["pictures"].values()
+    assert len(images) == 136
+    group_of = {image["source"].split("/")[-1]: image["group"] for image in images}
     for first, second in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
         if first in group_of and second in group_of:  # exact copies are left out altogether
             assert group_of[first] == group_of[second]

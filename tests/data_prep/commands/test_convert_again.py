@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.images import units as pictures
+from data_prep.images import decode as decoding
 from tests.support.paths import REPO
 from tests.support.photos import contents, write_pair, write_photos
 
@@ -45,13 +45,13 @@ def photos(tmp_path: Path) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The source pictures that are decoded from here on."""
     files: list[Path] = []
-    real = pictures.decode
+    real = decoding.decode
 
     def read(stored: Any, path: Path, warned: list[str]) -> Any:
         files.append(path)
         return real(stored, path, warned)
 
-    monkeypatch.setattr(pictures, "decode", read)
+    monkeypatch.setattr(decoding, "decode", read)
     return files
 
 
@@ -85,7 +85,7 @@ def test_only_what_changed_is_made_and_the_output_is_that_of_a_fresh_run(
     assert contents(out) == contents(convert(photos, tmp_path / "fresh", "--seed", "4"))
 
 
-def test_other_settings_of_pictures_make_them_anew(photos: Path, tmp_path: Path, opened: list[Path]) -> None:
+def test_other_settings_of_images_make_them_anew(photos: Path, tmp_path: Path, opened: list[Path]) -> None:
     out = convert(photos, tmp_path / "out")
     convert(photos, out, "--overwrite", "pictures.quality=80")
     assert len(opened) == 48
@@ -98,12 +98,12 @@ def test_other_settings_of_pictures_make_them_anew(photos: Path, tmp_path: Path,
 def test_a_damaged_earlier_output_is_made_good(photos: Path, tmp_path: Path, damage: str) -> None:
     out = convert(photos, tmp_path / "out")
     whole = contents(out)
-    picture = sorted((out / "images").iterdir())[3]
+    image = sorted((out / "images").iterdir())[3]
     cache = out / "cache.json"
     if damage == "picture":
-        picture.write_bytes(picture.read_bytes()[:-20] + b"\0" * 20)
+        image.write_bytes(image.read_bytes()[:-20] + b"\0" * 20)
     elif damage == "absent picture":
-        picture.unlink()
+        image.unlink()
     elif damage == "cache":
         cache.write_bytes(cache.read_bytes()[:-50])
     elif damage == "foreign cache":
@@ -127,20 +127,20 @@ def test_nothing_of_the_sources_metadata_is_written(photos: Path, tmp_path: Path
     for path in (photos / "images").iterdir():
         exif = Image.Exif()
         exif[0x010E] = "secret: sound"
-        with Image.open(path) as picture:
-            picture.load()
-        picture.save(path, comment=b"secret: broken", exif=exif, icc_profile=b"secret")
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, comment=b"secret: broken", exif=exif, icc_profile=b"secret")
     out = convert(photos, tmp_path / "out")
     assert not any(b"secret" in path.read_bytes() for path in (out / "images").iterdir())
 
 
-def test_what_was_changed_in_pictures_is_told(
+def test_what_was_changed_in_images_is_told(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("sound_000", "sound_003"):
         file = photos / "images" / f"{name}.jpg"
-        with Image.open(file) as picture:
-            clear = picture.convert("RGBA")
+        with Image.open(file) as image:
+            clear = image.convert("RGBA")
         clear.putpixel((0, 0), (0, 0, 0, 0))
         buffer = io.BytesIO()
         clear.save(buffer, "PNG")

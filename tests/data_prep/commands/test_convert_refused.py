@@ -22,7 +22,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoil(source: Path, how: str) -> list[str]:
     """Damage the copy `source` in one way; returns what the error must name."""
     first, second = sorted((source / "annotations").glob("*.xml"))[:2]
-    picture = source / "images" / f"{first.stem}.jpg"
+    image = source / "images" / f"{first.stem}.jpg"
     if how == "cut xml":
         first.write_text(first.read_text()[:90])
         return [first.name, "cut short"]
@@ -31,10 +31,10 @@ def spoil(source: Path, how: str) -> list[str]:
         second.write_text("")
         return [first.name, second.name, "2 annotation file(s)", "nothing was written"]
     if how == "truncated picture":
-        picture.write_bytes(picture.read_bytes()[:-300])
-        return [picture.name, "cut short"]
+        image.write_bytes(image.read_bytes()[:-300])
+        return [image.name, "cut short"]
     if how == "picture absent":
-        picture.unlink()
+        image.unlink()
         return [first.name, "no picture"]
     if how == "unknown class":
         first.write_text(first.read_text().replace(">insulator<", ">pylon<"))

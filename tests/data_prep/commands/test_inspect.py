@@ -52,7 +52,7 @@ def test_overrides_change_the_recipe(photos: Path, repo: Path, tmp_path: Path) -
     assert "tower passed over (sound or ignore)" in inspect(photos, tmp_path / "report.html", *more)
 
 
-def test_damaged_pictures_and_annotations_are_listed(
+def test_damaged_images_and_annotations_are_listed(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second, *_ = sorted((photos / "images").glob("*.jpg"))
@@ -97,8 +97,8 @@ def test_what_was_put_right_is_told(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff\xe0 no more"])
 def test_nothing_to_look_at_is_an_error(damage: bytes, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", count=3)
-    for picture in (photos / "images").iterdir():
-        picture.write_bytes(damage)
+    for image in (photos / "images").iterdir():
+        image.write_bytes(damage)
     with pytest.raises(InputError, match="no picture can be read"):
         data_prep(["inspect", "--source", str(photos), "--output", str(tmp_path / "report.html")])
     assert not (tmp_path / "report.html").exists()
@@ -125,10 +125,10 @@ def test_another_model_is_shown_beside_the_usual_one(photos: Path, tmp_path: Pat
     assert "as large as your model sees them" in text
 
 
-def test_pictures_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = write_photos(tmp_path / "photos", count=3) / "images"
-    with Image.open(photos / "sound_000.jpg") as picture:
-        picture.save(photos / "twin.png")
+    with Image.open(photos / "sound_000.jpg") as image:
+        image.save(photos / "twin.png")
     recipe = ("--recipe", str(repo / "configs" / "recipes" / "insulator.yaml"))
     for more in ((), recipe):
         text = inspect(photos, tmp_path / "report.html", *more)

@@ -108,9 +108,9 @@ def llava_faults(record: Any, folder: Path) -> list[str]:
     faults = []
     if not isinstance(record.get("id"), str) or not record["id"]:
         faults.append("id")
-    pictures = record.get("image", [])
-    names = [pictures] if isinstance(pictures, str) else pictures
-    if "image" in record and not isinstance(pictures, str):
+    images = record.get("image", [])
+    names = [images] if isinstance(images, str) else images
+    if "image" in record and not isinstance(images, str):
         faults.append("image is no text")
     faults += [f"no {name}" for name in names if name.startswith("/") or not (folder / name).is_file()]
     said = record["conversations"]

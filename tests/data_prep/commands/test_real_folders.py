@@ -51,7 +51,7 @@ def manifest(out: Path) -> dict[str, Any]:
     return json.loads((out / "manifest.json").read_text())
 
 
-def pictures(out: Path) -> dict[str, int]:
+def images(out: Path) -> dict[str, int]:
     """How many pictures show what, in all splits together."""
     total: Counter[str] = Counter()
     for split in manifest(out)["splits"].values():
@@ -70,15 +70,15 @@ def records(out: Path, split: str) -> list[Record]:
 
 def test_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:
     out = convert(shared_data / "cplid", recipe="defect")
-    assert pictures(out) == {"defect": 60, "none": 76}  # crops around components
+    assert images(out) == {"defect": 60, "none": 76}  # crops around components
     assert groups(out) == 103
     assert manifest(out)["leaks"]["twins"] == 3
-    sources = {picture["source"] for picture in manifest(out)["pictures"].values()}
+    sources = {image["source"] for image in manifest(out)["pictures"].values()}
     assert len(sources) == 106
     splits = {
-        picture["source"].rsplit("/", 1)[-1]: picture["split"]
-        for picture in manifest(out)["pictures"].values()
-        if "Normal" in picture["source"]
+        image["source"].rsplit("/", 1)[-1]: image["split"]
+        for image in manifest(out)["pictures"].values()
+        if "Normal" in image["source"]
     }
     for one, other in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
         assert splits[one] == splits[other]
@@ -87,9 +87,9 @@ def test_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:
 def test_roboflow(shared_data: Path, convert: Callable[..., Path]) -> None:
     # Without balance, so that every picture is kept.
     out = convert(shared_data / "roboflow_coco", "splits.given=keep", "families.presence.balance=null")
-    assert pictures(out) == {"defect": 59, "none": 166}
+    assert images(out) == {"defect": 59, "none": 166}
     assert groups(out) == 75
-    kept = Counter(picture["split"] for picture in manifest(out)["pictures"].values())
+    kept = Counter(image["split"] for image in manifest(out)["pictures"].values())
     assert kept == {"train": 175, "val": 25, "test": 25}
     assert any("insulators-defects" in note for note in manifest(out)["warnings"])
 
@@ -97,7 +97,7 @@ def test_roboflow(shared_data: Path, convert: Callable[..., Path]) -> None:
 def test_steel(shared_data: Path, convert: Callable[..., Path]) -> None:
     out = convert(shared_data / "neu_det", recipe="steel_surface")
     kinds = {"crazing": 30, "inclusion": 31, "patches": 28, "pitted surface": 30, "rolled-in scale": 30}
-    assert pictures(out) == {**kinds, "scratches": 29}
+    assert images(out) == {**kinds, "scratches": 29}
     # patches_101 and patches_105 are one picture, with other boxes in each.
     assert manifest(out)["left_out"]["copies of one picture that are annotated differently"] == 2
     twice = "crazing_120.xml: box 4 (crazing) is there twice; kept once"
@@ -107,16 +107,16 @@ def test_steel(shared_data: Path, convert: Callable[..., Path]) -> None:
 def test_magnetic_tiles(shared_data: Path, convert: Callable[..., Path]) -> None:
     out = convert(shared_data / "magnetic_tile", recipe="magnetic_tile")
     kinds = ("blowhole", "break", "crack", "fray", "uneven surface")
-    assert pictures(out) == {"none": 75, **dict.fromkeys(kinds, 15)}
+    assert images(out) == {"none": 75, **dict.fromkeys(kinds, 15)}
     assert groups(out) == 32
     assert any("not binary" in note for note in manifest(out)["warnings"])
 
 
 def test_broken_and_unbroken(shared_data: Path, convert: Callable[..., Path]) -> None:
     out = convert(shared_data / "broken_unbroken", recipe="insulator")
-    assert pictures(out) == {"broken disc": 10, "none": 10}
-    with Image.open(next((out / "images").iterdir())) as picture:
-        assert picture.mode == "RGB"
+    assert images(out) == {"broken disc": 10, "none": 10}
+    with Image.open(next((out / "images").iterdir())) as image:
+        assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize("format", ["voc", "coco", "yolo", "labelme", "cvat", "labelstudio"])
@@ -125,14 +125,14 @@ def test_formats(shared_data: Path, convert: Callable[..., Path], format: str) -
     folder = shared_data / "formats"
     options = ["--image-folder", str(folder / "images")]
     out = convert(folder / format, *options)
-    assert pictures(out) == {"defect": 8, "none": 4}
+    assert images(out) == {"defect": 8, "none": 4}
     if format != "voc":
         convert(folder / "voc", *options, output="voc")
         for split in SPLITS:
             assert records(out, split) == records(out.parent / "voc", split)
 
 
-def test_large_pictures_become_tiles(
+def test_large_images_become_tiles(
     shared_data: Path, convert: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The set has no annotations; one is drawn here on each picture, the HEIC one too."""

@@ -43,12 +43,12 @@ def detected(folder: Path) -> bool:
 def test_folders_below_the_root(tmp_path: Path, put: Put) -> None:
     put("Broken disc/1.jpg", "Broken disc/2.PNG", "good/1.jpg", "README.txt")
     source = read(tmp_path)
-    assert [(picture.key, *picture.annotations[0].labels) for picture in source.pictures] == [
+    assert [(image.key, *image.annotations[0].labels) for image in source.images] == [
         ("Broken disc/1", "Broken disc"),
         ("Broken disc/2", "Broken disc"),
         ("good/1", "good"),
     ]
-    assert {picture.split for picture in source.pictures} == {None}
+    assert {image.split for image in source.images} == {None}
     assert find_reader(Folder.scan(tmp_path)) == (
         class_folders,
         "pictures in 2 folders named Broken disc, good",
@@ -58,7 +58,7 @@ def test_folders_below_the_root(tmp_path: Path, put: Put) -> None:
 def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
     put("train/a/1.jpg", "train/b/2.jpg", "Valid/a/3.jpg", "test/b/4.jpg", "c/5.jpg")
     source = read(tmp_path)
-    assert {picture.key: (picture.annotations[0].labels, picture.split) for picture in source.pictures} == {
+    assert {image.key: (image.annotations[0].labels, image.split) for image in source.images} == {
         "train/a/1": (("a",), "train"),
         "train/b/2": (("b",), "train"),
         "Valid/a/3": (("a",), "val"),
@@ -69,15 +69,15 @@ def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
 
 def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
     put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
-    assert [picture.group for picture in read(tmp_path).pictures] == ["tower", None, "tower"]
+    assert [image.group for image in read(tmp_path).images] == ["tower", None, "tower"]
 
 
-def test_pictures_elsewhere_have_no_class(tmp_path: Path, put: Put) -> None:
+def test_images_elsewhere_have_no_class(tmp_path: Path, put: Put) -> None:
     put("a/1.jpg", "b/2.jpg")
     assert detected(tmp_path)
     put("cover.jpg", "train/3.jpg", "a/close/4.jpg")
     source = read(tmp_path)
-    assert [picture.key for picture in source.pictures] == ["a/1", "b/2"]
+    assert [image.key for image in source.images] == ["a/1", "b/2"]
     assert len(source.unannotated) == 3
     assert not detected(tmp_path), "auto does not guess; --format class_folders reads it"
 
@@ -106,10 +106,10 @@ def test_only_folders_without_other_annotations_are_claimed(
     assert detected(tmp_path) == claimed
 
 
-def test_pictures_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
+def test_images_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
     put("pictures/a/1.jpg", "pictures/b/2.jpg", "empty/x.md")
     folder = Folder.scan(tmp_path / "empty", tmp_path / "pictures")
-    assert [picture.key for picture in class_folders.read(folder)[0].pictures] == ["a/1", "b/2"]
+    assert [image.key for image in class_folders.read(folder)[0].images] == ["a/1", "b/2"]
 
 
 def test_nothing_to_read(tmp_path: Path, put: Put) -> None:
@@ -134,9 +134,9 @@ def test_any_names_are_placed_or_left_alone(paths: list[list[str]]) -> None:
     except InputError:
         assert not any(len(path.parts) == 3 for path in files if path.parts[1].casefold() not in ("test",))
         return
-    assert sorted([*(picture.file for picture in source.pictures), *source.unannotated]) == list(files)
-    for picture in source.pictures:
-        assert picture.annotations[0].labels == (picture.file.parent.name,)
+    assert sorted([*(image.file for image in source.images), *source.unannotated]) == list(files)
+    for image in source.images:
+        assert image.annotations[0].labels == (image.file.parent.name,)
 
 
 def convert(source: Path, output: Path, repo: Path, *overrides: str) -> dict:
@@ -178,9 +178,9 @@ def test_real_discs(shared_data: Path, tmp_path: Path, repo: Path) -> None:
     manifest = convert(
         shared_data / "broken_unbroken", tmp_path / "out", repo, "group.pattern='IMG(\\d{12})'"
     )
-    pictures = manifest["pictures"].values()
-    assert len(pictures) == 20
-    split_of = {picture["source"].split("/")[1]: picture["split"] for picture in pictures}
+    images = manifest["pictures"].values()
+    assert len(images) == 20
+    split_of = {image["source"].split("/")[1]: image["split"] for image in images}
     for burst in (
         ("IMG20230605162924_01", "IMG20230605162925", "IMG20230605162926_01"),
         ("IMG20230605171024", "IMG20230605171028", "IMG20230605171030"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge, split_in
+from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge, split_in
 from data_prep.formats import coco
 from data_prep.formats.coco import decode_counts, read_file
 from data_prep.formats.layout import OtherFormatError, roboflow_group
@@ -35,11 +35,11 @@ def read(folder: Path) -> tuple[Source, list[str]]:
     return coco.read(Folder.scan(folder))
 
 
-def shapes_of(picture: AnnotatedPicture) -> list[Shape]:
-    return [shape for annotation in picture.annotations for shape in annotation.shapes]
+def shapes_of(image: AnnotatedImage) -> list[Shape]:
+    return [shape for annotation in image.annotations for shape in annotation.shapes]
 
 
-def test_boxes_join_their_pictures(tmp_path: Path, put: Put) -> None:
+def test_boxes_join_their_images(tmp_path: Path, put: Put) -> None:
     put("photos/a.jpg")
     put("photos/b.jpg")
     put("photos/c.jpg")
@@ -48,8 +48,8 @@ def test_boxes_join_their_pictures(tmp_path: Path, put: Put) -> None:
     put("labels/instances.json", lists(*boxes, images=images))
     source, problems = read(tmp_path)
     assert problems == []
-    assert [picture.key for picture in source.pictures] == ["photos/a", "photos/b"]
-    a, b = source.pictures
+    assert [image.key for image in source.images] == ["photos/a", "photos/b"]
+    a, b = source.images
     assert shapes_of(a) == [Shape("defect", (1.5, 2, 4.75, 6)), Shape("insulator", (10, 5, 30, 35))]
     assert a.annotations[0].size == (100, 50) and b.annotations[0].size is None
     # Listed without a box: it was looked at and there is nothing in it.
@@ -73,12 +73,12 @@ def test_polygons_and_masks_have_boxes_and_areas(tmp_path: Path, put: Put) -> No
     put("x.json", lists(*outlined, images=[IMAGE, small]))
     source, problems = read(tmp_path)
     assert problems == []
-    assert shapes_of(source.pictures[0]) == [
+    assert shapes_of(source.images[0]) == [
         Shape("insulator", (10, 10, 50, 30), 200 + 100),
         Shape("insulator", (9, 9, 31, 31), 200),
         Shape("insulator", (0, 0, 4, 5)),
     ]
-    assert shapes_of(source.pictures[1]) == [
+    assert shapes_of(source.images[1]) == [
         Shape("insulator", (2, 1, 6, 5), 13),
         Shape("insulator", (1, 1, 2, 3), 2),
     ]
@@ -144,20 +144,20 @@ def test_every_problem_is_a_line(put: Put) -> None:
         assert problem.startswith(f"{file}, {expected}"), problem
 
 
-def test_pictures_listed_twice(tmp_path: Path, put: Put) -> None:
+def test_images_listed_twice(tmp_path: Path, put: Put) -> None:
     put("a.jpg")
     again = {**IMAGE, "id": 8}
     put("x.json", lists(BOX, {**BOX, "image_id": 8, "category_id": 2}, images=[IMAGE, IMAGE, again]))
     source, problems = read(tmp_path)
     assert problems == []
-    (picture,) = source.pictures
-    assert [shape.name for shape in shapes_of(picture)] == ["insulator", "defect"]
+    (image,) = source.images
+    assert [shape.name for shape in shapes_of(image)] == ["insulator", "defect"]
     notes = "\n".join(source.notes)
     assert "images[1] (id 7): is there twice; kept once" in notes
     assert "images[2] (id 8): the same file_name under another id" in notes
 
 
-def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:
+def test_missing_images_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:
     put("train/a.jpg")
     two = [{"id": 1, "file_name": "north/a.jpg"}, {"id": 2, "file_name": "south/a.jpg"}]
     put("x.json", lists(images=two))
@@ -177,12 +177,12 @@ def test_roboflow_layout(tmp_path: Path, put: Put) -> None:
     for folder, version in (("train", "aa1"), ("valid", "bb2"), ("test", "cc3")):
         name = f"tower_12_jpg.rf.{version}.jpg"
         put(f"{folder}/{name}")
-        image = {"id": 0, "file_name": name}
+        entry = {"id": 0, "file_name": name}
         used = [{**BOX, "image_id": 0}, {**BOX, "image_id": 0, "category_id": 2}]
-        put(f"{folder}/_annotations.coco.json", lists(*used, images=[image], categories=dummy))
+        put(f"{folder}/_annotations.coco.json", lists(*used, images=[entry], categories=dummy))
     source, problems = read(tmp_path)
     assert problems == []
-    assert [(picture.split, picture.group) for picture in source.pictures] == [
+    assert [(image.split, image.group) for image in source.images] == [
         ("test", "tower_12"),
         ("train", "tower_12"),
         ("val", "tower_12"),
@@ -197,18 +197,18 @@ def test_splits_by_the_names_of_the_files(tmp_path: Path, put: Put) -> None:
         put(f"annotations/instances_{split}.json", lists({**BOX, "category_id": 1 + (split == "val")}))
     source, problems = read(tmp_path)
     assert problems == []
-    told = [(picture.split, shapes_of(picture)[0].name) for picture in source.pictures]
+    told = [(image.split, shapes_of(image)[0].name) for image in source.images]
     assert told == [("train", "insulator"), ("val", "defect")]
 
 
-def test_a_picture_of_several_splits_has_none(tmp_path: Path, put: Put) -> None:
+def test_a_image_of_several_splits_has_none(tmp_path: Path, put: Put) -> None:
     put("a.jpg")
     put("b.jpg")
     put("train.json", lists(images=[IMAGE, {"id": 8, "file_name": "b.jpg"}]))
     put("test.json", lists())
     source, problems = read(tmp_path)
     assert problems == []
-    assert [picture.split for picture in source.pictures] == [None, "train"]
+    assert [image.split for image in source.images] == [None, "train"]
     assert "listed for several splits" in source.notes[-1]
 
 
@@ -250,7 +250,7 @@ def test_other_json_is_passed_over(tmp_path: Path, put: Put) -> None:
         read(tmp_path)
     put("x.json", lists(BOX))
     source, problems = read(tmp_path)
-    assert problems == [] and len(source.pictures) == 1
+    assert problems == [] and len(source.images) == 1
     assert "3 JSON file(s) that are not COCO passed over" in source.notes[0]
 
 
@@ -371,7 +371,7 @@ def test_any_values_are_read_or_refused(
             x1, y1, x2, y2 = shape.box
             assert x1 < x2 and y1 < y2 and (shape.area is None or shape.area >= 0)
     source, problems = read(folder)
-    assert problems or len(source.pictures) <= 1
+    assert problems or len(source.images) <= 1
 
 
 @given(st.binary(max_size=300) | VALUES.map(lambda value: json.dumps(value).encode()))
@@ -391,10 +391,10 @@ def test_not_coco_is_its_own_error(put: Put) -> None:
 def test_real_roboflow_export(shared_data: Path) -> None:
     source, problems = read(shared_data / "roboflow_coco")
     assert problems == [] and not source.unannotated
-    assert Counter(picture.split for picture in source.pictures) == {"train": 175, "val": 25, "test": 25}
-    assert sum(len(shapes_of(picture)) for picture in source.pictures) == 341 + 42 + 44
-    groups = Counter(picture.group for picture in source.pictures)
+    assert Counter(image.split for image in source.images) == {"train": 175, "val": 25, "test": 25}
+    assert sum(len(shapes_of(image)) for image in source.images) == 341 + 42 + 44
+    groups = Counter(image.group for image in source.images)
     assert None not in groups and max(groups.values()) > 1
-    for picture in source.pictures:
-        merge(picture, (640, 640))
+    for image in source.images:
+        merge(image, (640, 640))
     assert source.notes == ("categories that no annotation uses, 1 in all: 'insulators-defects'",)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedImage, Annotation, Folder, Shape, Source, merge
 from data_prep.formats import cvat
 from data_prep.formats.cvat import read_entries
 from llava.common.errors import InputError
@@ -73,7 +73,7 @@ def test_every_shape_becomes_a_box(one: Callable) -> None:
         Shape("c", (5, 6, 28, 20)),
     )
     assert annotation.labels == ("rusty",)
-    assert (annotation.picture, annotation.size) == ("a.jpg", (100, 50))
+    assert (annotation.image, annotation.size) == ("a.jpg", (100, 50))
     (note,) = annotation.notes
     assert "<cuboid> 4 (c): the box around its eight corners" in note
 
@@ -150,13 +150,13 @@ def test_what_has_no_area_or_is_out_of_view_is_left_out(one: Callable) -> None:
 
 def test_boxes_are_put_right_and_reported(one: Callable) -> None:
     annotation = one(box(30, 20, 10, 5), box(30, 20, 10, 5), box(90, 40, 120, 60, label="y"))
-    shapes, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [annotation]), (100, 50))
+    shapes, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [annotation]), (100, 50))
     assert shapes == [Shape("x", (10, 5, 30, 20)), Shape("y", (90, 40, 100, 50))]
     assert ["was reversed" in note for note in notes] == [True, True, False, False]
     assert "is there twice" in notes[2] and "clipped" in notes[3]
 
 
-def test_pictures_and_their_splits(tmp_path: Path, put: Callable) -> None:
+def test_images_and_their_splits(tmp_path: Path, put: Callable) -> None:
     for name in ("one/a.jpg", "two/a.jpg", "b.jpg", "c.jpg", "lonely.jpg"):
         put(name)
     note = tag("attribute", "yes", name="rust")
@@ -172,7 +172,7 @@ def test_pictures_and_their_splits(tmp_path: Path, put: Callable) -> None:
     put("voc.xml", "<annotation/>")
     source, problems = find_source(tmp_path)
     assert problems == []
-    splits = {picture.key: picture.split for picture in source.pictures}
+    splits = {image.key: image.split for image in source.images}
     assert splits == {"b": None, "c": None, "one/a": "train", "two/a": "val"}
     assert [path.name for path in source.unannotated] == ["lonely.jpg"]
     empty, attributes, subsets, others = source.notes
@@ -287,12 +287,12 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
     source, problems = cvat.read(Folder.scan(folder / "cvat", folder / "images"))
-    assert problems == [] and len(source.pictures) == 12 and source.unannotated == ()
-    (first,) = source.pictures[0].annotations
+    assert problems == [] and len(source.images) == 12 and source.unannotated == ()
+    (first,) = source.images[0].annotations
     assert first.shapes == (Shape("insulator", (250, 427, 1010, 579)), Shape("defect", (706, 507, 776, 551)))
 
 
-def test_a_missing_picture_is_not_its_namesake(tmp_path: Path, put: Callable) -> None:
+def test_a_missing_image_is_not_its_namesake(tmp_path: Path, put: Callable) -> None:
     put("day1/001.jpg")
     shapes = (box(1, 2, 30, 40),)
     put("a.xml", document(image(*shapes, name="day1/001.jpg"), image(*shapes, name="day2/001.jpg")))

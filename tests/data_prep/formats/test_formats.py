@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Folder, NoPictureError, Source, merge
+from data_prep.annotations import Folder, NoImageError, Source, merge
 from data_prep.commands.convert import read_sources
 from data_prep.formats import READERS, find_reader
 from data_prep.recipe.schema import Recipe
@@ -32,11 +32,11 @@ def read(folder: Path, format: str) -> Source:
 
 def boxes(source: Source) -> Iterator[tuple[str, list[tuple[str, tuple[float, ...]]]]]:
     """Each picture's key with its merged boxes, in an order that rounding cannot change."""
-    for picture in source.pictures:
-        with Image.open(picture.file) as opened:
-            shapes, notes = merge(picture, opened.size)
+    for image in source.images:
+        with Image.open(image.file) as opened:
+            shapes, notes = merge(image, opened.size)
         assert notes == []
-        yield picture.key, sorted((shape.name, shape.box) for shape in shapes)
+        yield image.key, sorted((shape.name, shape.box) for shape in shapes)
 
 
 @pytest.mark.parametrize("format", [format for format in SIX if format != "voc"])
@@ -107,15 +107,15 @@ def test_any_bytes_in_any_file_are_read_or_refused(
         ("./day1/1.jpg", "D:\\photos\\day1\\1.jpg", True),
     ],
 )
-def test_one_picture_has_one_name_in_a_file(
+def test_one_image_has_one_name_in_a_file(
     tmp_path: Path, put: Callable, first: str, second: str, same: bool
 ) -> None:
     put("pictures/1.jpg")
     folder = Folder.scan(tmp_path)
     owners: dict[Path, str] = {}
-    folder.picture_of(tmp_path / "a.csv", first, owners=owners)
+    folder.image_of(tmp_path / "a.csv", first, owners=owners)
     with nullcontext() if same else pytest.raises(InputError, match="would both be"):
-        folder.picture_of(tmp_path / "a.csv", second, owners=owners)
+        folder.image_of(tmp_path / "a.csv", second, owners=owners)
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_one_picture_has_one_name_in_a_file(
         ("a.csv", "other/day1/1.jpg", "day1/1.jpg"),
     ],
 )
-def test_a_picture_that_lies_elsewhere_is_found(
-    tmp_path: Path, put: Callable, file: str, written: str, picture: str
+def test_a_image_that_lies_elsewhere_is_found(
+    tmp_path: Path, put: Callable, file: str, written: str, image: str
 ) -> None:
-    expected = put(picture)
+    expected = put(image)
     put("day1/2.jpg")
-    assert Folder.scan(tmp_path).picture_of(tmp_path / file, written) == expected
+    assert Folder.scan(tmp_path).image_of(tmp_path / file, written) == expected
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_a_picture_that_lies_elsewhere_is_found(
         ("day1/a.csv", "day1/1.jpg", "day1/old/1.jpg", "there are pictures in a folder 'day1' too"),
     ],
 )
-def test_a_missing_picture_is_not_its_namesake(
-    tmp_path: Path, put: Callable, file: str, written: str, picture: str, why: str
+def test_a_missing_image_is_not_its_namesake(
+    tmp_path: Path, put: Callable, file: str, written: str, image: str, why: str
 ) -> None:
-    put(picture)
+    put(image)
     put("day1/2.jpg")
-    with pytest.raises(NoPictureError) as caught:
-        Folder.scan(tmp_path).picture_of(tmp_path / file, written)
+    with pytest.raises(NoImageError) as caught:
+        Folder.scan(tmp_path).image_of(tmp_path / file, written)
     assert str(caught.value).startswith(f"{tmp_path / file}: no picture '")
-    assert f"found only {picture}, " in str(caught.value) and str(caught.value).endswith(why)
+    assert f"found only {image}, " in str(caught.value) and str(caught.value).endswith(why)
 
 
 def test_of_several_namesakes_those_of_another_split_do_not_count(tmp_path: Path, put: Callable) -> None:
@@ -169,8 +169,8 @@ def test_of_several_namesakes_those_of_another_split_do_not_count(tmp_path: Path
     put("test/1.jpg")
     expected = put("more/1.jpg")
     folder = Folder.scan(tmp_path)
-    assert folder.picture_of(tmp_path / "valid" / "1.xml", "1") == expected
-    assert folder.picture_of(tmp_path / "a.json", "1.jpg", split="test") == tmp_path / "test/1.jpg"
+    assert folder.image_of(tmp_path / "valid" / "1.xml", "1") == expected
+    assert folder.image_of(tmp_path / "a.json", "1.jpg", split="test") == tmp_path / "test/1.jpg"
 
 
 @pytest.mark.parametrize(
@@ -219,11 +219,11 @@ def test_every_reader_refuses_a_namesake_of_another_split(
     put("data.yaml", "names: [a]")
     path = put(file, content)
     source, problems = READERS[format].read(Folder.scan(tmp_path))
-    assert len(problems) == 1 and problems[0].startswith(str(path)) and not source.pictures
+    assert len(problems) == 1 and problems[0].startswith(str(path)) and not source.images
     assert "found only train/images/1.jpg, which is of the split train, not val" in problems[0]
     path.rename(tmp_path / path.name)
     source, problems = READERS[format].read(Folder.scan(tmp_path))
-    assert not problems and len(source.pictures) == 1
+    assert not problems and len(source.images) == 1
 
 
 def test_every_unknown_class_is_named_at_once(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_prep.annotations import Folder, Shape, Source
 from data_prep.formats import READERS
-from data_prep.formats.sizes import picture_size
+from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo_data import read_data_yaml
 
 globox = pytest.importorskip("globox", reason="globox is absent; to compare with it: pip install globox")
@@ -28,24 +28,22 @@ TOLERANCE = 0.01  # pixels: the six digits of a share of the picture say no more
 
 
 def read(shared_data: Path, folder: str, format: str) -> Source:
-    pictures = shared_data / "formats" / "images" if folder.startswith("formats/") else None
-    source, problems = READERS[format].read(Folder.scan(shared_data / folder, pictures))
-    assert problems == [] and source.pictures
+    images = shared_data / "formats" / "images" if folder.startswith("formats/") else None
+    source, problems = READERS[format].read(Folder.scan(shared_data / folder, images))
+    assert problems == [] and source.images
     return source
 
 
 def said_by_file(source: Source) -> dict[Path, tuple[Shape, ...]]:
     """The shapes of each annotation file, for formats with a file per picture."""
-    said = {item.file: item.shapes for picture in source.pictures for item in picture.annotations}
-    assert len(said) == sum(len(picture.annotations) for picture in source.pictures)
+    said = {item.file: item.shapes for image in source.images for item in image.annotations}
+    assert len(said) == sum(len(image.annotations) for image in source.images)
     return said
 
 
-def said_by_picture(source: Source) -> dict[tuple[Path, str], tuple[Shape, ...]]:
+def said_by_image(source: Source) -> dict[tuple[Path, str], tuple[Shape, ...]]:
     """The shapes of each (annotation file, name of a picture in it)."""
-    return {
-        (item.file, item.picture): item.shapes for picture in source.pictures for item in picture.annotations
-    }
+    return {(item.file, item.image): item.shapes for image in source.images for item in image.annotations}
 
 
 def assert_same(ours: Iterable[Shape], theirs: Iterable[Any], names: Mapping[str, str] | None = None) -> int:
@@ -70,7 +68,7 @@ def test_voc(shared_data: Path, folder: str, boxes: int) -> None:
 
 @pytest.mark.parametrize(("folder", "boxes"), [("roboflow_coco", 427), ("formats/coco", 24)])
 def test_coco(shared_data: Path, folder: str, boxes: int) -> None:
-    said = said_by_picture(read(shared_data, folder, "coco"))
+    said = said_by_image(read(shared_data, folder, "coco"))
     total = 0
     for file in (shared_data / folder).rglob("*.json"):
         for theirs in globox.AnnotationSet.from_coco(file):
@@ -80,7 +78,7 @@ def test_coco(shared_data: Path, folder: str, boxes: int) -> None:
 
 def test_yolo(shared_data: Path) -> None:
     folder = shared_data / "formats"
-    said = said_by_picture(read(shared_data, "formats/yolo", "yolo"))
+    said = said_by_image(read(shared_data, "formats/yolo", "yolo"))
     data_set = read_data_yaml(folder / "yolo" / "data.yaml")
     assert data_set is not None
     names = {str(index): name for index, name in data_set.names.items()}
@@ -102,7 +100,7 @@ def test_labelme(shared_data: Path) -> None:
 
 
 def test_cvat(shared_data: Path) -> None:
-    said = said_by_picture(read(shared_data, "formats/cvat", "cvat"))
+    said = said_by_image(read(shared_data, "formats/cvat", "cvat"))
     file = shared_data / "formats" / "cvat" / "annotations.xml"
     total = 0
     for theirs in globox.AnnotationSet.from_cvat(file):
@@ -126,8 +124,8 @@ def test_yolo_of_our_own_making(tmp_path: Path, format: str) -> None:
         ]
         (labels / f"{number}.txt").write_text("\n".join(" ".join(map(str, line)) for line in lines))
     source, problems = READERS["yolo"].read(Folder.scan(tmp_path))
-    assert problems == [] and len(source.pictures) == 30
+    assert problems == [] and len(source.images) == 30
     parse = globox.Annotation.from_yolo_v5 if format == "yolo" else globox.Annotation.from_yolo_seg
     for file, shapes in said_by_file(source).items():
-        (size,) = {picture_size(tmp_path / f"{file.stem}.png")}
+        (size,) = {image_size(tmp_path / f"{file.stem}.png")}
         assert_same(shapes, parse(file, image_size=size).boxes, {"0": "a", "1": "b"})

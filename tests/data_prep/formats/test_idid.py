@@ -30,9 +30,9 @@ def shapes(*objects: Any) -> tuple[Shape, ...]:
     return read_record(FILE, 0, record(*objects)).shapes
 
 
-def folder(root: Path, records: Any, *pictures: str) -> Folder:
+def folder(root: Path, records: Any, *images: str) -> Folder:
     (root / "Images").mkdir(parents=True)
-    for name in pictures:
+    for name in images:
         (root / "Images" / name).touch()
     (root / "labels_v1.2.json").write_text(json.dumps(records, indent=1))
     return Folder.scan(root)
@@ -44,7 +44,7 @@ def read(source: Folder) -> Source:
     return found
 
 
-def test_pictures_with_their_discs(tmp_path: Path) -> None:
+def test_images_with_their_discs(tmp_path: Path) -> None:
     records = [
         record(
             {"name": "insulator", "bbox": [0, 0, 500, 100], "string": 1},
@@ -57,7 +57,7 @@ def test_pictures_with_their_discs(tmp_path: Path) -> None:
     source_folder = folder(tmp_path / "Train", records, "100228.JPG", "100229.jpg", "unlabelled.JPG")
     assert find_reader(source_folder)[0] is idid
     source = read(source_folder)
-    first, second = source.pictures
+    first, second = source.images
     assert first.key == "Images/100228"
     assert first.annotations[0].shapes == (
         Shape("string", (0, 0, 500, 100)),
@@ -69,10 +69,10 @@ def test_pictures_with_their_discs(tmp_path: Path) -> None:
     assert [path.name for path in source.unannotated] == ["unlabelled.JPG"]
 
 
-def test_the_views_of_a_picture_are_one_group(tmp_path: Path) -> None:
+def test_the_views_of_a_image_are_one_group(tmp_path: Path) -> None:
     names = ["7.JPG", "7d.JPG", "7H.jpg", "7v.JPG", "70.JPG", "7x.JPG", "tower7d.JPG"]
     source = read(folder(tmp_path / "Train", [record(name=name) for name in names], *names))
-    groups = {picture.file.name: picture.group for picture in source.pictures}
+    groups = {image.file.name: image.group for image in source.images}
     assert groups == dict(zip(names, ["7", "7", "7", "7", "70", None, None], strict=True))
 
 
@@ -143,7 +143,7 @@ def test_a_bad_record_is_one_line_that_names_it(bad: Any, message: str) -> None:
 def test_every_problem_is_reported(tmp_path: Path) -> None:
     records = [record(), record(name="absent.JPG"), record(disc(conditions={"shell": "Cracked"}))]
     source, problems = idid.read(folder(tmp_path / "Train", records, "100228.JPG"))
-    assert len(source.pictures) == 1 and len(problems) == 2
+    assert len(source.images) == 1 and len(problems) == 2
     assert "absent.JPG" in problems[0] and "record 2" in problems[1]
     (tmp_path / "Train" / "labels_v1.2.json").write_text('[{"Labels": {"objects": [')
     _, problems = idid.read(Folder.scan(tmp_path / "Train"))

@@ -25,8 +25,8 @@ def shape(kind: str | None, *points: tuple[float, float], label: str = "x", **mo
     return {"label": label, "points": [list(point) for point in points], "shape_type": kind, **more}
 
 
-def file(*shapes: Any, picture: str = "a.jpg", **more: Any) -> str:
-    facts = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": picture, "imageData": None}
+def file(*shapes: Any, image: str = "a.jpg", **more: Any) -> str:
+    facts = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
     return json.dumps(facts | {"imageHeight": 50, "imageWidth": 100} | more)
 
 
@@ -59,7 +59,7 @@ def test_every_shape_becomes_a_box(put: Callable) -> None:
         Shape("x", (0, 0, 10, 10), 50),
     )
     assert annotation.notes == ()
-    assert (annotation.picture, annotation.size) == ("a.jpg", (100, 50))
+    assert (annotation.image, annotation.size) == ("a.jpg", (100, 50))
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])
@@ -82,7 +82,7 @@ def test_points_and_lines_are_left_out_with_a_note(put: Callable) -> None:
     assert annotation.notes == (f"{path}: shapes without an area left out: 1 line, 1 linestrip, 1 point",)
 
 
-def test_flags_of_the_picture_are_labels_and_doubles_are_kept_once(put: Callable) -> None:
+def test_flags_of_the_image_are_labels_and_doubles_are_kept_once(put: Callable) -> None:
     double = shape("rectangle", (0, 0), (5, 5))
     path = put("a.json", file(double, double, flags={"rusty": True, "wet": False, "dark": 1}))
     annotation = read_annotation(path)
@@ -90,7 +90,7 @@ def test_flags_of_the_picture_are_labels_and_doubles_are_kept_once(put: Callable
     assert len(annotation.shapes) == 1 and "shape 2 (x) is there twice" in annotation.notes[0]
 
 
-def test_boxes_are_on_the_upright_picture(tmp_path: Path, put: Callable) -> None:
+def test_boxes_are_on_the_upright_image(tmp_path: Path, put: Callable) -> None:
     """LabelMe shows, and measures, a picture turned as its EXIF says."""
     exif = Image.Exif()
     exif[274] = 6
@@ -100,19 +100,19 @@ def test_boxes_are_on_the_upright_picture(tmp_path: Path, put: Callable) -> None
     assert problems == []
     with Image.open(tmp_path / "a.jpg") as opened:
         upright = ImageOps.exif_transpose(opened).size
-    assert merge(source.pictures[0], upright, 6) == ([Shape("x", (5, 60, 20, 90))], [])
+    assert merge(source.images[0], upright, 6) == ([Shape("x", (5, 60, 20, 90))], [])
 
 
-def test_pictures_are_found_by_the_files_own_name_first(tmp_path: Path, put: Callable) -> None:
-    for picture in ("a.jpg", "a.png", "b.jpg", "photos/c.d.jpg", "lonely.jpg"):
-        put(picture)
-    put("a.json", file(picture="a.png"))
-    put("b.json", file(picture="a.jpg"))  # left over from a copy
-    put("labels/c.d.json", file(picture="..\\photos\\c.d.jpg"))
+def test_images_are_found_by_the_files_own_name_first(tmp_path: Path, put: Callable) -> None:
+    for image in ("a.jpg", "a.png", "b.jpg", "photos/c.d.jpg", "lonely.jpg"):
+        put(image)
+    put("a.json", file(image="a.png"))
+    put("b.json", file(image="a.jpg"))  # left over from a copy
+    put("labels/c.d.json", file(image="..\\photos\\c.d.jpg"))
     put("labels/other.json", '{"imagePath": "a.jpg"}')
     source, problems = labelme.read(Folder.scan(tmp_path))
     assert problems == []
-    assert [picture.file.name for picture in source.pictures] == ["a.png", "b.jpg", "c.d.jpg"]
+    assert [image.file.name for image in source.images] == ["a.png", "b.jpg", "c.d.jpg"]
     assert [path.name for path in source.unannotated] == ["a.jpg", "lonely.jpg"]
     assert "imagePath names 'a.jpg'; taken as b.jpg's" in source.notes[0]
     assert "not LabelMe passed over, for instance labels/other.json" in source.notes[1]
@@ -120,16 +120,16 @@ def test_pictures_are_found_by_the_files_own_name_first(tmp_path: Path, put: Cal
 
 def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable) -> None:
     put("test/tower_png.rf.0a.jpg")
-    put("test/tower_png.rf.0a.json", file(picture="tower_png.rf.0a.jpg"))
-    (picture,) = labelme.read(Folder.scan(tmp_path))[0].pictures
-    assert (picture.group, picture.split) == ("tower", "test")
+    put("test/tower_png.rf.0a.json", file(image="tower_png.rf.0a.jpg"))
+    (image,) = labelme.read(Folder.scan(tmp_path))[0].images
+    assert (image.group, image.split) == ("tower", "test")
 
 
 def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     put("a.json", file())
-    put("absent.json", file(picture="absent.jpg"))
-    put("inside.json", file(picture="inside.jpg", imageData="aGVsbG8="))
+    put("absent.json", file(image="absent.jpg"))
+    put("inside.json", file(image="inside.jpg", imageData="aGVsbG8="))
     put("cut.json", file()[:-5])
     _, problems = labelme.read(Folder.scan(tmp_path))
     assert len(problems) == 3
@@ -213,6 +213,6 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
     source, problems = labelme.read(Folder.scan(folder / "labelme", folder / "images"))
-    assert problems == [] and len(source.pictures) == 12 and source.unannotated == ()
-    (first,) = source.pictures[0].annotations
+    assert problems == [] and len(source.images) == 12 and source.unannotated == ()
+    (first,) = source.images[0].annotations
     assert first.shapes == (Shape("insulator", (250, 427, 1010, 579)), Shape("defect", (706, 507, 776, 551)))

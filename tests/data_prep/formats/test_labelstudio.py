@@ -15,7 +15,7 @@ from data_prep.annotations import Annotation, Folder, Shape, Source, merge
 from data_prep.formats import labelstudio
 from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio import annotate
-from data_prep.formats.labelstudio_tasks import picture_names, read_tasks
+from data_prep.formats.labelstudio_tasks import image_names, read_tasks
 from data_prep.formats.layout import OtherFormatError
 from llava.common.errors import InputError
 from tests.support.label_files import json_like
@@ -100,7 +100,7 @@ def test_what_is_put_right_is_noted(one: Callable) -> None:
     ] * 3
 
 
-def test_choices_are_labels_of_the_picture(one: Callable) -> None:
+def test_choices_are_labels_of_the_image(one: Callable) -> None:
     about_shape = {"type": "choices", "id": "r1", "value": {"x": 1, "choices": ["deep"]}}
     about_plain = {"type": "choices", "id": "r2", "value": {"choices": ["deep"]}}
     found = one(
@@ -146,9 +146,9 @@ def test_the_latest_finished_annotation_counts(tmp_path: Path, put: Callable) ->
     )
     source, problems = find_source(tmp_path)
     assert problems == []
-    (picture,) = source.pictures
-    assert [shape.name for shape in picture.annotations[0].shapes] == ["late"]
-    skip_note, several = picture.annotations[0].notes
+    (image,) = source.images
+    assert [shape.name for shape in image.annotations[0].shapes] == ["late"]
+    skip_note, several = image.annotations[0].notes
     assert "task 1: 1 skipped annotation(s) not used" in skip_note
     assert "task 1: the latest of 2 annotations taken" in several
     assert "2 task(s) without a finished annotation passed over" in source.notes[0]
@@ -212,12 +212,12 @@ def test_a_bad_brush_stroke_is_refused(one: Callable, rle: Any) -> None:
     ],
 )
 def test_an_address_is_a_name(address: str, names: list[str]) -> None:
-    assert [name for name in picture_names(address) if name != address or address in names] == names
+    assert [name for name in image_names(address) if name != address or address in names] == names
 
 
-def test_pictures_are_found_by_their_addresses(tmp_path: Path, put: Callable) -> None:
-    for picture in ("a.jpg", "1a2b3c4d-b.jpg", "b.jpg", "one/c.jpg", "two/c.jpg", "d e.jpg", "lonely.jpg"):
-        put(picture)
+def test_images_are_found_by_their_addresses(tmp_path: Path, put: Callable) -> None:
+    for image in ("a.jpg", "1a2b3c4d-b.jpg", "b.jpg", "one/c.jpg", "two/c.jpg", "d e.jpg", "lonely.jpg"):
+        put(image)
     done = annotation(rectangle(0, 0, 50, 50))
     addresses = ("/data/upload/1/99999999-a.jpg", "/data/upload/1/1a2b3c4d-b.jpg", "s3://all/two/c.jpg")
     numbered = [task(done, id=id, image=address) for id, address in enumerate(addresses)]
@@ -226,12 +226,12 @@ def test_pictures_are_found_by_their_addresses(tmp_path: Path, put: Callable) ->
     put("other.json", "{}")
     source, problems = find_source(tmp_path)
     assert problems == []
-    assert [picture.key for picture in source.pictures] == ["1a2b3c4d-b", "a", "d e", "two/c"]
+    assert [image.key for image in source.images] == ["1a2b3c4d-b", "a", "d e", "two/c"]
     assert "1 picture(s) found by the name that they had before the upload" in source.notes[0]
     assert "not Label Studio's passed over, for instance other.json" in source.notes[1]
 
 
-def test_unstated_sizes_are_the_pictures_own_upright(tmp_path: Path, put: Callable) -> None:
+def test_unstated_sizes_are_the_images_own_upright(tmp_path: Path, put: Callable) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.new("L", (100, 50)).save(tmp_path / "a.jpg", exif=exif)
@@ -239,7 +239,7 @@ def test_unstated_sizes_are_the_pictures_own_upright(tmp_path: Path, put: Callab
     put("a.json", [task(annotation(box))])
     source, problems = find_source(tmp_path)
     assert problems == []
-    assert merge(source.pictures[0], (50, 100), 6) == ([Shape("x", (5, 10, 15, 30))], [])
+    assert merge(source.images[0], (50, 100), 6) == ([Shape("x", (5, 10, 15, 30))], [])
 
 
 def minimal(*shapes: dict[str, Any], id: int = 1, **more: Any) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def test_json_min_is_read_too(tmp_path: Path, put: Callable) -> None:
     put("a.json", [new, old, minimal(id=2, image="b.jpg")])
     source, problems = find_source(tmp_path)
     assert problems == []
-    first, second = (picture.annotations[0] for picture in source.pictures)
+    first, second = (image.annotations[0] for image in source.images)
     assert first.shapes == (Shape("x", (10, 10, 40, 30)), Shape("p", (0, 0, 10, 8), 40))
     assert first.labels == ("wet", "rusty") and second.shapes == ()
     latest, unsure = source.notes[:2]
@@ -397,7 +397,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
     source, problems = labelstudio.read(Folder.scan(folder / "labelstudio", folder / "images"))
-    assert problems == [] and len(source.pictures) == 12 and source.unannotated == ()
-    (first,) = source.pictures[0].annotations
+    assert problems == [] and len(source.images) == 12 and source.unannotated == ()
+    (first,) = source.images[0].annotations
     assert [shape.name for shape in first.shapes] == ["insulator", "defect"]
     assert first.shapes[0].box == pytest.approx((250, 427, 1010, 579))

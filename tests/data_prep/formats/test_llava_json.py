@@ -26,8 +26,8 @@ def record(*texts: str, image: object = "a.jpg", **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
     """Writes a file beside two pictures and reads the folder."""
-    for picture in ("a.jpg", "b.png"):
-        Image.new("RGB", (8, 8)).save(tmp_path / picture)
+    for image in ("a.jpg", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / image)
 
     def write_and_read(value: object, name: str = "train.json") -> tuple[Source, list[str]]:
         (tmp_path / name).write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
@@ -36,7 +36,7 @@ def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
     return write_and_read
 
 
-def test_conversations_become_talks_of_their_picture(read: Callable, tmp_path: Path) -> None:
+def test_conversations_become_talks_of_their_image(read: Callable, tmp_path: Path) -> None:
     records = [
         record("<image>\nBroken?", "yes", meta={"task": "presence", "language": "ko", "group": "line 3"}),
         record("What is it?\n<image>", "A disc.", "Of what?", "Glass.", image=["train/b.png"]),
@@ -44,7 +44,7 @@ def test_conversations_become_talks_of_their_picture(read: Callable, tmp_path: P
     ]
     source, problems = read(records)
     assert not problems and not source.notes
-    first, second = source.pictures
+    first, second = source.images
     assert first.annotations[0].talks == (
         Talk((("Broken?", "yes"),), "presence", "ko"),
         Talk((("Whole?", "no"),)),
@@ -54,7 +54,7 @@ def test_conversations_become_talks_of_their_picture(read: Callable, tmp_path: P
     assert find_reader(Folder.scan(tmp_path))[0] is llava_json
 
 
-def test_records_that_are_not_about_one_picture_are_counted(read: Callable) -> None:
+def test_records_that_are_not_about_one_image_are_counted(read: Callable) -> None:
     text_only = record("Hello", "Hi.")
     del text_only["image"]
     records = [
@@ -102,7 +102,7 @@ def test_splits_come_from_names_if_there_are_several(read: Callable) -> None:
     read([record("<image>\nq", "a")])
     source, problems = read(json.dumps(record("<image>\nq", "a", image="b.png")), "validation.jsonl")
     assert not problems
-    assert [picture.split for picture in source.pictures] == ["train", "val"]
+    assert [image.split for image in source.images] == ["train", "val"]
     assert any("split val" in note for note in source.notes)
 
 
@@ -127,7 +127,7 @@ def test_what_our_own_records_say_comes_back(read: Callable) -> None:
     ours = Record.model_validate(record("<image>\nBroken?", "yes", meta={"task": "presence", "group": "g"}))
     source, problems = read(to_json([ours], indent=1))
     assert not problems
-    assert source.pictures[0].annotations[0].talks == (Talk((("Broken?", "yes"),), "presence"),)
+    assert source.images[0].annotations[0].talks == (Talk((("Broken?", "yes"),), "presence"),)
 
 
 @settings(max_examples=80, suppress_health_check=list(HealthCheck))
@@ -142,5 +142,5 @@ def test_any_records_are_read_or_refused(
     source, problems = read([record("<image>\nq", "a"), *records])
     assert all("\n" not in problem for problem in problems)
     assert any("junk.json" in problem for problem in problems)
-    talks = [talk for picture in source.pictures for note in picture.annotations for talk in note.talks]
+    talks = [talk for image in source.images for note in image.annotations for talk in note.talks]
     assert talks and all(question and answer for talk in talks for question, answer in talk.turns)

@@ -52,7 +52,7 @@ def read(folder: Path) -> Source:
 
 
 def said(source: Source, key: str) -> Annotation:
-    (annotation,) = next(picture for picture in source.pictures if picture.key == key).annotations
+    (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
 
@@ -101,7 +101,7 @@ def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
     put("ground_truth/crack/000_mask.png", marked((2, 3, 7, 5), (12, 0, 20, 10)))
     put("ground_truth/broken_edge/000.png", marked((0, 0, 5, 5)))
     source = read(tmp_path)
-    assert [picture.key for picture in source.pictures] == [
+    assert [image.key for image in source.images] == [
         "test/broken_edge/000",
         "test/crack/000",
         "test/crack/001",
@@ -118,7 +118,7 @@ def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
         assert said(source, key).shapes == said(source, key).labels == said(source, key).notes == ()
     alone = said(source, "test/crack/001")
     assert alone.labels == ("crack",) and alone.shapes == () and "no mask" in alone.notes[0]
-    assert {picture.split for picture in source.pictures} == {None}
+    assert {image.split for image in source.images} == {None}
     assert any("not taken as splits" in note for note in source.notes)
 
 
@@ -130,7 +130,7 @@ def test_several_categories_below_one_root(tmp_path: Path, put: Put) -> None:
     source = read(tmp_path)
     assert said(source, "bottle/test/bent/000").shapes[0].box == (0, 0, 5, 5)
     assert said(source, "sets/cable/test/bent/000").shapes[0].box == (5, 5, 20, 10)
-    assert len(source.pictures) == 4
+    assert len(source.images) == 4
 
 
 @pytest.mark.parametrize(
@@ -164,13 +164,13 @@ def test_masks_as_they_are_in_the_wild(
 def test_masks_of_another_size(tmp_path: Path, put: Put) -> None:
     put("test/dent/1.png")
     put("ground_truth/dent/1_mask.png", marked((4, 4, 10, 8), size=(40, 20)))
-    (picture,) = read(tmp_path).pictures
-    shapes, notes = merge(picture, (20, 10))
+    (image,) = read(tmp_path).images
+    shapes, notes = merge(image, (20, 10))
     assert shapes == [Shape("dent", (2, 2, 5, 4), 6)] and "scaled" in notes[-1]
     put("ground_truth/dent/1_mask.png", marked((4, 4, 10, 8), size=(30, 30)))
-    (picture,) = read(tmp_path).pictures
+    (image,) = read(tmp_path).images
     with pytest.raises(InputError, match="30x30"):
-        merge(picture, (20, 10))
+        merge(image, (20, 10))
 
 
 def test_every_problem_is_a_line(tmp_path: Path, put: Put) -> None:
@@ -237,9 +237,9 @@ def test_real_magnetic_tiles(shared_data: Path) -> None:
     assert find_reader(folder)[0] is mvtec
     source = read(folder.root)
     kinds = ("blowhole", "break", "crack", "fray", "uneven")
-    assert len(source.pictures) == 150 and source.unannotated == ()
+    assert len(source.images) == 150 and source.unannotated == ()
     for kind in kinds:
-        of_kind = [p.annotations[0] for p in source.pictures if p.key.startswith(f"test/{kind}/")]
+        of_kind = [p.annotations[0] for p in source.images if p.key.startswith(f"test/{kind}/")]
         assert len(of_kind) == 15
         assert {shape.name for annotation in of_kind for shape in annotation.shapes} == {kind}
         assert all("not binary" in annotation.notes[0] for annotation in of_kind)
@@ -252,7 +252,7 @@ def test_real_magnetic_tiles(shared_data: Path) -> None:
 def test_re_lit_tiles_stay_together(shared_data: Path, repo: Path) -> None:
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "magnetic_tile.yaml")
     assert recipe.group.pattern
-    keys = [picture.key for picture in read(shared_data / "magnetic_tile").pictures]
+    keys = [image.key for image in read(shared_data / "magnetic_tile").images]
     groups = {key: match.group(1) for key in keys if (match := re.search(recipe.group.pattern, key))}
     assert len(groups) == 150 and all(groups.values())
     of_number = {int(re.findall(r"\d+", key)[-1]): group for key, group in groups.items()}

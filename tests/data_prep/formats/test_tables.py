@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep import json_stream
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, Talk
+from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, Talk
 from data_prep.formats import find_reader, tables
 from data_prep.json_stream import stream_items
 from llava.common.errors import InputError
@@ -25,10 +25,10 @@ def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
     """Writes a file beside two pictures and reads the folder."""
 
     def write_and_read(name: str | None = None, data: str | bytes = "") -> tuple[Source, list[str]]:
-        for picture in ("a.jpg", "sub/b.png"):
-            (tmp_path / picture).parent.mkdir(exist_ok=True)
-            if not (tmp_path / picture).exists():
-                Image.new("RGB", (8, 8)).save(tmp_path / picture)
+        for image in ("a.jpg", "sub/b.png"):
+            (tmp_path / image).parent.mkdir(exist_ok=True)
+            if not (tmp_path / image).exists():
+                Image.new("RGB", (8, 8)).save(tmp_path / image)
         if name is not None:
             (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
         return tables.read(Folder.scan(tmp_path))
@@ -39,8 +39,8 @@ def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
 def asked(source: Source) -> dict[str, list[tuple[str, str]]]:
     """Picture -> (question, answer) of its single-turn talks."""
     return {
-        picture.key: [turn for note in picture.annotations for talk in note.talks for turn in talk.turns]
-        for picture in source.pictures
+        image.key: [turn for note in image.annotations for talk in note.talks for turn in talk.turns]
+        for image in source.images
     }
 
 
@@ -86,7 +86,7 @@ def test_columns_by_other_names_and_what_is_not_used(read: Callable) -> None:
     data = "Picture,PROMPT,Response,TASK,Language,id,mood\na,Broken?,예,presence,ko,7,good\n"
     source, problems = read("t.csv", data)
     assert not problems
-    assert source.pictures[0].annotations[0].talks == (Talk((("Broken?", "예"),), "presence", "ko"),)
+    assert source.images[0].annotations[0].talks == (Talk((("Broken?", "예"),), "presence", "ko"),)
     assert any("passed over: id, mood" in note for note in source.notes)
     assert source.unannotated and source.unannotated[0].name == "b.png"
 
@@ -100,7 +100,7 @@ def test_labels_boxes_groups_and_splits(read: Callable) -> None:
     )
     source, problems = read("t.csv", data)
     assert not problems
-    first, second = source.pictures
+    first, second = source.images
     (said,) = first.annotations
     assert said.shapes == (Shape("bird nest", (2, 1, 5, 4)),)
     assert said.labels == ("broken", "flashover")
@@ -111,10 +111,10 @@ def test_labels_boxes_groups_and_splits(read: Callable) -> None:
 
 def test_names_of_the_tables_give_splits_if_there_are_several(read: Callable) -> None:
     source, _ = read("train.csv", HEADER + "a,Broken?,yes\n")
-    assert source.pictures[0].split is None
+    assert source.images[0].split is None
     source, problems = read("test-00000-of-00001.csv", HEADER + "b,Broken?,yes\n")
     assert not problems
-    assert [picture.split for picture in source.pictures] == ["train", "test"]
+    assert [image.split for image in source.images] == ["train", "test"]
     _, problems = read("val.csv", HEADER + "b,Whole?,no\n")
     assert len(problems) == 1 and "split 'val'" in problems[0] and "test-00000-of-00001.csv" in problems[0]
 
@@ -133,7 +133,7 @@ def test_a_dataset_dict_has_its_splits(read: Callable, tmp_path: Path) -> None:
     DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
     source, problems = read()
     assert not problems
-    assert [picture.split for picture in source.pictures] == ["train", "val"]
+    assert [image.split for image in source.images] == ["train", "val"]
     assert asked(source) == {"a": [("Broken?", "no")], "sub/b": [("Broken?", "yes")]}
 
 
@@ -191,7 +191,7 @@ def test_rows_that_are_there_twice_are_kept_once_and_noted(read: Callable) -> No
     assert any("2 conversation(s)" in note for note in source.notes)
 
 
-def test_a_folder_without_a_table_or_pictures_is_refused(read: Callable, tmp_path: Path) -> None:
+def test_a_folder_without_a_table_or_images_is_refused(read: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no table"):
         read("t.csv", "image,label\na,good\n")
     assert tables.detect(Folder.scan(tmp_path)) is None
@@ -202,7 +202,7 @@ def test_a_folder_without_a_table_or_pictures_is_refused(read: Callable, tmp_pat
         tables.read(Folder.scan(empty))
 
 
-def test_pictures_inside_the_table_are_refused_before_they_are_read(read: Callable, tmp_path: Path) -> None:
+def test_images_inside_the_table_are_refused_before_they_are_read(read: Callable, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet")
 
@@ -242,9 +242,9 @@ def test_problems_of_one_file_are_counted_when_there_are_too_many(
     assert len(problems) == 4 and problems[-1].endswith("7 more like these")
 
 
-def test_equal_conversations_of_many_pictures_are_one_object(read: Callable) -> None:
+def test_equal_conversations_of_many_images_are_one_object(read: Callable) -> None:
     source, _ = read("t.csv", HEADER + "a,Broken?,yes\nb,Broken?,yes\n")
-    first, second = (picture.annotations[0].talks[0] for picture in source.pictures)
+    first, second = (image.annotations[0].talks[0] for image in source.images)
     assert first is second
 
 
@@ -266,9 +266,9 @@ def outcome(read: Callable, name: str, data: bytes) -> None:
     except InputError as error:
         problems = [str(error)]
     else:
-        pictures: tuple[AnnotatedPicture, ...] = source.pictures
-        for picture in pictures:
-            for talk in picture.annotations[0].talks:
+        images: tuple[AnnotatedImage, ...] = source.images
+        for image in images:
+            for talk in image.annotations[0].talks:
                 assert all(question and answer for question, answer in talk.turns)
     assert all("\n" not in problem for problem in problems)
 
@@ -401,7 +401,7 @@ def test_json_lines_and_lists_say_the_line(tmp_path: Path) -> None:
     assert "thousands of digits" in str(list(stream_items(tmp_path / "long.jsonl")))
 
 
-def test_a_missing_picture_is_not_its_namesake(read: Callable) -> None:
+def test_a_missing_image_is_not_its_namesake(read: Callable) -> None:
     rows = "sub/b.png,Broken?,no\nother/b.png,Broken?,yes\n./sub/b.png,Old?,no\n"
     source, problems = read("rows.csv", HEADER + rows)
     assert len(problems) == 1 and "line 3: 'sub/b.png' and 'other/b.png' would both be" in problems[0]

@@ -76,7 +76,7 @@ def read(folder: Folder) -> Source:
 
 
 def said(source: Source, key: str) -> Annotation:
-    (annotation,) = next(picture for picture in source.pictures if picture.key == key).annotations
+    (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
 
@@ -91,14 +91,14 @@ def test_kinds_and_masks_are_joined(made: Visa) -> None:
     folder = made.write()
     assert find_reader(folder)[0] is visa
     source = read(folder)
-    assert len(source.pictures) == 4 and source.unannotated == ()  # masks are no pictures
+    assert len(source.images) == 4 and source.unannotated == ()  # masks are no pictures
     assert said(source, one).shapes == (Shape("bent", A, 16), Shape("bent", C, 12))
     assert said(source, two).shapes == (Shape("bent", A, 16), Shape("melt", B, 30))
     assert said(source, two).labels == () and said(source, two).size == (20, 10)
     assert said(source, other).shapes == (Shape("scratch", A, 16),), "values are told apart by object"
     sound = said(source, "pcb1/Data/Images/Normal/0001")
     assert sound.shapes == sound.labels == ()
-    assert {picture.split for picture in source.pictures} == {None}
+    assert {image.split for image in source.images} == {None}
     assert any("split was not used" in note for note in source.notes)
 
 
@@ -117,7 +117,7 @@ def test_values_that_nothing_names(made: Visa) -> None:
     assert said(source, no_place).labels == ("scratch",)
 
 
-def test_pictures_that_disagree_name_nothing(made: Visa) -> None:
+def test_images_that_disagree_name_nothing(made: Visa) -> None:
     made.bad("pcb1", 0, "bent", (1, A))
     made.bad("pcb1", 1, "melt", (1, A))
     both = made.bad("pcb1", 2, "bent, Melt", (1, A), (2, B))
@@ -143,7 +143,7 @@ def test_one_object_alone(made: Visa, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visa.detect(folder)
     assert said(read(folder), "Data/Images/Anomaly/000").shapes == (Shape("bent", A, 16),)
     monkeypatch.chdir(made.root / "pcb1")
-    assert len(read(Folder.scan(Path())).pictures) == 2
+    assert len(read(Folder.scan(Path())).images) == 2
 
 
 def test_specks_and_empty_masks(made: Visa) -> None:
@@ -218,4 +218,4 @@ def test_any_bytes_are_read_or_refused(
     except InputError as error:
         assert str(root) in str(error)
     else:
-        assert not source.pictures and all("\n" not in line for line in problems)
+        assert not source.images and all("\n" not in line for line in problems)

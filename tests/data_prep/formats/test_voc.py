@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import AnnotatedImage, Annotation, Folder, Shape, Source, merge, plain_name
 from data_prep.formats import voc as reader
 from data_prep.formats.voc import read_annotation
 from llava.common.errors import InputError
@@ -31,35 +31,33 @@ def voc(*objects: tuple, filename: str = "a.jpg", size: tuple = (100, 50)) -> st
     )
 
 
-def test_two_files_of_one_picture_are_merged(tmp_path: Path, put: Callable) -> None:
+def test_two_files_of_one_image_are_merged(tmp_path: Path, put: Callable) -> None:
     put("images/062.jpg")
     put("labels/insulator/062.xml", voc(("insulator", 1, 2, 30, 40), filename="062"))
     put("labels/defect/062.xml", voc(("defect", 5, 6, 9, 9), ("insulator", 1, 2, 30, 40), filename="062"))
     source, problems = find_source(tmp_path)
     assert not problems
-    (picture,) = source.pictures
-    assert picture.key == "images/062"
-    shapes, notes = merge(picture, (100, 50))
+    (image,) = source.images
+    assert image.key == "images/062"
+    shapes, notes = merge(image, (100, 50))
     assert sorted(shapes, key=str) == [Shape("defect", (5, 6, 9, 9)), Shape("insulator", (1, 2, 30, 40))]
     assert notes == []
 
 
 def test_boxes_are_put_right_and_reported(put: Callable) -> None:
     file = put("a.xml", voc(("x", 30.5, 2, 10.25, 20), ("y", -5, 10, 120, 20), ("z", 200, 1, 220, 9)))
-    shapes, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [read_annotation(file)]), (100, 50))
+    shapes, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [read_annotation(file)]), (100, 50))
     assert shapes == [Shape("x", (10.25, 2, 30.5, 20)), Shape("y", (0, 10, 100, 20))]
     assert len(notes) == 3
     assert "reversed" in notes[0] and "clipped" in notes[1] and "left out" in notes[2]
     assert all(str(file) in note for note in notes)
 
 
-def test_boxes_follow_the_picture(put: Callable) -> None:
+def test_boxes_follow_the_image(put: Callable) -> None:
     scaled = read_annotation(put("s.xml", voc(("x", 20, 10, 40, 30), size=(200, 100))))
-    assert merge(AnnotatedPicture(Path("a.jpg"), "a", [scaled]), (100, 50))[0] == [
-        Shape("x", (10, 5, 20, 15))
-    ]
+    assert merge(AnnotatedImage(Path("a.jpg"), "a", [scaled]), (100, 50))[0] == [Shape("x", (10, 5, 20, 15))]
     unsized = read_annotation(put("u.xml", voc(("x", 20, 10, 40, 30), size=(0, 0))))
-    assert merge(AnnotatedPicture(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
+    assert merge(AnnotatedImage(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
         Shape("x", (20, 10, 40, 30))
     ]
     for absurd in (float("inf"), 1e308, 1e-320, -100, float("nan")):
@@ -67,12 +65,12 @@ def test_boxes_follow_the_picture(put: Callable) -> None:
         assert nowhere.size is None
     other = read_annotation(put("o.xml", voc(size=(300, 300))))
     with pytest.raises(InputError, match=r"o\.xml.*300x300.*100x50"):
-        merge(AnnotatedPicture(Path("a.jpg"), "a", [other]), (100, 50))
+        merge(AnnotatedImage(Path("a.jpg"), "a", [other]), (100, 50))
 
 
 def test_what_is_clipped_loses_its_area_too() -> None:
     half_outside = Annotation(Path("a.json"), shapes=(Shape("x", (90, 0, 110, 20), 300.0),))
-    (shape,), notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [half_outside]), (100, 50))
+    (shape,), notes = merge(AnnotatedImage(Path("a.jpg"), "a", [half_outside]), (100, 50))
     assert shape == Shape("x", (90, 0, 100, 20), 150.0) and len(notes) == 1
 
 
@@ -88,21 +86,21 @@ def test_exif_rotation_turns_the_boxes(tmp_path: Path, put: Callable, orientatio
     with Image.open(tmp_path / "a.png") as opened:
         upright = ImageOps.exif_transpose(opened)
     annotation = read_annotation(put("a.xml", voc(("x", 10, 5, 30, 15))))
-    shapes, notes = merge(AnnotatedPicture(tmp_path / "a.png", "a", [annotation]), upright.size, orientation)
+    shapes, notes = merge(AnnotatedImage(tmp_path / "a.png", "a", [annotation]), upright.size, orientation)
     assert shapes[0].box == upright.getbbox()
     assert "EXIF" in notes[0]
 
 
-def test_a_picture_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -> None:
-    for picture in ("one/p.JPG", "two/p.jpg", "DJI.0001.png", "q.bmp", "lonely.jpg"):
-        put(picture)
+def test_a_image_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -> None:
+    for image in ("one/p.JPG", "two/p.jpg", "DJI.0001.png", "q.bmp", "lonely.jpg"):
+        put(image)
     put("one/labels/p.xml", voc(filename="wrong"))
     put("two/labels/p.xml", voc(filename="p"))
     put("DJI.0001.xml", voc(filename="DJI.0001"))
     put("q_annotated.xml", voc(filename="D:\\photos\\Q.bmp"))
     source, problems = find_source(tmp_path)
     assert problems == []
-    assert [picture.key for picture in source.pictures] == ["DJI.0001", "one/p", "q", "two/p"]
+    assert [image.key for image in source.images] == ["DJI.0001", "one/p", "q", "two/p"]
     assert [path.name for path in source.unannotated] == ["lonely.jpg"]
 
 
@@ -112,7 +110,7 @@ def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable
         put(f"{name}.xml", voc(("rust", 1, 2, 30, 40)))
     source, problems = find_source(tmp_path)
     assert not problems
-    assert {picture.key: (picture.group, picture.split) for picture in source.pictures} == {
+    assert {image.key: (image.group, image.split) for image in source.images} == {
         "train/tower_jpg.rf.0a": ("tower", "train"),
         "valid/tower_jpg.rf.1b": ("tower", "val"),
         "train/b": (None, "train"),
@@ -185,11 +183,11 @@ def test_names_are_compared_plainly() -> None:
 
 def test_real_cplid_and_neu(shared_data: Path) -> None:
     cplid, problems = find_source(shared_data / "cplid")
-    assert problems == [] and len(cplid.pictures) == 106
-    boxes = [shape.name for picture in cplid.pictures for shape in merge(picture, (1152, 864))[0]]
+    assert problems == [] and len(cplid.images) == 106
+    boxes = [shape.name for image in cplid.images for shape in merge(image, (1152, 864))[0]]
     assert (boxes.count("insulator"), boxes.count("defect")) == (136, 60)
     neu, problems = find_source(shared_data / "neu_det")
-    assert problems == [] and len(neu.pictures) == 180
+    assert problems == [] and len(neu.images) == 180
 
 
 def test_voc_boxes_equal_coco_boxes(shared_data: Path) -> None:
@@ -210,13 +208,13 @@ def test_voc_boxes_equal_coco_boxes(shared_data: Path) -> None:
     assert ours == expected
 
 
-def test_a_filename_of_another_picture_is_noted(tmp_path: Path, put: Callable) -> None:
+def test_a_filename_of_another_image_is_noted(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     put("b.jpg")
     put("a.xml", voc(("insulator", 1, 2, 30, 40), filename="b.jpg"))
     put("b.xml", voc(("insulator", 1, 2, 30, 40), filename="gone.jpg"))
     source, problems = find_source(tmp_path)
-    first, second = source.pictures
+    first, second = source.images
     assert not problems and [first.key, second.key] == ["a", "b"]
     (note,) = first.annotations[0].notes
     assert "'b.jpg'; taken for a.jpg" in note
@@ -238,5 +236,5 @@ def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
     stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, told: bool
 ) -> None:
     annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
-    _, notes = merge(AnnotatedPicture(Path("a.jpg"), "a", [annotation]), upright, orientation)
+    _, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [annotation]), upright, orientation)
     assert any("does not tell" in note for note in notes) is told

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge
 from data_prep.formats import coco, yolo
-from data_prep.formats.sizes import picture_size
+from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo import read_labels
 from data_prep.formats.yolo_data import DataSet, read_data_yaml, read_names
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 
 NAMES = "names: [insulator, defect]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"  # (40, 15, 60, 35) in a picture of 100x50
@@ -23,12 +23,12 @@ DATA_SET = DataSet(Path("data.yaml"), {0: "insulator", 1: "defect"})
 Put = Callable[..., Path]
 
 
-def read(folder: Path, pictures: Path | None = None) -> tuple[Source, list[str]]:
-    return yolo.read(Folder.scan(folder, pictures))
+def read(folder: Path, images: Path | None = None) -> tuple[Source, list[str]]:
+    return yolo.read(Folder.scan(folder, images))
 
 
-def shapes_of(picture: AnnotatedPicture) -> list[Shape]:
-    return [shape for annotation in picture.annotations for shape in annotation.shapes]
+def shapes_of(image: AnnotatedImage) -> list[Shape]:
+    return [shape for annotation in image.annotations for shape in annotation.shapes]
 
 
 def test_boxes_and_outlines_in_pixels(tmp_path: Path, put: Put) -> None:
@@ -37,32 +37,32 @@ def test_boxes_and_outlines_in_pixels(tmp_path: Path, put: Put) -> None:
     put("labels/a.txt", f"{BOX}\n1 0.1 0.2 0.3 0.2 0.1 0.6\r\n1.0 1e-1 .1 0.05 0.1")
     source, problems = read(tmp_path)
     assert problems == [] and source.notes == ()
-    (picture,) = source.pictures
-    assert picture.annotations[0].size == (100, 50)
-    assert shapes_of(picture) == [
+    (image,) = source.images
+    assert image.annotations[0].size == (100, 50)
+    assert shapes_of(image) == [
         Shape("insulator", (40, 15, 60, 35)),
         Shape("defect", (10, 10, 30, 30), pytest.approx(200)),
         Shape("defect", (7.5, 2.5, 12.5, 7.5)),
     ]
 
 
-def test_shares_are_of_the_upright_picture(tmp_path: Path, put: Put) -> None:
+def test_shares_are_of_the_upright_image(tmp_path: Path, put: Put) -> None:
     exif = Image.Exif()
     exif[274] = 6
     for name in ("a.jpg", "b.png"):
         Image.new("RGB", (100, 50)).save(put(name), exif=exif)
-        assert picture_size(tmp_path / name) == open_picture(tmp_path / name).size == (50, 100)
+        assert image_size(tmp_path / name) == open_image(tmp_path / name).size == (50, 100)
     # PNG's EXIF may also lie behind the pixels.
     data = (tmp_path / "b.png").read_bytes()
     start = data.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
     (tmp_path / "b.png").write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
-    assert picture_size(tmp_path / "b.png") == open_picture(tmp_path / "b.png").size == (50, 100)
+    assert image_size(tmp_path / "b.png") == open_image(tmp_path / "b.png").size == (50, 100)
     put("classes.txt", "insulator\n")
     put("a.txt", BOX)
-    (picture,) = read(tmp_path)[0].pictures
-    assert shapes_of(picture) == [Shape("insulator", (20, 30, 30, 70))]
-    assert merge(picture, (50, 100), orientation=6) == (shapes_of(picture), [])
+    (image,) = read(tmp_path)[0].images
+    assert shapes_of(image) == [Shape("insulator", (20, 30, 30, 70))]
+    assert merge(image, (50, 100), orientation=6) == (shapes_of(image), [])
 
 
 def test_boxes_are_put_right_and_reported(put: Put) -> None:
@@ -104,7 +104,7 @@ def test_confidences_and_keypoints_are_passed_over(tmp_path: Path, put: Put) -> 
     source, problems = read(tmp_path)
     assert problems == []
     box = [Shape("insulator", (40, 15, 60, 35))]
-    assert [shapes_of(picture) for picture in source.pictures] == [box, box]
+    assert [shapes_of(image) for image in source.images] == [box, box]
     assert "1 label file(s) hold a confidence, as predictions do, passed over" in source.notes[0]
     assert "1 label file(s) hold keypoints, passed over" in source.notes[1]
     with pytest.raises(InputError, match="neither a box"):
@@ -124,7 +124,7 @@ def test_ultralytics_layout(tmp_path: Path, put: Put) -> None:
     put("images/unlabelled/new.jpg")
     source, problems = read(tmp_path)
     assert problems == []
-    found = {picture.key: (picture.split, shapes_of(picture)) for picture in source.pictures}
+    found = {image.key: (image.split, shapes_of(image)) for image in source.images}
     assert found == {
         "images/train/1": ("train", [Shape("insulator", (40, 15, 60, 35))]),
         "images/train/background": ("train", []),
@@ -147,7 +147,7 @@ def test_roboflow_layout(tmp_path: Path, put: Put) -> None:
         put(f"{folder}/labels/t1_jpg.rf.{folder}.txt", BOX)
     source, problems = read(tmp_path)
     assert problems == []
-    assert [(picture.group, picture.split) for picture in source.pictures] == [("t1", "train"), ("t1", "val")]
+    assert [(image.group, image.split) for image in source.images] == [("t1", "train"), ("t1", "val")]
     notes = "\n".join(source.notes)
     assert "test is '../test/images', where no pictures are" in notes
     assert "1 text file(s) that are no labels passed over, for instance README.roboflow.txt" in notes
@@ -156,16 +156,16 @@ def test_roboflow_layout(tmp_path: Path, put: Put) -> None:
 def test_paths_of_data_yaml(tmp_path: Path, put: Put) -> None:
     """As written, from `path`, one folder too high, and of another machine, where only the names are left."""
     put("data.yaml", f"path: a/deep\ntrain: b\nval: [../c, /content/gone]\ntest: ./d/\n{NAMES}")
-    for picture in ("a/deep/b/1", "c/2", "d/3", "e/4"):
-        put(f"{picture}.jpg")
-        put(f"{picture}.txt", BOX)
+    for image in ("a/deep/b/1", "c/2", "d/3", "e/4"):
+        put(f"{image}.jpg")
+        put(f"{image}.txt", BOX)
     source, problems = read(tmp_path)
     assert problems == []
-    assert [picture.split for picture in source.pictures] == ["train", "val", "test", None]
+    assert [image.split for image in source.images] == ["train", "val", "test", None]
     assert len(source.notes) == 1 and "val is '/content/gone', where no pictures are" in source.notes[0]
 
 
-def test_labels_beside_pictures(tmp_path: Path, put: Put) -> None:
+def test_labels_beside_images(tmp_path: Path, put: Put) -> None:
     """labelImg and darknet: a picture without a file is one that nobody looked at yet."""
     put("obj.names", "insulator\ndefect\n\n")
     put("photos/a.jpg")
@@ -173,18 +173,18 @@ def test_labels_beside_pictures(tmp_path: Path, put: Put) -> None:
     put("photos/later.jpg")
     source, problems = read(tmp_path)
     assert problems == [] and source.notes == ()
-    assert [picture.key for picture in source.pictures] == ["photos/a"]
+    assert [image.key for image in source.images] == ["photos/a"]
     assert [path.name for path in source.unannotated] == ["later.jpg"]
 
 
-def test_pictures_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
+def test_images_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
     put("set/data.yaml", NAMES + "train: ../photos\n")
     put("photos/a.jpg")
     put("photos/b.jpg")
     put("set/labels/a.txt", BOX)
     source, problems = read(tmp_path / "set", tmp_path / "photos")
     assert problems == []
-    assert [(picture.key, picture.split, len(shapes_of(picture))) for picture in source.pictures] == [
+    assert [(image.key, image.split, len(shapes_of(image))) for image in source.images] == [
         ("a", "train", 1),
         ("b", "train", 0),
     ]
@@ -198,7 +198,7 @@ def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
         put(f"labels/{name}.txt", BOX)
     source, problems = read(tmp_path)
     assert problems == []
-    assert [picture.split for picture in source.pictures] == ["train", None, "test"]
+    assert [image.split for image in source.images] == ["train", None, "test"]
     assert "1 picture(s) are in several splits of data.yaml" in "\n".join(source.notes)
     lost = (
         "train.txt: 1 line(s) that name no picture here passed over, such as '/somewhere/images/a/lost.jpg'"
@@ -206,7 +206,7 @@ def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
     assert any(note.endswith(lost) for note in source.notes)
 
 
-def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:
+def test_missing_images_are_problems_and_never_their_namesakes(tmp_path: Path, put: Put) -> None:
     put("data.yaml", NAMES)
     put("images/train/1.jpg")
     put("images/val/2.jpg")
@@ -223,17 +223,17 @@ def test_missing_pictures_are_problems_and_never_their_namesakes(tmp_path: Path,
     assert "3.txt: could belong to" in problems[2]
 
 
-def test_a_picture_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
+def test_a_image_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
     put("labels/classes.txt", "insulator")  # labelImg puts it there
     put("photos/2024/A.jpg")
     put("results.png")
     put("labels/a.txt", BOX)
     source, problems = read(tmp_path)
     assert problems == []
-    assert [picture.key for picture in source.pictures] == ["photos/2024/A"]
+    assert [image.key for image in source.images] == ["photos/2024/A"]
 
 
-def test_a_damaged_picture_is_a_problem(tmp_path: Path, put: Put) -> None:
+def test_a_damaged_image_is_a_problem(tmp_path: Path, put: Put) -> None:
     put("classes.txt", "insulator")
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     put("a.txt", BOX)
@@ -257,10 +257,10 @@ def test_the_nearest_names_count(tmp_path: Path, put: Put) -> None:
         put(f"{folder}/a.jpg")
         put(f"{folder}/a.txt", BOX)
     source, _ = read(tmp_path)
-    assert [shapes_of(picture)[0].name for picture in source.pictures] == ["insulator", "defect"]
+    assert [shapes_of(image)[0].name for image in source.images] == ["insulator", "defect"]
     put("data.yaml", NAMES + "nc: 2\n")
     source, problems = read(tmp_path)
-    assert problems == [] and {shapes_of(picture)[0].name for picture in source.pictures} == {"insulator"}
+    assert problems == [] and {shapes_of(image)[0].name for image in source.images} == {"insulator"}
     assert [note for note in source.notes if "classes.txt: differs from" in note] == list(source.notes)
     put("other.yaml", "names: [mast]\nnc: 1\n")
     _, problems = read(tmp_path)
@@ -337,11 +337,11 @@ def test_any_labels_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory
     Image.new("L", (3, 2)).save(folder / "a.png")
     yolo.detect(Folder.scan(folder))
     source, problems = read(folder)
-    assert len(source.pictures) + len(problems) == 1
+    assert len(source.images) + len(problems) == 1
     for problem in problems:
         assert "a.txt" in problem and "\n" not in problem
-    for picture in source.pictures:
-        merge(picture, (3, 2))
+    for image in source.images:
+        merge(image, (3, 2))
 
 
 KEYS = ["names", "nc", "path", "train", "val", "kpt_shape", "x"]
@@ -368,10 +368,10 @@ def test_any_data_yaml_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
 
 
 def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
-    pictures = shared_data / "formats" / "images"
-    source, problems = read(shared_data / "formats" / "yolo", pictures)
-    assert problems == [] and len(source.pictures) == 12
+    images = shared_data / "formats" / "images"
+    source, problems = read(shared_data / "formats" / "yolo", images)
+    assert problems == [] and len(source.images) == 12
     assert "12 picture(s) are in several splits" in source.notes[0]  # its train and val are one folder
-    expected, _ = coco.read(Folder.scan(shared_data / "formats" / "coco", pictures))
-    for ours, theirs in zip(source.pictures, expected.pictures, strict=True):
+    expected, _ = coco.read(Folder.scan(shared_data / "formats" / "coco", images))
+    for ours, theirs in zip(source.images, expected.images, strict=True):
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.annotations import AnnotatedPicture, Source
+from data_prep.annotations import AnnotatedImage, Source
 from data_prep.commands.convert import prepare_all
-from data_prep.images import units as pictures
-from data_prep.images.store import PictureStore
-from data_prep.images.units import PixelBudget
+from data_prep.images import decode as decoding
+from data_prep.images import units
+from data_prep.images.decode import PixelBudget
+from data_prep.images.store import ImageStore
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list
-from llava.common.images import Opened, decode, open_picture
+from llava.common.images import Opened, decode, open_image
 from llava.common.records import Record, Turn
 from llava.common.settings import load_settings
 
@@ -36,7 +37,7 @@ def source(tmp_path: Path) -> Source:
         pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
         file = tmp_path / f"{number:02d}.png"
         Image.fromarray(pixels).save(file)
-        found.append(AnnotatedPicture(file, file.stem))
+        found.append(AnnotatedImage(file, file.stem))
     return Source("x", tuple(found))
 
 
@@ -46,11 +47,11 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
 ) -> None:
     """In units of a small picture. The large one is 4: with room for 3 it is read alone."""
     lock, held, most, together = threading.Lock(), 0, 0, []
-    real, encode = decode, pictures._encoded
+    real, encode = decode, units._encoded
 
-    def counted(*picture: Any) -> Opened:
+    def counted(*given: Any) -> Opened:
         nonlocal held, most
-        opened = real(*picture)
+        opened = real(*given)
         with lock:
             held += opened.image.width * opened.image.height // SIDE**2
             most = max(most, held)
@@ -66,30 +67,30 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
             held -= image.width * image.height // SIDE**2
         return data
 
-    monkeypatch.setattr(pictures, "decode", counted)
-    monkeypatch.setattr(pictures, "_encoded", let_go)
-    monkeypatch.setattr(pictures, "_IN_MEMORY", PixelBudget(room * SIDE**2))
+    monkeypatch.setattr(decoding, "decode", counted)
+    monkeypatch.setattr(units, "_encoded", let_go)
+    monkeypatch.setattr(decoding, "_IN_MEMORY", PixelBudget(room * SIDE**2))
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "vqa.yaml")
     (tmp_path / "out").mkdir()
-    (made,) = prepare_all([source], recipe, PictureStore(tmp_path / "out", recipe.pictures), workers=8)
-    assert [item.key for item in made] == [picture.key for picture in source.pictures]
+    (made,) = prepare_all([source], recipe, ImageStore(tmp_path / "out", recipe.pictures), workers=8)
+    assert [item.key for item in made] == [given.key for given in source.images]
     assert most <= max(room, 4) and (room == 100) == (most > 4)
     if room <= 4:
         assert together == [4], "the large picture is alone"
 
 
-def test_room_comes_back_from_a_picture_that_cannot_be_read(
+def test_room_comes_back_from_a_image_that_cannot_be_read(
     repo: Path, tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for picture in source.pictures[:-1]:
-        data = picture.file.read_bytes()
-        picture.file.write_bytes(data[: len(data) // 2])
+    for image in source.images[:-1]:
+        data = image.file.read_bytes()
+        image.file.write_bytes(data[: len(data) // 2])
     budget = PixelBudget(SIDE**2)
-    monkeypatch.setattr(pictures, "_IN_MEMORY", budget)
+    monkeypatch.setattr(decoding, "_IN_MEMORY", budget)
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "vqa.yaml")
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="11 picture"):
-        prepare_all([source], recipe, PictureStore(tmp_path / "out", recipe.pictures), workers=3)
+        prepare_all([source], recipe, ImageStore(tmp_path / "out", recipe.pictures), workers=3)
     with budget.taken(SIDE**2):
         pass
 
@@ -112,7 +113,7 @@ def test_a_deep_grey_takes_little_more_than_itself(tmp_path: Path, dtype: type) 
     values: Any = np.random.default_rng(0).integers(1_000, 60_000, (1500, 2000)).astype(dtype)
     Image.fromarray(values).save(tmp_path / "deep.tif")
     tracemalloc.start()
-    image = open_picture(tmp_path / "deep.tif")
+    image = open_image(tmp_path / "deep.tif")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     low, high = np.percentile(values, (0.5, 99.5), method="nearest").astype(float)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.annotations import AnnotatedPicture, Annotation, Shape
-from data_prep.images.store import PictureStore
-from data_prep.images.tiles import cut, grid, to_picture, visible
+from data_prep.annotations import AnnotatedImage, Annotation, Shape
+from data_prep.images.store import ImageStore
+from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.images.units import Prepared, prepare
 from data_prep.recipe.schema import Recipe, Tiles
 from llava.common.boxes import Box, intersection
@@ -35,7 +35,7 @@ def sizes_and_rules(draw: st.DrawFn) -> tuple[tuple[int, int], Tiles]:
 
 
 @given(sizes_and_rules())
-def test_tiles_cover_the_picture_exactly(drawn: tuple[tuple[int, int], Tiles]) -> None:
+def test_tiles_cover_the_image_exactly(drawn: tuple[tuple[int, int], Tiles]) -> None:
     (width, height), rule = drawn
     tiles = grid((width, height), rule)
     assert len(set(tiles)) == len(tiles)
@@ -75,7 +75,7 @@ def test_boxes_map_back(x: float, y: float, width: int, height: int) -> None:
     placed = (x + 100, y + 50, x + 101, y + 51)
     assert cut(placed, crop) == pytest.approx((x, y, x + 1, y + 1))
     scaled = (x * width / 240, y * height / 240, (x + 1) * width / 240, (y + 1) * height / 240)
-    assert to_picture(scaled, crop, (width, height)) == pytest.approx(placed)
+    assert to_image(scaled, crop, (width, height)) == pytest.approx(placed)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -92,8 +92,8 @@ def tiled(
     file: Path, shapes: list[Shape], made: Recipe, folder: Path, labels: tuple[str, ...] = ()
 ) -> Prepared:
     folder.mkdir(exist_ok=True)
-    picture = AnnotatedPicture(file, "a", [Annotation(file, shapes=tuple(shapes), labels=labels)])
-    return prepare(picture, made, made.known_names(), PictureStore(folder, made.pictures))
+    image = AnnotatedImage(file, "a", [Annotation(file, shapes=tuple(shapes), labels=labels)])
+    return prepare(image, made, made.known_names(), ImageStore(folder, made.images))
 
 
 def scattered(size: tuple[int, int], count: int) -> Iterator[Shape]:
@@ -105,13 +105,13 @@ def scattered(size: tuple[int, int], count: int) -> Iterator[Shape]:
         yield Shape(name, (float(x), float(y), float(x + w), float(y + h)), area=float(w * h) / 2)
 
 
-def test_tiles_of_an_aerial_picture_map_back_exactly(tmp_path: Path) -> None:
+def test_tiles_of_an_aerial_image_map_back_exactly(tmp_path: Path) -> None:
     size = (5520, 3680)
     ramp = np.zeros((size[1], size[0], 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(size[0]) // 24, (np.arange(size[1]) // 16)[:, None]
     Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
     shapes = list(scattered(size, 40))
-    made = recipe(tiles={"side": 1380}, pictures={"max_side": 690})
+    made = recipe(tiles={"side": 1380}, images={"max_side": 690})
     prepared = tiled(tmp_path / "a.jpg", shapes, made, tmp_path / "out")
     whole, *tiles = prepared.units
     assert whole.crop == (0, 0, *size) and whole.size == (690, 460)
@@ -124,7 +124,7 @@ def test_tiles_of_an_aerial_picture_map_back_exactly(tmp_path: Path) -> None:
         assert unit.crop is not None and unit.size == (690, 690)
         boxes = [*unit.components, *unit.defects]
         shown += len(boxes)
-        back = {(shape.name, tuple(np.round(unit.in_picture(shape.box), 6))) for shape in boxes}
+        back = {(shape.name, tuple(np.round(unit.in_image(shape.box), 6))) for shape in boxes}
         expected = set()
         for shape in shapes:
             if intersection(shape.box, unit.crop) > 0:
@@ -136,9 +136,9 @@ def test_tiles_of_an_aerial_picture_map_back_exactly(tmp_path: Path) -> None:
                 expected.add((shape.name, part))
         assert back == expected
         # The pixels are those of that place: the ramp tells where.
-        with Image.open(tmp_path / "out" / unit.image) as picture:
-            red, green, _ = np.asarray(picture)[345, 345].astype(int)
-        middle = unit.in_picture((345, 345, 346, 346))
+        with Image.open(tmp_path / "out" / unit.image) as image:
+            red, green, _ = np.asarray(image)[345, 345].astype(int)
+        middle = unit.in_image((345, 345, 346, 346))
         assert abs(red - middle[0] / 24) < 4 and abs(green - middle[1] / 16) < 4
     assert shown > 10
     halved = [shape for unit in tiles for shape in unit.defects if shape.area]
@@ -149,21 +149,21 @@ def area_of(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def test_tiles_of_a_real_picture(shared_data: Path, tmp_path: Path) -> None:
+def test_tiles_of_a_real_image(shared_data: Path, tmp_path: Path) -> None:
     """Each tile holds the pixels of the part of the picture that it says it shows."""
     for file in sorted((shared_data / "large").glob("*.jpg")):
-        made = recipe(tiles={"side": 1632, "whole": False}, pictures={"max_side": 1632})
-        with Image.open(file) as picture:
-            picture.load()
-            boxes = list(scattered(picture.size, 6))
+        made = recipe(tiles={"side": 1632, "whole": False}, images={"max_side": 1632})
+        with Image.open(file) as image:
+            image.load()
+            boxes = list(scattered(image.size, 6))
             prepared = tiled(file, boxes, made, tmp_path / "out")
             assert len(prepared.units) >= 3
             for unit in prepared.units[:4]:
                 assert unit.crop is not None
                 with Image.open(tmp_path / "out" / unit.image) as tile:
                     for shape in [Shape("corner", (0, 0, 64, 64)), *unit.defects, *unit.components]:
-                        x1, y1, x2, y2 = (round(v) for v in unit.in_picture(shape.box))
-                        there = np.asarray(picture.crop((x1, y1, x2, y2))).astype(float)
+                        x1, y1, x2, y2 = (round(v) for v in unit.in_image(shape.box))
+                        there = np.asarray(image.crop((x1, y1, x2, y2))).astype(float)
                         here = np.asarray(tile.crop(tuple(round(v) for v in shape.box))).astype(float)
                         assert np.abs(there - here).mean() < 4
 
@@ -187,7 +187,7 @@ def test_a_tile_that_shows_a_rest_is_not_asked(tmp_path: Path) -> None:
     assert not lost.units and lost.left_out["defects in no tile"] == 1
 
 
-def test_a_defect_without_a_place_is_asked_of_the_whole_picture_only(tmp_path: Path) -> None:
+def test_a_defect_without_a_place_is_asked_of_the_whole_image_only(tmp_path: Path) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     made = recipe(tiles={"side": 100, "overlap": 0})
     prepared = tiled(tmp_path / "a.png", [], made, tmp_path / "out", labels=("nest",))
@@ -201,7 +201,7 @@ def test_a_defect_without_a_place_is_asked_of_the_whole_picture_only(tmp_path: P
     assert not cropped.units, "a crop of a defective picture would be called sound"
 
 
-def test_a_picture_no_larger_than_a_tile_is_one_unit(tmp_path: Path) -> None:
+def test_a_image_no_larger_than_a_tile_is_one_unit(tmp_path: Path) -> None:
     Image.new("RGB", (90, 100)).save(tmp_path / "a.png")
     for whole in (True, False):
         made = recipe(tiles={"side": 100, "whole": whole})
@@ -232,16 +232,16 @@ def test_convert_to_tiles(repo: Path, tmp_path: Path) -> None:
     data_prep([*map(str, command), "unit=tile", "tiles.side=160", "tiles.overlap=0.3"])
     manifest = json.loads((output / "manifest.json").read_text())
     splits: dict[str, set[str]] = {}
-    for picture in manifest["pictures"].values():
-        splits.setdefault(picture["source"], set()).add(picture["split"])
+    for image in manifest["pictures"].values():
+        splits.setdefault(image["source"], set()).add(image["split"])
     assert len(splits) == 12 and all(len(found) == 1 for found in splits.values())
     answers: Counter[tuple[bool, str]] = Counter()
     for split in ("train", "val", "test"):
         for record in read_json_list(output / f"{split}.json", Record):
             if record.meta["task"] != "presence":
                 continue
-            picture = manifest["pictures"][record.images[0]]
-            defect, crop = defect_of[picture["source"]], picture["crop"]
+            image = manifest["pictures"][record.images[0]]
+            defect, crop = defect_of[image["source"]], image["crop"]
             seen = defect is not None and intersection(defect, crop) > 0
             assert record.conversations[1].value == ("yes" if seen else "no")
             answers[crop == [0, 0, 400, 300], record.conversations[1].value] += 1

@@ -350,7 +350,7 @@ def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
                 assert off < 4.5, (task, language, answer)  # standard deviations; 24 tasks, 4 ways each
 
 
-def test_of_two_answers_about_a_picture_either_may_come_first(full: Recipe) -> None:
+def test_of_two_answers_about_a_image_either_may_come_first(full: Recipe) -> None:
     order: dict[str, Counter[bool]] = defaultdict(Counter)
     seen: dict[tuple[str, str], Item] = {}
     for item in ask(make_units(400), full, "train", 0)[0]:
@@ -388,7 +388,7 @@ def test_closed_questions_state_their_choices(trilingual: Recipe, units: list[Un
     assert all(to_question(item, silent).choices is None for item in asked_of(silent, make_unit(1, CRACK)))
 
 
-def test_truth_states_how_much_of_the_picture_its_box_covers() -> None:
+def test_truth_states_how_much_of_the_image_its_box_covers() -> None:
     recipe = only("p", {"family": "presence", "of": "each", "questions": ["Is there {phrase}?"]})
     items = asked_of(recipe, make_unit(1, CRACK, Shape("crack", (0, 0, 100, 50))))
     areas = {

@@ -83,7 +83,7 @@ def test_shares_of_languages(repo: Path, units: list[Unit]) -> None:
     assert per_thing["defect"]["예"] == per_thing["defect"]["아니요"] > 0
 
 
-def test_pictures_with_other_languages_are_not_flipped(trilingual: Recipe) -> None:
+def test_images_with_other_languages_are_not_flipped(trilingual: Recipe) -> None:
     """The trainer knows the English words of direction alone."""
     unit = make_unit(0, Shape("bird nest", (20, 20, 40, 40)))
     always = AugmentSettings(flip_horizontal=1, flip_vertical=1)

@@ -124,22 +124,22 @@ def stills(folder: Path, count: int) -> list[Path]:
 def test_twins_in_two_splits_come_first(tmp_path: Path) -> None:
     files = stills(tmp_path, 4)
     prints = [bytes(32), bytes(32), b"\xff" * 32, b"\xfe" + b"\xff" * 31]
-    pictures = [Seen(file.stem, file, split) for file, split in zip(files, "aabc", strict=True)]
-    twins = show_twins(pictures, near_twins(prints, 8), 8, None)
-    assert (twins.pairs, twins.pictures, twins.crossing) == (2, 4, 1)
+    images = [Seen(file.stem, file, split) for file, split in zip(files, "aabc", strict=True)]
+    twins = show_twins(images, near_twins(prints, 8), 8, None)
+    assert (twins.pairs, twins.images, twins.crossing) == (2, 4, 1)
     assert [(twin.distance, twin.first.name, twin.second.name) for twin in twins.shown] == [
         (1, "2", "3"),
         (0, "0", "1"),
     ]
-    assert all(still.startswith("data:image/jpeg") for twin in twins.shown for still in twin.pictures)
+    assert all(still.startswith("data:image/jpeg") for twin in twins.shown for still in twin.images)
     found = check_alone(page(report(twins=twins)))
     assert "on two sides: b and c" in found.text and "both in a" in found.text
 
 
-def test_a_film_of_like_pictures_shows_a_few_pairs(tmp_path: Path) -> None:
+def test_a_film_of_like_images_shows_a_few_pairs(tmp_path: Path) -> None:
     (file,) = stills(tmp_path, 1)
-    pictures = [Seen(str(number), file) for number in range(200)]
-    twins = show_twins(pictures, near_twins([bytes(32)] * 200, 8), 8, None)
+    images = [Seen(str(number), file) for number in range(200)]
+    twins = show_twins(images, near_twins([bytes(32)] * 200, 8), 8, None)
     assert twins.pairs == 200 * 199 // 2 and twins.crossing is None
     assert len(twins.shown) == TWIN_PAIRS
     names = [name for twin in twins.shown for name in (twin.first.name, twin.second.name)]
@@ -182,7 +182,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
             mapping=[(name, f"unknown {name}")],
             kinds={name: Counter({name: 1})},
             split_counts={name: {name: 1}},
-            picture_sizes=Counter({(8, 8): 1}),
+            image_sizes=Counter({(8, 8): 1}),
             sizes=box_sizes([seen], {}, [Eye(name)]),
             answers=[answers],
             twins=twins,
@@ -220,8 +220,8 @@ def converted(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     photos = write_photos(folder / "photos")
     # A near-twin of one of them, under a name far from it.
-    with Image.open(photos / "images" / "broken_disc_001.jpg") as picture:
-        picture.resize((160, 96)).save(photos / "images" / "z_again.jpg", quality=80)
+    with Image.open(photos / "images" / "broken_disc_001.jpg") as image:
+        image.resize((160, 96)).save(photos / "images" / "z_again.jpg", quality=80)
     twin = (photos / "annotations" / "broken_disc_001.xml").read_text()
     (photos / "annotations" / "z_again.xml").write_text(twin.replace("broken_disc_001", "z_again"))
     recipe = repo / "configs" / "recipes" / "insulator.yaml"
@@ -241,8 +241,8 @@ def test_conversion_writes_a_report_that_agrees_with_its_records(converted: Path
     assert answers["yes"] != answers["no"]  # else either is the commonest
     answer, count = answers.most_common(1)[0]
     assert f"val {answers.total()} 2 {answer} {count / answers.total():.0%}" in found.text
-    pictures = {name for split in records.values() for record in split for name in record.images}
-    assert f"pictures written {len(pictures)}" in found.text
+    images = {name for split in records.values() for record in split for name in record.images}
+    assert f"pictures written {len(images)}" in found.text
     turns = sum(len(record.conversations) // 2 for split in records.values() for record in split)
     assert f"questions and answers {turns:,}" in found.text
 
@@ -251,9 +251,9 @@ def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     found = Page((converted / "report.html").read_text(encoding="utf-8"))
     assert "images/broken_disc_001" in found.text and "images/z_again" in found.text
     assert "of 256 bits differ ; both in" in found.text
-    pictures = found.named("img")
-    assert SAMPLES < len(pictures) <= SAMPLES + 2 * TWIN_PAIRS
-    assert all(picture["alt"] for picture in pictures)
+    images = found.named("img")
+    assert SAMPLES < len(images) <= SAMPLES + 2 * TWIN_PAIRS
+    assert all(image["alt"] for image in images)
     assert len(found.named("rect")) >= 2 * SAMPLES  # boxes are drawn
     boxed = read_json_list(converted / "train.json", Record)
     shown = [record for record in boxed if record.conversations[1].value in found.text]
@@ -281,8 +281,8 @@ def test_defects_thinner_than_a_patch_are_warned_of(repo: Path, tmp_path: Path) 
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(12):
-        picture = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((800, 600))
-        picture.save(photos / f"{number}.jpg")
+        image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((800, 600))
+        image.save(photos / f"{number}.jpg")
         (photos / f"{number}.xml").write_text(
             "<annotation><object><name>defect</name><bndbox><xmin>100</xmin><ymin>100</ymin><xmax>125</xmax>"
             "<ymax>125</ymax></bndbox></object></annotation>"

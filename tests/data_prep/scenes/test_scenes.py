@@ -38,8 +38,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_seeds_and_indices_are_different_scenes() -> None:
-    pictures = [render(seed, index).image.tobytes() for seed, index in ((1, 0), (1, 1), (2, 0))]
-    assert len(set(pictures)) == 3
+    images = [render(seed, index).image.tobytes() for seed, index in ((1, 0), (1, 1), (2, 0))]
+    assert len(set(images)) == 3
 
 
 @pytest.mark.parametrize("kind", DEFECTS)
@@ -86,9 +86,9 @@ def test_annotations_are_voc_within_bounds(tmp_path: Path) -> None:
     labels: Counter[str] = Counter()
     for annotation in sorted((folder / "annotations").iterdir()):
         root = ElementTree.parse(annotation).getroot()
-        with Image.open(folder / "images" / f"{annotation.stem}.jpg") as picture:
-            picture.load()
-            width, height = picture.size
+        with Image.open(folder / "images" / f"{annotation.stem}.jpg") as image:
+            image.load()
+            width, height = image.size
         assert root.findtext("filename") == f"{annotation.stem}.jpg"
         assert (root.findtext("size/width"), root.findtext("size/height")) == (str(width), str(height))
         names = [item.findtext("name", "") for item in root.iter("object")]
@@ -99,8 +99,8 @@ def test_annotations_are_voc_within_bounds(tmp_path: Path) -> None:
             assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
             assert min(x2 - x1, y2 - y1) >= 5, f"{annotation.name}: a sliver"
     assert set(labels) == {STRING, *DEFECTS}
-    with Image.open(sheet) as picture:
-        picture.load()
+    with Image.open(sheet) as image:
+        image.load()
 
 
 def test_the_string_is_the_subject() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.annotations import AnnotatedPicture, Annotation, Shape, Source, Split
+from data_prep.annotations import AnnotatedImage, Annotation, Shape, Source, Split
 from data_prep.commands.convert import prepare_all, split_units
-from data_prep.images.store import Known, PictureStore
+from data_prep.images.store import ImageStore, Known
 from data_prep.images.units import Prepared, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.splits.splits import (
@@ -24,7 +24,7 @@ from data_prep.splits.splits import (
     scaled_shares,
 )
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.common.settings import load_settings, validate_settings
 
 rng = np.random.default_rng(3)
@@ -112,7 +112,7 @@ def test_leaks_are_those_of_repeated_draws() -> None:
     assert (leaks.given_twins, leaks.given_akin) == (20, 20)
 
 
-def test_a_group_goes_where_its_most_held_out_picture_is() -> None:
+def test_a_group_goes_where_its_most_held_out_image_is() -> None:
     given: list[Split | None] = ["train", "test", "val", "train", None, None, "train"]
     assert given_splits(given, ["a", "a", "b", "b", "b", "c", "d"]) == {"a": "test", "b": "val", "d": "train"}
 
@@ -181,7 +181,7 @@ def test_every_group_gets_one_split(groups: dict[str, list[str]]) -> None:
 
 
 def fingerprints(files: list[Path]) -> list[Member]:
-    return [Member(file.stem, perceptual_hash(open_picture(file))) for file in files]
+    return [Member(file.stem, perceptual_hash(open_image(file))) for file in files]
 
 
 def test_the_known_twins_of_cplid_are_found(shared_data: Path) -> None:
@@ -213,16 +213,16 @@ def test_roboflow_versions_stay_together(shared_data: Path, tmp_path: Path) -> N
     files = sorted((shared_data / "roboflow_coco").rglob("*.jpg"))
     stems = [file.name.split("_jpg.rf.")[0] for file in files]
     chosen = [f for f, stem in zip(files, stems, strict=True) if stems.count(stem) > 1][:24]
-    pictures = []
+    images = []
     for number, file in enumerate(chosen):
         shapes = (Shape("nest", (10.0, 10.0, 60.0 + number, 60.0)),)
-        picture = AnnotatedPicture(file, file.stem, [Annotation(file, shapes=shapes)])
-        picture.group = file.name.split("_jpg.rf.")[0]
-        pictures.append(picture)
+        image = AnnotatedImage(file, file.stem, [Annotation(file, shapes=shapes)])
+        image.group = file.name.split("_jpg.rf.")[0]
+        images.append(image)
     made = recipe(val=0)
     (tmp_path / "out").mkdir()
-    store = PictureStore(tmp_path / "out", made.pictures)
-    done = split_units(prepare_all([Source("x", tuple(pictures))], made, store, 2), made, seed=0)
+    store = ImageStore(tmp_path / "out", made.images)
+    done = split_units(prepare_all([Source("x", tuple(images))], made, store, 2), made, seed=0)
     where: dict[str, set[str]] = {}
     for split, units in done.units.items():
         for unit in units:

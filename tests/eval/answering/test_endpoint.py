@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.small_model import picture
+from tests.support.small_model import image
 
 pytest.importorskip("openai", reason="pip install 'llava-inspect[endpoint]'")
 
@@ -117,7 +117,7 @@ def work(tmp_path: Path) -> Path:
     """Four pictures, three questions about each, one without."""
     (tmp_path / "images").mkdir()
     for index in range(4):
-        picture(index).save(tmp_path / "images" / f"{index}.png")
+        image(index).save(tmp_path / "images" / f"{index}.png")
     rows: list[dict] = [
         {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": f"Q{index}{number}?"}
         for number in range(3)
@@ -258,7 +258,7 @@ def test_chances_are_not_guessed() -> None:
     assert choice_chances([], tops) is None
 
 
-def test_marks_place_the_pictures() -> None:
+def test_marks_place_the_images() -> None:
     def shape(text: str, count: int) -> list[str]:
         parts = message_parts(text, [f"u{index}" for index in range(count)])
         return [part["text"] if part["type"] == "text" else part["image_url"]["url"] for part in parts]
@@ -271,18 +271,18 @@ def test_marks_place_the_pictures() -> None:
         shape("<image> What?", 2)
 
 
-def test_a_picture_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) -> None:
+def test_a_image_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) -> None:
     def sent(path: Path) -> tuple[str, bytes]:
         head, data = data_url(path).split(";base64,")
         return head, base64.b64decode(data)
 
     upright = tmp_path / "a.jpg"
-    picture(1).save(upright)
+    image(1).save(upright)
     assert sent(upright) == ("data:image/jpeg", upright.read_bytes())
     turned = tmp_path / "b.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(1, (160, 120)).save(turned, exif=exif)
+    image(1, (160, 120)).save(turned, exif=exif)
     kind, data = sent(turned)
     again = Image.open(BytesIO(data))
     assert kind == "data:image/jpeg" and again.size == (120, 160) and 0x0112 not in again.getexif()
@@ -291,9 +291,9 @@ def test_a_picture_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) ->
     kind, data = sent(clear)
     assert kind == "data:image/png" and Image.open(BytesIO(data)).getpixel((0, 0)) == (255, 255, 255)
     bitmap = tmp_path / "d.bmp"
-    picture(1).save(bitmap)
+    image(1).save(bitmap)
     kind, data = sent(bitmap)
-    assert kind == "data:image/png" and Image.open(BytesIO(data)).tobytes() == picture(1).tobytes()
+    assert kind == "data:image/png" and Image.open(BytesIO(data)).tobytes() == image(1).tobytes()
 
 
 @pytest.mark.parametrize(

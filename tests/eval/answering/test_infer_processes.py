@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from eval.answering.questions import share
 from eval.infer import main
 from llava.common.records import Question
-from tests.support.small_model import picture, save_random_model
+from tests.support.small_model import image, save_random_model
 
 FAILING = """
 import itertools, os
@@ -41,7 +41,7 @@ def work(tiny_model_dir: Path, tmp_path: Path) -> Path:
     save_random_model(tiny_model_dir, tmp_path / "model")
     (tmp_path / "images").mkdir()
     for index in range(5):
-        picture(index).save(tmp_path / "images" / f"{index}.png")
+        image(index).save(tmp_path / "images" / f"{index}.png")
     rows: list[dict] = [
         {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": f"What is part {number}?"}
         for number in range(4)
@@ -128,7 +128,7 @@ def test_what_is_wrong_for_all_processes_is_told_once(work: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 5))
-def test_shares_are_all_questions_once_and_a_picture_stays_with_one(images: list[int], parts: int) -> None:
+def test_shares_are_all_questions_once_and_a_image_stays_with_one(images: list[int], parts: int) -> None:
     """Image 0 is a question without a picture."""
     questions = [
         Question(question_id=index, image=f"{image}.png" if image else None, text="What?")

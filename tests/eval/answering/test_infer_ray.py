@@ -12,7 +12,7 @@ import pytest
 
 from eval.infer import main
 from llava.common.errors import InputError
-from tests.support.small_model import picture, save_random_model
+from tests.support.small_model import image, save_random_model
 
 pytest.importorskip("ray.data", reason="pip install 'llava-inspect[ray]'")
 
@@ -22,7 +22,7 @@ def work(tiny_model_dir: Path, tmp_path: Path) -> Path:
     save_random_model(tiny_model_dir, tmp_path / "model")
     (tmp_path / "images").mkdir()
     for index in range(4):
-        picture(index).save(tmp_path / "images" / f"{index}.png")
+        image(index).save(tmp_path / "images" / f"{index}.png")
     rows: list[dict] = [
         {"question_id": f"{index}/{number}", "image": f"{index}.png", "text": f"What is part {number}?"}
         for number in range(4)

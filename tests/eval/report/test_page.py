@@ -39,7 +39,7 @@ def asked(truths: list[Truth], text: str = "Is it?", name: str = "{number}.png")
     ]
 
 
-def pictures(folder: Path, count: int = 12) -> Path:
+def images(folder: Path, count: int = 12) -> Path:
     for number in range(count):
         Image.new("RGB", (40, 30), (20 * number, 90, 0)).save(folder / f"{number}.png")
     return folder
@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], 
     said = ["yes"] * 20 + ["no"] * 24 + ["yes"] * 4 + labels[:40] + ["dust"] * 8
     said += ["[0.1, 0.2, 0.6, 0.6]"] * 20 + ["nowhere"] * 4 + ["a crack on it"] * 48
     base = ["yes"] * 48 + ["none"] * 48 + ["[0.5, 0.5, 0.9, 0.9]"] * 24 + ["something"] * 48
-    folder = pictures(tmp_path_factory.mktemp("pictures"))
+    folder = images(tmp_path_factory.mktemp("pictures"))
     sure = [*chances(said[:48], ["yes", "no"]), *chances(said[48:96], KINDS), *[{}] * 72]
     other = [*chances(base[:48], ["yes", "no"]), *chances(base[48:96], KINDS), *[{}] * 72]
     scores, cases = scores_and_cases(
@@ -88,7 +88,7 @@ def written(made: tuple[Scores, list[Case], Path]) -> str:
 
 def test_the_page_needs_nothing_beside_itself(written: str) -> None:
     found = check_alone(written, *MORE)
-    assert all(picture["alt"] for picture in found.named("img"))
+    assert all(image["alt"] for image in found.named("img"))
     assert len(written) < 500_000
     assert found.text.startswith("May you rely on “my-model”?")
 
@@ -121,9 +121,9 @@ def test_slices_show_every_kind(made: tuple[Scores, list[Case], Path], written: 
             assert f"{part.label} {part.answer} {percent(part.tuned.value)}, " in text
 
 
-def test_pictures_are_embedded_once_and_boxes_are_drawn(written: str) -> None:
+def test_images_are_embedded_once_and_boxes_are_drawn(written: str) -> None:
     found = Page(written)
-    sources = [picture["src"] for picture in found.named("img")]
+    sources = [image["src"] for image in found.named("img")]
     assert len(sources) == len(set(sources)) == 12
     looks = [item.get("class") for item in found.named("rect")]
     assert looks.count("truth") == looks.count("tuned") + 4 == looks.count("base") == 24
@@ -183,7 +183,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
     assert found.text.count(re.split(r"[\u2028\x00]", name)[0]) > 60
 
 
-def test_a_picture_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")
@@ -199,16 +199,16 @@ def test_a_picture_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None
     assert all(f"This picture cannot be shown: {name}." in found.text for name in names)
 
 
-def test_questions_on_several_pictures_and_on_none(tmp_path: Path) -> None:
+def test_questions_on_several_images_and_on_none(tmp_path: Path) -> None:
     truths = truths_of("same", "yesno", ["yes", "no", "yes"])
-    images: list[str | list[str] | None] = ["0.png", ["0.png", "1.png"], None]
+    names: list[str | list[str] | None] = ["0.png", ["0.png", "1.png"], None]
     questions = [
-        Question(question_id=t.question_id, image=i, text="?") for t, i in zip(truths, images, strict=True)
+        Question(question_id=t.question_id, image=i, text="?") for t, i in zip(truths, names, strict=True)
     ]
     scores, cases = scores_and_cases(
         truths, answers_of("tuned", truths, ["yes", "no", "no"]), None, questions
     )
-    found = check_alone(page(scores, cases, pictures(tmp_path, 2)), *MORE)
+    found = check_alone(page(scores, cases, images(tmp_path, 2)), *MORE)
     assert len(found.named("img")) == 2
     assert "0.png is shown there" in found.text or found.text.count("0.png") >= 2
     assert "asked without a picture" in found.text
@@ -216,12 +216,12 @@ def test_questions_on_several_pictures_and_on_none(tmp_path: Path) -> None:
     assert {(item["href"] or "#")[1:] for item in found.named("a")} <= places
 
 
-def test_many_questions_on_one_picture_are_cut_and_said_to_be(tmp_path: Path) -> None:
+def test_many_questions_on_one_image_are_cut_and_said_to_be(tmp_path: Path) -> None:
     truths = truths_of("presence", "yesno", ["yes"] * 60 + ["no"] * 60)
     questions = [Question(question_id=truth.question_id, image="0.png", text="?") for truth in truths]
     texts = ["no"] * 10 + ["yes"] * 50 + ["no"] * 60
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, texts), None, questions)
-    found = Page(page(scores, cases, pictures(tmp_path, 1)))
+    found = Page(page(scores, cases, images(tmp_path, 1)))
     rows = [item["data-tuned"] for item in found.named("div") if item.get("class") == "ask"]
     assert rows.count("wrong") == 10 and rows.count("right") == 30  # what is wrong comes first
     assert "110 of 120 answers right" in found.text
@@ -256,7 +256,7 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(gallery, "MOST_BYTES", 2_000)
     truths = truths_of("presence", "yesno", ["yes"] * 6 + ["no"] * 6)
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 12), None, asked(truths))
-    found = Page(page(scores, cases, pictures(tmp_path)))
+    found = Page(page(scores, cases, images(tmp_path)))
     shown = len(found.named("img"))
     assert 1 < shown < 12
     assert "12 pictures in the test, 6 with at least one answer that is not right." in found.text
@@ -287,7 +287,7 @@ def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> Non
     assert "What tuning cost" in text and "tuning COST 12 points" in text and "general.jsonl" in text
 
 
-def test_a_report_without_base_or_pictures(tmp_path: Path) -> None:
+def test_a_report_without_base_or_images(tmp_path: Path) -> None:
     truths = truths_of("presence", "yesno", ["yes", "no"] * 30)
     scores, _ = scores_and_cases(truths, answers_of("tuned", truths, ["yes", "no"] * 30))
     found = check_alone(page(scores, [], tmp_path), *MORE)
@@ -296,7 +296,7 @@ def test_a_report_without_base_or_pictures(tmp_path: Path) -> None:
 
 def test_the_command_writes_the_report_beside_the_scores(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    folder = pictures(tmp_path / "data")
+    folder = images(tmp_path / "data")
     truths = truths_of("presence", "yesno", ["yes", "no"] * 6)
     tuned = answers_of("tuned", truths, ["yes"] * 12)
     for name, rows in {

@@ -53,7 +53,7 @@ def test_a_model_that_says_yes_to_everything_is_not_to_be_relied_on() -> None:
     assert "When it said yes, it was right 90 times in 100." in said.lines
 
 
-def test_a_perfect_model_is_relied_on_if_there_are_pictures_enough() -> None:
+def test_a_perfect_model_is_relied_on_if_there_are_images_enough() -> None:
     def perfect(yes: int, no: int) -> Verdict:
         return judged(presence(yes, no), [truth.answer for truth in presence(yes, no)])
 
@@ -107,7 +107,7 @@ def test_kinds_that_are_missed_are_named() -> None:
     assert "Crack was missed more often than found; it was taken for “none” 15 times." in said.lines
 
 
-def test_kinds_among_yes_answers_come_from_what_the_pictures_show() -> None:
+def test_kinds_among_yes_answers_come_from_what_the_images_show() -> None:
     labels = ["crack"] * 30 + ["rust"] * 30 + ["none"] * 60
     truths = truths_of("presence", "yesno", ["yes"] * 60 + ["no"] * 60, label=labels, **ABOUT)
     said = judged(truths, ["yes"] * 10 + ["no"] * 20 + ["yes"] * 30 + ["no"] * 60)
@@ -227,7 +227,7 @@ def test_misses_and_finds_are_two_sides_of_one_interval() -> None:
         )
 
 
-def test_on_few_pictures_the_same_score_as_the_base_is_no_more_than_that() -> None:
+def test_on_few_images_the_same_score_as_the_base_is_no_more_than_that() -> None:
     texts = ["yes", "no", "no"]
     said = judged(presence(2, 1), texts, texts)
     assert said.lines[-1] == (

@@ -134,9 +134,9 @@ def accuracy_interval(right: np.ndarray, groups: list[str], seed: int = 0) -> tu
 def test_answers_that_fail_together_widen_the_interval() -> None:
     """8 questions of one picture that are all right or all wrong are one observation, not eight."""
     right = np.repeat(np.random.default_rng(0).random(50) < 0.7, 8)
-    pictures = [f"p{i // 8}" for i in range(400)]
+    images = [f"p{i // 8}" for i in range(400)]
     alone = [f"q{i}" for i in range(400)]
-    low, high = accuracy_interval(right, pictures)
+    low, high = accuracy_interval(right, images)
     alone_low, alone_high = accuracy_interval(right, alone)
     assert low <= right.mean() <= high
     # The standard error grows by sqrt(8) = 2.8.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.common.images import MAX_PIXELS, open_picture, read_picture
+from llava.common.images import MAX_PIXELS, open_image, read_image
 
 
 def stored(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
@@ -28,13 +28,13 @@ def grey(values: Any, dtype: Any) -> Image.Image:
 
 
 def levels(source: io.BytesIO) -> np.ndarray:
-    return np.asarray(open_picture(source))[..., 0]
+    return np.asarray(open_image(source))[..., 0]
 
 
 def test_a_thermal_grey_fills_the_range_whatever_a_few_hot_pixels_say() -> None:
     values = np.linspace(7000, 7900, 10_000).reshape(100, 100).astype(np.uint16)
     values[0, 0], values[0, 1] = 65535, 0  # a hot pixel and a dead one
-    opened = read_picture(stored(grey(values, np.uint16), "PNG"))
+    opened = read_image(stored(grey(values, np.uint16), "PNG"))
     assert opened.changes == ("16-bit grey rescaled to 8 bits",)
     found = np.asarray(opened.image)[..., 0]
     assert opened.image.mode == "RGB" and found[0, 0] == 255 and found[0, 1] == 0
@@ -51,7 +51,7 @@ def test_a_thermal_grey_fills_the_range_whatever_a_few_hot_pixels_say() -> None:
 def test_eight_bits_in_a_deeper_file_stay_as_they_are() -> None:
     ramp = np.arange(200).reshape(10, 20) + 20
     for dtype, format in ((np.uint16, "PNG"), (np.int32, "TIFF"), (np.float32, "TIFF")):
-        opened = read_picture(stored(grey(ramp, dtype), format))
+        opened = read_image(stored(grey(ramp, dtype), format))
         assert opened.changes == ()
         assert (np.asarray(opened.image)[..., 0] == ramp).all(), dtype
 
@@ -61,11 +61,11 @@ def test_floats_are_shares_of_white_or_degrees() -> None:
     assert (levels(stored(grey(shares, np.float32), "TIFF")) == np.round(shares * 255)).all()
     degrees = np.linspace(-12.5, 43.25, 100).reshape(10, 10)
     degrees[0, 0] = np.nan
-    opened = read_picture(stored(grey(degrees, np.float32), "TIFF"))
+    opened = read_image(stored(grey(degrees, np.float32), "TIFF"))
     assert opened.changes == ("pixels without a value made black", "float grey rescaled to 8 bits")
     found = np.asarray(opened.image)[..., 0]
     assert found[0, 0] == 0 and found[-1, -1] == 255
-    assert open_picture(stored(grey(np.full((3, 3), np.nan), np.float32), "TIFF")).getpixel((1, 1)) == (
+    assert open_image(stored(grey(np.full((3, 3), np.nan), np.float32), "TIFF")).getpixel((1, 1)) == (
         0,
         0,
         0,
@@ -78,7 +78,7 @@ def test_cmyk_photos_keep_their_colours() -> None:
     for format in ("JPEG", "TIFF"):
         data = stored(red, format)
         assert format == "TIFF" or b"Adobe" in data.getvalue()
-        opened = read_picture(data)
+        opened = read_image(data)
         assert opened.changes == ("CMYK converted to RGB",)
         pixel = opened.image.getpixel((8, 8))
         assert isinstance(pixel, tuple)
@@ -88,14 +88,14 @@ def test_cmyk_photos_keep_their_colours() -> None:
 
 def test_hidden_colours_stay_hidden() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    opened = read_picture(stored(clear, "PNG"))
+    opened = read_image(stored(clear, "PNG"))
     assert opened.image.getpixel((0, 0)) == (255, 255, 255)
     assert opened.changes == ("transparent pixels laid on white",)
-    assert read_picture(stored(Image.new("RGBA", (4, 4), (1, 2, 3, 255)), "PNG")).changes == ()
+    assert read_image(stored(Image.new("RGBA", (4, 4), (1, 2, 3, 255)), "PNG")).changes == ()
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 10, 200, 30])
-    assert open_picture(stored(palette, "PNG")).getpixel((0, 0)) == (10, 200, 30)
-    assert open_picture(stored(palette, "PNG", transparency=1)).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(stored(palette, "PNG")).getpixel((0, 0)) == (10, 200, 30)
+    assert open_image(stored(palette, "PNG", transparency=1)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -116,7 +116,7 @@ def test_turned_photos_come_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(back(upright)))
-    opened = read_picture(stored(image, "JPEG", exif=exif, quality=95))
+    opened = read_image(stored(image, "JPEG", exif=exif, quality=95))
     assert opened.orientation == orientation and bool(opened.changes) == (orientation > 1)
     assert opened.image.size == (32, 16)
     found = np.asarray(opened.image).astype(int)
@@ -132,10 +132,10 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png_header(200_000, 200_000))
     with pytest.raises(InputError, match=r"bomb\.png: states 200000x200000 pixels.*300 million.*smaller"):
-        open_picture(tmp_path / "bomb.png")
+        open_image(tmp_path / "bomb.png")
     side = int(MAX_PIXELS**0.5)
     with pytest.raises(InputError, match="damaged or cut short"):  # allowed, but its pixels are absent
-        open_picture(io.BytesIO(png_header(side, 4)))
+        open_image(io.BytesIO(png_header(side, 4)))
 
 
 def test_heic(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_heic(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         context.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
         context.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
         with pytest.raises(InputError, match=r"\.heic: a HEIC picture; to read it: pip install pillow-heif"):
-            open_picture(photo)
+            open_image(photo)
     pytest.importorskip("pillow_heif", reason="needs the extra `heic`")
-    opened = read_picture(photo)
+    opened = read_image(photo)
     assert opened.image.size == (2352, 3136) and opened.orientation == 1
     assert np.asarray(opened.image).std() > 10
     for kept in (100_000, photo.stat().st_size - 1):  # libheif itself makes a picture of both
         with pytest.raises(InputError, match=r"cut short .* bytes are absent"):
-            open_picture(io.BytesIO(photo.read_bytes()[:kept]))
+            open_image(io.BytesIO(photo.read_bytes()[:kept]))
 
 
 GOOD = [
@@ -179,7 +179,7 @@ def test_damaged_bytes_are_read_or_refused(good: bytes, data: st.DataObject) -> 
         if damaged:
             damaged[place] = data.draw(st.integers(0, 255))
     try:
-        assert open_picture(io.BytesIO(bytes(damaged))).mode == "RGB"
+        assert open_image(io.BytesIO(bytes(damaged))).mode == "RGB"
     except InputError as error:
         assert "\n" not in str(error)
 
@@ -188,16 +188,16 @@ def test_damaged_bytes_are_read_or_refused(good: bytes, data: st.DataObject) -> 
 def test_what_pillow_warns_of_is_refused_or_noted_and_nothing_else_is_told() -> None:
     image = Image.effect_noise((40, 30), 50).convert("RGB")
     tiff = bytearray(stored(image, "TIFF", compression="tiff_lzw").getvalue())
-    assert read_picture(io.BytesIO(tiff)).changes == ()
+    assert read_image(io.BytesIO(tiff)).changes == ()
     at = tiff.index(struct.pack("<HHI", 259, 3, 1))  # the tag that says how pixels are packed, a number
     tiff[at + 4 : at + 8] = struct.pack("<I", 1 << 30)
     with pytest.raises(InputError, match=r"damaged or cut short .*tag 259"):
-        read_picture(io.BytesIO(tiff))
+        read_image(io.BytesIO(tiff))
     exif = Image.Exif()
     exif[271], exif[274] = "Maker of cameras", 6
     jpeg = bytearray(stored(image, "JPEG", exif=exif).getvalue())
     at = jpeg.index(struct.pack(">HHI", 271, 2, 17))
     jpeg[at + 4] = 255
-    opened = read_picture(io.BytesIO(jpeg))
+    opened = read_image(io.BytesIO(jpeg))
     assert opened.image.size == (30, 40)
     assert len(opened.changes) == 2 and "Skipping tag 271" in opened.changes[0]

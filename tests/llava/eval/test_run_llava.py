@@ -15,7 +15,7 @@ from llava.eval import run_llava
 from llava.eval.run_llava import eval_model, load_image, main
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_model
-from tests.support.small_model import picture, plain_text, save_random_model
+from tests.support.small_model import image, plain_text, save_random_model
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def photos(tmp_path: Path) -> list[str]:
     for seed in (1, 2):
-        picture(seed).save(tmp_path / f"{seed}.png")
+        image(seed).save(tmp_path / f"{seed}.png")
     return [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
 
 
@@ -37,7 +37,7 @@ def address() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             stream = BytesIO()
-            picture(1).save(stream, "PNG")
+            image(1).save(stream, "PNG")
             body = {"/a.png": stream.getvalue(), "/text": b"hello"}.get(self.path)
             self.send_response(404 if body is None else 200)
             self.end_headers()
@@ -78,7 +78,7 @@ def test_eval_model_prints_the_answer(
     model: Path, photos: list[str], capsys: pytest.CaptureFixture, address: str
 ) -> None:
     loaded = load_model(model, device="cpu")
-    both = [picture(1), picture(2)]
+    both = [image(1), image(2)]
     for image_file, query, asked, shown in [
         (photos[0], "What is it?", "What is it?", both[:1]),
         (f"{address}/a.png", "What is it?", "What is it?", both[:1]),
@@ -100,7 +100,7 @@ def test_the_command_takes_both_spellings(
     assert outputs[0] == outputs[1]
 
 
-def test_pictures_that_cannot_be_had_are_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_had_are_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"/absent\.png: cannot be fetched \(Not Found\)"):
         load_image(f"{address}/absent.png")
     with pytest.raises(InputError, match=r"/text: .*not a picture"):

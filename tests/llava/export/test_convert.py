@@ -111,8 +111,8 @@ def test_the_folder_is_what_the_original_client_reads(tiny_model_dir, tmp_path, 
     assert any("--conv-mode vicuna_v1" in line for line in told)  # the client would take the name's
     tower = Path(config["mm_vision_tower"])
     assert tower.is_absolute() and tower == folder / "vision_tower"
-    pictures = json.loads((tower / "preprocessor_config.json").read_text())
-    assert (pictures["size"], pictures["crop_size"]) == ({"shortest_edge": 24}, {"height": 24, "width": 24})
+    images = json.loads((tower / "preprocessor_config.json").read_text())
+    assert (images["size"], images["crop_size"]) == ({"shortest_edge": 24}, {"height": 24, "width": 24})
     _, report = CLIPVisionModel.from_pretrained(tower, output_loading_info=True)
     assert not any(report.values())
 

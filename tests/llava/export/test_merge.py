@@ -28,8 +28,8 @@ BOUND = 1e-5
 def inputs(loaded):
     """A question about a wide picture: several tiles for LLaVA-1.6 and OneVision."""
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [(60, 150)])])
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
-    pixels = loaded.processor.pictures.inputs([loaded.processor.pixels(picture, alone=True)])
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
+    pixels = loaded.processor.images.inputs([loaded.processor.pixels(image, alone=True)])
     return {"input_ids": ids, **pixels}
 
 
@@ -259,10 +259,10 @@ def test_merged_folder_is_complete_for_plain_transformers(tmp_path):
     assert loaded.template.name == "vicuna_v1"
     # transformers' own processor gives what the model was trained on: the same ids, padded pictures
     processor = AutoProcessor.from_pretrained(str(tmp_path / "merged"))
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
     prompt = processor.apply_chat_template(turns, add_generation_prompt=True)
-    theirs = processor(images=picture, text=prompt, return_tensors="pt")
+    theirs = processor(images=image, text=prompt, return_tensors="pt")
     ours = inputs(loaded)
     assert torch.equal(theirs["input_ids"], ours["input_ids"])
     assert torch.equal(theirs["pixel_values"], ours["pixel_values"])

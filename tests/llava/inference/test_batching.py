@@ -17,7 +17,7 @@ from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 from llava.train.float32_attention import SDPA_FLOAT32
 from tests.support.family_models import FAMILIES, load_family
-from tests.support.small_model import picture, plain_text, random_model
+from tests.support.small_model import image, plain_text, random_model
 
 SIZES = [(160, 40), (30, 140), (50, 50), (90, 60)]
 TEXTS = ["What?", "Is there a red circle on the left?", "How many are there, and which is the largest?"]
@@ -36,14 +36,14 @@ def engine(tiny_model_dir: Path) -> Engine:
     return Engine(random_model(tiny_model_dir))
 
 
-PICTURES = [picture(number, size) for number, size in enumerate(SIZES)]
+IMAGES = [image(number, size) for number, size in enumerate(SIZES)]
 
 
 def request(number: int, shown: list[int], text: int, middle: bool, scored: bool) -> Request:
     asked = TEXTS[text]
     if middle:
         asked = " and ".join(["Look at <image>"] * len(shown)) + f": {asked}" if shown else asked
-    return Request(number, asked, [PICTURES[index] for index in shown], CHOICES if scored else None)
+    return Request(number, asked, [IMAGES[index] for index in shown], CHOICES if scored else None)
 
 
 ASKED = st.lists(
@@ -116,42 +116,42 @@ def watched(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return rows
 
 
-def test_pictures_of_nearly_one_length_are_read_together(
+def test_images_of_nearly_one_length_are_read_together(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever they stand among the waiting, the first of them always among those that enter."""
     loaded = load_family(tiny_model_dir, tmp_path / "model", "llava_next-llama")
     sizes = [(160, 40), (50, 50), (160, 70), (60, 50), (50, 80), (50, 50)]
-    shown = [picture(number, size) for number, size in enumerate(sizes)]
+    shown = [image(number, size) for number, size in enumerate(sizes)]
     engine = Engine(loaded)
     rows = watched(engine, monkeypatch)
-    requests = [Request(number, "What?", [image]) for number, image in enumerate(shown)]
+    requests = [Request(number, "What?", [photo]) for number, photo in enumerate(shown)]
     found = {r.question_id: r.text for r in engine.stream(requests, batch_size=12, max_new_tokens=4)}
     assert len(rows) == 2 and [len(read) for read in rows] == [3, 3]
     assert len(set(rows[0])) > 1 or len(set(rows[1])) > 1  # not all of one length
-    assert found == {n: plain_text(loaded, "What?", [image], 4) for n, image in enumerate(shown)}
+    assert found == {n: plain_text(loaded, "What?", [photo], 4) for n, photo in enumerate(shown)}
 
 
-def test_a_picture_with_more_questions_than_places_does_not_wait_for_all_to_leave(
+def test_a_image_with_more_questions_than_places_does_not_wait_for_all_to_leave(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.end_ids = frozenset()
     rows = watched(engine, monkeypatch)
-    image = picture(1)
-    stops = engine.answer([Request(0, "What?", [image])], max_new_tokens=2)[0].text
+    photo = image(1)
+    stops = engine.answer([Request(0, "What?", [photo])], max_new_tokens=2)[0].text
     del rows[:]
-    requests = [Request(number, "What?", [image]) for number in range(9)]
-    requests.insert(0, Request("long", "How many are there?", [picture(2)]))
+    requests = [Request(number, "What?", [photo]) for number in range(9)]
+    requests.insert(0, Request("long", "How many are there?", [image(2)]))
     order = [r.question_id for r in engine.stream(requests, batch_size=4, max_new_tokens=40, stop=[stops])]
     assert sorted(map(str, order)) == sorted([*map(str, range(9)), "long"])
     assert order.index("long") > 3  # the nine went past it
 
 
-def test_questions_of_a_picture_that_do_not_follow_each_other_meet_while_they_wait(
+def test_questions_of_a_image_that_do_not_follow_each_other_meet_while_they_wait(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = watched(engine, monkeypatch)
-    shown = [picture(1), picture(2)]
+    shown = [image(1), image(2)]
     list(engine.stream([Request(n, TEXTS[n % 3], [shown[n % 2]]) for n in range(8)], batch_size=8))
     assert [len(read) for read in rows] == [2]
 
@@ -160,7 +160,7 @@ def test_questions_of_a_picture_that_do_not_follow_each_other_meet_while_they_wa
 def test_a_model_with_other_attention_answers_as_with_sdpa(tiny_model_dir: Path, name: str) -> None:
     """A bool mask means nothing to transformers' eager attention, which adds it."""
     loaded = random_model(tiny_model_dir)
-    requests = [Request(n, text, [PICTURES[n % 2]]) for n, text in enumerate(TEXTS * 2)]
+    requests = [Request(n, text, [IMAGES[n % 2]]) for n, text in enumerate(TEXTS * 2)]
     expected = [plain_text(loaded, r.text, list(r.images), 8) for r in requests]
     loaded.model.set_attn_implementation(name)
     assert [r.text for r in Engine(loaded).answer(requests, max_new_tokens=8)] == expected
@@ -171,17 +171,17 @@ def test_answers_end_where_the_attention_window_does(tiny_model_dir: Path) -> No
     loaded.model.config.text_config.sliding_window = 96
     loaded.model.generation_config.eos_token_id = None
     engine = Engine(loaded)
-    (result,) = engine.answer([Request(1, "What?", [picture(1)])], max_new_tokens=500)
+    (result,) = engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=500)
     prompt = len(loaded.processor.encode_prompt([("human", "<image>\nWhat?")]))
     assert engine.context_len == 96 and result.truncated
-    assert result.text == plain_text(loaded, "What?", [picture(1)], 96 - prompt)
+    assert result.text == plain_text(loaded, "What?", [image(1)], 96 - prompt)
 
 
 def test_the_last_question_is_tried_alone_before_memory_is_given_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What those that are done have left in the cache may be what is too much."""
-    (expected,) = engine.answer([Request(1, "What?", [picture(1)])], max_new_tokens=9)
+    (expected,) = engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9)
     read = engine.read
     failed: list[bool] = []
 
@@ -192,7 +192,7 @@ def test_the_last_question_is_tried_alone_before_memory_is_given_up(
         return read(*args, **kwargs)
 
     monkeypatch.setattr(engine, "read", once)
-    assert engine.answer([Request(1, "What?", [picture(1)])], max_new_tokens=9) == [expected]
+    assert engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9) == [expected]
 
 
 def test_what_fails_comes_out_and_the_model_trains_on(
@@ -215,8 +215,8 @@ def test_what_fails_comes_out_and_the_model_trains_on(
 
 
 def test_the_same_id_twice_is_answered_twice(engine: Engine) -> None:
-    results = engine.answer([Request(1, TEXTS[0], [picture(1)]), Request(1, TEXTS[2])], max_new_tokens=5)
-    assert results[0].text == plain_text(engine.loaded, TEXTS[0], [picture(1)], 5)
+    results = engine.answer([Request(1, TEXTS[0], [image(1)]), Request(1, TEXTS[2])], max_new_tokens=5)
+    assert results[0].text == plain_text(engine.loaded, TEXTS[0], [image(1)], 5)
     assert results[1].text == plain_text(engine.loaded, TEXTS[2], [], 5)
 
 
@@ -239,7 +239,7 @@ def test_what_a_container_leaves(tmp_path: Path) -> None:
 
 
 def test_the_folders_own_decoding_is_not_used(engine: Engine) -> None:
-    requests = [Request(number, text, [picture(number)]) for number, text in enumerate(TEXTS)]
+    requests = [Request(number, text, [image(number)]) for number, text in enumerate(TEXTS)]
     theirs = engine.model.generation_config
     found = {}
     for penalty in (1.0, 5.0):

@@ -13,7 +13,7 @@ from llava.common.errors import InputError
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine
 from llava.model.builder import LoadedModel, load_model
-from tests.support.small_model import picture, plain_generate, random_model
+from tests.support.small_model import image, plain_generate, random_model
 
 
 @pytest.fixture(scope="module", params=["random", "tiny"])
@@ -26,15 +26,15 @@ def random_loaded(tiny_model_dir: Path) -> LoadedModel:
     return random_model(tiny_model_dir)
 
 
-def fresh(loaded: LoadedModel, chat: Chat, pictures: list, limit: int) -> str:
+def fresh(loaded: LoadedModel, chat: Chat, images: list, limit: int) -> str:
     """What a full reading of the chat's prompt, its last answer left out, generates."""
     ids = loaded.processor.encode_prompt(chat.history[:-1])
-    tokens = plain_generate(loaded, ids, pictures, limit)
+    tokens = plain_generate(loaded, ids, images, limit)
     return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
-    chat, first, second = Chat(Engine(loaded), max_new_tokens=12), picture(1), picture(2)
+    chat, first, second = Chat(Engine(loaded), max_new_tokens=12), image(1), image(2)
     read: list[int] = []
     hook = loaded.model.model.vision_tower.register_forward_pre_hook(
         lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])),
@@ -51,9 +51,9 @@ def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
         hook.remove()
     assert [text for speaker, text in chat.history if speaker == "gpt"] == answers
     history = chat.history
-    for turns, pictures in ((2, [first]), (4, [first]), (6, [first]), (8, [first, second])):
+    for turns, images in ((2, [first]), (4, [first]), (6, [first]), (8, [first, second])):
         ids = loaded.processor.encode_prompt(history[: turns - 1])
-        tokens = plain_generate(loaded, ids, pictures, 12)
+        tokens = plain_generate(loaded, ids, images, 12)
         assert history[turns - 1][1] == loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
@@ -70,7 +70,7 @@ def test_a_second_question_reads_only_itself(
 
     monkeypatch.setattr(Engine, "forward", counting)
     chat = Chat(Engine(random_loaded), max_new_tokens=5)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     prompts = []
     for text in ("Is there a circle?", "And where?"):
         read.clear()
@@ -88,13 +88,13 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
     tower: list[int] = []
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(lambda *_: tower.append(1))
     try:
-        chat.add_image(picture(1))
+        chat.add_image(image(1))
         first = "".join(chat.ask("What is it?"))
         after_first = chat.history
         "".join(chat.ask("Really?"))
         assert chat.undo() == "Really?"
         assert chat.history == after_first
-        assert "".join(chat.ask("And where?")) == fresh(random_loaded, chat, [picture(1)], 8)
+        assert "".join(chat.ask("And where?")) == fresh(random_loaded, chat, [image(1)], 8)
         tower.clear()
         assert [chat.undo(), chat.undo(), chat.undo()] == ["And where?", "What is it?", None]
         assert chat.history == []
@@ -104,63 +104,63 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
     finally:
         hook.remove()
     chat.undo()
-    chat.add_image(picture(2))  # behind the one that waits
-    assert "".join(chat.ask("Which?")) == fresh(random_loaded, chat, [picture(1), picture(2)], 8)
+    chat.add_image(image(2))  # behind the one that waits
+    assert "".join(chat.ask("Which?")) == fresh(random_loaded, chat, [image(1), image(2)], 8)
 
 
-def test_reset_may_keep_the_last_picture(random_loaded: LoadedModel) -> None:
+def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
     chat = Chat(Engine(random_loaded), max_new_tokens=8)
-    chat.reset(keep_picture=True)
+    chat.reset(keep_image=True)
     assert "".join(chat.ask("Hello?")) == fresh(random_loaded, chat, [], 8)
     chat.reset()
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     first = "".join(chat.ask("What is it?"))
     "".join(chat.ask("Really?"))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
     try:  # the picture is not read again
-        chat.reset(keep_picture=True)
+        chat.reset(keep_image=True)
         assert chat.history == [] and "".join(chat.ask("What is it?")) == first
     finally:
         hook.remove()
-    chat.add_image(picture(2))
+    chat.add_image(image(2))
     "".join(chat.ask("And this?"))
-    chat.reset(keep_picture=True)
-    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [picture(2)], 8)
+    chat.reset(keep_image=True)
+    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [image(2)], 8)
     chat.reset()
     assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [], 8)
 
 
-def test_another_picture_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:
+def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:
     """Both prompts have the same ids; what the cache holds of one picture must not serve the other."""
     chat = Chat(Engine(random_loaded), max_new_tokens=8)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     before = "".join(chat.ask("What is it?"))
     chat.reset()
-    chat.add_image(picture(2))
-    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [picture(2)], 8) != before
+    chat.add_image(image(2))
+    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [image(2)], 8) != before
 
 
 def test_stop_keeps_what_was_said(random_loaded: LoadedModel) -> None:
     random_loaded.model.generation_config.eos_token_id = 2
     chat = Chat(Engine(random_loaded), max_new_tokens=60)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
     said = next(pieces) + next(pieces)
     chat.stop()
     said += "".join(pieces)
     assert chat.history[-1] == ("gpt", said)
-    assert len(said) < len(fresh(random_loaded, chat, [picture(1)], 60))
-    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [picture(1)], 60)
+    assert len(said) < len(fresh(random_loaded, chat, [image(1)], 60))
+    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
 def test_a_closed_stream_keeps_what_was_said(random_loaded: LoadedModel) -> None:
     chat = Chat(Engine(random_loaded), max_new_tokens=60)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
     said = next(pieces)
     pieces.close()
     assert chat.history[-1] == ("gpt", said)
-    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [picture(1)], 60)
+    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
 @pytest.mark.parametrize("forwards", [0, 3])
@@ -170,7 +170,7 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
     """Ctrl-C between two layers: the cache's layers are uneven, and the next turn must not notice."""
     random_loaded.model.generation_config.eos_token_id = 2
     chat = Chat(Engine(random_loaded), max_new_tokens=20)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     "".join(chat.ask("What is it?"))
     calls = 0
 
@@ -192,12 +192,12 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
         assert chat.history[-2:] == [("human", "Describe it."), ("gpt", said)]
     else:
         assert len(chat.history) == 2  # interrupted before its first word: the question is taken back
-    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [picture(1)], 20)
+    assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 20)
 
 
-def test_an_interrupted_first_question_keeps_the_picture(random_loaded: LoadedModel) -> None:
+def test_an_interrupted_first_question_keeps_the_image(random_loaded: LoadedModel) -> None:
     chat = Chat(Engine(random_loaded), max_new_tokens=8)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -205,7 +205,7 @@ def test_an_interrupted_first_question_keeps_the_picture(random_loaded: LoadedMo
     finally:
         hook.remove()
     assert chat.history == []
-    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [picture(1)], 8)
+    assert "".join(chat.ask("What is it?")) == fresh(random_loaded, chat, [image(1)], 8)
     assert chat.history[0] == ("human", "<image>\nWhat is it?")
 
 
@@ -213,20 +213,20 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_oldest_exchanges_are_forgotten_and_the_picture_is_not(tiny_model_dir: Path) -> None:
+def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Path) -> None:
     loaded = random_model(tiny_model_dir, context=160)
     chat = Chat(Engine(loaded), max_new_tokens=12)
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     for index in range(8):
         text = "".join(chat.ask(f"What about part {index} of the picture?"))
-        assert text == fresh(loaded, chat, [picture(1)], 12)
+        assert text == fresh(loaded, chat, [image(1)], 12)
         assert chat.history[0][1].startswith("<image>\n")
         assert len(loaded.processor.encode_prompt(chat.history[:-1])) + 12 <= 160
     assert chat.forgotten > 0
     assert len(chat.history) == 2 * (8 - chat.forgotten)
     with pytest.raises(InputError, match="context is 160"):
         list(chat.ask("far too long " * 80))
-    assert "".join(chat.ask("Still there?")) == fresh(loaded, chat, [picture(1)], 12)
+    assert "".join(chat.ask("Still there?")) == fresh(loaded, chat, [image(1)], 12)
 
 
 def test_sampled_chats_repeat_with_their_seed(random_loaded: LoadedModel) -> None:

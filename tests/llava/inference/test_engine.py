@@ -20,7 +20,7 @@ from llava.inference import batching
 from llava.inference.engine import Engine, Request
 from llava.inference.sampling import AnswerText, Decoding, next_tokens
 from llava.model.builder import LoadedModel, load_model
-from tests.support.small_model import picture, plain_text, random_model
+from tests.support.small_model import image, plain_text, random_model
 
 QUESTIONS = [
     "Is there a red circle?",
@@ -43,13 +43,11 @@ def random_loaded(tiny_model_dir: Path) -> LoadedModel:
 
 def mixed_requests() -> list[Request]:
     """Three pictures with several questions each, two pictures in one question, and text alone, shuffled."""
-    pictures = [picture(seed, (160, 100 + 40 * seed)) for seed in range(3)]
-    requests = [
-        Request(f"{p}-{q}", text, [pictures[p]]) for p in range(3) for q, text in enumerate(QUESTIONS)
-    ]
+    images = [image(seed, (160, 100 + 40 * seed)) for seed in range(3)]
+    requests = [Request(f"{p}-{q}", text, [images[p]]) for p in range(3) for q, text in enumerate(QUESTIONS)]
     requests += [Request(f"text-{q}", text) for q, text in enumerate(QUESTIONS[:2])]
-    requests.append(Request("both", "Which is brighter?", [pictures[2], pictures[0]]))
-    requests.append(Request("inline", "Look at <image> and say what it is.", [pictures[1]]))
+    requests.append(Request("both", "Which is brighter?", [images[2], images[0]]))
+    requests.append(Request("inline", "Look at <image> and say what it is.", [images[1]]))
     Random(0).shuffle(requests)
     return requests
 
@@ -69,14 +67,14 @@ def test_the_random_model_tests_something(random_loaded: LoadedModel) -> None:
     assert {result.truncated for result in results} == {True, False}
 
 
-def test_a_picture_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, seen = Engine(random_loaded), []
     tower = random_loaded.model.model.vision_tower
     handle = tower.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(args[0])), with_kwargs=True
     )
     try:
-        shown = [picture(1), picture(2)]
+        shown = [image(1), image(2)]
         engine.answer([Request(i, QUESTIONS[i % 5], [shown[i % 2]]) for i in range(10)], max_new_tokens=3)
     finally:
         handle.remove()
@@ -85,7 +83,7 @@ def test_a_picture_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pyte
 
 def test_choices_are_scored_as_whole_answers(loaded: LoadedModel) -> None:
     choices = ["yes", "no", "a broken disc", "a broken disc on the left"]
-    shown = picture(1)
+    shown = image(1)
     requests = [
         Request("a", QUESTIONS[0], [shown], choices),
         Request("b", QUESTIONS[2], [shown], ["yes", "no"]),
@@ -155,7 +153,7 @@ def test_stop_strings_end_the_answer(random_loaded: LoadedModel) -> None:
 
 
 def test_beam_search_is_that_of_transformers(random_loaded: LoadedModel) -> None:
-    shown = picture(1)
+    shown = image(1)
     (result,) = Engine(random_loaded).answer(
         [Request(1, QUESTIONS[0], [shown], ["yes", "no"])], num_beams=3, max_new_tokens=10
     )
@@ -219,8 +217,8 @@ def test_a_question_that_does_not_fit_alone_costs_only_its_own_answer(
     read, asked = engine.read, []
 
     def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
-        ids, pictures = args[0], args[4] if len(args) > 4 else ()
-        if len(pictures) > len(ids):
+        ids, images = args[0], args[4] if len(args) > 4 else ()
+        if len(images) > len(ids):
             raise torch.OutOfMemoryError("CUDA out of memory")
         asked.append(keep * len(ids))
         return read(*args, keep=keep, **kwargs)
@@ -265,15 +263,15 @@ def test_the_next_questions_enter_while_others_run(
 ) -> None:
     """Answers come as they are found; no more requests are taken than there is room for; each picture is
     encoded once, and no more questions than the batch size are on their way."""
-    shown = [picture(seed) for seed in range(8)]
+    shown = [image(seed) for seed in range(8)]
     taken, answered = 0, 0
 
     def requests() -> Iterator[Request]:
         nonlocal taken
-        for number, image in enumerate(shown):
+        for number, photo in enumerate(shown):
             for turn, text in enumerate(QUESTIONS[: 1 + number % 4]):
                 taken += 1
-                yield Request(f"{number}-{turn}", text, [image])
+                yield Request(f"{number}-{turn}", text, [photo])
 
     engine, encoded = Engine(random_loaded), []
     handle = random_loaded.model.model.vision_tower.register_forward_pre_hook(
@@ -322,9 +320,9 @@ def test_any_mixture_is_answered_as_one_at_a_time(
     options = ["yes", "a broken disc"] if choices else None
     requests = []
     for number, count in enumerate(counts):
-        image = picture(number, (100, 60 + 20 * number))
+        photo = image(number, (100, 60 + 20 * number))
         for turn in range(max(1, count)):
-            requests.append(Request(f"{number}-{turn}", QUESTIONS[turn], [image][:count], options))
+            requests.append(Request(f"{number}-{turn}", QUESTIONS[turn], [photo][:count], options))
     engine = Engine(random_loaded)
     found = {r.question_id: r for r in engine.stream(requests, batch_size=batch, max_new_tokens=tokens)}
     for request in requests:
@@ -335,7 +333,7 @@ def test_any_mixture_is_answered_as_one_at_a_time(
 
 def test_questions_that_cannot_be_asked_do_not_stop_the_others(tiny_model_dir: Path) -> None:
     loaded = random_model(tiny_model_dir, context=120)
-    shown = picture(1)
+    shown = image(1)
     results = Engine(loaded).answer(
         [
             Request(1, "far too long " * 80, [shown]),
@@ -355,10 +353,10 @@ def test_the_context_ends_an_answer(tiny_model_dir: Path) -> None:
     loaded = random_model(tiny_model_dir, context=120)
     loaded.model.generation_config.eos_token_id = [2]
     engine = Engine(loaded)
-    (result,) = engine.answer([Request(1, "How many?", [picture(1)])], max_new_tokens=500)
+    (result,) = engine.answer([Request(1, "How many?", [image(1)])], max_new_tokens=500)
     ids = loaded.processor.encode_prompt([("human", "<image>\nHow many?")])
     assert result.truncated
-    assert result.text == plain_text(loaded, "How many?", [picture(1)], 120 - len(ids))
+    assert result.text == plain_text(loaded, "How many?", [image(1)], 120 - len(ids))
 
 
 def test_training_mode_is_put_back(random_loaded: LoadedModel) -> None:

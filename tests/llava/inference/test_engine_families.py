@@ -10,9 +10,9 @@ from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 from tests.support.family_models import FAMILIES, load_family
-from tests.support.small_model import picture, plain_generate, plain_text
+from tests.support.small_model import image, plain_generate, plain_text
 
-WIDE, TALL, SQUARE = picture(1, (160, 40)), picture(2, (30, 140)), picture(3, (50, 50))
+WIDE, TALL, SQUARE = image(1, (160, 40)), image(2, (30, 140)), image(3, (50, 50))
 
 
 @pytest.fixture(scope="module", params=FAMILIES[1:])
@@ -33,20 +33,20 @@ def test_batched_answers_equal_one_at_a_time(loaded: LoadedModel) -> None:
     assert len({r.text for r in results}) > len(results) // 2
 
 
-def test_beam_search_takes_several_pictures(loaded: LoadedModel) -> None:
+def test_beam_search_takes_several_images(loaded: LoadedModel) -> None:
     requests = [Request("one", "What?", [WIDE]), Request("both", "Which?", [TALL, WIDE])]
     beams = Engine(loaded).answer(requests, num_beams=2, max_new_tokens=6)
     assert [r.error for r in beams] == [None, None]
 
 
-def test_a_chat_equals_a_fresh_reading_when_pictures_join(loaded: LoadedModel) -> None:
+def test_a_chat_equals_a_fresh_reading_when_images_join(loaded: LoadedModel) -> None:
     """To OneVision the first picture is another thing once a second has joined it."""
     chat = Chat(Engine(loaded), max_new_tokens=8)
     shown = []
-    for image, question in ((WIDE, "What is it?"), (None, "Sure?"), (TALL, "Which?"), (SQUARE, "And now?")):
-        if image is not None:
-            chat.add_image(image)
-            shown.append(image)
+    for shot, question in ((WIDE, "What is it?"), (None, "Sure?"), (TALL, "Which?"), (SQUARE, "And now?")):
+        if shot is not None:
+            chat.add_image(shot)
+            shown.append(shot)
         answer = "".join(chat.ask(question))
         sizes = [(p.height, p.width) for p in shown]
         ids = loaded.processor.encode_prompt(chat.history[:-1], sizes)

@@ -43,7 +43,7 @@ def held(branches: Branches, row: int) -> list[tuple[int, int]]:
     return found[0]
 
 
-def test_a_branch_sees_its_picture_and_itself() -> None:
+def test_a_branch_sees_its_image_and_itself() -> None:
     branches = Branches(1, torch.device("cpu"))
     read(branches, [[0, 0, 1, 2, 2, -1]])
     seen = branches.sees(torch.tensor([[1, 2, 2]]))

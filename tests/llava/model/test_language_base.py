@@ -16,7 +16,7 @@ from tests.llava.model.test_adapters import original_lora
 from tests.llava.model.test_original import logits
 from tests.support.original_folders import save_original, write_file
 
-PICTURES = ("model.mm_projector.", "model.image_newline")
+IMAGES = ("model.mm_projector.", "model.image_newline")
 
 
 def edit(path, drop=(), **values):
@@ -31,7 +31,7 @@ def language_model(whole, folder, form="bin"):
     shutil.copyfile(whole / "config.json", folder / "config.json")
     edit(folder / "config.json", ("mm_", "image_", "use_mm"), model_type="llama")
     tensors = load_file(whole / "model.safetensors")
-    words = {name: value for name, value in tensors.items() if not name.startswith(PICTURES)}
+    words = {name: value for name, value in tensors.items() if not name.startswith(IMAGES)}
     write_file(folder / ("pytorch_model.bin" if form == "bin" else "model.safetensors"), words)
     return folder
 
@@ -68,7 +68,7 @@ def pretrained(tiny_model_dir, tmp_path):
     (tmp_path / "projector").mkdir()
     with_settings(whole, tmp_path / "projector")
     torch.save(
-        {name: value for name, value in tensors.items() if name.startswith(PICTURES)},
+        {name: value for name, value in tensors.items() if name.startswith(IMAGES)},
         tmp_path / "projector" / PROJECTOR_BIN,
     )
     return whole, language_model(whole, tmp_path / "vicuna"), tmp_path / "projector"

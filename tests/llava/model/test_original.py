@@ -25,10 +25,10 @@ FAMILIES = ["llava-llama", "llava_next-llama", "llava_next-mistral"]
 WIDE = Image.effect_noise((70, 30), 90).convert("RGB")
 
 
-def logits(loaded, picture=WIDE):
-    size = (picture.height, picture.width)
+def logits(loaded, image=WIDE):
+    size = (image.height, image.width)
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [size])])
-    pixels = loaded.processor.pictures.inputs([loaded.processor.pixels(picture)])
+    pixels = loaded.processor.images.inputs([loaded.processor.pixels(image)])
     with torch.no_grad():
         return loaded.model(input_ids=ids, **pixels).logits
 

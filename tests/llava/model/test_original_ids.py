@@ -10,11 +10,11 @@ import pytest
 from llava.conversation import get_template
 from llava.model.builder import load_config, load_image_processor, load_tokenizer
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import pictures_of
+from llava.processing.vision import vision_processor_for
 from tests.support.paths import REPO
 
 VECTORS = json.loads((REPO / "tests" / "interop" / "original_ids.json").read_text("utf-8"))
-PICTURE = -200
+IMAGE = -200
 CASES = [
     (key, mode, name) for key in ("ids", "ids_with_controls") for mode, found in VECTORS[key].items()
     for name in found
@@ -43,10 +43,10 @@ def test_ids_are_the_originals(tokenizers, key, mode, name):
     texts = VECTORS["conversations"][name]
     turns = [("gpt" if position % 2 else "human", text) for position, text in enumerate(texts)]
     text = get_template(mode).text(turns, generation_prompt=len(turns) % 2 == 1)
-    picture = tokenizer.convert_tokens_to_ids("<image>")
-    ids = [PICTURE if token == picture else token for token in tokenizer(text)["input_ids"]]
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    ids = [IMAGE if token == image else token for token in tokenizer(text)["input_ids"]]
     assert ids == VECTORS[key][mode][name]
-    assert ids.count(PICTURE) == text.count("<image>")
+    assert ids.count(IMAGE) == text.count("<image>")
 
 
 @pytest.mark.parametrize("mode", VECTORS["labels"])
@@ -54,8 +54,8 @@ def test_training_labels_are_the_originals(tiny_model_dir, mode):
     tokenizer = load_tokenizer(tiny_model_dir)
     config = load_config(tiny_model_dir)
     config.vision_config.patch_size = config.vision_config.image_size  # one token a picture, as there
-    pictures = pictures_of(config, load_image_processor(tiny_model_dir))
-    processor = RecordProcessor(tokenizer, pictures, get_template(mode), config.image_token_id)
+    images = vision_processor_for(config, load_image_processor(tiny_model_dir))
+    processor = RecordProcessor(tokenizer, images, get_template(mode), config.image_token_id)
     for name, labels in VECTORS["labels"][mode].items():
         texts = VECTORS["conversations"][name]
         turns = [("gpt" if position % 2 else "human", text) for position, text in enumerate(texts)]

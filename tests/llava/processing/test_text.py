@@ -12,11 +12,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from llava.common.errors import InputError
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.conversation import conv_templates
 from llava.model.builder import load_tokenizer
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import PictureProcessor, Pictures, pad_to_square
+from llava.processing.vision import SquareProcessor, VisionProcessor, pad_to_square
 
 SIZE = {"size": {"shortest_edge": 144}, "crop_size": {"height": 144, "width": 144}}
 IMAGE_TOKENS = 16
@@ -33,8 +33,8 @@ def make_processor(folder, mode="v1", max_length=None):
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", "image_size": 144, "patch_size": 36}
     )
-    pictures = Pictures(config, CLIPImageProcessorPil(**SIZE))
-    return RecordProcessor(tokenizer, pictures, conv_templates[mode], image_id, max_length)
+    images = VisionProcessor(config, CLIPImageProcessorPil(**SIZE))
+    return RecordProcessor(tokenizer, images, conv_templates[mode], image_id, max_length)
 
 
 def noise(width, height, seed=0):
@@ -57,47 +57,47 @@ def test_padding_is_llavas_rule(size):
 @pytest.mark.parametrize("size", [(500, 200), (90, 301), (144, 144)])
 def test_pixels_equal_transformers_padded_processor(size):
     image = noise(*size)
-    own = PictureProcessor(CLIPImageProcessorPil(**SIZE))(image).numpy()
+    own = SquareProcessor(CLIPImageProcessorPil(**SIZE))(image).numpy()
     theirs = LlavaImageProcessorPil(**SIZE, do_pad=True)(image, return_tensors="np")["pixel_values"][0]
     assert own.dtype == np.float32
     assert own.shape == (3, 144, 144)
     assert (own == theirs).all()
 
 
-def test_a_wide_picture_keeps_its_ends():
+def test_a_wide_image_keeps_its_ends():
     image = Image.new("RGB", (800, 200), (0, 255, 0))
     image.paste((255, 0, 0), (0, 0, 100, 200))
     image.paste((0, 0, 255), (700, 0, 800, 200))
-    picture = PictureProcessor(CLIPImageProcessorPil(**SIZE))
-    pixels = picture(image).numpy()
+    square = SquareProcessor(CLIPImageProcessorPil(**SIZE))
+    pixels = square(image).numpy()
     middle, top = pixels[:, 72, :], pixels[:, 0, :]
     assert middle[0, 2] > middle[2, 2]  # red at the left end
     assert middle[2, -3] > middle[0, -3]  # blue at the right end
     assert np.abs(top).max() < 0.02  # above and below: the mean colour, which normalises to about 0
-    assert picture.mean_colour == (122, 116, 104)
+    assert square.mean_colour == (122, 116, 104)
 
 
-def test_pictures_are_opened_whole_and_upright(tmp_path):
+def test_images_are_opened_whole_and_upright(tmp_path):
     wide = noise(40, 20)
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned a quarter clockwise
     wide.save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg").size == (20, 40)
+    assert open_image(tmp_path / "turned.jpg").size == (20, 40)
 
     Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "deep.png")
-    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
 
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
 
     Image.new("CMYK", (4, 4), (0, 0, 0, 255)).save(tmp_path / "print.tif")
-    assert open_picture(tmp_path / "print.tif").getpixel((0, 0)) == (0, 0, 0)
+    assert open_image(tmp_path / "print.tif").getpixel((0, 0)) == (0, 0, 0)
 
     Image.new("P", (4, 4), 0).save(tmp_path / "palette.gif")
-    assert open_picture(tmp_path / "palette.gif").mode == "RGB"
+    assert open_image(tmp_path / "palette.gif").mode == "RGB"
 
 
-def test_unusable_pictures_are_named(tmp_path):
+def test_unusable_images_are_named(tmp_path):
     buffer = io.BytesIO()
     noise(200, 200).save(buffer, "JPEG")
     (tmp_path / "half.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
@@ -110,9 +110,9 @@ def test_unusable_pictures_are_named(tmp_path):
         ("absent.jpg", "no such picture"),
     ]:
         with pytest.raises(InputError, match=rf"{name}.*{reason}"):
-            open_picture(tmp_path / name)
+            open_image(tmp_path / name)
     with pytest.raises(InputError, match="is a folder"):
-        open_picture(tmp_path)
+        open_image(tmp_path)
 
 
 def supervised(processor, turns):
@@ -165,7 +165,7 @@ def test_prompt_is_the_start_of_the_training_tokens(processor):
         assert encoded.labels[len(prompt)] != -100
 
 
-def test_each_picture_becomes_its_tokens(processor):
+def test_each_image_becomes_its_tokens(processor):
     encoded = processor.encode([("human", "<image>\n<image>\nWhich?"), ("gpt", "The first.")])
     assert encoded.n_images == 2
     assert encoded.input_ids.count(processor.image_token_id) == 2 * IMAGE_TOKENS

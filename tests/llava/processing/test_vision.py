@@ -14,7 +14,7 @@ from transformers import LlavaNextConfig, LlavaNextProcessor, LlavaOnevisionConf
 
 from llava.common.errors import InputError
 from llava.model.builder import load_tokenizer
-from llava.processing.vision import AnyresPictures, Pictures, pictures_of
+from llava.processing.vision import AnyresVisionProcessor, VisionProcessor, vision_processor_for
 from tests.support.family_models import FAMILIES, family_config, family_image_processor
 
 
@@ -33,10 +33,10 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(values)
 
 
-def family_of(family: str) -> tuple[Any, Any, Pictures]:
+def family_of(family: str) -> tuple[Any, Any, VisionProcessor]:
     config = family_config(family)
     prepare = family_image_processor(config)
-    return config, prepare, pictures_of(config, prepare)
+    return config, prepare, vision_processor_for(config, prepare)
 
 
 @pytest.fixture(scope="module", params=["llava_next-llama", "llava_onevision-qwen2"])
@@ -56,7 +56,7 @@ def anyres(request: pytest.FixtureRequest, tiny_model_dir: Any) -> tuple[Any, An
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_one_picture(anyres: tuple[AnyresPictures, Any], shape: tuple[int, int]) -> None:
+def test_one_image(anyres: tuple[AnyresVisionProcessor, Any], shape: tuple[int, int]) -> None:
     ours, theirs = anyres
     image = noise(*shape)
     expected = theirs(images=image, text="<image>", return_tensors="pt")
@@ -67,7 +67,7 @@ def test_one_picture(anyres: tuple[AnyresPictures, Any], shape: tuple[int, int])
     assert ours.tokens([made.size]) == [int((expected["input_ids"] == image_token).sum())]
 
 
-def test_several_pictures(anyres: tuple[AnyresPictures, Any]) -> None:
+def test_several_images(anyres: tuple[AnyresVisionProcessor, Any]) -> None:
     """OneVision reads each of several as one square, LLaVA-1.6 with its tiles."""
     ours, theirs = anyres
     images = [noise(*shape) for shape in SHAPES]
@@ -85,7 +85,7 @@ def test_several_pictures(anyres: tuple[AnyresPictures, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def published(tiny_model_dir: Any) -> list[tuple[Pictures, Any]]:
+def published(tiny_model_dir: Any) -> list[tuple[VisionProcessor, Any]]:
     """LLaVA-1.6's and OneVision's published sizes: (our pictures, transformers' whole processor)."""
     tokenizer, made = load_tokenizer(tiny_model_dir), []
     for config, kind, options in (
@@ -95,14 +95,14 @@ def published(tiny_model_dir: Any) -> list[tuple[Pictures, Any]]:
         prepare = family_image_processor(config)
         strategy = config.vision_feature_select_strategy
         theirs = kind(prepare, tokenizer, vision_feature_select_strategy=strategy, **options)
-        made.append((pictures_of(config, prepare), theirs))
+        made.append((vision_processor_for(config, prepare), theirs))
     return made
 
 
 @settings(max_examples=200)
 @given(width=st.integers(1, 5000), height=st.integers(1, 5000))
 def test_token_counts_of_the_published_models(
-    published: list[tuple[Pictures, Any]], width: int, height: int
+    published: list[tuple[VisionProcessor, Any]], width: int, height: int
 ) -> None:
     for ours, theirs in published:
         side = ours.squares.size[0]
@@ -112,7 +112,9 @@ def test_token_counts_of_the_published_models(
         )
 
 
-def test_what_the_docstring_says_of_the_published_models(published: list[tuple[Pictures, Any]]) -> None:
+def test_what_the_docstring_says_of_the_published_models(
+    published: list[tuple[VisionProcessor, Any]],
+) -> None:
     (six, _), (one, _) = published
     shapes = [(h, w) for h in (100, 336, 672, 1000, 1344, 4000) for w in (100, 336, 672, 1000, 1344, 4000)]
     assert max(six.tokens([shape])[0] for shape in shapes) == 2928
@@ -133,19 +135,19 @@ def test_a_square_is_the_same_to_every_family_when_not_alone() -> None:
 def test_an_image_processor_of_another_model_is_refused(family: str) -> None:
     config = family_config(family)
     with pytest.raises(InputError, match="image_grid_pinpoints"):
-        pictures_of(config, family_image_processor(family_config("llava-llama")))
+        vision_processor_for(config, family_image_processor(family_config("llava-llama")))
     with pytest.raises(InputError, match=r"makes \(24, 24\) pixels, the model takes \(12, 12\)"):
-        pictures_of(config, family_image_processor(family_config(family, side=24)))
+        vision_processor_for(config, family_image_processor(family_config(family, side=24)))
     prepare = family_image_processor(config)
     prepare.image_grid_pinpoints = [[24, 24]]
     with pytest.raises(InputError, match="different image_grid_pinpoints"):
-        pictures_of(config, prepare)
+        vision_processor_for(config, prepare)
 
 
-def test_pictures_of_a_batch_keep_their_conversations() -> None:
+def test_images_of_a_batch_keep_their_conversations() -> None:
     """OneVision is told which pictures are alone; a lone rest of several is not."""
     _, _, ours = family_of("llava_onevision-qwen2")
-    assert isinstance(ours, AnyresPictures)
+    assert isinstance(ours, AnyresVisionProcessor)
     alone, one_of = ours.pixels(noise(30, 10)), ours.pixels(noise(30, 10), alone=False)
     given = ours.inputs([alone, one_of, one_of, alone, alone, one_of])
     assert given["batch_num_images"] == [1, 2, 1, 1, 2]

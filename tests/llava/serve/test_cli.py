@@ -20,7 +20,7 @@ from llava.inference.engine import Engine
 from llava.model.builder import load_model
 from llava.serve.cli import main
 from tests.support.paths import REPO
-from tests.support.small_model import picture, plain_text, save_random_model
+from tests.support.small_model import image, plain_text, save_random_model
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def model(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "a.png"
-    picture(1).save(path)
+    image(1).save(path)
     return path
 
 
@@ -44,7 +44,7 @@ def arguments(model: Path, photo: Path, *more: str) -> list[str]:
 
 
 def first_answer(model: Path, question: str, limit: int) -> str:
-    return plain_text(load_model(model, device="cpu"), question, [picture(1)], limit)
+    return plain_text(load_model(model, device="cpu"), question, [image(1)], limit)
 
 
 def test_piped_questions_and_an_empty_line(model: Path, photo: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, phot
 def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     """Piped in: the answers are those of a chat in which the same was done by hand."""
     other = tmp_path / "another one.png"
-    picture(2).save(other)
+    image(2).save(other)
     lines = [
         "/undo", "What is it?", "/undo", "Really?", f"/image '{other}'", "Which is darker?", "/reset",
         "What is it?", f"/reset {photo}", "What is it?", "/image nowhere.png", "/image", "/frobnicate now",
@@ -99,15 +99,15 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
 
     chat = Chat(Engine(load_model(model, device="cpu")), max_new_tokens=6)
     expected = []
-    chat.add_image(picture(1))
+    chat.add_image(image(1))
     expected += ["".join(chat.ask("What is it?"))]
     chat.undo()
     expected += ["".join(chat.ask("Really?"))]
-    chat.add_image(picture(2))
+    chat.add_image(image(2))
     expected += ["".join(chat.ask("Which is darker?"))]
     for shown in (2, 1):
         chat.reset()
-        chat.add_image(picture(shown))
+        chat.add_image(image(shown))
         expected += ["".join(chat.ask("What is it?"))]
     expected += ["".join(chat.ask("Sure?"))]
     answers = [line.split("ASSISTANT: ")[1] for line in done.stdout.splitlines() if "ASSISTANT" in line]
@@ -120,7 +120,7 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     assert "/undo                take back" in said
 
 
-class Reader:
+class ModelRunner:
     """Collects what a process writes, and waits for text in it."""
 
     def __init__(self, descriptor: int) -> None:
@@ -155,7 +155,7 @@ class Reader:
 
 
 @contextmanager
-def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, Reader]]:
+def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, ModelRunner]]:
     """The command with a pseudo-terminal of its own, Ctrl-C and Ctrl-D as typed."""
     pty = pytest.importorskip("pty", reason="needs a Unix terminal")
     ours, theirs = pty.openpty()
@@ -165,7 +165,7 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, R
     )  # fmt: skip
     os.close(theirs)
     try:
-        yield process, ours, Reader(ours)
+        yield process, ours, ModelRunner(ours)
     finally:
         process.kill()
         process.wait()
@@ -208,7 +208,7 @@ def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
         command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin and process.stdout
-    out = Reader(process.stdout.fileno())
+    out = ModelRunner(process.stdout.fileno())
     try:
         process.stdin.write(b"Describe it.\n")
         process.stdin.flush()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from llava.common.boxes import format_box, parse_boxes
 from llava.common.records import Record
-from llava.train.augment import Draw, apply_to_picture, draw, may_turn, speaks_of_places, turn_text
+from llava.train.augment import Draw, apply_to_image, draw, may_turn, speaks_of_places, turn_text
 from llava.train.config import AugmentSettings
 
 BOTH = Draw(horizontal=True, vertical=True)
@@ -36,7 +36,7 @@ def record(question: str, answer: str, **meta: Any) -> Record:
         (Draw(), "left [0.1, 0.2, 0.3, 0.4]", "left [0.1, 0.2, 0.3, 0.4]"),
     ],
 )
-def test_words_and_boxes_turn_with_the_picture(drawn: Draw, text: str, turned: str) -> None:
+def test_words_and_boxes_turn_with_the_image(drawn: Draw, text: str, turned: str) -> None:
     assert turn_text(text, drawn) == turned
 
 
@@ -51,7 +51,7 @@ def test_turning_twice_gives_the_text_back(corners: tuple[int, ...], across: boo
 def test_a_box_stays_on_its_object() -> None:
     square = Image.new("RGB", (100, 100))
     square.paste((255, 255, 255), (10, 20, 40, 90))
-    turned = apply_to_picture(square, BOTH, (0, 0, 0))
+    turned = apply_to_image(square, BOTH, (0, 0, 0))
     (box,) = parse_boxes(turn_text("[0.10, 0.20, 0.40, 0.90]", BOTH))
     assert turned.getbbox() == tuple(round(100 * value) for value in box)
 
@@ -81,7 +81,7 @@ def test_only_records_that_vouch_for_their_words_are_turned() -> None:
 def test_nothing_is_drawn_by_default_and_a_draw_repeats() -> None:
     off = draw(AugmentSettings(), [record("a?", "b.")], np.random.default_rng(1))
     noise = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert (np.asarray(apply_to_picture(Image.fromarray(noise), off, (0, 0, 0))) == noise).all()
+    assert (np.asarray(apply_to_image(Image.fromarray(noise), off, (0, 0, 0))) == noise).all()
     some = AugmentSettings(flip_horizontal=0.5, brightness=0.2, contrast=0.2, shrink=0.3)
     first, again = (draw(some, [record("a?", "b.")], np.random.default_rng(1)) for _ in range(2))
     assert first == again
@@ -89,5 +89,5 @@ def test_nothing_is_drawn_by_default_and_a_draw_repeats() -> None:
 
 def test_shrinking_cuts_nothing_off_and_fills_with_the_given_colour() -> None:
     white = Image.new("RGB", (64, 64), (255, 255, 255))
-    small = np.asarray(apply_to_picture(white, Draw(shrink=(0.5, 1.0, 0.0)), (9, 9, 9)))
+    small = np.asarray(apply_to_image(white, Draw(shrink=(0.5, 1.0, 0.0)), (9, 9, 9)))
     assert (small[:32, 32:] == 255).all() and (small[32:] == 9).all() and (small[:, :32] == 9).all()

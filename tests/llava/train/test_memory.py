@@ -82,7 +82,7 @@ def test_activations_are_what_autograd_keeps(
 ) -> None:
     """Within 10 %, packed or not; with checkpointing, where small things weigh more, 15 %."""
     model, config = build(dtype, vision=vision, dropout=dropout, checkpointing=checkpointing)
-    batch = make_batch(config, pictures=2, questions=3, packing=packing)
+    batch = make_batch(config, images=2, questions=3, packing=packing)
     sizes = sizes_of(model)
     rows, length = batch["input_ids"].shape
     low = dtype == torch.bfloat16

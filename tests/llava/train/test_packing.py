@@ -15,21 +15,21 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llava.common.errors import InputError
-from llava.processing.vision import Pictures, Pixels
+from llava.processing.vision import Pixels, VisionProcessor
 from llava.train.packing import (
     IGNORE,
     Group,
     Sample,
     build_row,
     collate,
-    group_by_picture,
+    group_by_image,
     pack_rows,
     packed_loss,
 )
 
 IMAGE = 63
-PICTURE_TOKENS = 9
-HEAD = [1, 5, 6] + [IMAGE] * PICTURE_TOKENS + [7]
+IMAGE_TOKENS = 9
+HEAD = [1, 5, 6] + [IMAGE] * IMAGE_TOKENS + [7]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def model() -> LlavaForConditionalGeneration:
         num_key_value_heads=2, max_position_embeddings=256,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=PICTURE_TOKENS,
+        vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=IMAGE_TOKENS,
         attn_implementation="sdpa",
     )  # fmt: skip
     made = LlavaForConditionalGeneration(config)
@@ -59,27 +59,27 @@ def model() -> LlavaForConditionalGeneration:
     return made
 
 
-def picture(key: str) -> torch.Tensor:
+def image(key: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(key.encode()))
     return torch.randn(3, 12, 12, dtype=torch.float64, generator=generator)
 
 
 def pixels(key: str) -> Pixels:
-    return Pixels(picture(key)[None], (12, 12))
+    return Pixels(image(key)[None], (12, 12))
 
 
-PICTURES = Pictures(
+IMAGES = VisionProcessor(
     LlavaConfig(vision_config={"model_type": "clip_vision_model", "image_size": 12, "patch_size": 4}),
     CLIPImageProcessorPil(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12}),
 )
 
 
-def sample(name: str, tail: list[int], supervised: list[bool], pictures: tuple[str, ...] = ("a",)) -> Sample:
+def sample(name: str, tail: list[int], supervised: list[bool], images: tuple[str, ...] = ("a",)) -> Sample:
     """A record with the head that every picture has, then `tail`."""
-    head = HEAD if pictures else HEAD[:2]
-    head = head + [IMAGE] * PICTURE_TOKENS * (len(pictures) - 1)
+    head = HEAD if images else HEAD[:2]
+    head = head + [IMAGE] * IMAGE_TOKENS * (len(images) - 1)
     labels = [token if keep else IGNORE for token, keep in zip(tail, supervised, strict=True)]
-    return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, pictures)
+    return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, images)
 
 
 def mixed_samples() -> list[Sample]:
@@ -117,7 +117,7 @@ def separately(model: LlavaForConditionalGeneration, samples: list[Sample]) -> A
     total, count = 0.0, 0
     for one in samples:
         ids, labels = torch.tensor(one.input_ids)[None], torch.tensor(one.labels)[None]
-        pixels = torch.stack([picture(key) for key in one.pictures]) if one.pictures else None
+        pixels = torch.stack([image(key) for key in one.images]) if one.images else None
         tokens = int((labels[:, 1:] != IGNORE).sum())
         # Without the labels, for transformers' loss upcasts to float32.
         logits = model(input_ids=ids, pixel_values=pixels).logits
@@ -144,36 +144,36 @@ def test_loss_and_every_gradient_equal_those_of_separate_records(
     model: LlavaForConditionalGeneration, max_length: int
 ) -> None:
     samples = mixed_samples()
-    groups = group_by_picture(samples, IMAGE, max_length)
+    groups = group_by_image(samples, IMAGE, max_length)
     rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
-    batch = collate(rows, pixels, PICTURES, pad_token_id=0)
+    batch = collate(rows, pixels, IMAGES, pad_token_id=0)
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
 
 def test_several_groups_in_one_row(model: LlavaForConditionalGeneration) -> None:
     samples = mixed_samples()
-    batch = collate([build_row(group_by_picture(samples, IMAGE, 500))], pixels, PICTURES, pad_token_id=0)
+    batch = collate([build_row(group_by_image(samples, IMAGE, 500))], pixels, IMAGES, pad_token_id=0)
     assert batch["input_ids"].shape[0] == 1
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
 
 def test_unpacked_is_the_same_at_more_tokens(model: LlavaForConditionalGeneration) -> None:
     samples = mixed_samples()
-    groups = group_by_picture(samples, IMAGE, 200, packing=False)
+    groups = group_by_image(samples, IMAGE, 200, packing=False)
     assert [len(group.samples) for group in groups] == [1] * len(samples)
-    batch = collate([build_row([group]) for group in groups], pixels, PICTURES, pad_token_id=0)
+    batch = collate([build_row([group]) for group in groups], pixels, IMAGES, pad_token_id=0)
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
 
-def test_a_branch_sees_its_picture_and_no_sibling(model: LlavaForConditionalGeneration) -> None:
+def test_a_branch_sees_its_image_and_no_sibling(model: LlavaForConditionalGeneration) -> None:
     """Change a sibling: the branch's logits stay. Change the picture: they move."""
     first = sample("a1", [10, 11, 12], [False, True, True])
 
     def logits(sibling: list[int], key: str) -> torch.Tensor:
         pair = [first, sample("a2", sibling, [False, True, True])]
-        group = group_by_picture(pair, IMAGE, 100)
+        group = group_by_image(pair, IMAGE, 100)
         assert len(group) == 1 and group[0].prefix == len(HEAD)
-        batch = collate([build_row(group)], lambda _: pixels(key), PICTURES, pad_token_id=0)
+        batch = collate([build_row(group)], lambda _: pixels(key), IMAGES, pad_token_id=0)
         batch.pop("record_ids")
         batch.pop("targets")
         with torch.no_grad():
@@ -187,12 +187,12 @@ def test_a_branch_sees_its_picture_and_no_sibling(model: LlavaForConditionalGene
     assert float((base[3:] - blind[3:]).abs().max()) > 1e-3
 
 
-def test_restarting_positions_without_the_mask_would_cut_the_picture_off(
+def test_restarting_positions_without_the_mask_would_cut_the_image_off(
     model: LlavaForConditionalGeneration,
 ) -> None:
     """The trap itself, so that a change in transformers is noticed: without a mask it is silent."""
     samples = mixed_samples()[:3]
-    batch = collate([build_row(group_by_picture(samples, IMAGE, 200))], pixels, PICTURES, pad_token_id=0)
+    batch = collate([build_row(group_by_image(samples, IMAGE, 200))], pixels, IMAGES, pad_token_id=0)
     right, _ = packed_loss(model, batch)
     del batch["attention_mask"]
     wrong, _ = packed_loss(model, batch)
@@ -205,7 +205,7 @@ def test_a_fork_at_a_supervised_token_repeats_the_last_shared_one() -> None:
         sample("y", [10, 11, 50, 2], [False, False, True, True]),
         sample("n", [10, 11, 51, 2], [False, False, True, True]),
     ]
-    (group,) = group_by_picture(pair, IMAGE, 100)
+    (group,) = group_by_image(pair, IMAGE, 100)
     assert group.prefix == len(HEAD) + 1
     row = build_row([group])
     assert row.input_ids[group.prefix :].tolist() == [11, 50, 2, 11, 51, 2]
@@ -213,20 +213,20 @@ def test_a_fork_at_a_supervised_token_repeats_the_last_shared_one() -> None:
     assert row.targets[group.prefix :].tolist() == [50, 2, IGNORE, 51, 2, IGNORE]
 
 
-def test_sharing_is_refused_where_the_answer_follows_the_picture_at_once() -> None:
+def test_sharing_is_refused_where_the_answer_follows_the_image_at_once() -> None:
     ids = [1, IMAGE, IMAGE, 50, 2]
     labels = [IGNORE, IGNORE, IGNORE, 50, 2]
     pair = [Sample.of(name, ids, labels, ("a",)) for name in "xy"]
-    assert [group.prefix for group in group_by_picture(pair, IMAGE, 100)] == [0, 0]
+    assert [group.prefix for group in group_by_image(pair, IMAGE, 100)] == [0, 0]
 
 
 def test_a_group_too_long_is_parted_and_a_record_too_long_is_named() -> None:
     samples = [sample(f"r{n}", [n, 11, 12, 13, 14], [False] + [True] * 4) for n in range(20, 30)]
-    groups = group_by_picture(samples, IMAGE, 30)
+    groups = group_by_image(samples, IMAGE, 30)
     assert [len(group.samples) for group in groups] == [3, 3, 3, 1]
     assert all(group.length <= 30 for group in groups)
     with pytest.raises(InputError, match="r20: 18 tokens, more than max_length=17"):
-        group_by_picture(samples, IMAGE, 17)
+        group_by_image(samples, IMAGE, 17)
 
 
 def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
@@ -236,7 +236,7 @@ def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
         Sample.of(f"q{n}", head + [100 + n] + [7] * 59, [IGNORE] * len(head) + [IGNORE] * 40 + [7] * 20, "p")
         for n in range(8)
     ]
-    (group,) = group_by_picture(samples, IMAGE, 2048)
+    (group,) = group_by_image(samples, IMAGE, 2048)
     assert sum(map(len, samples)) == 5248 and group.length == 1076
 
 
@@ -259,10 +259,10 @@ def test_targets_hold_every_supervised_token_once(seed: int) -> None:
         tail = [rng.randint(10, 13) for _ in range(size)]
         flags = [rng.random() < 0.5 for _ in range(size)]
         samples.append(sample(str(number), tail, flags, rng.choice([("a",), ("b",), (), ("a", "b")])))
-    rows = [build_row([group]) for group in group_by_picture(samples, IMAGE, 60)]
+    rows = [build_row([group]) for group in group_by_image(samples, IMAGE, 60)]
     wanted = sorted(int(t) for s in samples for t in s.labels[1:] if t != IGNORE)
     found = sorted(int(t) for row in rows for t in row.targets if t != IGNORE)
     assert found == wanted
-    assert sum(np.count_nonzero(row.input_ids == IMAGE) for row in rows) == PICTURE_TOKENS * sum(
-        len(row.pictures) for row in rows
+    assert sum(np.count_nonzero(row.input_ids == IMAGE) for row in rows) == IMAGE_TOKENS * sum(
+        len(row.images) for row in rows
     )

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
-from llava.processing.vision import Pixels, pictures_of
+from llava.processing.vision import Pixels, vision_processor_for
 from llava.train.packing import (
     FLASH,
     FLEX,
@@ -29,7 +29,7 @@ from llava.train.packing import (
     branch_mask,
     build_row,
     collate,
-    group_by_picture,
+    group_by_image,
     pack_rows,
     packed_loss,
 )
@@ -45,7 +45,7 @@ class Family:
     def __init__(self, family: str) -> None:
         config = family_config(family)
         self.processor = family_image_processor(config)
-        self.pictures = pictures_of(config, self.processor)
+        self.images = vision_processor_for(config, self.processor)
         self.made: dict[str, Pixels] = {}
         self.given: dict[str, dict[str, Any]] = {}
         model = family_model(config)
@@ -70,14 +70,14 @@ class Family:
 
     def pixels(self, key: str) -> Pixels:
         if key not in self.made:
-            made = self.pictures.pixels(self.image(key), alone="#" not in key)
+            made = self.images.pixels(self.image(key), alone="#" not in key)
             self.made[key] = replace(made, patches=made.patches.to(self.model.dtype))
         return self.made[key]
 
     def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> Sample:
         """Each picture between words, then `tail`, of which `x` in `learned` marks what is supervised."""
         keys = keys if len(keys) < 2 else [f"{name}#{n}:{key}" for n, key in enumerate(keys)]
-        counts = self.pictures.tokens([self.image(key).size[::-1] for key in keys])
+        counts = self.images.tokens([self.image(key).size[::-1] for key in keys])
         head = [1, 5, *(token for count in counts for token in [6, *[IMAGE] * count, 7])]
         labels = [token if mark == "x" else IGNORE for token, mark in zip(tail, learned, strict=True)]
         return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
@@ -99,17 +99,17 @@ class Family:
         ]
 
     def batch(self, samples: list[Sample], max_length: int, **options: Any) -> dict[str, Any]:
-        groups = group_by_picture(samples, IMAGE, max_length, packing=options.pop("packing", True))
+        groups = group_by_image(samples, IMAGE, max_length, packing=options.pop("packing", True))
         rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
-        return collate(rows, self.pixels, self.pictures, pad_token_id=0, **options)
+        return collate(rows, self.pixels, self.images, pad_token_id=0, **options)
 
     def theirs(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """A record's pictures as transformers' own image processor gives them."""
         if not keys:
             return {}
         images = [self.image(key) for key in keys]
-        if not self.pictures.by_size:  # its own would crop
-            given = {"pixel_values": torch.cat([self.pictures.pixels(image).patches for image in images])}
+        if not self.images.by_size:  # its own would crop
+            given = {"pixel_values": torch.cat([self.images.pixels(image).patches for image in images])}
         else:
             nested = "Onevision" in type(self.processor).__name__
             given = dict(self.processor([images] if nested else images, return_tensors="pt"))
@@ -118,7 +118,7 @@ class Family:
     def separate_loss(self, model: Any, sample: Sample) -> torch.Tensor:
         """The naive twin: no mask, no positions, tensors as transformers' processor gives them."""
         if sample.record_id not in self.given:
-            self.given[sample.record_id] = self.theirs(sample.pictures)
+            self.given[sample.record_id] = self.theirs(sample.images)
         given = self.given[sample.record_id]
         ids, labels = torch.tensor(sample.input_ids)[None], torch.tensor(sample.labels)
         logits = model(input_ids=ids, **given).logits
@@ -168,8 +168,8 @@ def test_loss_and_every_gradient_equal_those_of_separate_records(
 def test_flash_attentions_batch_is_a_record_a_row(family: Family) -> None:
     """Its kernel needs a GPU; the batch it gets, with its 2D mask, is checked under SDPA."""
     samples = family.samples()
-    rows = [build_row([group]) for group in group_by_picture(samples, IMAGE, 160, packing=False)]
-    batch = collate(rows, family.pixels, family.pictures, pad_token_id=0, attention=FLASH)
+    rows = [build_row([group]) for group in group_by_image(samples, IMAGE, 160, packing=False)]
+    batch = collate(rows, family.pixels, family.images, pad_token_id=0, attention=FLASH)
     assert batch["attention_mask"].sum(dim=1).tolist() == [len(row.input_ids) for row in rows]
     expected = family.gradients(family.separate_loss(family.model, sample) for sample in samples)
     assert_equal(family.gradients([packed_loss(family.model, batch)[0]]), expected)
@@ -199,15 +199,15 @@ def test_twenty_steps_end_at_the_same_weights(family: Family) -> None:
     assert moved > 0.1 and float((ends[0] - ends[1]).norm()) < 1e-6 * moved
 
 
-def test_a_branch_sees_its_picture_and_no_sibling(family: Family) -> None:
+def test_a_branch_sees_its_image_and_no_sibling(family: Family) -> None:
     def logits(sibling: list[int], shown: str) -> torch.Tensor:
         pair = [
             family.sample("a", ["wide"], [10, 11, 12], ".xx"),
             family.sample("b", ["wide"], sibling, ".xx"),
         ]
-        groups = group_by_picture(pair, IMAGE, 300)
+        groups = group_by_image(pair, IMAGE, 300)
         assert len(groups) == 1 and groups[0].prefix
-        batch = collate([build_row(groups)], lambda _: family.pixels(shown), family.pictures, pad_token_id=0)
+        batch = collate([build_row(groups)], lambda _: family.pixels(shown), family.images, pad_token_id=0)
         inputs = {name: value for name, value in batch.items() if name not in ("record_ids", "targets")}
         with torch.no_grad():
             return family.model(**inputs).logits[0, groups[0].prefix :]

@@ -34,7 +34,7 @@ class Units:
     def lengths(self, index: int) -> list[int]:
         return [self.tokens[index] or 5]
 
-    def has_picture(self, index: int) -> bool:
+    def has_image(self, index: int) -> bool:
         return self.tokens[index] > 0
 
 
@@ -63,14 +63,14 @@ def test_each_process_has_as_many_batches_and_reads_its_own(items: Units, size: 
     assert len({len(shard) for shard in shards}) == 1
     read_items = [index for shard in shards for batch in shard for index in batch if index != SPARE]
     assert sorted(read_items) == list(range(len(items)))
-    pictures = any(items.tokens)
+    images = any(items.tokens)
     for number, together in enumerate(zip(*shards, strict=True)):
         expected = range(number * size * processes, min((number + 1) * size * processes, len(items)))
         assert sorted(index for index in chain(*together) if index != SPARE) == list(expected)
         for batch in together:
             assert batch and batch.count(SPARE) <= 1
-            if processes > 1 and pictures:
-                assert SPARE in batch or any(map(items.has_picture, batch))
+            if processes > 1 and images:
+                assert SPARE in batch or any(map(items.has_image, batch))
 
 
 @given(units, st.integers(1, 5))
@@ -94,15 +94,15 @@ def test_a_long_item_is_balanced_by_many_short_ones() -> None:
 
 
 @pytest.mark.parametrize("picture", [True, False])
-def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path, picture: bool) -> None:
+def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path, image: bool) -> None:
     texts = [ask("t", None, "Hi?", "Hello."), ask("u", None, "A longer text?", "Yes, it is.")]
-    write_data(tmp_path, [*texts, *(many(2, 2) if picture else [])])
+    write_data(tmp_path, [*texts, *(many(2, 2) if image else [])])
     items = TrainItems(
         read(tiny_model_dir, tmp_path), seed=0, questions_per_picture=None, augmentation=AugmentSettings()
     )
     spare: Any = items[SPARE]
     ((sample,),) = [group.samples for group in spare.groups]
-    assert (sample.labels == IGNORE).all() and bool(spare.pixels) == picture
+    assert (sample.labels == IGNORE).all() and bool(spare.pixels) == image
     assert any((s.labels != IGNORE).any() for g in items[0].groups for s in g.samples)  # left as they were
 
 

@@ -28,7 +28,7 @@ def test_the_tiny_config_is_valid_and_overrides_reach_inside(repo: Path) -> None
     assert settings.lora.vision_targets and not settings.freeze_projector
 
 
-def test_defaults_freeze_the_tower_and_leave_pictures_alone(tmp_path: Path) -> None:
+def test_defaults_freeze_the_tower_and_leave_images_alone(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert settings.lora.vision_targets == []
     assert set(settings.augment.model_dump().values()) == {0.0}

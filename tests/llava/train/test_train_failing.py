@@ -125,7 +125,7 @@ def test_an_ended_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_is_gone_is_named_with_its_record(
+def test_a_image_that_is_gone_is_named_with_its_record(
     tiny_model_dir: Path, data: Path, tmp_path: Path, workers: int
 ) -> None:
     folder = tmp_path / "data"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.common.images import open_picture
+from llava.common.images import open_image
 from llava.export.merge import merge
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
@@ -40,8 +40,8 @@ def test_a_run_trains_validates_and_answers(tiny_model_dir: Path, tmp_path: Path
     for folder in ("run", "merged"):
         loaded = load_model(tmp_path / folder, device="cpu")
         assert loaded.template.name == "vicuna_v1"  # the base's own chat template, no conv_mode was given
-        picture = open_picture(tmp_path / "p0.png")
-        answers += Engine(loaded).answer([Request(1, "What?", [picture])], max_new_tokens=3)
+        image = open_image(tmp_path / "p0.png")
+        answers += Engine(loaded).answer([Request(1, "What?", [image])], max_new_tokens=3)
     run, merged = answers
     assert run.error is None and (run.text, run.error) == (merged.text, merged.error)
     card = (tmp_path / "merged" / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.common.settings import validate_settings
 from llava.train.config import AugmentSettings, TrainSettings
-from llava.train.dataset import PictureStore, RecordSet, TrainItems
+from llava.train.dataset import ImageCache, RecordSet, TrainItems
 from llava.train.finetune import make_record_processor
 from llava.train.validation import answer_figures, count_answers, normalise, sample_records
 from tests.support.train_data import ask, many, write_data
@@ -37,13 +37,13 @@ def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
 
 def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
-    store = PictureStore(folder, make_record_processor(base, settings), settings.picture_cache_gb * 1e9)
+    store = ImageCache(folder, make_record_processor(base, settings), settings.picture_cache_gb * 1e9)
     return RecordSet(
         settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
     )
 
 
-def test_an_item_is_a_picture_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_an_item_is_a_image_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, [*many(3, 4), ask("text", None, "Hello?", "Hi.")])
     records = read(tiny_model_dir, tmp_path)
     assert sorted(map(len, records.sources)) == [1, 4, 4, 4]
@@ -103,7 +103,7 @@ def test_what_cannot_be_trained_on_is_named_first(
     assert "train.json" in str(caught.value)
 
 
-def test_a_truncated_picture_is_named_with_its_record(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_truncated_image_is_named_with_its_record(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(2, 1))
     whole = (tmp_path / "p1.png").read_bytes()
     (tmp_path / "p1.png").write_bytes(whole[: len(whole) // 2])
@@ -119,7 +119,7 @@ def test_answers_are_counted() -> None:
     assert answer_figures(count_answers([("Yes.", "yes")]).tolist()) == {"accuracy": 1.0}
 
 
-def test_a_sample_spreads_over_pictures(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_sample_spreads_over_images(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(4, 5))
     records = read(tiny_model_dir, tmp_path)
     chosen = sample_records(records, 8, seed=0)
@@ -132,5 +132,5 @@ def test_pixels_are_the_processors_own(tiny_model_dir: Path, tmp_path: Path) -> 
     write_data(tmp_path, many(1, 1))
     records = read(tiny_model_dir, tmp_path)
     with Image.open(tmp_path / "p0.png") as image:
-        expected = records.pictures.processor.pixels(image.convert("RGB"))
-    assert torch.equal(records.pictures.pixels("p0.png").patches, expected.patches)
+        expected = records.images.processor.pixels(image.convert("RGB"))
+    assert torch.equal(records.images.pixels("p0.png").patches, expected.patches)

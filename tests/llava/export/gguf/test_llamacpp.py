@@ -34,7 +34,7 @@ def verdicts(model, folder):
     kind, text, mmproj = gguf_verify.find_files(folder)
     loaded = load_model(model, device="cpu")
     with LlamaCpp(text, mmproj) as theirs:
-        square = gguf_verify._read_picture(loaded, None)
+        square = gguf_verify._read_image(loaded, None)
         return {v.part: v for v in gguf_verify.compare(loaded, theirs, kind, square)}
 
 
@@ -94,7 +94,7 @@ def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     with LlamaCpp(made.text, made.mmproj) as theirs:
         own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
-    ours = gguf_verify._Ours(loaded, loaded.processor.pictures.squares.square(Image.fromarray(noise)))
+    ours = gguf_verify._Ours(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
     off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
     assert off < 5e-3 * np.abs(own).max()
 
@@ -147,11 +147,11 @@ def test_llama_cpp_pythons_own_chat_asks_as_trained(tmp_path, tiny_model_dir):
     llm.create_chat_completion([{"role": "user", "content": asked}], max_tokens=1, temperature=0)
     processor = load_model(folder, device="cpu").processor
     wanted = processor.encode_prompt([("human", "<image>\nIs it broken?")], [(24, 24)])
-    pictures = wanted.count(processor.image_token_id)
+    images = wanted.count(processor.image_token_id)
     first = wanted.index(processor.image_token_id)
     read = llm.input_ids[: len(wanted)].tolist()
-    assert pictures == 9
-    assert read[:first] + read[first + pictures :] == [t for t in wanted if t != processor.image_token_id]
+    assert images == 9
+    assert read[:first] + read[first + images :] == [t for t in wanted if t != processor.image_token_id]
 
 
 def with_prepended_space(tiny, folder):
