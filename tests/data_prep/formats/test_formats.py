@@ -119,7 +119,7 @@ def test_one_image_has_one_name_in_a_file(
 
 
 @pytest.mark.parametrize(
-    ("file", "written", "picture"),
+    ("file", "written", "image"),
     [
         ("Annotations/1.xml", "1.jpg", "JPEGImages/1.jpg"),
         ("labels/1.txt", "1", "images/1.jpg"),
@@ -143,7 +143,7 @@ def test_a_image_that_lies_elsewhere_is_found(
 
 
 @pytest.mark.parametrize(
-    ("file", "written", "picture", "why"),
+    ("file", "written", "image", "why"),
     [
         ("valid/labels/1.txt", "1", "train/images/1.jpg", "is of the split train, not val"),
         ("valid/1.xml", "C:\\photos\\1.jpg", "train/1.jpg", "is of the split train, not val"),

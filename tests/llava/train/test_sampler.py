@@ -93,7 +93,7 @@ def test_a_long_item_is_balanced_by_many_short_ones() -> None:
     assert first == [0] and second == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("picture", [True, False])
+@pytest.mark.parametrize("image", [True, False])
 def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path, image: bool) -> None:
     texts = [ask("t", None, "Hi?", "Hello."), ask("u", None, "A longer text?", "Yes, it is.")]
     write_data(tmp_path, [*texts, *(many(2, 2) if image else [])])

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from llava.common.errors import InputError
-from llava.export.gguf import verify as gguf_verify
+from llava.export.gguf import verify
 from llava.export.gguf.llamacpp import LlamaCpp
 from llava.export.gguf.write import export_gguf
 from llava.model.builder import load_model, load_tokenizer
@@ -31,11 +31,11 @@ from tests.support.tiny_models import save_base, save_run
 
 
 def verdicts(model, folder):
-    kind, text, mmproj = gguf_verify.find_files(folder)
+    kind, text, mmproj = verify.find_files(folder)
     loaded = load_model(model, device="cpu")
     with LlamaCpp(text, mmproj) as theirs:
-        square = gguf_verify._read_image(loaded, None)
-        return {v.part: v for v in gguf_verify.compare(loaded, theirs, kind, square)}
+        square = verify._read_image(loaded, None)
+        return {v.part: v for v in verify.compare(loaded, theirs, kind, square)}
 
 
 EXACT = ("logits text", "answer text", "logits with our picture embeddings", "token ids")
@@ -94,7 +94,7 @@ def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     with LlamaCpp(made.text, made.mmproj) as theirs:
         own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
-    ours = gguf_verify._Ours(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
+    ours = verify._Ours(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
     off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
     assert off < 5e-3 * np.abs(own).max()
 
@@ -109,9 +109,9 @@ def test_another_models_files_fail(tmp_path, tiny_model_dir):
     copy_processor_files(one, tmp_path / "other")
     export_gguf(one, tmp_path / "out", type="f32")
     console = Console(record=True, width=200)
-    assert gguf_verify.verify(one, tmp_path / "out", console=console)
+    assert verify.verify(one, tmp_path / "out", console=console)
     assert "FAIL" not in console.export_text()
-    assert not gguf_verify.verify(tmp_path / "other", tmp_path / "out", console=console)
+    assert not verify.verify(tmp_path / "other", tmp_path / "out", console=console)
     assert console.export_text().count("FAIL") >= 3
 
 
@@ -119,7 +119,7 @@ def test_a_run_is_exported_as_peft_computes_it(tmp_path):
     run = save_run(tmp_path / "run", save_base(tmp_path / "base"), use_dora=True)
     export_gguf(run, tmp_path / "out", type="f32")
     console = Console(record=True, width=200)
-    assert gguf_verify.verify(run, tmp_path / "out", console=console)
+    assert verify.verify(run, tmp_path / "out", console=console)
     assert "FAIL" not in console.export_text()
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_one_line(tmp_path, tiny_model_dir):
     made = export_gguf(tiny_model_dir, tmp_path / "out")
     made.text.write_bytes(made.text.read_bytes()[:-100_000])
     with pytest.raises(InputError, match=r"llama\.cpp cannot load") as caught:
-        gguf_verify.verify(tiny_model_dir, tmp_path / "out")
+        verify.verify(tiny_model_dir, tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 

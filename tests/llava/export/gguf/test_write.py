@@ -16,7 +16,7 @@ from llava.export.convert import export
 from llava.export.gguf.tensors import GgufFile
 from llava.export.gguf.write import export_gguf, open_source
 from llava.export.merge import merge
-from llava.model import gguf_verify, llamacpp
+from llava.export.gguf import llamacpp, verify
 from llava.model.builder import load_model
 from tests.support.family_models import save_family
 from tests.support.small_model import save_random_model
@@ -330,14 +330,14 @@ def test_an_absent_package_is_one_line(tmp_path, tiny_model_dir, monkeypatch, pa
         if package == "gguf":
             export_gguf(tiny_model_dir, folder)
         else:
-            gguf_verify.verify(tiny_model_dir, folder)
+            verify.verify(tiny_model_dir, folder)
 
 
 def test_an_old_llama_cpp_python_is_one_line(tmp_path, tiny_model_dir, monkeypatch):
     pytest.importorskip("llama_cpp")
     monkeypatch.setattr(llamacpp, "version", lambda _: "0.3.8")
     with pytest.raises(InputError, match=r"0\.3\.36 or later, 0\.3\.8 is installed") as caught:
-        gguf_verify.verify(tiny_model_dir, tmp_path)
+        verify.verify(tiny_model_dir, tmp_path)
     assert "\n" not in str(caught.value)
 
 
