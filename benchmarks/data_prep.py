@@ -30,12 +30,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.annotations import Folder, Source
+from data_prep.annotations import AnnotatedSource
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
 from data_prep.images.store import ImageStore
 from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
 from llava.common.settings import load_settings
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     with contextlib.redirect_stdout(io.StringIO()):
-        (source,) = read_sources([Folder.scan(args.source)], recipe, args.format)
+        (source,) = read_sources([SourceFolder.scan(args.source)], recipe, args.format)
     source = replace(source, images=source.images[:: max(1, len(source.images) // args.pictures)])
     source = replace(source, images=source.images[: args.pictures])
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _print(best, len(jobs), sum(len(parts) for _, parts, _ in jobs), args.workers)
 
 
-def _jobs(source: Source, recipe: Recipe, folder: Path) -> list[Job]:
+def _jobs(source: AnnotatedSource, recipe: Recipe, folder: Path) -> list[Job]:
     """What the conversion does to each file: found by doing it."""
     (folder / "first").mkdir()
     store = ImageStore(folder / "first", recipe.pictures)
@@ -111,7 +112,7 @@ def _jobs(source: Source, recipe: Recipe, folder: Path) -> list[Job]:
 
 
 def _round(
-    source: Source,
+    source: AnnotatedSource,
     recipe: Recipe,
     jobs: list[Job],
     threads: Executor,

@@ -37,8 +37,9 @@ from typing import Any
 from PIL import Image, features
 
 from benchmarks.example_sources import write_examples
-from data_prep.annotations import IMAGE_SUFFIXES, Folder, Source, merge
+from data_prep.annotations import AnnotatedSource, merge_annotations
 from data_prep.formats import READERS, find_reader
+from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 from llava.common.errors import InputError
 from llava.common.images import open_image, read_image
 
@@ -233,12 +234,12 @@ def one_line(text: str) -> None:
     text.encode()
 
 
-def notes_of(source: Source, sizes: Callable[[Path], tuple[tuple[int, int], int]]) -> list[str]:
+def notes_of(source: AnnotatedSource, sizes: Callable[[Path], tuple[tuple[int, int], int]]) -> list[str]:
     """Merge what was read with the pictures; the notes on it. AssertionError where a box makes no sense."""
     notes = list(source.notes)
     for image in source.images:
         upright, orientation = sizes(image.file)
-        shapes, said = merge(image, upright, orientation)
+        shapes, said = merge_annotations(image, upright, orientation)
         notes += said
         for shape in shapes:
             x1, y1, x2, y2 = shape.box
@@ -246,7 +247,7 @@ def notes_of(source: Source, sizes: Callable[[Path], tuple[tuple[int, int], int]
             assert shape.area is None or (math.isfinite(shape.area) and shape.area >= 0), f"area {shape}"
             shape.name.encode()
         for annotation in image.annotations:
-            for talk in annotation.talks:
+            for talk in annotation.conversations:
                 assert all(question and answer for question, answer in talk.turns)
     for note in notes:
         one_line(note)
@@ -257,7 +258,7 @@ def try_format(
     format: str, root: Path, image_root: Path | None, versions: int, rng: random.Random, tally: Tally
 ) -> None:
     """Read so many changed versions of the source in `root`, which is left as it was."""
-    folder = Folder.scan(root, image_root)
+    folder = SourceFolder.scan(root, image_root)
     files = [path for path in folder.files if path.suffix.lower() not in IMAGE_SUFFIXES]
     files += [path for path in folder.files if "mask" in path.as_posix().casefold()]
     files = rng.sample(files, min(len(files), _MOST_FILES))
@@ -270,7 +271,7 @@ def try_format(
         return known[path]
 
     def read(own: bool) -> str:
-        scanned = Folder.scan(root, image_root)
+        scanned = SourceFolder.scan(root, image_root)
         reader = READERS[format] if own else find_reader(scanned)[0]
         source, problems = reader.read(scanned)
         for problem in problems:
@@ -360,7 +361,7 @@ def main() -> int:
             if given and (given / format).is_dir():
                 shutil.rmtree(work / format)
                 shutil.copytree(given / format, work / format)
-                holds_images = bool(Folder.scan(work / format).images)
+                holds_images = bool(SourceFolder.scan(work / format).images)
                 images = None if holds_images else given / "images"
             rng = random.Random(f"{args.seed}/{format}")
             try_format(format, work / format, images, args.versions, rng, tally)

@@ -61,15 +61,15 @@ def write(folder: Path, suffix: str, count: int, images: int, unique: bool) -> N
 
 
 def measure(folder: Path) -> None:
-    from data_prep.annotations import Folder
     from data_prep.formats import find_reader
+    from data_prep.source_folder import SourceFolder
 
-    scanned = Folder.scan(folder)
+    scanned = SourceFolder.scan(folder)
     reader, _ = find_reader(scanned)
     before, start = peak_mib(), time.process_time()
     source, problems = reader.read(scanned)
     seconds = time.process_time() - start
-    count = sum(len(said.talks) for image in source.images for said in image.annotations)
+    count = sum(len(said.conversations) for image in source.images for said in image.annotations)
     assert not problems
     print(
         f"{count:,} rows about {len(source.images):,} pictures: {count / seconds:,.0f} rows/s of a core, "

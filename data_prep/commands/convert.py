@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.annotations import SPLITS, AnnotatedImage, Folder, Source, Split
+from data_prep.annotations import AnnotatedImage, AnnotatedSource
 from data_prep.blend import add_blend_options, blend, find_general
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import AUTO, READERS, find_reader
@@ -33,6 +33,7 @@ from data_prep.report.box_sizes import add_eye_options, eyes_of
 from data_prep.report.conversion import conversion_report
 from data_prep.report.page import page
 from data_prep.report.summary import SplitSummary, manifest, summarise, tell
+from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list, write_jsonl, write_text
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_output(args)
 
     roots = [args.source, *([args.test_source] if args.test_source else [])]
-    folders = [Folder.scan(root, args.image_folder) for root in roots]
+    folders = [SourceFolder.scan(root, args.image_folder) for root in roots]
     sources = read_sources(folders, recipe, args.format)
     general = find_general(args)
     with output_folder(args.output) as folder:
@@ -181,7 +182,7 @@ def _check_output(args: argparse.Namespace) -> None:
         )
 
 
-def read_sources(folders: Sequence[Folder], recipe: Recipe, format: str) -> list[Source]:
+def read_sources(folders: Sequence[SourceFolder], recipe: Recipe, format: str) -> list[AnnotatedSource]:
     """Read every annotation; InputError if any is unreadable (they are listed on stderr first)."""
     problems = [problem for folder in folders for problem in folder.naming_problems]
     _raise_problems(problems, "file(s) with names that cannot be used")
@@ -209,7 +210,7 @@ def _raise_problems(problems: Sequence[str], what: str) -> None:
         raise InputError(f"{len(problems):,} {what} ({listed}); nothing was written")
 
 
-def source_notes(sources: Sequence[Source]) -> list[str]:
+def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
     """What the readers passed over or put right."""
     notes = [note for source in sources for note in source.notes]
     for source in sources:
@@ -219,7 +220,7 @@ def source_notes(sources: Sequence[Source]) -> list[str]:
 
 
 def prepare_all(
-    sources: Sequence[Source], recipe: Recipe, store: ImageStore, workers: int
+    sources: Sequence[AnnotatedSource], recipe: Recipe, store: ImageStore, workers: int
 ) -> list[list[Prepared]]:
     """Decode, cut and encode every picture that `store` does not know in `workers` threads, and write the
     units.
@@ -271,9 +272,9 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         summaries[split] = summarise(conversion.units[split], items, group_of)
         if not items:
             continue
-        talks = dialogues(items, recipe, seed) if split == "train" else []
+        conversations = dialogues(items, recipe, seed) if split == "train" else []
         records = (to_record(item, recipe, group_of[item.unit.image]) for item in items)
-        turns = (to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in talks)
+        turns = (to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in conversations)
         write_json_list(folder / f"{split}.json", chain(records, turns))
         if split == "test":
             write_jsonl(folder / "questions_test.jsonl", (to_question(item, recipe) for item in items))

@@ -19,7 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import (
+    AnnotatedImage,
+    AnnotatedSource,
+    Shape,
+    merge_annotations,
+    plain_name,
+)
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
 from data_prep.images.decode import decoded
@@ -29,6 +35,7 @@ from data_prep.report.box_sizes import add_eye_options, eyes_of
 from data_prep.report.model import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
 from data_prep.report.page import page
 from data_prep.report.survey import pick, survey
+from data_prep.source_folder import SourceFolder
 from data_prep.splits.splits import Member, count_leaks, find_groups, scaled_shares
 from llava.common.errors import InputError
 from llava.common.files import write_text
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     eyes = eyes_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
-    folder = Folder.scan(args.source, args.image_folder)
+    folder = SourceFolder.scan(args.source, args.image_folder)
     source, problems = _read(folder, args.format)
     problems = [*folder.naming_problems, *problems]
     alone = [AnnotatedImage(path, folder.key(path)) for path in source.unannotated]
@@ -105,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(folder: Folder, format: str) -> tuple[Source, list[str]]:
+def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]]:
     """The source and its problems; pictures without any annotations are a source of none."""
     try:
         reader, why = find_reader(folder, format)
@@ -113,7 +120,7 @@ def _read(folder: Folder, format: str) -> tuple[Source, list[str]]:
         if not folder.images:
             raise
         print(f"{error}: looking at the pictures alone", flush=True)
-        return Source("no annotations", (), tuple(folder.images)), []
+        return AnnotatedSource("no annotations", (), tuple(folder.images)), []
     print(f"{folder.root}: format {reader.NAME} ({why})", flush=True)
     return reader.read(folder)
 
@@ -182,15 +189,17 @@ def look(images: Sequence[AnnotatedImage], naming: Naming, workers: int) -> tupl
 def _look(image: AnnotatedImage, naming: Naming) -> Looked:
     with decoded(image.file) as opened:
         size, looks = opened.image.size, perceptual_hash(opened.image)
-    shapes, notes = merge(image, size, opened.orientation)
+    shapes, notes = merge_annotations(image, size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
     )
     labels = [name for item in image.annotations for label in item.labels if (name := naming.of(label))]
-    talks = tuple(Dialogue(talk.task, talk.turns) for item in image.annotations for talk in item.talks)
+    conversations = tuple(
+        Dialogue(talk.task, talk.turns) for item in image.annotations for talk in item.conversations
+    )
     split = image.split or ""
     unique = tuple(dict.fromkeys(labels))
-    view = View(image.key, image.file, size, named, unique, split, talks=talks)
+    view = View(image.key, image.file, size, named, unique, split, conversations=conversations)
     roles = roles_of(naming.recipe) if naming.recipe else {}
     member = Member(image.key, looks, 0, image.group, image.split)
     return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
@@ -205,8 +214,8 @@ def _label(view: View, roles: dict[str, Role]) -> str:
 
 
 def inspection(
-    folder: Folder,
-    source: Source,
+    folder: SourceFolder,
+    source: AnnotatedSource,
     looked: Sequence[Looked],
     problems: Sequence[str],
     damaged: Sequence[str],
@@ -276,7 +285,7 @@ def _counted(lines: Sequence[str], what: str) -> list[str]:
     return [f"{len(lines):,} {what}. The first: {lines[0]}"] if lines else []
 
 
-def _mapping(source: Source, recipe: Recipe | None) -> list[tuple[str, str]]:
+def _mapping(source: AnnotatedSource, recipe: Recipe | None) -> list[tuple[str, str]]:
     """Every class name as written, unknown ones first, with what the recipe makes of it."""
     if recipe is None:
         return []

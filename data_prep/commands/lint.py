@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep.annotations import IMAGE_SUFFIXES
+from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from data_prep.annotations import Folder, Source
+from data_prep.annotations import AnnotatedSource
 from data_prep.formats import (
     class_folders,
     coco,
@@ -24,6 +24,7 @@ from data_prep.formats import (
     voc,
     yolo,
 )
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 
@@ -34,9 +35,9 @@ class NoFormatError(InputError):
 class FormatReader(Protocol):
     NAME: str
 
-    def detect(self, folder: Folder) -> str | None: ...
+    def detect(self, folder: SourceFolder) -> str | None: ...
 
-    def read(self, folder: Folder) -> tuple[Source, list[str]]: ...
+    def read(self, folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]: ...
 
 
 READERS = {
@@ -62,7 +63,7 @@ READERS = {
 AUTO = "auto"
 
 
-def find_reader(folder: Folder, format: str = AUTO) -> tuple[FormatReader, str]:
+def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader, str]:
     """The reader for `format` and why; with `auto` the only one that knows the folder. NoFormatError if
     none does, InputError if several do."""
     if format != AUTO:

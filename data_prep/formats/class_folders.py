@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.annotations import AnnotatedImage, Annotation, Folder, Source, split_in
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation
 from data_prep.formats.layout import set_groups_and_splits
+from data_prep.source_folder import SourceFolder, split_in
 from llava.common.errors import InputError
 
 NAME = "class_folders"
@@ -18,7 +19,7 @@ _ANNOTATION_SUFFIXES = (".xml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", "
 _MASKS = "ground_truth"
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like a folder per class, None if it does not: every picture is in one of two or
     more class folders, and there is no annotation file and no folder of masks."""
     if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
@@ -30,7 +31,7 @@ def detect(folder: Folder) -> str | None:
     return f"pictures in {len(names)} folders named {_listed(names)}" if len(names) > 1 else None
 
 
-def _has_label_texts(folder: Folder) -> bool:
+def _has_label_texts(folder: SourceFolder) -> bool:
     """Texts named like pictures (YOLO's labels); a README or a licence is none."""
     stems = {image.stem for image in folder.images}
     return any(text.stem in stems or text.stem == "classes" for text in folder.named(".txt"))
@@ -40,7 +41,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _class_of(folder: Folder, image: Path) -> str | None:
+def _class_of(folder: SourceFolder, image: Path) -> str | None:
     """The class that a picture's path names; None outside the class folders."""
     *above, name = image.relative_to(folder.image_root).parent.parts or ("",)
     if not above:
@@ -48,7 +49,7 @@ def _class_of(folder: Folder, image: Path) -> str | None:
     return name if len(above) == 1 and split_in(above) else None
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every picture in a class folder, with its class as label. InputError for a folder without any.
 
     The list of problems is always empty: there is nothing in it that could be unreadable.
@@ -64,6 +65,6 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
             images.append(AnnotatedImage(path, folder.key(path), [annotation]))
     if not images:
         raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
-    source = Source(NAME, tuple(images), tuple(alone))
+    source = AnnotatedSource(NAME, tuple(images), tuple(alone))
     set_groups_and_splits(source, folder)
     return source, []

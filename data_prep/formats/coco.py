@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join, split_in
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
@@ -25,6 +25,7 @@ from data_prep.formats.layout import (
     set_groups_and_splits,
 )
 from data_prep.formats.outlines import bounds, mask_box, number, polygon_area, size
+from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_json
@@ -274,7 +275,7 @@ def decode_counts(text: str) -> list[int]:
     return counts
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like COCO, None if it does not."""
     count = sum(_is_coco(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with {', '.join(_LISTS)} at the top" if count else None
@@ -296,7 +297,7 @@ def _is_coco(path: Path) -> bool:
     return len(keys) > 1 or ("images" in keys and b'"file_name"' in ends)
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every COCO file anywhere below the folder, joined with its pictures.
 
     A picture in `images` without annotations was looked at and shows nothing. Its split is that of its
@@ -335,7 +336,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         notes.append(
             f"{len(torn)} picture(s) are listed for several splits, such as {torn[0]}; that is not used"
         )
-    source = join(folder, NAME, found, notes)
+    source = make_source(folder, NAME, found, notes)
     for item in source.images:
         if len(named := splits.get(item.file, set())) == 1:
             item.split = min(named)
@@ -343,7 +344,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     return source, problems
 
 
-def _split_of_file(folder: Folder, file: Path) -> Split | None:
+def _split_of_file(folder: SourceFolder, file: Path) -> Split | None:
     """By the folders below the source that a COCO file lies in, else by the words of its name."""
     return split_in(file.relative_to(folder.root).parent.parts) or split_in(
         re.findall("[a-z0-9]+", file.stem)
@@ -351,7 +352,7 @@ def _split_of_file(folder: Folder, file: Path) -> Split | None:
 
 
 def _pair(
-    folder: Folder, coco: CocoFile, split: Split | None, problems: list[str]
+    folder: SourceFolder, coco: CocoFile, split: Split | None, problems: list[str]
 ) -> list[tuple[Path, Annotation]]:
     """(picture, what is said of it) for each entry of `images`."""
     pairs: list[tuple[Path, Annotation]] = []

@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, Split, join, split_in
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
@@ -37,6 +37,7 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.xml import parse, starts_with
+from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.errors import InputError
 
 NAME = "cvat"
@@ -199,13 +200,13 @@ def _set_runs(lengths: list[int]) -> Iterator[tuple[int, int]]:
     return (run for place, run in enumerate(pairwise(edges)) if place % 2)
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like CVAT, None if it does not."""
     count = sum(starts_with(path, "annotations") for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotations> as root" if count else None
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every CVAT file anywhere below the folder, each of its pictures joined with the picture file.
 
     Returns the source and one line per problem (unreadable XML, an image without its picture); a caller that
@@ -234,7 +235,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not found and not problems:
         raise InputError(f"{folder.root}: no CVAT annotations (*.xml with <annotations>) in it or below")
     notes += passed_over(folder, others, "XML file(s) that are not CVAT")
-    source = join(folder, NAME, found, notes)
+    source = make_source(folder, NAME, found, notes)
     for annotated in source.images:
         annotated.split = splits.get(annotated.file)
     set_groups_and_splits(source, folder)

@@ -18,9 +18,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import require_images
 from data_prep.formats.outlines import number
+from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_json
@@ -40,7 +41,7 @@ _CONDITIONS = {
 _VIEW = re.compile(r"(\d+)[dhv]?", re.IGNORECASE)
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like IDID, None if it does not."""
     count = sum(_is_idid(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with Labels and objects as in IDID" if count else None
@@ -55,7 +56,7 @@ def _is_idid(path: Path) -> bool:
     return start.startswith(b"[") and re.search(rb'"Labels"\s*:\s*\{\s*"objects"\s*:', start) is not None
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every IDID file in the folder or below, joined with its pictures.
 
     Returns the source and one line per problem (a record that cannot be read or has no picture). InputError
@@ -84,7 +85,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
                 problems.append(str(error))
     if not found and not problems:
         raise InputError(f"{folder.root}: {files[0].name} lists no picture")
-    source = join(folder, NAME, found)
+    source = make_source(folder, NAME, found)
     for image in source.images:
         if view := _VIEW.fullmatch(image.file.stem):
             image.group = view[1]

@@ -21,9 +21,10 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.annotations import Annotation, Folder, NoImageError, Shape, Source, join
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import OtherFormatError, passed_over, read_each, set_groups_and_splits
 from data_prep.formats.outlines import Point, bounds, name_of, number, polygon_area, size
+from data_prep.source_folder import NoImageError, SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_json
@@ -163,7 +164,7 @@ def _mask(where: str, text: Any, span: Box) -> tuple[Box, float] | None:
     return box, float(width * height - mask.histogram()[0])
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like LabelMe, None if it does not."""
     count = sum(_is_labelme(path) for path in folder.named(".json"))
     return f'{count} JSON file(s) with LabelMe\'s "shapes"' if count else None
@@ -177,7 +178,7 @@ def _is_labelme(path: Path) -> bool:
         return False
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every LabelMe file anywhere below the folder, joined with its picture.
 
     Returns the source and one line per problem (unreadable JSON, JSON without its picture); a caller that
@@ -204,7 +205,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not found and not problems:
         raise InputError(f"{folder.root}: no LabelMe annotations (*.json with shapes) in it or below")
     notes += passed_over(folder, others, "JSON file(s) that are not LabelMe")
-    source = join(folder, NAME, found, notes)
+    source = make_source(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems
 

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio_tasks import (
     Result,
@@ -35,6 +35,7 @@ from data_prep.formats.outlines import (
     turned_corners,
 )
 from data_prep.formats.sizes import image_size
+from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
@@ -159,7 +160,7 @@ def _brush(where: str, packed: Any, width: float, height: float) -> Outline | No
     return None if found is None else (found[0], float(found[1]))
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like Label Studio, None if it does not."""
     count = sum(_is_labelstudio(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with Label Studio's tasks" if count else None
@@ -173,7 +174,7 @@ def _is_labelstudio(path: Path) -> bool:
         return False
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every Label Studio export anywhere below the folder, each of its tasks joined with its picture.
 
     Returns the source and one line per problem (unreadable JSON, a task without its picture); a caller that
@@ -205,6 +206,6 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not found and not problems:
         raise InputError(f"{folder.root}: no finished Label Studio annotations (*.json) in it or below")
     notes += passed_over(folder, others, "JSON file(s) that are not Label Studio's")
-    source = join(folder, NAME, found, notes)
+    source = make_source(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems

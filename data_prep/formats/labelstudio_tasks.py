@@ -10,9 +10,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote
 
-from data_prep.annotations import IMAGE_SUFFIXES
 from data_prep.formats.layout import OtherFormatError
 from data_prep.formats.outlines import name_of, number, size
+from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.errors import InputError
 from llava.common.files import read_json
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from data_prep.annotations import Folder, Source
+from data_prep.annotations import AnnotatedSource
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
@@ -36,14 +37,14 @@ def read_each(
     return found, others, problems
 
 
-def passed_over(folder: Folder, files: Sequence[Path], what: str) -> list[str]:
+def passed_over(folder: SourceFolder, files: Sequence[Path], what: str) -> list[str]:
     """The note on files that are not used, if there are any."""
     if not files:
         return []
     return [f"{len(files)} {what} passed over, for instance {min(files).relative_to(folder.root)}"]
 
 
-def require_images(folder: Folder, what: str) -> None:
+def require_images(folder: SourceFolder, what: str) -> None:
     """InputError if there are no pictures for `what` there is."""
     if not folder.images:
         raise InputError(
@@ -57,7 +58,7 @@ def roboflow_group(stem: str) -> str | None:
     return match[1] if match else None
 
 
-def set_groups_and_splits(source: Source, folder: Folder) -> None:
+def set_groups_and_splits(source: AnnotatedSource, folder: SourceFolder) -> None:
     """Set each picture's group by its Roboflow name and its split by its folders, where it has none yet."""
     for image in source.images:
         image.group = image.group or roboflow_group(image.file.stem)

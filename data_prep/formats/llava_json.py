@@ -13,10 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import Folder, Source
+from data_prep.annotations import AnnotatedSource
+from data_prep.formats.conversations import Collector, named_splits, plain_question, plain_text
 from data_prep.formats.layout import passed_over, require_images
-from data_prep.formats.talks import Collector, named_splits, plain_question, plain_text
 from data_prep.json_stream import LINES_SUFFIX, stream_items
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER
 
@@ -25,7 +26,7 @@ _FIRST_BYTES = 1 << 13
 _ROLES = ("human", "gpt")
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like LLaVA's conversations, None if it does not."""
     count = sum(_is_llava(path) for path in folder.named(".json", LINES_SUFFIX))
     return f'{count} JSON file(s) with "conversations"' if count else None
@@ -45,7 +46,7 @@ def _is_llava(path: Path) -> bool:
     )
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every such file anywhere below the folder: a Talk per record, gathered by picture.
 
     Returns the source and one line per problem (a picture that is not there, roles out of turn, an empty

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.annotations import IMAGE_SUFFIXES, AnnotatedImage, Annotation, Folder, Shape, Source
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
 from data_prep.formats.masks import read_mask, regions
+from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 from llava.common.errors import InputError
 
 NAME = "mvtec"
@@ -38,7 +39,7 @@ class _Place:
     stem: str
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like MVTec AD, None if it does not."""
     masks = _masks(folder)
     tested = {
@@ -50,7 +51,7 @@ def detect(folder: Folder) -> str | None:
     return f"{count} mask(s) in {_MASKS} beside test" if count else None
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every picture in the layout's folders, with the regions of its mask.
 
     Returns the source and one line per problem (an unreadable mask, one without its picture, two for one).
@@ -83,16 +84,16 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not images and not problems:
         raise InputError(f"{folder.root}: no pictures in train/good or test/<defect>, as MVTec AD has them")
     note = "the folders train and test were not taken as splits: MVTec AD has no defects in train"
-    return Source(NAME, tuple(images), tuple(alone), (note,)), problems
+    return AnnotatedSource(NAME, tuple(images), tuple(alone), (note,)), problems
 
 
-def _set_of(folder: Folder, image: Path) -> str | None:
+def _set_of(folder: SourceFolder, image: Path) -> str | None:
     """`train`, `test` ... of a picture at `<category>/test/<class>/<name>`, None for one elsewhere."""
     parts = image.relative_to(folder.image_root).parts
     return parts[-3] if len(parts) >= 3 and parts[-3] in _SETS and _MASKS not in parts else None
 
 
-def _masks(folder: Folder) -> list[tuple[Path, _Place]]:
+def _masks(folder: SourceFolder) -> list[tuple[Path, _Place]]:
     found = []
     for path in folder.named(*IMAGE_SUFFIXES):
         parts = path.relative_to(folder.root).parts

@@ -20,11 +20,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import Folder, Shape, Source, Split
+from data_prep.annotations import AnnotatedSource, Shape
+from data_prep.formats.conversations import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
 from data_prep.formats.layout import passed_over, require_images
 from data_prep.formats.outlines import number
 from data_prep.formats.table_files import SUFFIXES, MissingLibraryError, Table, open_table
-from data_prep.formats.talks import SPLIT_WORDS, Collector, named_splits, plain_question, plain_text
+from data_prep.source_folder import SourceFolder, Split
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 
@@ -33,7 +34,7 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 _DATASETS_FILES = ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like tables of questions, None if it does not."""
     count = sum(_looks_like_table(path) for path in _candidates(folder))
     return f"{count} table(s) with picture, question and answer columns" if count else None
@@ -46,7 +47,7 @@ def _looks_like_table(path: Path) -> bool:
         return True
 
 
-def _candidates(folder: Folder) -> list[Path]:
+def _candidates(folder: SourceFolder) -> list[Path]:
     """The files that may be tables. Of Arrow files those that a `datasets` folder lists in its state.json:
     caches may lie beside them."""
     listed = {
@@ -70,7 +71,7 @@ def _data_files(state: Path) -> list[str]:
         return []
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every table anywhere below the folder: a Talk per row, gathered by picture.
 
     Returns the source and one line per problem (a picture that is not there, an empty answer, a wrong number

@@ -24,15 +24,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_prep.annotations import (
-    IMAGE_SUFFIXES,
     AnnotatedImage,
+    AnnotatedSource,
     Annotation,
-    Folder,
     Shape,
-    Source,
     plain_name,
 )
 from data_prep.formats.masks import read_mask, regions
+from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text
@@ -66,13 +65,13 @@ class _Marked:
     specks: int
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like VisA, None if it does not."""
     files = _tables(folder)
     return f"{len(files)} CSV file(s) with VisA's columns" if files else None
 
 
-def _tables(folder: Folder) -> list[Path]:
+def _tables(folder: SourceFolder) -> list[Path]:
     """VisA's CSV files, those that name kinds first."""
     kinds, splits = [], []
     for path in folder.named(".csv"):
@@ -92,7 +91,7 @@ def _header(path: Path) -> set[str]:
     return {name.strip() for name in line.decode("utf-8-sig", "replace").split(",")}
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every picture that VisA's CSV files list, with the regions of its mask.
 
     Returns the source and one line per problem (a row without its picture, rows that contradict each other,
@@ -132,13 +131,13 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     masks = {row.mask for row in rows.values()}
     alone = tuple(path for path in folder.images if path not in rows and path not in masks)
     note = "the column split was not used: VisA's 1cls.csv has no defects in train"
-    return Source(NAME, tuple(images), alone, (note,)), problems
+    return AnnotatedSource(NAME, tuple(images), alone, (note,)), problems
 
 
 class _Finder:
     """Finds files by the paths written in a table, without regard to case."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: SourceFolder) -> None:
         self.root = folder.root
         self.files = {path.relative_to(folder.root).as_posix().casefold(): path for path in folder.files}
         for path in folder.images:
@@ -206,12 +205,12 @@ def _mark(file: Path) -> _Marked:
     return _Marked((float(mask.shape[1]), float(mask.shape[0])), found, specks)
 
 
-def _object(folder: Folder, image: Path) -> str:
+def _object(folder: SourceFolder, image: Path) -> str:
     return image.relative_to(folder.image_root).parts[0]
 
 
 def _told(
-    folder: Folder, rows: Mapping[Path, _Row], marked: Mapping[Path, _Marked]
+    folder: SourceFolder, rows: Mapping[Path, _Row], marked: Mapping[Path, _Marked]
 ) -> dict[str, dict[int, str]]:
     """For each object the plain names of mask values, as far as pictures of one kind and one value agree."""
     seen: dict[tuple[str, int], set[str]] = {}

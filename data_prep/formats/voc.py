@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import (
     OtherFormatError,
     passed_over,
@@ -25,6 +25,7 @@ from data_prep.formats.layout import (
 from data_prep.formats.outlines import number as parsed
 from data_prep.formats.outlines import size
 from data_prep.formats.xml import parse, starts_with
+from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 
@@ -69,7 +70,7 @@ def _size(root: Element) -> tuple[float, float] | None:
     return size(root.findtext("size/width"), root.findtext("size/height"))
 
 
-def _noting_another(folder: Folder, annotation: Annotation, image: Path) -> Annotation:
+def _noting_another(folder: SourceFolder, annotation: Annotation, image: Path) -> Annotation:
     """With a note where its <filename> is that of another picture that is there as well."""
     written = annotation.image
     try:
@@ -82,13 +83,13 @@ def _noting_another(folder: Folder, annotation: Annotation, image: Path) -> Anno
     return replace(annotation, notes=(*annotation.notes, note))
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like Pascal VOC, None if it does not."""
     count = sum(starts_with(path, "annotation") for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotation> as root" if count else None
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every VOC file anywhere below the folder, joined with its picture.
 
     Returns the source and one line per problem (unreadable XML, XML without its picture); a caller that
@@ -111,6 +112,6 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
     if not found and not problems:
         raise InputError(f"{folder.root}: none of its {len(files)} XML file(s) is Pascal VOC")
     notes = passed_over(folder, others, "XML file(s) that are not Pascal VOC")
-    source = join(folder, NAME, found, notes)
+    source = make_source(folder, NAME, found, notes)
     set_groups_and_splits(source, folder)
     return source, problems

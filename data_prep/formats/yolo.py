@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, join
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.layout import passed_over, require_images, set_groups_and_splits
 from data_prep.formats.outlines import bounds, number, polygon_area
 from data_prep.formats.sizes import image_size
@@ -27,6 +27,7 @@ from data_prep.formats.yolo_data import (
     names_classes,
     set_splits,
 )
+from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text
@@ -117,7 +118,7 @@ def _in_pixels(shape: Shape, size: tuple[int, int]) -> Shape:
 class _Layout:
     """Which label files there are, and which picture each belongs to."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: SourceFolder) -> None:
         self.folder = folder
         self._names = {name.casefold() for path in folder.images for name in (path.stem, path.name)}
 
@@ -179,7 +180,7 @@ def _last(parts: tuple[str, ...], name: str) -> int | None:
     return found[-1] if found else None
 
 
-def detect(folder: Folder) -> str | None:
+def detect(folder: SourceFolder) -> str | None:
     """Why the folder looks like YOLO, None if it does not."""
     labels, _ = _Layout(folder).label_files()
     written = [path for path in labels if path.stat().st_size][:_SAMPLE]
@@ -204,7 +205,7 @@ def _looks_right(path: Path) -> bool:
     return not line or (values is not None and all(abs(value) <= _FARTHEST for value in values[1]))
 
 
-def read(folder: Folder) -> tuple[Source, list[str]]:
+def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """Every label file anywhere below the folder, joined with its picture.
 
     A picture without a label file, in a folder whose labels lie in a tree of their own, has nothing in it
@@ -251,7 +252,7 @@ def read(folder: Folder) -> tuple[Source, list[str]]:
         notes.append(f"{len(files)} label file(s) hold {what}, passed over; for instance {files[0]}")
     others = [path for path in others if path.name.casefold() not in NAME_LISTS]
     notes += passed_over(folder, others, "text file(s) that are no labels")
-    source = join(folder, NAME, found)
+    source = make_source(folder, NAME, found)
     notes += set_splits(source, folder, data_sets)
     set_groups_and_splits(source, folder)
     return replace(source, notes=tuple(notes)), problems

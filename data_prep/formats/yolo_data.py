@@ -15,8 +15,9 @@ from pathlib import Path, PureWindowsPath
 
 import yaml
 
-from data_prep.annotations import Folder, Source, Split
+from data_prep.annotations import AnnotatedSource
 from data_prep.formats.outlines import number
+from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.files import read_text
 
@@ -108,7 +109,7 @@ def names_classes(path: Path) -> bool:
         return False
 
 
-def find_data_sets(folder: Folder) -> tuple[list[DataSet], list[str]]:
+def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
     """Each data set below the folder, and what is to be noted about them.
 
     InputError if none names the classes. `data.yaml` comes before lists of names, which annotation tools
@@ -141,7 +142,7 @@ def data_set_of(label: Path, data_sets: list[DataSet]) -> DataSet:
     return nearest[0]
 
 
-def set_splits(source: Source, folder: Folder, data_sets: Iterable[DataSet]) -> list[str]:
+def set_splits(source: AnnotatedSource, folder: SourceFolder, data_sets: Iterable[DataSet]) -> list[str]:
     """Set the splits that `data.yaml` gives to pictures; returns what is to be noted."""
     notes: list[str] = []
     named: dict[Path, set[Split]] = defaultdict(set)
@@ -164,7 +165,7 @@ def set_splits(source: Source, folder: Folder, data_sets: Iterable[DataSet]) -> 
     return notes
 
 
-def _listed(data_set: DataSet, entry: str, folder: Folder, notes: list[str]) -> list[Path]:
+def _listed(data_set: DataSet, entry: str, folder: SourceFolder, notes: list[str]) -> list[Path]:
     """The pictures that `train: entry` in a data.yaml speaks of: those below a folder, or in a text file."""
     here = data_set.file.parent
     written = PureWindowsPath(entry).as_posix()
@@ -187,7 +188,7 @@ def _plain(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _in_list(file: Path, folder: Folder, notes: list[str]) -> list[Path]:
+def _in_list(file: Path, folder: SourceFolder, notes: list[str]) -> list[Path]:
     """The pictures that a list names, a path a line; those that are not here are passed over and noted."""
     images = []
     lost: list[str] = []

@@ -12,12 +12,20 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from data_prep.annotations import AnnotatedImage, Shape, Split, Talk, clip, merge, plain_name
+from data_prep.annotations import (
+    AnnotatedImage,
+    Conversation,
+    Shape,
+    clip,
+    merge_annotations,
+    plain_name,
+)
 from data_prep.images.decode import decoded
 from data_prep.images.store import ImageStore, Known, part_name
 from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.recipe.families import Kind
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, holds_centre, intersection
 from llava.common.errors import InputError
 from llava.common.files import sha256
@@ -42,7 +50,7 @@ class Unit:
     components: tuple[Shape, ...]
     defects: tuple[Shape, ...]
     labels: tuple[str, ...] = ()  # kinds of defect only
-    talks: tuple[Talk, ...] = ()
+    conversations: tuple[Conversation, ...] = ()
     crop: Box | None = None
 
     @property
@@ -105,7 +113,7 @@ def prepare(
             known = Known(
                 size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
             )
-        shapes, notes = merge(annotated, known.size, known.orientation)
+        shapes, notes = merge_annotations(annotated, known.size, known.orientation)
         left_out: dict[str, int] = {}
         units, parts = [], {}
         for unit in _cuts(_whole(annotated, known.size, shapes, recipe, names), recipe, left_out):
@@ -161,7 +169,7 @@ def _whole(
         tuple(shape for shape in known if shape.name in component_names),
         tuple(shape for shape in known if shape.name not in component_names),
         tuple(dict.fromkeys(labels)),
-        tuple(talk for annotation in image.annotations for talk in annotation.talks),
+        tuple(talk for annotation in image.annotations for talk in annotation.conversations),
         (0.0, 0.0, float(size[0]), float(size[1])),
     )
 
@@ -174,8 +182,8 @@ def _cuts(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
     if len(tiles) == 1:  # not larger than a tile
         return [whole]
     units = [whole] if tiles and recipe.tiles.whole else []
-    if whole.talks and not units:
-        _leave_out(left_out, "conversations about whole pictures", len(whole.talks))
+    if whole.conversations and not units:
+        _leave_out(left_out, "conversations about whole pictures", len(whole.conversations))
     if set(whole.labels) - {shape.name for shape in whole.defects}:
         # Any part of it may be the sound one.
         _leave_out(left_out, "pictures not cut, because a defect has no place")

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from data_prep.annotations import Shape, Split
+from data_prep.annotations import Shape
 from data_prep.images.units import Unit
 from data_prep.recipe.families import Family, FamilyName, Kind, KindWords
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, format_box, holds_centre, intersection, to_frame
 from llava.common.records import TaskType
 
@@ -20,7 +21,7 @@ _TRIES = 30
 
 
 @dataclass(slots=True)  # a table may make a million
-class Fact:
+class Candidate:
     """One thing to ask of a unit.
 
     `about` is what it is asked about; `wordings` are questions in the order in which they are used, the first
@@ -75,7 +76,7 @@ class Asker:
     seed: int
     skipped: Counter[str]
 
-    def facts(self, units: Sequence[Unit]) -> list[Fact]:
+    def facts(self, units: Sequence[Unit]) -> list[Candidate]:
         self.sentences = Rounds(f"{self.seed}/{self.split}/{self.task}/sentences")
         ask = {
             "presence": self._presence,
@@ -102,13 +103,13 @@ class Asker:
 
     def _fact(
         self, unit: Unit, about: str, answer: str, fields: Mapping[str, str] | None = None, label: str = ""
-    ) -> Fact:
+    ) -> Candidate:
         words = {"choices": listed(self.recipe.kind_answers, self.recipe.or_word), "options": "{options}"}
         filled = {**self._words(about).fields(), **words, **(fields or {})}
         wordings = [text.format(**filled) for text in self.family.questions]
         kind = self.family
         assert kind.type is not None
-        return Fact(unit, self.task, kind.type, kind.family, about, answer, wordings, label=label)
+        return Candidate(unit, self.task, kind.type, kind.family, about, answer, wordings, label=label)
 
     def _words(self, about: str) -> KindWords:
         known = {kind.name: kind for kind in self.recipe.kinds}
@@ -119,7 +120,7 @@ class Asker:
 
     # --- a family each ------------------------------------------------------------------------------
 
-    def _presence(self, unit: Unit) -> Iterator[Fact]:
+    def _presence(self, unit: Unit) -> Iterator[Candidate]:
         if self.family.of != "each":
             there = bool(unit.kinds if self.family.of == "defect" else shapes_of(unit, self.family.of))
             asked = [(self.family.of, there)]
@@ -133,7 +134,7 @@ class Asker:
             fact.yes = there
             yield fact
 
-    def _kind(self, unit: Unit) -> Iterator[Fact]:
+    def _kind(self, unit: Unit) -> Iterator[Candidate]:
         if len(unit.kinds) > 1 and self.recipe.several == "skip":
             self._skip("several kinds of defect")
         elif unit.kinds:
@@ -141,13 +142,13 @@ class Asker:
         elif self.recipe.none_word is not None:
             yield self._fact(unit, "defect", self.recipe.none_word)
 
-    def _count(self, unit: Unit) -> Iterator[Fact]:
+    def _count(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
             self._skip("defects without boxes")
         else:
             yield self._fact(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
 
-    def _where(self, unit: Unit) -> Iterator[Fact]:
+    def _where(self, unit: Unit) -> Iterator[Candidate]:
         for about in unit.kinds if self.family.of == "each" else [self.family.of]:
             shapes = shapes_of(unit, about)
             if about in unplaced(unit) or (about == "defect" and unplaced(unit)):
@@ -159,7 +160,7 @@ class Asker:
                 is_box = self.family.type == "box"
                 yield self._fact(unit, about, self._box(box, unit) if is_box else self._place(box, unit))
 
-    def _region(self, unit: Unit) -> Iterator[Fact]:
+    def _region(self, unit: Unit) -> Iterator[Candidate]:
         kinds: dict[str, dict[str, Shape]] = {}
         for shape in unit.defects:
             kinds.setdefault(self._box(shape.box, unit), {})[shape.name] = shape
@@ -170,7 +171,7 @@ class Asker:
             ((name, shape),) = found.items()
             yield self._fact(unit, name, self._said_of(name, shape.box, unit), {"box": text}, name)
 
-    def _component_region(self, unit: Unit) -> Iterator[Fact]:
+    def _component_region(self, unit: Unit) -> Iterator[Candidate]:
         shapes = shapes_of(unit, self.family.of)
         if shapes and unplaced(unit):
             self._skip("defects without boxes")
@@ -186,7 +187,7 @@ class Asker:
                 answer = self._said_of(name, shape.box, unit)
                 yield self._fact(unit, self.family.of, answer, {"box": self._box(shape.box, unit)}, name)
 
-    def _describe(self, unit: Unit) -> Iterator[Fact]:
+    def _describe(self, unit: Unit) -> Iterator[Candidate]:
         each = self.family.of == "each"
         for about in unit.kinds if each else ["defect"]:
             sentence = self._sentence(
@@ -198,7 +199,7 @@ class Asker:
             kinds = [kind for kind in self.recipe.defects if kind.name in ([about] if each else unit.kinds)]
             yield self._fact(unit, about, self._described(sentence, kinds, unit))
 
-    def _report(self, unit: Unit) -> Iterator[Fact]:
+    def _report(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
             self._skip("defects without boxes")
             return
@@ -222,10 +223,10 @@ class Asker:
             report = entries[0] if len(entries) == 1 else entries
             yield self._fact(unit, "defect", json.dumps(report, ensure_ascii=False))
 
-    def _talk(self, unit: Unit) -> Iterator[Fact]:
-        for talk in unit.talks:
+    def _talk(self, unit: Unit) -> Iterator[Candidate]:
+        for talk in unit.conversations:
             (question, answer), *later = talk.turns
-            yield Fact(
+            yield Candidate(
                 unit,
                 talk.task,
                 "text",
@@ -239,10 +240,12 @@ class Asker:
 
     # --- what is not there ---------------------------------------------------------------------------
 
-    def _absent_kinds(self, units: Sequence[Unit], there: Sequence[Fact], ratio: float) -> list[Fact]:
+    def _absent_kinds(
+        self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
+    ) -> list[Candidate]:
         """For every kind, `ratio` times as many questions as ask for it where it is: the name of a kind must
         not tell whether it is there."""
-        found: list[Fact] = []
+        found: list[Candidate] = []
         asked = Counter[str]()
         for fact in there:
             asked[fact.about] += fact.asked
@@ -257,14 +260,16 @@ class Asker:
                 found.append(self._fact(unit, kind.name, answer))
         return found
 
-    def _boxes_of_nothing(self, units: Sequence[Unit], there: Sequence[Fact], ratio: float) -> list[Fact]:
+    def _boxes_of_nothing(
+        self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
+    ) -> list[Candidate]:
         """Boxes that meet no defect, in turn on all units: each has the size of some defect of the split, and
         lies on a component where there is one, so that neither size nor place gives the answer away."""
         wanted = round(sum(fact.asked for fact in there) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
         models = [(shape.box, unit.size) for unit in units for shape in unit.defects]
         free = [unit for unit in units if not unplaced(unit)]
-        found: list[Fact] = []
+        found: list[Candidate] = []
         while len(found) < wanted:
             before = len(found)
             for unit in rng.sample(free, min(len(free), wanted - len(found))):

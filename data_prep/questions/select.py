@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
-from data_prep.annotations import Split
 from data_prep.images.units import Unit
-from data_prep.questions.candidates import Asker, Fact, Rounds
+from data_prep.questions.candidates import Asker, Candidate, Rounds
 from data_prep.questions.records import Item
 from data_prep.recipe.families import LETTERS, Family
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import Split
 from llava.common.errors import InputError
 from llava.common.records import YES_NO, TaskType
 
@@ -50,7 +50,7 @@ def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple
         for reason, number in reasons.items():
             what, _, why = reason.partition(": ")
             skipped[reason if language == first else f"{what} in {language}: {why}"] += number
-    silent = sum(bool(unit.talks) for unit in units)
+    silent = sum(bool(unit.conversations) for unit in units)
     if silent and not any(family.family == "talk" for family in recipe.asked.values()):
         skipped["conversations of the source: the recipe has no talk family"] += silent
     if silenced := len(before_balance - items.keys()):
@@ -69,7 +69,7 @@ def _sample(units: Sequence[Unit], share: float, seed: str) -> list[Unit]:
 
 
 def _items(
-    facts: list[Fact], task: str, family: Family, recipe: Recipe, split: Split, seed: int
+    facts: list[Candidate], task: str, family: Family, recipe: Recipe, split: Split, seed: int
 ) -> list[Item]:
     """Facts with their wordings chosen, balanced in train, as items."""
     for fact in facts if split != "test" else []:
@@ -88,7 +88,7 @@ def _items(
     ]
 
 
-def _item(fact: Fact, question: str, family: Family, recipe: Recipe, letters: Rounds, seed: int) -> Item:
+def _item(fact: Candidate, question: str, family: Family, recipe: Recipe, letters: Rounds, seed: int) -> Item:
     answer, options = fact.answer, tuple[str, ...]()
     if family.family == "choice":
         number = family.options or len(recipe.kind_answers)
@@ -117,7 +117,7 @@ def _options(answers: Sequence[str], right: str, number: int, place: int, seed: 
     return (*others[:place], right, *others[place:])
 
 
-def _talk_items(facts: Sequence[Fact], recipe: Recipe) -> list[Item]:
+def _talk_items(facts: Sequence[Candidate], recipe: Recipe) -> list[Item]:
     """The source's own conversations. A task in which every answer is yes or no is a yes/no task; a
     conversation of several turns is text."""
     own = {task for task, family in recipe.asked.items() if family.family != "talk"}
@@ -168,7 +168,7 @@ def _yes_or_no(answer: str, words: tuple[str, str] | None) -> str | None:
 def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Item]]:
     """`recipe.dialogues` conversations a picture and language, of two or three of its `items` of different
     families; none where all are of one family. The source's own conversations stay as they are."""
-    talks: list[list[Item]] = []
+    conversations: list[list[Item]] = []
     for (image, language), group in _by_image_and_language(items):
         by_task: dict[str, list[Item]] = {}
         for item in group:
@@ -178,9 +178,9 @@ def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Ite
         for _ in range(recipe.dialogues if len(by_task) > 1 else 0):
             tasks = rng.sample(sorted(by_task), min(len(by_task), rng.choice((2, 3))))
             talk = [rng.choice(by_task[task]) for task in tasks]
-            if talk not in talks[-recipe.dialogues :]:
-                talks.append(talk)
-    return talks
+            if talk not in conversations[-recipe.dialogues :]:
+                conversations.append(talk)
+    return conversations
 
 
 def _by_image_and_language(items: Sequence[Item]) -> list[tuple[tuple[str, str], list[Item]]]:
@@ -194,7 +194,7 @@ def _by_image_and_language(items: Sequence[Item]) -> list[tuple[tuple[str, str],
     return groups
 
 
-def _even_out(facts: Sequence[Fact], more: int, rng: random.Random) -> None:
+def _even_out(facts: Sequence[Candidate], more: int, rng: random.Random) -> None:
     """As many yes as no for each thing asked about: the rarer is asked in up to `more` other wordings, then
     what the commoner has in excess is left out at random."""
     for about in sorted({fact.about for fact in facts}):
@@ -209,7 +209,7 @@ def _even_out(facts: Sequence[Fact], more: int, rng: random.Random) -> None:
         _leave_out(common, excess, rng)
 
 
-def _cap(facts: Sequence[Fact], most: float, rng: random.Random) -> None:
+def _cap(facts: Sequence[Candidate], most: float, rng: random.Random) -> None:
     """No answer more than `most` times as often as the median answer (the lower of two in the middle)."""
     counts: Counter[str] = Counter()
     for fact in facts:
@@ -221,7 +221,7 @@ def _cap(facts: Sequence[Fact], most: float, rng: random.Random) -> None:
         _leave_out([fact for fact in facts if fact.answer == answer], counts[answer] - limit, rng)
 
 
-def _leave_out(facts: Sequence[Fact], excess: int, rng: random.Random) -> None:
+def _leave_out(facts: Sequence[Candidate], excess: int, rng: random.Random) -> None:
     """`excess` questions less, spread over the facts at random."""
     while excess > 0:
         for fact in rng.sample(facts, min(excess, len(facts))):

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.annotations import SPLITS, Source, Split
+from data_prep.annotations import AnnotatedSource
 from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
 from data_prep.report.model import Answers, Dialogue, Eye, Lines, Report, Seen, View
 from data_prep.report.summary import SplitSummary, change_lines, left_out_lines
 from data_prep.report.survey import pick, survey
+from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
 
 # A task counts as one-sided from this share of its commonest answer in train.
@@ -24,7 +25,7 @@ def conversion_report(
     folder: Path,
     conversion: Conversion,
     summaries: Mapping[Split, SplitSummary],
-    sources: Sequence[Source],
+    sources: Sequence[AnnotatedSource],
     prepared: Sequence[Sequence[Prepared]],
     eyes: Sequence[Eye],
 ) -> Report:
@@ -44,11 +45,11 @@ def conversion_report(
         for unit in conversion.units[split]
     ]
     chosen = pick(views)
-    answers, talks = tally(folder, [view.image for view in chosen])
+    answers, conversations = tally(folder, [view.image for view in chosen])
     report = survey(
         "Conversion report",
         views,
-        [replace(view, talks=tuple(talks[view.image])) for view in chosen],
+        [replace(view, conversations=tuple(conversations[view.image])) for view in chosen],
         _seen(folder, conversion, sources, prepared),
         [item.fingerprint for items in prepared for item in items],
         conversion.leaks,
@@ -127,7 +128,7 @@ def one_sided(answers: Iterable[Answers]) -> list[str]:
 def _seen(
     folder: Path,
     conversion: Conversion,
-    sources: Sequence[Source],
+    sources: Sequence[AnnotatedSource],
     prepared: Sequence[Sequence[Prepared]],
 ) -> list[Seen]:
     """The source pictures with the split that their units went to, "" for those that were left out."""

@@ -80,7 +80,7 @@ class View:
     labels: tuple[str, ...] = ()
     split: str = ""
     image: str = ""
-    talks: tuple[Dialogue, ...] = ()
+    conversations: tuple[Dialogue, ...] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -191,7 +191,7 @@ class Sample:
 
     view: View
     image: str
-    talks: tuple[Dialogue, ...]
+    conversations: tuple[Dialogue, ...]
     more: int
 
 

@@ -151,10 +151,10 @@ def _outlines(sample: Sample, colours: dict[str, str]) -> Markup:
 
 
 def _talk(sample: Sample) -> Markup | None:
-    if not sample.talks:
+    if not sample.conversations:
         return None
     lines = []
-    for talk in sample.talks:
+    for talk in sample.conversations:
         for number, (question, answer) in enumerate(talk.turns[:_TURNS]):
             chip = tag("span", talk.task if number == 0 else "then", class_="tag")
             asked = question.replace(IMAGE_PLACEHOLDER, "").strip()

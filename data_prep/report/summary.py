@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data_prep.annotations import SPLITS, Split
 from data_prep.images.units import Unit
 from data_prep.questions.records import Item
+from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
 from data_prep.splits.splits import Leaks
 from llava.common.files import sha256

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from data_prep.annotations import SPLITS
 from data_prep.recipe.schema import Grouping, Recipe
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.model import (
@@ -24,6 +23,7 @@ from data_prep.report.model import (
     roles_of,
     unit_noun,
 )
+from data_prep.source_folder import SPLITS
 from data_prep.splits.splits import IntArray, Leaks, near_twins
 from llava.common.html.page import thumbnail
 
@@ -147,20 +147,20 @@ def draw_samples(views: Sequence[View], eye: Eye) -> list[Sample]:
     report cannot be seen by the model either."""
     samples = []
     for view in views:
-        some = _of_each_task(view.talks)
+        some = _of_each_task(view.conversations)
         image = thumbnail(view.file, min(eye.side, SAMPLE_SIDE))
-        samples.append(Sample(view, image, some, len(view.talks) - len(some)))
+        samples.append(Sample(view, image, some, len(view.conversations) - len(some)))
     return samples
 
 
-def _of_each_task(talks: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
+def _of_each_task(conversations: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
     """Up to `_TALKS`: the first of each task, then the second of each."""
     seen: Counter[str] = Counter()
     ranked = []
-    for number, talk in enumerate(talks):
+    for number, talk in enumerate(conversations):
         ranked.append((seen[talk.task], number))
         seen[talk.task] += 1
-    return tuple(talks[number] for _, number in sorted(ranked)[:_TALKS])
+    return tuple(conversations[number] for _, number in sorted(ranked)[:_TALKS])
 
 
 def twin_warnings(twins: Twins) -> list[str]:

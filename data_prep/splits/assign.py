@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from data_prep.annotations import SPLITS, Shape, Split
+from data_prep.annotations import Shape
 from data_prep.images.units import Prepared, Unit
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.splits import (
     Leaks,
     Member,

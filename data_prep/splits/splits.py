@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.annotations import SPLITS, Split
 from data_prep.recipe.schema import Grouping, Shares
+from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.union_find import Unions
 
 IntArray = NDArray[np.int64]

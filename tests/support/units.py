@@ -3,11 +3,12 @@
 import random
 from typing import Any
 
-from data_prep.annotations import Shape, Split
+from data_prep.annotations import Shape
 from data_prep.images.units import Unit
 from data_prep.questions.records import Item
 from data_prep.questions.select import ask
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import Split
 from llava.common.settings import validate_settings
 
 KINDS = ["missing disc", "broken disc", "flashover", "pollution", "bird nest"]

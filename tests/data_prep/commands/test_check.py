@@ -210,11 +210,11 @@ def test_one_sided_answers(check: Callable) -> None:
 
 
 def test_longer_conversations_are_not_one_sided(check: Callable) -> None:
-    def talks(*more: str) -> list[dict[str, Any]]:
+    def conversations(*more: str) -> list[dict[str, Any]]:
         return [record(str(number), "Broken?", "Yes", *more, image=None) for number in range(30)]
 
-    assert check(talks("Where?", "Here.")) == (0, {})
-    assert list(check(talks())[1]) == ["one-sided"]
+    assert check(conversations("Where?", "Here.")) == (0, {})
+    assert list(check(conversations())[1]) == ["one-sided"]
 
 
 def test_images_that_two_files_hold(check: Callable) -> None:

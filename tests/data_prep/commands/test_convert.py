@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.annotations import Folder
 from data_prep.formats import voc
 from data_prep.images.store import ImageStore
 from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
 from data_prep.report.summary import by_kind
+from data_prep.source_folder import SourceFolder
 from data_prep.splits.splits import assign_splits
 from llava.common.boxes import from_frame, parse_box
 from llava.common.errors import InputError
@@ -114,9 +114,9 @@ def test_dialogues_repeat_single_questions_of_their_image(converted: Path) -> No
         for record in records["train"]
         if record.meta["task"] != "dialogue"
     }
-    talks = [record for record in records["train"] if record.meta["task"] == "dialogue"]
-    assert len(talks) == len({record.images[0] for record in records["train"]})
-    for talk in talks:
+    conversations = [record for record in records["train"] if record.meta["task"] == "dialogue"]
+    assert len(conversations) == len({record.images[0] for record in records["train"]})
+    for talk in conversations:
         turns = [turn.value for turn in talk.conversations]
         assert turns[0].startswith("<image>\n")
         questions = [turns[0].removeprefix("<image>\n"), *turns[2::2]]
@@ -278,7 +278,7 @@ def test_one_box_under_two_names_of_a_class_is_one(tmp_path: Path, repo: Path) -
     box = (30, 20, 39, 27)
     write_pair(tmp_path, "a", [("missing disc", box), ("missing cap", box), ("Missing_Disc", box)], seed=0)
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
-    (image,) = voc.read(Folder.scan(tmp_path))[0].images
+    (image,) = voc.read(SourceFolder.scan(tmp_path))[0].images
     store = ImageStore(tmp_path, recipe.pictures)
     (unit,) = prepare(image, recipe, recipe.known_names(), store).units
     assert [(shape.name, shape.box) for shape in unit.defects] == [("missing disc", box)]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.annotations import Folder, Source
+from data_prep.annotations import AnnotatedSource
 from data_prep.formats import class_folders, find_reader
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 Put = Callable[..., None]
@@ -30,14 +31,14 @@ def put(tmp_path: Path) -> Put:
     return write
 
 
-def read(folder: Path) -> Source:
-    source, problems = class_folders.read(Folder.scan(folder))
+def read(folder: Path) -> AnnotatedSource:
+    source, problems = class_folders.read(SourceFolder.scan(folder))
     assert problems == []
     return source
 
 
 def detected(folder: Path) -> bool:
-    return class_folders.detect(Folder.scan(folder)) is not None
+    return class_folders.detect(SourceFolder.scan(folder)) is not None
 
 
 def test_folders_below_the_root(tmp_path: Path, put: Put) -> None:
@@ -49,7 +50,7 @@ def test_folders_below_the_root(tmp_path: Path, put: Put) -> None:
         ("good/1", "good"),
     ]
     assert {image.split for image in source.images} == {None}
-    assert find_reader(Folder.scan(tmp_path)) == (
+    assert find_reader(SourceFolder.scan(tmp_path)) == (
         class_folders,
         "pictures in 2 folders named Broken disc, good",
     )
@@ -108,7 +109,7 @@ def test_only_folders_without_other_annotations_are_claimed(
 
 def test_images_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:
     put("pictures/a/1.jpg", "pictures/b/2.jpg", "empty/x.md")
-    folder = Folder.scan(tmp_path / "empty", tmp_path / "pictures")
+    folder = SourceFolder.scan(tmp_path / "empty", tmp_path / "pictures")
     assert [image.key for image in class_folders.read(folder)[0].images] == ["a/1", "b/2"]
 
 
@@ -127,7 +128,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 def test_any_names_are_placed_or_left_alone(paths: list[list[str]]) -> None:
     root = Path("root")
     files = tuple(sorted({root.joinpath(*path, "p.jpg") for path in paths}))
-    folder = Folder(root, files, root, files)
+    folder = SourceFolder(root, files, root, files)
     class_folders.detect(folder)
     try:
         source, _ = class_folders.read(folder)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge, split_in
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_annotations
 from data_prep.formats import coco
 from data_prep.formats.coco import decode_counts, read_file
 from data_prep.formats.layout import OtherFormatError, roboflow_group
+from data_prep.source_folder import SourceFolder, split_in
 from llava.common.errors import InputError
 
 CATEGORIES = [{"id": 1, "name": "insulator"}, {"id": 2, "name": "defect"}]
@@ -31,8 +32,8 @@ def lists(*annotations: Any, images: Sequence = (IMAGE,), categories: Sequence =
 Put = Callable[..., Path]
 
 
-def read(folder: Path) -> tuple[Source, list[str]]:
-    return coco.read(Folder.scan(folder))
+def read(folder: Path) -> tuple[AnnotatedSource, list[str]]:
+    return coco.read(SourceFolder.scan(folder))
 
 
 def shapes_of(image: AnnotatedImage) -> list[Shape]:
@@ -244,7 +245,7 @@ def test_other_json_is_passed_over(tmp_path: Path, put: Put) -> None:
     put("a.jpg")
     put("labelme.json", {"shapes": [], "imagePath": "a.jpg", "imageWidth": 100})
     put("llava.json", [{"image": "a.jpg", "images": []}])
-    assert coco.detect(Folder.scan(tmp_path)) is None
+    assert coco.detect(SourceFolder.scan(tmp_path)) is None
     put("captions.json", {"images": [IMAGE], "annotations": [{"image_id": 7, "caption": "a mast"}]})
     with pytest.raises(InputError, match="none of its JSON file"):
         read(tmp_path)
@@ -261,11 +262,11 @@ def test_detect_looks_at_the_ends_only(tmp_path: Path, put: Put) -> None:
     for order in (("images", "annotations", "categories"), ("categories", "annotations", "images")):
         data = {"images": long, "annotations": many, "categories": CATEGORIES}
         put("x.json", {"info": {}, **{key: data[key] for key in order}})
-        assert coco.detect(Folder.scan(tmp_path)) == (
+        assert coco.detect(SourceFolder.scan(tmp_path)) == (
             "1 JSON file(s) with images, annotations, categories at the top"
         )
     put("x.json", {"images": long, "categories": CATEGORIES, "annotations": many})
-    assert coco.detect(Folder.scan(tmp_path))
+    assert coco.detect(SourceFolder.scan(tmp_path))
 
 
 def test_folders_that_cannot_work(tmp_path: Path, put: Put) -> None:
@@ -378,7 +379,7 @@ def test_any_values_are_read_or_refused(
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.mktemp("coco") / "a.json"
     file.write_bytes(data)
-    coco.detect(Folder.scan(file.parent))
+    coco.detect(SourceFolder.scan(file.parent))
     with pytest.raises(InputError, match=r"a\.json"):  # nothing that small is COCO
         read_file(file)
 
@@ -396,5 +397,5 @@ def test_real_roboflow_export(shared_data: Path) -> None:
     groups = Counter(image.group for image in source.images)
     assert None not in groups and max(groups.values()) > 1
     for image in source.images:
-        merge(image, (640, 640))
+        merge_annotations(image, (640, 640))
     assert source.notes == ("categories that no annotation uses, 1 in all: 'insulators-defects'",)

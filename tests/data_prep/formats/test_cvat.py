@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedImage, Annotation, Folder, Shape, Source, merge
+from data_prep.annotations import (
+    AnnotatedImage,
+    AnnotatedSource,
+    Annotation,
+    Shape,
+    merge_annotations,
+)
 from data_prep.formats import cvat
 from data_prep.formats.cvat import read_entries
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 
@@ -47,8 +54,8 @@ def one(put: Callable[..., Path]) -> Callable[..., Annotation]:
     return read
 
 
-def find_source(folder: Path) -> tuple[Source, list[str]]:
-    return cvat.read(Folder.scan(folder))
+def find_source(folder: Path) -> tuple[AnnotatedSource, list[str]]:
+    return cvat.read(SourceFolder.scan(folder))
 
 
 def test_every_shape_becomes_a_box(one: Callable) -> None:
@@ -150,7 +157,7 @@ def test_what_has_no_area_or_is_out_of_view_is_left_out(one: Callable) -> None:
 
 def test_boxes_are_put_right_and_reported(one: Callable) -> None:
     annotation = one(box(30, 20, 10, 5), box(30, 20, 10, 5), box(90, 40, 120, 60, label="y"))
-    shapes, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [annotation]), (100, 50))
+    shapes, notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [annotation]), (100, 50))
     assert shapes == [Shape("x", (10, 5, 30, 20)), Shape("y", (90, 40, 100, 50))]
     assert ["was reversed" in note for note in notes] == [True, True, False, False]
     assert "is there twice" in notes[2] and "clipped" in notes[3]
@@ -286,7 +293,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
-    source, problems = cvat.read(Folder.scan(folder / "cvat", folder / "images"))
+    source, problems = cvat.read(SourceFolder.scan(folder / "cvat", folder / "images"))
     assert problems == [] and len(source.images) == 12 and source.unannotated == ()
     (first,) = source.images[0].annotations
     assert first.shapes == (Shape("insulator", (250, 427, 1010, 579)), Shape("defect", (706, 507, 776, 551)))
@@ -296,5 +303,5 @@ def test_a_missing_image_is_not_its_namesake(tmp_path: Path, put: Callable) -> N
     put("day1/001.jpg")
     shapes = (box(1, 2, 30, 40),)
     put("a.xml", document(image(*shapes, name="day1/001.jpg"), image(*shapes, name="day2/001.jpg")))
-    _, problems = cvat.read(Folder.scan(tmp_path))
+    _, problems = cvat.read(SourceFolder.scan(tmp_path))
     assert len(problems) == 1 and "'day1/001.jpg' and 'day2/001.jpg' would both be" in problems[0]

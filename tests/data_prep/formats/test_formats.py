@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Folder, NoImageError, Source, merge
+from data_prep.annotations import AnnotatedSource, merge_annotations
 from data_prep.commands.convert import read_sources
 from data_prep.formats import READERS, find_reader
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import NoImageError, SourceFolder
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
 
@@ -24,17 +25,17 @@ SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
 TOLERANCE = {"yolo": 1e-3, "labelstudio": 1e-9}
 
 
-def read(folder: Path, format: str) -> Source:
-    source, problems = READERS[format].read(Folder.scan(folder / format, folder / "images"))
+def read(folder: Path, format: str) -> AnnotatedSource:
+    source, problems = READERS[format].read(SourceFolder.scan(folder / format, folder / "images"))
     assert problems == []
     return source
 
 
-def boxes(source: Source) -> Iterator[tuple[str, list[tuple[str, tuple[float, ...]]]]]:
+def boxes(source: AnnotatedSource) -> Iterator[tuple[str, list[tuple[str, tuple[float, ...]]]]]:
     """Each picture's key with its merged boxes, in an order that rounding cannot change."""
     for image in source.images:
         with Image.open(image.file) as opened:
-            shapes, notes = merge(image, opened.size)
+            shapes, notes = merge_annotations(image, opened.size)
         assert notes == []
         yield image.key, sorted((shape.name, shape.box) for shape in shapes)
 
@@ -54,13 +55,13 @@ def test_six_formats_give_the_same_boxes(shared_data: Path, format: str) -> None
 @pytest.mark.parametrize("format", SIX)
 def test_each_format_is_known_by_its_files(shared_data: Path, format: str) -> None:
     folder = shared_data / "formats"
-    reader, _ = find_reader(Folder.scan(folder / format, folder / "images"))
+    reader, _ = find_reader(SourceFolder.scan(folder / format, folder / "images"))
     assert format == reader.NAME
 
 
 def test_several_formats_in_one_folder_are_asked_about(shared_data: Path) -> None:
     with pytest.raises(InputError, match="choose one with --format") as caught:
-        find_reader(Folder.scan(shared_data / "formats"))
+        find_reader(SourceFolder.scan(shared_data / "formats"))
     listed = str(caught.value).split("several ways (")[1].split("); choose")[0]
     assert [part.split(":")[0] for part in listed.split("; ")] == list(SIX)
 
@@ -71,7 +72,7 @@ def test_a_folder_of_no_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.xml").write_text("<settings/>")
     Image.new("L", (9, 9)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="no annotations in a format known here"):
-        find_reader(Folder.scan(tmp_path))
+        find_reader(SourceFolder.scan(tmp_path))
 
 
 @settings(max_examples=40)
@@ -88,7 +89,7 @@ def test_any_bytes_in_any_file_are_read_or_refused(
     root = tmp_path_factory.mktemp("any")
     (root / name).write_bytes(start + data)
     Image.new("L", (9, 9)).save(root / "a.png")
-    folder = Folder.scan(root)
+    folder = SourceFolder.scan(root)
     for reader in READERS.values():
         reader.detect(folder)
         try:
@@ -111,7 +112,7 @@ def test_one_image_has_one_name_in_a_file(
     tmp_path: Path, put: Callable, first: str, second: str, same: bool
 ) -> None:
     put("pictures/1.jpg")
-    folder = Folder.scan(tmp_path)
+    folder = SourceFolder.scan(tmp_path)
     owners: dict[Path, str] = {}
     folder.image_of(tmp_path / "a.csv", first, owners=owners)
     with nullcontext() if same else pytest.raises(InputError, match="would both be"):
@@ -139,7 +140,7 @@ def test_a_image_that_lies_elsewhere_is_found(
 ) -> None:
     expected = put(image)
     put("day1/2.jpg")
-    assert Folder.scan(tmp_path).image_of(tmp_path / file, written) == expected
+    assert SourceFolder.scan(tmp_path).image_of(tmp_path / file, written) == expected
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_missing_image_is_not_its_namesake(
     put(image)
     put("day1/2.jpg")
     with pytest.raises(NoImageError) as caught:
-        Folder.scan(tmp_path).image_of(tmp_path / file, written)
+        SourceFolder.scan(tmp_path).image_of(tmp_path / file, written)
     assert str(caught.value).startswith(f"{tmp_path / file}: no picture '")
     assert f"found only {image}, " in str(caught.value) and str(caught.value).endswith(why)
 
@@ -168,7 +169,7 @@ def test_of_several_namesakes_those_of_another_split_do_not_count(tmp_path: Path
     put("train/1.jpg")
     put("test/1.jpg")
     expected = put("more/1.jpg")
-    folder = Folder.scan(tmp_path)
+    folder = SourceFolder.scan(tmp_path)
     assert folder.image_of(tmp_path / "valid" / "1.xml", "1") == expected
     assert folder.image_of(tmp_path / "a.json", "1.jpg", split="test") == tmp_path / "test/1.jpg"
 
@@ -218,11 +219,11 @@ def test_every_reader_refuses_a_namesake_of_another_split(
     put("train/images/1.jpg")
     put("data.yaml", "names: [a]")
     path = put(file, content)
-    source, problems = READERS[format].read(Folder.scan(tmp_path))
+    source, problems = READERS[format].read(SourceFolder.scan(tmp_path))
     assert len(problems) == 1 and problems[0].startswith(str(path)) and not source.images
     assert "found only train/images/1.jpg, which is of the split train, not val" in problems[0]
     path.rename(tmp_path / path.name)
-    source, problems = READERS[format].read(Folder.scan(tmp_path))
+    source, problems = READERS[format].read(SourceFolder.scan(tmp_path))
     assert not problems and len(source.images) == 1
 
 
@@ -239,7 +240,7 @@ def test_every_unknown_class_is_named_at_once(
         )
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator.yaml")
     with pytest.raises(InputError, match=r"2 class\(es\) are not in the recipe .*nothing was written"):
-        read_sources([Folder.scan(tmp_path / "photos")], recipe, "auto")
+        read_sources([SourceFolder.scan(tmp_path / "photos")], recipe, "auto")
     first, second = capsys.readouterr().err.splitlines()
     assert "a.json: class 'Owl' is not in the recipe (3 time(s), here first; it knows insulator" in first
     assert "b.json: class 'kite' is not in the recipe (1 time(s)" in second
@@ -247,4 +248,4 @@ def test_every_unknown_class_is_named_at_once(
     with pytest.raises(
         InputError, match=r"a\.json: class 'Owl' is not in .* \(2 time.*; add it to the aliases"
     ):
-        read_sources([Folder.scan(tmp_path / "photos")], recipe, "auto")
+        read_sources([SourceFolder.scan(tmp_path / "photos")], recipe, "auto")

@@ -17,31 +17,32 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from data_prep.annotations import Folder, Shape, Source
+from data_prep.annotations import AnnotatedSource, Shape
 from data_prep.formats import READERS
 from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo_data import read_data_yaml
+from data_prep.source_folder import SourceFolder
 
 globox = pytest.importorskip("globox", reason="globox is absent; to compare with it: pip install globox")
 
 TOLERANCE = 0.01  # pixels: the six digits of a share of the picture say no more
 
 
-def read(shared_data: Path, folder: str, format: str) -> Source:
+def read(shared_data: Path, folder: str, format: str) -> AnnotatedSource:
     images = shared_data / "formats" / "images" if folder.startswith("formats/") else None
-    source, problems = READERS[format].read(Folder.scan(shared_data / folder, images))
+    source, problems = READERS[format].read(SourceFolder.scan(shared_data / folder, images))
     assert problems == [] and source.images
     return source
 
 
-def said_by_file(source: Source) -> dict[Path, tuple[Shape, ...]]:
+def said_by_file(source: AnnotatedSource) -> dict[Path, tuple[Shape, ...]]:
     """The shapes of each annotation file, for formats with a file per picture."""
     said = {item.file: item.shapes for image in source.images for item in image.annotations}
     assert len(said) == sum(len(image.annotations) for image in source.images)
     return said
 
 
-def said_by_image(source: Source) -> dict[tuple[Path, str], tuple[Shape, ...]]:
+def said_by_image(source: AnnotatedSource) -> dict[tuple[Path, str], tuple[Shape, ...]]:
     """The shapes of each (annotation file, name of a picture in it)."""
     return {(item.file, item.image): item.shapes for image in source.images for item in image.annotations}
 
@@ -123,7 +124,7 @@ def test_yolo_of_our_own_making(tmp_path: Path, format: str) -> None:
             [random.randint(0, 1), *(round(random.uniform(0.01, 1), 6) for _ in range(count))] for _ in "12"
         ]
         (labels / f"{number}.txt").write_text("\n".join(" ".join(map(str, line)) for line in lines))
-    source, problems = READERS["yolo"].read(Folder.scan(tmp_path))
+    source, problems = READERS["yolo"].read(SourceFolder.scan(tmp_path))
     assert problems == [] and len(source.images) == 30
     parse = globox.Annotation.from_yolo_v5 if format == "yolo" else globox.Annotation.from_yolo_seg
     for file, shapes in said_by_file(source).items():

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.annotations import Folder, Shape, Source
+from data_prep.annotations import AnnotatedSource, Shape
 from data_prep.formats import find_reader, idid
 from data_prep.formats.idid import read_record
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
 
@@ -30,15 +31,15 @@ def shapes(*objects: Any) -> tuple[Shape, ...]:
     return read_record(FILE, 0, record(*objects)).shapes
 
 
-def folder(root: Path, records: Any, *images: str) -> Folder:
+def folder(root: Path, records: Any, *images: str) -> SourceFolder:
     (root / "Images").mkdir(parents=True)
     for name in images:
         (root / "Images" / name).touch()
     (root / "labels_v1.2.json").write_text(json.dumps(records, indent=1))
-    return Folder.scan(root)
+    return SourceFolder.scan(root)
 
 
-def read(source: Folder) -> Source:
+def read(source: SourceFolder) -> AnnotatedSource:
     found, problems = idid.read(source)
     assert problems == []
     return found
@@ -146,7 +147,7 @@ def test_every_problem_is_reported(tmp_path: Path) -> None:
     assert len(source.images) == 1 and len(problems) == 2
     assert "absent.JPG" in problems[0] and "record 2" in problems[1]
     (tmp_path / "Train" / "labels_v1.2.json").write_text('[{"Labels": {"objects": [')
-    _, problems = idid.read(Folder.scan(tmp_path / "Train"))
+    _, problems = idid.read(SourceFolder.scan(tmp_path / "Train"))
     assert len(problems) == 1 and "not valid JSON" in problems[0]
 
 
@@ -199,7 +200,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     root = tmp_path_factory.mktemp("idid")
     (root / "1.jpg").touch()
     (root / "labels.json").write_bytes(b'[{"Labels": {"objects": ' + data)
-    _, problems = idid.read(Folder.scan(root))
+    _, problems = idid.read(SourceFolder.scan(root))
     assert len(problems) == 1 and "labels.json" in problems[0]
 
 

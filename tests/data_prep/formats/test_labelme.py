@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data_prep.annotations import Folder, Shape, merge
+from data_prep.annotations import Shape, merge_annotations
 from data_prep.formats import labelme
 from data_prep.formats.labelme import read_annotation
 from data_prep.formats.layout import OtherFormatError
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from tests.support.label_files import json_like
 
@@ -96,11 +97,11 @@ def test_boxes_are_on_the_upright_image(tmp_path: Path, put: Callable) -> None:
     exif[274] = 6
     Image.new("L", (100, 50)).save(tmp_path / "a.jpg", exif=exif)
     put("a.json", file(shape("rectangle", (5, 60), (20, 90)), imageWidth=50, imageHeight=100))
-    source, problems = labelme.read(Folder.scan(tmp_path))
+    source, problems = labelme.read(SourceFolder.scan(tmp_path))
     assert problems == []
     with Image.open(tmp_path / "a.jpg") as opened:
         upright = ImageOps.exif_transpose(opened).size
-    assert merge(source.images[0], upright, 6) == ([Shape("x", (5, 60, 20, 90))], [])
+    assert merge_annotations(source.images[0], upright, 6) == ([Shape("x", (5, 60, 20, 90))], [])
 
 
 def test_images_are_found_by_the_files_own_name_first(tmp_path: Path, put: Callable) -> None:
@@ -110,7 +111,7 @@ def test_images_are_found_by_the_files_own_name_first(tmp_path: Path, put: Calla
     put("b.json", file(image="a.jpg"))  # left over from a copy
     put("labels/c.d.json", file(image="..\\photos\\c.d.jpg"))
     put("labels/other.json", '{"imagePath": "a.jpg"}')
-    source, problems = labelme.read(Folder.scan(tmp_path))
+    source, problems = labelme.read(SourceFolder.scan(tmp_path))
     assert problems == []
     assert [image.file.name for image in source.images] == ["a.png", "b.jpg", "c.d.jpg"]
     assert [path.name for path in source.unannotated] == ["a.jpg", "lonely.jpg"]
@@ -121,7 +122,7 @@ def test_images_are_found_by_the_files_own_name_first(tmp_path: Path, put: Calla
 def test_folders_say_the_split_and_names_the_photo(tmp_path: Path, put: Callable) -> None:
     put("test/tower_png.rf.0a.jpg")
     put("test/tower_png.rf.0a.json", file(image="tower_png.rf.0a.jpg"))
-    (image,) = labelme.read(Folder.scan(tmp_path))[0].images
+    (image,) = labelme.read(SourceFolder.scan(tmp_path))[0].images
     assert (image.group, image.split) == ("tower", "test")
 
 
@@ -131,7 +132,7 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     put("absent.json", file(image="absent.jpg"))
     put("inside.json", file(image="inside.jpg", imageData="aGVsbG8="))
     put("cut.json", file()[:-5])
-    _, problems = labelme.read(Folder.scan(tmp_path))
+    _, problems = labelme.read(SourceFolder.scan(tmp_path))
     assert len(problems) == 3
     assert "cut.json, line 1: not valid JSON" in problems[0]
     assert "absent.json: no picture named 'absent.jpg' or 'absent'" in problems[1]
@@ -174,8 +175,8 @@ def test_a_folder_without_labelme_is_refused(tmp_path: Path, put: Callable) -> N
     with pytest.raises(OtherFormatError):
         read_annotation(tmp_path / "a.json")
     with pytest.raises(InputError, match="no LabelMe annotations"):
-        labelme.read(Folder.scan(tmp_path))
-    assert labelme.detect(Folder.scan(tmp_path)) is None
+        labelme.read(SourceFolder.scan(tmp_path))
+    assert labelme.detect(SourceFolder.scan(tmp_path)) is None
 
 
 def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, put: Callable) -> None:
@@ -183,7 +184,7 @@ def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, put: Callable) -> No
     put("sorted.json", json.dumps(json.loads(file(imageData="A" * 99_999)), sort_keys=True))
     put("coco.json", '{"images": [], "annotations": [], "categories": []}')
     put("list.json", '[{"shapes": []}]')
-    assert labelme.detect(Folder.scan(tmp_path)) == '2 JSON file(s) with LabelMe\'s "shapes"'
+    assert labelme.detect(SourceFolder.scan(tmp_path)) == '2 JSON file(s) with LabelMe\'s "shapes"'
 
 
 KEYS = ("shapes", "label", "points", "shape_type", "flags", "mask", "imagePath", "imageWidth", "imageData")
@@ -212,7 +213,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
-    source, problems = labelme.read(Folder.scan(folder / "labelme", folder / "images"))
+    source, problems = labelme.read(SourceFolder.scan(folder / "labelme", folder / "images"))
     assert problems == [] and len(source.images) == 12 and source.unannotated == ()
     (first,) = source.images[0].annotations
     assert first.shapes == (Shape("insulator", (250, 427, 1010, 579)), Shape("defect", (706, 507, 776, 551)))

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, merge_annotations
 from data_prep.formats import labelstudio
 from data_prep.formats.brush import brush_runs
 from data_prep.formats.labelstudio import annotate
 from data_prep.formats.labelstudio_tasks import image_names, read_tasks
 from data_prep.formats.layout import OtherFormatError
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from tests.support.label_files import json_like
 
@@ -56,8 +57,8 @@ def one(put: Callable[..., Path]) -> Callable[..., Annotation]:
     return read
 
 
-def find_source(folder: Path) -> tuple[Source, list[str]]:
-    return labelstudio.read(Folder.scan(folder))
+def find_source(folder: Path) -> tuple[AnnotatedSource, list[str]]:
+    return labelstudio.read(SourceFolder.scan(folder))
 
 
 def test_every_shape_becomes_a_box_in_pixels(one: Callable) -> None:
@@ -239,7 +240,7 @@ def test_unstated_sizes_are_the_images_own_upright(tmp_path: Path, put: Callable
     put("a.json", [task(annotation(box))])
     source, problems = find_source(tmp_path)
     assert problems == []
-    assert merge(source.images[0], (50, 100), 6) == ([Shape("x", (5, 10, 15, 30))], [])
+    assert merge_annotations(source.images[0], (50, 100), 6) == ([Shape("x", (5, 10, 15, 30))], [])
 
 
 def minimal(*shapes: dict[str, Any], id: int = 1, **more: Any) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def test_folders_that_cannot_work(tmp_path: Path, put: Callable) -> None:
     put("a.json", [{"image": "a.jpg", "annotations": [{"label": "x"}]}])  # CreateML's layout
     with pytest.raises(OtherFormatError):
         read_tasks(tmp_path / "a.json")
-    assert labelstudio.detect(Folder.scan(tmp_path)) is None
+    assert labelstudio.detect(SourceFolder.scan(tmp_path)) is None
     with pytest.raises(InputError, match="no finished Label Studio annotations"):
         find_source(tmp_path)
     put("a.json", [task(annotation())])
@@ -327,7 +328,7 @@ def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, put: Callable) -> No
     put("min.json", [minimal(rectangle(0, 0, 9, 9))])
     put("coco.json", {"images": [], "annotations": [], "categories": []})
     put("vqa.json", [{"image": "a.jpg", "question": "?", "answer": "yes"}])
-    assert labelstudio.detect(Folder.scan(tmp_path)) == "3 JSON file(s) with Label Studio's tasks"
+    assert labelstudio.detect(SourceFolder.scan(tmp_path)) == "3 JSON file(s) with Label Studio's tasks"
 
 
 KEYS = (
@@ -396,7 +397,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
 
 def test_real_files_are_read(shared_data: Path) -> None:
     folder = shared_data / "formats"
-    source, problems = labelstudio.read(Folder.scan(folder / "labelstudio", folder / "images"))
+    source, problems = labelstudio.read(SourceFolder.scan(folder / "labelstudio", folder / "images"))
     assert problems == [] and len(source.images) == 12 and source.unannotated == ()
     (first,) = source.images[0].annotations
     assert [shape.name for shape in first.shapes] == ["insulator", "defect"]

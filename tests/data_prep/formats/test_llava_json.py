@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Folder, Source, Talk
+from data_prep.annotations import AnnotatedSource, Conversation
 from data_prep.formats import find_reader, llava_json
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.files import to_json
 from llava.common.records import Record
@@ -24,14 +25,14 @@ def record(*texts: str, image: object = "a.jpg", **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
+def read(tmp_path: Path) -> Callable[..., tuple[AnnotatedSource, list[str]]]:
     """Writes a file beside two pictures and reads the folder."""
     for image in ("a.jpg", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / image)
 
-    def write_and_read(value: object, name: str = "train.json") -> tuple[Source, list[str]]:
+    def write_and_read(value: object, name: str = "train.json") -> tuple[AnnotatedSource, list[str]]:
         (tmp_path / name).write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
-        return llava_json.read(Folder.scan(tmp_path))
+        return llava_json.read(SourceFolder.scan(tmp_path))
 
     return write_and_read
 
@@ -45,13 +46,15 @@ def test_conversations_become_talks_of_their_image(read: Callable, tmp_path: Pat
     source, problems = read(records)
     assert not problems and not source.notes
     first, second = source.images
-    assert first.annotations[0].talks == (
-        Talk((("Broken?", "yes"),), "presence", "ko"),
-        Talk((("Whole?", "no"),)),
+    assert first.annotations[0].conversations == (
+        Conversation((("Broken?", "yes"),), "presence", "ko"),
+        Conversation((("Whole?", "no"),)),
     )
-    assert second.annotations[0].talks == (Talk((("What is it?", "A disc."), ("Of what?", "Glass."))),)
+    assert second.annotations[0].conversations == (
+        Conversation((("What is it?", "A disc."), ("Of what?", "Glass."))),
+    )
     assert (first.group, first.split, second.group) == ("line 3", None, None)
-    assert find_reader(Folder.scan(tmp_path))[0] is llava_json
+    assert find_reader(SourceFolder.scan(tmp_path))[0] is llava_json
 
 
 def test_records_that_are_not_about_one_image_are_counted(read: Callable) -> None:
@@ -109,7 +112,7 @@ def test_splits_come_from_names_if_there_are_several(read: Callable) -> None:
 def test_only_conversations_are_taken_for_llava(read: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no list of records"):
         read({"images": [], "annotations": [], "categories": []}, "coco.json")
-    assert llava_json.detect(Folder.scan(tmp_path)) is None
+    assert llava_json.detect(SourceFolder.scan(tmp_path)) is None
     rows = [{"image": "a.jpg", "question": 'what is "conversations": here?', "answer": "x"}]
     with pytest.raises(InputError, match="no list of records"):
         read(rows, "rows.json")
@@ -127,7 +130,7 @@ def test_what_our_own_records_say_comes_back(read: Callable) -> None:
     ours = Record.model_validate(record("<image>\nBroken?", "yes", meta={"task": "presence", "group": "g"}))
     source, problems = read(to_json([ours], indent=1))
     assert not problems
-    assert source.images[0].annotations[0].talks == (Talk((("Broken?", "yes"),), "presence"),)
+    assert source.images[0].annotations[0].conversations == (Conversation((("Broken?", "yes"),), "presence"),)
 
 
 @settings(max_examples=80, suppress_health_check=list(HealthCheck))
@@ -142,5 +145,9 @@ def test_any_records_are_read_or_refused(
     source, problems = read([record("<image>\nq", "a"), *records])
     assert all("\n" not in problem for problem in problems)
     assert any("junk.json" in problem for problem in problems)
-    talks = [talk for image in source.images for note in image.annotations for talk in note.talks]
-    assert talks and all(question and answer for talk in talks for question, answer in talk.turns)
+    conversations = [
+        talk for image in source.images for note in image.annotations for talk in note.conversations
+    ]
+    assert conversations and all(
+        question and answer for talk in conversations for question, answer in talk.turns
+    )

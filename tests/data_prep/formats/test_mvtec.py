@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from data_prep.annotations import Annotation, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedSource, Annotation, Shape, merge_annotations
 from data_prep.formats import READERS, find_reader, mvtec
 from data_prep.formats.masks import SPECK, read_mask, regions
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
 
@@ -45,13 +46,13 @@ def marked(
     return values
 
 
-def read(folder: Path) -> Source:
-    source, problems = mvtec.read(Folder.scan(folder))
+def read(folder: Path) -> AnnotatedSource:
+    source, problems = mvtec.read(SourceFolder.scan(folder))
     assert problems == []
     return source
 
 
-def said(source: Source, key: str) -> Annotation:
+def said(source: AnnotatedSource, key: str) -> Annotation:
     (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
@@ -165,12 +166,12 @@ def test_masks_of_another_size(tmp_path: Path, put: Put) -> None:
     put("test/dent/1.png")
     put("ground_truth/dent/1_mask.png", marked((4, 4, 10, 8), size=(40, 20)))
     (image,) = read(tmp_path).images
-    shapes, notes = merge(image, (20, 10))
+    shapes, notes = merge_annotations(image, (20, 10))
     assert shapes == [Shape("dent", (2, 2, 5, 4), 6)] and "scaled" in notes[-1]
     put("ground_truth/dent/1_mask.png", marked((4, 4, 10, 8), size=(30, 30)))
     (image,) = read(tmp_path).images
     with pytest.raises(InputError, match="30x30"):
-        merge(image, (20, 10))
+        merge_annotations(image, (20, 10))
 
 
 def test_every_problem_is_a_line(tmp_path: Path, put: Put) -> None:
@@ -184,7 +185,7 @@ def test_every_problem_is_a_line(tmp_path: Path, put: Put) -> None:
     put("ground_truth/a/3_mask.png").write_bytes(b"no picture")
     put("ground_truth/good/4_mask.png", marked((0, 0, 5, 5)))
     put("ground_truth/a/9_mask.png", marked((0, 0, 5, 5)))  # train has no masks
-    _, problems = mvtec.read(Folder.scan(tmp_path))
+    _, problems = mvtec.read(SourceFolder.scan(tmp_path))
     for name, words in (
         ("a/1_mask.png", "second mask"),
         ("a/2_mask.png", "damaged or cut short"),
@@ -201,10 +202,10 @@ def test_folders_of_other_layouts(tmp_path: Path, put: Put) -> None:
     put("one/test/a.png")
     put("ground_truth.png")
     put("ground_truth/a/1.png")
-    folder = Folder.scan(tmp_path)
+    folder = SourceFolder.scan(tmp_path)
     assert mvtec.detect(folder) is None
     with pytest.raises(InputError, match="train/good or test/<defect>"):
-        mvtec.read(Folder.scan(tmp_path / "one"))
+        mvtec.read(SourceFolder.scan(tmp_path / "one"))
 
 
 @given(st.data())
@@ -227,13 +228,13 @@ def test_any_mask_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, d
 def test_every_real_folder_has_its_own_reader(shared_data: Path) -> None:
     mine = {"mvtec": "magnetic_tile", "class_folders": "broken_unbroken", "visa": None, "idid": None}
     for path in sorted(path for path in shared_data.iterdir() if path.is_dir()):
-        folder = Folder.scan(path)
+        folder = SourceFolder.scan(path)
         for name, owner in mine.items():
             assert (READERS[name].detect(folder) is not None) == (path.name == owner), (name, path)
 
 
 def test_real_magnetic_tiles(shared_data: Path) -> None:
-    folder = Folder.scan(shared_data / "magnetic_tile")
+    folder = SourceFolder.scan(shared_data / "magnetic_tile")
     assert find_reader(folder)[0] is mvtec
     source = read(folder.root)
     kinds = ("blowhole", "break", "crack", "fray", "uneven")

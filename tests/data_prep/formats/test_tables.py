@@ -12,34 +12,35 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep import json_stream
-from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, Talk
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Conversation, Shape
 from data_prep.formats import find_reader, tables
 from data_prep.json_stream import stream_items
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 HEADER = "image,question,answer\n"
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., tuple[Source, list[str]]]:
+def read(tmp_path: Path) -> Callable[..., tuple[AnnotatedSource, list[str]]]:
     """Writes a file beside two pictures and reads the folder."""
 
-    def write_and_read(name: str | None = None, data: str | bytes = "") -> tuple[Source, list[str]]:
+    def write_and_read(name: str | None = None, data: str | bytes = "") -> tuple[AnnotatedSource, list[str]]:
         for image in ("a.jpg", "sub/b.png"):
             (tmp_path / image).parent.mkdir(exist_ok=True)
             if not (tmp_path / image).exists():
                 Image.new("RGB", (8, 8)).save(tmp_path / image)
         if name is not None:
             (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-        return tables.read(Folder.scan(tmp_path))
+        return tables.read(SourceFolder.scan(tmp_path))
 
     return write_and_read
 
 
-def asked(source: Source) -> dict[str, list[tuple[str, str]]]:
+def asked(source: AnnotatedSource) -> dict[str, list[tuple[str, str]]]:
     """Picture -> (question, answer) of its single-turn talks."""
     return {
-        image.key: [turn for note in image.annotations for talk in note.talks for turn in talk.turns]
+        image.key: [turn for note in image.annotations for talk in note.conversations for turn in talk.turns]
         for image in source.images
     }
 
@@ -70,7 +71,7 @@ def test_every_kind_of_file_says_the_same(read: Callable, tmp_path: Path) -> Non
     for name, data in files.items():
         source, problems = read(name, data)
         assert (asked(source), problems) == (EXPECTED, []), name
-        assert find_reader(Folder.scan(tmp_path))[0] is tables
+        assert find_reader(SourceFolder.scan(tmp_path))[0] is tables
         (tmp_path / name).unlink()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
     assert asked(read()[0]) == EXPECTED
@@ -79,14 +80,16 @@ def test_every_kind_of_file_says_the_same(read: Callable, tmp_path: Path) -> Non
     (tmp_path / "saved" / "cache-1.arrow").write_bytes(b"what a mapping left there")
     source, problems = read()
     assert (asked(source), problems) == (EXPECTED, [])
-    assert find_reader(Folder.scan(tmp_path))[0] is tables
+    assert find_reader(SourceFolder.scan(tmp_path))[0] is tables
 
 
 def test_columns_by_other_names_and_what_is_not_used(read: Callable) -> None:
     data = "Picture,PROMPT,Response,TASK,Language,id,mood\na,Broken?,예,presence,ko,7,good\n"
     source, problems = read("t.csv", data)
     assert not problems
-    assert source.images[0].annotations[0].talks == (Talk((("Broken?", "예"),), "presence", "ko"),)
+    assert source.images[0].annotations[0].conversations == (
+        Conversation((("Broken?", "예"),), "presence", "ko"),
+    )
     assert any("passed over: id, mood" in note for note in source.notes)
     assert source.unannotated and source.unannotated[0].name == "b.png"
 
@@ -194,12 +197,12 @@ def test_rows_that_are_there_twice_are_kept_once_and_noted(read: Callable) -> No
 def test_a_folder_without_a_table_or_images_is_refused(read: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no table"):
         read("t.csv", "image,label\na,good\n")
-    assert tables.detect(Folder.scan(tmp_path)) is None
+    assert tables.detect(SourceFolder.scan(tmp_path)) is None
     empty = tmp_path / "sub" / "empty"
     empty.mkdir()
     (empty / "t.csv").write_text(HEADER + "a,b,c\n")
     with pytest.raises(InputError, match="no pictures"):
-        tables.read(Folder.scan(empty))
+        tables.read(SourceFolder.scan(empty))
 
 
 def test_images_inside_the_table_are_refused_before_they_are_read(read: Callable, tmp_path: Path) -> None:
@@ -219,7 +222,7 @@ def test_without_pyarrow_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install -e '\.\[tables\]'"):
         read()
-    assert tables.detect(Folder.scan(tmp_path))
+    assert tables.detect(SourceFolder.scan(tmp_path))
 
 
 def test_damaged_parquet_is_a_problem_and_no_crash(read: Callable, tmp_path: Path) -> None:
@@ -237,14 +240,14 @@ def test_damaged_parquet_is_a_problem_and_no_crash(read: Callable, tmp_path: Pat
 def test_problems_of_one_file_are_counted_when_there_are_too_many(
     read: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.formats.talks.SHOWN_PROBLEMS", 3)
+    monkeypatch.setattr("data_prep.formats.conversations.SHOWN_PROBLEMS", 3)
     _, problems = read("t.csv", HEADER + "a,Broken?,\n" * 10)
     assert len(problems) == 4 and problems[-1].endswith("7 more like these")
 
 
 def test_equal_conversations_of_many_images_are_one_object(read: Callable) -> None:
     source, _ = read("t.csv", HEADER + "a,Broken?,yes\nb,Broken?,yes\n")
-    first, second = (image.annotations[0].talks[0] for image in source.images)
+    first, second = (image.annotations[0].conversations[0] for image in source.images)
     assert first is second
 
 
@@ -268,7 +271,7 @@ def outcome(read: Callable, name: str, data: bytes) -> None:
     else:
         images: tuple[AnnotatedImage, ...] = source.images
         for image in images:
-            for talk in image.annotations[0].talks:
+            for talk in image.annotations[0].conversations:
                 assert all(question and answer for question, answer in talk.turns)
     assert all("\n" not in problem for problem in problems)
 

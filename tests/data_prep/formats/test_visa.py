@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import Annotation, Folder, Shape, Source
+from data_prep.annotations import AnnotatedSource, Annotation, Shape
 from data_prep.formats import find_reader, visa
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 Box = tuple[int, int, int, int]
@@ -52,7 +53,7 @@ class Visa:
         self.kinds.setdefault(thing, []).append(row.format(f'"{label}"' if "," in label else label))
         return name.removesuffix(".JPG")
 
-    def write(self, *, split: bool = True, kinds: bool = True) -> Folder:
+    def write(self, *, split: bool = True, kinds: bool = True) -> SourceFolder:
         if split:
             (self.root / "split_csv").mkdir(exist_ok=True)
             (self.root / "split_csv" / "1cls.csv").write_text("\n".join(self.rows) + "\n")
@@ -60,7 +61,7 @@ class Visa:
             (self.root / thing / "image_anno.csv").write_text(
                 "\r\n".join(["image,label,mask", *rows]) + "\r\n"
             )
-        return Folder.scan(self.root)
+        return SourceFolder.scan(self.root)
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ def made(tmp_path: Path) -> Visa:
     return Visa(tmp_path / "VisA")
 
 
-def read(folder: Folder) -> Source:
+def read(folder: SourceFolder) -> AnnotatedSource:
     source, problems = visa.read(folder)
     assert problems == []
     return source
 
 
-def said(source: Source, key: str) -> Annotation:
+def said(source: AnnotatedSource, key: str) -> Annotation:
     (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
@@ -139,11 +140,11 @@ def test_one_object_alone(made: Visa, monkeypatch: pytest.MonkeyPatch) -> None:
     made.sound("pcb1", 1)
     made.bad("pcb1", 0, "bent", (3, A))
     made.write(split=False)
-    folder = Folder.scan(made.root / "pcb1")
+    folder = SourceFolder.scan(made.root / "pcb1")
     assert visa.detect(folder)
     assert said(read(folder), "Data/Images/Anomaly/000").shapes == (Shape("bent", A, 16),)
     monkeypatch.chdir(made.root / "pcb1")
-    assert len(read(Folder.scan(Path())).images) == 2
+    assert len(read(SourceFolder.scan(Path())).images) == 2
 
 
 def test_specks_and_empty_masks(made: Visa) -> None:
@@ -192,7 +193,7 @@ def test_a_problem_is_a_line_that_names_it(made: Visa, spoil: Callable[[Path], N
     made.bad("pcb1", 0, "bent", (1, A))
     made.write()
     spoil(made.root / "pcb1" / "image_anno.csv")
-    _, problems = visa.read(Folder.scan(made.root))
+    _, problems = visa.read(SourceFolder.scan(made.root))
     assert any(words in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
 
@@ -200,7 +201,7 @@ def test_a_problem_is_a_line_that_names_it(made: Visa, spoil: Callable[[Path], N
 def test_other_tables_are_not_claimed(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("image,label,mask\na.jpg,normal,\n")
     (tmp_path / "image_anno.csv").write_text("picture,question\n")
-    folder = Folder.scan(tmp_path)
+    folder = SourceFolder.scan(tmp_path)
     assert visa.detect(folder) is None
     with pytest.raises(InputError, match=r"image_anno\.csv"):
         visa.read(folder)
@@ -212,7 +213,7 @@ def test_any_bytes_are_read_or_refused(
 ) -> None:
     root = tmp_path_factory.mktemp("visa")
     (root / "image_anno.csv").write_bytes(b"image,label,mask\n" * headed + data)
-    folder = Folder.scan(root)
+    folder = SourceFolder.scan(root)
     try:
         source, problems = visa.read(folder)
     except InputError as error:

@@ -9,14 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedImage, Annotation, Folder, Shape, Source, merge, plain_name
+from data_prep.annotations import (
+    AnnotatedImage,
+    AnnotatedSource,
+    Annotation,
+    Shape,
+    merge_annotations,
+    plain_name,
+)
 from data_prep.formats import voc as reader
 from data_prep.formats.voc import read_annotation
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 
-def find_source(folder: Path) -> tuple[Source, list[str]]:
-    return reader.read(Folder.scan(folder))
+def find_source(folder: Path) -> tuple[AnnotatedSource, list[str]]:
+    return reader.read(SourceFolder.scan(folder))
 
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
@@ -39,14 +47,14 @@ def test_two_files_of_one_image_are_merged(tmp_path: Path, put: Callable) -> Non
     assert not problems
     (image,) = source.images
     assert image.key == "images/062"
-    shapes, notes = merge(image, (100, 50))
+    shapes, notes = merge_annotations(image, (100, 50))
     assert sorted(shapes, key=str) == [Shape("defect", (5, 6, 9, 9)), Shape("insulator", (1, 2, 30, 40))]
     assert notes == []
 
 
 def test_boxes_are_put_right_and_reported(put: Callable) -> None:
     file = put("a.xml", voc(("x", 30.5, 2, 10.25, 20), ("y", -5, 10, 120, 20), ("z", 200, 1, 220, 9)))
-    shapes, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [read_annotation(file)]), (100, 50))
+    shapes, notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [read_annotation(file)]), (100, 50))
     assert shapes == [Shape("x", (10.25, 2, 30.5, 20)), Shape("y", (0, 10, 100, 20))]
     assert len(notes) == 3
     assert "reversed" in notes[0] and "clipped" in notes[1] and "left out" in notes[2]
@@ -55,9 +63,11 @@ def test_boxes_are_put_right_and_reported(put: Callable) -> None:
 
 def test_boxes_follow_the_image(put: Callable) -> None:
     scaled = read_annotation(put("s.xml", voc(("x", 20, 10, 40, 30), size=(200, 100))))
-    assert merge(AnnotatedImage(Path("a.jpg"), "a", [scaled]), (100, 50))[0] == [Shape("x", (10, 5, 20, 15))]
+    assert merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [scaled]), (100, 50))[0] == [
+        Shape("x", (10, 5, 20, 15))
+    ]
     unsized = read_annotation(put("u.xml", voc(("x", 20, 10, 40, 30), size=(0, 0))))
-    assert merge(AnnotatedImage(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
+    assert merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [unsized]), (100, 50))[0] == [
         Shape("x", (20, 10, 40, 30))
     ]
     for absurd in (float("inf"), 1e308, 1e-320, -100, float("nan")):
@@ -65,12 +75,12 @@ def test_boxes_follow_the_image(put: Callable) -> None:
         assert nowhere.size is None
     other = read_annotation(put("o.xml", voc(size=(300, 300))))
     with pytest.raises(InputError, match=r"o\.xml.*300x300.*100x50"):
-        merge(AnnotatedImage(Path("a.jpg"), "a", [other]), (100, 50))
+        merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [other]), (100, 50))
 
 
 def test_what_is_clipped_loses_its_area_too() -> None:
     half_outside = Annotation(Path("a.json"), shapes=(Shape("x", (90, 0, 110, 20), 300.0),))
-    (shape,), notes = merge(AnnotatedImage(Path("a.jpg"), "a", [half_outside]), (100, 50))
+    (shape,), notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [half_outside]), (100, 50))
     assert shape == Shape("x", (90, 0, 100, 20), 150.0) and len(notes) == 1
 
 
@@ -86,7 +96,9 @@ def test_exif_rotation_turns_the_boxes(tmp_path: Path, put: Callable, orientatio
     with Image.open(tmp_path / "a.png") as opened:
         upright = ImageOps.exif_transpose(opened)
     annotation = read_annotation(put("a.xml", voc(("x", 10, 5, 30, 15))))
-    shapes, notes = merge(AnnotatedImage(tmp_path / "a.png", "a", [annotation]), upright.size, orientation)
+    shapes, notes = merge_annotations(
+        AnnotatedImage(tmp_path / "a.png", "a", [annotation]), upright.size, orientation
+    )
     assert shapes[0].box == upright.getbbox()
     assert "EXIF" in notes[0]
 
@@ -184,7 +196,7 @@ def test_names_are_compared_plainly() -> None:
 def test_real_cplid_and_neu(shared_data: Path) -> None:
     cplid, problems = find_source(shared_data / "cplid")
     assert problems == [] and len(cplid.images) == 106
-    boxes = [shape.name for image in cplid.images for shape in merge(image, (1152, 864))[0]]
+    boxes = [shape.name for image in cplid.images for shape in merge_annotations(image, (1152, 864))[0]]
     assert (boxes.count("insulator"), boxes.count("defect")) == (136, 60)
     neu, problems = find_source(shared_data / "neu_det")
     assert problems == [] and len(neu.images) == 180
@@ -236,5 +248,5 @@ def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
     stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, told: bool
 ) -> None:
     annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
-    _, notes = merge(AnnotatedImage(Path("a.jpg"), "a", [annotation]), upright, orientation)
+    _, notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [annotation]), upright, orientation)
     assert any("does not tell" in note for note in notes) is told

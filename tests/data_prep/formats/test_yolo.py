@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.annotations import AnnotatedImage, Folder, Shape, Source, merge
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_annotations
 from data_prep.formats import coco, yolo
 from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo import read_labels
 from data_prep.formats.yolo_data import DataSet, read_data_yaml, read_names
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.images import open_image
 
@@ -23,8 +24,8 @@ DATA_SET = DataSet(Path("data.yaml"), {0: "insulator", 1: "defect"})
 Put = Callable[..., Path]
 
 
-def read(folder: Path, images: Path | None = None) -> tuple[Source, list[str]]:
-    return yolo.read(Folder.scan(folder, images))
+def read(folder: Path, images: Path | None = None) -> tuple[AnnotatedSource, list[str]]:
+    return yolo.read(SourceFolder.scan(folder, images))
 
 
 def shapes_of(image: AnnotatedImage) -> list[Shape]:
@@ -62,7 +63,7 @@ def test_shares_are_of_the_upright_image(tmp_path: Path, put: Put) -> None:
     put("a.txt", BOX)
     (image,) = read(tmp_path)[0].images
     assert shapes_of(image) == [Shape("insulator", (20, 30, 30, 70))]
-    assert merge(image, (50, 100), orientation=6) == (shapes_of(image), [])
+    assert merge_annotations(image, (50, 100), orientation=6) == (shapes_of(image), [])
 
 
 def test_boxes_are_put_right_and_reported(put: Put) -> None:
@@ -297,7 +298,7 @@ def test_folders_that_cannot_work(tmp_path: Path, put: Put) -> None:
 
 
 def test_detect(tmp_path: Path, put: Put) -> None:
-    folder = Folder.scan
+    folder = SourceFolder.scan
     put("photo.jpg")
     put("readme.txt", "0 0.5 0.5 0.2 0.4")  # no picture has its name
     put("data.yaml", NAMES)
@@ -314,11 +315,11 @@ def test_detect(tmp_path: Path, put: Put) -> None:
 
 def test_detect_a_labels_folder(tmp_path: Path, put: Put) -> None:
     put("labels/a.txt", "Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56")
-    assert yolo.detect(Folder.scan(tmp_path)) is None  # KITTI
+    assert yolo.detect(SourceFolder.scan(tmp_path)) is None  # KITTI
     put("labels/a.txt")
-    assert yolo.detect(Folder.scan(tmp_path)) is None  # empty files alone say nothing
+    assert yolo.detect(SourceFolder.scan(tmp_path)) is None  # empty files alone say nothing
     put("labels/b.txt", BOX)
-    assert yolo.detect(Folder.scan(tmp_path)) == "2 label file(s) (*.txt)"
+    assert yolo.detect(SourceFolder.scan(tmp_path)) == "2 label file(s) (*.txt)"
 
 
 LINES = st.lists(st.lists(st.integers(0, 3) | st.floats(-3, 3) | st.floats() | st.text(max_size=4)))
@@ -335,13 +336,13 @@ def test_any_labels_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory
     (folder / "a.txt").write_bytes(data)
     (folder / "classes.txt").write_text("insulator\ndefect\n")
     Image.new("L", (3, 2)).save(folder / "a.png")
-    yolo.detect(Folder.scan(folder))
+    yolo.detect(SourceFolder.scan(folder))
     source, problems = read(folder)
     assert len(source.images) + len(problems) == 1
     for problem in problems:
         assert "a.txt" in problem and "\n" not in problem
     for image in source.images:
-        merge(image, (3, 2))
+        merge_annotations(image, (3, 2))
 
 
 KEYS = ["names", "nc", "path", "train", "val", "kpt_shape", "x"]
@@ -360,7 +361,7 @@ def test_any_data_yaml_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
     (folder / "data.yaml").write_bytes(data)
     (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.4")
     Image.new("L", (3, 2)).save(folder / "a.png")
-    yolo.detect(Folder.scan(folder))
+    yolo.detect(SourceFolder.scan(folder))
     try:
         read(folder)
     except InputError as error:
@@ -372,6 +373,6 @@ def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
     source, problems = read(shared_data / "formats" / "yolo", images)
     assert problems == [] and len(source.images) == 12
     assert "12 picture(s) are in several splits" in source.notes[0]  # its train and val are one folder
-    expected, _ = coco.read(Folder.scan(shared_data / "formats" / "coco", images))
+    expected, _ = coco.read(SourceFolder.scan(shared_data / "formats" / "coco", images))
     for ours, theirs in zip(source.images, expected.images, strict=True):
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)

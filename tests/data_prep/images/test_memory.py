@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.annotations import AnnotatedImage, Source
+from data_prep.annotations import AnnotatedImage, AnnotatedSource
 from data_prep.commands.convert import prepare_all
 from data_prep.images import decode as decoding
 from data_prep.images import units
@@ -29,7 +29,7 @@ SIDE = 40
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> AnnotatedSource:
     """Twelve small pictures among which one is four times as large."""
     found = []
     for number in range(12):
@@ -38,12 +38,12 @@ def source(tmp_path: Path) -> Source:
         file = tmp_path / f"{number:02d}.png"
         Image.fromarray(pixels).save(file)
         found.append(AnnotatedImage(file, file.stem))
-    return Source("x", tuple(found))
+    return AnnotatedSource("x", tuple(found))
 
 
 @pytest.mark.parametrize("room", [3, 4, 100])
 def test_threads_hold_no_more_pixels_than_there_is_room_for(
-    repo: Path, tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch, room: int
+    repo: Path, tmp_path: Path, source: AnnotatedSource, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """In units of a small picture. The large one is 4: with room for 3 it is read alone."""
     lock, held, most, together = threading.Lock(), 0, 0, []
@@ -80,7 +80,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
 
 
 def test_room_comes_back_from_a_image_that_cannot_be_read(
-    repo: Path, tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+    repo: Path, tmp_path: Path, source: AnnotatedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for image in source.images[:-1]:
         data = image.file.read_bytes()

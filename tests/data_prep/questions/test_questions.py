@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.annotations import Shape, Split, Talk
+from data_prep.annotations import Conversation, Shape
 from data_prep.images.units import Unit
 from data_prep.questions.records import Item, to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import ask, dialogues
 from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import Split
 from eval.scoring.families import family_of
 from llava.common.boxes import from_frame, intersection, parse_box
 from llava.common.errors import InputError
@@ -172,10 +173,16 @@ def test_what_is_not_there(full: Recipe, units: list[Unit]) -> None:
 
 def test_conversations_of_the_source() -> None:
     recipe = validate_settings(Recipe, {"families": {"talk": {}}, "dialogues": 2}, "vqa.yaml")
-    chat = Talk((("What is it?", "A string."), ("Is it fine?", "Yes.")), "chat")
+    chat = Conversation((("What is it?", "A string."), ("Is it fine?", "Yes.")), "chat")
     units = [
-        make_unit(0, talks=(Talk((("Any rust?", "Yes"),), "rust"), chat, chat)),
-        make_unit(1, talks=(Talk((("Any rust?", "no."),), "rust"), Talk((("How old?", "Old"),)))),
+        make_unit(0, conversations=(Conversation((("Any rust?", "Yes"),), "rust"), chat, chat)),
+        make_unit(
+            1,
+            conversations=(
+                Conversation((("Any rust?", "no."),), "rust"),
+                Conversation((("How old?", "Old"),)),
+            ),
+        ),
     ]
     items, skipped = ask(units, recipe, "test", 0)
     assert skipped == {}
@@ -201,7 +208,7 @@ def test_conversations_of_the_source() -> None:
 
 
 def test_conversations_are_left_out_or_refused_aloud() -> None:
-    unit = make_unit(0, CRACK, talks=(Talk((("Any rust?", "Yes"),), "presence"),))
+    unit = make_unit(0, CRACK, conversations=(Conversation((("Any rust?", "Yes"),), "presence"),))
     recipe = only("presence", {"questions": ["Fine?"]})
     assert ask([unit], recipe, "test", 0)[1] == {
         "conversations of the source: the recipe has no talk family": 1

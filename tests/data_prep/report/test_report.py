@@ -170,7 +170,7 @@ HOSTILE = [
 def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
     (file,) = stills(tmp_path, 1)
     shapes = (Shape(name, (1.0, 1.0, 5.0, 5.0)),)
-    seen = View(name, file, (8, 8), shapes, (name,), name, talks=())
+    seen = View(name, file, (8, 8), shapes, (name,), name, conversations=())
     answers = Answers(name, name, name, name, 1, answers=Counter({name: 1}))
     twins = show_twins([Seen(name, file, name)] * 2, near_twins([bytes(32)] * 2, 8), 8, None)
     text = page(

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.annotations import AnnotatedImage, Annotation, Shape, Source, Split
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
 from data_prep.commands.convert import prepare_all, split_units
 from data_prep.images.store import ImageStore, Known
 from data_prep.images.units import Prepared, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
+from data_prep.source_folder import Split
 from data_prep.splits.splits import (
     Member,
     assign_splits,
@@ -222,7 +223,7 @@ def test_roboflow_versions_stay_together(shared_data: Path, tmp_path: Path) -> N
     made = recipe(val=0)
     (tmp_path / "out").mkdir()
     store = ImageStore(tmp_path / "out", made.images)
-    done = split_units(prepare_all([Source("x", tuple(images))], made, store, 2), made, seed=0)
+    done = split_units(prepare_all([AnnotatedSource("x", tuple(images))], made, store, 2), made, seed=0)
     where: dict[str, set[str]] = {}
     for split, units in done.units.items():
         for unit in units:

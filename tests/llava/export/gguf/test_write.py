@@ -13,10 +13,10 @@ import torch
 
 from llava.common.errors import InputError
 from llava.export.convert import export
+from llava.export.gguf import llamacpp, verify
 from llava.export.gguf.tensors import GgufFile
 from llava.export.gguf.write import export_gguf, open_source
 from llava.export.merge import merge
-from llava.export.gguf import llamacpp, verify
 from llava.model.builder import load_model
 from tests.support.family_models import save_family
 from tests.support.small_model import save_random_model

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.annotations import SPLIT_NAMES, Annotation, Folder, Shape, Source, Split, Talk, join
+from data_prep.annotations import (
+    AnnotatedSource,
+    Annotation,
+    Conversation,
+    Shape,
+    make_source,
+)
+from data_prep.source_folder import SPLIT_NAMES, SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER
 
@@ -68,7 +75,7 @@ def plain_question(value: object, what: str) -> str:
 class Said:
     """What one file says of one picture."""
 
-    talks: list[Talk] = field(default_factory=list)
+    conversations: list[Conversation] = field(default_factory=list)
     labels: dict[str, None] = field(default_factory=dict)
     shapes: dict[Shape, None] = field(default_factory=dict)
 
@@ -80,7 +87,7 @@ class Collector:
     looked up once a name. Per file: `begin`, the rows, `end`.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: SourceFolder) -> None:
         self.folder = folder
         self.notes: list[str] = []
         self.problems: list[str] = []
@@ -126,7 +133,7 @@ class Collector:
         """Take in a conversation; "" for a task or language that is not stated."""
         kept = tuple((self.shared(question), answer) for question, answer in turns)
         said = self._said.setdefault(image, Said())
-        said.talks.append(self.shared(Talk(kept, task or "vqa", language or None)))
+        said.conversations.append(self.shared(Conversation(kept, task or "vqa", language or None)))
         return said
 
     def agree(self, place: str, image: Path, fact: str, value: str) -> None:
@@ -139,14 +146,14 @@ class Collector:
     def end(self) -> None:
         twice = 0
         for image, said in self._said.items():
-            talks = tuple(dict.fromkeys(said.talks))
-            twice += len(said.talks) - len(talks)
+            conversations = tuple(dict.fromkeys(said.conversations))
+            twice += len(said.conversations) - len(conversations)
             annotation = Annotation(
                 self._file,
                 image.name,
                 shapes=tuple(said.shapes),
                 labels=tuple(said.labels),
-                talks=talks,
+                conversations=conversations,
             )
             self._found.append((image, annotation))
         if twice:
@@ -155,8 +162,8 @@ class Collector:
             self.problems.append(f"{self._file}: {self._bad - SHOWN_PROBLEMS} more like these")
         self._said = {}
 
-    def source(self, format: str) -> Source:
-        source = join(self.folder, format, self._found, self.notes)
+    def source(self, format: str) -> AnnotatedSource:
+        source = make_source(self.folder, format, self._found, self.notes)
         for image in source.images:
             image.group = self._facts.get((image.file, "group"), (None, ""))[0]
             if split := self._facts.get((image.file, "split")):

@@ -1,0 +1,216 @@
+"""The files of a source, and which image a name written in one of them means."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+from typing import Literal
+
+from llava.common.errors import InputError
+from llava.common.html.markup import readable
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_in(words: Iterable[str]) -> Split | None:
+    """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
+    names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
+    found = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
+class NoImageError(InputError):
+    """No picture has the name that a file speaks of, or only one that must be another."""
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """A source on disk: its files, hidden ones left out, sorted. Pictures may have a folder of their own.
+
+    `misnamed` are files whose names are not UTF-8. They are not among the others: no JSON can name them.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    image_root: Path
+    image_files: tuple[Path, ...]
+    misnamed: tuple[Path, ...] = ()
+
+    @staticmethod
+    def scan(root: Path, image_root: Path | None = None) -> SourceFolder:
+        """InputError if a folder is absent or its own name is not UTF-8."""
+        for folder in (root, *([image_root] if image_root else [])):
+            if not _is_utf8(str(folder)):
+                raise InputError(f"{readable(str(folder))}: its name is not UTF-8; rename the folder")
+        files, misnamed = _files_below(root)
+        if image_root is None or image_root == root:
+            return SourceFolder(root, files, root, files, misnamed)
+        images, more = _files_below(image_root)
+        return SourceFolder(root, files, image_root, images, tuple(dict.fromkeys((*misnamed, *more))))
+
+    @property
+    def naming_problems(self) -> list[str]:
+        """A line for each file that is passed over because of its name."""
+        return [f"{readable(str(path))}: its name is not UTF-8; rename it" for path in self.misnamed]
+
+    def named(self, *suffixes: str) -> list[Path]:
+        """The source's files with one of these suffixes (lower case, with the dot)."""
+        return [path for path in self.files if path.suffix.lower() in suffixes]
+
+    @cached_property
+    def images(self) -> list[Path]:
+        return [path for path in self.image_files if path.suffix.lower() in IMAGE_SUFFIXES]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        names: dict[str, list[Path]] = defaultdict(list)
+        for image in self.images:
+            for name in {image.name.casefold(), image.stem.casefold()}:
+                names[name].append(image)
+        return names
+
+    def key(self, image: Path) -> str:
+        """The picture's path below its folder, without suffix."""
+        return image.relative_to(self.image_root).with_suffix("").as_posix()
+
+    @cached_property
+    def _image_folders(self) -> set[tuple[str, ...]]:
+        """The ends of the paths below `picture_root` of all folders with pictures, last part first."""
+        folders = {image.parent.relative_to(self.image_root).parts for image in self.images}
+        backwards = [tuple(part.casefold() for part in reversed(parts)) for parts in folders]
+        return {parts[:count] for parts in backwards for count in range(1, len(parts) + 1)}
+
+    def split_of(self, image: Path) -> Split | None:
+        """The split that the picture's folders name."""
+        return split_in(image.relative_to(self.image_root).parent.parts)
+
+    def image_of(
+        self, file: Path, *names: str, split: Split | None = None, owners: dict[Path, str] | None = None
+    ) -> Path:
+        """The picture that one of `names` (the likeliest first) written in `file` speaks of.
+
+        Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
+        pictures with that name, the one that shares most of the written path, then has the split, then
+        shares most of the file's own path (`a/images/1.jpg` belongs to `a/labels/1.xml`).
+
+        A picture that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
+        folders name another split than the written path and `split` (default: that of the file's folders)
+        do, or if another folder of pictures fits the written path better; but never one beside a file of
+        its name. A file that names many pictures notes in `owners` by which path it found each: a path that
+        leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after `1.jpg`) cannot lead to the same picture.
+
+        NoPictureError if there is none, another InputError if there are still several.
+        """
+        split = split or split_in(file.relative_to(self.root).parent.parts)
+        for name in names:
+            written = PureWindowsPath(name)  # knows both / and \
+            known_suffix = written.suffix.lower() in IMAGE_SUFFIXES
+            for plain in dict.fromkeys((written.name, written.stem if known_suffix else written.name)):
+                if candidates := self._by_name.get(plain.casefold()):
+                    image = self._nearest(file, written, candidates, split)
+                    if owners is not None:
+                        _claim(owners, file, name, image)
+                    return image
+        also = " or ".join(dict.fromkeys(repr(PureWindowsPath(name).name) for name in names if name))
+        raise NoImageError(f"{file}: no picture named {also} in {self.image_root} or below")
+
+    def _nearest(
+        self, file: Path, written: PureWindowsPath, candidates: list[Path], split: Split | None
+    ) -> Path:
+        tail = tuple(part.casefold() for part in reversed(written.parts[:-1]))
+        reasons = [self._contradiction(file, tail, image, split) for image in candidates]
+        fitting = [image for image, why in zip(candidates, reasons, strict=True) if why is None]
+        if not fitting:
+            found = candidates[0].relative_to(self.image_root).as_posix()
+            raise NoImageError(f"{file}: no picture {str(written)!r}; found only {found}, {reasons[0]}")
+
+        def rank(image: Path) -> tuple[int, bool, int]:
+            same_split = split is not None and self.split_of(image) == split
+            return _same_tail(tail, image), same_split, _shared(file.parent.parts, image.parent.parts)
+
+        best = max(map(rank, fitting))
+        nearest = [image for image in fitting if rank(image) == best]
+        if len(nearest) > 1:
+            names = " and ".join(path.relative_to(self.image_root).as_posix() for path in nearest[:2])
+            raise InputError(f"{file}: could belong to {names}; give the pictures different names")
+        return nearest[0]
+
+    def _contradiction(
+        self, file: Path, tail: tuple[str, ...], image: Path, split: Split | None
+    ) -> str | None:
+        """Why `picture` cannot be the one meant, None if it can. `tail`: the written folders, last first."""
+        if image.parent == file.parent and image.stem.casefold() == file.stem.casefold():
+            return None
+        said = {split, split_in(tail)} - {None}
+        theirs = self.split_of(image)
+        if said and theirs and theirs not in said:
+            return f"which is of the split {theirs}, not {min(map(str, said))}"
+        fit = max((count for count in range(len(tail) + 1) if tail[:count] in self._image_folders), default=0)
+        if fit > _same_tail(tail, image):
+            return f"but there are pictures in a folder {'/'.join(reversed(tail[:fit]))!r} too"
+        return None
+
+
+def _files_below(root: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files, and those whose names below `root` are not UTF-8."""
+    if not root.is_dir():
+        raise InputError(f"{root}: {'is a file; name its folder' if root.exists() else 'no such folder'}")
+    files: list[Path] = []
+    misnamed: list[Path] = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            (files if _is_utf8(str(name)) else misnamed).append(path)
+    return tuple(files), tuple(misnamed)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are none became lone surrogates
+        return False
+    return True
+
+
+def _shared(first: Iterable[str], second: Iterable[str]) -> int:
+    """How many of the leading parts are the same."""
+    count = 0
+    for ours, theirs in zip(first, second, strict=False):
+        if ours != theirs:
+            break
+        count += 1
+    return count
+
+
+def _same_tail(tail: Iterable[str], image: Path) -> int:
+    """How many of the written folders, last first, are those that the picture lies in."""
+    return _shared(tail, (part.casefold() for part in reversed(image.parent.parts)))
+
+
+def _claim(owners: dict[Path, str], file: Path, written: str, image: Path) -> None:
+    """Note in `owners` that `file` calls `picture` by `written`; see `SourceFolder.image_of`."""
+    owner = owners.setdefault(image, written)
+    paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
+    if any(path.suffix not in IMAGE_SUFFIXES for path in paths):
+        paths = [path.with_suffix("") if path.suffix in IMAGE_SUFFIXES else path for path in paths]
+    ends = zip(*(reversed(path.parts) for path in paths), strict=False)
+    if any(theirs != ours for theirs, ours in ends):
+        raise InputError(
+            f"{file}: {owner!r} and {written!r} would both be {image}; one of them is missing, or write "
+            f"them alike"
+        )
