@@ -24,7 +24,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from benchmarks.merge_memory import write_base
 from llava.export.convert import export
-from llava.model.builder import DTYPES, load_config, load_model
+from llava.model.builder import DTYPES, load_model
+from llava.model.folder import open_model_folder
 
 TINY = Path(__file__).resolve().parents[1] / "playground" / "tiny-llava"
 SHARD = 100_000_000
@@ -35,7 +36,7 @@ BOUND = 1.2
 
 def config(layers: int) -> LlavaConfig:
     """LLaVA-1.5's shape for the tokenizer and pictures of the embedded base."""
-    tiny = load_config(TINY)
+    tiny = open_model_folder(TINY).config
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from llava.export.merge import empty_model
+from llava.model.builder import empty_model
 from llava.model.formats import LANGUAGE
 from llava.model.run_dir import copy_processor_files
 from llava.model.shards import DEFAULT_SHARD, parse_size, write_shards

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.export.convert import export
     from llava.model.shards import DEFAULT_SHARD, parse_size
 
-    told = export(
+    notes = export(
         args.model_path,
         args.output,
         args.format,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_shard_size=parse_size(args.max_shard_size) if args.max_shard_size else DEFAULT_SHARD,
     )
     print(f"wrote {args.output}")
-    for line in told:
+    for line in notes:
         print(f"note: {line}")
     return 0
 

@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model")
     args = parser.parse_args(argv)
 
-    from llava.export.merge import merge  # here, so that --help and mistyped flags answer at once
+    from llava.export.merge import merge_adapters  # here, so that --help and mistyped flags answer at once
     from llava.model.shards import DEFAULT_SHARD, parse_size
 
-    told = merge(
+    notes = merge_adapters(
         args.model_path,
         args.save_model_path,
         weights=args.weights,
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_shard_size=parse_size(args.max_shard_size) if args.max_shard_size else DEFAULT_SHARD,
         scores=score_table(args.scores) if args.scores else "",
     )
-    for line in told:
+    for line in notes:
         print(line)
     print(f"merged {' '.join(args.model_path)} into {args.save_model_path}")
     return 0

@@ -22,19 +22,18 @@ from __future__ import annotations
 import glob
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
 from llava.common.errors import InputError
 from llava.common.files import read_json, write_json, write_text
-from llava.conversation import get_template
-from llava.export.convert import (
+from llava.export.model_card import MergedAdapter, base_of_adapter, model_card
+from llava.export.writers import (
     Companions,
     read_companions,
     refuse_output,
@@ -42,35 +41,37 @@ from llava.export.convert import (
     stored_dtype,
     write_config,
     write_hf,
+    write_hub_tensors,
     write_original,
 )
-from llava.export.model_card import base_of_adapter, model_card
-from llava.model.adapters import Adapter, notes, read_adapter
-from llava.model.builder import (
-    DTYPES,
-    find_base,
-    find_base_of_adapter,
-    load_config,
-    quantisation,
-    resolve_folder,
-)
-from llava.model.formats import HUB_SPELLING, LANGUAGE, kind_of, spelled
-from llava.model.original import require_whole, whole_tensors
-from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files, read_run_info
-from llava.model.shards import DEFAULT_SHARD, new_folder, write_shards
+from llava.model.adapters import Adapter, notes_on_base, read_adapter
+from llava.model.base import find_base
+from llava.model.builder import DTYPES, empty_model, quantisation, require_complete
+from llava.model.folder import ModelFolder, open_model_folder
+from llava.model.formats import EMBEDDING, HEAD, LANGUAGE
+from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files
+from llava.model.shards import DEFAULT_SHARD, StoredTensor, new_folder
 
 
 @dataclass(frozen=True)
-class Source:
-    """An adapter's folder and its base's; `info` if it is a run directory of ours."""
+class AdapterSource:
+    """An adapter's folder and its base's."""
 
-    folder: Path
-    base: Path
-    info: RunInfo | None
+    folder: ModelFolder
+    base: ModelFolder
+
+    @property
+    def info(self) -> RunInfo | None:
+        """run.json, if the adapter is a run directory of ours."""
+        return self.folder.run_info
+
+    @property
+    def run(self) -> ModelFolder | None:
+        return None if self.info is None else self.folder
 
 
-def merge(
-    paths: str | Path | Sequence[str | Path],
+def merge_adapters(
+    paths: str | Path | ModelFolder | Sequence[str | Path],
     output: Path,
     *,
     weights: Sequence[float] | None = None,
@@ -81,86 +82,92 @@ def merge(
     max_shard_size: int = DEFAULT_SHARD,
     scores: str = "",
 ) -> list[str]:
-    """Write the adapters of `paths` merged into their base to the folder `output`.
+    """Write adapters merged into their base to a folder.
 
-    `paths` are run directories or checkpoints of ours, adapters of other tools or the original's folders, on
-    one base; `weights` has a number for each if they are several. `dtype` (float16, bfloat16, float32)
-    defaults to the type the base is stored in. `overwrite` replaces an earlier model folder. Shards have at
-    most `max_shard_size` bytes. `scores` is Markdown for the model card. Returns what the user is to be told,
-    a line each. InputError, and nothing written, if adapters and base do not fit or `output` is taken.
+    Args:
+        paths: Run directories or checkpoints of ours, adapters of other tools or the original's folders, on
+            one base; or one folder alone.
+        output: The folder to write.
+        weights: A number for each adapter, if they are several.
+        model_base: The base, if it is not where the adapters say.
+        dtype: Of the weights; by default the type that the base is stored in.
+        overwrite: Replace an earlier model folder.
+        save_format: Hugging Face's, or the original LLaVA's.
+        max_shard_size: In bytes, of each weights file.
+        scores: Markdown for the model card.
+
+    Returns:
+        Notes for the user, a line each.
+
+    Raises:
+        InputError: Adapters and base do not fit, or `output` is taken. Nothing is written then.
     """
-    sources = find_sources([paths] if isinstance(paths, (str, Path)) else paths, model_base)
-    shares = _shares_of(sources, weights)
+    sources = find_sources([paths] if isinstance(paths, (str, Path, ModelFolder)) else paths, model_base)
+    mixing_weights = _mixing_weights(sources, weights)
     refuse_output(
         output, [folder for source in sources for folder in (source.folder, source.base)], overwrite
     )
-    base, info = sources[0].base, sources[0].info
-    config = load_config(base)
+    first = sources[0]
+    base, info = first.base, first.info
     if save_format == "llava":
-        require_client_name(output, config)
-    model = empty_model(config)
+        require_client_name(output, base.config)
+    model = empty_model(base.config)
     adapters = [read_adapter(source.folder, model) for source in sources]
-    asked, told = (DTYPES[dtype], []) if dtype else stored_dtype(base, whole_tensors(base))
-    tensors = merged_tensors(base, model, info, list(zip(adapters, shares, strict=True)), asked)
-    _require_room(output, model, asked)
-    told += [line for adapter in adapters for line in notes(adapter, base)]
+    stored = base.open_tensors()
+    target_dtype, notes = (DTYPES[dtype], []) if dtype else stored_dtype(base, stored)
+    _require_room(output, model, target_dtype)
+    notes += [line for adapter in adapters for line in notes_on_base(adapter, base.path)]
     if info is not None and info.bits is not None:
-        told.append(f"the adapter {base_of_adapter(info)}")
-    companions = read_companions(
-        sources[0].folder if info else base, config, get_template(info.conv_mode) if info else None
+        notes.append(f"the adapter {base_of_adapter(info)}")
+    notes += _leftovers(output)
+    companions = read_companions(base, first.run)
+    tensors = merged_tensors(
+        base, stored, model, info, list(zip(adapters, mixing_weights, strict=True)), target_dtype
     )
-    told += [
-        f"{left} is what is left of a merge that was killed; remove it unless another one is at work"
-        for left in output.parent.glob(f".{glob.escape(output.name)}.[0-9]*")
-    ]
+    card = model_card(
+        output.name,
+        info.base.name if info else str(model_base or adapters[0].base_name),
+        [
+            MergedAdapter(adapter, source.info, weight)
+            for adapter, source, weight in zip(adapters, sources, mixing_weights, strict=True)
+        ],
+        config=companions.config,
+        conv_mode=companions.template.name,
+        dtype=target_dtype,
+        save_format=save_format,
+        scores=scores,
+    )
     with new_folder(output, overwrite=overwrite) as temporary:
         if save_format == "llava":
-            told += write_original(temporary, output, companions, tensors, asked, max_shard_size)
-        elif kind_of(base) == "original":
-            write_hf(temporary, companions, tensors, asked, max_shard_size)
+            notes += write_original(temporary, output, companions, tensors, target_dtype, max_shard_size)
+        elif base.is_original:
+            write_hf(temporary, companions, tensors, target_dtype, max_shard_size)
         else:
-            hub = ((spelled(name, HUB_SPELLING), tensor) for name, tensor in tensors)
-            write_shards(temporary, hub, max_shard_size)
-            _write_companions(temporary, sources[0], companions, asked)
-        card = model_card(
-            output.name,
-            info.base.name if info else str(model_base or adapters[0].base_name),
-            [
-                (adapter, source.info, share)
-                for adapter, source, share in zip(adapters, sources, shares, strict=True)
-            ],
-            config=config,
-            conv_mode=companions.template.name,
-            dtype=asked,
-            save_format=save_format,
-            scores=scores,
-        )
+            write_hub_tensors(temporary, tensors, max_shard_size)
+            _write_companions(temporary, first, companions, target_dtype)
         write_text(temporary / "README.md", card)
-    return told
+    return notes
 
 
-def find_sources(paths: Sequence[str | Path], model_base: str | Path | None) -> list[Source]:
-    """Where the adapters and their base are; InputError unless they are adapters of one base."""
+def find_sources(
+    paths: Sequence[str | Path | ModelFolder], model_base: str | Path | None
+) -> list[AdapterSource]:
+    """Find the adapters and their base; InputError unless they are adapters of one base."""
     sources = []
     for path in paths:
-        folder = resolve_folder(path)
-        kind = kind_of(folder)
-        if kind in ("hf", "original"):
+        folder = open_model_folder(path)
+        folder.require_llava()
+        if folder.is_model:
             raise InputError(f"{folder} is a whole model (it has no run.json); name an adapter to merge")
-        info = read_run_info(folder) if kind == "run" else None
-        if info is not None:
-            base = find_base(info, folder, model_base)
-        else:
-            base = find_base_of_adapter(folder, model_base)
-        sources.append(Source(folder, base, info))
+        sources.append(AdapterSource(folder, find_base(folder, model_base)))
     first = sources[0]
     for other in sources[1:]:
-        if other.base.resolve() != first.base.resolve():
+        if other.base.path.resolve() != first.base.path.resolve():
             raise InputError(
                 f"{first.folder} belongs to {first.base} and {other.folder} to {other.base}; only adapters "
                 "of one base are merged (name it with --model-base if it is in two places)"
             )
-        if _way_of(other) != _way_of(first):
+        if _training_form(other) != _training_form(first):
             raise InputError(
                 f"{first.folder} and {other.folder} differ in the conversation template or the bits that "
                 "their base was read in; they cannot be one model"
@@ -168,13 +175,13 @@ def find_sources(paths: Sequence[str | Path], model_base: str | Path | None) -> 
     return sources
 
 
-def _way_of(source: Source) -> tuple[object, ...]:
+def _training_form(source: AdapterSource) -> tuple[object, ...]:
     """What must be alike in adapters that become one model."""
     info = source.info
     return () if info is None else (info.conv_mode, info.bits, info.dtype if info.bits else None)
 
 
-def _shares_of(sources: Sequence[Source], weights: Sequence[float] | None) -> list[float]:
+def _mixing_weights(sources: Sequence[AdapterSource], weights: Sequence[float] | None) -> list[float]:
     if weights is None and len(sources) == 1:
         return [1.0]
     if weights is None or len(weights) != len(sources):
@@ -185,26 +192,37 @@ def _shares_of(sources: Sequence[Source], weights: Sequence[float] | None) -> li
     return list(weights)
 
 
-def empty_model(config: Any) -> Any:
-    """The model of `config` without its weights (on the meta device): names, shapes and kinds of layers."""
-    with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+def _leftovers(output: Path) -> list[str]:
+    return [
+        f"{left} is what is left of a merge that was killed; remove it unless another one is at work"
+        for left in output.parent.glob(f".{glob.escape(output.name)}.[0-9]*")
+    ]
 
 
 def merged_tensors(
-    base: Path,
+    base: ModelFolder,
+    stored: Mapping[str, StoredTensor],
     model: Any,
     info: RunInfo | None,
     adapters: Sequence[tuple[Adapter, float]],
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The base's tensors under their names in memory, one at a time, with the weighted adapters in them."""
-    stored = whole_tensors(base)
-    require_whole(stored, model.config, base)
+    """Yield the base's tensors under their names in memory, one at a time, with the adapters in them.
+
+    Args:
+        base: The base's folder.
+        stored: Its tensors, from `ModelFolder.open_tensors`.
+        model: The base without its weights, from `empty_model`.
+        info: run.json of the adapters, if they are runs of ours.
+        adapters: Each with its weight in the mixture.
+        dtype: The type of what is yielded.
+
+    Raises:
+        InputError: The base is incomplete or damaged, or a merged value does not fit `dtype`.
+    """
+    require_complete(stored, base)
     if model.config.tie_word_embeddings and any(
-        adapter.touches(name)
-        for adapter, _ in adapters
-        for name in ("lm_head.weight", f"{LANGUAGE}embed_tokens.weight")
+        adapter.touches(name) for adapter, _ in adapters for name in (HEAD, EMBEDDING)
     ):
         raise InputError(f"{base} ties its LM head to its embeddings; an adapter on either cannot be merged")
     quantised = _quantised_weights(model) if info is not None and info.bits else set()
@@ -222,7 +240,7 @@ def merged_tensors(
 
 
 def _why_not_finite(
-    name: str, weight: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype, base: Path
+    name: str, weight: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype, base: ModelFolder
 ) -> str:
     if not torch.isfinite(weight).all():
         return f"{base}: {name} holds values that are no finite numbers; the base is damaged, fetch it again"
@@ -233,15 +251,15 @@ def _why_not_finite(
 
 def _mixed(name: str, weight: torch.Tensor, adapters: Sequence[tuple[Adapter, float]]) -> torch.Tensor:
     """W0 + sum_i w_i (W_i - W0), in float32 where an adapter has a say."""
-    touching = [(adapter, share) for adapter, share in adapters if adapter.touches(name)]
+    touching = [(adapter, factor) for adapter, factor in adapters if adapter.touches(name)]
     if not touching:
         return weight
     if len(adapters) == 1 and touching[0][1] == 1:
         return touching[0][0].applied(name, weight)
     plain = weight.float()
     mixed = plain.clone()
-    for adapter, share in touching:
-        mixed += share * (adapter.applied(name, weight) - plain)
+    for adapter, factor in touching:
+        mixed += factor * (adapter.applied(name, weight) - plain)
     return mixed
 
 
@@ -275,30 +293,33 @@ def _quantised_and_back(weight: torch.Tensor, bits: Literal[4, 8]) -> torch.Tens
 def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:
     """InputError unless the disk has room for the weights; an earlier model stays until they are written."""
     needed = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
-    there = next(parent for parent in output.resolve().parents if parent.is_dir())
-    free = shutil.disk_usage(there).free
+    disk = next(parent for parent in output.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(disk).free
     if needed > free:
         raise InputError(
-            f"{output}: the model takes {needed / 1e9:.1f} GB and {there} has {free / 1e9:.1f} GB free; "
+            f"{output}: the model takes {needed / 1e9:.1f} GB and {disk} has {free / 1e9:.1f} GB free; "
             "make room there or name another disk"
         )
 
 
-def _write_companions(target: Path, source: Source, companions: Companions, dtype: torch.dtype) -> None:
+def _write_companions(
+    target: Path, source: AdapterSource, companions: Companions, dtype: torch.dtype
+) -> None:
     """Config, tokenizer, image processor and chat template: the base's files, a run's own over them."""
     write_config(target, companions.config, dtype)
-    if (source.base / "generation_config.json").is_file():
-        shutil.copyfile(source.base / "generation_config.json", target / "generation_config.json")
-    copy_processor_files(source.base, target)
-    if source.info is not None:
-        copy_processor_files(source.folder, target)
+    generation = source.base.path / "generation_config.json"
+    if generation.is_file():
+        shutil.copyfile(generation, target / "generation_config.json")
+    copy_processor_files(source.base.path, target)
+    if source.run is not None:
+        copy_processor_files(source.run.path, target)
     write_text(target / "chat_template.jinja", companions.template.jinja())
     if companions.config.model_type == "llava":
         _pad_images(target)
 
 
 def _pad_images(target: Path) -> None:
-    """LLaVA-1.5 sees pictures padded to a square. transformers' processor crops by default, so say it there
+    """LLaVA-1.5 sees images padded to a square. transformers' processor crops by default, so say it there
     too: whoever loads the folder without us then sees what the model was trained on."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (target / name).is_file():

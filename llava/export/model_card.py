@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
@@ -13,12 +12,16 @@ import yaml
 from llava import __version__
 from llava.mm_utils import get_model_name_from_path
 from llava.model.adapters import Adapter
+from llava.model.hub import is_hub_name
 from llava.model.run_dir import RunInfo
 
-Part = tuple[Adapter, RunInfo | None, float]
-"""An adapter, its run directory's facts if it has them, and its weight in the mixture."""
 
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+class MergedAdapter(NamedTuple):
+    """An adapter, its run.json if it is a run of ours, and its weight in the mixture."""
+
+    adapter: Adapter
+    info: RunInfo | None
+    weight: float
 
 
 def base_of_adapter(info: RunInfo) -> str:
@@ -32,7 +35,7 @@ def base_of_adapter(info: RunInfo) -> str:
 def model_card(
     name: str,
     base: str,
-    parts: Sequence[Part],
+    parts: Sequence[MergedAdapter],
     *,
     config: Any,
     conv_mode: str,
@@ -88,7 +91,7 @@ folder is complete and needs no adapter. Its weights are {str(dtype).removeprefi
 
 def _front(base: str, save_format: str) -> str:
     """The Hub's own lines: what program reads the model and, if the base is there, what it was made of."""
-    on_hub = _HUB_NAME.fullmatch(base) and not Path(base).exists()
+    on_hub = is_hub_name(base) and not Path(base).exists()
     values = {
         "base_model": base if on_hub else None,
         "library_name": "transformers" if save_format == "hf" else None,
@@ -98,19 +101,19 @@ def _front(base: str, save_format: str) -> str:
     return yaml.safe_dump({key: value for key, value in values.items() if value}, sort_keys=False)
 
 
-def _merged_from(part: Part, *, mixed: bool) -> str:
+def _merged_from(part: MergedAdapter, *, mixed: bool) -> str:
     """Lines of the list: which adapter, what it trained, with which versions."""
     adapter, info, weight = part
     share = f", weight {weight:g}" if mixed or weight != 1 else ""
     counts = ", ".join(f"{count} {what}" for what, count in adapter.counts().items()) or "nothing"
     if info is None:
-        return f"- Adapter: `{_name(adapter)}`{share}: {adapter.about}; {counts}\n"
+        return f"- Adapter: `{_name(adapter)}`{share}: {adapter.description}; {counts}\n"
     step = f", step {info.step}" if info.step is not None else ""
     versions = ", ".join(f"{package} {version}" for package, version in info.versions.items())
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
     return (
-        f"- Adapter: run `{_name(adapter)}`{step}{share}: {adapter.about}; {counts}\n{quantised}"
+        f"- Adapter: run `{_name(adapter)}`{step}{share}: {adapter.description}; {counts}\n{quantised}"
         f"- Trained with: {versions or 'versions not recorded'}{commit}\n"
     )
 
@@ -124,7 +127,7 @@ def _data(runs: Sequence[RunInfo]) -> str:
     return "\n".join(f"- `{path}` (sha256 `{digest}`)" for path, digest in data.items()) or "Not recorded."
 
 
-def _recipes(parts: Sequence[Part]) -> str:
+def _recipes(parts: Sequence[MergedAdapter]) -> str:
     """Each run's settings once, as the YAML that llava.train reads."""
     names: dict[str, list[str]] = {}
     for adapter, info, _ in parts:

@@ -27,6 +27,7 @@ from torch import nn
 from llava.common.errors import InputError, one_line
 from llava.common.files import first_problem, read_json
 from llava.mm_utils import get_model_name_from_path
+from llava.model.folder import FolderKind, ModelFolder
 from llava.model.formats import (
     LANGUAGE,
     NON_LORA_WEIGHTS,
@@ -34,11 +35,9 @@ from llava.model.formats import (
     PROJECTOR_BIN,
     SPELLINGS,
     VISION,
-    Kind,
-    kind_of,
 )
 from llava.model.lora import read_tensors, require_equal_keys, wrap
-from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, read_run_info
+from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS
 
 ADAPTER_BIN = "adapter_model.bin"
 _PART_NAMES = {LANGUAGE: "language model", VISION: "vision tower", PROJECTOR: "projector"}
@@ -80,11 +79,11 @@ class Adapter:
     """An adapter under the names of its base in memory: `updates` by module, `replaced` by parameter."""
 
     folder: Path
-    kind: Kind
+    kind: FolderKind
     base_name: str | None
     updates: dict[str, LayerUpdate]
     replaced: dict[str, torch.Tensor]
-    about: str
+    description: str
     """Its variant, rank and alpha, for a model card."""
 
     def counts(self) -> dict[str, int]:
@@ -150,19 +149,19 @@ class _LoraSettings(BaseModel):
         except ValueError as error:
             raise InputError(f"{path}: {one_line(error)}") from None
 
-    def about(self) -> str:
+    def description(self) -> str:
         name = ("rs" if self.use_rslora else "") + ("DoRA" if self.use_dora else "LoRA")
         return f"{name}, rank {self.r}, alpha {self.lora_alpha:g}"
 
 
-def apply(model: Any, folder: Path, base: str | Path | None = None) -> Any:
-    """`model` with the adapter of `folder` in its layers, frozen.
+def apply_adapter(model: Any, folder: ModelFolder, base: str | Path | None = None) -> Any:
+    """Put the adapter of `folder` into the layers of `model` and freeze it.
 
     `base` is what the user calls the model: where the adapter names another, a line on stderr says so.
     InputError, and the model unchanged, unless every tensor of the adapter fits.
     """
     adapter = read_adapter(folder, model)
-    for line in notes(adapter, base):
+    for line in notes_on_base(adapter, base):
         print(f"note: {line}", file=sys.stderr)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
@@ -195,14 +194,14 @@ def apply(model: Any, folder: Path, base: str | Path | None = None) -> Any:
     return plain
 
 
-def base_name(folder: Path) -> str | None:
-    """What an adapter of another tool says of its base: a path or Hub name."""
-    if not (folder / ADAPTER_CONFIG).is_file():
+def recorded_base(folder: ModelFolder) -> str | None:
+    """Return the path or Hub name that an adapter of another tool recorded of its base."""
+    if not (folder.path / ADAPTER_CONFIG).is_file():
         return None
-    return _read_settings(folder).base_model_name_or_path
+    return _read_settings(folder.path).base_model_name_or_path
 
 
-def notes(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
+def notes_on_base(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
     """What a user should hear: the adapter names a base of another name than the one it is put on."""
     if base is None or adapter.base_name is None:
         return
@@ -217,14 +216,15 @@ def _called(name: str) -> str:
     return cached[1] if cached else get_model_name_from_path(name)
 
 
-def read_adapter(folder: Path, model: nn.Module) -> Adapter:
-    """The adapter in `folder` for `model` (which may be on the meta device: names and shapes are enough).
+def read_adapter(folder: ModelFolder, model: nn.Module) -> Adapter:
+    """Read the adapter in `folder` for `model` (which may be on the meta device: names and shapes are
+    enough).
 
     InputError listing the keys that are missing, unexpected or of another shape; or saying which setting of
     PEFT's, which file, is not one that can be read.
     """
-    kind = kind_of(folder)
-    if kind in ("hf", "original"):
+    folder.require_llava()
+    if folder.is_model:
         raise InputError(f"{folder} is a whole model, not an adapter")
     linear = {
         name: (module.out_features, module.in_features)
@@ -234,36 +234,39 @@ def read_adapter(folder: Path, model: nn.Module) -> Adapter:
     parameters = {name: parameter.shape for name, parameter in model.named_parameters()}
     updates: dict[str, LayerUpdate] = {}
     replaced: dict[str, torch.Tensor] = {}
-    named, about = None, "projector alone"
-    if kind != "original_projector":
-        settings = _read_settings(folder)
-        named, about = settings.base_model_name_or_path, settings.about()
-        path = _weights_file(folder)
+    base_name, description = None, "projector alone"
+    if folder.kind != "original_projector":
+        settings = _read_settings(folder.path)
+        base_name, description = settings.base_model_name_or_path, settings.description()
+        path = _weights_file(folder.path)
         updates, replaced = _place(
-            read_tensors(path), settings, linear, parameters, path, by_part=kind == "original_lora"
+            read_tensors(path), settings, linear, parameters, path, by_part=folder.kind == "original_lora"
         )
-    beside = _projector_file(folder, kind)
-    if beside is not None:
-        replaced |= _place_projector(read_tensors(beside), linear, parameters, beside)
-    return Adapter(folder, kind, None if kind == "run" else named, updates, replaced, about)
+    projector_file = _projector_file(folder)
+    if projector_file is not None:
+        replaced |= _place_projector(read_tensors(projector_file), linear, parameters, projector_file)
+    if folder.kind == "run":
+        base_name = None  # run.json says where the base is
+    return Adapter(folder.path, folder.kind, base_name, updates, replaced, description)
 
 
-def _projector_file(folder: Path, kind: Kind) -> Path | None:
+def _projector_file(folder: ModelFolder) -> Path | None:
     """The file with tensors that replace the base's, beside those of the adapter."""
-    if kind == "run":
-        return folder / PROJECTOR_WEIGHTS if read_run_info(folder).projector_trained else None
-    if kind == "original_projector":
-        return folder / PROJECTOR_BIN
-    if kind == "peft_adapter":
-        if (folder / "vit.safetensors").is_file():
-            raise InputError(f"{folder / 'vit.safetensors'}: a whole tuned vision tower, which is not read")
+    path = folder.path
+    if folder.run_info is not None:
+        return path / PROJECTOR_WEIGHTS if folder.run_info.projector_trained else None
+    if folder.kind == "original_projector":
+        return path / PROJECTOR_BIN
+    if folder.kind == "peft_adapter":
+        if (path / "vit.safetensors").is_file():
+            raise InputError(f"{path / 'vit.safetensors'}: a whole tuned vision tower, which is not read")
         return None
-    if not (folder / NON_LORA_WEIGHTS).is_file():
+    if not (path / NON_LORA_WEIGHTS).is_file():
         raise InputError(
             f"{folder} has no {NON_LORA_WEIGHTS}: the original writes its projector at the end of training "
             "only, and an intermediate checkpoint is not complete"
         )
-    return folder / NON_LORA_WEIGHTS
+    return path / NON_LORA_WEIGHTS
 
 
 def _weights_file(folder: Path) -> Path:

@@ -1,48 +1,34 @@
-"""Load any model that can answer: a LLaVA folder in Hugging Face's or the original format, a Hub name, or one
-of our run directories.
-
-What a folder is, its content decides (`formats.kind_of`).
-"""
+"""Load any model that can answer: a LLaVA folder in Hugging Face's or the original format, a Hub name, one of
+our run directories, or an adapter of another tool on its base."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoImageProcessor,
+    AutoModelForImageTextToText,
     BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from llava.common.errors import InputError, one_line
-from llava.common.files import read_json, read_text
 from llava.common.records import IMAGE_PLACEHOLDER
-from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
+from llava.conversation import AUTO, ConvTemplate, get_template
 from llava.mm_utils import get_model_name_from_path
-from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, UNUSABLE, is_original, kind_of
-from llava.model.language_base import is_language_model, with_projector_of
-from llava.model.original import (
-    original_config,
-    original_image_processor,
-    original_tokenizer,
-    require_whole,
-    whole_tensors,
-)
-from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
-from llava.model.shards import some
+from llava.model.base import find_base
+from llava.model.folder import ModelFolder, open_model_folder
+from llava.model.formats import HEAD, UNUSABLE
+from llava.model.run_dir import DtypeName
+from llava.model.shards import StoredTensor, some
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import vision_processor_for
 
@@ -51,17 +37,12 @@ DTYPES: dict[DtypeName, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_WORTH_A_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
-_WEIGHTS = "*.safetensors"
-_BESIDE = (NON_LORA_WEIGHTS, PROJECTOR_BIN)
-_HUB_FILES = ["*.json", _WEIGHTS, *_BESIDE, "*.model", "*.jinja"]
-_OLD_WEIGHTS = "*.bin"
+_WORTH_A_PROGRESS_BAR = 1 << 30  # bytes; smaller weights load before a progress bar can be read
 
 
 def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16: a CPU without AVX512-BF16 or a GPU before Ampere emulates it,
-    many times slower."""
+    """Return whether `device` computes in bfloat16: a CPU without AVX512-BF16 or a GPU before Ampere emulates
+    it, many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
@@ -70,7 +51,7 @@ def bfloat16_is_native(device: torch.device) -> bool:
 @dataclass
 class LoadedModel:
     """A model ready to answer, with all that belongs to it. `model` is transformers' own of its family
-    (LlavaForConditionalGeneration, ...); `context_len` counts picture tokens too."""
+    (LlavaForConditionalGeneration, ...); `context_len` counts image tokens too."""
 
     model: Any
     tokenizer: Any
@@ -82,7 +63,7 @@ class LoadedModel:
 
 
 def load_model(
-    model_path: str | Path,
+    model_path: str | Path | ModelFolder,
     model_base: str | Path | None = None,
     *,
     device: str | None = None,
@@ -93,63 +74,46 @@ def load_model(
     conv_mode: str | None = None,
     attn_implementation: str | None = None,
 ) -> LoadedModel:
-    """Load `model_path`: a LLaVA folder, a Hub name, a run directory or checkpoint of ours, or an adapter of
-    another tool (llava.model.adapters).
+    """Load a model and what belongs to it, ready to answer.
 
-    `model_base` replaces the base that an adapter recorded (the same weights found elsewhere). `device`
-    defaults to CUDA where there is one; `device_map` spreads a model over devices instead. `dtype` defaults
-    to float32 on a CPU and bfloat16 on CUDA. InputError, one line, for anything that cannot be loaded.
+    Args:
+        model_path: A LLaVA folder, a Hub name, a run directory or checkpoint of ours, or an adapter of
+            another tool (llava.model.adapters); or a folder that is open already.
+        model_base: Replaces the base that an adapter recorded (the same weights found elsewhere).
+        device: Defaults to CUDA where there is one.
+        device_map: Spreads the model over devices instead, as accelerate does.
+        dtype: Defaults to float32 on a CPU and bfloat16 on CUDA.
+        load_8bit: Hold the language model's weights in 8 bits.
+        load_4bit: Hold them in 4 bits. A run that was trained so loads so by itself.
+        conv_mode: The conversation template; by default the run's own or the one that the model implies.
+        attn_implementation: The language model's attention, as transformers names it.
+
+    Returns:
+        The model in evaluation mode, its tokenizer, image processor and template.
+
+    Raises:
+        InputError: One line, for anything that cannot be loaded.
     """
-    path = resolve_folder(model_path)
-    kind = kind_of(path)
-    info: RunInfo | None = None
-    adapter: Path | None = path
-    if kind in ("hf", "original"):
-        if model_base is not None:
-            raise InputError(f"{model_path} is a whole model and takes no --model-base (it has no run.json)")
-        base, own, adapter = path, path, None
-    elif kind == "run":
-        info = read_run_info(path)
-        base, own = find_base(info, path, model_base), path
-        if not (load_8bit or load_4bit):  # as the adapter knew its base
-            load_8bit, load_4bit = info.bits == 8, info.bits == 4
-    else:
-        base = own = find_base_of_adapter(path, model_base)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device here; use --device cpu")
+    folder = open_model_folder(model_path)
+    base, processors = _base_and_processors(folder, model_base)
+    info = folder.run_info
+    if info is not None and not (load_8bit or load_4bit):  # as the adapter knew its base
+        load_8bit, load_4bit = info.bits == 8, info.bits == 4
+    device, dtype = _device_and_dtype(device, dtype)
     if load_8bit and load_4bit:
         raise InputError("choose one of --load-8bit and --load-4bit")
-    if dtype is None:
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     quantised = quantisation(8 if load_8bit else 4, dtype) if load_8bit or load_4bit else None
     if device_map is None and quantised is not None:
         device_map = device
-    tokenizer, image_processor = load_tokenizer(own), load_image_processor(own)
+    tokenizer, image_processor = processors.tokenizer, processors.image_processor
     model = load_weights_of(
         base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
-    # peft takes long to import, and a whole model does without it
-    if info is not None:
-        from llava.model.lora import load_adapter
-
-        wrapped = load_adapter(model, own, projector=info.projector_trained)
-        model = wrapped.get_base_model()  # its layers carry the adapter
-    elif adapter is not None:
-        from llava.model.adapters import apply
-
-        model = apply(model, adapter, model_base)
+    model = _put_adapter_on(model, folder, model_base)
     if device_map is None:
         model = model.to(device)
     model.eval()
-    if conv_mode == AUTO:
-        conv_mode = None
-    if conv_mode is None and info is not None:
-        conv_mode = info.conv_mode
-    if conv_mode is not None:
-        template = get_template(conv_mode)
-    else:
-        template = template_of_model(own, model.config, tokenizer)
+    template = _template(processors, info.conv_mode if info is not None else None, conv_mode)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -157,8 +121,50 @@ def load_model(
         processor=make_processor(model.config, tokenizer, image_processor, template),
         template=template,
         context_len=model.config.text_config.max_position_embeddings,
-        model_id=get_model_name_from_path(str(model_path)),
+        model_id=get_model_name_from_path(folder.name),
     )
+
+
+def _base_and_processors(
+    folder: ModelFolder, model_base: str | Path | None
+) -> tuple[ModelFolder, ModelFolder]:
+    """The folder of the weights, and that of tokenizer and image processor: a run directory has its own, an
+    adapter of another tool takes its base's."""
+    folder.require_llava()
+    if folder.is_model:
+        if model_base is not None:
+            raise InputError(f"{folder.name} is a whole model and takes no --model-base (it has no run.json)")
+        return folder, folder
+    base = find_base(folder, model_base)
+    return base, folder if folder.kind == "run" else base
+
+
+def _device_and_dtype(device: str | None, dtype: torch.dtype | None) -> tuple[str, torch.dtype]:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("no CUDA device here; use --device cpu")
+    return device, dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+
+
+def _put_adapter_on(model: Any, folder: ModelFolder, model_base: str | Path | None) -> Any:
+    """The model with the adapter of `folder` in its layers, if the folder is one."""
+    # peft takes long to import, and a whole model does without it
+    if folder.run_info is not None:
+        from llava.model.lora import load_adapter
+
+        wrapped = load_adapter(model, folder.path, projector=folder.run_info.projector_trained)
+        return wrapped.get_base_model()
+    if not folder.is_model:
+        from llava.model.adapters import apply_adapter
+
+        return apply_adapter(model, folder, model_base)
+    return model
+
+
+def _template(folder: ModelFolder, of_run: str | None, conv_mode: str | None) -> ConvTemplate:
+    """The template the user named, else the run's, else the one that the model implies."""
+    mode = of_run if conv_mode in (None, AUTO) else conv_mode
+    return folder.template if mode is None else get_template(mode)
 
 
 def make_processor(
@@ -186,152 +192,37 @@ def make_processor(
     return RecordProcessor(tokenizer, images, template, image_token_id, max_length)
 
 
-def load_config(folder: Path) -> Any:
-    """The Hugging Face config of a whole model's folder; InputError for anything else."""
-    require_llava(folder)
-    if _is_original(folder):
-        return original_config(folder)
-    try:
-        return AutoConfig.from_pretrained(str(folder))
-    except UNUSABLE as error:
-        raise InputError(f"{folder}: config.json is not usable ({one_line(error)})") from None
-
-
-def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
-    """The local folder of a path or Hub name (`owner/name`, fetched into the Hub's cache; the small files
-    alone if the weights are not wanted)."""
-    path = Path(model_path).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise InputError(f"{path} is a file; name the model's folder")
-    # `runs/first` looks like a Hub name too: where `runs` is a folder here, a folder was meant
-    if not _HUB_NAME.fullmatch(str(model_path)) or path.parent.is_dir():
-        raise InputError(f"{path}: no such model folder")
-    try:
-        patterns = [pattern for pattern in _HUB_FILES if weights or pattern not in (_WEIGHTS, *_BESIDE)]
-        folder = Path(snapshot_download(str(model_path), allow_patterns=patterns))
-        if weights and not any(folder.glob("*model*.safetensors")):  # an older repository
-            snapshot_download(str(model_path), allow_patterns=[_OLD_WEIGHTS])
-        return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"{model_path} is no folder here and the Hub does not give it: {one_line(error)}"
-        ) from None
-
-
-def require_llava(folder: Path) -> None:
-    """InputError saying what `folder` is instead, unless it is a whole LLaVA model."""
-    kind = kind_of(folder)
-    if kind == "run":
-        raise InputError(f"{folder} is a run directory, not a whole model; merge it first")
-    if kind not in ("hf", "original"):
-        raise InputError(f"{folder} is an adapter, not a whole model")
-
-
-def _is_original(folder: Path) -> bool:
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else None
-    return isinstance(config, dict) and is_original(config)
-
-
-def find_base(info: RunInfo, run: Path, model_base: str | Path | None) -> Path:
-    """The folder of a run's base, from `model_base` or where it was; refused if its weights are others."""
-    if model_base is None and Path(info.base.path).is_dir():
-        folder = Path(info.base.path)
-    else:
-        try:
-            folder = resolve_folder(model_base or info.base.name)
-        except InputError as error:
-            remedy = "" if model_base else "; say where it is with --model-base"
-            raise InputError(f"the base of {run} is not found: {error}{remedy}") from None
-    require_llava(folder)
-    if fingerprint(folder) != info.base.fingerprint:
-        raise InputError(
-            f"{run} was trained on {info.base.name} and {folder} holds other weights (fingerprints differ); "
-            "name the right base with --model-base"
-        )
-    return folder
-
-
-def find_base_of_adapter(adapter: Path, model_base: str | Path | None) -> Path:
-    """The folder of the base of another tool's adapter: `model_base`, or what adapter_config.json names; put
-    together where the original's adapter was trained on a language model alone."""
-    from llava.model.adapters import base_name
-
-    named = model_base or base_name(adapter)
-    if named is None:
-        raise InputError(f"{adapter} is an adapter and does not say of what; name its base with --model-base")
-    try:
-        folder = resolve_folder(named)
-    except InputError as error:
-        remedy = "" if model_base else "; say where it is with --model-base"
-        raise InputError(f"the base of {adapter} is not found: {error}{remedy}") from None
-    if is_language_model(folder) and kind_of(adapter) != "peft_adapter":
-        folder = with_projector_of(adapter, folder)
-    require_llava(folder)
-    return folder
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer that tokenizer.json describes.
-
-    Not AutoTokenizer: in a folder without config.json (a run directory) it picks LlamaTokenizer by the name
-    in tokenizer_config.json, which puts its own pre-tokenizer over the file's and so gives other ids.
-    An original folder has tokenizer.model alone.
-    """
-    if _is_original(folder):
-        return original_tokenizer(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"{folder} has no tokenizer.json")
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(str(folder))
-    except UNUSABLE as error:
-        raise InputError(f"{folder}: no usable tokenizer ({one_line(error)})") from None
-
-
-def load_image_processor(folder: Path) -> Any:
-    if _is_original(folder):
-        return original_image_processor(folder)
-    try:
-        return AutoImageProcessor.from_pretrained(str(folder), backend="pil")
-    except UNUSABLE as error:
-        raise InputError(f"{folder}: no usable image processor ({one_line(error)})") from None
-
-
 def load_weights_of(
-    folder: Path,
+    folder: ModelFolder,
     dtype: torch.dtype,
     *,
     device_map: Any = None,
     quantised: BitsAndBytesConfig | None = None,
     attn_implementation: str | None = None,
 ) -> Any:
-    """The whole model of `folder`, on the CPU unless `device_map` says otherwise.
+    """Load the whole model of `folder`. Each tensor is read and cast straight to its place.
 
-    Each tensor is read and cast straight to its place. `attn_implementation` is the language model's; the
-    vision tower has no mask and takes torch's SDPA for flex attention. InputError if a tensor is missing,
-    unexpected or of another shape.
+    Args:
+        folder: A whole model in either format.
+        dtype: The type of its parameters.
+        device_map: Where its parts go; None for the CPU.
+        quantised: How the language model is quantised (`quantisation`), if it is.
+        attn_implementation: The language model's attention. The vision tower has no mask and takes torch's
+            SDPA for flex attention.
+
+    Returns:
+        transformers' model of the family, on the CPU unless `device_map` says otherwise.
+
+    Raises:
+        InputError: A tensor is missing, unexpected or of another shape, or a file is damaged.
     """
-    files = [path for kind in (_WEIGHTS, _OLD_WEIGHTS) for path in folder.glob(kind) if path.is_file()]
-    if sum(path.stat().st_size for path in files) < _WORTH_A_BAR:
+    if sum(path.stat().st_size for path in _weight_files(folder.path)) < _WORTH_A_PROGRESS_BAR:
         disable_progress_bar()
-    config = load_config(folder)
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
-    if is_deepspeed_zero3_enabled():  # transformers spreads the weights over the processes as it reads them
-        if _is_original(folder):
-            raise InputError(
-                f"{folder}: ZeRO-3 reads no original folder; scripts/export.py --format hf first"
-            )
-    elif getattr(config, "quantization_config", None) is None:  # else transformers knows its layers' parts
-        tensors = whole_tensors(folder)
-        require_whole(tensors, config, folder)
-        # not by name: transformers maps the files into memory, which counts them beside what they are cast to
-        source = {"pretrained_model_name_or_path": None, "state_dict": tensors}
+    config = folder.config
     try:
         family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
         model, report = family.from_pretrained(
-            **source,
+            **_weights_argument(folder),
             config=config,
             dtype=dtype,
             device_map=device_map,
@@ -347,27 +238,65 @@ def load_weights_of(
                 f"{folder}: {len(report[kind])} {kind.replace('_', ' ')}: {some(map(str, report[kind]))}"
             )
     model.name_or_path = model.config.name_or_path = str(folder)
-    model.generation_config = _generation_config(folder, model)
+    if folder.generation_config is not None:
+        model.generation_config = folder.generation_config
     for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
 
 
-def _generation_config(folder: Path, model: Any) -> GenerationConfig:
-    """What ends an answer and how it is chosen: the folder's own, an original's by its config alone."""
-    config = model.config
-    if _is_original(folder):
-        text = config.text_config
-        return GenerationConfig(
-            bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=config.pad_token_id
-        )
-    if not (folder / "generation_config.json").is_file():
-        return model.generation_config
-    try:
-        return GenerationConfig.from_pretrained(str(folder))
-    except UNUSABLE as error:
-        raise InputError(f"{folder}: generation_config.json is not usable ({one_line(error)})") from None
+def _weight_files(folder: Path) -> list[Path]:
+    return [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern) if path.is_file()]
+
+
+def _weights_argument(folder: ModelFolder) -> dict[str, Any]:
+    """How transformers is told where the weights are: as tensors that are not read yet. Not by the folder's
+    name: transformers maps the files into memory, which counts them beside what they are cast to."""
+    by_name: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
+    if is_deepspeed_zero3_enabled():  # transformers spreads the weights over the processes as it reads them
+        if folder.is_original:
+            raise InputError(
+                f"{folder}: ZeRO-3 reads no original folder; scripts/export.py --format hf first"
+            )
+        return by_name
+    if (
+        getattr(folder.config, "quantization_config", None) is not None
+    ):  # transformers knows its layers' parts
+        return by_name
+    tensors = folder.open_tensors()
+    require_complete(tensors, folder)
+    return {"pretrained_model_name_or_path": None, "state_dict": tensors}
+
+
+def empty_model(config: Any) -> Any:
+    """Return the model of `config` without its weights (on the meta device): names, shapes, kinds of
+    layers."""
+    with torch.device("meta"):
+        # of a copy: the model writes its attention into its config
+        return AutoModelForImageTextToText.from_config(copy.deepcopy(config))
+
+
+def require_complete(tensors: Mapping[str, StoredTensor], folder: ModelFolder) -> None:
+    """InputError listing what is left over on either side unless `tensors` are those of the folder's
+    config."""
+    expected: dict[str, Any] = empty_model(folder.config).state_dict()
+    missing = expected.keys() - tensors.keys()
+    if folder.config.tie_word_embeddings:
+        missing -= {HEAD}
+    shapes = [
+        f"{name} {tensors[name].shape} where the config needs {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != tuple(expected[name].shape)
+    ]
+    problems = {
+        "missing": missing,
+        "unexpected": tensors.keys() - expected.keys(),
+        "of another shape": shapes,
+    }
+    found = [f"{len(names)} {kind}: {some(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise InputError(f"{folder}: its tensors are not those of its config.json; {'; '.join(found)}")
 
 
 def attention_of_parts(name: str | None) -> Any:
@@ -392,27 +321,6 @@ def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=kept,
     )
-
-
-def template_of_model(folder: Path, config: Any, tokenizer: Any) -> ConvTemplate:
-    """The conv mode that a model's chat template stands for or, where it has none, its config."""
-    text = config.text_config
-    return template_of_chat(
-        _chat_template(folder, tokenizer), language=str(text.model_type), vocab_size=text.vocab_size
-    )
-
-
-def _chat_template(folder: Path, tokenizer: Any) -> str | None:
-    """The model's chat template: the tokenizer's own, or the processor's file beside it."""
-    if isinstance(tokenizer.chat_template, str):
-        return tokenizer.chat_template
-    if (folder / "chat_template.jinja").is_file():
-        return read_text(folder / "chat_template.jinja")
-    if (folder / "chat_template.json").is_file():
-        content = read_json(folder / "chat_template.json")
-        template = content.get("chat_template") if isinstance(content, dict) else None
-        return template if isinstance(template, str) else None
-    return None
 
 
 def load_pretrained_model(

@@ -1,8 +1,8 @@
-"""The forms in which people hold LLaVA weights: which one a folder is, and what is called what in each.
+"""The forms in which LLaVA weights are stored: the names of their tensors, and their configs.
 
-Which form a folder has, its content decides, never its name. Tensors go by transformers 5's names in memory;
-SPELLINGS says what the other forms call them. The configs of the original LLaVA and of Hugging Face are
-turned into each other here; original.py reads an original folder, export.py writes one.
+Tensors go by transformers 5's names in memory; SPELLINGS says what the other forms call them. The configs of
+the original LLaVA and of Hugging Face are converted into each other here. llava.model.original reads an
+original folder, llava.export.writers writes one.
 """
 
 from __future__ import annotations
@@ -10,30 +10,22 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
 from llava.common.errors import InputError, one_line
-from llava.common.files import read_json
-from llava.model.run_dir import ADAPTER_CONFIG, is_run_dir
 
-Kind = Literal["run", "hf", "original", "original_lora", "original_projector", "peft_adapter"]
-"""A run directory of ours or a checkpoint in it; a whole model in Hugging Face's format; one in the original
-LLaVA's; the original's LoRA folder; its folder with a projector alone; an adapter that PEFT wrote."""
-
-MODEL_TYPES = ("llava", "llava_next", "llava_onevision")
-"""LLaVA-1.5, LLaVA-1.6 and LLaVA-OneVision, as a Hugging Face config.json names them."""
 ORIGINAL_TYPES = {"llava_llama": LlamaConfig, "llava_mistral": MistralConfig}
 """Vicuna's and Mistral's LLaVA, as an original config.json names them (the first may say `llava` too)."""
 ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
 NON_LORA_WEIGHTS = "non_lora_trainables.bin"
 PROJECTOR_BIN = "mm_projector.bin"
-_FOREIGN = ("llava_mpt", "llava_qwen", "llava_gemma", "llava_mixtral")
 
 LANGUAGE, VISION, PROJECTOR = "model.language_model.", "model.vision_tower.", "model.multi_modal_projector."
 """How the names of a part's tensors begin in memory."""
+EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "lm_head.weight"
 
 SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "transformers 5": (),
@@ -82,38 +74,6 @@ ROW_MULTIPLE = 64
 """Hugging Face's LLaVA folders pad the rows of the vocabulary to a multiple of this."""
 
 
-def kind_of(folder: Path) -> Kind:
-    """What `folder` is, by its files and its config.json; InputError saying what is wrong with any other."""
-    if is_run_dir(folder):
-        return "run"
-    config: Any = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    if config is not None and not isinstance(config, dict):
-        raise InputError(f"{folder / 'config.json'}: expected a JSON object")
-    original = config is not None and is_original(config)
-    if (folder / ADAPTER_CONFIG).is_file():
-        return "original_lora" if original or (folder / NON_LORA_WEIGHTS).is_file() else "peft_adapter"
-    weights = any(folder.glob("*model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
-    if (folder / PROJECTOR_BIN).is_file() and not weights:
-        return "original_projector"
-    if config is None:
-        raise InputError(
-            f"{folder} is not a LLaVA model: it has neither config.json nor run.json nor {ADAPTER_CONFIG}"
-        )
-    model_type = str(config.get("model_type"))
-    if model_type in _FOREIGN:
-        raise InputError(
-            f"{folder} is an original {model_type} model; of the original format "
-            f"{' and '.join(ORIGINAL_TYPES)} are read"
-        )
-    if original:
-        return "original"
-    if model_type not in MODEL_TYPES:
-        raise InputError(
-            f"{folder} is not a LLaVA model: its config.json says model_type {config.get('model_type')!r}"
-        )
-    return "hf"
-
-
 def is_original(config: dict[str, Any]) -> bool:
     """Whether a config.json is the original LLaVA's. Its first releases call themselves `llava`, as Hugging
     Face's do, but name the vision tower by `mm_vision_tower`."""
@@ -121,7 +81,7 @@ def is_original(config: dict[str, Any]) -> bool:
     return model_type in ORIGINAL_TYPES or (model_type in ("llava", "llama") and "mm_vision_tower" in config)
 
 
-def in_memory(name: str, *, original: bool = False) -> str | None:
+def name_in_memory(name: str, *, original: bool = False) -> str | None:
     """What a stored tensor is called in memory, None for a buffer that is not stored any more. A name that no
     spelling knows stays as it is."""
     if _BUFFERS.search(name):
@@ -134,7 +94,7 @@ def in_memory(name: str, *, original: bool = False) -> str | None:
     return name
 
 
-def spelled(name: str, spelling: str) -> str:
+def stored_name(name: str, spelling: str) -> str:
     """What a tensor in memory is called in `spelling`."""
     for there, here in SPELLINGS[spelling]:
         if name.startswith(here):
@@ -142,7 +102,7 @@ def spelled(name: str, spelling: str) -> str:
     return name
 
 
-def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> Any:
+def to_hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> Any:
     """The LlavaConfig or LlavaNextConfig of an original `config`, whose vocabulary has `rows` rows there.
 
     `<image>` is the first token behind the original vocabulary, `<pad>` the next. `vision` is the
@@ -168,10 +128,12 @@ def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> An
             "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
             "pad_token_id": image + 1,
         }
+        square = config.get("image_aspect_ratio") == "pad"
+        given["architectures"] = [f"Llava{'' if square else 'Next'}ForConditionalGeneration"]
         dtype = config.get("torch_dtype") or config.get("dtype")
         if dtype is not None:
             given["dtype"] = dtype
-        if config.get("image_aspect_ratio") == "pad":
+        if square:
             tokens = (vision.image_size // vision.patch_size) ** 2
             return LlavaConfig(**given, image_seq_length=tokens)
         return LlavaNextConfig(**given, image_grid_pinpoints=_pinpoints(config, where))
@@ -179,7 +141,7 @@ def hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> An
         raise InputError(f"{where}: not usable ({one_line(error)})") from None
 
 
-def original_config(config: Any, tower: str, context: int) -> dict[str, Any]:
+def to_original_config(config: Any, tower: str, context: int) -> dict[str, Any]:
     """The original config.json of a Hugging Face `config` (its to_dict() is of plain values); `tower` is the
     vision tower's folder, `context` the tokenizer's longest text. Types and vocabulary as transformers 4.37
     and llava-torch 1.2.2 read them. InputError for what that format cannot say.

@@ -190,14 +190,6 @@ def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
                 tensor.copy_(found[name])
 
 
-def read_projector(model: nn.Module, folder: Path) -> dict[str, torch.Tensor]:
-    """The trained projector of `folder` by in-memory name; InputError unless it fits `model`'s exactly."""
-    path = folder / PROJECTOR_WEIGHTS
-    found = read_tensors(path)
-    require_equal_keys(found, _projector_tensors(model), path)
-    return found
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a .safetensors file, or of a .bin one without running what a pickle may hold."""
     if not path.is_file():

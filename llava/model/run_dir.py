@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -146,26 +145,14 @@ def data_hashes(paths: Iterable[Path]) -> dict[str, str]:
     return {str(path): sha256(path) for path in paths}
 
 
-def base_info(folder: Path, name: str) -> BaseInfo:
-    """Describe the base model in `folder`, which the user called `name` (a path or a Hub name)."""
-    found = re.search(r"snapshots/([0-9a-f]{40})$", folder.resolve().as_posix())
-    return BaseInfo(
-        path=str(folder.resolve()),
-        name=name,
-        revision=found.group(1) if found else None,
-        fingerprint=fingerprint(folder),
-    )
+def fingerprint(folder: Path, config: Any) -> str:
+    """Return a sha256 that changes with the architecture or any weight of the model in `folder`.
 
-
-def fingerprint(folder: Path) -> str:
-    """A sha256 that changes with the architecture or any weight of the model in `folder`.
-
-    It covers config.json without what saving or moving rewrites, and each weights file: its size, its
-    safetensors header (tensor names, shapes, types) and its content. Files over 1 GiB are sampled (16 evenly
-    spread MiB) so that a 34B base does not take minutes.
+    It covers `config`, the content of config.json, without what saving or moving rewrites, and each weights
+    file: its size, its safetensors header (tensor names, shapes, types) and its content. Files over 1 GiB are
+    sampled (16 evenly spread MiB) so that a 34B base does not take minutes.
     """
     digest = hashlib.sha256()
-    config = read_json(folder / "config.json")
     digest.update(json.dumps(_lasting(config), sort_keys=True).encode())
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from llava.common.errors import InputError, one_line
 from llava.common.files import atomic_folder, read_json, write_json
+from llava.model.formats import name_in_memory
 
 DEFAULT_SHARD = 5_000_000_000  # bytes; what `5GB` means to Hugging Face
 _SAFETENSORS, _BIN = "model.safetensors", "pytorch_model.bin"
@@ -60,6 +61,21 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
         for name, tensor in open_file(path).items():
             if name in tensors:
                 raise InputError(f"{path}: {name} is in another shard too; the folder mixes two models")
+            tensors[name] = tensor
+    return tensors
+
+
+def open_model_tensors(folder: Path, *, original: bool = False) -> dict[str, StoredTensor]:
+    """Open the tensors of a model's folder, stored under Hugging Face's or the `original` names, under their
+    names in memory."""
+    tensors: dict[str, StoredTensor] = {}
+    for stored, tensor in open_weights(folder).items():
+        name = name_in_memory(stored, original=original)
+        if name in tensors:
+            raise InputError(
+                f"{folder}: two tensors are {name}, one of them stored as {stored}; it mixes two models"
+            )
+        if name is not None:
             tensors[name] = tensor
     return tensors
 

@@ -16,19 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from llava.common.errors import InputError
 from llava.conversation import AUTO, default_conversation, get_template
-from llava.model.builder import (
-    LoadedModel,
-    load_config,
-    load_image_processor,
-    load_model,
-    load_tokenizer,
-    make_processor,
-    require_llava,
-    resolve_folder,
-    template_of_model,
-)
+from llava.model.builder import LoadedModel, load_model, make_processor
+from llava.model.folder import ModelFolder, open_model_folder
 from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
-from llava.model.run_dir import is_run_dir
 from llava.processing.text import RecordProcessor
 from llava.train.arguments import (
     attention,
@@ -50,6 +40,7 @@ from llava.train.sharded import (
     name_fsdp_layers,
     require_same_processes,
     require_sharding,
+    zero_stage,
 )
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
@@ -72,7 +63,7 @@ def train(
         require_free(settings.output_dir)
     base, settings = find_base(settings, weights=not dry_run)
     # Before the arguments: from them on DeepSpeed divides every model that is made.
-    structure = skeleton(load_config(base), settings)
+    structure = skeleton(base.config, settings)
     if dry_run and target is None:
         require_sharding(settings)
     if target is None:
@@ -114,7 +105,7 @@ def train(
             validation=None if held_out is None else Validation(held_out, loaded, settings),
             run_info=info,
             config_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
-            processor_folder=base,
+            base=base,
             show_validation=display.validation,
         )
         display.trainer = trainer
@@ -132,19 +123,19 @@ def train(
     return settings.output_dir
 
 
-def find_base(settings: TrainSettings, *, weights: bool) -> tuple[Path, TrainSettings]:
-    """The base model's folder, and the settings with its template if they name none."""
-    base = resolve_folder(settings.model_name_or_path, weights=weights)
-    if is_run_dir(base):
-        raise InputError(
-            f"{base} is a run directory; train on a whole model (scripts/merge_lora.py makes one)"
-        )
-    require_llava(base)
-    if settings.liger and (kind := load_config(base).model_type) != "llava":
+def find_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, TrainSettings]:
+    """Open the base model's folder; return it, and the settings with its template if they name none."""
+    base = open_model_folder(settings.model_name_or_path, weights=weights)
+    if not base.is_model:
+        base.require_llava()
+        kind = "a run directory" if base.kind == "run" else "an adapter"
+        raise InputError(f"{base} is {kind}; train on a whole model (scripts/merge_lora.py makes one)")
+    if base.is_original and zero_stage(settings) == 3:
+        raise InputError(f"{base}: ZeRO-3 reads no original folder; scripts/export.py --format hf first")
+    if settings.liger and (kind := base.config.model_type) != "llava":
         raise InputError(f"liger=true knows LLaVA-1.5 only, and {base} is {kind}: set liger=false")
     if settings.conv_mode in (None, AUTO):
-        template = template_of_model(base, load_config(base), load_tokenizer(base))
-        settings = settings.model_copy(update={"conv_mode": template.name})
+        settings = settings.model_copy(update={"conv_mode": base.template.name})
     return base, settings
 
 
@@ -195,7 +186,7 @@ def show_plan(ahead: Plan, structure: PeftModel, out: Console) -> None:
 
 
 def load(
-    base: Path, settings: TrainSettings, arguments: TrainingArguments, processor: RecordProcessor
+    base: ModelFolder, settings: TrainSettings, arguments: TrainingArguments, processor: RecordProcessor
 ) -> tuple[LoadedModel, PeftModel]:
     """The base with its weights, and the same model with fresh adapters."""
     # FSDP moves a layer at a time to the device, and keeps a part of it there.
@@ -234,12 +225,12 @@ def tell_end(trainer: LoraTrainer, step: int | None, out: Console) -> None:
     )
 
 
-def make_record_processor(base: Path, settings: TrainSettings) -> RecordProcessor:
+def make_record_processor(base: ModelFolder, settings: TrainSettings) -> RecordProcessor:
     """The processor alone, so that the data is checked before the weights are read."""
     return make_processor(
-        load_config(base),
-        load_tokenizer(base),
-        load_image_processor(base),
+        base.config,
+        base.tokenizer,
+        base.image_processor,
         get_template(settings.conv_mode or default_conversation.name),
         settings.max_length,
     )

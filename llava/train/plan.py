@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, TrainingArguments
+from transformers import TrainingArguments
 
 from llava.common.errors import InputError
 from llava.common.files import read_json
+from llava.model.builder import empty_model
 from llava.model.lora import attach
 from llava.train.arguments import attention, weights_dtype
 from llava.train.config import TrainSettings
@@ -89,7 +90,7 @@ class Plan:
 def skeleton(config: Any, settings: TrainSettings) -> PeftModel:
     """The model that `config` describes with its adapters attached, without a number in it."""
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        model = empty_model(config)
         return attach(model, settings.lora, train_projector=not settings.freeze_projector)
 
 

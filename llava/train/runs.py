@@ -9,6 +9,8 @@ from pathlib import Path
 
 from llava.common.errors import InputError
 from llava.conversation import default_conversation
+from llava.model.base import base_info
+from llava.model.folder import ModelFolder
 from llava.model.run_dir import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -16,7 +18,6 @@ from llava.model.run_dir import (
     RUN_FILE,
     DtypeName,
     RunInfo,
-    base_info,
     data_hashes,
     git_commit,
     is_run_dir,
@@ -40,9 +41,11 @@ _FREE = {
 run is, how it is computed (`dtype` is compared as it was resolved) and how it is watched."""
 
 
-def describe_run(settings: TrainSettings, base: Path, data: Sequence[Path], dtype: DtypeName) -> RunInfo:
+def describe_run(
+    settings: TrainSettings, base: ModelFolder, data: Sequence[Path], dtype: DtypeName
+) -> RunInfo:
     return RunInfo(
-        base=base_info(base, settings.model_name_or_path),
+        base=base_info(base),
         conv_mode=settings.conv_mode or default_conversation.name,  # resolved by now
         projector_trained=not settings.freeze_projector,
         lora=settings.lora,

@@ -22,9 +22,10 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from llava.common.errors import InputError
 from llava.model.builder import LoadedModel, attention_of_parts
+from llava.model.folder import ModelFolder
 from llava.model.formats import PROJECTOR, VISION
 from llava.model.lora import load_weights, save_adapter
-from llava.model.run_dir import RUN_FILE, RunInfo, copy_processor_files, write_run_info
+from llava.model.run_dir import RUN_FILE, RunInfo, write_run_info
 from llava.train.arguments import attention
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, TrainItems
@@ -68,7 +69,7 @@ class LoraTrainer(Trainer):
         validation: Validation | None,
         run_info: RunInfo,
         config_text: str,
-        processor_folder: Path,
+        base: ModelFolder,
         show_validation: Callable[[int, dict[str, float]], None],
     ) -> None:
         self.loaded = loaded
@@ -77,7 +78,7 @@ class LoraTrainer(Trainer):
         self.validation = validation
         self.run_info = run_info
         self.config_text = config_text
-        self.processor_folder = processor_folder
+        self.base = base
         self.show_validation = show_validation
         self.meter = Meter()
         self.flow = Flow()
@@ -273,7 +274,7 @@ class LoraTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).unlink(missing_ok=True)
         save_adapter(self.model, folder, projector=self.run_info.projector_trained)
-        copy_processor_files(self.processor_folder, folder)
+        self.base.write_processor_files(folder)
         (folder / CONFIG_FILE).write_text(self.config_text, encoding="utf-8")
         write_run_info(folder, self.run_info.model_copy(update={"step": self.state.global_step}))
 

@@ -38,7 +38,8 @@ from check_original import BOUND, QUESTION, SCALE, TINY, our_logits, save_images
 from results import Row, write_check  # noqa: E402
 
 from llava.conversation import get_template  # noqa: E402
-from llava.model.builder import load_model, load_tokenizer  # noqa: E402
+from llava.model.builder import load_model  # noqa: E402
+from llava.model.folder import open_model_folder  # noqa: E402
 from tests.support.family_models import family_image_processor, save_family  # noqa: E402
 from tests.support.original_folders import save_original  # noqa: E402
 from tests.support.tiny_models import save_run  # noqa: E402
@@ -65,7 +66,7 @@ def their_logits(folder: Path, image: Path) -> torch.Tensor:
 
 def onevision_logits(folder: Path, model: Any, image: Path) -> torch.Tensor:
     """OneVision's processor wants torchvision for its videos; its image processor and the model do not."""
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_model_folder(folder).tokenizer
     inputs = AutoImageProcessor.from_pretrained(str(folder), backend="pil")(
         Image.open(image).convert("RGB"), return_tensors="pt"
     )
@@ -93,7 +94,7 @@ def save_processor(folder: Path) -> None:
     """The whole processor beside the model, as Hub folders have it; 1.5 pads pictures, as LLaVA does."""
     config = AutoConfig.from_pretrained(str(folder))
     given = {
-        "tokenizer": load_tokenizer(folder), "patch_size": config.vision_config.patch_size,
+        "tokenizer": open_model_folder(folder).tokenizer, "patch_size": config.vision_config.patch_size,
         "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default",
         "chat_template": get_template("v1").jinja(),
     }  # fmt: skip

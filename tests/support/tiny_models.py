@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, LlavaConfig, LlavaForConditionalGeneration
 
+from llava.model.base import base_info
+from llava.model.folder import open_model_folder
 from llava.model.lora import attach, save_adapter
-from llava.model.run_dir import LoraSettings, RunInfo, base_info, copy_processor_files, write_run_info
+from llava.model.run_dir import LoraSettings, RunInfo, copy_processor_files, write_run_info
 from tests.support.paths import REPO
 
 TOKENIZER_FOLDER = REPO / "playground" / "tiny-llava"
@@ -101,7 +103,7 @@ def save_run(
     save_adapter(wrapped, folder, projector=projector)
     copy_processor_files(base, folder)
     info = RunInfo(
-        base=base_info(base, str(base)),
+        base=base_info(open_model_folder(base)),
         conv_mode="v1",
         projector_trained=projector,
         lora=settings,

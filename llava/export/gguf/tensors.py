@@ -21,8 +21,7 @@ import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava.common.errors import InputError
-from llava.model.formats import LANGUAGE, PROJECTOR, VISION
-from llava.model.original import EMBEDDING, HEAD
+from llava.model.formats import EMBEDDING, HEAD, LANGUAGE, PROJECTOR, VISION
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 """How matrices are stored; vectors and norms are float32 always."""

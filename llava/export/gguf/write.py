@@ -27,8 +27,7 @@ import torch
 from yaml import YAMLError
 
 from llava.common.errors import InputError
-from llava.conversation import ConvTemplate, get_template
-from llava.export.convert import Companions, read_companions
+from llava.conversation import ConvTemplate
 from llava.export.gguf.tensors import (
     BLOCK,
     ROPE_FACTORS,
@@ -41,12 +40,13 @@ from llava.export.gguf.tensors import (
     rope_factors,
 )
 from llava.export.gguf.vocab import read_vocab, spaces_differ, write_vocab
-from llava.export.merge import empty_model, find_sources, merged_tensors
+from llava.export.merge import find_sources, merged_tensors
+from llava.export.writers import Companions, read_companions
 from llava.mm_utils import get_model_name_from_path
-from llava.model.adapters import notes, read_adapter
-from llava.model.builder import load_config, make_processor, resolve_folder
-from llava.model.formats import VISION, kind_of
-from llava.model.original import HEAD, whole_tensors
+from llava.model.adapters import Adapter, notes_on_base, read_adapter
+from llava.model.builder import empty_model, make_processor
+from llava.model.folder import ModelFolder, open_model_folder
+from llava.model.formats import HEAD, VISION
 from llava.model.shards import new_folder
 
 APPROXIMATE = (
@@ -65,7 +65,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Source:
+class GgufSource:
     """A model that is to be written: what belongs to it and its tensors under their names in memory, float32,
     one at a time in the order of `shapes`. `notes` is what its adapter has to say."""
 
@@ -78,71 +78,80 @@ class Source:
 
 
 def export_gguf(
-    model_path: str | Path,
+    model_path: str | Path | ModelFolder,
     output: Path,
     *,
     model_base: str | Path | None = None,
     type: GgufType = "f16",
     overwrite: bool = False,
 ) -> Exported:
-    """Write `model_path` (a whole model in either format; an adapter, merged) to the folder `output`.
+    """Write a model as the two GGUF files.
 
-    `overwrite` replaces an earlier GGUF folder. InputError, and nothing written, for a model that llama.cpp
-    cannot compute as we do, or weights that the type cannot hold.
+    Args:
+        model_path: A whole model in either format, or an adapter, which is merged.
+        output: The folder to write.
+        model_base: The base of an adapter, if it is not where the adapter says.
+        type: How matrices are stored.
+        overwrite: Replace an earlier folder of GGUF files.
+
+    Raises:
+        InputError: llama.cpp cannot compute the model as we do, or the type cannot hold its weights. Nothing
+            is written then.
     """
-    _need_gguf()
+    _require_gguf()
     if type not in get_args(GgufType):
         raise InputError(f"--type {type}: choose one of {', '.join(get_args(GgufType))}")
     _refuse_output(output, overwrite)
     source = open_source(model_path, model_base)
-    told = _notes(source)
+    notes = _notes(source)
     with new_folder(output, overwrite=overwrite) as temporary:
         odd = _write(temporary, source, type)
     if odd:
-        told.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
-    return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", told)
+        notes.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
+    return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", notes)
 
 
-def open_source(model_path: str | Path, model_base: str | Path | None) -> Source:
-    """The model to write. InputError for what cannot be loaded, what GGUF cannot hold, and a run on a
+def open_source(model_path: str | Path | ModelFolder, model_base: str | Path | None) -> GgufSource:
+    """Open the model to write. InputError for what cannot be loaded, what GGUF cannot hold, and a run on a
     quantised base, whose weights are not those of its folder."""
-    folder = resolve_folder(model_path)
-    own, base, info, adapters, told = folder, folder, None, [], []
-    if kind_of(folder) in ("hf", "original"):
-        if model_base is not None:
-            raise InputError(f"{model_path} is a whole model and takes no --model-base")
-    else:
+    folder = open_model_folder(model_path)
+    base, run = folder, None
+    if not folder.is_model:
         [found] = find_sources([folder], model_base)
-        base, info = found.base, found.info
-        own = folder if info else base
-        if info is not None and info.bits is not None:
+        base, run = found.base, found.run
+        if found.info is not None and found.info.bits is not None:
             raise InputError(
                 f"{folder} was trained on a quantised base; merge it first: scripts/merge_lora.py"
             )
-    config = load_config(base)
+    elif model_base is not None:
+        raise InputError(f"{folder.name} is a whole model and takes no --model-base")
+    config = base.config
     refuse_unsupported(config)
     model = empty_model(config)
-    if base != folder:
+    adapters: list[tuple[Adapter, float]] = []
+    notes: list[str] = []
+    if base is not folder:
         adapter = read_adapter(folder, model)
-        adapters, told = [(adapter, 1.0)], list(notes(adapter, base))
-    companions = read_companions(own, config, get_template(info.conv_mode) if info else None)
+        adapters, notes = [(adapter, 1.0)], list(notes_on_base(adapter, base.path))
+    companions = read_companions(base, run)
     make_processor(
         config, companions.tokenizer, companions.image_processor, companions.template
     )  # its checks
     left_out = {HEAD} if config.tie_word_embeddings else set()  # llama.cpp takes token_embd
+    stored = base.open_tensors()
     shapes = {
-        name: stored.shape
-        for name, stored in whole_tensors(base).items()
+        name: tensor.shape
+        for name, tensor in stored.items()
         if name not in left_out and not name.startswith(f"{VISION}post_layernorm.")
     }
-    merged = merged_tensors(base, model, info, adapters, torch.float32)
-    return Source(
-        name=get_model_name_from_path(folder.resolve().as_posix()),
-        license=_license(folder),
+    merged = merged_tensors(base, stored, model, folder.run_info, adapters, torch.float32)
+    return GgufSource(
+        name=get_model_name_from_path(folder.path.resolve().as_posix()),
+        license=_license(folder.path),
         companions=companions,
         shapes=shapes,
         tensors=((name, tensor) for name, tensor in merged if name in shapes),
-        notes=told,
+        notes=notes,
     )
 
 
@@ -157,22 +166,22 @@ def _license(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _notes(source: Source) -> list[str]:
-    config, told = source.companions.config, list(source.notes)
+def _notes(source: GgufSource) -> list[str]:
+    config, notes = source.companions.config, list(source.notes)
     if config.model_type == "llava_next":
-        told.append(APPROXIMATE)
+        notes.append(APPROXIMATE)
     window = getattr(config.text_config, "sliding_window", None)
     if window is not None:
-        told.append(f"llama.cpp has no sliding window for this model: its context is cut to {window} tokens")
+        notes.append(f"llama.cpp has no sliding window for this model: its context is cut to {window} tokens")
     if spaces_differ(source.companions.tokenizer):
-        told.append(
+        notes.append(
             "llama.cpp puts a space before text that follows a special token or a picture, this model's "
             "tokenizer does not: prompts are read a little differently"
         )
     stop = source.companions.template.stop[0]
     if stop not in source.companions.tokenizer.get_vocab():
-        told.append(f"answers end with {stop!r}, which is no token: give it to clients as a stop text")
-    return told
+        notes.append(f"answers end with {stop!r}, which is no token: give it to clients as a stop text")
+    return notes
 
 
 def refuse_unsupported(config: Any) -> None:
@@ -206,7 +215,7 @@ def refuse_unsupported(config: Any) -> None:
             )
 
 
-def _text_header(source: Source, writer: Any) -> None:
+def _text_header(source: GgufSource, writer: Any) -> None:
     given = source.companions
     text = given.config.text_config
     window = getattr(text, "sliding_window", None)
@@ -249,7 +258,7 @@ def chat_template(template: ConvTemplate) -> str:
     )
 
 
-def _vision_header(source: Source, writer: Any) -> None:
+def _vision_header(source: GgufSource, writer: Any) -> None:
     config, images = source.companions.config, source.companions.image_processor
     vision, layer = config.vision_config, config.vision_feature_layer
     writer.add_clip_has_vision_encoder(True)
@@ -278,7 +287,7 @@ def _vision_header(source: Source, writer: Any) -> None:
         writer.add_array("clip.vision.image_grid_pinpoints", sides)
 
 
-def _write(folder: Path, source: Source, type: GgufType) -> list[str]:
+def _write(folder: Path, source: GgufSource, type: GgufType) -> list[str]:
     """Write both files, a tensor at a time; returns the names of matrices that q8_0 could not take."""
     text = GgufFile(folder / f"model-{type}.gguf", "llama", type)
     vision = GgufFile(folder / f"mmproj-{type}.gguf", "clip", type)
@@ -317,6 +326,6 @@ def _refuse_output(output: Path, overwrite: bool) -> None:
         raise InputError(f"{output} is no folder of GGUF files alone and is not overwritten")
 
 
-def _need_gguf() -> None:
+def _require_gguf() -> None:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("writing GGUF needs the gguf package: pip install 'llava-inspect[gguf]'")

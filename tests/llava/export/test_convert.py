@@ -15,7 +15,7 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPVisionModel
 from llava.common.errors import InputError
 from llava.export.convert import export
 from llava.model.builder import load_model
-from llava.model.original import whole_tensors
+from llava.model.folder import open_model_folder
 from llava.model.shards import open_weights
 from tests.llava.model.test_original import DAMAGE, FAMILIES, logits
 from tests.support.family_models import save_family
@@ -29,7 +29,7 @@ def names(family):
 
 def assert_same(first: Path, second: Path, dtype: torch.dtype | None = None) -> None:
     """The same tensors, in every bit and type (or those of `second` in `dtype`)."""
-    found, expected = whole_tensors(first), whole_tensors(second)
+    found, expected = (open_model_folder(folder).open_tensors() for folder in (first, second))
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         value, other = found[name].read(), tensor.read().to(dtype or tensor.dtype)
@@ -237,7 +237,7 @@ def test_a_disk_without_room_is_one_line(tiny_model_dir, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llava.export.convert.write_json", full)
+    monkeypatch.setattr("llava.export.writers.write_json", full)
     with pytest.raises(InputError, match=r"llava-v1 is not written: .*No space left on device"):
         export(tiny_model_dir, tmp_path / "llava-v1", "llava")
     assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from llava.common.errors import InputError
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
-from llava.model.formats import in_memory
+from llava.model.formats import name_in_memory
 from tests.support.family_models import save_family
 from tests.support.tiny_models import save_base, save_run
 
@@ -44,7 +44,7 @@ def logits(folder, given=None):
 def test_merged_logits_equal_the_adapters(tmp_path, vision, projector):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base, vision=vision, projector=projector)
-    merge(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged")
     adapted, plain = load_model(run, device="cpu"), load_model(base, device="cpu")
     merged = LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "merged"), dtype=torch.float32)
     with torch.no_grad():
@@ -80,14 +80,14 @@ def test_merged_logits_equal_the_adapters_in_each_family(bases, tmp_path, family
     if "bits" in settings:
         pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llava-inspect[quant]'")
     run = save_run(tmp_path / "run", bases[family], **settings)
-    merge(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged")
     adapted, merged, base = (logits(path) for path in (run, tmp_path / "merged", bases[family]))
     largest = adapted.abs().max()
     bound = 0.05 if settings.get("bits") == 8 else BOUND
     assert (merged - adapted).abs().max() < bound * largest
     assert (base - adapted).abs().max() > 0.05 * largest, "the adapter does something"
     if settings:  # and what it does is not what a plain LoRA of the same A and B does
-        merge(save_run(tmp_path / "lora", bases[family]), tmp_path / "other")
+        merge_adapters(save_run(tmp_path / "lora", bases[family]), tmp_path / "other")
         assert (logits(tmp_path / "other") - adapted).abs().max() > 2 * (merged - adapted).abs().max()
 
 
@@ -114,12 +114,15 @@ def test_several_adapters_are_mixed_by_weight(tmp_path):
         save_run(tmp_path / "a", base, use_dora=True),
         save_run(tmp_path / "b", base, vision=False, seed=2),
     ]
-    merge(runs, tmp_path / "mixed", weights=[0.75, -0.5])
-    merge(runs[0], tmp_path / "half", weights=[0.5])
+    merge_adapters(runs, tmp_path / "mixed", weights=[0.75, -0.5])
+    merge_adapters(runs[0], tmp_path / "half", weights=[0.5])
     for name, run in zip("xy", runs, strict=True):
-        merge(run, tmp_path / name)
+        merge_adapters(run, tmp_path / name)
     plain, a, b, mixed, half = (
-        {in_memory(key): value for key, value in load_file(tmp_path / name / "model.safetensors").items()}
+        {
+            name_in_memory(key): value
+            for key, value in load_file(tmp_path / name / "model.safetensors").items()
+        }
         for name in ("base", "x", "y", "mixed", "half")
     )
     for name, weight in plain.items():
@@ -142,15 +145,15 @@ def test_adapters_that_cannot_be_one_model_are_refused(tmp_path):
         ([runs[0], quantised], [1.0, 1.0], "differ in the conversation template or the bits"),
     ):
         with pytest.raises(InputError, match=message):
-            merge(paths, tmp_path / "merged", weights=weights)
+            merge_adapters(paths, tmp_path / "merged", weights=weights)
     assert not (tmp_path / "merged").exists()
 
 
 def test_shards_hold_the_same_model(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "one")
-    merge(run, tmp_path / "many", max_shard_size=60_000)
+    merge_adapters(run, tmp_path / "one")
+    merge_adapters(run, tmp_path / "many", max_shard_size=60_000)
     shards = sorted((tmp_path / "many").glob("model-*-of-*.safetensors"))
     assert len(shards) > 3
     together = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
@@ -171,7 +174,7 @@ def test_the_config_is_one_that_transformers_4_reads(bases, tmp_path):
     config = json.loads((base / "config.json").read_text())
     config["text_config"]["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
     (base / "config.json").write_text(json.dumps(config))
-    merge(save_run(tmp_path / "run", base), tmp_path / "merged", dtype="bfloat16")
+    merge_adapters(save_run(tmp_path / "run", base), tmp_path / "merged", dtype="bfloat16")
     written = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert written["text_config"]["rope_theta"] == 1e6
     assert written["torch_dtype"] == written["dtype"] == "bfloat16"
@@ -192,7 +195,7 @@ def test_a_head_that_is_the_embedding(bases, tmp_path):
     del tensors[head]
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged")
     assert head not in load_file(tmp_path / "merged" / "model.safetensors")
     adapted = logits(run)
     assert (logits(tmp_path / "merged") - adapted).abs().max() < BOUND * adapted.abs().max()
@@ -201,15 +204,15 @@ def test_a_head_that_is_the_embedding(bases, tmp_path):
     adapter["base_model.model.model.language_model.embed_tokens.weight"] = tensors[embedding] + 1
     save_file(adapter, run / "adapter_model.safetensors")
     with pytest.raises(InputError, match="ties its LM head to its embeddings"):
-        merge(run, tmp_path / "tied")
+        merge_adapters(run, tmp_path / "tied")
     assert not (tmp_path / "tied").exists()
 
 
 def test_half_precision_base_is_summed_in_float32(tmp_path):
     base = save_base(tmp_path / "base", dtype=torch.float16)
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "float32", dtype="float32")
-    merge(run, tmp_path / "own")
+    merge_adapters(run, tmp_path / "float32", dtype="float32")
+    merge_adapters(run, tmp_path / "own")
     wide = LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "float32"))
     own = LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "own"))
     assert wide.dtype == torch.float32
@@ -231,16 +234,16 @@ def test_a_base_in_several_types_is_not_rounded_silently(tmp_path):
     save_file(tensors | {name: tensors[name].half()}, path, metadata={"format": "pt"})
     run = save_run(tmp_path / "run", base)
     with pytest.raises(InputError, match=r"in several types, .*; choose with --dtype"):
-        merge(run, tmp_path / "merged")
+        merge_adapters(run, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-    merge(run, tmp_path / "merged", dtype="float32")
+    merge_adapters(run, tmp_path / "merged", dtype="float32")
     assert {value.dtype for value in load_file(tmp_path / "merged" / path.name).values()} == {torch.float32}
 
 
 def test_merged_folder_is_complete_for_plain_transformers(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged")
     assert {path.name for path in (tmp_path / "merged").iterdir()} == {
         "README.md",
         "chat_template.jinja",
@@ -271,22 +274,22 @@ def test_merged_folder_is_complete_for_plain_transformers(tmp_path):
 def test_existing_output_is_kept_unless_overwritten(tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged")
     (tmp_path / "merged" / "stale").touch()
     with pytest.raises(InputError, match="exists already"):
-        merge(run, tmp_path / "merged")
-    merge(run, tmp_path / "merged", overwrite=True)
+        merge_adapters(run, tmp_path / "merged")
+    merge_adapters(run, tmp_path / "merged", overwrite=True)
     assert not (tmp_path / "merged" / "stale").exists()
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").touch()
     with pytest.raises(InputError, match="is not a model folder"):
-        merge(run, tmp_path / "precious", overwrite=True)
+        merge_adapters(run, tmp_path / "precious", overwrite=True)
     with pytest.raises(InputError, match="which is read"):
-        merge(run, base, overwrite=True)
+        merge_adapters(run, base, overwrite=True)
     (run / "config.json").write_text("{}")  # an adapter is none either, whatever lies beside it
     for folder in (run, save_run(tmp_path / "another", base)):
         with pytest.raises(InputError, match="is not a model folder"):
-            merge(run, folder, overwrite=True)
+            merge_adapters(run, folder, overwrite=True)
 
 
 def test_failure_leaves_nothing(tmp_path):
@@ -294,9 +297,9 @@ def test_failure_leaves_nothing(tmp_path):
     run = save_run(tmp_path / "run", base)
     (run / "adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match="cut short or damaged"):
-        merge(run, tmp_path / "merged")
+        merge_adapters(run, tmp_path / "merged")
     with pytest.raises(InputError, match=r"no run.json"):
-        merge(base, tmp_path / "merged")
+        merge_adapters(base, tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]
 
 
@@ -304,7 +307,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import llava.model.shards as shards
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 
 write = shards.write_tensors
 def kill_at_the_third(path, tensors):
@@ -312,7 +315,7 @@ def kill_at_the_third(path, tensors):
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, tensors)
 shards.write_tensors = kill_at_the_third
-merge(sys.argv[1], Path(sys.argv[2]), max_shard_size=60_000, overwrite=True)
+merge_adapters(sys.argv[1], Path(sys.argv[2]), max_shard_size=60_000, overwrite=True)
 """
 
 
@@ -321,7 +324,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_finished(repo, tmp_path, earli
     base = save_base(tmp_path / "base")
     run, output = save_run(tmp_path / "run", base), tmp_path / "out" / "merged"
     if earlier:
-        merge(save_run(tmp_path / "first", base, seed=3), output)
+        merge_adapters(save_run(tmp_path / "first", base, seed=3), output)
         before = {path.name: path.read_bytes() for path in output.iterdir()}
     command = [sys.executable, "-c", KILLED, str(run), str(output)]
     done = subprocess.run(command, cwd=repo, capture_output=True, check=False)
@@ -332,7 +335,7 @@ def test_a_killed_merge_leaves_nothing_that_looks_finished(repo, tmp_path, earli
     assert left.name.startswith(".merged.")
     with pytest.raises(InputError):
         load_model(left, device="cpu")
-    told = merge(run, output, overwrite=earlier)
+    told = merge_adapters(run, output, overwrite=earlier)
     assert any(str(left) in line and "was killed" in line for line in told)
     adapted = logits(run)
     assert (logits(output) - adapted).abs().max() < BOUND * adapted.abs().max()
@@ -344,7 +347,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     run = save_run(tmp_path / "run", base)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000))
     with pytest.raises(InputError, match=r"the model takes 0\.0 GB and .* has 0\.0 GB free"):
-        merge(run, tmp_path / "new" / "merged")
+        merge_adapters(run, tmp_path / "new" / "merged")
     assert not (tmp_path / "new").exists()
 
 
@@ -356,7 +359,7 @@ def test_a_disk_that_fails_while_merging_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("llava.model.shards.write_tensors", fail)
     with pytest.raises(InputError, match=r"merged is not written: .*No space left on device"):
-        merge(run, tmp_path / "merged")
+        merge_adapters(run, tmp_path / "merged")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "run"}
 
 
@@ -371,13 +374,13 @@ def test_numbers_that_are_none_are_told_where_they_come_from(tmp_path):
     with pytest.raises(
         InputError, match=r"q_proj\.weight is no finite number after merging: training diverged"
     ):
-        merge(run, tmp_path / "merged")
+        merge_adapters(run, tmp_path / "merged")
     tensors = load_file(base / "model.safetensors")
     tensors[next(iter(tensors))].view(-1)[0] = float("inf")
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
     broken = save_run(tmp_path / "broken", base)
     with pytest.raises(InputError, match="the base is damaged, fetch it again"):
-        merge(broken, tmp_path / "merged")
+        merge_adapters(broken, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
@@ -387,7 +390,7 @@ def test_overflow_is_refused(tmp_path):
     config = json.loads((run / "adapter_config.json").read_text())
     (run / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1e9}))
     with pytest.raises(InputError, match=r"does not fit float16.*bfloat16"):
-        merge(run, tmp_path / "merged", dtype="float16")
+        merge_adapters(run, tmp_path / "merged", dtype="float16")
     assert not (tmp_path / "merged").exists()
 
 

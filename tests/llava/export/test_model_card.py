@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 from tests.llava.model.test_adapters import other_tools_adapter
 from tests.support.tiny_models import save_base, save_run
 
@@ -45,7 +45,7 @@ def test_a_run(base, tmp_path):
     )
     info = json.loads((run / "run.json").read_text())
     describe(run, base=info["base"] | {"name": "llava-hf/llava-1.5-7b-hf", "revision": "deadbeef"})
-    merge(run, tmp_path / "insulator", dtype="float16")
+    merge_adapters(run, tmp_path / "insulator", dtype="float16")
     front, text = card_of(tmp_path / "insulator")
     assert front["base_model"] == "llava-hf/llava-1.5-7b-hf" and front["library_name"] == "transformers"
     assert "# insulator\n" in text and "Its weights are float16." in text
@@ -62,7 +62,7 @@ def test_a_run(base, tmp_path):
 
 def test_in_the_originals_format_it_names_no_other_program(base, tmp_path):
     run = save_run(tmp_path / "run", base)
-    merge(run, tmp_path / "llava-v1.5-mine", save_format="llava")
+    merge_adapters(run, tmp_path / "llava-v1.5-mine", save_format="llava")
     front, text = card_of(tmp_path / "llava-v1.5-mine")
     assert "library_name" not in front and "base_model" not in front  # the base is a folder here
     assert "transformers" not in text.partition("## Use")[2]
@@ -72,12 +72,12 @@ def test_in_the_originals_format_it_names_no_other_program(base, tmp_path):
 def test_several_and_another_tools(base, tmp_path):
     runs = [describe(save_run(tmp_path / name, base), config=VALUES) for name in ("a", "b")]
     runs.append(describe(save_run(tmp_path / "c", base), config={"learning_rate": 0.5}))
-    merge(runs, tmp_path / "mixed", weights=[0.5, 0.25, 0.25])
+    merge_adapters(runs, tmp_path / "mixed", weights=[0.5, 0.25, 0.25])
     _, text = card_of(tmp_path / "mixed")
     assert "`a`, step 3, weight 0.5: LoRA" in text and "`c`, step 3, weight 0.25: LoRA" in text
     assert "Of `a`, `b`, for" in text and "Of `c`, for" in text and text.count("```yaml") == 2
     other_tools_adapter(base, tmp_path / "theirs", use_rslora=True)
-    merge(tmp_path / "theirs", tmp_path / "foreign")
+    merge_adapters(tmp_path / "theirs", tmp_path / "foreign")
     _, text = card_of(tmp_path / "foreign")
     assert "- Adapter: `theirs`: rsLoRA, rank 4, alpha 6; 6 layers adapted in the vision tower" in text
     assert text.count("Not recorded.") == 2

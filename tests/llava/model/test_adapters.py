@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from llava.common.errors import InputError
-from llava.export.merge import merge
-from llava.model.adapters import apply
+from llava.export.merge import merge_adapters
+from llava.model.adapters import apply_adapter
 from llava.model.builder import LoadedModel, load_model
+from llava.model.folder import open_model_folder
 from llava.model.formats import NON_LORA_WEIGHTS, SPELLINGS
 from tests.support.family_models import FAMILIES, save_family
 from tests.support.original_folders import save_original
@@ -148,7 +149,7 @@ def test_folders_as_the_tools_leave_them(base, tmp_path, tool):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not for us")
     require_same(base, folder, theirs)
-    merge(folder, tmp_path / "merged")
+    merge_adapters(folder, tmp_path / "merged")
     loaded = load_model(tmp_path / "merged", device="cpu")
     expected = logits(theirs, loaded)
     assert (logits(loaded.model, loaded) - expected).abs().max() < BOUND * expected.abs().max()
@@ -162,7 +163,7 @@ def require_same(base: Path, folder: Path, theirs: PeftModel) -> None:
     loaded = load_model(base, device="cpu")
     expected, plain = logits(theirs, loaded), logits(loaded.model, loaded)
     assert (plain - expected).abs().max() > 0.02, "the adapter does something"
-    adapted = apply(loaded.model, folder).eval()
+    adapted = apply_adapter(loaded.model, open_model_folder(folder)).eval()
     assert (logits(adapted, loaded) - expected).abs().max() < BOUND
 
 
@@ -220,7 +221,7 @@ def test_a_lora_folder_of_the_original_over_an_original_base(tmp_path, tiny_mode
     assert adapted.template.name == load_model(base, device="cpu").template.name
     assert (logits(adapted.model, loaded) - expected).abs().max() < BOUND
     for save_format, name in (("hf", "merged"), ("llava", "llava-v1.5-merged")):
-        merge(tmp_path / "lora", tmp_path / name, model_base=base, save_format=save_format)
+        merge_adapters(tmp_path / "lora", tmp_path / name, model_base=base, save_format=save_format)
         again = load_model(tmp_path / name, device="cpu")
         assert again.template.name == adapted.template.name
         assert (logits(again.model, again) - expected).abs().max() < BOUND
@@ -318,7 +319,7 @@ def test_damage_is_told_in_a_line_and_nothing_is_written(base, tmp_path, damage,
     with pytest.raises(InputError, match=message) as loading:
         load_model(folder, device="cpu")
     with pytest.raises(InputError, match=message) as merging:
-        merge(folder, tmp_path / "merged")
+        merge_adapters(folder, tmp_path / "merged")
     assert "\n" not in str(loading.value) + str(merging.value)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
@@ -333,7 +334,7 @@ def test_an_adapter_of_another_base(base, tmp_path, tiny_model_dir):
         ):
             load_model(tmp_path / "adapter", other, device="cpu")
         with pytest.raises(InputError, match="does not fit its base"):
-            merge(tmp_path / "adapter", tmp_path / "merged", model_base=other)
+            merge_adapters(tmp_path / "adapter", tmp_path / "merged", model_base=other)
     assert not (tmp_path / "merged").exists()
 
 

@@ -22,17 +22,14 @@ from llava.mm_utils import (
     process_images,
     tokenizer_image_token,
 )
-from llava.model import builder
+from llava.model import builder, hub
 from llava.model.builder import (
-    load_config,
-    load_image_processor,
     load_model,
     load_pretrained_model,
-    load_tokenizer,
     make_processor,
-    template_of_model,
 )
-from llava.model.run_dir import fingerprint, read_run_info
+from llava.model.folder import open_model_folder
+from llava.model.run_dir import read_run_info
 from tests.support.family_models import save_family
 from tests.support.original_folders import save_original, write_weights
 from tests.support.tiny_models import save_base, save_run
@@ -124,41 +121,41 @@ def test_fingerprint_follows_weights_not_the_way_of_saving(base, tmp_path):
     shutil.copytree(base, copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"transformers_version": "9.9"}, indent=7))
-    assert fingerprint(copy) == fingerprint(base)
+    assert open_model_folder(copy).fingerprint == open_model_folder(base).fingerprint
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert fingerprint(copy) != fingerprint(base)
+    assert open_model_folder(copy).fingerprint != open_model_folder(base).fingerprint
 
 
 def test_fingerprint_of_an_original_base_in_bin_shards(tmp_path, tiny_model_dir, monkeypatch):
     folder, _ = save_original(tiny_model_dir, tmp_path / "llava-v1", form="bin")
-    first = fingerprint(folder)
+    first = open_model_folder(folder).fingerprint
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "/moved/vision_tower"}))
-    assert fingerprint(folder) == first
+    assert open_model_folder(folder).fingerprint == first
     monkeypatch.setattr("llava.model.run_dir._HASH_WHOLE_UP_TO", 1000)
     monkeypatch.setattr("llava.model.run_dir._SAMPLE_BYTES", 100)
-    sampled = fingerprint(folder)
+    sampled = open_model_folder(folder).fingerprint
     shard = next(folder.glob("pytorch_model*.bin"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    assert fingerprint(folder) != sampled
+    assert open_model_folder(folder).fingerprint != sampled
 
 
 def test_large_weights_are_sampled(base, tmp_path, monkeypatch):
-    whole = fingerprint(base)
+    whole = open_model_folder(base).fingerprint
     monkeypatch.setattr("llava.model.run_dir._HASH_WHOLE_UP_TO", 1000)
     monkeypatch.setattr("llava.model.run_dir._SAMPLE_BYTES", 100)
-    sampled = fingerprint(base)
-    assert sampled == fingerprint(base) != whole
+    sampled = open_model_folder(base).fingerprint
+    assert sampled == open_model_folder(base).fingerprint != whole
     copy = tmp_path / "copy"
     shutil.copytree(base, copy)
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert fingerprint(copy) != sampled
+    assert open_model_folder(copy).fingerprint != sampled
 
 
 def write(folder, name, text):
@@ -334,9 +331,8 @@ def test_settings_are_used_or_refused_in_a_line(odd_folders, data):
     inner[key] = data.draw(JUNK)
     path.write_text(json.dumps(content))
     try:
-        config, tokenizer = load_config(folder), load_tokenizer(folder)
-        template = template_of_model(folder, config, tokenizer)
-        make_processor(config, tokenizer, load_image_processor(folder), template)
+        model = open_model_folder(folder)
+        make_processor(model.config, model.tokenizer, model.image_processor, model.template)
     except InputError as error:
         assert "\n" not in str(error)
     finally:
@@ -360,11 +356,11 @@ def test_adapters_on_the_hub_come_with_their_projector(base, monkeypatch):
         wanted.extend(allow_patterns)
         return str(base)
 
-    monkeypatch.setattr(builder, "snapshot_download", snapshot)
-    builder.resolve_folder("some-owner/some-lora")
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    hub.resolve_folder("some-owner/some-lora")
     assert {"non_lora_trainables.bin", "mm_projector.bin"} <= {*wanted}
     wanted.clear()
-    builder.resolve_folder("some-owner/some-lora", weights=False)
+    hub.resolve_folder("some-owner/some-lora", weights=False)
     assert not any(pattern.endswith((".bin", ".safetensors")) for pattern in wanted)
 
 
@@ -375,7 +371,7 @@ def test_hub_names_go_to_the_hub(base, monkeypatch):
         asked.append(name)
         return str(base)
 
-    monkeypatch.setattr(builder, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     loaded = load_model("some-owner/some-model", device="cpu")
     assert asked == ["some-owner/some-model"]
     assert loaded.model_id == "some-model"

@@ -13,8 +13,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from llava.common.errors import InputError
 from llava.model.builder import load_model, load_pretrained_model
-from llava.model.formats import kind_of
-from llava.model.original import whole_tensors
+from llava.model.folder import open_model_folder
 from llava.model.sentencepiece import tokenizer_of_pieces
 from llava.model.shards import open_file, open_weights, parse_size, write_shards
 from tests.support.family_models import family_config, family_model
@@ -119,7 +118,7 @@ def test_hub_names_of_all_releases_load_alike(tiny_model_dir, tmp_path):
         shutil.copytree(tiny_model_dir, folder)
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         loaded = load_model(folder, device="cpu").model.state_dict()
-        read = {name: tensor.read() for name, tensor in whole_tensors(folder).items()}
+        read = {name: tensor.read() for name, tensor in open_model_folder(folder).open_tensors().items()}
         assert loaded.keys() == read.keys() == now.keys()
         for name, value in now.items():
             assert torch.equal(loaded[name], value), (kind, name)
@@ -263,19 +262,23 @@ def test_kinds_by_content(tiny_model_dir, original, tmp_path):
             (tmp_path / name / file.replace("__", ".")).write_text(json.dumps(content))
         return tmp_path / name
 
+    def kind(path):
+        return open_model_folder(path).kind
+
     early = {"model_type": "llava", "mm_vision_tower": "openai/clip"}
-    assert kind_of(tiny_model_dir) == "hf"
-    assert kind_of(original) == "original"
-    assert kind_of(folder("early", config__json=early)) == "original"
-    assert kind_of(folder("run", run__json={}, adapter_config__json={})) == "run"
-    assert kind_of(folder("peft", adapter_config__json={})) == "peft_adapter"
-    assert kind_of(folder("lora", adapter_config__json={}, config__json=early)) == "original_lora"
-    assert kind_of(folder("lora2", adapter_config__json={}, non_lora_trainables__bin=0)) == "original_lora"
-    assert kind_of(folder("projector", config__json=early, mm_projector__bin=0)) == "original_projector"
+    assert kind(tiny_model_dir) == "hf"
+    assert kind(original) == "original"
+    assert kind(folder("early", config__json=early)) == "original"
+    assert kind(folder("run", run__json={}, adapter_config__json={})) == "run"
+    assert kind(folder("peft", adapter_config__json={})) == "peft_adapter"
+    assert kind(folder("lora", adapter_config__json={}, config__json=early)) == "original_lora"
+    assert kind(folder("lora2", adapter_config__json={}, non_lora_trainables__bin=0)) == "original_lora"
+    assert kind(folder("projector", config__json=early, mm_projector__bin=0)) == "original_projector"
+    assert kind(folder("vicuna", config__json={"model_type": "llama"})) == "language_model"
     with pytest.raises(InputError, match=r"neither config\.json nor run\.json"):
-        kind_of(folder("empty"))
+        kind(folder("empty"))
     with pytest.raises(InputError, match="model_type 'bert'"):
-        kind_of(folder("bert", config__json={"model_type": "bert"}))
+        kind(folder("bert", config__json={"model_type": "bert"}))
 
 
 @pytest.fixture(scope="module")

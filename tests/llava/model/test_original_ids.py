@@ -8,7 +8,7 @@ import json
 import pytest
 
 from llava.conversation import get_template
-from llava.model.builder import load_config, load_image_processor, load_tokenizer
+from llava.model.folder import open_model_folder
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import vision_processor_for
 from tests.support.paths import REPO
@@ -23,7 +23,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def tokenizers(tiny_model_dir):
-    plain, controls = load_tokenizer(tiny_model_dir), load_tokenizer(tiny_model_dir)
+    plain, controls = open_model_folder(tiny_model_dir).tokenizer, open_model_folder(tiny_model_dir).tokenizer
     controls.add_special_tokens({"additional_special_tokens": VECTORS["controls"]})
     return {"ids": plain, "ids_with_controls": controls}
 
@@ -51,10 +51,10 @@ def test_ids_are_the_originals(tokenizers, key, mode, name):
 
 @pytest.mark.parametrize("mode", VECTORS["labels"])
 def test_training_labels_are_the_originals(tiny_model_dir, mode):
-    tokenizer = load_tokenizer(tiny_model_dir)
-    config = load_config(tiny_model_dir)
+    tokenizer = open_model_folder(tiny_model_dir).tokenizer
+    config = open_model_folder(tiny_model_dir).config
     config.vision_config.patch_size = config.vision_config.image_size  # one token a picture, as there
-    images = vision_processor_for(config, load_image_processor(tiny_model_dir))
+    images = vision_processor_for(config, open_model_folder(tiny_model_dir).image_processor)
     processor = RecordProcessor(tokenizer, images, get_template(mode), config.image_token_id)
     for name, labels in VECTORS["labels"][mode].items():
         texts = VECTORS["conversations"][name]

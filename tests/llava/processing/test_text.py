@@ -14,7 +14,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.conversation import conv_templates
-from llava.model.builder import load_tokenizer
+from llava.model.folder import open_model_folder
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import SquareProcessor, VisionProcessor, pad_to_square
 
@@ -28,7 +28,7 @@ def processor(tiny_model_dir):
 
 
 def make_processor(folder, mode="v1", max_length=None):
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_model_folder(folder).tokenizer
     image_id = tokenizer.convert_tokens_to_ids("<image>")
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", "image_size": 144, "patch_size": 36}

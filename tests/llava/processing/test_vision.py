@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import LlavaNextConfig, LlavaNextProcessor, LlavaOnevisionConfig, LlavaOnevisionProcessor
 
 from llava.common.errors import InputError
-from llava.model.builder import load_tokenizer
+from llava.model.folder import open_model_folder
 from llava.processing.vision import AnyresVisionProcessor, VisionProcessor, vision_processor_for
 from tests.support.family_models import FAMILIES, family_config, family_image_processor
 
@@ -43,7 +43,7 @@ def family_of(family: str) -> tuple[Any, Any, VisionProcessor]:
 def anyres(request: pytest.FixtureRequest, tiny_model_dir: Any) -> tuple[Any, Any]:
     """(our pictures, transformers' whole processor) of one family."""
     config, prepare, ours = family_of(request.param)
-    tokenizer = load_tokenizer(tiny_model_dir)
+    tokenizer = open_model_folder(tiny_model_dir).tokenizer
     if config.model_type == "llava_next":
         return ours, LlavaNextProcessor(
             prepare, tokenizer, patch_size=4, vision_feature_select_strategy="default",
@@ -87,7 +87,7 @@ def test_several_images(anyres: tuple[AnyresVisionProcessor, Any]) -> None:
 @pytest.fixture(scope="module")
 def published(tiny_model_dir: Any) -> list[tuple[VisionProcessor, Any]]:
     """LLaVA-1.6's and OneVision's published sizes: (our pictures, transformers' whole processor)."""
-    tokenizer, made = load_tokenizer(tiny_model_dir), []
+    tokenizer, made = open_model_folder(tiny_model_dir).tokenizer, []
     for config, kind, options in (
         (LlavaNextConfig(), LlavaNextProcessor, {"patch_size": 14, "num_additional_image_tokens": 1}),
         (LlavaOnevisionConfig(), OnevisionProcessor, {"num_image_tokens": 729}),

@@ -165,10 +165,10 @@ def test_a_record_longer_than_the_context_is_named(small_files: Path, tmp_path: 
 
 
 def test_the_skeleton_holds_no_number(small_files: Path, data: Path, tmp_path: Path) -> None:
-    from llava.model.builder import load_config
+    from llava.model.folder import open_model_folder
 
     settings = load_settings(TrainSettings, Path(write_config(small_files, data, tmp_path / "c.json")))
-    model = skeleton(load_config(small_files), settings)
+    model = skeleton(open_model_folder(small_files).config, settings)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 

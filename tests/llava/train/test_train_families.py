@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llava.common.images import open_image
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
 from llava.train.__main__ import main
@@ -35,7 +35,7 @@ def test_a_run_trains_validates_and_answers(tiny_model_dir: Path, tmp_path: Path
         )
     )  # fmt: skip
     assert main([str(config)]) == 0
-    merge(tmp_path / "run", tmp_path / "merged")
+    merge_adapters(tmp_path / "run", tmp_path / "merged")
     answers = []
     for folder in ("run", "merged"):
         loaded = load_model(tmp_path / folder, device="cpu")

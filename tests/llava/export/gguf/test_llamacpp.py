@@ -21,7 +21,8 @@ from llava.common.errors import InputError
 from llava.export.gguf import verify
 from llava.export.gguf.llamacpp import LlamaCpp
 from llava.export.gguf.write import export_gguf
-from llava.model.builder import load_model, load_tokenizer
+from llava.model.builder import load_model
+from llava.model.folder import open_model_folder
 from llava.model.run_dir import copy_processor_files
 from tests.llava.export.gguf.test_vocab import TEXTS
 from tests.support.byte_level import save_byte_level
@@ -176,7 +177,7 @@ def test_llama_cpp_reads_text_as_we_do(tmp_path_factory, tiny_model_dir, kind):
         "byte-level": save_byte_level,
     }[kind](tiny_model_dir, root / "model")
     made = export_gguf(folder, root / "out")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_model_folder(folder).tokenizer
     texts = TEXTS.filter(lambda text: text and (kind != "metaspace" or text[0] not in " ▁"))
     with LlamaCpp(made.text, made.mmproj) as theirs:
 

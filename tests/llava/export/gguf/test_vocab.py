@@ -14,7 +14,7 @@ from llava.common.errors import InputError
 from llava.conversation import conv_templates
 from llava.export.gguf.vocab import read_vocab
 from llava.export.gguf.write import chat_template, export_gguf
-from llava.model.builder import load_tokenizer
+from llava.model.folder import open_model_folder
 from tests.llava.export.gguf.test_write import changed, values_of
 from tests.support.byte_level import LLAMA_3, byte_level_tokenizer, save_byte_level
 from tests.support.tiny_models import save_base
@@ -54,7 +54,7 @@ def tiny_values(tmp_path_factory, tiny_model_dir):
 
 @pytest.fixture(scope="module")
 def tiny_tokenizer(tiny_model_dir):
-    return load_tokenizer(tiny_model_dir)
+    return open_model_folder(tiny_model_dir).tokenizer
 
 
 @given(TEXTS)
@@ -86,7 +86,7 @@ def test_byte_level_vocabulary(tmp_path, tiny_model_dir):
     rebuilt = Tokenizer(
         models.BPE({token: i for i, token in enumerate(tokens)}, [tuple(pair.split(" ")) for pair in merges])
     )
-    ours = load_tokenizer(folder)
+    ours = open_model_folder(folder).tokenizer
     rebuilt.pre_tokenizer = ours.backend_tokenizer.pre_tokenizer
     text = "The disc's 1234 är 绝缘子\n\n broken?"
     assert rebuilt.encode(text).ids == ours(text, add_special_tokens=False)["input_ids"]
@@ -120,16 +120,18 @@ def with_backend(tokenizer, **parts):
             "by add_prefix_space",
         ),
         (
-            lambda tiny: with_backend(load_tokenizer(tiny), normalizer=normalizers.NFKC()),
+            lambda tiny: with_backend(open_model_folder(tiny).tokenizer, normalizer=normalizers.NFKC()),
             "by NFKC, which llama.cpp does not do",
         ),
         (
-            lambda tiny: with_backend(load_tokenizer(tiny), normalizer=normalizers.Replace("a", "b")),
+            lambda tiny: with_backend(
+                open_model_folder(tiny).tokenizer, normalizer=normalizers.Replace("a", "b")
+            ),
             "by Replace {'String': 'a'}",
         ),
         (
             lambda tiny: with_backend(
-                load_tokenizer(tiny), pre_tokenizer=pre_tokenizers.Split("x", "isolated")
+                open_model_folder(tiny).tokenizer, pre_tokenizer=pre_tokenizers.Split("x", "isolated")
             ),
             "by Split",
         ),

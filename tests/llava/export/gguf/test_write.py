@@ -16,7 +16,7 @@ from llava.export.convert import export
 from llava.export.gguf import llamacpp, verify
 from llava.export.gguf.tensors import GgufFile
 from llava.export.gguf.write import export_gguf, open_source
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
 from tests.support.family_models import save_family
 from tests.support.small_model import save_random_model
@@ -196,7 +196,7 @@ def test_feature_layer_counts_layers(tmp_path, tiny_model_dir, layer, written):
 def test_a_run_is_merged_in_float32(tmp_path):
     base = save_base(tmp_path / "base", dtype=torch.float16)
     run = save_run(tmp_path / "run", base, use_dora=True)
-    merge(run, tmp_path / "merged", dtype="float32")
+    merge_adapters(run, tmp_path / "merged", dtype="float32")
     export_gguf(run, tmp_path / "out", type="f32")
     assert_holds(tmp_path / "out", "f32", load_model(tmp_path / "merged", device="cpu").model, 1e-6)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.common.errors import InputError
-from llava.export.merge import merge
+from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN
 from tests.llava.model.test_adapters import original_lora
@@ -57,7 +57,7 @@ def test_a_lora_over_a_language_model(tiny_model_dir, tmp_path, family, form):
     expected = logits(load_model(lora, whole, device="cpu"))
     adapted = load_model(lora, vicuna, device="cpu")
     assert torch.equal(logits(adapted), expected)
-    merge(lora, tmp_path / "merged", model_base=vicuna)
+    merge_adapters(lora, tmp_path / "merged", model_base=vicuna)
     assert torch.allclose(logits(load_model(tmp_path / "merged", device="cpu")), expected, atol=1e-4)
 
 
