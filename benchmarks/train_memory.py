@@ -24,10 +24,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
-from llava.train.memory import Arithmetic, BatchSizes, estimate, sizes_of
+from llava.train.memory import Arithmetic, BatchSizes, estimate_memory, sizes_of
 from llava.train.packing import (
     IGNORE,
-    Sample,
+    EncodedRecord,
     branch_mask,
     build_row,
     group_by_image,
@@ -62,12 +62,12 @@ def make_batch(config: LlavaConfig, images: int, questions: int, packing: bool) 
     tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     vocabulary = config.text_config.vocab_size - 1
     start = rng.integers(5, vocabulary, PROMPT)
-    samples = []
+    records = []
     for number in range(images * questions):
         ids = np.concatenate([start, np.full(tokens, vocabulary), rng.integers(5, vocabulary, QUESTION)])
         labels = np.where(np.arange(len(ids)) >= len(ids) - QUESTION // 3, ids, IGNORE)
-        samples.append(Sample.of(str(number), ids.tolist(), labels.tolist(), [str(number % images)]))
-    groups = group_by_image(samples, vocabulary, 4096, packing=packing)
+        records.append(EncodedRecord.of(str(number), ids.tolist(), labels.tolist(), [str(number % images)]))
+    groups = group_by_image(records, vocabulary, 4096, packing=packing)
     rows = [build_row(row) for row in pack_rows(groups, 4096, config.text_config.hidden_size)]
     length = max(len(row.input_ids) for row in rows)
 
@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows, length = batch["input_ids"].shape
     supervised = int((batch["targets"] != IGNORE).sum())
     small = 2 if dtype == torch.bfloat16 else 4
-    parts = estimate(
+    parts = estimate_memory(
         sizes_of(model),
         BatchSizes(rows, length, supervised, len(batch["pixel_values"]), config.vision_config.image_size),
         Arithmetic(device.type, small, small, small, options.checkpointing),

@@ -1,4 +1,4 @@
-"""Our settings as transformers' TrainingArguments, and the arithmetic of a device."""
+"""Settings as transformers' TrainingArguments, and the number types and attention that a device takes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llava.train.sharded import allow_fsdp_on_cpu, sharding_arguments
 
 
 def training_arguments(settings: TrainSettings) -> TrainingArguments:
+    """Translate the settings for this machine, whose processes and devices are set up on the way."""
     cuda = torch.cuda.is_available()
     dtype = weights_dtype(settings, torch.device("cuda" if cuda else "cpu"))
     evaluates = settings.val_path is not None
@@ -38,10 +39,10 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         seed=settings.seed,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16 and cuda,
-        # "auto" is settled when the data is known
+        # finetune.make_plan decides on "auto", when the data is known
         activation_checkpointing=settings.gradient_checkpointing is True,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        # TrainItems draws the order itself.
+        # TrainingSet draws the order itself.
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         dataloader_num_workers=settings.dataloader_workers,
@@ -71,23 +72,25 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
 
 
 def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:
+    """Return the type of the frozen weights: the settings', or for `auto` what the device computes in."""
     if settings.dtype != "auto":
         return DTYPES[settings.dtype]
     return torch.bfloat16 if bfloat16_is_native(device) else torch.float32
 
 
-def name_of_dtype(dtype: torch.dtype) -> DtypeName:
+def dtype_name(dtype: torch.dtype) -> DtypeName:
     return next(name for name, known in DTYPES.items() if known == dtype)
 
 
-def attention(settings: TrainSettings, arguments: TrainingArguments) -> str:
+def attention_implementation(settings: TrainSettings, arguments: TrainingArguments) -> str:
+    """Return the name of the attention implementation: the settings', or for `auto` the device's best."""
     if settings.attn_implementation != "auto":
         return settings.attn_implementation
     return SDPA_FLOAT32 if arguments.bf16 and arguments.device.type == "cpu" else "sdpa"
 
 
-def require_possible(settings: TrainSettings) -> None:
-    """InputError, one line, for arithmetic or a tracker that this machine does not have."""
+def require_supported(settings: TrainSettings) -> None:
+    """Raise InputError for number types, kernels or trackers that this machine does not have."""
     kind, cuda = settings.attn_implementation, torch.cuda.is_available()
     if not cuda:
         if settings.dtype == "float16":

@@ -35,8 +35,9 @@ _BOX_TEXT = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One picture's augmentation. `shrink` is (scale, x, y): the position as a share of the free room."""
+class Augmentation:
+    """The augmentation drawn for one image. `shrink` is (scale, x, y), the position as a share of the free
+    room; `brightness` and `contrast` are factors."""
 
     horizontal: bool = False
     vertical: bool = False
@@ -44,16 +45,22 @@ class Draw:
     contrast: float = 1.0
     shrink: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
+    @property
+    def flips(self) -> bool:
+        return self.horizontal or self.vertical
 
-def draw(settings: AugmentSettings, records: Iterable[Record], rng: np.random.Generator) -> Draw:
-    """What to do with a picture of which all `records` are asked; takes the same numbers from `rng`
+
+def draw_augmentation(
+    settings: AugmentSettings, records: Iterable[Record], rng: np.random.Generator
+) -> Augmentation:
+    """Draw the augmentation of an image that all `records` are about. It takes the same numbers from `rng`
     whatever the records say."""
     flips, jitter, shrink = rng.random(2), rng.uniform(-1, 1, 2), rng.random(3)
-    places = [record for record in records if speaks_of_places(record)]
-    may_flip = all(may_turn(record) for record in places)
-    return Draw(
-        horizontal=may_flip and bool(flips[0] < settings.flip_horizontal),
-        vertical=may_flip and bool(flips[1] < settings.flip_vertical),
+    places = [record for record in records if mentions_places(record)]
+    flippable = all(may_flip(record) for record in places)
+    return Augmentation(
+        horizontal=flippable and bool(flips[0] < settings.flip_horizontal),
+        vertical=flippable and bool(flips[1] < settings.flip_vertical),
         brightness=1 + settings.brightness * float(jitter[0]),
         contrast=1 + settings.contrast * float(jitter[1]),
         shrink=(
@@ -64,8 +71,9 @@ def draw(settings: AugmentSettings, records: Iterable[Record], rng: np.random.Ge
     )
 
 
-def speaks_of_places(record: Record) -> bool:
-    """Whether the record holds boxes or words of direction, or is in a language we do not know those of."""
+def mentions_places(record: Record) -> bool:
+    """Tell whether the record holds boxes or words of direction, or is in a language whose words of direction
+    are not known here."""
     if record.meta.get("language", "en") != "en":
         return True
     return any(
@@ -74,8 +82,8 @@ def speaks_of_places(record: Record) -> bool:
     )
 
 
-def may_turn(record: Record) -> bool:
-    """Whether the record's words of direction and boxes are known to speak of its picture."""
+def may_flip(record: Record) -> bool:
+    """Tell whether the record's words of direction and boxes are known to be about its image."""
     meta = record.meta
     if meta.get("language", "en") != "en" or len(record.images) != 1:
         return False
@@ -84,12 +92,12 @@ def may_turn(record: Record) -> bool:
     return meta.get("task") == "where" or meta.get("type") == "box"
 
 
-def turn_text(text: str, drawn: Draw) -> str:
-    """`text` as it reads of the flipped picture. Boxes keep their number of decimals."""
+def flip_text(text: str, augmentation: Augmentation) -> str:
+    """Rewrite `text` for the flipped image: directions and boxes change, boxes keep their decimals."""
     for axis in ("horizontal", "vertical"):
-        if getattr(drawn, axis):
+        if getattr(augmentation, axis):
             text = _swap_words(text, _OPPOSITE[axis])
-    return _BOX_TEXT.sub(lambda match: _turn_box(match.group(), drawn), text)
+    return _BOX_TEXT.sub(lambda match: _flip_box(match.group(), augmentation), text)
 
 
 def _swap_words(text: str, opposite: dict[str, str]) -> str:
@@ -101,32 +109,34 @@ def _swap_words(text: str, opposite: dict[str, str]) -> str:
     return re.sub(rf"\b({'|'.join(opposite)})\b", swap, text, flags=re.IGNORECASE)
 
 
-def _turn_box(text: str, drawn: Draw) -> str:
+def _flip_box(text: str, augmentation: Augmentation) -> str:
     boxes = parse_boxes(text)
     if not boxes:
         return text
     x1, y1, x2, y2 = boxes[0]
-    if drawn.horizontal:
+    if augmentation.horizontal:
         x1, x2 = 1 - x2, 1 - x1
-    if drawn.vertical:
+    if augmentation.vertical:
         y1, y2 = 1 - y2, 1 - y1
     turned: Box = (x1, y1, x2, y2)
     decimals = len(text.split(",")[0].partition(".")[2].strip())
     return format_box(turned, decimals)
 
 
-def apply_to_image(image: Image.Image, drawn: Draw, colour: tuple[int, int, int]) -> Image.Image:
-    """The RGB picture after the draw, of the same size; `colour` fills what shrinking leaves free."""
-    if drawn.horizontal:
+def augment_image(
+    image: Image.Image, augmentation: Augmentation, colour: tuple[int, int, int]
+) -> Image.Image:
+    """Apply the augmentation to an RGB image; the size stays, `colour` fills what shrinking leaves free."""
+    if augmentation.horizontal:
         image = ImageOps.mirror(image)
-    if drawn.vertical:
+    if augmentation.vertical:
         image = ImageOps.flip(image)
-    if drawn.brightness != 1 or drawn.contrast != 1:
+    if augmentation.brightness != 1 or augmentation.contrast != 1:
         values = np.asarray(image, dtype=np.float32)
         grey = values.mean()
-        values = ((values - grey) * drawn.contrast + grey) * drawn.brightness
+        values = ((values - grey) * augmentation.contrast + grey) * augmentation.brightness
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    scale, across, down = drawn.shrink
+    scale, across, down = augmentation.shrink
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in image.size)
         left, top = round((image.width - width) * across), round((image.height - height) * down)

@@ -23,10 +23,10 @@ _LABELS = {
 
 
 class Display(TrainerCallback, AbstractContextManager):
-    """Progress on stderr; used as a context so that the bar is closed whatever happens.
+    """Shows progress on stderr; it is a context manager, so that the bar is closed whatever happens.
 
     `shown` is false on every process but the first. The bar lives on terminals; elsewhere the lines of
-    `on_log` and `validation` tell the story.
+    `on_log` and `validation` show the progress.
     """
 
     def __init__(self, shown: bool) -> None:
@@ -52,7 +52,7 @@ class Display(TrainerCallback, AbstractContextManager):
         self._progress.stop()
 
     def track(self, names: Iterable[str], description: str, total: int) -> Iterator[str]:
-        """The names again, with a bar that says how far along they are."""
+        """Yield the names and move a bar along with them."""
         task = self._progress.add_task(description, total=total, rates="")
         for name in names:
             yield name
@@ -89,7 +89,7 @@ class Display(TrainerCallback, AbstractContextManager):
 
 
 def parameter_table(counts: Mapping[str, PartCount]) -> Table:
-    """Parameters of each part, and how many of them are trained."""
+    """Tabulate the parameters of each part and how many of them are trained."""
     table = Table(title="Parameters")
     table.add_column("part")
     for column in ("total", "trained", "frozen"):
@@ -104,7 +104,7 @@ def parameter_table(counts: Mapping[str, PartCount]) -> Table:
 
 
 def plan_table(rows: Mapping[str, str]) -> Table:
-    """What lies ahead, a line per fact."""
+    """Tabulate the rows of a plan."""
     table = Table(title="Training", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)

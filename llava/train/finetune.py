@@ -1,4 +1,4 @@
-"""A fine-tuning run from its settings to its run directory; `python -m llava.train` is its command."""
+"""A fine-tuning run, from its settings to its run directory; `python -m llava.train` is its command."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from llava.model.folder import ModelFolder, open_model_folder
 from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
 from llava.processing.text import RecordProcessor
 from llava.train.arguments import (
-    attention,
-    name_of_dtype,
-    require_possible,
+    attention_implementation,
+    dtype_name,
+    require_supported,
     training_arguments,
     weights_dtype,
 )
 from llava.train.config import TrainSettings
-from llava.train.dataset import ImageCache, RecordSet, TrainItems
+from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
 from llava.train.display import Display, parameter_table, plan_table
-from llava.train.failing import memory_advice
-from llava.train.metrics import keep_trackers_in
-from llava.train.plan import Plan, Target, plan, skeleton
+from llava.train.interruption import explain_out_of_memory
+from llava.train.metrics import set_tracker_folders
+from llava.train.plan import Plan, Target, meta_model, plan
 from llava.train.preview import label_panels, memory_table, memory_warning
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
 from llava.train.sharded import (
@@ -53,42 +53,46 @@ def train(
     dry_run: bool = False,
     target: Target | None = None,
 ) -> Path:
-    """Run the whole fine-tuning; the run directory. InputError before anything is written if the model,
-    a record or a picture is at fault. `dry_run` stops after the plan, for `target` if given, and needs no
-    weights."""
+    """Run the whole fine-tuning.
+
+    Args:
+        settings: The run's settings.
+        resume: `auto` or a checkpoint to go on from.
+        dry_run: Stop after the plan; no weights are needed and nothing is written.
+        target: The devices that a dry run plans for; None for this machine.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        InputError: The model, a record or an image is at fault; nothing has been written.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     checkpoint = find_checkpoint(settings.output_dir, resume)
     if not (resume or settings.overwrite_output_dir):
         require_free(settings.output_dir)
-    base, settings = find_base(settings, weights=not dry_run)
+    base, settings = open_base(settings, weights=not dry_run)
     # Before the arguments: from them on DeepSpeed divides every model that is made.
-    structure = skeleton(base.config, settings)
-    if dry_run and target is None:
-        require_sharding(settings)
-    if target is None:
-        require_possible(settings)
-    keep_trackers_in(settings.output_dir)
-    alone = {"deepspeed": None, "fsdp": False} if dry_run else {}  # nothing is divided to be looked at
-    arguments = training_arguments(settings.model_copy(update=alone))
-    set_seed(settings.seed)
+    structure = meta_model(base.config, settings)
+    arguments = set_up_process(settings, dry_run=dry_run, other_target=target is not None)
     out = Console(quiet=not arguments.should_log)
 
     with Display(arguments.should_log) as display:
         processor = make_record_processor(base, settings)
-        sets, items = read_data(settings, processor, display)
-        # Every batch of several processes has a picture (see sampler.py), or none has: the projector rests.
+        sets, training_set = read_data(settings, processor, display)
+        # Every batch of several processes has an image (see sampler.py), or none has: the projector rests.
         arguments.ddp_find_unused_parameters = not any(r.images for r in sets[settings.data_path].records)
-        here = target or Target.here(arguments)
-        settings, ahead = look_ahead(settings, arguments, here, items, structure, sets)
-        show_plan(ahead, structure, out)
+        devices = target or Target.this_machine(arguments)
+        settings, run_plan = make_plan(settings, arguments, devices, training_set, structure, sets)
+        print_plan(run_plan, structure, out)
         if dry_run:
             for panel in label_panels(sets[settings.data_path]):
                 out.print(panel)
             return settings.output_dir
 
         dtype = weights_dtype(settings, arguments.device)
-        info = describe_run(settings, base, list(sets), name_of_dtype(dtype))
+        info = describe_run(settings, base, list(sets), dtype_name(dtype))
         if checkpoint is not None:
             require_same_run(info, checkpoint)
             require_same_processes(checkpoint, settings, arguments.world_size)
@@ -101,7 +105,7 @@ def train(
             arguments,
             loaded=loaded,
             settings=settings,
-            train_items=items,
+            training_set=training_set,
             validation=None if held_out is None else Validation(held_out, loaded, settings),
             run_info=info,
             config_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
@@ -110,20 +114,28 @@ def train(
         )
         display.trainer = trainer
         trainer.add_callback(display)
-        if checkpoint is not None:
-            display.console.print(f"resuming from {checkpoint}")
-        elif resume == "auto":
-            display.console.print(f"no checkpoint in {settings.output_dir} yet: starting from the base")
-        if is_sharded(settings) and settings.val_path is not None and settings.eval_generate_samples:
-            display.console.print("validation is the loss alone: sharded parameters give no answers")
-        with memory_advice(settings), trainer.flow.listening():
+        print_start(display.console, settings, checkpoint, resume)
+        with explain_out_of_memory(settings), trainer.run_control.handle_signals():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        step = None if trainer.flow.agreed else trainer.finish()
-    tell_end(trainer, step, out)
+        step = None if trainer.run_control.agreed else trainer.finish()
+    print_summary(trainer, step, out)
     return settings.output_dir
 
 
-def find_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, TrainSettings]:
+def set_up_process(settings: TrainSettings, *, dry_run: bool, other_target: bool) -> TrainingArguments:
+    """Check that this machine can do what is asked for, and set up its devices and random numbers."""
+    if dry_run and not other_target:
+        require_sharding(settings)
+    if not other_target:
+        require_supported(settings)
+    set_tracker_folders(settings.output_dir)
+    unsharded = {"deepspeed": None, "fsdp": False} if dry_run else {}  # a plan divides nothing
+    arguments = training_arguments(settings.model_copy(update=unsharded))
+    set_seed(settings.seed)
+    return arguments
+
+
+def open_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, TrainSettings]:
     """Open the base model's folder; return it, and the settings with its template if they name none."""
     base = open_model_folder(settings.model_name_or_path, weights=weights)
     if not base.is_model:
@@ -141,61 +153,73 @@ def find_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, T
 
 def read_data(
     settings: TrainSettings, processor: RecordProcessor, display: Display
-) -> tuple[dict[Path, RecordSet], TrainItems]:
-    """The records of each file, checked, and the items that an epoch draws from them."""
-    store = ImageCache(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
+) -> tuple[dict[Path, RecordSet], TrainingSet]:
+    """Read and check the records of each file, and make the training set."""
+    images = ImageLoader(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
     sets = {
         path: RecordSet(
-            path, store, max_length=settings.max_length, packing=settings.packing, progress=display.track
+            path, images, max_length=settings.max_length, packing=settings.packing, progress=display.track
         )
         for path in (settings.data_path, settings.val_path)
         if path is not None
     }
-    items = TrainItems(
+    training_set = TrainingSet(
         sets[settings.data_path],
         seed=settings.seed,
         questions_per_picture=settings.questions_per_picture,
         augmentation=settings.augment,
     )
-    return sets, items
+    return sets, training_set
 
 
-def look_ahead(
+def make_plan(
     settings: TrainSettings,
     arguments: TrainingArguments,
-    here: Target,
-    items: TrainItems,
+    devices: Target,
+    training_set: TrainingSet,
     structure: PeftModel,
     sets: dict[Path, RecordSet],
 ) -> tuple[TrainSettings, Plan]:
-    """The plan, and the settings (and `arguments`) with gradient checkpointing chosen by it."""
+    """Plan the run, and decide by its memory on gradient checkpointing where the settings say `auto`.
+
+    Args:
+        settings: The run's settings.
+        arguments: The Trainer's arguments; the decision is written into them too.
+        devices: What the run is planned for.
+        training_set: The examples to train on.
+        structure: The model with its adapters, on the meta device.
+        sets: The records of each file.
+
+    Returns:
+        The settings with the decision, and the plan.
+    """
     if settings.gradient_checkpointing == "auto":
         without = settings.model_copy(update={"gradient_checkpointing": False})
-        fits = plan(without, arguments, here, items, structure, sets).roomy
+        fits = plan(without, arguments, devices, training_set, structure, sets).fits_comfortably
         settings = settings.model_copy(update={"gradient_checkpointing": not fits})
         arguments.activation_checkpointing = not fits
-    return settings, plan(settings, arguments, here, items, structure, sets)
+    return settings, plan(settings, arguments, devices, training_set, structure, sets)
 
 
-def show_plan(ahead: Plan, structure: PeftModel, out: Console) -> None:
+def print_plan(run_plan: Plan, structure: PeftModel, out: Console) -> None:
     out.print(parameter_table(parameter_counts(structure)))
-    out.print(plan_table(ahead.rows))
-    out.print(memory_table(ahead))
-    if not ahead.fits:
-        out.print(memory_warning(ahead))
+    out.print(plan_table(run_plan.rows))
+    out.print(memory_table(run_plan))
+    if not run_plan.fits:
+        out.print(memory_warning(run_plan))
 
 
 def load(
     base: ModelFolder, settings: TrainSettings, arguments: TrainingArguments, processor: RecordProcessor
 ) -> tuple[LoadedModel, PeftModel]:
-    """The base with its weights, and the same model with fresh adapters."""
+    """Load the base with its weights, and attach fresh adapters to it."""
     # FSDP moves a layer at a time to the device, and keeps a part of it there.
     device = "cpu" if settings.fsdp else str(arguments.device)
-    with memory_advice(settings):
+    with explain_out_of_memory(settings):
         loaded = load_model(
             base, device=device, dtype=weights_dtype(settings, arguments.device),
             conv_mode=settings.conv_mode, load_8bit=settings.bits == 8, load_4bit=settings.bits == 4,
-            attn_implementation=attention(settings, arguments),
+            attn_implementation=attention_implementation(settings, arguments),
         )  # fmt: skip
     loaded.processor = processor
     set_seed(settings.seed)  # reading the weights draws numbers under ZeRO-3 and none otherwise
@@ -209,13 +233,25 @@ def load(
     return loaded, model
 
 
-def tell_end(trainer: LoraTrainer, step: int | None, out: Console) -> None:
-    """Say which step's adapter was kept; of a run that a signal stopped, exit with the signal's code."""
-    number = trainer.flow.agreed
+def print_start(
+    console: Console, settings: TrainSettings, checkpoint: Path | None, resume: str | None
+) -> None:
+    """Print where the training starts, and what this kind of training leaves out."""
+    if checkpoint is not None:
+        console.print(f"resuming from {checkpoint}")
+    elif resume == "auto":
+        console.print(f"no checkpoint in {settings.output_dir} yet: starting from the base")
+    if is_sharded(settings) and settings.val_path is not None and settings.eval_generate_samples:
+        console.print("validation is the loss alone: sharded parameters give no answers")
+
+
+def print_summary(trainer: LoraTrainer, step: int | None, out: Console) -> None:
+    """Print which step's adapter was kept; exit with the signal's code if one stopped the run."""
+    number = trainer.run_control.agreed
     if number:
         if trainer.args.should_log:
-            said = f"{signal.Signals(number).name}: stopped after step {trainer.state.global_step}"
-            print(f"{said}, which is saved; go on with --resume auto", file=sys.stderr)
+            stopped = f"{signal.Signals(number).name}: stopped after step {trainer.state.global_step}"
+            print(f"{stopped}, which is saved; go on with --resume auto", file=sys.stderr)
         raise SystemExit(128 + number)
     why = f"best validation {trainer.settings.best_by}" if trainer.best_checkpoint() else "the last state"
     out.print(
@@ -226,7 +262,7 @@ def tell_end(trainer: LoraTrainer, step: int | None, out: Console) -> None:
 
 
 def make_record_processor(base: ModelFolder, settings: TrainSettings) -> RecordProcessor:
-    """The processor alone, so that the data is checked before the weights are read."""
+    """Make the processor alone, so that the data is checked before the weights are read."""
     return make_processor(
         base.config,
         base.tokenizer,

@@ -1,4 +1,4 @@
-"""How much memory a training step takes at its peak, part by part, from sizes alone.
+"""Estimates the peak memory of a training step, part by part, from sizes alone.
 
 The formulas count the tensors that torch's autograd keeps for the backward pass, as Korthikanti et al. do
 in "Reducing Activation Recomputation in Large Transformer Models" (arXiv 2205.05198, section 4). They differ
@@ -54,7 +54,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What of a model decides its memory; numbers of parameters except where said."""
+    """The sizes of a model that decide its memory: numbers of parameters, except where said."""
 
     language: Stack
     vision: Stack
@@ -113,10 +113,10 @@ class Sharding:
     gathered: int = 0
 
 
-def estimate(
+def estimate_memory(
     model: ModelSizes, batch: BatchSizes, arithmetic: Arithmetic, sharding: Sharding = Sharding()
 ) -> dict[str, int]:
-    """Bytes at the peak of a step on one device, by part; their sum is the estimate.
+    """Estimate the bytes at the peak of a step on one device, by part; their sum is the estimate.
 
     The peak is at the loss or just after it, where every layer's activations are kept and the logits are
     there, or in the vision tower's forward pass, whichever is larger.
@@ -141,18 +141,18 @@ def estimate(
         states = 0
 
     tokens = batch.rows * batch.length
-    seen = batch.tiles * model.vision_tokens
+    image_tokens = batch.tiles * model.vision_tokens
     mask = batch.length if arithmetic.dense_mask else 0
     language = activations(model.language, tokens, arithmetic, mask)
-    vision = activations(model.vision, seen, arithmetic, 0) if model.vision.lora_inputs else 0
+    vision = activations(model.vision, image_tokens, arithmetic, 0) if model.vision.lora_inputs else 0
     logits = batch.supervised * model.vocabulary * 3 * FLOAT32
     working = max(transient(model.language, tokens, arithmetic, mask) - logits, 0)
     # The pixels, and what the projector (Linear, GELU, Linear) and the embeddings keep of their features.
-    features = seen * (model.vision.hidden + 3 * model.language.hidden) * arithmetic.compute
+    features = image_tokens * (model.vision.hidden + 3 * model.language.hidden) * arithmetic.compute
     pixels = 3 * batch.side**2 * batch.tiles * FLOAT32 + features
     # Before the language model, the vision tower's forward pass: the states after each of its layers
-    looking: float = seen * model.vision.hidden * (model.vision.layers + 2) * FLOAT32
-    looking = max(looking - language - logits - working, 0)
+    vision_forward: float = image_tokens * model.vision.hidden * (model.vision.layers + 2) * FLOAT32
+    vision_forward = max(vision_forward - language - logits - working, 0)
     return {
         "frozen weights": round(frozen),
         "weights gathered or dequantised": round(gathered),
@@ -162,7 +162,7 @@ def estimate(
         "activations, language model": round(language + working),
         "activations, vision tower": round(vision),
         "logits": round(logits),
-        "pictures": round(pixels + looking),
+        "pictures": round(pixels + vision_forward),
         "framework": round(_OVERHEAD[arithmetic.device]),
     }
 

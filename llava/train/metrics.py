@@ -1,4 +1,4 @@
-"""What a run tells of itself while it trains, gathered in one place for the console and every tracker."""
+"""A run's figures while it trains (speed, rates, memory, answers), for the console and every tracker."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from llava.common.files import write_text
 from llava.train.runs import TENSORBOARD
 from llava.train.validation import Answer
 
-_SHOWN_ANSWERS = 20  # how many go to a tracker at each validation; the file has them all
+_SHOWN_ANSWERS = 20  # sent to a tracker at each validation; the file has all of them
 
 
 class Meter(TrainerCallback):
-    """Tokens and pictures that all processes read, and the time they took without validation and saving."""
+    """Counts the tokens and images that all processes read, and the time without validation and saving."""
 
     def __init__(self) -> None:
-        self._read = self._read_before = torch.zeros(3, dtype=torch.int64)  # tokens, supervised, pictures
+        self._read = self._read_before = torch.zeros(3, dtype=torch.int64)  # tokens, supervised, images
         self._paused = self._paused_before = 0.0  # seconds
         self._steps = self._steps_before = 0
         self._started = self._time_before = time.monotonic()
         self._rates: dict[str, float] = {}
 
     def count(self, read: torch.Tensor) -> None:
-        """(3,) int64: what the step that begins reads."""
+        """Add what the step that begins reads: (3,) int64 tokens, supervised tokens, images."""
         self._read = self._read + read
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """What happens within is not training."""
+        """Leave the time within out of the training time."""
         started = time.monotonic()
         try:
             yield
@@ -55,8 +55,8 @@ class Meter(TrainerCallback):
         self._steps += 1
 
     def figures(self) -> dict[str, float]:
-        """Since the last call: rates a second, seconds a step; the learning rate of each part and this
-        process's peak memory so far in GB (that of CUDA's allocator, or of the process on a CPU)."""
+        """Return the figures since the last call: rates a second, seconds a step; with the learning rate of
+        each part and this process's peak memory so far in GB (CUDA's allocator, or the process on a CPU)."""
         now = time.monotonic()
         seconds = now - self._time_before - (self._paused - self._paused_before)
         figures = _rates(self._read - self._read_before, seconds)
@@ -66,7 +66,7 @@ class Meter(TrainerCallback):
         return figures | self._rates | {"peak_memory_gb": peak_memory() / 1e9}
 
     def average(self) -> str:
-        """Rates since the start, in words."""
+        """Describe the rates since the start in words."""
         return rates_text(_rates(self._read, time.monotonic() - self._started - self._paused))
 
 
@@ -83,28 +83,28 @@ def rates_text(figures: Mapping[str, float]) -> str:
 
 
 def peak_memory() -> int:
-    """Bytes: the most that CUDA's allocator, or on a CPU this process, has held so far."""
+    """Return the most bytes that CUDA's allocator, or on a CPU this process, has held so far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
 
 
-def keep_trackers_in(folder: Path) -> None:
-    """wandb and tensorboard write below the run directory, unless their own variables say otherwise."""
+def set_tracker_folders(folder: Path) -> None:
+    """Make wandb and tensorboard write below the run directory, unless their own variables say otherwise."""
     os.environ.setdefault("WANDB_DIR", str(folder))
     os.environ.setdefault("WANDB_PROJECT", "llava-inspect")
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / TENSORBOARD))
 
 
-def add_answers(path: Path, step: int, answers: Sequence[Answer]) -> None:
-    """A line of JSON for each answer of the validation at `step`."""
+def append_answers(path: Path, step: int, answers: Sequence[Answer]) -> None:
+    """Append a line of JSON for each answer of the validation at `step`."""
     with path.open("a", encoding="utf-8") as file:
         for answer in answers:
             file.write(json.dumps({"step": step} | answer._asdict(), ensure_ascii=False) + "\n")
 
 
-def keep_answers_until(path: Path, step: int) -> None:
-    """Drop what a killed run answered after the checkpoint at `step`: it is answered again."""
+def drop_answers_after(path: Path, step: int) -> None:
+    """Remove the answers that a killed run gave after the checkpoint at `step`: it will give them again."""
     if not path.is_file():
         return
     kept = []
@@ -116,7 +116,7 @@ def keep_answers_until(path: Path, step: int) -> None:
 
 
 def send_answers(callbacks: Sequence[Any], step: int, answers: Sequence[Answer]) -> None:
-    """A table of sample answers to those trackers among the Trainer's callbacks that show tables."""
+    """Send a table of some answers to those trackers among the Trainer's callbacks that show tables."""
     rows = [list(answer) for answer in answers[:_SHOWN_ANSWERS]]
     for callback in callbacks:
         kind = type(callback).__name__

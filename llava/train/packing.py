@@ -1,7 +1,7 @@
-"""Shared-image packing: a picture's tokens once, then each of its questions as an isolated branch.
+"""Shared-image packing: the tokens of an image once, then each of its questions as an isolated branch.
 
-Records of one picture that begin with the same tokens become one *group*: the shared prefix (system
-text, picture) once, then every record's remaining tokens as a *branch*. A branch sees the prefix and
+Records of one image that begin with the same tokens become one *group*: the shared prefix (system text,
+image) once, then every record's remaining tokens as a *branch*. A branch sees the prefix and
 itself, never a sibling, and its positions restart right after the prefix, so that loss and gradients
 are those of the separate records. Prefix `p p p`, branches `a a` and `b b`, padding `.`:
 
@@ -20,14 +20,14 @@ are those of the separate records. Prefix `p p p`, branches `a a` and `b b`, pad
 A row of the batch may hold several groups (each blind to the others). transformers takes the 4D mask, or
 flex attention's BlockMask, unchanged (`masking_utils`: "if the mask is already 4D, simply return as-is")
 together with the explicit positions. The mask must always be there: positions that restart *without* one
-are read as ordinary packing, which cuts a branch off from its picture and says nothing.
+are read as ordinary packing, which cuts a branch off from its image without a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from llava.common.errors import InputError
-from llava.processing.vision import Pixels, VisionProcessor
+from llava.processing.vision import Pixels, Size, VisionProcessor
 
 IGNORE = -100
 """The label of a token that is read but not learned (torch's `ignore_index`)."""
@@ -49,9 +49,9 @@ MODEL_INPUTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """One encoded record: `input_ids` and `labels` are (T,) int64, `labels` is IGNORE where nothing is
-    learned; `pictures` holds a key for each picture in the order of its tokens."""
+class EncodedRecord:
+    """A record as tokens: `input_ids` and `labels` are (T,) int64, `labels` is IGNORE where nothing is
+    learned; `images` holds a key for each image in the order of its tokens."""
 
     record_id: str
     input_ids: np.ndarray
@@ -61,7 +61,7 @@ class Sample:
     @classmethod
     def of(
         cls, record_id: str, input_ids: Sequence[int], labels: Sequence[int], images: Iterable[str] = ()
-    ) -> Sample:
+    ) -> EncodedRecord:
         ids, targets = np.asarray(input_ids, dtype=np.int64), np.asarray(labels, dtype=np.int64)
         if ids.shape != targets.shape or ids.ndim != 1:
             raise ValueError(f"record {record_id}: {ids.shape} tokens but {targets.shape} labels")
@@ -72,28 +72,28 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Samples that share their first `prefix` tokens, the picture's among them. One sample alone has
-    prefix 0: then it is an ordinary causal sequence."""
+class ImageGroup:
+    """Encoded records that share their first `prefix` tokens, the image's among them. One record alone has
+    prefix 0: it is an ordinary causal sequence."""
 
-    samples: tuple[Sample, ...]
+    records: tuple[EncodedRecord, ...]
     prefix: int = 0
 
     @property
     def length(self) -> int:
-        """Tokens in the packed form."""
-        return self.prefix + sum(len(sample) - self.prefix for sample in self.samples)
+        """The number of tokens in packed form."""
+        return self.prefix + sum(len(record) - self.prefix for record in self.records)
 
     @property
     def images(self) -> tuple[str, ...]:
-        return self.samples[0].images
+        return self.records[0].images
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """Groups laid end to end; arrays are (T,) int64. `targets[i]` is the token that position i is to
-    predict, IGNORE where there is no loss; `group` and `branch` say who may look at whom (branch 0 is
-    the prefix)."""
+class PackedRow:
+    """Image groups laid end to end; arrays are (T,) int64. `targets[i]` is the token that position i is to
+    predict, IGNORE where there is no loss; `group` and `branch` say which positions see each other (branch 0
+    is the prefix)."""
 
     input_ids: np.ndarray
     position_ids: np.ndarray
@@ -104,80 +104,123 @@ class Row:
     record_ids: tuple[str, ...]
 
 
-def group_by_image(
-    samples: Iterable[Sample], image_token_id: int, max_length: int, *, packing: bool = True
-) -> list[Group]:
-    """Samples of one picture with the same leading tokens as groups of at most `max_length` tokens.
+class Batch(TypedDict, total=False):
+    """Rows of up to T tokens, right-padded to (B, T); int64 where not said otherwise.
 
-    Text-only samples and samples with several pictures are groups of one, as is every sample when
-    `packing` is false. Groups come in the order of their first sample. Raises InputError naming the
-    record that is longer than `max_length` by itself.
+    `collate` fills `attention_mask` and `position_ids`, or `group` and `branch`, as the attention
+    implementation takes them.
     """
-    alike: dict[tuple[str, bytes] | int, list[Sample]] = {}
-    for index, sample in enumerate(samples):
-        if len(sample) > max_length:
+
+    input_ids: torch.Tensor
+    """(B, T) token ids, image tokens among them."""
+    position_ids: torch.Tensor
+    """(B, T) rotary positions; they restart in each branch right after the prefix. Absent where each row is
+    one record: the model's own are right then."""
+    targets: torch.Tensor
+    """(B, T) the token that each position is to predict, IGNORE where there is no loss."""
+    attention_mask: torch.Tensor
+    """SDPA: (B, 1, T, T) bool, which position sees which. Flash attention: (B, T), 0 on padding."""
+    group: torch.Tensor
+    """Flex attention: (B, T) the image group of each position, -1 on padding."""
+    branch: torch.Tensor
+    """Flex attention: (B, T) the branch within the group, 0 for the prefix."""
+    pixel_values: torch.Tensor
+    """float32, the images in the order of their tokens: (N, 3, H, W), or the squares and tiles of each."""
+    image_sizes: list[Size]
+    """LLaVA-1.6 and OneVision: (height, width) of each image in pixels."""
+    batch_num_images: list[int]
+    """OneVision: how many images each conversation has."""
+    record_ids: list[str]
+    """The ids of the records in the batch."""
+    tokens: int
+    """How many tokens there are without padding."""
+
+
+def group_by_image(
+    records: Iterable[EncodedRecord], image_token_id: int, max_length: int, *, packing: bool = True
+) -> list[ImageGroup]:
+    """Group the records of one image with the same leading tokens.
+
+    Text-only records and records with several images are groups of one, as is every record when `packing` is
+    false.
+
+    Args:
+        records: The encoded records, in any order.
+        image_token_id: The id of an image token.
+        max_length: The most tokens of a group.
+        packing: Whether to group at all.
+
+    Returns:
+        The groups, in the order of their first record.
+
+    Raises:
+        InputError: A record is longer than `max_length` by itself; the message names it.
+    """
+    alike: dict[tuple[str, bytes] | int, list[EncodedRecord]] = {}
+    for index, record in enumerate(records):
+        if len(record) > max_length:
             raise InputError(
-                f"record {sample.record_id}: {len(sample)} tokens, more than max_length={max_length};"
+                f"record {record.record_id}: {len(record)} tokens, more than max_length={max_length};"
                 " shorten it or raise max_length"
             )
         key: tuple[str, bytes] | int = index
-        if packing and len(sample.images) == 1:
-            key = (sample.images[0], sample.input_ids[: _image_end(sample, image_token_id)].tobytes())
-        alike.setdefault(key, []).append(sample)
-    groups: list[Group] = []
+        if packing and len(record.images) == 1:
+            key = (record.images[0], record.input_ids[: _image_end(record, image_token_id)].tobytes())
+        alike.setdefault(key, []).append(record)
+    groups: list[ImageGroup] = []
     for members in alike.values():
         prefix = _shared_prefix(members, image_token_id) if len(members) > 1 else 0
         if not prefix:
-            groups.extend(Group((sample,)) for sample in members)
+            groups.extend(ImageGroup((record,)) for record in members)
             continue
-        part: list[Sample] = []
+        part: list[EncodedRecord] = []
         length = prefix
-        for sample in members:
-            if part and length + len(sample) - prefix > max_length:
+        for record in members:
+            if part and length + len(record) - prefix > max_length:
                 groups.append(_group(part, prefix))
                 part, length = [], prefix
-            part.append(sample)
-            length += len(sample) - prefix
+            part.append(record)
+            length += len(record) - prefix
         groups.append(_group(part, prefix))
     return groups
 
 
-def _group(samples: list[Sample], prefix: int) -> Group:
-    return Group(tuple(samples), prefix if len(samples) > 1 else 0)
+def _group(records: list[EncodedRecord], prefix: int) -> ImageGroup:
+    return ImageGroup(tuple(records), prefix if len(records) > 1 else 0)
 
 
-def _image_end(sample: Sample, image_token_id: int) -> int:
-    """The index right after the last picture token (0 without one)."""
-    found = np.flatnonzero(sample.input_ids == image_token_id)
+def _image_end(record: EncodedRecord, image_token_id: int) -> int:
+    """The index right after the last image token (0 without one)."""
+    found = np.flatnonzero(record.input_ids == image_token_id)
     return int(found[-1]) + 1 if len(found) else 0
 
 
-def _shared_prefix(samples: Sequence[Sample], image_token_id: int) -> int:
-    """How many leading tokens all samples share and may be read once; 0 if sharing is impossible.
+def _shared_prefix(records: Sequence[EncodedRecord], image_token_id: int) -> int:
+    """Count the leading tokens that all records share and that can be read once; 0 if none can.
 
     The prefix's last position is followed by another token in each branch, so it must have no target:
     the first token of every branch is an unsupervised one. Where the supervised part begins right at
     the fork, the last shared token is therefore repeated in each branch.
     """
-    shared = min(len(sample) for sample in samples) - 1
-    first = samples[0].input_ids
-    for sample in samples:
-        differs = np.flatnonzero(sample.input_ids[:shared] != first[:shared])
+    shared = min(len(record) for record in records) - 1
+    first = records[0].input_ids
+    for record in records:
+        differs = np.flatnonzero(record.input_ids[:shared] != first[:shared])
         if len(differs):
             shared = int(differs[0])
-        supervised = np.flatnonzero(sample.labels[: shared + 1] != IGNORE)
+        supervised = np.flatnonzero(record.labels[: shared + 1] != IGNORE)
         if len(supervised):
             shared = max(int(supervised[0]) - 1, 0)
-    # A fork inside the picture would need its features twice.
-    return shared if shared >= _image_end(samples[0], image_token_id) else 0
+    # A fork inside the image would need its features twice.
+    return shared if shared >= _image_end(records[0], image_token_id) else 0
 
 
 def attention_cost(length: int, hidden_size: int) -> int:
-    """What a row of `length` tokens costs, in units of 4 operations a layer (see `pack_rows`)."""
+    """Estimate the cost of a row of `length` tokens, in units of 4 operations a layer (see `pack_rows`)."""
     return length * (6 * hidden_size + length)
 
 
-def pack_rows(groups: Sequence[Group], max_length: int, hidden_size: int) -> list[list[Group]]:
+def pack_rows(groups: Sequence[ImageGroup], max_length: int, hidden_size: int) -> list[list[ImageGroup]]:
     """Distribute `groups` over rows of at most `max_length` tokens (first fit, longest first).
 
     Long rows waste less padding but more attention under a dense mask; a transformer layer costs about
@@ -186,10 +229,10 @@ def pack_rows(groups: Sequence[Group], max_length: int, hidden_size: int) -> lis
     """
     ordered = sorted(groups, key=lambda group: -group.length)
     longest = ordered[0].length
-    best: list[list[Group]] = []
+    best: list[list[ImageGroup]] = []
     best_cost = float("inf")
     for capacity in sorted({longest, *(min(int(longest * scale), max_length) for scale in (1.5, 2, 4))}):
-        rows: list[list[Group]] = []
+        rows: list[list[ImageGroup]] = []
         room: list[int] = []
         for group in ordered:
             for index, free in enumerate(room):
@@ -207,16 +250,16 @@ def pack_rows(groups: Sequence[Group], max_length: int, hidden_size: int) -> lis
     return best
 
 
-def build_row(groups: Sequence[Group]) -> Row:
+def build_row(groups: Sequence[ImageGroup]) -> PackedRow:
     """Lay the groups end to end."""
     ids, positions, targets, group_of, branch_of = [], [], [], [], []
     for number, group in enumerate(groups):
         prefix = group.prefix
-        shared = group.samples[0].input_ids[:prefix]
+        shared = group.records[0].input_ids[:prefix]
         pieces = [(shared, np.full(prefix, IGNORE), 0)] if prefix else []
-        for branch, sample in enumerate(group.samples, start=1):
-            following = np.append(sample.labels[prefix + 1 :], IGNORE)
-            pieces.append((sample.input_ids[prefix:], following, branch))
+        for branch, record in enumerate(group.records, start=1):
+            following = np.append(record.labels[prefix + 1 :], IGNORE)
+            pieces.append((record.input_ids[prefix:], following, branch))
         for tokens, wanted, branch in pieces:
             start = prefix if branch else 0
             ids.append(tokens)
@@ -224,19 +267,19 @@ def build_row(groups: Sequence[Group]) -> Row:
             positions.append(np.arange(start, start + len(tokens)))
             group_of.append(np.full(len(tokens), number))
             branch_of.append(np.full(len(tokens), branch))
-    return Row(
+    return PackedRow(
         np.concatenate(ids),
         np.concatenate(positions),
         np.concatenate(targets),
         np.concatenate(group_of),
         np.concatenate(branch_of),
         tuple(image for group in groups for image in group.images),
-        tuple(sample.record_id for group in groups for sample in group.samples),
+        tuple(record.record_id for group in groups for record in group.records),
     )
 
 
 def branch_mask(group: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """(B, 1, T, T) bool, true where position i (third axis) may look at position j (fourth).
+    """Return (B, 1, T, T) bool, true where position i (third axis) sees position j (fourth).
 
     `group` and `branch` are (B, T) int; padding has group -1 (it sees itself, so that no softmax row is
     empty).
@@ -248,8 +291,9 @@ def branch_mask(group: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
 
 
 def block_mask(group: torch.Tensor, branch: torch.Tensor) -> BlockMask:
-    """`branch_mask` for flex attention, on the tensors' device: which blocks of 128 x 128 to visit, and the
-    rule within them. A (B, T, T) bool tensor exists while the blocks are found, none while attention runs."""
+    """Build `branch_mask` in flex attention's form on the tensors' device: which blocks of 128 x 128 to
+    visit, and the rule within them. A (B, T, T) bool tensor exists while the blocks are found, none while
+    attention runs."""
 
     def visible(row: torch.Tensor, _: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         same_branch = (branch[row, j] == 0) | (branch[row, i] == branch[row, j])
@@ -260,25 +304,30 @@ def block_mask(group: torch.Tensor, branch: torch.Tensor) -> BlockMask:
 
 
 def collate(
-    rows: Sequence[Row],
+    rows: Sequence[PackedRow],
     pixels: Callable[[str], Pixels],
     images: VisionProcessor,
     *,
     pad_token_id: int,
     attention: str = "sdpa",
-) -> dict[str, Any]:
-    """Rows of up to T tokens as a right-padded batch.
-
-    `pixels(key)` gives a picture, `pictures` is its family. Returns `input_ids`, `position_ids`, `targets`
-    (B, T), the family's inputs for the pictures in the order of their tokens, `record_ids`, the records
-    within, `tokens`, how many there are without padding, and who may look at whom as the `attention`
-    implementation wants it:
+) -> Batch:
+    """Pad rows to one length and add what the attention implementation needs to keep branches apart.
 
     - sdpa: `attention_mask` (B, 1, T, T) bool. Where each row is one record there is none, and no
       `position_ids`: the model's own causal attention is right, as padding comes last, and quicker;
     - flex_attention: `group` and `branch` (B, T), of which `packed_loss` makes a BlockMask on the device;
       T is a multiple of its blocks;
-    - flash_attention_2: `attention_mask` (B, T), 0 on padding, so ValueError unless each row is one record.
+    - flash_attention_2: `attention_mask` (B, T), 0 on padding.
+
+    Args:
+        rows: The packed rows.
+        pixels: Gives an image's pixels by its key.
+        images: The model family's vision processor, which makes the model's image inputs.
+        pad_token_id: The id that fills short rows.
+        attention: The name of the attention implementation.
+
+    Raises:
+        ValueError: A row holds several records under flash_attention_2, which takes no branches.
     """
     length = max(len(row.input_ids) for row in rows)
     if attention == FLEX:
@@ -291,7 +340,7 @@ def collate(
             out[index, : len(values)] = values
         return torch.from_numpy(out)
 
-    batch: dict[str, Any] = {
+    batch: Batch = {
         "input_ids": padded("input_ids", pad_token_id),
         "position_ids": padded("position_ids", 0),
         "targets": padded("targets", IGNORE),
@@ -300,7 +349,7 @@ def collate(
     }
     group, branch = padded("group", -1), padded("branch", 0)
     if attention == FLEX:
-        batch |= {"group": group, "branch": branch}
+        batch["group"], batch["branch"] = group, branch
     elif attention == FLASH:
         if any(len(row.record_ids) > 1 for row in rows):
             raise ValueError(f"{FLASH} knows no branches: a row must hold one record")
@@ -310,18 +359,20 @@ def collate(
         del batch["position_ids"]
     else:
         batch["attention_mask"] = branch_mask(group, branch)
-    return batch | images.inputs([pixels(image) for row in rows for image in row.images])
+    image_inputs: Any = images.inputs([pixels(image) for row in rows for image in row.images])
+    batch.update(image_inputs)
+    return batch
 
 
-def packed_loss(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:
-    """The summed cross-entropy of the batch's supervised tokens, and how many they are.
+def packed_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
+    """Sum the cross-entropy over the batch's supervised tokens; return it with their number.
 
     `model` is transformers' of LLaVA's families (or a wrapper that calls it), with the attention that `batch`
     was collated for; only positions that have a target go through the LM head.
     """
     targets = batch["targets"]
     supervised = targets != IGNORE
-    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    inputs: dict[str, Any] = {name: value for name, value in batch.items() if name in MODEL_INPUTS}
     if "group" in batch:
         inputs["attention_mask"] = block_mask(batch["group"], batch["branch"])
     # Boolean `logits_to_keep`: the logits come flat, (supervised tokens, vocabulary).

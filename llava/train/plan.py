@@ -1,4 +1,4 @@
-"""What a training run is about to do, before it does it: nothing here reads a weight.
+"""The plan of a training run: steps, tokens, the largest batch and the memory, without reading a weight.
 
 The model is its structure alone, made from config.json on torch's meta device; the data is the real one.
 """
@@ -20,11 +20,11 @@ from llava.common.errors import InputError
 from llava.common.files import read_json
 from llava.model.builder import empty_model
 from llava.model.lora import attach
-from llava.train.arguments import attention, weights_dtype
+from llava.train.arguments import attention_implementation, weights_dtype
 from llava.train.config import TrainSettings
-from llava.train.dataset import Collator, RecordSet, TrainItems
+from llava.train.dataset import Collator, RecordSet, TrainingSet
 from llava.train.float32_attention import SDPA_FLOAT32
-from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate, sizes_of
+from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate_memory, sizes_of
 from llava.train.packing import IGNORE
 from llava.train.sampler import SPARE, global_batches
 from llava.train.sharded import zero_stage
@@ -34,15 +34,15 @@ _LIVE_PARAMETERS = 10**9  # DeepSpeed's default of stage3_max_live_parameters
 
 @dataclass(frozen=True)
 class Target:
-    """The devices that a run is planned for: `memory` is that of one in bytes."""
+    """The devices that a run is planned for; `memory` is that of one device in bytes."""
 
     device: str
     memory: int
     count: int = 1
 
     @classmethod
-    def here(cls, arguments: TrainingArguments) -> Target:
-        """This machine's. Processes on a CPU share its memory."""
+    def this_machine(cls, arguments: TrainingArguments) -> Target:
+        """The devices of this machine; processes on a CPU share its memory."""
         if arguments.device.type == "cuda":
             memory = torch.cuda.get_device_properties(arguments.device).total_memory
             return cls("cuda", memory, arguments.world_size)
@@ -52,7 +52,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """`4x80`: four GPUs of 80 GB; `24`: one of 24 GB."""
+        """Parse the value of --gpus: `4x80` is four GPUs of 80 GB, `24` is one of 24 GB."""
         count, _, memory = text.rpartition("x")
         try:
             target = cls("cuda", round(float(memory) * 1e9), int(count or 1))
@@ -69,8 +69,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """What lies ahead. `rows` are facts in words by name; `parts` is the memory estimate of one device in
-    bytes, `remedies` what it would be after a change of a setting."""
+    """What a run will do. `rows` are lines for the user by name; `parts` is the memory estimate of one device
+    in bytes, `remedies` the estimate after a change of one setting."""
 
     rows: Mapping[str, str]
     target: Target
@@ -82,13 +82,13 @@ class Plan:
         return sum(self.parts.values()) <= self.target.memory
 
     @property
-    def roomy(self) -> bool:
-        """Whether it fits with room to spare, for an estimate may be too low."""
+    def fits_comfortably(self) -> bool:
+        """Whether it fits with room to spare, since an estimate may be too low."""
         return sum(self.parts.values()) <= 0.85 * self.target.memory
 
 
-def skeleton(config: Any, settings: TrainSettings) -> PeftModel:
-    """The model that `config` describes with its adapters attached, without a number in it."""
+def meta_model(config: Any, settings: TrainSettings) -> PeftModel:
+    """Build the model that `config` describes with its adapters attached, on the meta device."""
     with torch.device("meta"):
         model = empty_model(config)
         return attach(model, settings.lora, train_projector=not settings.freeze_projector)
@@ -98,25 +98,37 @@ def plan(
     settings: TrainSettings,
     arguments: TrainingArguments,
     target: Target,
-    items: TrainItems,
+    examples: TrainingSet,
     model: PeftModel,
     sets: Mapping[Path, RecordSet],
 ) -> Plan:
-    """InputError where a record is longer than the model's context."""
+    """Plan a run.
+
+    Args:
+        settings: The run's settings.
+        arguments: The Trainer's arguments on this machine.
+        target: The devices to plan for.
+        examples: The training set.
+        model: The model with its adapters, on the meta device.
+        sets: The records of each file.
+
+    Raises:
+        InputError: A record is longer than the model's context.
+    """
     sizes = sizes_of(model)
     arithmetic = arithmetic_of(settings, arguments, target.device)
     config: Any = model.get_base_model().config
     _require_context(sets, config.text_config.max_position_embeddings)
-    packed, unpacked, supervised = items.token_counts()
-    batch = largest_batch(settings, items, target.count, config)
+    packed, unpacked, supervised = examples.token_counts()
+    batch = find_largest_batch(settings, examples, target.count, config)
     sharding = sharding_of(settings, target.count, sizes)
-    batches = math.ceil(len(items) / (settings.batch_size * target.count))
+    batches = math.ceil(len(examples) / (settings.batch_size * target.count))
     epoch_steps = math.ceil(batches / settings.gradient_accumulation_steps)
     steps = settings.max_steps or math.ceil(settings.epochs * epoch_steps)
     kind = f"{arithmetic.bits} bits" if arithmetic.bits else f"{8 * arithmetic.weights}-bit numbers"
     rows = {"base": settings.model_name_or_path, "devices": f"{target}, frozen weights in {kind}"}
     for path, records in sets.items():
-        rows[str(path)] = f"{len(records.records):,} records in {len(records.sources):,} items"
+        rows[str(path)] = f"{len(records.records):,} records in {len(records.examples):,} items"
     rows |= {
         "tokens an epoch": f"{packed:,} packed, {unpacked:,} without packing "
         f"({unpacked / packed:.1f} times), {supervised:,} supervised",
@@ -125,13 +137,13 @@ def plan(
         "steps": f"{steps:,} ({epoch_steps:,} an epoch)",
         "run directory": str(settings.output_dir),
     }
-    parts = estimate(sizes, batch, arithmetic, sharding)
+    parts = estimate_memory(sizes, batch, arithmetic, sharding)
     return Plan(rows, target, parts, _remedies(settings, sizes, batch, arithmetic, sharding))
 
 
 def _require_context(sets: Mapping[Path, RecordSet], context: int) -> None:
     for path, records in sets.items():
-        longest = max(records.samples, key=len)
+        longest = max(records.encoded, key=len)
         if len(longest) > context:
             raise InputError(
                 f"{path}, record {longest.record_id!r}: {len(longest)} tokens, the model's "
@@ -142,11 +154,11 @@ def _require_context(sets: Mapping[Path, RecordSet], context: int) -> None:
 def _remedies(
     settings: TrainSettings, model: ModelSizes, batch: BatchSizes, arithmetic: Arithmetic, sharding: Sharding
 ) -> dict[str, int]:
-    """Settings that would save memory, and the estimate with each alone."""
+    """Estimate the memory after each change of a setting that would save some."""
     changed = {}
     if not arithmetic.checkpointing:
         other = replace(arithmetic, checkpointing=True)
-        changed["gradient_checkpointing=true"] = estimate(model, batch, other, sharding)
+        changed["gradient_checkpointing=true"] = estimate_memory(model, batch, other, sharding)
     if settings.batch_size > 1:
         share = settings.batch_size
         smaller = replace(
@@ -157,33 +169,34 @@ def _remedies(
         )
         accumulated = settings.gradient_accumulation_steps * share
         name = f"batch_size=1 gradient_accumulation_steps={accumulated}"
-        changed[name] = estimate(model, smaller, arithmetic, sharding)
+        changed[name] = estimate_memory(model, smaller, arithmetic, sharding)
     if arithmetic.bits is None and not sharding.weights:
-        changed["bits=4"] = estimate(model, batch, replace(arithmetic, bits=4), sharding)
+        changed["bits=4"] = estimate_memory(model, batch, replace(arithmetic, bits=4), sharding)
     return {name: sum(parts.values()) for name, parts in changed.items()}
 
 
-def largest_batch(settings: TrainSettings, items: TrainItems, processes: int, config: Any) -> BatchSizes:
-    """The largest batch of the current epoch, made as training makes it."""
+def find_largest_batch(
+    settings: TrainSettings, examples: TrainingSet, processes: int, config: Any
+) -> BatchSizes:
+    """Make the largest batch of the current epoch as training makes it, and measure it."""
     hidden = int(config.text_config.hidden_size)
-    shares = (
-        share for shares in global_batches(items, settings.batch_size, processes, hidden) for share in shares
-    )
-    lengths = {SPARE: 0} | {index: sum(items.lengths(index)) for index in range(len(items))}
-    images = items.records.images.processor.images
+    batches = global_batches(examples, settings.batch_size, processes, hidden)
+    shares = (share for shares in batches for share in shares)
+    lengths = {SPARE: 0} | {index: sum(examples.lengths(index)) for index in range(len(examples))}
+    images = examples.records.images.processor.images
     largest = max(shares, key=lambda share: sum(lengths[index] for index in share))
-    made = Collator(images, settings.max_length, hidden, 0)([items[index] for index in largest])
-    rows, length = made["input_ids"].shape
-    tiles = made["pixel_values"].shape[0] if "pixel_values" in made else 0
+    batch = Collator(images, settings.max_length, hidden, 0)([examples[index] for index in largest])
+    rows, length = batch["input_ids"].shape
+    tiles = batch["pixel_values"].shape[0] if "pixel_values" in batch else 0
     return BatchSizes(
-        rows, length, int((made["targets"] != IGNORE).sum()), tiles, config.vision_config.image_size
+        rows, length, int((batch["targets"] != IGNORE).sum()), tiles, config.vision_config.image_size
     )
 
 
 def arithmetic_of(settings: TrainSettings, arguments: TrainingArguments, device: str) -> Arithmetic:
-    """How a run computes on `device` ("cuda" or "cpu"), which may be another than this machine's."""
+    """Describe how a run computes on `device` ("cuda" or "cpu"), which need not be this machine's."""
     if device == arguments.device.type:
-        dtype, kind = weights_dtype(settings, arguments.device), attention(settings, arguments)
+        dtype, kind = weights_dtype(settings, arguments.device), attention_implementation(settings, arguments)
     else:
         dtype, kind = weights_dtype(settings, torch.device(device)), settings.attn_implementation
     size = dtype.itemsize
@@ -200,7 +213,7 @@ def arithmetic_of(settings: TrainSettings, arguments: TrainingArguments, device:
 
 
 def sharding_of(settings: TrainSettings, devices: int, model: ModelSizes) -> Sharding:
-    """What DeepSpeed's file or FSDP divides among the devices; InputError if the file is none."""
+    """Describe what DeepSpeed's file or FSDP divides among the devices; InputError if it is unusable."""
     if settings.fsdp:
         # Two layers at a time, the next one being fetched; embeddings and head are gathered throughout.
         gathered = 2 * model.linears // model.language.layers + model.frozen

@@ -1,4 +1,4 @@
-"""What a dry run shows beside the plan: what is learned of a record, and whether memory will do."""
+"""What a dry run shows beside the plan: which tokens of a record are learned, and the estimate of memory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from rich.text import Text
 
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.train.dataset import RecordSet
-from llava.train.packing import IGNORE, Sample
+from llava.train.packing import IGNORE, EncodedRecord
 from llava.train.plan import Plan
 
 _LEARNED, _READ, _IMAGE = "bold black on green", "dim", "bold cyan"
 
 
 def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
-    """Records spread evenly over the file, as the model reads them: what is learned is on green and, for
+    """Show records spread evenly over the file as the model reads them: learned tokens are on green and, for
     terminals without colour, between `[[` and `]]`."""
-    last = len(records.samples) - 1
+    last = len(records.encoded) - 1
     for index in sorted({round(last * number / max(count - 1, 1)) for number in range(count)}):
-        sample = records.samples[index]
-        learned = int((sample.labels != IGNORE).sum())
+        encoded = records.encoded[index]
+        learned = int((encoded.labels != IGNORE).sum())
         processor = records.images.processor
         yield Panel(
-            label_text(sample, processor.tokenizer, processor.image_token_id),
-            title=Text(f"{sample.record_id}: {learned} of {len(sample):,} tokens learned"),
+            label_text(encoded, processor.tokenizer, processor.image_token_id),
+            title=Text(f"{encoded.record_id}: {learned} of {len(encoded):,} tokens learned"),
             title_align="left",
         )
 
 
-def label_text(sample: Sample, tokenizer: Any, image_token_id: int) -> Text:
-    """The sample's tokens as text, runs of picture tokens as one `<image> x N`."""
-    ids, labels = sample.input_ids.tolist(), sample.labels.tolist()
+def label_text(encoded: EncodedRecord, tokenizer: Any, image_token_id: int) -> Text:
+    """Render an encoded record's tokens as text, runs of image tokens as one `<image> x N`."""
+    ids, labels = encoded.input_ids.tolist(), encoded.labels.tolist()
     text = Text()
-    read: list[int] = []  # without pictures
-    said = ""
+    read: list[int] = []  # without image tokens
+    shown = ""
     kinds = (
         "picture" if token == image_token_id else "learned" if label != IGNORE else "read"
         for token, label in zip(ids, labels, strict=True)
@@ -51,10 +51,10 @@ def label_text(sample: Sample, tokenizer: Any, image_token_id: int) -> Text:
         if kind == "picture":
             text.append(f"{IMAGE_PLACEHOLDER} x {length}", style=_IMAGE)
             continue
-        # A tokenizer decodes a piece alone without its leading space: so the whole is decoded, and cut.
+        # A tokenizer decodes a piece alone without its leading space: so decode everything so far, and cut.
         read += tokens
-        whole = tokenizer.decode(read, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        piece, said = whole[len(said) :], whole
+        decoded = tokenizer.decode(read, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        piece, shown = decoded[len(shown) :], decoded
         if kind == "learned":
             text.append("[[").append(piece, style=_LEARNED).append("]]")
         else:
@@ -63,7 +63,7 @@ def label_text(sample: Sample, tokenizer: Any, image_token_id: int) -> Text:
 
 
 def memory_table(plan: Plan) -> Table:
-    """The estimate by part, and the device's memory below it."""
+    """Tabulate the estimate by part, and the device's memory below it."""
     total = sum(plan.parts.values())
     table = Table(title="Memory of a device at its peak, estimated")
     table.add_column("part")
@@ -71,26 +71,27 @@ def memory_table(plan: Plan) -> Table:
     table.add_column("", min_width=24)
     for part, size in plan.parts.items():
         if size:
-            table.add_row(part, in_words(size), "█" * round(24 * size / total))
+            table.add_row(part, format_bytes(size), "█" * round(24 * size / total))
     table.add_section()
     style = "bold green" if plan.fits else "bold red"
-    table.add_row("all", Text(in_words(total), style=style), "")
-    table.add_row("the device has", in_words(plan.target.memory), "")
+    table.add_row("all", Text(format_bytes(total), style=style), "")
+    table.add_row("the device has", format_bytes(plan.target.memory), "")
     return table
 
 
 def memory_warning(plan: Plan) -> Text:
-    """What to change, for an estimate above the device's memory."""
+    """List what to change where the estimate is above the device's memory."""
     total = sum(plan.parts.values())
     text = Text(
-        f"This may not fit: {in_words(total)} are estimated, the device has {in_words(plan.target.memory)}.",
+        f"This may not fit: {format_bytes(total)} are estimated, "
+        f"the device has {format_bytes(plan.target.memory)}.",
         style="bold red",
     )
     for change, size in plan.remedies.items():
-        text.append(f"\n  with {change}: {in_words(size)}", style="not bold")
+        text.append(f"\n  with {change}: {format_bytes(size)}", style="not bold")
     return text
 
 
-def in_words(size: int) -> str:
-    """Bytes as MB below 0.1 GB, else as GB (10^6 and 10^9)."""
+def format_bytes(size: int) -> str:
+    """Format bytes as MB below 0.1 GB, else as GB (10^6 and 10^9)."""
     return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e9:.2f} GB"

@@ -1,4 +1,4 @@
-"""Run directories: what one says of itself, which checkpoint to go on from, what a new run may replace."""
+"""Run metadata, checkpoint discovery, and the rules for overwriting and resuming a run."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ from llava.train.config import TrainSettings
 CONFIG_FILE = "config.yaml"
 ANSWERS_FILE = "validation_answers.jsonl"
 TENSORBOARD = "tensorboard"
-"""The folder of a run's curves, where they are asked for."""
-_FREE = {
+"""The folder within a run for TensorBoard's files."""
+_MAY_CHANGE = {
     "model_name_or_path", "data_path", "val_path", "image_folder", "output_dir", "overwrite_output_dir",
     "epochs", "max_steps", "dtype", "deepspeed", "fsdp", "attn_implementation", "liger",
     "gradient_checkpointing", "picture_cache_gb", "dataloader_workers", "logging_steps", "eval_steps",
     "eval_batch_size", "eval_generate_samples", "eval_max_new_tokens", "best_by", "early_stopping_patience",
     "save_steps", "keep_checkpoints", "report_to",
 }  # fmt: skip
-"""The settings that a resumed run may change: where things lie (what lies there is compared), how long the
-run is, how it is computed (`dtype` is compared as it was resolved) and how it is watched."""
+"""The settings that a resumed run may change: the places of files (their contents are compared), the length
+of the run, how it is computed (`dtype` is compared as it was resolved) and how it is watched."""
 
 
 def describe_run(
     settings: TrainSettings, base: ModelFolder, data: Sequence[Path], dtype: DtypeName
 ) -> RunInfo:
+    """Describe a run for its run.json: base, data hashes, versions and resolved settings."""
     return RunInfo(
         base=base_info(base),
         conv_mode=settings.conv_mode or default_conversation.name,  # resolved by now
@@ -59,8 +60,11 @@ def describe_run(
 
 
 def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
-    """The checkpoint that `--resume` means. InputError if a named one is none, or if `output_dir` has later
-    ones: they would pass for newer than what is about to be written."""
+    """Find the checkpoint that `--resume` means: the newest for `auto`, or the named one.
+
+    InputError if the named folder is no checkpoint, or if `output_dir` has later ones: they would be taken
+    for newer than those that are about to be written.
+    """
     if resume is None:
         return None
     found = {
@@ -84,12 +88,12 @@ def find_checkpoint(output_dir: Path, resume: str | None) -> Path | None:
 
 
 def require_same_run(info: RunInfo, checkpoint: Path) -> None:
-    """InputError if the checkpoint's run had another base, other data or another setting outside _FREE.
+    """Raise InputError if the checkpoint's run had another base, data or setting outside _MAY_CHANGE.
 
-    What a step reads is kept, for the place to go on from is counted in steps; so are the rates, which the
-    optimiser's and the scheduler's states bring along whatever the settings say. How long the run is may
-    change (epochs, max_steps): the rate then follows the new length's curve from here on, so that the result
-    is not that of an uninterrupted run of either length.
+    What a step reads must stay, because the place to resume from is counted in steps; so must the learning
+    rates, which come with the optimiser's and scheduler's states whatever the settings say. The length of the
+    run may change (epochs, max_steps): the learning rate then follows the new length's curve from here on, so
+    that the result is that of an uninterrupted run of neither length.
     """
     before = read_run_info(checkpoint)
     pairs = {
@@ -97,7 +101,7 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
         "data": (sorted(before.data.values()), sorted(info.data.values())),
         "dtype": (before.dtype, info.dtype),
     }
-    for name in info.config.keys() - _FREE:
+    for name in info.config.keys() - _MAY_CHANGE:
         pairs[name] = (before.config.get(name), info.config[name])
     changed = sorted(name for name, (there, here) in pairs.items() if there != here)
     if changed:
@@ -108,6 +112,7 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
 
 
 def require_free(output_dir: Path) -> None:
+    """Raise InputError if `output_dir` holds a run already."""
     if any(_run_files(output_dir)):
         raise InputError(
             f"{output_dir} holds a run already; continue it with --resume auto, name another output_dir "
@@ -116,7 +121,7 @@ def require_free(output_dir: Path) -> None:
 
 
 def clear_run(output_dir: Path) -> None:
-    """Remove a former run: its own files, checkpoints and curves, nothing else that lies there."""
+    """Remove an earlier run: its own files, checkpoints and curves, nothing else in the folder."""
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for path in _run_files(output_dir):
         if path.is_dir():

@@ -1,8 +1,8 @@
-"""Which process reads which items: the pictures of a global batch, dealt so that none waits long for another.
+"""Which process reads which examples: those of a global batch are shared out so that none waits for another.
 
-A process that has nothing left to read, or no picture where others have one, reads a spare item that has
-nothing to learn in it: gradients are summed, and sharded weights gathered, by all processes together, so each
-must run the same parts of the model the same number of times.
+A process that has nothing left to read, or no image where others have one, reads a spare example with nothing
+to learn in it: gradients are summed, and sharded weights gathered, by all processes together, so each must
+run the same parts of the model the same number of times.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from torch.utils.data import DataLoader, Sampler
 from llava.train.packing import attention_cost
 
 SPARE = -1
-"""The index of an item that is read and not learned."""
+"""The index of an example that is read and not learned."""
 
 
-class Items(Protocol):
-    """What can be dealt: items 0 to len - 1."""
+class ExampleLengths(Protocol):
+    """The lengths of examples 0 to len - 1, which is all that sharing them out needs."""
 
     def __len__(self) -> int: ...
 
     def lengths(self, index: int) -> list[int]:
-        """The tokens of each of the item's groups, packed."""
+        """Count the tokens of each of the example's groups, packed."""
 
     def has_image(self, index: int) -> bool: ...
 
 
-def deal(costs: Sequence[float], processes: int) -> list[list[int]]:
-    """Positions 0 to len(costs) - 1, each given to one process, in ascending order for each.
+def assign_to_processes(costs: Sequence[float], processes: int) -> list[list[int]]:
+    """Assign positions 0 to len(costs) - 1 to processes; each process gets its positions in ascending order.
 
-    The dearest first, always to the process with the least so far (Graham's LPT rule: the largest share is
-    at most 4/3 of the best possible one). No process is left out while another has two.
+    The most expensive position goes first, always to the process with the least so far (Graham's LPT rule:
+    the largest share is at most 4/3 of the best possible one). No process is left out while another has two.
     """
     shares: list[list[int]] = [[] for _ in range(processes)]
     loads = [(0.0, 0, process) for process in range(processes)]
@@ -46,55 +46,64 @@ def deal(costs: Sequence[float], processes: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def global_batches(items: Items, size: int, processes: int, hidden_size: int) -> Iterator[list[list[int]]]:
-    """For `size * processes` items after the other, in order, what each process reads.
+def global_batches(
+    examples: ExampleLengths, size: int, processes: int, hidden_size: int
+) -> Iterator[list[list[int]]]:
+    """Yield, for each global batch in order, the example indices that each process reads.
 
-    An item is dealt once and whole. Of the last batch a process may get nothing but SPARE. `hidden_size` is
-    the language model's, for the cost (see `packing.pack_rows`).
+    Each example is assigned once. Of the last batch a process may get nothing but SPARE.
+
+    Args:
+        examples: The examples' lengths, in the order of the epoch.
+        size: The examples of a process in a batch; a global batch has `size * processes`.
+        processes: The number of processes.
+        hidden_size: The language model's, for the cost of an example (`packing.pack_rows`).
     """
-    images = processes > 1 and any(items.has_image(index) for index in range(len(items)))
-    for start in range(0, len(items), size * processes):
-        batch = range(start, min(start + size * processes, len(items)))
+    images = processes > 1 and any(examples.has_image(index) for index in range(len(examples)))
+    for start in range(0, len(examples), size * processes):
+        batch = range(start, min(start + size * processes, len(examples)))
         if processes == 1:
             yield [list(batch)]
             continue
-        costs = [sum(attention_cost(length, hidden_size) for length in items.lengths(i)) for i in batch]
-        shares = [[batch[position] for position in share] for share in deal(costs, processes)]
+        costs = [sum(attention_cost(length, hidden_size) for length in examples.lengths(i)) for i in batch]
+        shares = [[batch[position] for position in share] for share in assign_to_processes(costs, processes)]
         for share in shares:
-            if not share or (images and not any(items.has_image(index) for index in share)):
+            if not share or (images and not any(examples.has_image(index) for index in share)):
                 share.append(SPARE)
         yield shares
 
 
 class BalancedBatches(Sampler[list[int]]):
-    """The batches of an epoch: those of one global batch after the other, process 0's first.
+    """Yields the batches of an epoch: those of one global batch after the other, process 0's first.
 
     accelerate gives process p the batches p, p + processes, ...; there are as many for each.
     """
 
-    batch_size = None  # of varying size: without it accelerate would fill short batches with repeated items
+    batch_size = (
+        None  # of varying size: without it accelerate would fill short batches with repeated examples
+    )
     drop_last = False
 
-    def __init__(self, items: Items, size: int, processes: int, hidden_size: int) -> None:
-        self.items = items
+    def __init__(self, examples: ExampleLengths, size: int, processes: int, hidden_size: int) -> None:
+        self.examples = examples
         self.size = size
         self.processes = processes
         self.hidden_size = hidden_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.items) / (self.size * self.processes)) * self.processes
+        return math.ceil(len(self.examples) / (self.size * self.processes)) * self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        for shares in global_batches(self.items, self.size, self.processes, self.hidden_size):
+        for shares in global_batches(self.examples, self.size, self.processes, self.hidden_size):
             yield from shares
 
 
-def train_loader(items: Any, collate: Any, arguments: Any) -> DataLoader:
-    """The batches of all processes, for accelerate to choose from; `collate` is a dataset.Collator."""
+def train_loader(examples: Any, collate: Any, arguments: Any) -> DataLoader:
+    """Load the batches of all processes, for accelerate to choose from; `collate` is a dataset.Collator."""
     return DataLoader(
-        items,
+        examples,
         batch_sampler=BalancedBatches(
-            items, arguments.per_device_train_batch_size, arguments.world_size, collate.hidden_size
+            examples, arguments.per_device_train_batch_size, arguments.world_size, collate.hidden_size
         ),
         collate_fn=collate,
         num_workers=arguments.dataloader_num_workers,

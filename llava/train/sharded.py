@@ -1,7 +1,7 @@
-"""Parameters spread over processes: DeepSpeed's ZeRO and PyTorch's FSDP, and what each asks for.
+"""Parameters sharded over processes by DeepSpeed's ZeRO or PyTorch's FSDP, and what each needs.
 
-ZeRO-2 shares gradients and optimiser states out; ZeRO-3 and FSDP the parameters too, so that every process
-must run the same modules together (see sampler.py), and what is saved must first be put together.
+ZeRO-2 shards gradients and optimiser states; ZeRO-3 and FSDP the parameters too, so that every
+process must run the same modules together (see sampler.py), and what is saved must first be gathered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from llava.train.config import TrainSettings
 
 
 def zero_stage(settings: TrainSettings) -> int:
-    """The stage that the DeepSpeed file asks for, 0 without one; InputError if it cannot be."""
+    """Read the stage from the DeepSpeed file, 0 without one; InputError if it cannot be used."""
     if settings.deepspeed is None:
         return 0
     config = read_json(settings.deepspeed)
@@ -48,12 +48,12 @@ def zero_stage(settings: TrainSettings) -> int:
 
 
 def is_sharded(settings: TrainSettings) -> bool:
-    """Whether a process holds only a part of each parameter."""
+    """Tell whether a process holds only a part of each parameter."""
     return settings.fsdp or zero_stage(settings) == 3
 
 
 def require_sharding(settings: TrainSettings) -> None:
-    """InputError, one line, where the sharding that is asked for cannot be."""
+    """Raise InputError where the sharding that is asked for is not possible."""
     stage = zero_stage(settings)
     if not (stage or settings.fsdp):
         return
@@ -67,7 +67,7 @@ def require_sharding(settings: TrainSettings) -> None:
 
 
 def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]:
-    """What TrainingArguments must be given for it; on a CPU the process group is made ready first."""
+    """Return the TrainingArguments that set up the sharding; on a CPU, first set up the process group."""
     require_sharding(settings)
     if not cuda:  # accelerate imports DeepSpeed wherever it is installed, and it warns that it sees no GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -97,30 +97,30 @@ def sharding_arguments(settings: TrainSettings, *, cuda: bool) -> dict[str, Any]
 
 
 def allow_fsdp_on_cpu(settings: TrainSettings) -> None:
-    """accelerate turns a state of several GPUs into FSDP's; one of several CPUs is passed off as that."""
+    """Let accelerate run FSDP on CPUs: it knows it for several GPUs alone, so say that the CPUs are that."""
     state = PartialState()
     if settings.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
 
 
 def name_fsdp_layers(arguments: TrainingArguments, model: nn.Module) -> None:
-    """What FSDP gathers at a time: a layer of either tower (transformers' list names absent parts)."""
+    """Set what FSDP gathers at a time: a layer of either tower (transformers' list names absent parts)."""
     if arguments.fsdp_plugin_args is not None:
         stacks = [m for name, m in model.named_modules() if name.endswith(".layers")]
         layers = {type(layer).__name__ for stack in stacks for layer in stack.children()}
         arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = sorted(layers)
 
 
-def shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """That of the whole parameter (under ZeRO-3 its own is that of nothing)."""
+def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Return the shape of the full parameter (under ZeRO-3 its own is empty)."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 @contextmanager
-def whole(model: nn.Module, *, keep_changes: bool = False) -> Iterator[None]:
-    """Within, every trained parameter is whole on every process, which all must come here together.
+def full_parameters(model: nn.Module, *, keep_changes: bool = False) -> Iterator[None]:
+    """Gather every trained parameter in full on every process; all processes must enter together.
 
-    Changes are lost unless `keep_changes`: then process 0's are given to all.
+    Changes are lost unless `keep_changes`: then process 0's are spread to all.
     """
     trained = [
         (module, name, parameter)
@@ -144,7 +144,7 @@ def whole(model: nn.Module, *, keep_changes: bool = False) -> Iterator[None]:
                 changed = module._parameters[name]
                 module._parameters[name] = parameter
                 if keep_changes and changed is not None:
-                    _copy(_tensor(parameter), changed.detach())
+                    _scatter(_tensor(parameter), changed.detach())
 
 
 def _tensor(parameter: nn.Parameter) -> DTensor:
@@ -152,13 +152,13 @@ def _tensor(parameter: nn.Parameter) -> DTensor:
     return tensor
 
 
-def _copy(part: DTensor, value: torch.Tensor) -> None:
+def _scatter(part: DTensor, value: torch.Tensor) -> None:
     part.to_local().copy_(distribute_tensor(value, part.device_mesh, part.placements).to_local())
 
 
 def require_same_processes(checkpoint: Path, settings: TrainSettings, processes: int) -> None:
-    """InputError if the checkpoint was written by another number of processes or another kind of sharding:
-    the batches of its epoch, and the parts of its optimiser, would not be those of this run."""
+    """Raise InputError if another number of processes or another kind of sharding wrote the checkpoint: the
+    batches of its epoch and the parts of its optimiser would not be those of this run."""
     states = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
     if states != processes:
         raise InputError(
@@ -166,10 +166,10 @@ def require_same_processes(checkpoint: Path, settings: TrainSettings, processes:
             f"{processes}; start as many"
         )
     kinds = {"latest": "deepspeed", "optimizer.bin": "fsdp"}
-    before = next((kind for name, kind in kinds.items() if (checkpoint / name).exists()), "neither")
+    written_with = next((kind for name, kind in kinds.items() if (checkpoint / name).exists()), "neither")
     now = "deepspeed" if settings.deepspeed else "fsdp" if settings.fsdp else "neither"
-    if before != now:
+    if written_with != now:
         raise InputError(
-            f"{checkpoint} cannot be resumed: of deepspeed and fsdp it was written with {before}, "
+            f"{checkpoint} cannot be resumed: of deepspeed and fsdp it was written with {written_with}, "
             f"this run has {now}"
         )

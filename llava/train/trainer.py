@@ -1,7 +1,7 @@
-"""transformers' Trainer, taught packed batches, a learning rate per part, and checkpoints that are whole.
+"""transformers' Trainer with packed batches, a learning rate per part, and checkpoints that load alone.
 
-What is the Trainer's stays the Trainer's (steps, schedule, accumulation, devices, resuming); overridden is
-what it does not know: the loss over supervised tokens, validation by answering, what a checkpoint holds.
+The Trainer keeps what it does well (steps, schedule, accumulation, devices, resuming). LoraTrainer overrides
+the rest: the loss over supervised tokens, validation by answering, what a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -26,31 +26,49 @@ from llava.model.folder import ModelFolder
 from llava.model.formats import PROJECTOR, VISION
 from llava.model.lora import load_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, write_run_info
-from llava.train.arguments import attention
+from llava.train.arguments import attention_implementation
 from llava.train.config import TrainSettings
-from llava.train.dataset import Collator, TrainItems
-from llava.train.failing import Flow, plain_error
-from llava.train.metrics import Meter, add_answers, keep_answers_until, send_answers
-from llava.train.packing import IGNORE, packed_loss
+from llava.train.dataset import Collator, TrainingSet
+from llava.train.interruption import RunControl, unwrap_worker_error
+from llava.train.metrics import Meter, append_answers, drop_answers_after, send_answers
+from llava.train.packing import IGNORE, Batch, packed_loss
 from llava.train.runs import ANSWERS_FILE, CONFIG_FILE
 from llava.train.sampler import train_loader
-from llava.train.sharded import is_sharded, shape, whole
+from llava.train.sharded import full_parameters, full_shape, is_sharded
 from llava.train.validation import Answer, Validation, answer_figures, count_answers
 
-Batch = dict[str, Any]
 _STATE_FILE = "trainer_state.json"
 
 
-def _images(batch: Batch) -> int:
+def _count_images(batch: Batch) -> int:
     images = batch.get("image_sizes", batch.get("pixel_values"))
     return 0 if images is None else len(images)
 
 
 class LoraTrainer(Trainer):
-    """Trains `model`, a PEFT model around `loaded.model`, as `settings` say.
+    """Trains a PEFT model around a loaded LLaVA.
 
-    `run_info` and `config_text` go into every checkpoint; `meter` has what was read and how fast, `flow` the
-    signal that stopped the run, if one did.
+    `meter` holds what was read and how fast, `run_control` the signal that stopped the run, if one did.
+
+    One optimiser step, with `*` where this class overrides the Trainer or leans on a private method of it
+    (transformers 5.23.0, trainer.py; tests/llava/train/test_trainer_hooks.py fails when it changes):
+
+        train* -> _inner_training_loop -> _run_epoch*         sets the epoch's order of examples
+          get_batch_samples*                                  the step's batches; unwraps a worker's error
+            _get_num_items_in_batch*                          supervised tokens of the step, all processes
+          training_step                                       once a batch
+            compute_loss*                                     packed_loss / supervised tokens of the step
+            accelerator.backward                              gradients add up (loss_is_scaled_for_ga*)
+          on_pre_optimizer_step, optimizer, scheduler, on_step_end
+                                                              Meter: rates; RunControl: what comes next
+          _maybe_log_save_evaluate
+            log*                                              the loss beside rates
+            evaluate*                                         validation loss and answers
+              _determine_best_metric*                         a new best is saved at once
+            _save_checkpoint*                                 save_model*, _save_optimizer_and_scheduler*,
+                                                              _save_scaler*, _save_rng_state*; a rename
+
+    Resuming calls _load_from_checkpoint* for the weights; the Trainer loads the other states itself.
     """
 
     model: PeftModel
@@ -65,23 +83,37 @@ class LoraTrainer(Trainer):
         *,
         loaded: LoadedModel,
         settings: TrainSettings,
-        train_items: TrainItems,
+        training_set: TrainingSet,
         validation: Validation | None,
         run_info: RunInfo,
         config_text: str,
         base: ModelFolder,
         show_validation: Callable[[int, dict[str, float]], None],
     ) -> None:
+        """Set up the training of one run.
+
+        Args:
+            model: The PEFT model around `loaded.model`.
+            arguments: The Trainer's arguments, made from `settings` (`arguments.training_arguments`).
+            loaded: The base model with its tokenizer and processor.
+            settings: The run's settings.
+            training_set: The examples to train on.
+            validation: How to validate; None for no validation.
+            run_info: The run's description, which goes into every checkpoint.
+            config_text: The resolved settings as YAML, which go there too.
+            base: The base model's folder, whose tokenizer and image processor go there too.
+            show_validation: Called with the step and the figures of each validation.
+        """
         self.loaded = loaded
         self.settings = settings
-        self.items = train_items
+        self.training_set = training_set
         self.validation = validation
         self.run_info = run_info
         self.config_text = config_text
         self.base = base
         self.show_validation = show_validation
         self.meter = Meter()
-        self.flow = Flow()
+        self.run_control = RunControl()
         self.run_dir = settings.output_dir
         config: Any = loaded.model.config
         pad = loaded.tokenizer.pad_token_id
@@ -90,20 +122,20 @@ class LoraTrainer(Trainer):
             settings.max_length,
             int(config.text_config.hidden_size),
             int(loaded.tokenizer.eos_token_id if pad is None else pad),
-            attention(settings, arguments),
+            attention_implementation(settings, arguments),
         )
         super().__init__(
             model=model,
             args=arguments,
-            data_collator=self.collate,
-            train_dataset=train_items,
+            data_collator=cast(Any, self.collate),
+            train_dataset=training_set,
             eval_dataset=None
             if validation is None
             else validation.records,  # evaluate() reads it; the Trainer only wants to see that it is there
         )
         self.remove_callback(PrinterCallback)
         self.add_callback(self.meter)
-        self.add_callback(self.flow)
+        self.add_callback(self.run_control)
 
     # Steps
 
@@ -119,7 +151,7 @@ class LoraTrainer(Trainer):
             if not parameter.requires_grad:
                 continue
             part = next((part for prefix, part in parts.items() if f".{prefix}" in f".{name}"), "language")
-            decay = self.settings.weight_decay if len(shape(parameter)) > 1 else 0.0
+            decay = self.settings.weight_decay if len(full_shape(parameter)) > 1 else 0.0
             groups.setdefault((part, decay), []).append(parameter)
         kind, keywords = self.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = kind(
@@ -137,18 +169,20 @@ class LoraTrainer(Trainer):
         return self.optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
-        """The supervised tokens of a whole optimiser step, over all devices. In the same exchange the
-        processes tell each other what they read and whether one got a signal to stop."""
-        here = [
+        """Count the supervised tokens of a whole optimiser step, over all devices.
+
+        In the same exchange the processes share what they read and whether one got a signal to stop.
+        """
+        local = [
             sum(int(batch["tokens"]) for batch in batch_samples),
             sum(int((batch["targets"] != IGNORE).sum()) for batch in batch_samples),
-            sum(_images(batch) for batch in batch_samples),
-            self.flow.received,
+            sum(_count_images(batch) for batch in batch_samples),
+            self.run_control.received,
         ]
-        everywhere = self.accelerator.gather(torch.tensor([here], device=device))
-        read = everywhere[:, :3].sum(dim=0)
+        gathered = self.accelerator.gather(torch.tensor([local], device=device))
+        read = gathered[:, :3].sum(dim=0)
         if self.args.world_size > 1:
-            self.flow.agreed = int(everywhere[:, 3].max())
+            self.run_control.agreed = int(gathered[:, 3].max())
         self.meter.count(read.cpu())
         return read[1]
 
@@ -156,29 +190,29 @@ class LoraTrainer(Trainer):
         try:
             return super().get_batch_samples(*args, **kwargs)
         except InputError as error:
-            raise plain_error(error) from None
+            raise unwrap_worker_error(error) from None
 
     def _run_epoch(self, model: Any, epoch: int, *args: Any, **kwargs: Any) -> None:
-        """As the Trainer does, in the epoch's own order, and not a step more where a resumed run was over."""
-        self.items.set_epoch(epoch)
-        if self.state.global_step >= self.state.max_steps or self._out_of_patience():
+        """Run an epoch in its own order of examples; take no step where a resumed run was finished."""
+        self.training_set.set_epoch(epoch)
+        if self.state.global_step >= self.state.max_steps or self._patience_exhausted():
             self.control.should_training_stop = True
         else:
             super()._run_epoch(model, epoch, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer does; what is said of a loss is said of its steps' speed and rates too."""
+        """Log as the Trainer does; beside a loss go the speed and the learning rates of its steps."""
         super().log(logs | self.meter.figures() if "loss" in logs else logs, start_time)
 
     def compute_loss(
         self,
         model: Any,
-        inputs: Batch,
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """This batch's share of the mean loss over the step's supervised tokens."""
-        total, count = packed_loss(model, inputs)
+        """Compute this batch's share of the mean loss over the step's supervised tokens."""
+        total, count = packed_loss(model, cast(Batch, inputs))
         if not torch.isfinite(total):
             raise InputError(
                 f"the loss became {total.item()} in step {self.state.global_step + 1}, reading the records "
@@ -187,7 +221,7 @@ class LoraTrainer(Trainer):
         # Several devices' gradients are averaged, and this is a share of a sum.
         return total * self.accelerator.num_processes / (num_items_in_batch or count)
 
-    def floating_point_ops(self, inputs: Batch) -> int:
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the estimate would walk all parameters at every step
 
     # Validation
@@ -198,12 +232,12 @@ class LoraTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Validation loss over all records and, on a sample, how greedy answers agree with the truth."""
+        """Compute the loss over all validation records, and compare greedy answers to some with the truth."""
         if self.validation is None:
             raise ValueError("there is no validation set")
         training = self.model.training
         self.model.eval()
-        with torch.no_grad(), self._arithmetic(), self.meter.pause():
+        with torch.no_grad(), self._autocast(), self.meter.pause():
             figures = self._validate(self.validation)
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
@@ -212,13 +246,13 @@ class LoraTrainer(Trainer):
         self.show_validation(self.state.global_step, figures)
         return metrics
 
-    def _arithmetic(self) -> Any:
+    def _autocast(self) -> Any:
         if not (self.args.bf16 or self.args.fp16):
             return nullcontext()
         return torch.autocast(self.args.device.type, torch.bfloat16 if self.args.bf16 else torch.float16)
 
     def _validate(self, validation: Validation) -> dict[str, float]:
-        """Each device takes a share."""
+        """Validate a share of the records on each device and add the shares up."""
         part = (self.accelerator.process_index, self.accelerator.num_processes)
         total, tokens = self._sum_over_devices(
             validation.loss(self.model, self._prepare_inputs, self.collate, *part)
@@ -231,14 +265,14 @@ class LoraTrainer(Trainer):
         return figures
 
     def _answers(self, validation: Validation, rank: int, ranks: int) -> list[Answer]:
-        """All devices' answers, written down and sent to the trackers by the first."""
+        """Gather all devices' answers; the first process writes them down and sends them to the trackers."""
         model: Any = self.loaded.model
         model.set_attn_implementation("sdpa")  # the engine's masks are its
         share = validation.answers(rank, ranks)
-        model.set_attn_implementation(attention_of_parts(attention(self.settings, self.args)))
+        model.set_attn_implementation(attention_of_parts(attention_implementation(self.settings, self.args)))
         answers: list[Answer] = gather_object(share) if ranks > 1 else share
         if self.args.should_save:
-            add_answers(self.run_dir / ANSWERS_FILE, self.state.global_step, answers)
+            append_answers(self.run_dir / ANSWERS_FILE, self.state.global_step, answers)
             send_answers(self.callback_handler.callbacks, self.state.global_step, answers)
         return answers
 
@@ -247,15 +281,15 @@ class LoraTrainer(Trainer):
         return gathered.sum(dim=0).tolist()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As the Trainer does; a new best is always written to disk, and too many without one end the run."""
+        """Compare as the Trainer does; save a new best, and end the run after too long without one."""
         best = super()._determine_best_metric(metrics, trial)
         if best:
             self.control.should_save = True
-        if self._out_of_patience():
+        if self._patience_exhausted():
             self.control.should_save = self.control.should_training_stop = True
         return best
 
-    def _out_of_patience(self) -> bool:
+    def _patience_exhausted(self) -> bool:
         patience = self.settings.early_stopping_patience
         best = self.state.best_global_step or 0
         since = sum("eval_loss" in entry and entry["step"] > best for entry in self.state.log_history)
@@ -264,8 +298,8 @@ class LoraTrainer(Trainer):
     # Checkpoints
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """A folder that loads and merges alone. run.json comes last: without it the folder is no run."""
-        with whole(self.model):
+        """Write a folder that loads and merges alone; run.json comes last, for it makes the folder a run."""
+        with full_parameters(self.model):
             self._write_run(Path(output_dir or self.run_dir))
 
     def _write_run(self, folder: Path) -> None:
@@ -282,7 +316,7 @@ class LoraTrainer(Trainer):
         return self.run_dir / f"checkpoint-{step}"
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write under a name that nothing takes for a checkpoint, rename when all is there."""
+        """Write under a name that nothing takes for a checkpoint; rename it when it is complete."""
         with self.meter.pause():
             self._write_checkpoint()
 
@@ -311,36 +345,36 @@ class LoraTrainer(Trainer):
             )
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As the Trainer does, without the copy of the adapters that it adds under FSDP."""
+        """Save as the Trainer does, without the copy of the adapters that it adds under FSDP."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             (Path(output_dir) / f"{FSDP_MODEL_NAME}.bin").unlink(missing_ok=True)
 
     def best_checkpoint(self) -> Path | None:
-        """The best validated state's checkpoint; None without validation or where it lies elsewhere."""
+        """Find the checkpoint of the best validated state; None without validation or if it is elsewhere."""
         if not self.state.best_global_step:
             return None
         folder = self.checkpoint(self.state.best_global_step)
         return folder if folder.is_dir() else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with whole(self.model, keep_changes=True):
+        with full_parameters(self.model, keep_changes=True):
             load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
 
     def train(
         self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None
     ) -> Any:
-        """As the Trainer does; answers of validations after the checkpoint will be given again."""
+        """Train as the Trainer does; drop validation answers after the checkpoint: they are given again."""
         if resume_from_checkpoint and self.args.should_save:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / _STATE_FILE))
-            keep_answers_until(self.run_dir / ANSWERS_FILE, state.global_step)
+            drop_answers_after(self.run_dir / ANSWERS_FILE, state.global_step)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def finish(self) -> int:
-        """Put the best state (the last without validation) into the run directory; its step."""
+        """Put the best state (without validation, the last) into the run directory and return its step."""
         best = self.best_checkpoint()
         step = self.state.global_step
-        with whole(self.model):
+        with full_parameters(self.model):
             if best is not None:
                 load_weights(self.model, best, projector=self.run_info.projector_trained)
                 step = self.state.best_global_step or step

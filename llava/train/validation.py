@@ -17,12 +17,12 @@ from llava.train.dataset import Collator, RecordSet
 from llava.train.packing import packed_loss
 from llava.train.sampler import SPARE, global_batches
 
-_ASKED_AT_ONCE = 64
-"""Questions whose pictures are held together in memory."""
+_QUESTIONS_AT_ONCE = 64
+"""Questions whose images are in memory together."""
 
 
 class Answer(NamedTuple):
-    """A validation question and what the model said."""
+    """A validation question with the expected answer and the model's."""
 
     id: str
     question: str
@@ -31,8 +31,8 @@ class Answer(NamedTuple):
 
 
 class Validation:
-    """The records held out for it, and how they are asked. Of `ranks` processes, number `rank` takes its
-    share; nothing is averaged here, so that the shares can be added."""
+    """Validates on held-out records. Of `ranks` processes, number `rank` takes its share; nothing is averaged
+    here, so that the shares can be added."""
 
     def __init__(self, records: RecordSet, loaded: LoadedModel, settings: TrainSettings) -> None:
         self.records = records
@@ -42,40 +42,53 @@ class Validation:
     def loss(
         self, model: Any, prepare: Callable[[Any], Any], collate: Collator, rank: int, ranks: int
     ) -> torch.Tensor:
-        """(2,) float64: the summed loss of this share, and its supervised tokens. `prepare` moves a batch to
-        the device."""
+        """Compute the loss of this process's share.
+
+        Args:
+            model: The model, possibly wrapped for several processes.
+            prepare: Moves a batch to the device.
+            collate: Makes a batch of examples.
+            rank: The number of this process.
+            ranks: How many processes there are.
+
+        Returns:
+            (2,) float64: the summed loss, and the number of supervised tokens.
+        """
         records = self.records
         size = self.settings.eval_batch_size or self.settings.batch_size
         sums = torch.zeros(2, dtype=torch.float64)
         for shares in global_batches(records, size, ranks, collate.hidden_size):
-            items = [records.spare() if unit == SPARE else records.item(unit) for unit in shares[rank]]
-            total, count = packed_loss(model, prepare(collate(items)))
+            examples = [
+                records.spare_example() if index == SPARE else records.example(index)
+                for index in shares[rank]
+            ]
+            total, count = packed_loss(model, prepare(collate(examples)))
             sums += torch.tensor([total.item(), count], dtype=torch.float64)
         return sums
 
     def answers(self, rank: int, ranks: int) -> list[Answer]:
-        """Greedy answers to the first question of records drawn evenly over pictures, the same ones at
-        every validation."""
+        """Answer the first question of records drawn evenly over images, greedily; they are the same records
+        at every validation."""
         records = self.records
         chosen = sample_records(records, self.settings.eval_generate_samples, self.settings.seed)[rank::ranks]
         engine = Engine(self.loaded)
         answers = []
-        for start in range(0, len(chosen), _ASKED_AT_ONCE):
-            asked = [records.records[index] for index in chosen[start : start + _ASKED_AT_ONCE]]
+        for start in range(0, len(chosen), _QUESTIONS_AT_ONCE):
+            batch = [records.records[index] for index in chosen[start : start + _QUESTIONS_AT_ONCE]]
             results = engine.answer(
-                self._requests(asked), batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
+                self._requests(batch), batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
             )
             answers += [
                 Answer(record.id, question_of(record), record.conversations[1].value, result.text)
-                for record, result in zip(asked, results, strict=True)
+                for record, result in zip(batch, results, strict=True)
             ]
         return answers
 
-    def _requests(self, asked: Sequence[Record]) -> list[Request]:
-        """The first question of each, with its pictures; the same picture is one object in all."""
+    def _requests(self, batch: Sequence[Record]) -> list[Request]:
+        """Make a request of each record's first question; an image is one object in all of them."""
         pixels: dict[tuple[str, bool], Pixels] = {}
         requests = []
-        for record in asked:
+        for record in batch:
             text = question_of(record)
             names = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
             alone = len(names) == 1
@@ -91,38 +104,38 @@ def question_of(record: Record) -> str:
 
 
 def sample_records(records: RecordSet, count: int, seed: int) -> list[int]:
-    """At most `count` record indices, spread evenly over pictures; a picture's records stay together."""
+    """Draw at most `count` record indices, spread evenly over images; an image's records stay together."""
     rng = np.random.default_rng(seed)
-    order = [rng.permutation(indices).tolist() for indices in records.sources]
+    order = [rng.permutation(indices).tolist() for indices in records.examples]
     turns = rng.permutation(len(order)).tolist()
-    share = -(-count // len(order))  # rounded up
-    taken = [order[source][:share] for source in turns]
+    per_example = -(-count // len(order))  # rounded up
+    taken = [order[example][:per_example] for example in turns]
     return [index for indices in taken for index in indices][:count]
 
 
 def normalise(answer: str) -> str:
-    """An answer without what does not change it: case, spaces around and repeated, a final full stop."""
+    """Remove what does not change an answer: case, spaces around and repeated, a final full stop."""
     return " ".join(answer.lower().split()).rstrip(".").strip()
 
 
 def count_answers(pairs: list[tuple[str, str]]) -> torch.Tensor:
-    """(expected, given) -> [questions, right, yes-questions, right ones, no-questions, right ones, said yes
-    to either], float64."""
+    """Count (expected, given) pairs: (7,) float64 of questions, right answers, yes-questions, right ones of
+    them, no-questions, right ones of them, and answers "yes" to either."""
     counts = torch.zeros(7, dtype=torch.float64)
     for expected, given in ((normalise(a), normalise(b)) for a, b in pairs):
         counts[0] += 1
         counts[1] += expected == given
         if expected in ("yes", "no"):
-            place = 2 if expected == "yes" else 4
-            counts[place] += 1
-            counts[place + 1] += expected == given
+            column = 2 if expected == "yes" else 4
+            counts[column] += 1
+            counts[column + 1] += expected == given
             counts[6] += given == "yes"
     return counts
 
 
 def answer_figures(counts: list[float]) -> dict[str, float]:
-    """`accuracy` (exact match after `normalise`); for yes/no questions, where there are both kinds,
-    `yesno` (balanced accuracy) and `said_yes` (the share answered yes)."""
+    """Turn `count_answers` into figures: `accuracy` (exact match after `normalise`) and, where both yes- and
+    no-questions were asked, `yesno` (balanced accuracy) and `said_yes` (the share answered yes)."""
     questions, right, yes, yes_right, no, no_right, said_yes = counts
     figures = {"accuracy": right / questions} if questions else {}
     if yes and no:

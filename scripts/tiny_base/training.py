@@ -15,7 +15,15 @@ from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import Speaker
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels
-from llava.train.packing import Sample, build_row, collate, group_by_image, pack_rows, packed_loss
+from llava.train.packing import (
+    Batch,
+    EncodedRecord,
+    build_row,
+    collate,
+    group_by_image,
+    pack_rows,
+    packed_loss,
+)
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
 from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
@@ -131,19 +139,19 @@ class _Lessons(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.batches
 
-    def __getitem__(self, batch: int) -> dict[str, Any]:
+    def __getitem__(self, batch: int) -> Batch:
         rng = np.random.default_rng((TRAIN_SEED, LESSON_STREAM, batch))
-        samples: list[Sample] = []
+        records: list[EncodedRecord] = []
         images = {}
         for i in range(self.images):
             scene = render(TRAIN_SEED, LESSON_STREAM + batch * self.images + i, close=i % 2 == 0)
             key = f"scene {i}"
             images[key] = np.asarray(scene.image)
             asked = questions(scene, rng)
-            for talk in [*([pair] for pair in asked[:8]), asked[-3:]]:
-                samples.append(self._sample(talk, (key,)))
-        samples += [self._sample([repeat_exercise(rng, WORDS)], ()) for _ in range(self.images // 2)]
-        groups = group_by_image(samples, self.processor.image_token_id, CONTEXT)
+            for conversation in [*([pair] for pair in asked[:8]), asked[-3:]]:
+                records.append(self._encode(conversation, (key,)))
+        records += [self._encode([repeat_exercise(rng, WORDS)], ()) for _ in range(self.images // 2)]
+        groups = group_by_image(records, self.processor.image_token_id, CONTEXT)
         rows = [build_row(row) for row in pack_rows(groups, CONTEXT, WIDTH)]
         return collate(
             rows,
@@ -154,14 +162,14 @@ class _Lessons(torch.utils.data.Dataset):
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
 
-    def _sample(self, talk: list[Pair], images: tuple[str, ...]) -> Sample:
+    def _encode(self, conversation: list[Pair], images: tuple[str, ...]) -> EncodedRecord:
         """One conversation; the pictures come with its first question."""
         turns: list[tuple[Speaker, str]] = []
-        for number, (_, question, answer) in enumerate(talk):
+        for number, (_, question, answer) in enumerate(conversation):
             mark = f"{IMAGE_PLACEHOLDER}\n" * len(images) if number == 0 else ""
             turns += [("human", mark + question), ("gpt", answer)]
         encoded = self.processor.encode(turns)
-        return Sample.of(talk[0][1], encoded.input_ids, encoded.labels, images)
+        return EncodedRecord.of(conversation[0][1], encoded.input_ids, encoded.labels, images)
 
 
 def train_language(
@@ -191,9 +199,9 @@ def train_language(
         factor = schedule(step, steps)
         for group, lr in zip((g for o in opts for g in o.param_groups), base, strict=True):
             group["lr"] = lr * factor
-        lesson = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in lesson.items()}
+        moved: Any = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in lesson.items()}
         with autocast:
-            loss, count = packed_loss(model, lesson)
+            loss, count = packed_loss(model, moved)
         (loss / count).backward()
         nn.utils.clip_grad_norm_([p for part in parts for p in part.parameters()], 1.0)
         for o in opts:

@@ -18,7 +18,7 @@ from benchmarks.train_memory import config_of, make_batch
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
 from llava.train.float32_attention import SDPA_FLOAT32
-from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate, sizes_of
+from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate_memory, sizes_of
 from llava.train.packing import packed_loss
 
 VISION = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -89,7 +89,7 @@ def test_activations_are_what_autograd_keeps(
     arithmetic = Arithmetic("cpu", dtype.itemsize, 4, dtype.itemsize, checkpointing, dropout=dropout > 0)
     expected = activations(sizes.language, rows * length, arithmetic, length)
     tiles = len(batch["pixel_values"])
-    parts = estimate(sizes, BatchSizes(rows, length, 0, tiles, side=0), arithmetic)
+    parts = estimate_memory(sizes, BatchSizes(rows, length, 0, tiles, side=0), arithmetic)
     expected += parts["pictures"]  # no pixels: what the projector keeps
     if vision:
         expected += activations(sizes.vision, tiles * sizes.vision_tokens, arithmetic, 0)
@@ -118,10 +118,10 @@ def test_what_devices_divide_is_divided_and_nothing_else() -> None:
     sizes = sizes_of(model)
     batch = BatchSizes(2, 700, 40, 2, 336)
     how = Arithmetic("cuda", 2, 2, 2, True)
-    one = estimate(sizes, batch, how)
-    ddp = estimate(sizes, batch, how, Sharding(4))
-    zero2 = estimate(sizes, batch, how, Sharding(4, optimizer=True, gradients=True))
-    zero3 = estimate(
+    one = estimate_memory(sizes, batch, how)
+    ddp = estimate_memory(sizes, batch, how, Sharding(4))
+    zero2 = estimate_memory(sizes, batch, how, Sharding(4, optimizer=True, gradients=True))
+    zero3 = estimate_memory(
         sizes, batch, how, Sharding(4, optimizer=True, gradients=True, weights=True, gathered=1000)
     )
     assert ddp["gradients"] == 2 * one["gradients"] and ddp["optimizer states"] == one["optimizer states"]
@@ -130,7 +130,7 @@ def test_what_devices_divide_is_divided_and_nothing_else() -> None:
     assert zero2["frozen weights"] == one["frozen weights"]
     assert zero3["frozen weights"] == pytest.approx(one["frozen weights"] / 4)
     assert zero3["weights gathered or dequantised"] == 2000
-    offloaded = estimate(
+    offloaded = estimate_memory(
         sizes, batch, how, Sharding(4, True, True, True, offload_optimizer=True, offload_weights=True)
     )
     assert offloaded["frozen weights"] == offloaded["optimizer states"] == 0
@@ -143,7 +143,7 @@ def test_four_bits_make_the_layers_smaller_and_nothing_else() -> None:
         model, _ = build(torch.float32, vision=False, dropout=0, checkpointing=False)
     sizes = sizes_of(model)
     batch, how = BatchSizes(1, 700, 40, 1, 336), Arithmetic("cuda", 2, 2, 2, True)
-    whole, small = (estimate(sizes, batch, how) for how in (how, replace(how, bits=4)))
+    whole, small = (estimate_memory(sizes, batch, how) for how in (how, replace(how, bits=4)))
     saved = whole["frozen weights"] - small["frozen weights"]
     assert saved / sizes.linears == pytest.approx(2 - 4.127 / 8, abs=1e-3)  # QLoRA: 4.127 bits a weight
     assert small["weights gathered or dequantised"] == sizes.largest_matrix * 2

@@ -18,8 +18,8 @@ from llava.common.errors import InputError
 from llava.processing.vision import Pixels, VisionProcessor
 from llava.train.packing import (
     IGNORE,
-    Group,
-    Sample,
+    EncodedRecord,
+    ImageGroup,
     build_row,
     collate,
     group_by_image,
@@ -74,15 +74,17 @@ IMAGES = VisionProcessor(
 )
 
 
-def sample(name: str, tail: list[int], supervised: list[bool], images: tuple[str, ...] = ("a",)) -> Sample:
+def sample(
+    name: str, tail: list[int], supervised: list[bool], images: tuple[str, ...] = ("a",)
+) -> EncodedRecord:
     """A record with the head that every picture has, then `tail`."""
     head = HEAD if images else HEAD[:2]
     head = head + [IMAGE] * IMAGE_TOKENS * (len(images) - 1)
     labels = [token if keep else IGNORE for token, keep in zip(tail, supervised, strict=True)]
-    return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, images)
+    return EncodedRecord.of(name, head + tail, [IGNORE] * len(head) + labels, images)
 
 
-def mixed_samples() -> list[Sample]:
+def mixed_samples() -> list[EncodedRecord]:
     """Three pictures' questions, one of them in turns, one that forks at a supervised token, a text-only
     record and one with two pictures."""
     no, yes = [False], [True]
@@ -111,7 +113,7 @@ def loss_and_gradients(
     return total, count, gradients
 
 
-def separately(model: LlavaForConditionalGeneration, samples: list[Sample]) -> Any:
+def separately(model: LlavaForConditionalGeneration, samples: list[EncodedRecord]) -> Any:
     """The naive twin: transformers' own forward and loss, a record at a time, no mask, no positions."""
     model.zero_grad(set_to_none=True)
     total, count = 0.0, 0
@@ -160,7 +162,7 @@ def test_several_groups_in_one_row(model: LlavaForConditionalGeneration) -> None
 def test_unpacked_is_the_same_at_more_tokens(model: LlavaForConditionalGeneration) -> None:
     samples = mixed_samples()
     groups = group_by_image(samples, IMAGE, 200, packing=False)
-    assert [len(group.samples) for group in groups] == [1] * len(samples)
+    assert [len(group.records) for group in groups] == [1] * len(samples)
     batch = collate([build_row([group]) for group in groups], pixels, IMAGES, pad_token_id=0)
     assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
 
@@ -216,14 +218,14 @@ def test_a_fork_at_a_supervised_token_repeats_the_last_shared_one() -> None:
 def test_sharing_is_refused_where_the_answer_follows_the_image_at_once() -> None:
     ids = [1, IMAGE, IMAGE, 50, 2]
     labels = [IGNORE, IGNORE, IGNORE, 50, 2]
-    pair = [Sample.of(name, ids, labels, ("a",)) for name in "xy"]
+    pair = [EncodedRecord.of(name, ids, labels, ("a",)) for name in "xy"]
     assert [group.prefix for group in group_by_image(pair, IMAGE, 100)] == [0, 0]
 
 
 def test_a_group_too_long_is_parted_and_a_record_too_long_is_named() -> None:
     samples = [sample(f"r{n}", [n, 11, 12, 13, 14], [False] + [True] * 4) for n in range(20, 30)]
     groups = group_by_image(samples, IMAGE, 30)
-    assert [len(group.samples) for group in groups] == [3, 3, 3, 1]
+    assert [len(group.records) for group in groups] == [3, 3, 3, 1]
     assert all(group.length <= 30 for group in groups)
     with pytest.raises(InputError, match="r20: 18 tokens, more than max_length=17"):
         group_by_image(samples, IMAGE, 17)
@@ -233,7 +235,9 @@ def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
     """The design's figure: 8 questions of 60 tokens on 576 picture tokens (and a head) 5,408 -> 1,096."""
     head = [1] * 20 + [IMAGE] * 576
     samples = [
-        Sample.of(f"q{n}", head + [100 + n] + [7] * 59, [IGNORE] * len(head) + [IGNORE] * 40 + [7] * 20, "p")
+        EncodedRecord.of(
+            f"q{n}", head + [100 + n] + [7] * 59, [IGNORE] * len(head) + [IGNORE] * 40 + [7] * 20, "p"
+        )
         for n in range(8)
     ]
     (group,) = group_by_image(samples, IMAGE, 2048)
@@ -243,7 +247,10 @@ def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 64))
 def test_every_group_lands_in_one_row_within_the_limit(lengths: list[int], hidden: int) -> None:
-    groups = [Group((Sample.of(str(n), [1] * length, [1] * length),)) for n, length in enumerate(lengths)]
+    groups = [
+        ImageGroup((EncodedRecord.of(str(n), [1] * length, [1] * length),))
+        for n, length in enumerate(lengths)
+    ]
     rows = pack_rows(groups, 50, hidden)
     assert sorted(id(group) for row in rows for group in row) == sorted(map(id, groups))
     assert all(sum(group.length for group in row) <= 50 for row in rows)

@@ -24,7 +24,7 @@ from llava.train.packing import (
     FLASH,
     FLEX,
     IGNORE,
-    Sample,
+    EncodedRecord,
     block_mask,
     branch_mask,
     build_row,
@@ -74,15 +74,15 @@ class Family:
             self.made[key] = replace(made, patches=made.patches.to(self.model.dtype))
         return self.made[key]
 
-    def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> Sample:
+    def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> EncodedRecord:
         """Each picture between words, then `tail`, of which `x` in `learned` marks what is supervised."""
         keys = keys if len(keys) < 2 else [f"{name}#{n}:{key}" for n, key in enumerate(keys)]
         counts = self.images.tokens([self.image(key).size[::-1] for key in keys])
         head = [1, 5, *(token for count in counts for token in [6, *[IMAGE] * count, 7])]
         labels = [token if mark == "x" else IGNORE for token, mark in zip(tail, learned, strict=True)]
-        return Sample.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
+        return EncodedRecord.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[EncodedRecord]:
         """Groups of four shapes, one in turns, one forking at a supervised token; several pictures; text."""
         return [
             self.sample("w1", ["wide"], [10, 11, 12, 13], "..xx"),
@@ -98,7 +98,7 @@ class Family:
             self.sample("other", ["wide:2"], [10, 11, 12], "..x"),
         ]
 
-    def batch(self, samples: list[Sample], max_length: int, **options: Any) -> dict[str, Any]:
+    def batch(self, samples: list[EncodedRecord], max_length: int, **options: Any) -> dict[str, Any]:
         groups = group_by_image(samples, IMAGE, max_length, packing=options.pop("packing", True))
         rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
         return collate(rows, self.pixels, self.images, pad_token_id=0, **options)
@@ -115,7 +115,7 @@ class Family:
             given = dict(self.processor([images] if nested else images, return_tensors="pt"))
         return given | {"pixel_values": given["pixel_values"].double()}
 
-    def separate_loss(self, model: Any, sample: Sample) -> torch.Tensor:
+    def separate_loss(self, model: Any, sample: EncodedRecord) -> torch.Tensor:
         """The naive twin: no mask, no positions, tensors as transformers' processor gives them."""
         if sample.record_id not in self.given:
             self.given[sample.record_id] = self.theirs(sample.images)

@@ -14,7 +14,7 @@ from llava.common.errors import InputError
 from llava.common.settings import load_settings
 from llava.train.__main__ import main
 from llava.train.config import TrainSettings
-from llava.train.plan import Target, skeleton
+from llava.train.plan import Target, meta_model
 from tests.support.real_shapes import SHAPES, save_shape
 from tests.support.train_data import ask, many, write_data
 
@@ -168,7 +168,7 @@ def test_the_skeleton_holds_no_number(small_files: Path, data: Path, tmp_path: P
     from llava.model.folder import open_model_folder
 
     settings = load_settings(TrainSettings, Path(write_config(small_files, data, tmp_path / "c.json")))
-    model = skeleton(open_model_folder(small_files).config, settings)
+    model = meta_model(open_model_folder(small_files).config, settings)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 

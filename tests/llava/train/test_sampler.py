@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.train.config import AugmentSettings
-from llava.train.dataset import TrainItems
+from llava.train.dataset import TrainingSet
 from llava.train.packing import IGNORE, attention_cost
-from llava.train.sampler import SPARE, BalancedBatches, deal, global_batches
+from llava.train.sampler import SPARE, BalancedBatches, assign_to_processes, global_batches
 from tests.llava.train.test_trainer import read
 from tests.support.train_data import ask, many, write_data
 
@@ -44,7 +44,7 @@ units = st.lists(st.integers(0, 2000), min_size=1, max_size=40).map(Units)
 
 @given(costs, st.integers(1, 6))
 def test_all_is_dealt_once_and_fairly(given_costs: list[int], processes: int) -> None:
-    shares = deal(given_costs, processes)
+    shares = assign_to_processes(given_costs, processes)
     assert sorted(chain(*shares)) == list(range(len(given_costs)))
     assert all(share == sorted(share) for share in shares) and len(shares) == processes
     loads = [sum(given_costs[position] for position in share) for share in shares]
@@ -97,18 +97,18 @@ def test_a_long_item_is_balanced_by_many_short_ones() -> None:
 def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path, image: bool) -> None:
     texts = [ask("t", None, "Hi?", "Hello."), ask("u", None, "A longer text?", "Yes, it is.")]
     write_data(tmp_path, [*texts, *(many(2, 2) if image else [])])
-    items = TrainItems(
+    items = TrainingSet(
         read(tiny_model_dir, tmp_path), seed=0, questions_per_picture=None, augmentation=AugmentSettings()
     )
     spare: Any = items[SPARE]
-    ((sample,),) = [group.samples for group in spare.groups]
-    assert (sample.labels == IGNORE).all() and bool(spare.pixels) == image
-    assert any((s.labels != IGNORE).any() for g in items[0].groups for s in g.samples)  # left as they were
+    ((record,),) = [group.records for group in spare.groups]
+    assert (record.labels == IGNORE).all() and bool(spare.pixels) == image
+    assert any((s.labels != IGNORE).any() for g in items[0].groups for s in g.records)  # left as they were
 
 
 def test_costs_are_those_of_the_questions_drawn(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(3, 6))
-    items = TrainItems(
+    items = TrainingSet(
         read(tiny_model_dir, tmp_path), seed=0, questions_per_picture=2, augmentation=AugmentSettings()
     )
     for index in range(len(items)):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.settings import validate_settings
+from llava.model.folder import open_model_folder
 from llava.train.config import AugmentSettings, TrainSettings
-from llava.train.dataset import ImageCache, RecordSet, TrainItems
+from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
 from llava.train.finetune import make_record_processor
 from llava.train.validation import answer_figures, count_answers, normalise, sample_records
 from tests.support.train_data import ask, many, write_data
@@ -37,7 +38,9 @@ def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
 
 def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
-    store = ImageCache(folder, make_record_processor(base, settings), settings.picture_cache_gb * 1e9)
+    store = ImageLoader(
+        folder, make_record_processor(open_model_folder(base), settings), settings.picture_cache_gb * 1e9
+    )
     return RecordSet(
         settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
     )
@@ -46,33 +49,33 @@ def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
 def test_an_item_is_a_image_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, [*many(3, 4), ask("text", None, "Hello?", "Hi.")])
     records = read(tiny_model_dir, tmp_path)
-    assert sorted(map(len, records.sources)) == [1, 4, 4, 4]
-    item = records.item(0)
+    assert sorted(map(len, records.examples)) == [1, 4, 4, 4]
+    item = records.example(0)
     (group,) = item.groups
-    assert len(group.samples) == 4 and list(item.pixels) == ["p0.png"]
-    assert [len(group.samples) for group in read(tiny_model_dir, tmp_path, packing=False).item(0).groups] == [
-        1
-    ] * 4
+    assert len(group.records) == 4 and list(item.pixels) == ["p0.png"]
+    assert [
+        len(group.records) for group in read(tiny_model_dir, tmp_path, packing=False).example(0).groups
+    ] == [1] * 4
 
 
 def test_an_epoch_is_drawn_from_its_number_and_the_seed_alone(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(5, 6))
 
-    def epoch(items: TrainItems, number: int) -> list[Any]:
+    def epoch(items: TrainingSet, number: int) -> list[Any]:
         items.set_epoch(number)
         found = [items[index] for index in range(len(items))]
         return [
             (
-                [s.record_id for g in i.groups for s in g.samples],
+                [s.record_id for g in i.groups for s in g.records],
                 float(next(iter(i.pixels.values())).patches.sum()),
             )
             for i in found
         ]
 
-    def fresh(seed: int = 0, **changes: Any) -> TrainItems:
+    def fresh(seed: int = 0, **changes: Any) -> TrainingSet:
         augmentation = AugmentSettings(flip_horizontal=0.5, brightness=0.3)
         records = read(tiny_model_dir, tmp_path, **changes)
-        return TrainItems(records, seed=seed, questions_per_picture=2, augmentation=augmentation)
+        return TrainingSet(records, seed=seed, questions_per_picture=2, augmentation=augmentation)
 
     items = fresh()
     first, second = epoch(items, 0), epoch(items, 1)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from llava.common.errors import InputError
 from llava.common.settings import validate_settings
 from llava.train.config import TrainSettings
-from llava.train.failing import memory_advice
+from llava.train.interruption import explain_out_of_memory
 from tests.support.train_data import many, write_data
 
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
@@ -149,7 +149,7 @@ def test_a_image_that_is_gone_is_named_with_its_record(
 def test_out_of_memory_says_what_to_change_in_order(tmp_path: Path) -> None:
     values = {"model_name_or_path": "m", "data_path": "d", "image_folder": "i", "output_dir": "o"}
     settings = validate_settings(TrainSettings, values | {"batch_size": 8}, "test")
-    with pytest.raises(InputError) as caught, memory_advice(settings):
+    with pytest.raises(InputError) as caught, explain_out_of_memory(settings):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
     text = str(caught.value)
     wanted = ["CUDA out of memory", "batch_size=4 gradient_accumulation_steps=8"]

@@ -1,4 +1,4 @@
-"""How a run ends early: a signal, memory that does not suffice, a picture that a worker cannot read."""
+"""Ways in which a run ends early: a signal, too little memory, an image that a worker process cannot read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from llava.common.errors import InputError
 from llava.train.config import TrainSettings
 from llava.train.sharded import is_sharded
 
-_ECHO = 5.0  # seconds
+_REPEAT_SECONDS = 5.0
+"""Within this time torchrun's copy of a signal counts as the signal itself."""
 
 
-class Flow(TrainerCallback):
-    """When to validate, save and stop. It comes after transformers' own flow and corrects it:
+class RunControl(TrainerCallback):
+    """Decides when to validate, save and stop. It runs after transformers' own DefaultFlowCallback and
+    corrects it:
 
     - validation and saving "once an epoch" happen with the epoch's last step, not after it, so that every
       checkpoint knows the validation of its step and resuming from it repeats nothing and leaves nothing out;
-    - once a signal has come and all processes know it, the step in hand ends with a checkpoint.
+    - once a signal has come and all processes know of it, the current step ends with a checkpoint.
 
     `received` is the signal that this process got, `agreed` the one that all processes know of.
     """
@@ -34,11 +36,11 @@ class Flow(TrainerCallback):
     def __init__(self) -> None:
         self.received = 0
         self.agreed = 0
-        self._since = 0.0
+        self._received_at = 0.0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the run after the step in hand; a second one ends it at once."""
+    def handle_signals(self) -> Iterator[None]:
+        """Within, SIGTERM and SIGINT end the run after the current step; a second one ends it at once."""
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -48,11 +50,13 @@ class Flow(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # A scheduler may signal every process, and torchrun passes on what it got: that is one signal.
-        echo = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._since < _ECHO
-        if self.received and not echo:
+        repeated = (
+            "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._received_at < _REPEAT_SECONDS
+        )
+        if self.received and not repeated:
             raise SystemExit(128 + number)
         if not self.received:
-            self.received, self._since = number, time.monotonic()
+            self.received, self._received_at = number, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
@@ -68,8 +72,8 @@ class Flow(TrainerCallback):
 
 
 @contextmanager
-def memory_advice(settings: TrainSettings) -> Iterator[None]:
-    """CUDA's out of memory as one InputError that says what to change, the cheapest first."""
+def explain_out_of_memory(settings: TrainSettings) -> Iterator[None]:
+    """Turn CUDA's out-of-memory error into an InputError that says what to change, the cheapest first."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -94,7 +98,7 @@ def _remedies(settings: TrainSettings) -> list[str]:
     return [*remedies, "a smaller max_length or questions_per_picture"]
 
 
-def plain_error(error: InputError) -> InputError:
-    """The error itself, out of the traceback that a DataLoader's worker wraps it in."""
+def unwrap_worker_error(error: InputError) -> InputError:
+    """Take the error itself out of the traceback in which a DataLoader's worker wraps it."""
     mark = f"{InputError.__module__}.{InputError.__qualname__}: "
     return InputError(str(error).rpartition(mark)[2].strip())
