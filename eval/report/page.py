@@ -14,12 +14,11 @@ from pathlib import Path
 from eval.report.gallery import asked, gallery_part
 from eval.report.phrases import capital, counted
 from eval.report.plots import probability_part
-from eval.report.style import SCRIPT, STYLE
 from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
 from eval.scoring.schema import Case, InputFile, Probe, Scores, TaskScore
 from llava.common.html.markup import Markup, cut, table, table_row, tag, together
-from llava.common.html.page import Section, attention, document
+from llava.common.html.page import Section, callout, document, read_asset
 
 _SIGNS = {"rely": "✓", "care": "△", "unclear": "?", "not": "✗"}
 _SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "not": "do not rely"}
@@ -43,7 +42,13 @@ def page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
     sections: list[Section] = [(name, anchor, body) for name, anchor, body in parts if body]
     model = cut(", ".join(scores.answers.model_ids) or scores.answers.name, _TEXT)
     header = [_facts(scores, cases), _standings(verdicts, wordings), *_attention(scores)]
-    return document(f"May you rely on “{model}”?", header, sections, style=STYLE, script=SCRIPT)
+    return document(
+        f"May you rely on “{model}”?",
+        header,
+        sections,
+        style=read_asset("eval.report", "report.css"),
+        script=read_asset("eval.report", "report.js"),
+    )
 
 
 def _wordings(cases: Sequence[Case]) -> dict[str, str]:
@@ -64,7 +69,7 @@ def _unit(task: TaskScore, cases: Sequence[Case]) -> str:
 
 
 def _attention(scores: Scores) -> list[Markup]:
-    return [attention(scores.warnings)] if scores.warnings else []
+    return [callout(scores.warnings)] if scores.warnings else []
 
 
 def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
