@@ -48,7 +48,7 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF
 
 
 @dataclass
-class Asked:
+class BenchmarkQuestion:
     """One question of a benchmark. `options` are letter -> text; without them it is yes/no, or free text."""
 
     id: str | int
@@ -90,7 +90,7 @@ def _is_pope(path: Path) -> bool:
     return isinstance(first, dict) and "question_id" in first
 
 
-def _mmad(path: Path) -> Iterator[Asked]:
+def _mmad(path: Path) -> Iterator[BenchmarkQuestion]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: neither MMAD's JSON (picture -> conversation), POPE's JSONL nor a .tsv")
@@ -104,7 +104,7 @@ def _mmad(path: Path) -> Iterator[Asked]:
             question, options, answer = (_get(turn, key, place) for key in ("Question", "Options", "Answer"))
             if not isinstance(options, dict) or len(options) < 2 or str(answer) not in options:
                 raise InputError(f"{place}: `Answer` {answer!r} is none of its `Options`")
-            yield Asked(
+            yield BenchmarkQuestion(
                 id=f"{image}#{number}",
                 images=[image],
                 text=str(question).strip(),
@@ -116,7 +116,7 @@ def _mmad(path: Path) -> Iterator[Asked]:
             )
 
 
-def _pope(path: Path) -> Iterator[Asked]:
+def _pope(path: Path) -> Iterator[BenchmarkQuestion]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -129,7 +129,7 @@ def _pope(path: Path) -> Iterator[Asked]:
         if label not in YES_NO:
             raise InputError(f"{place}: `label` is {label!r}, neither yes nor no")
         image, text = str(_get(row, "image", place)), str(_get(row, "text", place))
-        yield Asked(_get(row, "question_id", place), [image], text, label, path.stem)
+        yield BenchmarkQuestion(_get(row, "question_id", place), [image], text, label, path.stem)
 
 
 def _get(row: Any, key: str, place: str) -> Any:
@@ -141,11 +141,11 @@ def _get(row: Any, key: str, place: str) -> Any:
 # --- VLMEvalKit --------------------------------------------------------------------------------------
 
 
-def _vlmevalkit(path: Path, folder: Path) -> tuple[list[Asked], int]:
+def _vlmevalkit(path: Path, folder: Path) -> tuple[list[BenchmarkQuestion], int]:
     """The questions, and how many rows have no answer. Pictures are written as they are read."""
     held: dict[str, list[str]] = {}  # by index: the pictures' names
     borrowed: dict[str, str] = {}  # by index: the row whose pictures it has
-    asked: list[Asked] = []
+    asked: list[BenchmarkQuestion] = []
     skipped = 0
     for number, row in enumerate(_rows(path), start=2):
         place = f"{path}, row {number}"
@@ -166,7 +166,7 @@ def _vlmevalkit(path: Path, folder: Path) -> tuple[list[Asked], int]:
             raise InputError(f"{place}: `answer` {answer!r} is none of its options {', '.join(options)}")
         hint = (row.get("hint") or "").strip()
         asked.append(
-            Asked(
+            BenchmarkQuestion(
                 id=index,
                 images=[],
                 text="\n".join(filter(None, (hint, str(_get(row, "question", place)).strip()))),
@@ -238,7 +238,7 @@ def _write_image(text: str, folder: Path, place: str) -> str:
 # --- ours --------------------------------------------------------------------------------------------
 
 
-def _questions(asked: Sequence[Asked]) -> Iterator[Question]:
+def _questions(asked: Sequence[BenchmarkQuestion]) -> Iterator[Question]:
     kinds = _types(asked)
     for one in asked:
         text = one.text
@@ -256,7 +256,7 @@ def _questions(asked: Sequence[Asked]) -> Iterator[Question]:
         )
 
 
-def _truths(path: Path, asked: Sequence[Asked]) -> Iterator[Truth]:
+def _truths(path: Path, asked: Sequence[BenchmarkQuestion]) -> Iterator[Truth]:
     """Questions of one task have one list of letters: all that any of them has."""
     kinds = _types(asked)
     letters: dict[str, set[str]] = {}
@@ -281,7 +281,7 @@ def _truths(path: Path, asked: Sequence[Asked]) -> Iterator[Truth]:
         )
 
 
-def _types(asked: Sequence[Asked]) -> dict[str, TaskType]:
+def _types(asked: Sequence[BenchmarkQuestion]) -> dict[str, TaskType]:
     """By task: multiple choice where a question has options, yes/no where all answers are, else free text."""
     found: dict[str, TaskType] = {}
     for task in dict.fromkeys(one.task for one in asked):

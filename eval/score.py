@@ -20,10 +20,10 @@ from eval.report.console import print_scores
 from eval.report.page import page
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
-from eval.scoring.comparison import SMALL, outcome_of, verdict_of_all
+from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
 from eval.scoring.schema import Bootstrap, Case, InputFile, Probe, Scores, TaskScore
-from eval.scoring.slices import NAMED, By, slice_of, slices_by
-from eval.scoring.tasks import Options, Scored, by_task, score_task
+from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, mean_slice
+from eval.scoring.tasks import ScoredTask, ScoringOptions, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
@@ -41,18 +41,18 @@ def score(
     truths: Sequence[Truth],
     tuned: AnswerFile,
     base: AnswerFile | None,
-    options: Options,
-) -> tuple[Scores, list[Scored]]:
+    options: ScoringOptions,
+) -> tuple[Scores, list[ScoredTask]]:
     """Every task's scores, tasks in the order in which the truth file first names them."""
     files = [tuned, *([base] if base else [])]
-    scored = [score_task(task, rows, files, options) for task, rows in by_task(truths).items()]
+    scored = [score_task(task, rows, files, options) for task, rows in group_by_task(truths).items()]
     tasks = [task.score for task in scored]
     scores = Scores(
         truth=truth_file,
         answers=tuned.source,
         baseline_answers=base.source if base else None,
         bootstrap=Bootstrap(resamples=options.resamples, seed=options.seed),
-        verdict=verdict_of_all(tasks),
+        verdict=describe_comparisons(tasks),
         warnings=[
             *_of_files(truths, files),
             *_of_small(tasks),
@@ -63,14 +63,14 @@ def score(
     )
     ordered = [truth for task in scored for truth in task.truths]
     values = _columns(scored, len(files), right=False)
-    bys: tuple[By, ...] = ("language", "source")
+    bys: tuple[SliceCriterion, ...] = ("language", "source")
     for by in bys:
-        names = NAMED[by](ordered)
-        scores.slices += slices_by(by, names, ordered, values, options.resamples, options.seed)
+        names = SLICE_NAMES[by](ordered)
+        scores.slices += make_slices(by, names, ordered, values, options.resamples, options.seed)
     return scores, scored
 
 
-def _columns(scored: Sequence[Scored], files: int, *, right: bool) -> list[np.ndarray]:
+def _columns(scored: Sequence[ScoredTask], files: int, *, right: bool) -> list[np.ndarray]:
     """Per file, what every question of every task is worth (n,): right or not, or its value."""
     return [
         np.concatenate(
@@ -88,16 +88,16 @@ def score_probe(
     truths: Sequence[Truth],
     tuned: AnswerFile,
     base: AnswerFile | None,
-    options: Options,
+    options: ScoringOptions,
 ) -> Probe:
     """What tuning cost, on questions that have nothing to do with it."""
     scores, scored = score(truth_file, truths, tuned, base, options)
     ordered = [truth for task in scored for truth in task.truths]
     columns = _columns(scored, 2 if base else 1, right=True)
     rows = np.arange(len(ordered))
-    whole = slice_of("all", "all", rows, ordered, columns, options.resamples, options.seed)
+    whole = mean_slice("all", "all", rows, ordered, columns, options.resamples, options.seed)
     same = len(columns) == 2 and bool((columns[0] == columns[1]).all())
-    outcome = outcome_of(whole.difference, same)
+    outcome = comparison_outcome(whole.difference, same)
     verdict = f"tuned answers {whole.tuned.value:.0%} rightly"
     if whole.base is not None and whole.difference is not None:
         verdict += f", base {whole.base.value:.0%}"
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{arguments.output} is a file; --output names a folder")
     if arguments.image_folder is not None and not arguments.image_folder.is_dir():
         raise InputError(f"{arguments.image_folder}: no such image folder")
-    options = Options(arguments.bootstrap, arguments.seed, arguments.miss_rate)
+    options = ScoringOptions(arguments.bootstrap, arguments.seed, arguments.miss_rate)
     given = _read(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
     _, truths, tuned, base = given
     questions = _questions(arguments, truths)

@@ -15,8 +15,8 @@ from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.html.page import thumbnail
 from llava.common.records import IMAGE_PLACEHOLDER
 
-MOST_IMAGES = 120
-MOST_BYTES = 3_500_000  # of embedded pictures, as text
+MAX_IMAGES = 120
+MAX_BYTES = 3_500_000  # of embedded pictures, as text
 RIGHT_SHARE = 0.25  # of the pictures shown are ones that were answered without a mistake
 SIDE, QUALITY = 448, 72  # of an embedded JPEG
 _TEXT = 600  # characters of a question or an answer
@@ -48,7 +48,7 @@ class Card:
         return labels.most_common(1)[0][0] if labels else ""
 
 
-def cards_of(cases: Sequence[Case]) -> list[Card]:
+def make_cards(cases: Sequence[Case]) -> list[Card]:
     """All cards, worst first; among equals those that base answered better, then in the order of the file.
     Questions without a picture are a card each."""
     by_images: dict[tuple[str, ...], list[Case]] = {}
@@ -62,10 +62,12 @@ def _lost(card: Card) -> int:
     return sum(bool(case.base and case.base.right and not case.tuned.right) for case in card.cases)
 
 
-def pick(cards: Sequence[Card], most: int = MOST_IMAGES) -> list[Card]:
+def choose_cards(cards: Sequence[Card], most: int = MAX_IMAGES) -> list[Card]:
     """At most `most` cards, in the order in which they should be drawn until there is no more room: the worst
     of each label in turns, and every so often one without a mistake."""
-    wrong, right = (_in_turns([card for card in cards if card.right is state]) for state in (False, True))
+    wrong, right = (
+        _alternate_labels([card for card in cards if card.right is state]) for state in (False, True)
+    )
     every = round(1 / RIGHT_SHARE)
     picked: list[Card] = []
     while (wrong or right) and len(picked) < most:
@@ -74,7 +76,7 @@ def pick(cards: Sequence[Card], most: int = MOST_IMAGES) -> list[Card]:
     return picked
 
 
-def _in_turns(cards: Sequence[Card]) -> list[Card]:
+def _alternate_labels(cards: Sequence[Card]) -> list[Card]:
     seen: Counter[str] = Counter()
     ranked = []
     for number, card in enumerate(cards):
@@ -83,7 +85,7 @@ def _in_turns(cards: Sequence[Card]) -> list[Card]:
     return [card for _, _, card in sorted(ranked, key=lambda item: item[:2])]
 
 
-class Stills:
+class EmbeddedImages:
     """The embedded pictures: each once, however many cards show it."""
 
     def __init__(self, folder: Path):
@@ -105,18 +107,18 @@ class Stills:
 def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
     if not cases:
         return None
-    cards = cards_of(cases)
-    stills = Stills(folder)
+    cards = make_cards(cases)
+    embedded = EmbeddedImages(folder)
     shown: set[int] = set()
-    for card in pick(cards):
+    for card in choose_cards(cards):
         for name in card.images:
-            stills.of(name)
+            embedded.of(name)
         shown.add(id(card))
-        if stills.bytes > MOST_BYTES:
+        if embedded.bytes > MAX_BYTES:
             break
     drawn = [card for card in cards if id(card) in shown]
     places: dict[str, str] = {}  # where each picture is shown
-    made = [_card(card, f"picture-{number}", stills, places) for number, card in enumerate(drawn, start=1)]
+    made = [_card(card, f"picture-{number}", embedded, places) for number, card in enumerate(drawn, start=1)]
     return together(
         [
             tag("p", _about(cards, drawn)),
@@ -199,7 +201,7 @@ def state(kind: str, answer: CaseAnswer) -> str:
     return "partly" if kind in _GRADED and answer.value > 0 else "wrong"
 
 
-def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Markup:
+def _card(card: Card, anchor: str, embedded: EmbeddedImages, places: dict[str, str]) -> Markup:
     numbers = _numbers(card)
     images = []
     for place, name in enumerate(card.images):
@@ -207,8 +209,8 @@ def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Ma
             link = tag("a", f"{name} is shown there", href=f"#{known}")
             images.append(tag("div", tag("p", link), class_="picture"))
         else:
-            images.append(_image(card, name, stills, numbers if place == 0 else {}))
-            if stills.of(name):
+            images.append(_image(card, name, embedded, numbers if place == 0 else {}))
+            if embedded.of(name):
                 places[name] = anchor
     wrong = [case for case in card.cases if not case.tuned.right]
     right = [case for case in card.cases if case.tuned.right]
@@ -254,8 +256,8 @@ def _boxes(case: Case) -> list[tuple[str, Corners]]:
     return [(look, box) for look, box in found if box is not None]
 
 
-def _image(card: Card, name: str, stills: Stills, numbers: dict[str, int]) -> Markup:
-    data = stills.of(name)
+def _image(card: Card, name: str, embedded: EmbeddedImages, numbers: dict[str, int]) -> Markup:
+    data = embedded.of(name)
     if not data:
         errors = {case.tuned.error for case in card.cases if case.tuned.error}
         why = f"This picture cannot be shown: {name}. {' '.join(sorted(errors))}".strip()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.report.gallery import asked, gallery_part
-from eval.report.phrases import capital, counted
+from eval.report.phrases import capitalise, counted
 from eval.report.plots import probability_part
 from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
@@ -135,7 +135,7 @@ def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
         tag("summary", "How the verdicts are reached"),
         tag(
             "ul",
-            *(tag("li", f"{capital(_SHORT[standing])}: {rule}") for standing, rule in RULES.items()),
+            *(tag("li", f"{capitalise(_SHORT[standing])}: {rule}") for standing, rule in RULES.items()),
             tag("li", "“Could be 78% to 93%”: such a range holds the true value 19 times in 20."),
         ),
     )

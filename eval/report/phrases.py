@@ -17,7 +17,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def article(noun: str) -> str:
+def with_article(noun: str) -> str:
     """`a defect`, `an inclusion`: by the first letter, which is right but for a few words."""
     return f"{'an' if noun[:1].casefold() in 'aeiou' else 'a'} {noun}"
 
@@ -30,17 +30,17 @@ def times_in(number: int, of: int) -> str:
     return f"{number:,} {'time' if number == 1 else 'times'} in {of:,}"
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def ranged(estimate: Estimate | None) -> str:
+def interval_clause(estimate: Estimate | None) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     return f" (could be {percent(estimate.low)} to {percent(estimate.high)})"
 
 
-def share(estimate: Estimate | None) -> str:
+def percent_in_brackets(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     if estimate.low is None or estimate.high is None:
@@ -48,17 +48,17 @@ def share(estimate: Estimate | None) -> str:
     return f"({percent(estimate.value)}; could be {percent(estimate.low)} to {percent(estimate.high)})"
 
 
-def about(estimate: Estimate) -> str:
-    return f"{percent(estimate.value)}{ranged(estimate)}"
+def percent_with_interval(estimate: Estimate) -> str:
+    return f"{percent(estimate.value)}{interval_clause(estimate)}"
 
 
-def points(value: float) -> str:
+def percentage_points(value: float) -> str:
     """Percentage points with their sign."""
     shown = f"{100 * value:+.0f}".replace("-", "−")
     return "0" if shown[1:] == "0" else shown
 
 
-def independent(task: TaskScore) -> str:
+def independent_groups(task: TaskScore) -> str:
     """How many independent trials the test has; questions about one picture, or about near-twins, are one."""
     return f"{task.groups:,} independent " + (
         ("picture" if task.groups == 1 else "pictures")
@@ -67,7 +67,7 @@ def independent(task: TaskScore) -> str:
     )
 
 
-def roughly(number: int) -> str:
+def to_two_figures(number: int) -> str:
     """Two figures of a number: more would pretend to know."""
     digits = max(0, len(str(number)) - 2)
     return f"{round(number, -digits):,}"

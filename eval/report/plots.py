@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.report.phrases import capital, percent
-from eval.scoring.metrics import wilson
+from eval.report.phrases import capitalise, percent
+from eval.scoring.intervals import wilson_interval
 from eval.scoring.schema import ChoiceScore, Estimate, TaskScore
 from llava.common.html.markup import Markup, tag, together
 
@@ -28,7 +28,7 @@ def range_cell(tuned: Estimate | None, base: Estimate | None, blind: float | Non
             width = f"left:{_place(estimate.low)};width:{_place(estimate.high - estimate.low)}"
             parts.append(tag("i", class_=f"span {name}", style=width))
         parts.append(tag("i", class_=f"dot {name}", style=f"left:{_place(estimate.value)}"))
-        words.append(f"{name} {spread(estimate)}")
+        words.append(f"{name} {percent_range(estimate)}")
     if blind is not None:
         words.append(f"without looking {percent(blind)}")
     look = "range" if base is not None else "range alone"
@@ -39,7 +39,7 @@ def _place(share: float) -> str:
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
 
 
-def spread(estimate: Estimate | None) -> str:
+def percent_range(estimate: Estimate | None) -> str:
     """`86%, 81% to 92%`."""
     if estimate is None:
         return "–"
@@ -170,13 +170,13 @@ def _reliability(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | N
                 f"{name}: {part.n:,} with {percent(part.probability)} on average, {percent(part.true)} true"
             )
             radius = f"{2 + 5 * (part.n / most) ** 0.5:.1f}"
-            low, high = (_at(part.probability, share) for share in wilson(part.true, part.n))
+            low, high = (_at(part.probability, share) for share in wilson_interval(part.true, part.n))
             marks.append(tag("path", class_=f"{name} whisker", d=f"M{x} {low[1]}V{high[1]}"))
             marks.append(tag("circle", tag("title", said), class_=name, cx=x, cy=y, r=radius))
     for name, choices in systems.items():
         if "ece" in choices.metrics:
             words.append(
-                f"{capital(name)}: its probabilities are off by {100 * choices.metrics['ece'].value:.0f} "
+                f"{capitalise(name)}: its probabilities are off by {100 * choices.metrics['ece'].value:.0f} "
                 f"percentage points on average (ECE {choices.metrics['ece'].value:.2f})."
             )
     words.append(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from eval.report.per_class import Kind, kinds_of, tally, weak_of
+from eval.report.per_class import ClassTally, class_tallies, tally_text, weak_classes
 from eval.report.phrases import (
-    about,
-    article,
-    capital,
+    capitalise,
     counted,
-    independent,
+    independent_groups,
+    interval_clause,
     percent,
-    points,
-    ranged,
-    roughly,
-    share,
+    percent_in_brackets,
+    percent_with_interval,
+    percentage_points,
     times,
     times_in,
+    to_two_figures,
+    with_article,
 )
 from eval.scoring.schema import ClassScore, TaskScore
 
@@ -23,7 +23,7 @@ _RIGHT = {"box": "Met by half or more", "text": "The very text", "json": "Wholly
 _WEAK = 8  # kinds that get a sentence of their own
 
 
-def lines_of(task: TaskScore, unit: str) -> list[str]:
+def describe_task(task: TaskScore, unit: str) -> list[str]:
     if task.tuned.unparsed + task.tuned.missing >= task.n:
         return [*_not_understood(task), *filter(None, [_blind(task)]), *_against_base(task)]
     sentences = {"yesno": _yes_no, "class": _classes}.get(task.type, _means)
@@ -41,11 +41,13 @@ def _yes_no(task: TaskScore, unit: str) -> list[str]:
         where = _where(task, yes, unit, with_it=True)
         found = "found" if task.about else f"said {yes.name} to"
         lines.append(
-            f"Of {where} it {found} {hits:,} {share(yes.recall)}, and missed {yes.support - hits:,}."
+            f"Of {where} it {found} {hits:,} {percent_in_brackets(yes.recall)}, and missed {yes.support - hits:,}."
         )
     if over is not None:
         where = _where(task, no, unit, with_it=False)
-        lines.append(f"Of {where} it said {yes.name} to {alarms:,} {share(over)}: false alarms.")
+        lines.append(
+            f"Of {where} it said {yes.name} to {alarms:,} {percent_in_brackets(over)}: false alarms."
+        )
     said = []
     if yes.answered:
         said.append(f"When it said {yes.name}, it was right {times_in(hits, yes.answered)}")
@@ -57,9 +59,9 @@ def _yes_no(task: TaskScore, unit: str) -> list[str]:
         )
     if said:
         lines.append("; ".join(said) + ".")
-    if kinds := kinds_of(task):
-        lines.append(f"Found by kind: {tally(kinds)}.")
-    lines += [f"{_weak(kind)}." for kind in weak_of(kinds)[:_WEAK]]
+    if kinds := class_tallies(task):
+        lines.append(f"Found by kind: {tally_text(kinds)}.")
+    lines += [f"{_weak(kind)}." for kind in weak_classes(kinds)[:_WEAK]]
     if task.tuned.choices and (line := _threshold(task)):
         lines.append(line)
     return lines
@@ -72,8 +74,8 @@ def _threshold(task: TaskScore) -> str | None:
     yes = (task.classes or ["yes"])[0]
     return (
         f"Called {yes} from a probability of {found.threshold:.2f} up, it misses at most "
-        f"{percent(found.miss_rate)} here; on new pictures expect it to miss {about(found.cross_miss)}, with "
-        f"false alarms on {about(found.cross_over_call)}."
+        f"{percent(found.miss_rate)} here; on new pictures expect it to miss {percent_with_interval(found.cross_miss)}, with "
+        f"false alarms on {percent_with_interval(found.cross_over_call)}."
     )
 
 
@@ -86,19 +88,21 @@ def _classes(task: TaskScore, unit: str) -> list[str]:
         if task.headline == "balanced_accuracy"
         else ""
     )
-    lines = [f"It was right on {right:,} of {counted(task.n, unit)}{average}{ranged(whole)}. {_blind(task)}"]
-    if kinds := kinds_of(task):
-        lines.append(f"By true answer: {tally(kinds)}.")
-    for kind in weak_of(kinds)[:_WEAK]:
+    lines = [
+        f"It was right on {right:,} of {counted(task.n, unit)}{average}{interval_clause(whole)}. {_blind(task)}"
+    ]
+    if kinds := class_tallies(task):
+        lines.append(f"By true answer: {tally_text(kinds)}.")
+    for kind in weak_classes(kinds)[:_WEAK]:
         lines.append(f"{_weak(kind)}{_mixed(task, kind)}.")
     return lines
 
 
-def _weak(kind: Kind) -> str:
-    return f"{capital(kind.name)} was {'missed more often than found' if kind.right else 'never found'}"
+def _weak(kind: ClassTally) -> str:
+    return f"{capitalise(kind.name)} was {'missed more often than found' if kind.right else 'never found'}"
 
 
-def _mixed(task: TaskScore, kind: Kind) -> str:
+def _mixed(task: TaskScore, kind: ClassTally) -> str:
     """What a class is mostly taken for."""
     assert task.tuned.per_class is not None and task.tuned.confusion is not None
     names = [row.name for row in task.tuned.per_class]
@@ -115,7 +119,7 @@ def _means(task: TaskScore, unit: str) -> list[str]:
     metrics, many = task.tuned.metrics, counted(task.n, unit)
 
     def of_all(name: str) -> str:
-        return f"{round(metrics[name].value * task.n):,} of {many} {share(metrics[name])}"
+        return f"{round(metrics[name].value * task.n):,} of {many} {percent_in_brackets(metrics[name])}"
 
     if task.type == "count":
         near = metrics.get("within_one")
@@ -125,22 +129,22 @@ def _means(task: TaskScore, unit: str) -> list[str]:
         mean = metrics["mean_iou"]
         lines = [
             f"Its box met the true one by half or more on {of_all('acc_50')}. On average they share "
-            f"{percent(mean.value)} of what both cover together{ranged(mean)}{_ceiling(task)}."
+            f"{percent(mean.value)} of what both cover together{interval_clause(mean)}{_ceiling(task)}."
         ]
     elif task.type == "json":
         mean = metrics["field_accuracy"]
         lines = [
-            f"In {counted(task.n, 'report')}, {percent(mean.value)} of the fields were right{ranged(mean)}."
+            f"In {counted(task.n, 'report')}, {percent(mean.value)} of the fields were right{interval_clause(mean)}."
         ]
     else:
         mean = metrics["token_f1"]
         lines = [
             f"In {counted(task.n, 'text')}, {percent(mean.value)} of the words were those of the true text"
-            f"{ranged(mean)}. Shared words do not tell whether a text is true: read some."
+            f"{interval_clause(mean)}. Shared words do not tell whether a text is true: read some."
         ]
     lines = [f"{lines[0]} {_blind(task)}".strip()]
-    if kinds := kinds_of(task):
-        lines.append(f"{_RIGHT.get(task.type, 'Right')}, by what the picture shows: {tally(kinds)}.")
+    if kinds := class_tallies(task):
+        lines.append(f"{_RIGHT.get(task.type, 'Right')}, by what the picture shows: {tally_text(kinds)}.")
     return lines
 
 
@@ -190,7 +194,7 @@ def _against_base(task: TaskScore) -> list[str]:
         return []
     if task.outcome == "same":
         if gap.low == gap.high == 0:
-            few = f" That is {independent(task)}: too few to say more." if task.small else ""
+            few = f" That is {independent_groups(task)}: too few to say more." if task.small else ""
             return [f"In this test no better and no worse than the base model ({percent(base.value)}).{few}"]
         return [f"No difference to speak of from the base model ({percent(base.value)})."]
     figures = f"{percent(tuned.value)} against {percent(base.value)}"
@@ -200,14 +204,14 @@ def _against_base(task: TaskScore) -> list[str]:
         elif task.outcome == "worse":
             figures += f", by {-100 * gap.high:.0f} to {-100 * gap.low:.0f} percentage points"
         else:
-            figures += f"; the difference could be {points(gap.low)} to {points(gap.high)} percentage points"
+            figures += f"; the difference could be {percentage_points(gap.low)} to {percentage_points(gap.high)} percentage points"
     if task.outcome == "better":
         return [f"Better than the base model: {figures}."]
     if task.outcome == "worse":
         return [f"WORSE than the base model: {figures}."]
     needed = (
-        f" This test is too small to tell: it has {independent(task)}, some "
-        f"{roughly(task.needed_groups)} would be needed."
+        f" This test is too small to tell: it has {independent_groups(task)}, some "
+        f"{to_two_figures(task.needed_groups)} would be needed."
         if task.needed_groups and task.needed_groups > task.groups
         else ""
     )
@@ -216,7 +220,7 @@ def _against_base(task: TaskScore) -> list[str]:
 
 def _where(task: TaskScore, row: ClassScore, unit: str, *, with_it: bool) -> str:
     if task.about:
-        thing = f"with {article(task.about)}" if with_it else "without one"
+        thing = f"with {with_article(task.about)}" if with_it else "without one"
         on = "" if unit == "picture" else "on pictures "
         return f"{counted(row.support, unit)} {on}{thing}"
     return f"{counted(row.support, unit)} whose right answer is {row.name}"

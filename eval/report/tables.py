@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.report.per_class import FEW
-from eval.report.phrases import percent, points
-from eval.report.plots import range_cell, range_key, spread
+from eval.report.phrases import percent, percentage_points
+from eval.report.plots import percent_range, range_cell, range_key
 from eval.scoring.schema import Estimate, Slice, SystemScore, TaskScore
 from eval.scoring.slices import SIZES
 from llava.common.html.markup import (
@@ -147,7 +147,9 @@ def _alarms(tasks: Sequence[TaskScore]) -> Markup:
         truly = percent(task.tuned.per_class[0].support / task.n) if task.tuned.per_class else "–"
         for name, system in _systems(task):
             metrics = system.metrics
-            cells = [number_cell(spread(metrics.get(rate))) for rate in ("miss", "over_call", "says_yes")]
+            cells = [
+                number_cell(percent_range(metrics.get(rate))) for rate in ("miss", "over_call", "says_yes")
+            ]
             rows.append(table_row(f"{task.task}, {name}", *cells, number_cell(truly)))
     return table(
         "Misses: true yes that was not answered yes. False alarms: true no that was answered yes.",
@@ -193,7 +195,7 @@ def _per_class(task: TaskScore) -> Markup:
             number_cell(row.support),
             number_cell(f"{right:,}" if row.support else "–"),
             range_cell(row.recall, other),
-            number_cell(spread(row.recall)),
+            number_cell(percent_range(row.recall)),
         ]
         if compared:
             cells.append(number_cell("–" if other is None else percent(other.value)))
@@ -306,7 +308,7 @@ def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) 
         name = part.label if part.by == "truth" and part.label else part.name
         name = cut(name.replace("_", " "), _TEXT) or "(no name)"
         cells = [tag("td", cut(part.answer or "", _TEXT))] if answers else []
-        cells += [range_cell(part.tuned, part.base), number_cell(spread(part.tuned))]
+        cells += [range_cell(part.tuned, part.base), number_cell(percent_range(part.tuned))]
         if compared:
             cells.append(number_cell("–" if part.base is None else percent(part.base.value)))
         if gaps:
@@ -320,5 +322,5 @@ def _gap(gap: Estimate | None) -> str:
     if gap is None:
         return "–"
     if gap.low is None or gap.high is None:
-        return points(gap.value)
-    return f"{points(gap.value)} ({points(gap.low)} to {points(gap.high)})"
+        return percentage_points(gap.value)
+    return f"{percentage_points(gap.value)} ({percentage_points(gap.low)} to {percentage_points(gap.high)})"

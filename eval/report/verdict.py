@@ -9,9 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.report.per_class import HALF, kinds_of, tally, weak_of
-from eval.report.phrases import about, article, independent, percent, ranged
-from eval.report.sentences import lines_of
+from eval.report.per_class import HALF, class_tallies, tally_text, weak_classes
+from eval.report.phrases import (
+    independent_groups,
+    interval_clause,
+    percent,
+    percent_with_interval,
+    with_article,
+)
+from eval.report.sentences import describe_task
 from eval.scoring.schema import Estimate, Scores, SystemScore, TaskScore
 
 RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
@@ -59,7 +65,7 @@ class Verdict:
 def verdict(task: TaskScore, unit: str = "question") -> Verdict:
     """`unit` is what the task's questions are counted as: "picture" where each is asked about once."""
     standing, reason = _standing(task)
-    return Verdict(task.task, standing, reason, tuple(lines_of(task, unit)))
+    return Verdict(task.task, standing, reason, tuple(describe_task(task, unit)))
 
 
 def summary(scores: Scores) -> str:
@@ -92,10 +98,10 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
     if headline.value < (HALF if task.headline == "mean_iou" else CARE):
         return "not", f"it looks, but is wrong too often: {_figures(task)}"
     if task.small:
-        return "unclear", f"{independent(task)} are too few to say: {_figures(task)}"
-    if weakest := weak_of(kinds_of(task), CARE):
+        return "unclear", f"{independent_groups(task)} are too few to say: {_figures(task)}"
+    if weakest := weak_classes(class_tallies(task), CARE):
         least = "weakest" if task.type in ("yesno", "class", "count") else "wholly right least often"
-        return "care", f"{_figures(task)}; {least}: {tally(weakest)}"
+        return "care", f"{_figures(task)}; {least}: {tally_text(weakest)}"
     if task.type == "text":
         return "care", f"{_figures(task)}; whether a text is true, shared words do not tell"
     each = [row.recall.low or 0.0 for row in rows if row.recall]
@@ -108,9 +114,9 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
 
 def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
     blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
-    figures = f"{percent(headline.value)}{ranged(headline)} against {percent(blind)}"
+    figures = f"{percent(headline.value)}{interval_clause(headline)} against {percent(blind)}"
     if task.sees is None and task.small and headline.value > blind:
-        return "unclear", f"{independent(task)} are too few to tell it from a blind guess: {figures}"
+        return "unclear", f"{independent_groups(task)} are too few to tell it from a blind guess: {figures}"
     if task.sees is None and headline.value > blind:
         return "not", f"it is not shown to be better than a guess without looking: {figures}"
     # Where the interval reaches above the guess, only what was seen may be said.
@@ -125,15 +131,13 @@ def _figures(task: TaskScore) -> str:
         rows = task.tuned.per_class
         found = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
         true, untrue = (
-            (f"those with {article(task.about)}", "those without")
+            (f"those with {with_article(task.about)}", "those without")
             if task.about
             else ("the true yes", "the true no")
         )
-        alarms = about(metrics["over_call"])
-        return f"finds {about(found)} of {true}; false alarms on {alarms} of {untrue}"
-    return (
-        f"{percent(metrics[task.headline].value)} {HEADLINES[task.headline]}{ranged(metrics[task.headline])}"
-    )
+        alarms = percent_with_interval(metrics["over_call"])
+        return f"finds {percent_with_interval(found)} of {true}; false alarms on {alarms} of {untrue}"
+    return f"{percent(metrics[task.headline].value)} {HEADLINES[task.headline]}{interval_clause(metrics[task.headline])}"
 
 
 def _constant(system: SystemScore) -> str | None:

@@ -7,10 +7,10 @@ from eval.report.cases import make_cases
 from eval.score import score
 from eval.scoring.answers import AnswerFile
 from eval.scoring.schema import Case, InputFile, Scores
-from eval.scoring.tasks import Options
+from eval.scoring.tasks import ScoringOptions
 from llava.common.records import Answer, Question, TaskType, Truth
 
-OPTIONS = Options(resamples=100)
+OPTIONS = ScoringOptions(resamples=100)
 
 
 def truths_of(task: str, kind: TaskType, answers: Sequence[str], **more: Any) -> list[Truth]:

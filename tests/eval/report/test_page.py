@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval.report import gallery
-from eval.report.gallery import Card, cards_of, pick
+from eval.report.gallery import Card, choose_cards, make_cards
 from eval.report.page import page
 from eval.report.phrases import percent
 from eval.score import main
@@ -45,7 +45,7 @@ def images(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def chances(texts: list[str], classes: list[str]) -> list[dict[str, float]]:
+def probabilities_of(texts: list[str], classes: list[str]) -> list[dict[str, float]]:
     """Probabilities for the answers given, surer of some than of others."""
     made = []
     for number, text in enumerate(texts):
@@ -70,8 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], 
     said += ["[0.1, 0.2, 0.6, 0.6]"] * 20 + ["nowhere"] * 4 + ["a crack on it"] * 48
     base = ["yes"] * 48 + ["none"] * 48 + ["[0.5, 0.5, 0.9, 0.9]"] * 24 + ["something"] * 48
     folder = images(tmp_path_factory.mktemp("pictures"))
-    sure = [*chances(said[:48], ["yes", "no"]), *chances(said[48:96], KINDS), *[{}] * 72]
-    other = [*chances(base[:48], ["yes", "no"]), *chances(base[48:96], KINDS), *[{}] * 72]
+    sure = [*probabilities_of(said[:48], ["yes", "no"]), *probabilities_of(said[48:96], KINDS), *[{}] * 72]
+    other = [*probabilities_of(base[:48], ["yes", "no"]), *probabilities_of(base[48:96], KINDS), *[{}] * 72]
     scores, cases = scores_and_cases(
         truths,
         answers_of("tuned", truths, said, sure, "my-model"),
@@ -240,9 +240,9 @@ def case(number: int, right: bool, label: str = "") -> Case:
 def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
     kinds: list[tuple[bool, str]], most: int
 ) -> None:
-    cards = cards_of([case(number, right, label) for number, (right, label) in enumerate(kinds)])
+    cards = make_cards([case(number, right, label) for number, (right, label) in enumerate(kinds)])
     assert [card.value for card in cards] == sorted(card.value for card in cards)
-    chosen = pick(cards, most)
+    chosen = choose_cards(cards, most)
     assert len(chosen) == min(most, len(cards)) == len({card.images for card in chosen})
     right = sum(card.right for card in cards)
     if most >= 4:
@@ -267,8 +267,8 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_worst_come_first_and_lost_ones_before_those_that_base_missed_too() -> None:
     cases = [case(0, True), case(1, False), case(2, False)]
     cases[2].base = CaseAnswer(text="x", parsed=True, right=True, value=1.0)
-    assert [card.images[0] for card in cards_of(cases)] == ["2.png", "1.png", "0.png"]
-    assert isinstance(cards_of(cases)[0], Card)
+    assert [card.images[0] for card in make_cards(cases)] == ["2.png", "1.png", "0.png"]
+    assert isinstance(make_cards(cases)[0], Card)
 
 
 def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> None:

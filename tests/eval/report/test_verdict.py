@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.phrases import percent, points
+from eval.report.phrases import percent, percentage_points
 from eval.report.verdict import HEADLINES, Verdict, summary, verdict
 from eval.scoring.schema import TaskScore
 from llava.common.records import TaskType, Truth
@@ -202,7 +202,7 @@ def test_percents_never_round_to_certainty(value: float) -> None:
 
 
 def test_points_have_a_sign_but_for_nothing() -> None:
-    assert [points(value) for value in (0.123, -0.123, 0.001, -0.001)] == ["+12", "−12", "0", "0"]
+    assert [percentage_points(value) for value in (0.123, -0.123, 0.001, -0.001)] == ["+12", "−12", "0", "0"]
 
 
 def test_small_numbers_are_said_in_good_grammar() -> None:
