@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from eval.report.console import METRIC_NAMES, console_of, interval_text, new_table
+from eval.report.console import METRIC_NAMES, interval_text, make_console, new_table
 from eval.scoring.schema import Estimate, Scores, TaskScore
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
@@ -41,7 +41,7 @@ def compare(paths: Sequence[Path]) -> None:
                 f"{path} was scored against another truth ({run.truth.name}) than {paths[0]} "
                 f"({runs[0].truth.name}): other questions; score both against one file"
             )
-    console = console_of()
+    console = make_console()
     names = [letter for letter, _ in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", runs, strict=False)]
     if len(runs) > len(names):
         raise InputError(f"--compare: {len(runs)} runs are more than a table holds; {len(names)} at most")

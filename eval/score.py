@@ -17,7 +17,7 @@ from eval.answering.questions import read_questions
 from eval.compare import compare
 from eval.report.cases import make_cases
 from eval.report.console import print_scores
-from eval.report.page import page
+from eval.report.page import render_page
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
@@ -292,7 +292,7 @@ def _write(folder: Path, scores: Scores, cases: Sequence[Case], images: Path | N
     """Both files, or neither."""
     texts = {
         "scores.json": to_json(scores, indent=1) + "\n",
-        "report.html": page(scores, cases, images or folder),
+        "report.html": render_page(scores, cases, images or folder),
     }
     paths = [folder / name for name in texts]
     with atomic_path(paths[0]) as first, atomic_path(paths[1]) as second:

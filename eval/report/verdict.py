@@ -1,6 +1,6 @@
-"""What scores mean, in plain words, for somebody who knows no statistics: may one rely on the model?
+"""The verdict on each task, in plain words for readers without statistics: may one rely on the model?
 
-A task's standing is one of four, by the RULES that the report prints. Nothing is said more certainly than the
+A task's standing is one of four, by the RULES that the report prints. No sentence claims more than the
 intervals allow.
 """
 
@@ -20,7 +20,7 @@ from eval.report.phrases import (
 from eval.report.sentences import describe_task
 from eval.scoring.schema import Estimate, Scores, SystemScore, TaskScore
 
-RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
+RELY = 0.9  # right at least 9 times in 10, by the lower end of the interval
 EACH = 0.8  # and each true answer at least 8 times in 10
 CARE = 2 / 3  # wrong more than one time in three is no help; for boxes, an overlap of less than HALF
 
@@ -54,7 +54,7 @@ HEADLINES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` is a clause that goes with the standing; `lines` are whole sentences that give figures."""
+    """Holds the standing of a task, a clause that gives the reason, and whole sentences with figures."""
 
     task: str
     standing: Standing
@@ -62,14 +62,14 @@ class Verdict:
     lines: tuple[str, ...]
 
 
-def verdict(task: TaskScore, unit: str = "question") -> Verdict:
-    """`unit` is what the task's questions are counted as: "picture" where each is asked about once."""
+def make_verdict(task: TaskScore, unit: str = "question") -> Verdict:
+    """Return a task's verdict; `unit` is what its questions are counted as, "picture" or "question"."""
     standing, reason = _standing(task)
     return Verdict(task.task, standing, reason, tuple(describe_task(task, unit)))
 
 
-def summary(scores: Scores) -> str:
-    """The whole in a sentence or a few: which tasks stand where."""
+def summarise_standings(scores: Scores) -> str:
+    """Return in one sentence or a few which tasks have which standing."""
     parts = []
     for standing, words in STANDINGS.items():
         tasks = [task.task for task in scores.tasks if _standing(task)[0] == standing]
@@ -91,7 +91,7 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
         return "not", f"it answers “{constant}” to everything, whatever the picture shows"
     headline = tuned.metrics[task.headline]
     if task.sees is not True:
-        return _not_seen(task, headline)
+        return _no_better_than_blind(task, headline)
     rows = [row for row in tuned.per_class or [] if row.recall]
     if task.type == "yesno" and (weak := [row for row in rows if row.recall and row.recall.value < HALF]):
         return "not", _one_sided(task, weak[0].name)
@@ -112,7 +112,7 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
     return "care", _figures(task)
 
 
-def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
+def _no_better_than_blind(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
     blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
     figures = f"{percent(headline.value)}{interval_clause(headline)} against {percent(blind)}"
     if task.sees is None and task.small and headline.value > blind:
@@ -125,7 +125,7 @@ def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
 
 
 def _figures(task: TaskScore) -> str:
-    """The task's figures in a clause."""
+    """Return the task's figures in a clause."""
     metrics = task.tuned.metrics
     if task.type == "yesno" and "miss" in metrics and "over_call" in metrics:
         rows = task.tuned.per_class
@@ -137,11 +137,12 @@ def _figures(task: TaskScore) -> str:
         )
         alarms = percent_with_interval(metrics["over_call"])
         return f"finds {percent_with_interval(found)} of {true}; false alarms on {alarms} of {untrue}"
-    return f"{percent(metrics[task.headline].value)} {HEADLINES[task.headline]}{interval_clause(metrics[task.headline])}"
+    headline = metrics[task.headline]
+    return f"{percent(headline.value)} {HEADLINES[task.headline]}{interval_clause(headline)}"
 
 
 def _constant(system: SystemScore) -> str | None:
-    """The answer that it gives to everything, where it gives but one."""
+    """Return the only answer that the system gives, None where it gives several."""
     rows = system.per_class or []
     given = [row.name for row in rows if row.answered]
     return given[0] if len(given) == 1 and len(rows) > 1 else None
