@@ -27,10 +27,10 @@ from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, write_jsonl
 from llava.common.records import YES_NO, Question, TaskType, Truth
 
-STREAM = 20_000_000  # the embedded base's own scores are of scenes before these
+STREAM = 20_000_000  # the first scene; the embedded base is scored on scenes before it
 
-# Family: the type of its answers, and their list where it is closed.
-ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
+# By family of questions: the type of its answers, and their list where it is closed.
+ANSWERS: dict[str, tuple[TaskType, Sequence[str]]] = {
     "presence": ("yesno", YES_NO),
     "any_colour": ("yesno", YES_NO),
     "colour": ("class", tuple(COLOURS)),
@@ -42,42 +42,46 @@ ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
 
 
 def build(folder: Path, images: int, seed: int) -> int:
-    """Write images/, questions.jsonl and truth.jsonl into `folder`; the number of questions. At most one
-    question of a family is asked of a picture."""
+    """Write images/, questions.jsonl and truth.jsonl into `folder`, and return the number of questions.
+
+    At most one question of a family is asked about an image.
+    """
     (folder / "images").mkdir()
     rng = np.random.default_rng((HELD_OUT_SEED, STREAM, seed))
-    asked: list[Question] = []
+    questions_asked: list[Question] = []
     truths: list[Truth] = []
-    made = 0
+    drawn = 0
     for index in count(STREAM + seed * 1_000_000):
-        if made == images:
+        if drawn == images:
             break
         scene = render(HELD_OUT_SEED, index)
         if not scene.things:  # a row of parts is too much like what is inspected
             continue
-        name = f"images/{made:05d}.png"
-        made += 1
+        name = f"images/{drawn:05d}.png"
+        drawn += 1
         scene.image.save(folder / name)
-        seen: set[str] = set()
+        families_asked: set[str] = set()
         for family, text, answer in questions(scene, rng):
-            if family not in ASKED or family in seen:
+            if family not in ANSWERS or family in families_asked:
                 continue
-            seen.add(family)
-            kind, answers = ASKED[family]
-            number = f"{made - 1:05d}-{family}"
-            closed = list(answers) or None
-            asked.append(Question(question_id=number, image=name, text=text, category=family, choices=closed))
+            families_asked.add(family)
+            task_type, classes = ANSWERS[family]
+            question_id = f"{drawn - 1:05d}-{family}"
+            choices = list(classes) or None
+            questions_asked.append(
+                Question(question_id=question_id, image=name, text=text, category=family, choices=choices)
+            )
             truths.append(
                 Truth(
-                    question_id=number,
+                    question_id=question_id,
                     answer=answer,
                     task=family,
-                    type=kind,
+                    type=task_type,
                     group=name,
-                    classes=closed if kind == "class" else None,
+                    classes=choices if task_type == "class" else None,
                 )
             )
-    write_jsonl(folder / "questions.jsonl", asked)
+    write_jsonl(folder / "questions.jsonl", questions_asked)
     write_jsonl(folder / "truth.jsonl", truths)
     return len(truths)
 
@@ -93,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.pictures < 1 or arguments.seed < 0:
         raise InputError("--pictures must be at least 1, --seed a whole number from 0 up")
     with atomic_folder(arguments.output) as folder:
-        asked = build(folder, arguments.pictures, arguments.seed)
-    print(f"{arguments.pictures} pictures, {asked} questions: {arguments.output}")
+        number = build(folder, arguments.pictures, arguments.seed)
+    print(f"{arguments.pictures} pictures, {number} questions: {arguments.output}")
     return 0
 
 

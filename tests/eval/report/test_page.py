@@ -253,7 +253,7 @@ def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gallery, "MOST_BYTES", 2_000)
+    monkeypatch.setattr(gallery, "MAX_BYTES", 2_000)
     truths = truths_of("presence", "yesno", ["yes"] * 6 + ["no"] * 6)
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 12), None, asked(truths))
     found = Page(render_page(scores, cases, images(tmp_path)))
