@@ -48,8 +48,7 @@ def build(folder: Path, images: int, seed: int) -> int:
     """
     (folder / "images").mkdir()
     rng = np.random.default_rng((HELD_OUT_SEED, STREAM, seed))
-    questions_asked: list[Question] = []
-    truths: list[Truth] = []
+    lines: list[tuple[Question, Truth]] = []
     drawn = 0
     for index in count(STREAM + seed * 1_000_000):
         if drawn == images:
@@ -58,32 +57,34 @@ def build(folder: Path, images: int, seed: int) -> int:
         if not scene.things:  # a row of parts is too much like what is inspected
             continue
         name = f"images/{drawn:05d}.png"
-        drawn += 1
         scene.image.save(folder / name)
-        families_asked: set[str] = set()
+        families: set[str] = set()
         for family, text, answer in questions(scene, rng):
-            if family not in ANSWERS or family in families_asked:
-                continue
-            families_asked.add(family)
-            task_type, classes = ANSWERS[family]
-            question_id = f"{drawn - 1:05d}-{family}"
-            choices = list(classes) or None
-            questions_asked.append(
-                Question(question_id=question_id, image=name, text=text, category=family, choices=choices)
-            )
-            truths.append(
-                Truth(
-                    question_id=question_id,
-                    answer=answer,
-                    task=family,
-                    type=task_type,
-                    group=name,
-                    classes=choices if task_type == "class" else None,
-                )
-            )
-    write_jsonl(folder / "questions.jsonl", questions_asked)
-    write_jsonl(folder / "truth.jsonl", truths)
-    return len(truths)
+            if family in ANSWERS and family not in families:
+                families.add(family)
+                lines.append(_question_and_truth(f"{drawn:05d}-{family}", name, family, text, answer))
+        drawn += 1
+    write_jsonl(folder / "questions.jsonl", [question for question, _ in lines])
+    write_jsonl(folder / "truth.jsonl", [truth for _, truth in lines])
+    return len(lines)
+
+
+def _question_and_truth(
+    question_id: str, image: str, family: str, text: str, answer: str
+) -> tuple[Question, Truth]:
+    task_type, classes = ANSWERS[family]
+    choices = list(classes) or None
+    return (
+        Question(question_id=question_id, image=image, text=text, category=family, choices=choices),
+        Truth(
+            question_id=question_id,
+            answer=answer,
+            task=family,
+            type=task_type,
+            group=image,
+            classes=choices if task_type == "class" else None,
+        ),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RETRIES = 5  # of one question, after 0.5, 1, 2, 4 and 8 seconds or as the server says
 MAX_FAILURES = 20  # from the start, with no answer between: then it is not the questions
 TOP_LOGPROBS = 20  # alternatives of a token: the most that OpenAI and, unless told otherwise, vLLM give
-_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+_MEDIA_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
 class Endpoint:
@@ -67,24 +67,26 @@ class Endpoint:
         """
         with_choices = {question.question_id for question in questions if question.choices}
         unscored = 0
-        held: list[Answer] | None = []  # failures, until the first success shows that the server works
+        early_failures: (
+            list[Answer] | None
+        ) = []  # failures, until the first success shows that the server works
         with closing(self._ask_concurrently(questions, images)) as completed:
             for answer, failed in completed:
-                if failed and held is not None:
-                    held.append(answer)
-                    if len(held) == MAX_FAILURES:
+                if failed and early_failures is not None:
+                    early_failures.append(answer)
+                    if len(early_failures) == MAX_FAILURES:
                         raise InputError(
-                            f"{self.url}: the first {len(held)} questions failed; the last: "
+                            f"{self.url}: the first {len(early_failures)} questions failed; the last: "
                             f"{answer.metadata['error']}"
                         )
                     continue
                 if not failed and "error" not in answer.metadata:
-                    yield from held or ()
-                    held = None
+                    yield from early_failures or ()
+                    early_failures = None
                     has_choices = answer.question_id in with_choices
                     unscored += has_choices and "choices" not in answer.metadata
                 yield answer
-        yield from held or ()
+        yield from early_failures or ()
         if unscored:
             print(
                 f"{unscored} answers have no probabilities of their choices: they are exact only where each "
@@ -229,20 +231,20 @@ def data_url(path: Path) -> str:
     """
     warned: list[str] = []
     with open_header(path, warned) as stored:
-        kind = stored.format or ""
-        opened = decode(stored, path, warned)
-    if kind in _TYPES and not opened.changes:
-        data, kind = path.read_bytes(), _TYPES[kind]
+        image_format = stored.format or ""
+        decoded = decode(stored, path, warned)
+    media_type = _MEDIA_TYPES.get(image_format)
+    if media_type and not decoded.changes:
+        data = path.read_bytes()
     else:
         buffer = BytesIO()
-        if _TYPES.get(kind) == "image/jpeg":
-            opened.image.save(buffer, "JPEG", quality=95, subsampling=0)
-            kind = "image/jpeg"
+        if media_type == "image/jpeg":
+            decoded.image.save(buffer, "JPEG", quality=95, subsampling=0)
         else:
-            opened.image.save(buffer, "PNG")
-            kind = "image/png"
+            decoded.image.save(buffer, "PNG")
+            media_type = "image/png"
         data = buffer.getvalue()
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def first_choice(reply: ChatCompletion) -> Choice:

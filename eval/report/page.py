@@ -2,6 +2,11 @@
 
 The verdict comes first, in words; then what it is based on, down to single images.
 
+The colours of report.css can be told apart with any kind of colour vision (Okabe and Ito, 2008: blue, orange
+and yellow) and never carry a meaning alone: base is dashed or hollow wherever tuned is solid. report.js hides
+the questions that do not match the filter, and an image with the last of its questions; it unfolds what is
+folded while a filter is active. Without the script everything is shown, unfiltered.
+
 Names and answers are foreign text. All of it passes through `tag` of llava/common/html/markup.py,
 which escapes it.
 """
@@ -27,13 +32,7 @@ _TEXT = 200
 
 
 def render_page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
-    """Return the whole page; images are read from `image_folder`, and the page says which cannot be.
-
-    The colours of report.css can be told apart with any kind of colour vision (Okabe and Ito, 2008: blue,
-    orange and yellow) and never carry a meaning alone: base is dashed or hollow wherever tuned is solid.
-    report.js hides the rows that do not match the filter, and an image with the last of its rows; it opens
-    what is folded while a filter is active. Without the script everything is there, unfiltered.
-    """
+    """Return the whole page; images are read from `image_folder`, and the page says which cannot be."""
     verdicts = [make_verdict(task, _unit(task, cases)) for task in scores.tasks]
     wordings = _wordings(cases)
     parts = [

@@ -175,15 +175,15 @@ def _ceiling(task: TaskScore) -> str:
 
 
 def _blind(task: TaskScore) -> str:
-    share = task.majority.get(task.headline)
-    if share is None:
+    baseline = task.majority.get(task.headline)
+    if baseline is None:
         return ""
     what = {
         "box": "Always giving the same box, in the middle of the true ones, earns",
         "text": "Always giving the commonest text earns",
         "json": "Always giving the commonest report earns",
     }.get(task.type, "Always giving the commonest answer, without looking, earns")
-    return f"{what} {percent(share)}."
+    return f"{what} {percent(baseline)}."
 
 
 def _not_understood(task: TaskScore) -> list[str]:

@@ -129,14 +129,14 @@ def _figures(task: TaskScore) -> str:
     metrics = task.tuned.metrics
     if task.type == "yesno" and "miss" in metrics and "over_call" in metrics:
         rows = task.tuned.per_class
-        found = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
+        recall = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
         true, untrue = (
             (f"those with {with_article(task.about)}", "those without")
             if task.about
             else ("the true yes", "the true no")
         )
         alarms = percent_with_interval(metrics["over_call"])
-        return f"finds {percent_with_interval(found)} of {true}; false alarms on {alarms} of {untrue}"
+        return f"finds {percent_with_interval(recall)} of {true}; false alarms on {alarms} of {untrue}"
     headline = metrics[task.headline]
     return f"{percent(headline.value)} {HEADLINES[task.headline]}{interval_clause(headline)}"
 

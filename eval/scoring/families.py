@@ -75,15 +75,15 @@ class ClosedFamily:
             float(np.mean([low for low, _ in intervals])),
             float(np.mean([high for _, high in intervals])),
         )
-        found = mean_intervals(values, len(sums)) | {"balanced_accuracy": mean}
+        intervals_by_name = mean_intervals(values, len(sums)) | {"balanced_accuracy": mean}
         if values["macro_f1"] in (0.0, 1.0):
-            found["macro_f1"] = mean
+            intervals_by_name["macro_f1"] = mean
         else:
-            del found["macro_f1"]
+            del intervals_by_name["macro_f1"]
         for name, row in (("over_call", 1), ("miss", 0)):
-            if name in found:
-                found[name] = wilson_interval(values[name], int(trials[row]))
-        return found
+            if name in intervals_by_name:
+                intervals_by_name[name] = wilson_interval(values[name], int(trials[row]))
+        return intervals_by_name
 
     def _support(self) -> Array:
         return np.bincount(self.truth, minlength=len(self.classes)).astype(np.float64)
@@ -169,8 +169,8 @@ class ReportFamily:
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent report (the first of equals) scores."""
         texts = [json.dumps(entries) for entries in self.truth]
-        most = Counter(texts).most_common(1)[0][0]
-        return baseline_values(self.metrics(self.evaluate([most] * len(texts)).rows.sum(axis=0)))
+        commonest = Counter(texts).most_common(1)[0][0]
+        return baseline_values(self.metrics(self.evaluate([commonest] * len(texts)).rows.sum(axis=0)))
 
     def random_baseline(self) -> dict[str, float]:
         return {}

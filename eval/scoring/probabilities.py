@@ -137,16 +137,16 @@ def ranking_metrics(probabilities: ChoiceProbabilities, weights: Array) -> Metri
 
     Each class is ranked against the rest; in a resample the mean is over those that it can rank.
     """
-    found: dict[str, list[Array]] = {"auroc": [], "average_precision": []}
+    by_metric: dict[str, list[Array]] = {"auroc": [], "average_precision": []}
     for c in probabilities.ranked_classes:
         positive = probabilities.truth == c
         counts = _Ranking.of(probabilities.values[:, c], positive).counts(weights)
         area = auroc(*counts)
-        found["auroc"].append(area)
-        found["average_precision"].append(np.where(np.isnan(area), np.nan, average_precision(*counts)))
+        by_metric["auroc"].append(area)
+        by_metric["average_precision"].append(np.where(np.isnan(area), np.nan, average_precision(*counts)))
     return {
         name: mean_where(np.stack(parts, axis=1), ~np.isnan(np.stack(parts, axis=1)))
-        for name, parts in found.items()
+        for name, parts in by_metric.items()
         if parts
     }
 

@@ -110,12 +110,7 @@ def score_task(
     scores = [
         _score_system(file, family, truths, system) for file, system in zip(files, systems, strict=True)
     ]
-    differences, same = None, False
-    if len(systems) == 2:
-        same = bool((outcomes[0].rows == outcomes[1].rows).all())
-        differences = paired_differences(
-            [system.estimates for system in systems], [system.draws for system in systems], same
-        )
+    differences, same = _compare_systems(systems)
     decisive = None if differences is None else differences[family.headline]
     outcome = comparison_outcome(decisive, same)
     groups = len(systems[0].sums)
@@ -170,6 +165,15 @@ def _estimate_systems(
         estimates = bootstrap_estimates(values, draws, family.wilson_intervals(values, file_sums))
         systems.append(_SystemEstimates(outcome, file_sums, estimates, draws))
     return systems
+
+
+def _compare_systems(systems: Sequence[_SystemEstimates]) -> tuple[dict[str, Estimate] | None, bool]:
+    """Return tuned minus base (None without base), and whether both are right and wrong alike."""
+    if len(systems) < 2:
+        return None, False
+    tuned, base = systems
+    same = bool((tuned.outcomes.rows == base.outcomes.rows).all())
+    return paired_differences([tuned.estimates, base.estimates], [tuned.draws, base.draws], same), same
 
 
 def _beats_blind_guessing(headline: Estimate, baselines: Sequence[float]) -> bool | None:

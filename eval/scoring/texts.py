@@ -61,9 +61,9 @@ class TextFamily:
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent text (the first of equals) scores."""
-        most = Counter(self.truth).most_common(1)[0][0]
-        exact = [parse.same_text(most, t) for t in self.truth]
-        rows = text_rows(exact, [parse.token_f1(most, t) for t in self.truth], [True] * len(exact))
+        commonest = Counter(self.truth).most_common(1)[0][0]
+        exact = [parse.same_text(commonest, t) for t in self.truth]
+        rows = text_rows(exact, [parse.token_f1(commonest, t) for t in self.truth], [True] * len(exact))
         return baseline_values(text_metrics(rows.sum(axis=0)))
 
     def random_baseline(self) -> dict[str, float]:

@@ -249,7 +249,7 @@ def test_probabilities_of_choices_only_where_they_are_exact(
     assert sum("logprobs" in body for body in server.asked[2:]) == 1  # found out once
 
 
-def test_chances_are_not_guessed() -> None:
+def test_probabilities_are_not_guessed() -> None:
     tops = [("A", math.log(0.6)), (" B", math.log(0.3)), ("Bx", math.log(0.1))]
     assert choice_probabilities(["A", "B"], tops) == pytest.approx({"A": 2 / 3, "B": 1 / 3})
     assert choice_probabilities(["A", "C"], tops) is None
