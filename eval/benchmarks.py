@@ -42,14 +42,14 @@ EPILOG = """example:
 The image folder is the benchmark's own; for a TSV that holds its pictures it is the output folder.
 """
 
-LETTER = "Answer with the option's letter from the given choices directly."  # as LLaVA asks
-_REFERENCE = 64  # characters; a longer image cell is a picture, a shorter one the index of its row
+LETTER_INSTRUCTION = "Answer with the option's letter from the given choices directly."  # as LLaVA asks
+_MAX_REFERENCE = 64  # characters; a longer image cell is an image, a shorter one the index of its row
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif"}
 
 
 @dataclass
-class Asked:
-    """One question of a benchmark. `options` are letter -> text; without them it is yes/no, or free text."""
+class BenchmarkQuestion:
+    """Holds one question of a benchmark; `options` are letter -> text, empty for yes/no and free text."""
 
     id: str | int
     images: list[str]
@@ -62,27 +62,32 @@ class Asked:
 
 
 def convert(path: Path, folder: Path) -> Counter[str]:
-    """Write questions.jsonl, truth.jsonl and, where the file holds them, images/ into `folder`. Returns the
-    number of questions by task, and under "" of rows without an answer. InputError names file and place."""
+    """Write questions.jsonl, truth.jsonl and, where the file holds them, images/ into `folder`.
+
+    Returns the number of questions by task, and under "" of rows without an answer. InputError names file and
+    place.
+    """
     skipped = 0
     if path.suffix.casefold() in (".tsv", ".tab"):
-        asked, skipped = _vlmevalkit(path, folder)
+        questions, skipped = _vlmevalkit(path, folder)
     elif path.suffix.casefold() == ".jsonl" or _is_pope(path):
-        asked = list(_pope(path))
+        questions = list(_pope(path))
     else:
-        asked = list(_mmad(path))
-    if not asked:
+        questions = list(_mmad(path))
+    if not questions:
         raise InputError(f"{path}: no question with an answer in it")
-    twice = [name for name, times in Counter(str(one.id) for one in asked).items() if times > 1]
-    if twice:
-        raise InputError(f"{path}: question {twice[0]!r} stands there twice; ids must differ")
-    write_jsonl(folder / "questions.jsonl", _questions(asked))
-    write_jsonl(folder / "truth.jsonl", _truths(path, asked))
-    return Counter({"": skipped}) + Counter(one.task for one in asked)
+    repeated = [
+        name for name, times in Counter(str(question.id) for question in questions).items() if times > 1
+    ]
+    if repeated:
+        raise InputError(f"{path}: question {repeated[0]!r} stands there twice; ids must differ")
+    write_jsonl(folder / "questions.jsonl", _to_questions(questions))
+    write_jsonl(folder / "truth.jsonl", _to_truths(path, questions))
+    return Counter({"": skipped}) + Counter(question.task for question in questions)
 
 
 def _is_pope(path: Path) -> bool:
-    """Whether the first line is a question by itself (POPE's files of lines are called .json)."""
+    """Return whether the first line is a question by itself (POPE's JSON Lines files are called .json)."""
     try:
         first = json.loads(read_text(path).lstrip().split("\n", 1)[0])
     except (ValueError, RecursionError):
@@ -90,21 +95,23 @@ def _is_pope(path: Path) -> bool:
     return isinstance(first, dict) and "question_id" in first
 
 
-def _mmad(path: Path) -> Iterator[Asked]:
-    found = read_json(path)
-    if not isinstance(found, dict):
+def _mmad(path: Path) -> Iterator[BenchmarkQuestion]:
+    content = read_json(path)
+    if not isinstance(content, dict):
         raise InputError(f"{path}: neither MMAD's JSON (picture -> conversation), POPE's JSONL nor a .tsv")
-    for image, entry in found.items():
-        talk = entry.get("conversation") if isinstance(entry, dict) else None
-        if not isinstance(talk, list):
+    for image, entry in content.items():
+        conversation = entry.get("conversation") if isinstance(entry, dict) else None
+        if not isinstance(conversation, list):
             raise InputError(f"{path}: {image!r} has no list `conversation`")
         parts = image.split("/")
-        for number, turn in enumerate(talk):
+        for number, turn in enumerate(conversation):
             place = f"{path}: {image!r}, question {number}"
-            question, options, answer = (_get(turn, key, place) for key in ("Question", "Options", "Answer"))
+            question, options, answer = (
+                _require(turn, key, place) for key in ("Question", "Options", "Answer")
+            )
             if not isinstance(options, dict) or len(options) < 2 or str(answer) not in options:
                 raise InputError(f"{place}: `Answer` {answer!r} is none of its `Options`")
-            yield Asked(
+            yield BenchmarkQuestion(
                 id=f"{image}#{number}",
                 images=[image],
                 text=str(question).strip(),
@@ -116,7 +123,7 @@ def _mmad(path: Path) -> Iterator[Asked]:
             )
 
 
-def _pope(path: Path) -> Iterator[Asked]:
+def _pope(path: Path) -> Iterator[BenchmarkQuestion]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -125,14 +132,14 @@ def _pope(path: Path) -> Iterator[Asked]:
             row = json.loads(line)
         except ValueError:
             raise InputError(f"{place}: not valid JSON") from None
-        label = str(_get(row, "label", place)).strip().casefold()
+        label = str(_require(row, "label", place)).strip().casefold()
         if label not in YES_NO:
             raise InputError(f"{place}: `label` is {label!r}, neither yes nor no")
-        image, text = str(_get(row, "image", place)), str(_get(row, "text", place))
-        yield Asked(_get(row, "question_id", place), [image], text, label, path.stem)
+        image, text = str(_require(row, "image", place)), str(_require(row, "text", place))
+        yield BenchmarkQuestion(_require(row, "question_id", place), [image], text, label, path.stem)
 
 
-def _get(row: Any, key: str, place: str) -> Any:
+def _require(row: Any, key: str, place: str) -> Any:
     if not isinstance(row, dict) or row.get(key) in (None, ""):
         raise InputError(f"{place}: no `{key}`")
     return row[key]
@@ -141,50 +148,59 @@ def _get(row: Any, key: str, place: str) -> Any:
 # --- VLMEvalKit --------------------------------------------------------------------------------------
 
 
-def _vlmevalkit(path: Path, folder: Path) -> tuple[list[Asked], int]:
-    """The questions, and how many rows have no answer. Pictures are written as they are read."""
-    held: dict[str, list[str]] = {}  # by index: the pictures' names
-    borrowed: dict[str, str] = {}  # by index: the row whose pictures it has
-    asked: list[Asked] = []
+def _vlmevalkit(path: Path, folder: Path) -> tuple[list[BenchmarkQuestion], int]:
+    """Return the questions, and how many rows have no answer. Images are written as they are read."""
+    images: dict[str, list[str]] = {}  # names of the images, by index of the row that holds them
+    references: dict[
+        str, str
+    ] = {}  # index of the row that holds the images, by index of the row that uses them
+    questions: list[BenchmarkQuestion] = []
     skipped = 0
     for number, row in enumerate(_rows(path), start=2):
         place = f"{path}, row {number}"
-        index = _get(row, "index", place)
+        index = _require(row, "index", place)
         cell = row.get("image") or ""
-        if len(cell) > _REFERENCE:
-            held[index] = [_write_image(text, folder, place) for text in _listed(cell)]
+        if len(cell) > _MAX_REFERENCE:
+            images[index] = [_write_image(text, folder, place) for text in _parse_list(cell)]
         elif cell:
-            borrowed[index] = cell
+            references[index] = cell
         else:
-            held[index] = _listed(_get(row, "image_path", place))
-        answer = (row.get("answer") or "").strip()
-        if not answer:
+            images[index] = _parse_list(_require(row, "image_path", place))
+        if (question := _vlmevalkit_question(row, path, place)) is None:
             skipped += 1
-            continue
-        options = {letter: text for letter in string.ascii_uppercase if (text := row.get(letter) or "")}
-        if options and answer not in options:
-            raise InputError(f"{place}: `answer` {answer!r} is none of its options {', '.join(options)}")
-        hint = (row.get("hint") or "").strip()
-        asked.append(
-            Asked(
-                id=index,
-                images=[],
-                text="\n".join(filter(None, (hint, str(_get(row, "question", place)).strip()))),
-                answer=answer,
-                task=(row.get("category") or "").strip() or path.stem,
-                options=options if len(options) > 1 else {},
+        else:
+            questions.append(question)
+    for question in questions:
+        name = references.get(str(question.id), str(question.id))
+        if name not in images:
+            raise InputError(
+                f"{path}: row {question.id!r} borrows the picture of row {name!r}, which has none"
             )
-        )
-    for one in asked:
-        name = borrowed.get(str(one.id), str(one.id))
-        if name not in held:
-            raise InputError(f"{path}: row {one.id!r} borrows the picture of row {name!r}, which has none")
-        one.images = held[name]
-    return asked, skipped
+        question.images = images[name]
+    return questions, skipped
+
+
+def _vlmevalkit_question(row: Mapping[str, str], path: Path, place: str) -> BenchmarkQuestion | None:
+    """Return a row's question, its images still to be set; None where it has no answer."""
+    answer = (row.get("answer") or "").strip()
+    if not answer:
+        return None
+    options = {letter: text for letter in string.ascii_uppercase if (text := row.get(letter) or "")}
+    if options and answer not in options:
+        raise InputError(f"{place}: `answer` {answer!r} is none of its options {', '.join(options)}")
+    hint = (row.get("hint") or "").strip()
+    return BenchmarkQuestion(
+        id=row["index"],
+        images=[],
+        text="\n".join(filter(None, (hint, str(_require(row, "question", place)).strip()))),
+        answer=answer,
+        task=(row.get("category") or "").strip() or path.stem,
+        options=options if len(options) > 1 else {},
+    )
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(sys.maxsize)  # a picture is one field
+    csv.field_size_limit(sys.maxsize)  # an image is one field
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # strict: a quote that is not closed is an error, and does not swallow the rows after it
@@ -206,8 +222,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         raise InputError(f"{path}: a cell's quotes are not closed or not doubled ({error})") from None
 
 
-def _listed(cell: str) -> list[str]:
-    """One text, or those of a list as Python writes it: neither base64 nor a sane file name holds a quote."""
+def _parse_list(cell: str) -> list[str]:
+    """Split a cell that is a list as Python writes it: neither base64 nor a sane file name holds a quote."""
     cell = cell.strip()
     if not (cell.startswith("[") and cell.endswith("]")):
         return [cell]
@@ -215,7 +231,7 @@ def _listed(cell: str) -> list[str]:
 
 
 def _write_image(text: str, folder: Path, place: str) -> str:
-    """The picture of a base64 text, written under a name made of its content."""
+    """Write the image of a base64 text under a name made of its content, and return that."""
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
@@ -235,63 +251,70 @@ def _write_image(text: str, folder: Path, place: str) -> str:
     return name
 
 
-# --- ours --------------------------------------------------------------------------------------------
+# --- question file and truth file --------------------------------------------------------------------
 
 
-def _questions(asked: Sequence[Asked]) -> Iterator[Question]:
-    kinds = _types(asked)
-    for one in asked:
-        text = one.text
-        if one.options:
+def _to_questions(questions: Sequence[BenchmarkQuestion]) -> Iterator[Question]:
+    types = _task_types(questions)
+    for question in questions:
+        text = question.text
+        if question.options:
             text = "\n".join(
-                [text, *(f"{letter}. {option}" for letter, option in one.options.items()), LETTER]
+                [
+                    text,
+                    *(f"{letter}. {option}" for letter, option in question.options.items()),
+                    LETTER_INSTRUCTION,
+                ]
             )
-        choices = list(one.options) or (list(YES_NO) if kinds[one.task] == "yesno" else None)
+        choices = list(question.options) or (list(YES_NO) if types[question.task] == "yesno" else None)
         yield Question(
-            question_id=one.id,
-            image=one.images[0] if len(one.images) == 1 else one.images,
+            question_id=question.id,
+            image=question.images[0] if len(question.images) == 1 else question.images,
             text=text,
-            category=one.task,
+            category=question.task,
             choices=choices,
         )
 
 
-def _truths(path: Path, asked: Sequence[Asked]) -> Iterator[Truth]:
-    """Questions of one task have one list of letters: all that any of them has."""
-    kinds = _types(asked)
+def _to_truths(path: Path, questions: Sequence[BenchmarkQuestion]) -> Iterator[Truth]:
+    """Yield the truths; questions of one task have one list of letters, all that any of them has."""
+    types = _task_types(questions)
     letters: dict[str, set[str]] = {}
-    for one in asked:
-        letters.setdefault(one.task, set()).update(one.options)
-    for one in asked:
-        kind = kinds[one.task]
-        if kind == "class" and not one.options:
-            raise InputError(f"{path}: question {one.id!r} of {one.task!r} has no options, others of it have")
+    for question in questions:
+        letters.setdefault(question.task, set()).update(question.options)
+    for question in questions:
+        task_type = types[question.task]
+        if task_type == "class" and not question.options:
+            raise InputError(
+                f"{path}: question {question.id!r} of {question.task!r} has no options, others of it have"
+            )
         yield Truth(
-            question_id=one.id,
-            answer=one.answer,
-            task=one.task,
-            type=kind,
-            group=" ".join(one.images),
-            classes=sorted(letters[one.task]) if kind == "class" else None,
-            label=one.label,
+            question_id=question.id,
+            answer=question.answer,
+            task=question.task,
+            type=task_type,
+            group=" ".join(question.images),
+            classes=sorted(letters[question.task]) if task_type == "class" else None,
+            label=question.label,
             meta={
-                **({"options": list(one.options.values())} if one.options else {}),
-                **({"source": one.source} if one.source else {}),
+                **({"options": list(question.options.values())} if question.options else {}),
+                **({"source": question.source} if question.source else {}),
             },
         )
 
 
-def _types(asked: Sequence[Asked]) -> dict[str, TaskType]:
-    """By task: multiple choice where a question has options, yes/no where all answers are, else free text."""
-    found: dict[str, TaskType] = {}
-    for task in dict.fromkeys(one.task for one in asked):
-        of_task = [one for one in asked if one.task == task]
-        if any(one.options for one in of_task):
-            found[task] = "class"
+def _task_types(questions: Sequence[BenchmarkQuestion]) -> dict[str, TaskType]:
+    """Return the type by task: multiple choice where a question has options, yes/no where all answers are yes
+    or no, else free text."""
+    types: dict[str, TaskType] = {}
+    for task in dict.fromkeys(question.task for question in questions):
+        of_task = [question for question in questions if question.task == task]
+        if any(question.options for question in of_task):
+            types[task] = "class"
         else:
-            yes_no = all(one.answer.casefold().strip(" .!") in YES_NO for one in of_task)
-            found[task] = "yesno" if yes_no else "text"
-    return found
+            yes_no = all(question.answer.casefold().strip(" .!") in YES_NO for question in of_task)
+            types[task] = "yesno" if yes_no else "text"
+    return types
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,39 +1,44 @@
 """`eval.score --compare`: one table over runs that were scored against the same truth.
 
 scores.json holds no answers, so two runs can be compared in pairs only where one was scored with the other's
-answers as its base. Otherwise a difference is certain if the two intervals lie apart; where they overlap, it
+answers as its base. Otherwise a difference is certain if the two intervals do not overlap; where they do, it
 may still be real, and these files cannot tell.
 """
 
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 from rich.markup import escape
+from rich.table import Table
 
-from eval.report.console import METRIC_NAMES, console_of, interval_text, new_table
+from eval.report.console import METRIC_NAMES, interval_text, make_console, new_table
 from eval.scoring.schema import Estimate, Scores, TaskScore
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
 
+_LETTERS = string.ascii_uppercase  # names of the runs
+
 
 def read_scores(path: Path) -> Scores:
-    """Of a file, or of the folder that holds scores.json. InputError for another format or version."""
+    """Read scores.json, named itself or by its folder; InputError for another format or version."""
     file = path / "scores.json" if path.is_dir() else path
-    found = read_json(file)
-    version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(found, dict) and version != Scores.model_fields["version"].default:
+    content = read_json(file)
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(content, dict) and version != Scores.model_fields["version"].default:
         raise InputError(f"{file}: scores of version {version!r}; score the answers again")
     try:
-        return Scores.model_validate_json(json.dumps(found))
+        return Scores.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise InputError(f"{file}: no scores.json of eval.score ({first_problem(error)})") from None
 
 
-def compare(paths: Sequence[Path]) -> None:
+def compare_runs(paths: Sequence[Path]) -> None:
+    """Print a table over runs, and how each differs from the first; InputError if their truths differ."""
     runs = [read_scores(path) for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run.truth.sha256 != runs[0].truth.sha256:
@@ -41,39 +46,45 @@ def compare(paths: Sequence[Path]) -> None:
                 f"{path} was scored against another truth ({run.truth.name}) than {paths[0]} "
                 f"({runs[0].truth.name}): other questions; score both against one file"
             )
-    console = console_of()
-    names = [letter for letter, _ in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", runs, strict=False)]
-    if len(runs) > len(names):
-        raise InputError(f"--compare: {len(runs)} runs are more than a table holds; {len(names)} at most")
+    if len(runs) > len(_LETTERS):
+        raise InputError(f"--compare: {len(runs)} runs are more than a table holds; {len(_LETTERS)} at most")
+    console = make_console()
+    names = _LETTERS[: len(runs)]
     for name, path, run in zip(names, paths, runs, strict=True):
         models = ", ".join(run.answers.model_ids)
         console.print(f"[bold]{name}[/]  {escape(str(path))}: {escape(models)}", soft_wrap=True)
     console.print(f"truth: {escape(runs[0].truth.name)}, {runs[0].truth.lines} questions\n")
+    console.print(_headline_table(names, runs))
+    console.print("\n[bold]Against A[/]")
+    for name, run in list(zip(names, runs, strict=True))[1:]:
+        for first_task, task in zip(runs[0].tasks, run.tasks, strict=True):
+            words = _against_first(runs[0], run, first_task, task)
+            console.print(f"  {escape(task.task)}: {name} {escape(words)}", soft_wrap=True)
+    console.print(f"\n[dim]{_FOOTNOTE}[/]")
 
+
+def _headline_table(names: str, runs: Sequence[Scores]) -> Table:
+    """Return a row per task: each run's headline metric, the best in bold."""
     table = new_table()
     table.add_column("task", overflow="fold")
     for heading in ("metric", "n", *names, "blind"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for index, task in enumerate(runs[0].tasks):
-        cells = [_headline(run.tasks[index]) for run in runs]
-        best = max(run.tasks[index].tuned.metrics[task.headline].value for run in runs)
-        shown = [f"[bold]{_two_lines(cell)}[/]" if cell.value == best else _two_lines(cell) for cell in cells]
+        headlines = [_headline(run.tasks[index]) for run in runs]
+        best = max(headline.value for headline in headlines)
+        cells = [
+            f"[bold]{_two_lines(headline)}[/]" if headline.value == best else _two_lines(headline)
+            for headline in headlines
+        ]
         blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
-        table.add_row(escape(task.task), METRIC_NAMES[task.headline], str(task.n), *shown, f"{blind:.2f}")
+        table.add_row(escape(task.task), METRIC_NAMES[task.headline], str(task.n), *cells, f"{blind:.2f}")
     if any(run.probe for run in runs):
         probes = [_two_lines(run.probe.whole.tuned) if run.probe else "-" for run in runs]
         table.add_row("(general questions)", "right answers", "", *probes, "")
-    console.print(table)
-
-    console.print("\n[bold]Against A[/]")
-    for name, run in list(zip(names, runs, strict=True))[1:]:
-        for first, second in zip(runs[0].tasks, run.tasks, strict=True):
-            words = _against(runs[0], run, first, second)
-            console.print(f"  {escape(second.task)}: {name} {escape(words)}", soft_wrap=True)
-    console.print(f"\n[dim]{_RESTS_ON}[/]")
+    return table
 
 
-_RESTS_ON = (
+_FOOTNOTE = (
     "blind: what the commonest answer, or random ones, would score without looking. "
     "In pairs: one run was scored with the other's answers as --baseline-answers, and its file holds the "
     "difference. Otherwise these files hold intervals alone: where two lie apart the difference is real, "
@@ -90,30 +101,41 @@ def _headline(task: TaskScore) -> Estimate:
     return task.tuned.metrics[task.headline]
 
 
-def _against(first: Scores, second: Scores, one: TaskScore, two: TaskScore) -> str:
-    a, b = _headline(one), _headline(two)
-    pair = None
-    if second.baseline_answers and second.baseline_answers.sha256 == first.answers.sha256:
-        pair = two.difference[two.headline] if two.difference else None
-    elif first.baseline_answers and first.baseline_answers.sha256 == second.answers.sha256:
-        other = one.difference[one.headline] if one.difference else None
-        pair = other and _turned(other)
-    if pair is not None and pair.low is not None and pair.high is not None:
-        decided = "better" if pair.low > 0 else "WORSE" if pair.high < 0 else "not decided"
-        return f"{decided}, in pairs: {interval_text(pair, '+', escaped=False)}"
-    if second.answers.sha256 == first.answers.sha256:
+def _against_first(first: Scores, run: Scores, first_task: TaskScore, task: TaskScore) -> str:
+    """Return in words how a run differs from the first in one task.
+
+    Args:
+        first: The first run.
+        run: The run that is compared with it.
+        first_task: The task's score in the first run.
+        task: The same task's score in the other run.
+    """
+    paired = _paired_difference(first, run, first_task, task)
+    if paired is not None and paired.low is not None and paired.high is not None:
+        outcome = "better" if paired.low > 0 else "WORSE" if paired.high < 0 else "not decided"
+        return f"{outcome}, in pairs: {interval_text(paired, '+', escaped=False)}"
+    if run.answers.sha256 == first.answers.sha256:
         return "the same answers"
-    difference = f"{b.value - a.value:+.2f}"
-    if None in (a.low, a.high, b.low, b.high):
+    old, new = _headline(first_task), _headline(task)
+    difference = f"{new.value - old.value:+.2f}"
+    if old.low is None or old.high is None or new.low is None or new.high is None:
         return f"not known: {difference}, without intervals"
-    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    if b.low > a.high or b.high < a.low:
-        return f"{'better' if b.value > a.value else 'WORSE'}, intervals apart: {difference}"
+    if new.low > old.high or new.high < old.low:
+        return f"{'better' if new.value > old.value else 'WORSE'}, intervals apart: {difference}"
     return f"not known, intervals overlap: {difference}"
 
 
-def _turned(estimate: Estimate) -> Estimate:
-    """The difference the other way round."""
+def _paired_difference(first: Scores, run: Scores, first_task: TaskScore, task: TaskScore) -> Estimate | None:
+    """Return run minus first, where one was scored with the other's answers as its base."""
+    if run.baseline_answers and run.baseline_answers.sha256 == first.answers.sha256:
+        return task.difference[task.headline] if task.difference else None
+    if first.baseline_answers and first.baseline_answers.sha256 == run.answers.sha256:
+        return _negate(first_task.difference[first_task.headline]) if first_task.difference else None
+    return None
+
+
+def _negate(estimate: Estimate) -> Estimate:
+    """Return the difference in the opposite direction."""
     assert estimate.low is not None or estimate.high is None
     low, high = estimate.low, estimate.high
     return Estimate(

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval.answering.endpoint import Endpoint
-from eval.answering.partial import Partial
-from eval.answering.processes import Processes, join
-from eval.answering.questions import chunk, find_images, read_questions, share
+from eval.answering.partial import PartialAnswers
+from eval.answering.processes import ProcessGroup, join_process_group
+from eval.answering.questions import chunk, find_images, read_questions, shard
 from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
@@ -54,11 +54,11 @@ processes; --overwrite starts afresh. More: docs/inference.md
 """
 
 
-class Model(Protocol):
-    """What answers: a model loaded here, behind an endpoint or on a cluster."""
+class AnsweringModel(Protocol):
+    """A model that answers questions: loaded here, behind an endpoint or on a cluster."""
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
-        """A line for every question, in the order in which they are found."""
+        """Yield an answer for every question, in the order in which they are finished."""
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
@@ -92,35 +92,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     questions = read_questions(args.question_file)
     questions = chunk(questions, args.num_chunks, args.chunk_idx)
     images = find_images(questions, args.image_folder)
-    processes = join(args.device)
-    first = processes.index == 0
+    processes = join_process_group(args.device)
+    is_main = processes.rank == 0
     server = Endpoint(args) if args.endpoint else None
     run = describe_run(args, server)
-    partial = Partial(args.answers_file, processes.index)
+    partial = PartialAnswers(args.answers_file, processes.rank)
     if not args.overwrite:
         partial.read(run)
-    elif first:
+    elif is_main:
         partial.discard()
     missing = [question for question in questions if question.question_id not in partial.answers]
-    if partial.answers and first:
+    if partial.answers and is_main:
         print(f"{len(partial.answers)} answers are there already, {len(missing)} to go", file=sys.stderr)
-    model = server or load(args, processes)
-    processes.wait()  # all have read what is there: now all may append
+    model = server or load_answering_model(args, processes)
+    processes.barrier()  # all have read what is there: now all may append
     with partial.open(run):
-        processes.wait()
-        partial.require_files(processes.count)
-        mine = share(missing, processes.count, processes.index)
+        processes.barrier()
+        partial.require_files(processes.world_size)
+        questions_here = shard(missing, processes.world_size, processes.rank)
         try:
-            answer_all(model, mine, images, partial, len(missing), processes)
+            answer_all(model, questions_here, images, partial, len(missing), processes)
         except KeyboardInterrupt:
-            if first:
+            if is_main:
                 print(f"answers so far are in {partial.path}; the same command goes on", file=sys.stderr)
             raise
-    return conclude(questions, partial, args.answers_file) if first else 0
+    return write_answers(questions, partial, args.answers_file) if is_main else 0
 
 
 def check_arguments(args: Namespace) -> None:
-    """InputError for flags that do not go together."""
+    """Raise InputError for flags that do not go together."""
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     if args.concurrency < 1:
@@ -137,10 +137,14 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--ray-workers is for --ray; add it, or leave this out")
     if args.endpoint_model and not args.endpoint:
         raise InputError("--endpoint-model is for --endpoint; add it, or leave this out")
-    if args.endpoint is None:
-        if args.model_path is None:
-            raise InputError("say which model answers: --model-path, or --endpoint for a server's")
-        return
+    if args.endpoint is not None:
+        _check_endpoint_arguments(args)
+    elif args.model_path is None:
+        raise InputError("say which model answers: --model-path, or --endpoint for a server's")
+
+
+def _check_endpoint_arguments(args: Namespace) -> None:
+    """Raise InputError for flags that a server decides, or does not have."""
     loading = (
         "model_path",
         "model_base",
@@ -159,8 +163,8 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--num-beams: servers have no beam search; leave it out with --endpoint")
 
 
-def load(args: Namespace, processes: Processes) -> Model:
-    """The model here or on the cluster; torch is imported only now that everything cheap has been checked."""
+def load_answering_model(args: Namespace, processes: ProcessGroup) -> AnsweringModel:
+    """Load the model here or on the cluster; torch is imported only now that all cheap checks are done."""
     if args.ray:
         from eval.answering.cluster import Cluster
 
@@ -171,11 +175,13 @@ def load(args: Namespace, processes: Processes) -> Model:
 
 
 def describe_run(args: Namespace, server: Endpoint | None) -> dict[str, Any]:
-    """What decides the answers: a partial file is continued only by a run that is the same in all of it."""
-    model = [server.url, server.model_id] if server else [args.model_path, _folder_state(args.model_path)]
+    """Return what decides the answers: a run continues a partial file only if all of it is the same."""
+    model = (
+        [server.url, server.model_id] if server else [args.model_path, _folder_fingerprint(args.model_path)]
+    )
     return {
         "model": model,
-        "model_base": args.model_base and [str(args.model_base), _folder_state(args.model_base)],
+        "model_base": args.model_base and [str(args.model_base), _folder_fingerprint(args.model_base)],
         "questions": sha256(args.question_file),
         "image_folder": str(args.image_folder.resolve()),
         "chunk": [args.chunk_idx, args.num_chunks],
@@ -185,54 +191,64 @@ def describe_run(args: Namespace, server: Endpoint | None) -> dict[str, Any]:
     }
 
 
-def _folder_state(folder: str) -> str:
-    """Changes when the model in `folder` does: names, sizes and times of its files (empty for a Hub name).
-    Reading tens of gigabytes to hash them would cost more than the questions."""
+def _folder_fingerprint(folder: str) -> str:
+    """Return a hash that changes with the model in `folder`: of its files' names, sizes and times.
+
+    Empty for a Hub name. Hashing tens of gigabytes of contents would cost more than the questions.
+    """
     files = sorted(path for path in Path(folder).glob("*") if path.is_file())
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16] if facts else ""
+    files_state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(files_state).encode()).hexdigest()[:16] if files_state else ""
 
 
 def answer_all(
-    model: Model,
+    model: AnsweringModel,
     questions: Sequence[Question],
     images: Mapping[str, Path],
-    partial: Partial,
+    partial: PartialAnswers,
     total: int,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> None:
-    """Answer `questions`, this process's share of `total`, into `partial`. The first process shows how far
-    all of them are, and waits until they are done."""
+    """Answer this process's questions. The main process shows the progress of all, and waits for them.
+
+    Args:
+        model: What answers.
+        questions: The questions of this process.
+        images: Path of each image by name.
+        partial: Where the answers are appended.
+        total: Number of questions of all processes together.
+        processes: This process among the others.
+    """
     columns = (
         TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    first = processes.index == 0
-    with Progress(*columns, console=Console(stderr=True), disable=not (total and first)) as progress:
+    is_main = processes.rank == 0
+    with Progress(*columns, console=Console(stderr=True), disable=not (total and is_main)) as progress:
         task = progress.add_task("", total=total, rate="")
-        before, begin, looked = len(partial.answers), time.monotonic(), 0.0
+        before, begin, last_read = len(partial.answers), time.monotonic(), 0.0
 
         def show() -> None:
-            nonlocal looked
+            nonlocal last_read
             now = time.monotonic()
-            if processes.count > 1 and now - looked > 0.5:
-                partial.take_from(processes.count)
-                looked = now
+            if processes.world_size > 1 and now - last_read > 0.5:
+                partial.read_others(processes.world_size)
+                last_read = now
             done = len(partial.answers) - before
             rate = f"{done / max(now - begin, 1e-9):.1f} questions/s"
             progress.update(task, completed=done, rate=rate)
 
         for answer in model.answers(questions, images):
             partial.add(answer)
-            if first:
+            if is_main:
                 show()
-        while first and len(partial.answers) - before < total:
+        while is_main and len(partial.answers) - before < total:
             time.sleep(0.2)  # the launcher ends this process if another fails
             show()
 
 
-def conclude(questions: Sequence[Question], partial: Partial, path: Path) -> int:
-    """Write the answers in the order of the questions and say how it went."""
+def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: Path) -> int:
+    """Write the answers in the order of the questions, and report errors and truncated answers."""
     answers = [partial.answers[question.question_id] for question in questions]
     failed = [answer for answer in answers if "error" in answer.metadata]
     if len(failed) == len(answers):
@@ -249,9 +265,9 @@ def conclude(questions: Sequence[Question], partial: Partial, path: Path) -> int
             print(f"  {answer.question_id}: {answer.metadata['error']}", file=sys.stderr)
         if len(failed) > 20:
             print(f"  and {len(failed) - 20} more", file=sys.stderr)
-    cut = sum(bool(answer.metadata.get("truncated")) for answer in answers)
-    if cut:
-        print(f"{cut} were cut off by --max-new-tokens (metadata.truncated)", file=sys.stderr)
+    truncated = sum(bool(answer.metadata.get("truncated")) for answer in answers)
+    if truncated:
+        print(f"{truncated} were cut off by --max-new-tokens (metadata.truncated)", file=sys.stderr)
     return 0
 
 

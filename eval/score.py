@@ -14,16 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from eval.answering.questions import read_questions
-from eval.compare import compare
+from eval.compare import compare_runs
 from eval.report.cases import make_cases
 from eval.report.console import print_scores
-from eval.report.page import page
+from eval.report.page import render_page
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
-from eval.scoring.comparison import SMALL, outcome_of, verdict_of_all
-from eval.scoring.schema import Bootstrap, Case, InputFile, Probe, Scores, TaskScore
-from eval.scoring.slices import NAMED, By, slice_of, slices_by
-from eval.scoring.tasks import Options, Scored, by_task, score_task
+from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
+from eval.scoring.schema import (
+    Bootstrap,
+    Case,
+    ComparisonOutcome,
+    InputFile,
+    Probe,
+    Scores,
+    Slice,
+    TaskScore,
+)
+from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, mean_slice
+from eval.scoring.tasks import ScoredTask, ScoringOptions, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
@@ -41,46 +50,47 @@ def score(
     truths: Sequence[Truth],
     tuned: AnswerFile,
     base: AnswerFile | None,
-    options: Options,
-) -> tuple[Scores, list[Scored]]:
-    """Every task's scores, tasks in the order in which the truth file first names them."""
+    options: ScoringOptions,
+) -> tuple[Scores, list[ScoredTask]]:
+    """Score every task, in the order in which the truth file first names them.
+
+    Args:
+        truth_file: Name and hash of the truth file.
+        truths: Its lines.
+        tuned: The answers to score.
+        base: The answers of the base model, to compare with.
+        options: Resamples, seed and miss rate.
+
+    Returns:
+        The content of scores.json, and the tasks with the outcomes behind them.
+
+    Raises:
+        InputError: The truths of a task do not belong together.
+    """
     files = [tuned, *([base] if base else [])]
-    scored = [score_task(task, rows, files, options) for task, rows in by_task(truths).items()]
+    scored = [score_task(task, rows, files, options) for task, rows in group_by_task(truths).items()]
     tasks = [task.score for task in scored]
     scores = Scores(
         truth=truth_file,
         answers=tuned.source,
         baseline_answers=base.source if base else None,
         bootstrap=Bootstrap(resamples=options.resamples, seed=options.seed),
-        verdict=verdict_of_all(tasks),
+        verdict=describe_comparisons(tasks),
         warnings=[
-            *_of_files(truths, files),
-            *_of_small(tasks),
-            *(line for task in tasks for line in _of_task(task)),
+            *_warn_of_files(truths, files),
+            *_warn_of_small_tests(tasks),
+            *(line for task in tasks for line in _warn_of_task(task)),
         ],
         tasks=tasks,
         slices=[],
     )
     ordered = [truth for task in scored for truth in task.truths]
-    values = _columns(scored, len(files), right=False)
-    bys: tuple[By, ...] = ("language", "source")
-    for by in bys:
-        names = NAMED[by](ordered)
-        scores.slices += slices_by(by, names, ordered, values, options.resamples, options.seed)
+    values = [np.concatenate([task.outcomes[i].value for task in scored]) for i in range(len(files))]
+    criteria: tuple[SliceCriterion, ...] = ("language", "source")
+    for criterion in criteria:
+        names = SLICE_NAMES[criterion](ordered)
+        scores.slices += make_slices(criterion, names, ordered, values, options.resamples, options.seed)
     return scores, scored
-
-
-def _columns(scored: Sequence[Scored], files: int, *, right: bool) -> list[np.ndarray]:
-    """Per file, what every question of every task is worth (n,): right or not, or its value."""
-    return [
-        np.concatenate(
-            [
-                (task.outcomes[file].right if right else task.outcomes[file].value).astype(np.float64)
-                for task in scored
-            ]
-        )
-        for file in range(files)
-    ]
 
 
 def score_probe(
@@ -88,51 +98,63 @@ def score_probe(
     truths: Sequence[Truth],
     tuned: AnswerFile,
     base: AnswerFile | None,
-    options: Options,
+    options: ScoringOptions,
 ) -> Probe:
-    """What tuning cost, on questions that have nothing to do with it."""
+    """Score general questions that have nothing to do with the tuning: what it cost.
+
+    The arguments are those of `score`.
+    """
     scores, scored = score(truth_file, truths, tuned, base, options)
     ordered = [truth for task in scored for truth in task.truths]
-    columns = _columns(scored, 2 if base else 1, right=True)
+    right = [
+        np.concatenate([task.outcomes[i].right for task in scored]).astype(np.float64)
+        for i in range(2 if base else 1)
+    ]
     rows = np.arange(len(ordered))
-    whole = slice_of("all", "all", rows, ordered, columns, options.resamples, options.seed)
-    same = len(columns) == 2 and bool((columns[0] == columns[1]).all())
-    outcome = outcome_of(whole.difference, same)
-    verdict = f"tuned answers {whole.tuned.value:.0%} rightly"
-    if whole.base is not None and whole.difference is not None:
-        verdict += f", base {whole.base.value:.0%}"
-        figures = f"{100 * abs(whole.difference.value):.0f} percentage points"
-        if whole.difference.low is not None and whole.difference.high is not None:
-            figures += f" [{100 * whole.difference.low:+.0f}, {100 * whole.difference.high:+.0f}]"
-        verdict += {
-            "worse": f": tuning COST {figures}",
-            "better": f": tuning gained {figures}",
-            "same": ": tuning cost nothing to speak of",
-        }.get(outcome, f"; whether tuning cost anything, so few pictures do not tell ({figures})")
+    overall = mean_slice("all", "all", rows, ordered, right, options.resamples, options.seed)
+    same = len(right) == 2 and bool((right[0] == right[1]).all())
+    outcome = comparison_outcome(overall.difference, same)
     return Probe(
         truth=truth_file,
         answers=tuned.source,
         baseline_answers=base.source if base else None,
-        whole=whole,
+        whole=overall,
         outcome=outcome,
-        verdict=verdict,
+        verdict=_describe_cost(overall, outcome),
         tasks=scores.tasks,
     )
 
 
-# --- what is to be known before a number is read ------------------------------------------------------
+def _describe_cost(overall: Slice, outcome: ComparisonOutcome) -> str:
+    """Return in words what tuning cost."""
+    text = f"tuned answers {overall.tuned.value:.0%} rightly"
+    if overall.base is None or overall.difference is None:
+        return text
+    difference = overall.difference
+    figures = f"{100 * abs(difference.value):.0f} percentage points"
+    if difference.low is not None and difference.high is not None:
+        figures += f" [{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]"
+    cost = {
+        "worse": f": tuning COST {figures}",
+        "better": f": tuning gained {figures}",
+        "same": ": tuning cost nothing to speak of",
+    }.get(outcome, f"; whether tuning cost anything, so few pictures do not tell ({figures})")
+    return f"{text}, base {overall.base.value:.0%}{cost}"
 
 
-def _of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]:
-    known = {str(truth.question_id) for truth in truths}
+# --- warnings ----------------------------------------------------------------------------------------
+
+
+def _warn_of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]:
+    question_ids = {str(truth.question_id) for truth in truths}
     lines = []
     for file in files:
-        missing = sum(question not in file.answers for question in known)
-        unknown = sum(question not in known for question in file.answers)
-        unreadable = sum(file.error(question) is not None for question in known)
+        missing = sum(question not in file.answers for question in question_ids)
+        unknown = sum(question not in question_ids for question in file.answers)
+        unreadable = sum(file.error(question) is not None for question in question_ids)
         if missing:
             lines.append(
-                f"{file.name}: {missing} of {len(known)} questions have NO ANSWER; they count as wrong"
+                f"{file.name}: {missing} of {len(question_ids)} questions have NO ANSWER; they count as wrong"
             )
         if unreadable:
             lines.append(
@@ -145,7 +167,7 @@ def _of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]
     return lines
 
 
-def _of_task(task: TaskScore) -> list[str]:
+def _warn_of_task(task: TaskScore) -> list[str]:
     lines = []
     if task.tuned.per_class and sum(row.support > 0 for row in task.tuned.per_class) == 1:
         lines.append(f"{task.task}: only one answer occurs in the truth; any constant answer is perfect")
@@ -158,23 +180,22 @@ def _of_task(task: TaskScore) -> list[str]:
     return lines
 
 
-def _of_small(tasks: Sequence[TaskScore]) -> list[str]:
+def _warn_of_small_tests(tasks: Sequence[TaskScore]) -> list[str]:
     small = [task for task in tasks if task.small]
     if not small:
         return []
-    least, most = min(task.groups for task in small), max(task.groups for task in small)
-    groups = f"{least} to {most}" if least < most else str(least)
+    smallest, largest = min(task.groups for task in small), max(task.groups for task in small)
+    groups = f"{smallest} to {largest}" if smallest < largest else str(smallest)
     names = "" if len(small) == len(tasks) else f" for {', '.join(task.task for task in small)}"
-    return [
-        f"a small test{names}: {groups} independent {'group' if most == 1 else 'groups'} of pictures, under "
-        f"{SMALL}; its intervals are rough"
-    ]
+    noun = "group" if largest == 1 else "groups"
+    size = f"{groups} independent {noun} of pictures, under {SMALL}"
+    return [f"a small test{names}: {size}; its intervals are rough"]
 
 
 # --- the command -------------------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval.score",
         description=__doc__,
@@ -202,10 +223,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="score nothing; a table over runs (scores.json, or the folder that holds it)",
     )
     arguments = parser.parse_args(argv)
+    _check_arguments(arguments)
+    return arguments
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise InputError for missing flags, and for values out of range."""
     if arguments.compare:
         if len(arguments.compare) < 2:
             raise InputError("--compare: name two runs or more")
-        return arguments
+        return
     for name in ("answers_file", "truth_file", "output"):
         if getattr(arguments, name) is None:
             raise InputError(f"--{name.replace('_', '-')} is needed (or --compare RUN RUN ...)")
@@ -219,11 +246,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError("--seed: a whole number from 0 up")
     if not 0 <= arguments.miss_rate < 1:
         raise InputError("--miss-rate: a share from 0 up to, but not, 1")
-    return arguments
 
 
 def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> dict[str, Question]:
-    """By id; empty where no question file is named and none lies beside the truth."""
+    """Return the questions by id; none where no file is named and none lies beside the truth."""
     path = arguments.question_file
     if path is None:
         truth_path = arguments.truth_file
@@ -237,7 +263,7 @@ def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> dict[s
     return questions
 
 
-def _read(
+def _read_files(
     truth_path: Path, tuned_path: Path, base_path: Path | None
 ) -> tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None]:
     truth_file, truths = read_truth(truth_path)
@@ -247,27 +273,36 @@ def _read(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _arguments(argv)
+    arguments = _parse_arguments(argv)
     if arguments.compare:
-        compare(arguments.compare)
+        compare_runs(arguments.compare)
         return 0
     if arguments.output.exists() and not arguments.output.is_dir():
         raise InputError(f"{arguments.output} is a file; --output names a folder")
     if arguments.image_folder is not None and not arguments.image_folder.is_dir():
         raise InputError(f"{arguments.image_folder}: no such image folder")
-    options = Options(arguments.bootstrap, arguments.seed, arguments.miss_rate)
-    given = _read(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
-    _, truths, tuned, base = given
+    options = ScoringOptions(arguments.bootstrap, arguments.seed, arguments.miss_rate)
+    main_input = _read_files(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
+    _, truths, tuned, base = main_input
     questions = _questions(arguments, truths)
     probe = None
     if arguments.probe_truth is not None:
-        found = _read(arguments.probe_truth, arguments.probe_answers, arguments.probe_baseline_answers)
-        probe = score_probe(*found, options)
-    scores, scored = score(*given, options)
+        probe_input = _read_files(
+            arguments.probe_truth, arguments.probe_answers, arguments.probe_baseline_answers
+        )
+        probe = score_probe(*probe_input, options)
+    scores, scored = score(*main_input, options)
     scores.probe = probe
     cases = make_cases(scored, [tuned, *([base] if base else [])], questions)
-    written = _write(arguments.output, scores, cases, arguments.image_folder)
+    paths = _write(arguments.output, scores, cases, arguments.image_folder)
     print_scores(scores)
+    _print_omissions(truths, cases, arguments.image_folder or arguments.output)
+    print(f"written to {' and '.join(map(str, paths))}")
+    return 0
+
+
+def _print_omissions(truths: Sequence[Truth], cases: Sequence[Case], image_folder: Path) -> None:
+    """Print which metrics and images are left out, and what adds them."""
     if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
         print(
             f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
@@ -275,24 +310,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if not cases:
         print("the report shows no pictures: name the --question-file that was asked")
-    elif lost := _lost(cases, arguments.image_folder or arguments.output):
-        print(f"the report lacks {lost}; --image-folder says where they are")
-    print(f"written to {' and '.join(map(str, written))}")
-    return 0
+    elif missing := _missing_images(cases, image_folder):
+        print(f"the report lacks {missing}; --image-folder says where they are")
 
 
-def _lost(cases: Sequence[Case], folder: Path) -> str:
-    """How many of the pictures are not in `folder`; empty where all are."""
+def _missing_images(cases: Sequence[Case], folder: Path) -> str:
+    """Return in words how many of the images are not in `folder`; empty where all are."""
     names = {name for case in cases for name in case.images}
-    lost = sum(not (folder / name).is_file() for name in names)
-    return f"{lost:,} of {counted(len(names), 'picture')}, which {folder} does not hold" if lost else ""
+    missing = sum(not (folder / name).is_file() for name in names)
+    return f"{missing:,} of {counted(len(names), 'picture')}, which {folder} does not hold" if missing else ""
 
 
 def _write(folder: Path, scores: Scores, cases: Sequence[Case], images: Path | None) -> list[Path]:
-    """Both files, or neither."""
+    """Write scores.json and report.html, both or neither."""
     texts = {
         "scores.json": to_json(scores, indent=1) + "\n",
-        "report.html": page(scores, cases, images or folder),
+        "report.html": render_page(scores, cases, images or folder),
     }
     paths = [folder / name for name in texts]
     with atomic_path(paths[0]) as first, atomic_path(paths[1]) as second:

@@ -27,10 +27,10 @@ from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, write_jsonl
 from llava.common.records import YES_NO, Question, TaskType, Truth
 
-STREAM = 20_000_000  # the embedded base's own scores are of scenes before these
+STREAM = 20_000_000  # the first scene; the embedded base is scored on scenes before it
 
-# Family: the type of its answers, and their list where it is closed.
-ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
+# By family of questions: the type of its answers, and their list where it is closed.
+ANSWERS: dict[str, tuple[TaskType, Sequence[str]]] = {
     "presence": ("yesno", YES_NO),
     "any_colour": ("yesno", YES_NO),
     "colour": ("class", tuple(COLOURS)),
@@ -42,44 +42,49 @@ ASKED: dict[str, tuple[TaskType, Sequence[str]]] = {
 
 
 def build(folder: Path, images: int, seed: int) -> int:
-    """Write images/, questions.jsonl and truth.jsonl into `folder`; the number of questions. At most one
-    question of a family is asked of a picture."""
+    """Write images/, questions.jsonl and truth.jsonl into `folder`, and return the number of questions.
+
+    At most one question of a family is asked about an image.
+    """
     (folder / "images").mkdir()
     rng = np.random.default_rng((HELD_OUT_SEED, STREAM, seed))
-    asked: list[Question] = []
-    truths: list[Truth] = []
-    made = 0
+    lines: list[tuple[Question, Truth]] = []
+    drawn = 0
     for index in count(STREAM + seed * 1_000_000):
-        if made == images:
+        if drawn == images:
             break
         scene = render(HELD_OUT_SEED, index)
         if not scene.things:  # a row of parts is too much like what is inspected
             continue
-        name = f"images/{made:05d}.png"
-        made += 1
+        name = f"images/{drawn:05d}.png"
         scene.image.save(folder / name)
-        seen: set[str] = set()
+        families: set[str] = set()
         for family, text, answer in questions(scene, rng):
-            if family not in ASKED or family in seen:
-                continue
-            seen.add(family)
-            kind, answers = ASKED[family]
-            number = f"{made - 1:05d}-{family}"
-            closed = list(answers) or None
-            asked.append(Question(question_id=number, image=name, text=text, category=family, choices=closed))
-            truths.append(
-                Truth(
-                    question_id=number,
-                    answer=answer,
-                    task=family,
-                    type=kind,
-                    group=name,
-                    classes=closed if kind == "class" else None,
-                )
-            )
-    write_jsonl(folder / "questions.jsonl", asked)
-    write_jsonl(folder / "truth.jsonl", truths)
-    return len(truths)
+            if family in ANSWERS and family not in families:
+                families.add(family)
+                lines.append(_question_and_truth(f"{drawn:05d}-{family}", name, family, text, answer))
+        drawn += 1
+    write_jsonl(folder / "questions.jsonl", [question for question, _ in lines])
+    write_jsonl(folder / "truth.jsonl", [truth for _, truth in lines])
+    return len(lines)
+
+
+def _question_and_truth(
+    question_id: str, image: str, family: str, text: str, answer: str
+) -> tuple[Question, Truth]:
+    task_type, classes = ANSWERS[family]
+    choices = list(classes) or None
+    return (
+        Question(question_id=question_id, image=image, text=text, category=family, choices=choices),
+        Truth(
+            question_id=question_id,
+            answer=answer,
+            task=family,
+            type=task_type,
+            group=image,
+            classes=choices if task_type == "class" else None,
+        ),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.pictures < 1 or arguments.seed < 0:
         raise InputError("--pictures must be at least 1, --seed a whole number from 0 up")
     with atomic_folder(arguments.output) as folder:
-        asked = build(folder, arguments.pictures, arguments.seed)
-    print(f"{arguments.pictures} pictures, {asked} questions: {arguments.output}")
+        number = build(folder, arguments.pictures, arguments.seed)
+    print(f"{arguments.pictures} pictures, {number} questions: {arguments.output}")
     return 0
 
 

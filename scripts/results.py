@@ -22,7 +22,7 @@ from llava.common.files import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-_PLACE = re.compile(r"<!-- (?P<what>scores|all) (?P<name>\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
+_TABLE_PLACE = re.compile(r"<!-- (?P<what>scores|all) (?P<name>\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 _METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -62,23 +62,23 @@ _NUMBERS = {
 }
 
 
-def table(scores: Scores) -> str:
-    """A row per task, the largest gain over blind guessing first; then what was found of each kind."""
+def headline_table(scores: Scores) -> str:
+    """Return a row per task, the largest gain over blind guessing first; then the recall of each class."""
     lines = [
         "| what is asked | questions | base | tuned [95% interval] | blind majority |",
         "|---|---|---|---|---|",
     ]
     for task in sorted(scores.tasks, key=lambda task: -_gain(task)):
         base = "-" if task.base is None else f"{task.base.metrics[task.headline].value:.2f}"
-        asked = f"{_QUESTIONS[task.task]} ({_METRICS[task.headline]})"
+        question = f"{_QUESTIONS[task.task]} ({_METRICS[task.headline]})"
         majority = task.majority[task.headline]
-        tuned = _interval(task.tuned.metrics[task.headline], blind=majority)
-        lines.append(f"| {asked} | {task.n} | {base} | {tuned} | {majority:.2f} |")
-    return "\n".join(["", *lines, "", *filter(None, map(_found, scores.tasks)), ""])
+        tuned = _headline_cell(task.tuned.metrics[task.headline], blind=majority)
+        lines.append(f"| {question} | {task.n} | {base} | {tuned} | {majority:.2f} |")
+    return "\n".join(["", *lines, "", *filter(None, map(_recalls, scores.tasks)), ""])
 
 
-def every_number(scores: Scores) -> str:
-    """A row per task and number, folded away."""
+def full_table(scores: Scores) -> str:
+    """Return a row per task and metric, folded away."""
     lines = ["| task | | base | tuned [95%] | tuned - base | blind majority |", "|---|---|---|---|---|---|"]
     for task in scores.tasks:
         base = task.base.metrics if task.base else {}
@@ -99,16 +99,16 @@ def _rows(
 ) -> list[str]:
     rows = []
     for name, value in tuned.items():
-        other = f"{base[name].value:.2f}" if name in base else "-"
-        gained = _plain(difference[name], "+") if name in difference else "-"
-        guess = f"{blind[name]:.2f}" if name in blind else ""
-        said = _METRICS.get(name) or _NUMBERS[name]
-        rows.append(f"| {task} | {said} | {other} | {_plain(value)} | {gained} | {guess} |")
+        base_value = f"{base[name].value:.2f}" if name in base else "-"
+        gain = _with_interval(difference[name], "+") if name in difference else "-"
+        blind_value = f"{blind[name]:.2f}" if name in blind else ""
+        label = _METRICS.get(name) or _NUMBERS[name]
+        rows.append(f"| {task} | {label} | {base_value} | {_with_interval(value)} | {gain} | {blind_value} |")
         task = ""
     return rows
 
 
-def _plain(estimate: Estimate, sign: str = "") -> str:
+def _with_interval(estimate: Estimate, sign: str = "") -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{sign}.2f}"
     return f"{estimate.value:{sign}.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
@@ -118,43 +118,45 @@ def _gain(task: TaskScore) -> float:
     return task.tuned.metrics[task.headline].value - task.majority[task.headline]
 
 
-def _interval(estimate: Estimate, blind: float) -> str:
-    """Bold where the whole interval lies above blind guessing."""
-    value, *interval = _plain(estimate).split(" ", 1)
+def _headline_cell(estimate: Estimate, blind: float) -> str:
+    """Return a value with its interval, bold where the whole interval lies above blind guessing."""
+    value, *interval = _with_interval(estimate).split(" ", 1)
     bold = "**" if estimate.low is not None and estimate.low > blind else ""
     return " ".join([f"{bold}{value}{bold}", *interval])
 
 
-def _found(task: TaskScore) -> str:
-    """In words: right answers per true kind, for the questions that decide."""
+def _recalls(task: TaskScore) -> str:
+    """Return the right answers per true class in words, for the tasks `presence` and `kind`."""
     if task.task == "presence":
         parts = [(part.label or "", part.tuned.value, part.n) for part in task.slices if part.answer == "yes"]
         sound = [(1 - part.tuned.value, part.n) for part in task.slices if part.answer == "no"]
         alarms = f"{round(sum(share * n for share, n in sound))} of {sum(n for _, n in sound)}"
-        return f"Defects found: {_shares(parts)}. False alarms: {alarms}."
+        return f"Defects found: {_recall_list(parts)}. False alarms: {alarms}."
     if task.task == "kind" and task.tuned.per_class:
         parts = [
             (row.name, row.recall.value, row.support)
             for row in task.tuned.per_class
             if row.recall is not None and row.support
         ]
-        return f"Kinds named rightly: {_shares(parts)}."
+        return f"Kinds named rightly: {_recall_list(parts)}."
     return ""
 
 
-def _shares(parts: list[tuple[str, float, int]]) -> str:
+def _recall_list(parts: list[tuple[str, float, int]]) -> str:
     best_first = sorted(parts, key=lambda part: (-part[1], part[0]))
     return ", ".join(f"{name.replace('_', ' ')} {round(share * n)}/{n}" for name, share, n in best_first)
 
 
-def with_tables(text: str) -> str:
+def fill_tables(text: str) -> str:
+    """Return a page's text with its tables written anew."""
+
     def fill(match: re.Match[str]) -> str:
         path = ROOT / "docs" / "scores" / f"{match['name']}.json"
         scores = Scores.model_validate_json(read_text(path))
-        written = table(scores) if match["what"] == "scores" else every_number(scores)
-        return f"<!-- {match['what']} {match['name']} -->\n{written}"
+        content = headline_table(scores) if match["what"] == "scores" else full_table(scores)
+        return f"<!-- {match['what']} {match['name']} -->\n{content}"
 
-    return _PLACE.sub(fill, text)
+    return _TABLE_PLACE.sub(fill, text)
 
 
 def main() -> int:
@@ -163,7 +165,7 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
     check = parser.parse_args().check
-    stale = {page: new for page in PAGES if (new := with_tables(old := read_text(page))) != old}
+    stale = {page: new for page in PAGES if (new := fill_tables(old := read_text(page))) != old}
     for page, text in stale.items():
         print(
             f"{page.relative_to(ROOT)}: {'its tables are not those of docs/scores' if check else 'written'}"

@@ -22,7 +22,7 @@ from llava.common.html.markup import (
     tag,
     together,
 )
-from llava.common.html.page import attention, document
+from llava.common.html.page import callout, document
 
 _TEXT = 400  # characters of a message
 
@@ -44,7 +44,7 @@ def page(report: Report) -> str:
         if body
     ]
     facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in report.facts]
-    header = [tag("dl", *facts, class_="facts"), attention(report.warnings)]
+    header = [tag("dl", *facts, class_="facts"), callout(report.warnings)]
     return document(report.title, header, sections)
 
 

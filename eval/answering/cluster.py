@@ -1,7 +1,6 @@
-"""Answers of a Ray cluster: an actor for each GPU, or CPU, holds the model (Ray Data's map_batches).
+"""Answers from a Ray cluster: an actor for each GPU, or CPU, holds the model (Ray Data's map_batches).
 
-The model, the pictures and this package must be found under the same paths on every machine; what travels
-is text.
+The model, the images and this package must lie under the same paths on every machine; only text travels.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.answering.questions import pieces
+from eval.answering.questions import batch_questions
 from llava.common.errors import InputError, one_line
 from llava.common.files import to_json
 from llava.common.records import Answer, Question
@@ -24,13 +23,16 @@ from llava.common.records import Answer, Question
 if TYPE_CHECKING:
     import numpy as np
 
-MOST_IN_A_PIECE = 256
-"""Questions that an actor answers before its answers come back: what a kill costs at most, each."""
-OBJECT_STORE = 256 << 20  # bytes of a local Ray's; only texts pass through it
+MAX_BATCH_QUESTIONS = 256
+"""Questions that an actor answers before its answers come back: the most that a kill loses, per actor."""
+OBJECT_STORE_BYTES = 256 << 20  # bytes of a local Ray's; only texts pass through it
 
 
 class Cluster:
-    """The model that the flags `args` of eval.infer name, on the Ray cluster at `args.ray`."""
+    """The model that the flags `args` of eval.infer name, on the Ray cluster at `args.ray`.
+
+    InputError if no cluster can be reached, or it has too few GPUs (or CPUs).
+    """
 
     def __init__(self, args: Namespace) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports on its use over the network
@@ -45,17 +47,17 @@ class Cluster:
         if args.ray == "local":
             local = {
                 "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE,
+                "object_store_memory": OBJECT_STORE_BYTES,
                 "num_cpus": args.ray_workers,
             }
-        _refuse_if_nobody_listens(args.ray)
+        _require_listener(args.ray)
         try:
             ray.init(args.ray, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise InputError(f"--ray {args.ray}: no cluster can be reached ({one_line(error)})") from None
-        there = ray.cluster_resources()
-        self._resource = "GPU" if there.get("GPU") and args.device != "cpu" else "CPU"
-        available = int(there.get(self._resource, 0))
+        resources = ray.cluster_resources()
+        self._resource = "GPU" if resources.get("GPU") and args.device != "cpu" else "CPU"
+        available = int(resources.get(self._resource, 0))
         self._workers = args.ray_workers or available
         if not 0 < self._workers <= available:
             raise InputError(
@@ -64,8 +66,10 @@ class Cluster:
         self._args = args
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
-        """The answers as pieces of the questions come back. InputError if the model cannot be loaded there,
-        or a worker fails again and again."""
+        """Yield the answers as batches of the questions come back.
+
+        InputError if the model cannot be loaded there, or a worker fails again and again.
+        """
         import ray
         from ray.data import ActorPoolStrategy, DataContext, from_items
         from ray.exceptions import RayError, RayTaskError
@@ -75,10 +79,10 @@ class Cluster:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        size = min(MOST_IN_A_PIECE, -(-len(questions) // (4 * self._workers)))
+        size = min(MAX_BATCH_QUESTIONS, -(-len(questions) // (4 * self._workers)))
         rows = [
-            {"questions": json.dumps([question.model_dump(mode="json") for question in piece])}
-            for piece in pieces(questions, size)
+            {"questions": json.dumps([question.model_dump(mode="json") for question in batch])}
+            for batch in batch_questions(questions, size)
         ]
         answered = from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
@@ -101,9 +105,11 @@ class Cluster:
             ray.shutdown()
 
 
-def _refuse_if_nobody_listens(address: str) -> None:
-    """InputError if `address` names a host and a port and nothing answers there within 10 seconds. Ray itself
-    tries for minutes, and may end the process."""
+def _require_listener(address: str) -> None:
+    """Raise InputError if `address` names a host and a port where nothing answers within 10 seconds.
+
+    Ray itself tries for minutes, and may end the process.
+    """
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or port.startswith("//"):
         return  # `local` and `auto`, where Ray looks on this machine, or another scheme's address
@@ -114,8 +120,10 @@ def _refuse_if_nobody_listens(address: str) -> None:
 
 
 class _Worker:
-    """An actor: a model, and the pieces it is given one after another. What is wrong with the input comes
-    back as text: as an exception it would sit in a traceback of Ray's."""
+    """An actor that holds a model and answers batches of questions.
+
+    What is wrong with the input comes back as text: an exception would be buried in one of Ray's tracebacks.
+    """
 
     def __init__(self, args: Namespace, directory: str) -> None:
         """`directory` is where the command was started, for names relative to it."""

@@ -1,7 +1,7 @@
-"""Answers of a server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp's, Ollama, ...
+"""Answers from a server with OpenAI's chat completions API: vLLM, SGLang, llama.cpp's, Ollama, ...
 
-The server gets the question and its pictures, nothing else; how it prepares pictures and which template it
-puts around the question is its own affair. Torch is not needed.
+The server gets the question and its images, nothing else; it preprocesses the images and applies the chat
+template itself. Torch is not needed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eval.answering.questions import answer_line, by_image
+from eval.answering.questions import group_by_image, make_answer
 from llava.common.errors import InputError, one_line
 from llava.common.images import decode, open_header
 from llava.common.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from openai.types.chat.chat_completion import Choice
 
 RETRIES = 5  # of one question, after 0.5, 1, 2, 4 and 8 seconds or as the server says
-MOST_FAILURES = 20  # so many from the start, and none answered: it is not the questions
-TOP = 20  # alternatives of a token: the most that OpenAI and, unless told otherwise, vLLM give
-_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+MAX_FAILURES = 20  # from the start, with no answer between: then it is not the questions
+TOP_LOGPROBS = 20  # alternatives of a token: the most that OpenAI and, unless told otherwise, vLLM give
+_MEDIA_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
 class Endpoint:
@@ -59,55 +60,66 @@ class Endpoint:
         self._gives_logprobs = True
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
-        """The answers in the order in which they come, at most --concurrency asked at a time.
+        """Yield the answers in the order in which they come, at most --concurrency asked at a time.
 
         What the server refuses or fails at is answered with an error. InputError if it fails at the first
-        MOST_FAILURES, wants another key, knows no such model, or is gone.
+        MAX_FAILURES, wants another key, knows no such model, or is gone.
         """
-        coming = (
-            (question, shown)
-            for group in by_image(questions)
-            for shown in [_Shown([images[name] for name in group[0].images])]
-            for question in group
-        )
-        scored = {question.question_id for question in questions if question.choices}
+        with_choices = {question.question_id for question in questions if question.choices}
         unscored = 0
-        pool = ThreadPoolExecutor(self._args.concurrency)
-        going: set[Future[tuple[Answer, bool]]] = set()
-        held: list[Answer] | None = []  # failures, until the first success shows that the server works
-        try:
-            while True:
-                for question, shown in islice(coming, 2 * self._args.concurrency - len(going)):
-                    going.add(pool.submit(self._answer, question, shown))
-                if not going:
-                    break
-                done, going = wait(going, return_when=FIRST_COMPLETED)
-                for answer, failed in (future.result() for future in done):
-                    if failed and held is not None:
-                        held.append(answer)
-                        if len(held) == MOST_FAILURES:
-                            raise InputError(
-                                f"{self.url}: the first {len(held)} questions failed; the last: "
-                                f"{answer.metadata['error']}"
-                            )
-                        continue
-                    if not failed and "error" not in answer.metadata:
-                        yield from held or ()
-                        held = None
-                        unscored += answer.question_id in scored and "choices" not in answer.metadata
-                    yield answer
-            yield from held or ()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        early_failures: (
+            list[Answer] | None
+        ) = []  # failures, until the first success shows that the server works
+        with closing(self._ask_concurrently(questions, images)) as completed:
+            for answer, failed in completed:
+                if failed and early_failures is not None:
+                    early_failures.append(answer)
+                    if len(early_failures) == MAX_FAILURES:
+                        raise InputError(
+                            f"{self.url}: the first {len(early_failures)} questions failed; the last: "
+                            f"{answer.metadata['error']}"
+                        )
+                    continue
+                if not failed and "error" not in answer.metadata:
+                    yield from early_failures or ()
+                    early_failures = None
+                    has_choices = answer.question_id in with_choices
+                    unscored += has_choices and "choices" not in answer.metadata
+                yield answer
+        yield from early_failures or ()
         if unscored:
             print(
                 f"{unscored} answers have no probabilities of their choices: they are exact only where each "
-                f"choice is one token, and among the {TOP} likeliest that the server tells",
+                f"choice is one token, and among the {TOP_LOGPROBS} likeliest that the server tells",
                 file=sys.stderr,
             )
 
+    def _ask_concurrently(
+        self, questions: Sequence[Question], images: Mapping[str, Path]
+    ) -> Generator[tuple[Answer, bool], None, None]:
+        """Yield the answers as they come, each with whether the server failed at it."""
+        remaining = (
+            (question, group_images)
+            for group in group_by_image(questions)
+            for group_images in [_GroupImages([images[name] for name in group[0].images])]
+            for question in group
+        )
+        pool = ThreadPoolExecutor(self._args.concurrency)
+        pending: set[Future[tuple[Answer, bool]]] = set()
+        try:
+            while True:
+                for question, group_images in islice(remaining, 2 * self._args.concurrency - len(pending)):
+                    pending.add(pool.submit(self._answer, question, group_images))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
     def _find_model(self, name: str | None) -> str:
-        """`name`, or the first that the server lists; asks it in any case, to know that it is there."""
+        """Return `name`, or the first model that the server lists, which is asked in any case."""
         import openai
 
         try:
@@ -132,14 +144,14 @@ class Endpoint:
             raise InputError(f"{self.url}/models lists no models; name one with --endpoint-model")
         return name or models[0]
 
-    def _answer(self, question: Question, shown: _Shown) -> tuple[Answer, bool]:
-        """The line for `question`, and whether the server failed at it."""
+    def _answer(self, question: Question, group_images: _GroupImages) -> tuple[Answer, bool]:
+        """Return the answer to `question`, and whether the server failed at it."""
         import openai
 
         try:
-            content = message_parts(question.text, shown.urls())
+            content = message_parts(question.text, group_images.urls())
         except InputError as error:
-            return answer_line(question, self.model_id, error=str(error)), False
+            return make_answer(question, self.model_id, error=str(error)), False
         try:
             reply = self._complete(content, bool(question.choices))
             choice = first_choice(reply)
@@ -150,24 +162,24 @@ class Endpoint:
             openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError,
             openai.RateLimitError,
         ) as error:  # fmt: skip
-            raise InputError(self._given_up(error)) from None
+            raise InputError(self._fatal_error(error)) from None
         except openai.APIConnectionError as error:
             try:
                 self._find_model(self.model_id)
             except InputError:
-                raise InputError(self._given_up(error)) from None
+                raise InputError(self._fatal_error(error)) from None
             problem = f"the server dropped the connection ({one_line(error.__cause__ or error)})"
         except json.JSONDecodeError as error:
             problem = f"the reply is not JSON ({one_line(error)})"
         except (openai.OpenAIError, AttributeError, TypeError, ValueError, LookupError) as error:
             problem = one_line(error)
         else:
-            chances = choice_chances(question.choices or [], first_tokens(choice))
+            probabilities = choice_probabilities(question.choices or [], first_tokens(choice))
             cut = choice.finish_reason == "length"
-            return answer_line(question, self.model_id, text, choices=chances, truncated=cut), False
-        return answer_line(question, self.model_id, error=f"{self.url}: {problem}"), True
+            return make_answer(question, self.model_id, text, choices=probabilities, truncated=cut), False
+        return make_answer(question, self.model_id, error=f"{self.url}: {problem}"), True
 
-    def _complete(self, content: list[dict[str, Any]], scored: bool) -> ChatCompletion:
+    def _complete(self, content: list[dict[str, Any]], with_choices: bool) -> ChatCompletion:
         import openai
 
         args = self._args
@@ -180,23 +192,23 @@ class Endpoint:
         }
         if args.top_p is not None:
             body["top_p"] = args.top_p
-        if scored and self._gives_logprobs:
+        if with_choices and self._gives_logprobs:
             try:
-                return self._client.chat.completions.create(**body, logprobs=True, top_logprobs=TOP)
+                return self._client.chat.completions.create(**body, logprobs=True, top_logprobs=TOP_LOGPROBS)
             except (openai.BadRequestError, openai.UnprocessableEntityError):
                 reply: ChatCompletion = self._client.chat.completions.create(**body)
                 self._gives_logprobs = False  # it was that
                 return reply
         return self._client.chat.completions.create(**body)
 
-    def _given_up(self, error: Exception) -> str:
+    def _fatal_error(self, error: Exception) -> str:
         return (
             f"{self.url}: {one_line(error).rstrip('.')}; what is answered is kept, the same command goes on"
         )
 
 
-class _Shown:
-    """The pictures of a group of questions, read when the first of them is asked."""
+class _GroupImages:
+    """The images that a group of questions shares, read when the first of these is asked."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -211,55 +223,63 @@ class _Shown:
 
 
 def data_url(path: Path) -> str:
-    """The picture for a server, as a model here would see it.
+    """Return the image as a data URL, as a model loaded here would see it.
 
-    A JPEG, PNG or WebP goes as the file is, if nothing has to be done to it: not every server turns pictures
-    upright as EXIF says, lays transparent ones on white or reads 16 bits. What has to be changed is encoded
-    anew, a JPEG as a JPEG of quality 95 with full colour, anything else as PNG, which loses nothing.
+    A JPEG, PNG or WebP is sent as it is, if nothing has to be changed: not every server applies the EXIF
+    orientation, lays transparent images on white or reads 16 bits. What has to be changed is re-encoded, a
+    JPEG as a JPEG of quality 95 with full colour, anything else as PNG, which loses nothing.
     """
     warned: list[str] = []
     with open_header(path, warned) as stored:
-        kind = stored.format or ""
-        opened = decode(stored, path, warned)
-    if kind in _TYPES and not opened.changes:
-        data, kind = path.read_bytes(), _TYPES[kind]
+        image_format = stored.format or ""
+        decoded = decode(stored, path, warned)
+    media_type = _MEDIA_TYPES.get(image_format)
+    if media_type and not decoded.changes:
+        data = path.read_bytes()
     else:
         buffer = BytesIO()
-        if _TYPES.get(kind) == "image/jpeg":
-            opened.image.save(buffer, "JPEG", quality=95, subsampling=0)
-            kind = "image/jpeg"
+        if media_type == "image/jpeg":
+            decoded.image.save(buffer, "JPEG", quality=95, subsampling=0)
         else:
-            opened.image.save(buffer, "PNG")
-            kind = "image/png"
+            decoded.image.save(buffer, "PNG")
+            media_type = "image/png"
         data = buffer.getvalue()
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def first_choice(reply: ChatCompletion) -> Choice:
-    """The answer in a reply; ValueError, with what the server said instead, where there is none. The client
-    checks nothing: a proxy's page or an error under status 200 comes back as it is."""
+    """Return the answer in a reply; ValueError, with what the server sent instead, where there is none.
+
+    The client checks nothing: a proxy's page or an error under status 200 comes back as it is.
+    """
     choices: Any = getattr(reply, "choices", None)
     message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
     if message is None or not isinstance(message.content, str | None):
-        said = getattr(reply, "error", None) or (reply if isinstance(reply, str) else "no text in `choices`")
-        raise ValueError(f"the reply is no chat completion: {said}")
+        reported = getattr(reply, "error", None) or (
+            reply if isinstance(reply, str) else "no text in `choices`"
+        )
+        raise ValueError(f"the reply is no chat completion: {reported}")
     first: Choice = choices[0]
     return first
 
 
 def first_tokens(choice: Choice) -> list[tuple[str, float]]:
-    """The likeliest first tokens of the answer and their log-probabilities; none where the server tells none,
-    or what cannot be such."""
+    """Return the likeliest first tokens of the answer and their log-probabilities.
+
+    Empty where the server sends none, or values that are no log-probabilities.
+    """
     try:
         assert choice.logprobs and choice.logprobs.content
-        tops = [(str(top.token), float(top.logprob)) for top in choice.logprobs.content[0].top_logprobs]
+        top_tokens = [(str(top.token), float(top.logprob)) for top in choice.logprobs.content[0].top_logprobs]
     except (AssertionError, AttributeError, TypeError, ValueError, LookupError):
         return []
-    return tops if all(value < 0.01 for _, value in tops) else []  # rounding may lift a 0; NaN is none
+    return (
+        top_tokens if all(value < 0.01 for _, value in top_tokens) else []
+    )  # rounding may lift a 0; NaN is none
 
 
 def message_parts(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:
-    """A user message's content: each picture where its `<image>` mark is, before the text without marks."""
+    """Return a user message's content: each image where its `<image>` mark is, and the text without marks."""
     parts: list[dict[str, Any]] = []
     for index, piece in enumerate(question_text(text, len(urls)).split(IMAGE_PLACEHOLDER)):
         if index:
@@ -269,19 +289,20 @@ def message_parts(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:
     return parts
 
 
-def choice_chances(choices: Sequence[str], tops: Sequence[tuple[str, float]]) -> dict[str, float] | None:
-    """The probability of each choice among `choices`, from the likeliest first tokens of the answer and their
-    log-probabilities. None where these do not tell: where a choice is not a token among them, or one choice
-    begins with another.
+def choice_probabilities(
+    choices: Sequence[str], top_tokens: Sequence[tuple[str, float]]
+) -> dict[str, float] | None:
+    """Return the probability of each choice, from the likeliest first tokens and their log-probabilities.
 
-    (The local engine counts the end of the answer too: of "no" and "none" it knows which was meant.)
+    None where these do not tell: where a choice is not a token among them, or one choice begins with another.
+    (The local engine counts the end of the answer too, and so tells "no" from "none".)
     """
     if not choices or any(a != b and b.startswith(a) for a in choices for b in choices):
         return None
     weights = []
     for choice in choices:
         # with and without the space before a word, or what tokenizers write for it
-        same = [value for token, value in tops if token.strip(" \n▁Ġ") == choice and value > -9999]
+        same = [value for token, value in top_tokens if token.strip(" \n▁Ġ") == choice and value > -9999]
         if not same:
             return None
         weights.append(sum(map(math.exp, same)))

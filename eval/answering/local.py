@@ -1,4 +1,4 @@
-"""Answers of a model that is loaded here."""
+"""Answers from a model that is loaded in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.answering.questions import answer_line, by_image
+from eval.answering.questions import group_by_image, make_answer
 from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.records import Answer, Question
@@ -22,9 +22,9 @@ from llava.processing.vision import Pixels
 if TYPE_CHECKING:
     from argparse import Namespace
 
-THREADS = min(4, os.cpu_count() or 1)
-AHEAD = 4 * THREADS
-"""Of so many groups of questions the pictures are opened before the engine asks for them."""
+READER_THREADS = min(4, os.cpu_count() or 1)
+PREFETCHED_GROUPS = 4 * READER_THREADS
+"""Groups of questions whose images are read before the engine needs them."""
 
 
 class LocalModel:
@@ -40,10 +40,12 @@ class LocalModel:
         self._args = args
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
-        """The answers in the order in which they are found; `pictures` gives the path of each name. A
-        question whose pictures cannot be read, or that cannot be asked, is answered with an error."""
+        """Yield the answers as the engine finishes them; `images` maps the images' names to paths.
+
+        A question whose images cannot be read, or that the engine refuses, is answered with an error.
+        """
         args = self._args
-        asked = {question.question_id: question for question in questions}
+        by_id = {question.question_id: question for question in questions}
         refused: deque[Answer] = deque()
         with closing(self._requests(questions, images, refused)) as requests:
             for result in self._engine.stream(
@@ -57,8 +59,8 @@ class LocalModel:
             ):
                 while refused:
                     yield refused.popleft()
-                yield answer_line(
-                    asked[result.question_id],
+                yield make_answer(
+                    by_id[result.question_id],
                     self.model_id,
                     result.text,
                     error=result.error,
@@ -70,18 +72,18 @@ class LocalModel:
     def _requests(
         self, questions: Sequence[Question], images: Mapping[str, Path], refused: deque[Answer]
     ) -> Generator[Request, None, None]:
-        """The questions, those about one picture one after another and with the same object for it."""
-        for group, shown in self._opened(by_image(questions), images):
+        """Yield the requests; those about one image follow each other and share its pixels object."""
+        for group, pixels in self._read_images(group_by_image(questions), images):
             for question in group:
-                if isinstance(shown, InputError):
-                    refused.append(answer_line(question, self.model_id, error=str(shown)))
+                if isinstance(pixels, InputError):
+                    refused.append(make_answer(question, self.model_id, error=str(pixels)))
                 else:
-                    yield Request(question.question_id, question.text, shown, question.choices)
+                    yield Request(question.question_id, question.text, pixels, question.choices)
 
-    def _opened(
+    def _read_images(
         self, groups: Sequence[list[Question]], images: Mapping[str, Path]
     ) -> Iterator[tuple[list[Question], list[Pixels] | InputError]]:
-        """Each group with its pictures, or what is wrong with the first that cannot be read; opened ahead."""
+        """Yield each group with its images, or the error of the first that cannot be read; read ahead."""
 
         def read(names: Sequence[str]) -> list[Pixels] | InputError:
             pixels, alone = self._engine.processor.pixels, len(names) == 1
@@ -90,16 +92,16 @@ class LocalModel:
             except InputError as error:
                 return error
 
-        pool = ThreadPoolExecutor(THREADS)
-        ahead: deque[tuple[list[Question], Future[list[Pixels] | InputError]]] = deque()
-        coming = iter(groups)
+        pool = ThreadPoolExecutor(READER_THREADS)
+        pending: deque[tuple[list[Question], Future[list[Pixels] | InputError]]] = deque()
+        remaining = iter(groups)
         try:
             while True:
-                for group in islice(coming, AHEAD - len(ahead)):
-                    ahead.append((group, pool.submit(read, group[0].images)))
-                if not ahead:
+                for group in islice(remaining, PREFETCHED_GROUPS - len(pending)):
+                    pending.append((group, pool.submit(read, group[0].images)))
+                if not pending:
                     return
-                group, future = ahead.popleft()
+                group, future = pending.popleft()
                 yield group, future.result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,10 +1,10 @@
-"""The answers so far, in files beside the final one, so that a killed run goes on where it stopped.
+"""Partial answers files, beside the final one, from which a killed run goes on.
 
     a.jsonl.partial      {"run": what decides the answers}, then an answer a line
     a.jsonl.partial-1    the same, of the second of several processes; -2, ...
 
-A line is handed to the operating system as it comes: of a process that is killed nothing is lost, of a
-machine that fails the last SYNC_SECONDS. A later run reads all of the files, whoever wrote them.
+Each line is handed to the operating system at once: a killed process loses nothing, a machine that fails at
+most the last SYNC_SECONDS. A later run reads all of the files, whichever process wrote them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from llava.common.records import Answer
 SYNC_SECONDS = 1.0
 
 
-class Partial:
-    """The partial files of one answers file; this process appends to the one of its `index`."""
+class PartialAnswers:
+    """The partial files of one answers file; this process appends to that of its rank, `index`."""
 
     def __init__(self, answers_file: Path, index: int = 0) -> None:
-        self.path = _of(answers_file, index)
+        self.path = _partial_path(answers_file, index)
         self.answers: dict[QuestionId, Answer] = {}
         self._answers_file = answers_file
         self._read_up_to: dict[Path, int] = {}  # of files that hold answers of this run
@@ -41,24 +41,28 @@ class Partial:
         self._synced = 0.0
 
     def read(self, run: dict[str, Any]) -> None:
-        """Take over what is there; InputError, nothing touched, if it is of another run than `run` describes.
-        A file without an answer binds nobody."""
-        for path in self._all():
+        """Read the answers that exist; InputError, nothing changed, if they are of another run than `run`.
+
+        A file without an answer is ignored.
+        """
+        for path in self._paths():
             self._read(path, run)
 
     def discard(self) -> None:
-        """Remove all partial files, for good."""
-        for path in self._all():
+        """Delete all partial files."""
+        for path in self._paths():
             path.unlink(missing_ok=True)
 
     @contextmanager
     def open(self, run: dict[str, Any]) -> Iterator[None]:
-        """Append inside the block; with several processes: when all have read. A block that fails before any
-        answer leaves no file."""
+        """Open this process's file for appending, inside the block.
+
+        With several processes, only when all have read. A block that fails before any answer leaves no file.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-            self._claim()
+            self._lock()
             self._file.truncate(self._read_up_to.get(self.path, 0))  # a kill in a write tears the last line
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
@@ -75,33 +79,34 @@ class Partial:
             self._file.close()
 
     def add(self, answer: Answer) -> None:
+        """Append an answer."""
         self._write(to_json(answer) + "\n")
         self.answers[answer.question_id] = answer
 
-    def take_from(self, processes: int) -> None:
+    def read_others(self, processes: int) -> None:
         """Read what the other processes have appended since the last time."""
         for index in range(processes):
-            path = _of(self._answers_file, index)
+            path = _partial_path(self._answers_file, index)
             if path == self.path:
                 continue
             start = self._read_up_to.get(path, 0)
             with path.open("rb") as file:
                 file.seek(start)
                 content = file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            for line in whole.decode().split("\n")[0 if start else 1 : -1]:
+            complete_lines = content[: content.rfind(b"\n") + 1]
+            for line in complete_lines.decode().split("\n")[0 if start else 1 : -1]:
                 answer = Answer.model_validate_json(line)
                 self.answers[answer.question_id] = answer
-            self._read_up_to[path] = start + len(whole)
+            self._read_up_to[path] = start + len(complete_lines)
 
     def require_files(self, processes: int) -> None:
-        """InputError if this process does not see what the others write."""
+        """Raise InputError if this process does not see the files of the others."""
         for index in range(processes):
-            if not (path := _of(self._answers_file, index)).is_file():
+            if not (path := _partial_path(self._answers_file, index)).is_file():
                 raise InputError(f"{path} of process {index} is not here; all machines must share the folder")
 
-    def _claim(self) -> None:
-        """InputError if another run writes to the file: two at once would write over each other."""
+    def _lock(self) -> None:
+        """Lock the file; InputError if another run writes to it: the two would overwrite each other."""
         assert self._file is not None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
@@ -114,7 +119,7 @@ class Partial:
         except OSError:  # a file system without locks
             pass
 
-    def _all(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         name = re.compile(re.escape(self._answers_file.name) + r"\.partial(-\d+)?")
         folder = self._answers_file.parent
         return (
@@ -123,18 +128,20 @@ class Partial:
 
     def _read(self, path: Path, run: dict[str, Any]) -> None:
         content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole.count(b"\n") < 2 and b'{"run"'.startswith(content[:6]):
+        complete_lines = content[: content.rfind(b"\n") + 1]
+        if complete_lines.count(b"\n") < 2 and b'{"run"'.startswith(content[:6]):
             return
-        lines = whole.decode("utf-8", errors="replace").split("\n")  # splitlines would split at U+2028 too
+        lines = complete_lines.decode("utf-8", errors="replace").split(
+            "\n"
+        )  # splitlines would split at U+2028 too
         remedy = "use --overwrite to discard it, or another --answers-file"
         try:
-            found = json.loads(lines[0])["run"]
-            theirs = {key: found.get(key) for key in run}
+            header = json.loads(lines[0])["run"]
+            recorded = {key: header.get(key) for key in run}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path} is not a partial answers file; {remedy}") from None
-        if theirs != run:
-            differing = ", ".join(key for key in run if theirs[key] != run[key])
+        if recorded != run:
+            differing = ", ".join(key for key in run if recorded[key] != run[key])
             raise InputError(f"{path} holds answers of another run (other {differing}); {remedy}")
         for number, line in enumerate(lines[1:-1], start=2):
             try:
@@ -142,7 +149,7 @@ class Partial:
             except ValidationError as error:
                 raise InputError(f"{path}, line {number}: {first_problem(error)}; {remedy}") from None
             self.answers[answer.question_id] = answer
-        self._read_up_to[path] = len(whole)
+        self._read_up_to[path] = len(complete_lines)
 
     def _write(self, text: str, *, sync: bool = False) -> None:
         assert self._file is not None, "open() comes first"
@@ -159,5 +166,5 @@ class Partial:
             ) from None
 
 
-def _of(answers_file: Path, index: int) -> Path:
+def _partial_path(answers_file: Path, index: int) -> Path:
     return answers_file.with_name(f"{answers_file.name}.partial{f'-{index}' if index else ''}")

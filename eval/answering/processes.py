@@ -1,4 +1,7 @@
-"""One process for each GPU, started by torchrun, accelerate launch or llava.common.launch."""
+"""The group of processes that answer together, one per GPU.
+
+Started by torchrun, accelerate launch or llava.common.launch.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,32 @@ from llava.common.errors import InputError
 
 
 @dataclass(frozen=True)
-class Processes:
-    """`count` processes answer together; this is number `index`. `device`: where its model belongs, None to
-    choose."""
+class ProcessGroup:
+    """The place of this process among those that answer together.
 
-    index: int
-    count: int
+    `device` is where its model belongs, None to choose.
+    """
+
+    rank: int
+    world_size: int
     device: str | None
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.world_size > 1:
             from torch import distributed
 
             distributed.barrier()
 
 
-def join(device: str | None) -> Processes:
-    """This process among those that the launcher started, alone without one. With CUDA each takes the GPU of
-    its place on the machine, unless `device` is "cpu"."""
+def join_process_group(device: str | None) -> ProcessGroup:
+    """Join the processes that the launcher started; without a launcher this process is alone.
+
+    With CUDA each takes the GPU of its local rank, unless `device` is "cpu". InputError for a device that
+    names one GPU.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(0, 1, device)
+        return ProcessGroup(0, 1, device)
     if device not in (None, "cpu", "cuda"):
         raise InputError(
             f"--device {device}: each of several processes takes its own; say cuda, cpu or nothing"
@@ -42,4 +50,4 @@ def join(device: str | None) -> Processes:
     # accelerate refuses some GPUs unless NCCL is told what they cannot do, though it is not used.
     os.environ |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
     state = PartialState(cpu=cpu, backend="gloo")
-    return Processes(state.process_index, state.num_processes, str(state.device))
+    return ProcessGroup(state.process_index, state.num_processes, str(state.device))

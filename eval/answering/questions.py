@@ -1,4 +1,4 @@
-"""The questions of a run and how they are shared out, and the lines that answer them. Torch-free."""
+"""The questions of a run, how they are divided among processes, and the answers file's lines. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QuestionId = str | int
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a file; InputError for a bad line, none at all, or an id that comes twice."""
+    """Read a question file; InputError for a bad line, none at all, or an id that comes twice."""
     questions = read_jsonl(path, Question)
     if not questions:
         raise InputError(f"{path} holds no question")
@@ -29,7 +29,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
-    """Part `index` of `parts` nearly equal runs of questions (LLaVA's --num-chunks, --chunk-idx)."""
+    """Return part `index` of `parts` nearly equal runs of questions (LLaVA's --num-chunks, --chunk-idx)."""
     if parts < 1 or not 0 <= index < parts:
         raise InputError(f"--chunk-idx {index} is not one of the {parts} chunks, counted from 0")
     size = -(-len(questions) // parts)
@@ -40,7 +40,7 @@ def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
 
 
 def find_images(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
-    """Name -> path of every picture asked about; InputError if a name leaves `folder` or none is there."""
+    """Return name -> path of every image asked about; InputError if a name leaves `folder` or none exists."""
     names = {name for question in questions for name in question.images}
     if names and not folder.is_dir():
         raise InputError(f"{folder}: no such image folder")
@@ -50,44 +50,48 @@ def find_images(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
     return images
 
 
-def by_image(questions: Iterable[Question]) -> list[list[Question]]:
-    """The questions about the same picture or pictures together, otherwise in their order."""
+def group_by_image(questions: Iterable[Question]) -> list[list[Question]]:
+    """Return the questions grouped by image or images, in the order in which these come first."""
     groups: dict[tuple[str, ...], list[Question]] = {}
     for question in questions:
         groups.setdefault(tuple(question.images), []).append(question)
     return list(groups.values())
 
 
-def share(questions: Sequence[Question], parts: int, index: int) -> list[Question]:
-    """What process `index` of `parts` answers: a picture's questions stay with one, and the shares weigh
-    nearly the same, where reading a picture counts as four questions."""
+def shard(questions: Sequence[Question], parts: int, index: int) -> list[Question]:
+    """Return the questions that process `index` of `parts` answers.
+
+    An image's questions stay with one process, and the shards weigh nearly the same, where reading an image
+    counts as four questions.
+    """
     loads = [0] * parts
-    mine: list[Question] = []
-    for group in sorted(_units(questions), key=len, reverse=True):  # stable: every process finds the same
+    chosen: list[Question] = []
+    # The sort is stable, so that every process computes the same.
+    for group in sorted(_inseparable_groups(questions), key=len, reverse=True):
         least = loads.index(min(loads))
         loads[least] += 4 * len(group[0].images) + len(group)
         if least == index:
-            mine += group
-    return mine
+            chosen += group
+    return chosen
 
 
-def pieces(questions: Sequence[Question], size: int) -> list[list[Question]]:
-    """The questions in pieces of `size` or a little more; a picture's stay together."""
-    found: list[list[Question]] = []
-    for group in _units(questions):
-        if not found or len(found[-1]) >= size:
-            found.append([])
-        found[-1] += group
-    return found
+def batch_questions(questions: Sequence[Question], size: int) -> list[list[Question]]:
+    """Split the questions into batches of `size` or a little more; an image's questions stay together."""
+    batches: list[list[Question]] = []
+    for group in _inseparable_groups(questions):
+        if not batches or len(batches[-1]) >= size:
+            batches.append([])
+        batches[-1] += group
+    return batches
 
 
-def _units(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    """What must stay together: the questions about a picture; each of those without one is alone."""
-    for group in by_image(questions):
+def _inseparable_groups(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Yield the questions about one image together, and each question without an image alone."""
+    for group in group_by_image(questions):
         yield from [group] if group[0].images else [[question] for question in group]
 
 
-def answer_line(
+def make_answer(
     question: Question,
     model_id: str,
     text: str = "",
@@ -96,20 +100,29 @@ def answer_line(
     choices: Mapping[str, float] | None = None,
     truncated: bool = False,
 ) -> Answer:
-    """The line that answers `question`; with `error`, why there is no answer."""
+    """Return the line of the answers file for a question.
+
+    Args:
+        question: What was asked.
+        model_id: Name of the model that answered.
+        text: The answer.
+        error: Why there is no answer, where there is none.
+        choices: The probability of each of the question's choices.
+        truncated: Whether the answer was cut off at the limit of new tokens.
+    """
     metadata: dict[str, Any] = {}
     if error is not None:
         metadata["error"] = error
     if choices is not None:
-        metadata["choices"] = {choice: round(chance, 6) for choice, chance in choices.items()}
+        metadata["choices"] = {choice: round(probability, 6) for choice, probability in choices.items()}
     if truncated:
         metadata["truncated"] = True
-    facts = json.dumps([model_id, question.question_id, question.text, text])
+    identity = json.dumps([model_id, question.question_id, question.text, text])
     return Answer(
         question_id=question.question_id,
         prompt=question.text,
         text=text,
-        answer_id=hashlib.sha256(facts.encode()).hexdigest()[:16],
+        answer_id=hashlib.sha256(identity.encode()).hexdigest()[:16],
         model_id=model_id,
         metadata=metadata,
     )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from eval.report.verdict import summary
+from eval.report.verdict import summarise_standings
 from eval.scoring.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
 
-LOW = 0.6  # a share of right answers below this is pointed out
-FEW = 5  # questions, below which a row of right answers is left to scores.json
+LOW = 0.6  # a fraction of right answers below this is marked
+FEW = 5  # questions; a row of fewer is left to scores.json
 _SIZES = "small < 1%, medium, large > 10% of the picture"
 WIDEST_CONFUSION = 8  # classes; a wider table is in scores.json alone
 
@@ -52,46 +52,47 @@ _TITLES = {
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    console = console or console_of()
-
-    def show(title: str, table: Table) -> None:
-        console.print(f"\n[bold]{escape(title)}[/]")
-        console.print(table)
-
+    """Print all tables, then the comparisons and verdicts in words."""
+    console = console or make_console()
     for line in _heading(scores):
         console.print(line)
     for warning in scores.warnings:
         console.print(f"[bold yellow]! {escape(warning)}[/]")
-    for form in _SHOWN:
-        tasks = [task for task in scores.tasks if _form(task) == form]
-        if tasks:
-            show(_TITLES[form], _overview(form, tasks))
-    alarms = [task for task in scores.tasks if task.type == "yesno"]
-    if alarms:
-        show("Yes/no: false alarms and misses", _alarms(alarms))
-    if any(_by_truth(task) for task in scores.tasks):
-        show(f"Right answers by what is true (low: under {LOW:.0%})", _recalls(scores.tasks))
-    if chances := [task for task in scores.tasks if task.tuned.choices]:
-        show("Probabilities of the choices", _chances(chances))
-        for line in thresholds(chances):
-            console.print(escape(line))
-    if parts := [(task.task, part) for task in scores.tasks for part in task.slices if part.by != "truth"]:
-        show(f"By source, and size of the box ({_SIZES}; yes/no: found)", _parts(parts))
-    if scores.slices:
-        show("All tasks together", _parts([("", part) for part in scores.slices]))
-    if texts := [task for task in scores.tasks if "rouge_l" in task.tuned.metrics]:
-        show("Free text, other measures (BLEU 0 to 1, CIDEr 0 to 10)", _texts(texts))
-    for task in scores.tasks:
-        if task.classes and len(task.classes) <= WIDEST_CONFUSION:
-            show(f"{task.task}: true (rows), answered by tuned (columns)", _confusion(task))
+    for title, content in _tables(scores):
+        console.print(f"\n[bold]{escape(title)}[/]")
+        console.print(content)
     console.print("\n[bold]In words[/]")
     for task in scores.tasks:
-        console.print(f"  {escape(_words(task))}")
+        console.print(f"  {escape(_verdict_words(task))}")
     console.print(f"\n{escape(scores.verdict)}")
-    console.print(escape(summary(scores)))
+    console.print(escape(summarise_standings(scores)))
     if scores.probe:
         console.print(f"General questions ({scores.probe.whole.n}): {escape(scores.probe.verdict)}.")
     console.print(f"\n[dim]{_FOOTNOTE.format(resamples=scores.bootstrap.resamples)}[/]")
+
+
+def _tables(scores: Scores) -> Iterator[tuple[str, Table | Group]]:
+    """Yield the tables with their titles; below the probabilities, where to call yes."""
+    for answer_form in _SHOWN:
+        tasks = [task for task in scores.tasks if _answer_form(task) == answer_form]
+        if tasks:
+            yield _TITLES[answer_form], _overview_table(answer_form, tasks)
+    if yes_no := [task for task in scores.tasks if task.type == "yesno"]:
+        yield "Yes/no: false alarms and misses", _alarm_table(yes_no)
+    if any(_by_truth(task) for task in scores.tasks):
+        yield f"Right answers by what is true (low: under {LOW:.0%})", _recall_table(scores.tasks)
+    if with_choices := [task for task in scores.tasks if task.tuned.choices]:
+        thresholds = map(escape, threshold_lines(with_choices))
+        yield "Probabilities of the choices", Group(_probability_table(with_choices), *thresholds)
+    if slices := [(task.task, part) for task in scores.tasks for part in task.slices if part.by != "truth"]:
+        yield f"By source, and size of the box ({_SIZES}; yes/no: found)", _slice_table(slices)
+    if scores.slices:
+        yield "All tasks together", _slice_table([("", part) for part in scores.slices])
+    if texts := [task for task in scores.tasks if "rouge_l" in task.tuned.metrics]:
+        yield "Free text, other measures (BLEU 0 to 1, CIDEr 0 to 10)", _text_table(texts)
+    for task in scores.tasks:
+        if task.classes and len(task.classes) <= WIDEST_CONFUSION:
+            yield f"{task.task}: true (rows), answered by tuned (columns)", _confusion_table(task)
 
 
 _FOOTNOTE = (
@@ -101,8 +102,8 @@ _FOOTNOTE = (
 )
 
 
-def console_of() -> Console:
-    """The terminal, or 100 columns where the output goes to a file or a pipe."""
+def make_console() -> Console:
+    """Return the terminal's console, or one of 100 columns where the output goes to a file or a pipe."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the bars, under a locale without them
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -119,7 +120,7 @@ def _heading(scores: Scores) -> list[str]:
     return [*lines, f"[bold]truth[/]: {escape(scores.truth.name)}, {scores.truth.lines} questions"]
 
 
-def _form(task: TaskScore) -> str:
+def _answer_form(task: TaskScore) -> str:
     return "closed" if task.type in ("yesno", "class") else task.type
 
 
@@ -132,6 +133,7 @@ def _value(estimate: Estimate | None) -> str:
 
 
 def interval_text(estimate: Estimate | None, sign: str = "", escaped: bool = True) -> str:
+    """Return `0.86 [0.81, 0.92]`; `sign` is a format's, `escaped` for rich's markup."""
     if estimate is None:
         return "-"
     value = f"{estimate.value:{sign}.2f}"
@@ -141,8 +143,8 @@ def interval_text(estimate: Estimate | None, sign: str = "", escaped: bool = Tru
     return escape(text) if escaped else text
 
 
-def _spaced(name: str) -> str:
-    """A class or label as words, so that a narrow column breaks between them."""
+def _with_spaces(name: str) -> str:
+    """Return a class or label as words, so that a narrow column breaks between them."""
     return name.replace("_", " ")
 
 
@@ -150,15 +152,15 @@ def _percent(estimate: Estimate | None) -> str:
     return "-" if estimate is None else f"{100 * estimate.value:.0f}%"
 
 
-def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
-    """A row per task: the tuned model's values, then what the majority answer and the base score."""
+def _overview_table(answer_form: str, tasks: Sequence[TaskScore]) -> Table:
+    """Return a row per task: the values of tuned, then what the majority answer and base score."""
     table = new_table(gap=1)
-    shown = _SHOWN[form]
+    columns = _SHOWN[answer_form]
     compared = any(task.base for task in tasks)
     table.add_column("\ntask", overflow="fold")
-    for heading in ("\nn", "\ngroups", "\nparsed", *(heading for _, heading in shown)):
+    for heading in ("\nn", "\ngroups", "\nparsed", *(heading for _, heading in columns)):
         table.add_column(heading.replace("[", "\\["), justify="right", no_wrap=True)
-    closed = form == "closed"
+    closed = answer_form == "closed"
     table.add_column("majority\nacc / bal" if closed else "majo-\nrity", justify="right", no_wrap=True)
     if compared:
         table.add_column("base\nbal" if closed else "\nbase", justify="right", no_wrap=True)
@@ -166,12 +168,12 @@ def _overview(form: str, tasks: Sequence[TaskScore]) -> Table:
     for task in tasks:
         metrics = task.tuned.metrics
         cells = [escape(task.task), str(task.n), str(task.groups), _percent(metrics.get("parsed"))]
-        for name, _ in shown:
+        for name, _ in columns:
             estimate = metrics.get(name)
             cells.append(interval_text(estimate) if name == task.headline else _value(estimate))
-        blind = [task.majority["accuracy"]] if closed else []
-        blind.append(task.majority[task.headline])
-        cells.append(" / ".join(f"{value:.2f}" for value in blind))
+        baselines = [task.majority["accuracy"]] if closed else []
+        baselines.append(task.majority[task.headline])
+        cells.append(" / ".join(f"{value:.2f}" for value in baselines))
         if compared:
             cells.append(_value(task.base.metrics.get(task.headline) if task.base else None))
             cells.append(_difference(task.difference[task.headline] if task.difference else None))
@@ -186,7 +188,7 @@ def _difference(estimate: Estimate | None) -> str:
     return f"[{style}]{interval_text(estimate, '+')}[/]"
 
 
-def _alarms(tasks: Sequence[TaskScore]) -> Table:
+def _alarm_table(tasks: Sequence[TaskScore]) -> Table:
     table = new_table()
     table.add_column("\ntask", overflow="fold")
     table.add_column("\nmodel")
@@ -208,8 +210,8 @@ def _alarms(tasks: Sequence[TaskScore]) -> Table:
     return table
 
 
-def _recalls(tasks: Sequence[TaskScore]) -> Table:
-    """Which kinds are found: a pooled share can hide a kind that never is."""
+def _recall_table(tasks: Sequence[TaskScore]) -> Table:
+    """Return the right answers by what is true: a pooled figure can hide a class that is never found."""
     table = new_table()
     compared = any(task.base for task in tasks)
     for heading in ("task", "what is true"):
@@ -223,14 +225,14 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
         previous = ""
         # A share of three answers says nothing; many such rows hide those that do.
         by_truth = _by_truth(task)
-        large = [part for part in by_truth if part.n >= FEW]
-        left_out = len(by_truth) - len(large)
+        listed = [part for part in by_truth if part.n >= FEW]
+        left_out = len(by_truth) - len(listed)
         if left_out < 3:
-            large, left_out = by_truth, 0
-        for part in large:
+            listed, left_out = by_truth, 0
+        for part in listed:
             cells = [
                 escape(task.task) if task.task != previous else "",
-                escape(": ".join(_spaced(text) for text in (part.answer, part.label) if text)),
+                escape(": ".join(_with_spaces(text) for text in (part.answer, part.label) if text)),
                 str(part.n),
                 str(part.groups),
                 str(round(part.tuned.value * part.n)),
@@ -240,7 +242,7 @@ def _recalls(tasks: Sequence[TaskScore]) -> Table:
             previous = task.task
             table.add_row(*cells, *([_value(part.base)] if compared else []))
         if left_out:
-            name = "" if large else escape(task.task)
+            name = "" if listed else escape(task.task)
             table.add_row(name, f"[dim]({left_out} with fewer than {FEW} questions each: scores.json)[/]")
     return table
 
@@ -249,8 +251,8 @@ def _by_truth(task: TaskScore) -> list[Slice]:
     return [part for part in task.slices if part.by == "truth"]
 
 
-def _chances(tasks: Sequence[TaskScore]) -> Table:
-    """AUROC and the rest, of tuned and of base."""
+def _probability_table(tasks: Sequence[TaskScore]) -> Table:
+    """Return the metrics of the probabilities, of tuned and of base."""
     table = new_table()
     table.add_column("\ntask", overflow="fold")
     for heading in ("\nmodel", "\nn"):
@@ -263,53 +265,54 @@ def _chances(tasks: Sequence[TaskScore]) -> Table:
                 continue
             values = system.choices.metrics
             cells = [_value(values.get(metric)) for metric in ("average_precision", "ece", "brier")]
-            shown = escape(task.task) if row == 0 else ""
-            table.add_row(shown, name, str(system.choices.n), interval_text(values.get("auroc")), *cells)
+            task_cell = escape(task.task) if row == 0 else ""
+            table.add_row(task_cell, name, str(system.choices.n), interval_text(values.get("auroc")), *cells)
     return table
 
 
-def thresholds(tasks: Sequence[TaskScore]) -> list[str]:
-    """Per yes/no task, in words, where to call yes."""
+def threshold_lines(tasks: Sequence[TaskScore]) -> list[str]:
+    """Return for each yes/no task, in words, where to call yes."""
     lines = []
     for task in tasks:
-        found = task.tuned.choices.threshold if task.tuned.choices else None
-        if found is None:
+        threshold = task.tuned.choices.threshold if task.tuned.choices else None
+        if threshold is None:
             continue
         line = (
-            f"{task.task}: to miss at most {found.miss_rate:.0%}, call yes from P(yes) = "
-            f"{found.threshold:.4g}: misses {found.miss:.0%}, false alarms {found.over_call:.0%} on the "
-            "pictures it was chosen from"
+            f"{task.task}: to miss at most {threshold.miss_rate:.0%}, call yes from P(yes) = "
+            f"{threshold.threshold:.4g}: misses {threshold.miss:.0%}, false alarms {threshold.over_call:.0%} "
+            "on the pictures it was chosen from"
         )
-        if found.cross_miss and found.cross_over_call:
+        if threshold.cross_miss and threshold.cross_over_call:
             misses, alarms = (
-                interval_text(e, escaped=False) for e in (found.cross_miss, found.cross_over_call)
+                interval_text(rate, escaped=False)
+                for rate in (threshold.cross_miss, threshold.cross_over_call)
             )
             line += f"; on others (cross-fitted): misses {misses}, false alarms {alarms}"
         lines.append(line)
     return lines
 
 
-def _parts(parts: Sequence[tuple[str, Slice]]) -> Table:
-    """Slices with the task that they are of; those of a few questions say nothing and are counted alone."""
-    large = [(task, part) for task, part in parts if part.n >= FEW]
+def _slice_table(slices: Sequence[tuple[str, Slice]]) -> Table:
+    """Return a row per slice, with its task; those of few questions say nothing and are only counted."""
+    listed = [(task, part) for task, part in slices if part.n >= FEW]
     table = new_table()
-    compared = any(part.base for _, part in parts)
+    compared = any(part.base for _, part in slices)
     for heading in ("task", "part"):
         table.add_column(heading, overflow="fold")
     for heading in ("n", "groups", "tuned \\[95%]", *(("base", "tuned - base") if compared else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = ""
-    for task, part in large:
+    for task, part in listed:
         cells = [escape(task) if task != previous else "", escape(part.name), str(part.n), str(part.groups)]
         cells.append(interval_text(part.tuned))
         previous = task
         table.add_row(*cells, *((_value(part.base), _difference(part.difference)) if compared else ()))
-    if left_out := len(parts) - len(large):
+    if left_out := len(slices) - len(listed):
         table.add_row("", f"[dim]({left_out} with fewer than {FEW} questions each: scores.json)[/]")
     return table
 
 
-def _texts(tasks: Sequence[TaskScore]) -> Table:
+def _text_table(tasks: Sequence[TaskScore]) -> Table:
     table = new_table()
     table.add_column("task", overflow="fold")
     table.add_column("model")
@@ -330,32 +333,32 @@ def _bar(part: Slice) -> str:
     return f"[bold red]{bar} low[/]" if part.tuned.value < LOW else f"[green]{bar}[/]"
 
 
-def _confusion(task: TaskScore) -> Table:
-    """Rows: what is true; columns: what tuned answered."""
+def _confusion_table(task: TaskScore) -> Table:
+    """Return the confusion matrix: a row per true class, a column per answer of tuned."""
     assert task.tuned.confusion is not None and task.tuned.per_class is not None
     table = new_table()
     table.add_column("true", overflow="fold")
     classes = [row.name for row in task.tuned.per_class]
     for name in [*classes, "unparsed", "recall"]:
-        table.add_column(escape(_spaced(name)), justify="right", overflow="fold", vertical="bottom")
+        table.add_column(escape(_with_spaces(name)), justify="right", overflow="fold", vertical="bottom")
     for index, (row, counts) in enumerate(zip(task.tuned.per_class, task.tuned.confusion, strict=True)):
         cells = [str(count) if count else "·" for count in counts]
         cells[index] = f"[bold]{cells[index]}[/]"
-        table.add_row(escape(_spaced(row.name)), *cells, _value(row.recall))
+        table.add_row(escape(_with_spaces(row.name)), *cells, _value(row.recall))
     precisions = ["-" if row.precision is None else f"{row.precision:.2f}" for row in task.tuned.per_class]
     table.add_row("[dim]precision[/]", *precisions)
     return table
 
 
-def _words(task: TaskScore) -> str:
-    """The verdict, and what it would take no eyes to reach."""
-    blind = [
+def _verdict_words(task: TaskScore) -> str:
+    """Return the comparison, and what blind guessing scores."""
+    baselines = [
         f"{what} {values[task.headline]:.2f}"
         for what, values in (("the commonest answer", task.majority), ("random guesses", task.random))
         if task.headline in values
     ]
     ceiling = task.ceiling.get(task.headline) if task.ceiling else None
     if ceiling is not None:
-        blind.append(f"a perfect answer, for its rounding, {ceiling:.2f}")
+        baselines.append(f"a perfect answer, for its rounding, {ceiling:.2f}")
     name = METRIC_NAMES[task.headline]
-    return f"{task.task} ({name}): {task.verdict}\n    without looking: {', '.join(blind)}"
+    return f"{task.task} ({name}): {task.verdict}\n    without looking: {', '.join(baselines)}"

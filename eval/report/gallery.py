@@ -1,4 +1,4 @@
-"""The gallery of the report: pictures with their questions and answers, worst first."""
+"""The gallery of the report: images with their questions and answers, worst first."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.html.page import thumbnail
 from llava.common.records import IMAGE_PLACEHOLDER
 
-MOST_IMAGES = 120
-MOST_BYTES = 3_500_000  # of embedded pictures, as text
-RIGHT_SHARE = 0.25  # of the pictures shown are ones that were answered without a mistake
+MAX_IMAGES = 120
+MAX_BYTES = 3_500_000  # of embedded images, as text
+RIGHT_SHARE = 0.25  # fraction of the images shown that were answered without a mistake
 SIDE, QUALITY = 448, 72  # of an embedded JPEG
 _TEXT = 600  # characters of a question or an answer
-_ASKED = 40  # questions shown of one picture
-_LEAST = 0.005  # probability that is worth showing
+_MAX_QUESTIONS = 40  # shown of one image
+_MIN_PROBABILITY = 0.005  # that is worth showing
 _CHOICES = 4  # probabilities shown of one answer
 _GRADED = ("box", "text", "json")  # answers that may be partly right
 
 
 @dataclass(frozen=True)
 class Card:
-    """The questions about one picture, or about several that are asked about together; or one about none."""
+    """Holds the questions about one image, or about several asked about together, or one about none."""
 
     images: tuple[str, ...]
     cases: tuple[Case, ...]
@@ -43,38 +43,45 @@ class Card:
 
     @property
     def label(self) -> str:
-        """What most of its questions say that it shows."""
+        """The commonest label of its questions."""
         labels = Counter(case.label for case in self.cases if case.label)
         return labels.most_common(1)[0][0] if labels else ""
 
 
-def cards_of(cases: Sequence[Case]) -> list[Card]:
-    """All cards, worst first; among equals those that base answered better, then in the order of the file.
-    Questions without a picture are a card each."""
+def make_cards(cases: Sequence[Case]) -> list[Card]:
+    """Return all cards, worst first; a question without an image is a card of its own.
+
+    Equals are ordered by how many answers base had right that tuned has wrong, then as in the file.
+    """
     by_images: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
         by_images.setdefault(tuple(case.images) or ("", case.question_id), []).append(case)
-    cards = [Card(tuple(asked[0].images), tuple(asked)) for asked in by_images.values()]
-    return sorted(cards, key=lambda card: (card.value, -_lost(card)))
+    cards = [Card(tuple(group[0].images), tuple(group)) for group in by_images.values()]
+    return sorted(cards, key=lambda card: (card.value, -_regressions(card)))
 
 
-def _lost(card: Card) -> int:
+def _regressions(card: Card) -> int:
+    """Count the answers that base had right and tuned has not."""
     return sum(bool(case.base and case.base.right and not case.tuned.right) for case in card.cases)
 
 
-def pick(cards: Sequence[Card], most: int = MOST_IMAGES) -> list[Card]:
-    """At most `most` cards, in the order in which they should be drawn until there is no more room: the worst
-    of each label in turns, and every so often one without a mistake."""
-    wrong, right = (_in_turns([card for card in cards if card.right is state]) for state in (False, True))
+def choose_cards(cards: Sequence[Card], limit: int = MAX_IMAGES) -> list[Card]:
+    """Return at most `limit` cards, in the order in which they should be drawn until there is no more room.
+
+    The worst of each label come in turns, and every so often one without a mistake.
+    """
+    wrong = _alternate_labels([card for card in cards if not card.right])
+    right = _alternate_labels([card for card in cards if card.right])
     every = round(1 / RIGHT_SHARE)
-    picked: list[Card] = []
-    while (wrong or right) and len(picked) < most:
-        from_right = right and (not wrong or len(picked) % every == every - 1)
-        picked.append((right if from_right else wrong).pop(0))
-    return picked
+    chosen: list[Card] = []
+    while (wrong or right) and len(chosen) < limit:
+        from_right = right and (not wrong or len(chosen) % every == every - 1)
+        chosen.append((right if from_right else wrong).pop(0))
+    return chosen
 
 
-def _in_turns(cards: Sequence[Card]) -> list[Card]:
+def _alternate_labels(cards: Sequence[Card]) -> list[Card]:
+    """Return the first card of each label, then the second of each, and so on."""
     seen: Counter[str] = Counter()
     ranked = []
     for number, card in enumerate(cards):
@@ -83,70 +90,77 @@ def _in_turns(cards: Sequence[Card]) -> list[Card]:
     return [card for _, _, card in sorted(ranked, key=lambda item: item[:2])]
 
 
-class Stills:
-    """The embedded pictures: each once, however many cards show it."""
+class EmbeddedImages:
+    """The images that the page embeds, each once, however many cards show it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.bytes = 0
-        self._data: dict[str, str] = {}
+        self._data_uris: dict[str, str] = {}
 
-    def of(self, name: str) -> str:
-        """A data URI, or "" for a picture that is absent, cannot be read or is outside the folder."""
-        if name not in self._data:
+    def data_uri(self, name: str) -> str:
+        """Return a data URI, or "" for an image that is absent, unreadable or outside the folder."""
+        if name not in self._data_uris:
             try:
-                self._data[name] = thumbnail(inside(self.folder, name), SIDE, QUALITY)
+                self._data_uris[name] = thumbnail(inside(self.folder, name), SIDE, QUALITY)
             except InputError:
-                self._data[name] = ""
-            self.bytes += len(self._data[name])
-        return self._data[name]
+                self._data_uris[name] = ""
+            self.bytes += len(self._data_uris[name])
+        return self._data_uris[name]
 
 
 def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
+    """Return the gallery, with images from `folder`; None without cases."""
     if not cases:
         return None
-    cards = cards_of(cases)
-    stills = Stills(folder)
+    cards = make_cards(cases)
+    embedded = EmbeddedImages(folder)
     shown: set[int] = set()
-    for card in pick(cards):
+    for card in choose_cards(cards):
         for name in card.images:
-            stills.of(name)
+            embedded.data_uri(name)
         shown.add(id(card))
-        if stills.bytes > MOST_BYTES:
+        if embedded.bytes > MAX_BYTES:
             break
     drawn = [card for card in cards if id(card) in shown]
-    places: dict[str, str] = {}  # where each picture is shown
-    made = [_card(card, f"picture-{number}", stills, places) for number, card in enumerate(drawn, start=1)]
+    anchors: dict[str, str] = {}  # of the card that shows each image
+    elements = [
+        _card(card, f"picture-{number}", embedded, anchors) for number, card in enumerate(drawn, start=1)
+    ]
     return together(
         [
-            tag("p", _about(cards, drawn)),
+            tag("p", _summary(cards, drawn)),
             _legend(drawn),
             _filter(drawn),
-            tag("div", *made, class_="cases"),
+            tag("div", *elements, class_="cases"),
         ]
     )
 
 
-def _about(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
-    faulty = sum(not card.right for card in cards)
-    imaged = all(card.images for card in cards)
-    what = counted(len(cards), "picture") if imaged else f"{len(cards):,} pictures or questions without one"
-    text = f"{what} in the test, {faulty:,} with at least one answer that is not right. Worst first."
+def _summary(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
+    with_mistakes = sum(not card.right for card in cards)
+    all_have_images = all(card.images for card in cards)
+    what = (
+        counted(len(cards), "picture")
+        if all_have_images
+        else f"{len(cards):,} pictures or questions without one"
+    )
+    text = f"{what} in the test, {with_mistakes:,} with at least one answer that is not right. Worst first."
     if len(drawn) == len(cards):
         return text
-    faulty_shown = sum(not card.right for card in drawn)
+    shown_mistakes = sum(not card.right for card in drawn)
     left = len(cards) - len(drawn)
     return (
-        f"{text} Shown are {len(drawn):,}: {faulty_shown:,} with mistakes, the worst of each kind, and "
-        f"{len(drawn) - faulty_shown:,} without; {left:,} are left out to keep this page small."
+        f"{text} Shown are {len(drawn):,}: {shown_mistakes:,} with mistakes, the worst of each kind, and "
+        f"{len(drawn) - shown_mistakes:,} without; {left:,} are left out to keep this page small."
     )
 
 
 def _legend(cards: Sequence[Card]) -> Markup | None:
     cases = [case for card in cards for case in card.cases]
     keys = [
-        tag("span", tag("i", class_=f"frame {look}"), words, class_="key")
-        for look, words, has in (
+        tag("span", tag("i", class_=f"frame {style_class}"), words, class_="key")
+        for style_class, words, has in (
             ("truth", "true box", any(case.truth_box for case in cases)),
             ("tuned", "box of tuned", any(case.tuned.box for case in cases)),
             ("base", "box of base", any(case.base and case.base.box for case in cases)),
@@ -163,7 +177,7 @@ def _filter(cards: Sequence[Card]) -> Markup:
     states |= {"unparsed": "tuned is not understood", "right": "tuned is right"}
     if any(case.base for case in cases):
         states |= {"lost": "tuned wrong, base right", "won": "tuned right, base wrong"}
-    if not any(state(case.type, case.tuned) == "partly" for case in cases):
+    if not any(answer_state(case.type, case.tuned) == "partly" for case in cases):
         del states["partly"]
     tasks = {task: task for task in dict.fromkeys(case.task for case in cases)}
     labels = {label: label for label in sorted({case.label for case in cases if case.label})}
@@ -190,30 +204,38 @@ def _select(label: str, name: str, options: dict[str, str]) -> Markup:
 # --- one card ----------------------------------------------------------------------------------------
 
 
-def state(kind: str, answer: CaseAnswer) -> str:
-    """right, partly, wrong or unparsed."""
+def answer_state(task_type: str, answer: CaseAnswer) -> str:
+    """Return right, partly, wrong or unparsed."""
     if answer.right:
         return "right"
     if not answer.parsed:
         return "unparsed"
-    return "partly" if kind in _GRADED and answer.value > 0 else "wrong"
+    return "partly" if task_type in _GRADED and answer.value > 0 else "wrong"
 
 
-def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Markup:
+def _card(card: Card, anchor: str, embedded: EmbeddedImages, anchors: dict[str, str]) -> Markup:
+    """Return a card; an image that another card shows already is a link to that one.
+
+    Args:
+        card: The questions about one image, or several.
+        anchor: The card's own anchor.
+        embedded: The images of the page.
+        anchors: By image, the anchor of the card that shows it; this card's are added.
+    """
     numbers = _numbers(card)
     images = []
-    for place, name in enumerate(card.images):
-        if (known := places.get(name)) is not None:
+    for position, name in enumerate(card.images):
+        if (known := anchors.get(name)) is not None:
             link = tag("a", f"{name} is shown there", href=f"#{known}")
             images.append(tag("div", tag("p", link), class_="picture"))
         else:
-            images.append(_image(card, name, stills, numbers if place == 0 else {}))
-            if stills.of(name):
-                places[name] = anchor
+            images.append(_image(card, name, embedded, numbers if position == 0 else {}))
+            if embedded.data_uri(name):
+                anchors[name] = anchor
     wrong = [case for case in card.cases if not case.tuned.right]
     right = [case for case in card.cases if case.tuned.right]
-    shown = [_ask(case, numbers) for case in wrong[:_ASKED]]
-    folded = [_ask(case, numbers) for case in right[: _ASKED - len(shown)]]
+    shown = [_question_block(case, numbers) for case in wrong[:_MAX_QUESTIONS]]
+    folded = [_question_block(case, numbers) for case in right[: _MAX_QUESTIONS - len(shown)]]
     more = len(card.cases) - len(shown) - len(folded)
     name = ", ".join(card.images) or "asked without a picture"
     tally = f"{len(right)} of {counted(len(card.cases), 'answer')} right"
@@ -231,64 +253,72 @@ def _card(card: Card, anchor: str, stills: Stills, places: dict[str, str]) -> Ma
     )
 
 
-def asked(case: Case) -> str:
-    """The question without the marks of its pictures."""
+def display_text(case: Case) -> str:
+    """Return the question without the placeholders of its images."""
     lines = case.question.replace(IMAGE_PLACEHOLDER, " ").split("\n")
     return "\n".join(line for line in map(str.strip, lines) if line)
 
 
 def _numbers(card: Card) -> dict[str, int]:
-    """A number for each question with boxes, where there are several."""
+    """Return a number for each question with boxes, where there are several."""
     boxed = [case.question_id for case in card.cases if _boxes(case)]
     return {question: number for number, question in enumerate(boxed, start=1)} if len(boxed) > 1 else {}
 
 
 def _boxes(case: Case) -> list[tuple[str, Corners]]:
-    """Boxes to draw: look and corners, what should lie on top last."""
-    found = [
+    """Return the boxes to draw, each a CSS class and corners, what should lie on top last."""
+    boxes = [
         ("asked", case.asked_box),
         ("truth", case.truth_box),
         ("base", case.base.box if case.base else None),
         ("tuned", case.tuned.box),
     ]
-    return [(look, box) for look, box in found if box is not None]
+    return [(css_class, box) for css_class, box in boxes if box is not None]
 
 
-def _image(card: Card, name: str, stills: Stills, numbers: dict[str, int]) -> Markup:
-    data = stills.of(name)
+def _image(card: Card, name: str, embedded: EmbeddedImages, numbers: dict[str, int]) -> Markup:
+    """Return an image with the boxes of its questions; `numbers` are the pins' by question."""
+    data = embedded.data_uri(name)
     if not data:
         errors = {case.tuned.error for case in card.cases if case.tuned.error}
         why = f"This picture cannot be shown: {name}. {' '.join(sorted(errors))}".strip()
         return tag("div", tag("p", cut(why, 300)), class_="picture")
-    rectangles, pins, said = [], [], []
-    # Boxes of a question about several pictures are of the first.
+    rectangles: list[Markup] = []
+    pins: list[Markup] = []
+    box_classes: list[str] = []
+    # Boxes of a question about several images are of the first.
     for case in card.cases if name == card.images[0] else []:
-        for look, (x1, y1, x2, y2) in _boxes(case):
-            place = {
-                "x": f"{x1:.4f}",
-                "y": f"{y1:.4f}",
-                "width": f"{x2 - x1:.4f}",
-                "height": f"{y2 - y1:.4f}",
-            }
-            rectangles.append(tag("rect", class_="under", **place))
-            rectangles.append(tag("rect", tag("title", f"{look}: {asked(case)}"), class_=look, **place))
-        if case.question_id in numbers and (boxes := _boxes(case)):
-            _, (x, y, _, _) = boxes[0]
-            style = f"left:{100 * min(x, 0.94):.1f}%;top:{100 * min(y, 0.94):.1f}%"
-            pins.append(tag("span", numbers[case.question_id], class_="pin", style=style, aria_hidden="true"))
-        said += [look for look, _ in _boxes(case)]
+        boxes = _boxes(case)
+        for css_class, box in boxes:
+            rectangles += _rectangle(css_class, box, f"{css_class}: {display_text(case)}")
+        if case.question_id in numbers and boxes:
+            pins.append(_pin(numbers[case.question_id], boxes[0][1]))
+        box_classes += [css_class for css_class, _ in boxes]
     alt = f"Picture {name}" + (f", which shows {card.label}" if card.label else "")
-    if said:
-        alt += " with boxes of " + " and ".join(dict.fromkeys(said))
-    drawn = (
+    if box_classes:
+        alt += " with boxes of " + " and ".join(dict.fromkeys(box_classes))
+    drawing = (
         tag("svg", *rectangles, viewBox="0 0 1 1", preserveAspectRatio="none", aria_hidden="true")
         if rectangles
         else None
     )
-    return tag("div", tag("img", src=data, alt=alt, loading="lazy"), drawn, *pins, class_="picture")
+    return tag("div", tag("img", src=data, alt=alt, loading="lazy"), drawing, *pins, class_="picture")
 
 
-def _ask(case: Case, numbers: dict[str, int]) -> Markup:
+def _rectangle(css_class: str, box: Corners, title: str) -> list[Markup]:
+    """Return a box on a dark rim, which keeps it visible on bright images."""
+    x1, y1, x2, y2 = box
+    place = {"x": f"{x1:.4f}", "y": f"{y1:.4f}", "width": f"{x2 - x1:.4f}", "height": f"{y2 - y1:.4f}"}
+    return [tag("rect", class_="under", **place), tag("rect", tag("title", title), class_=css_class, **place)]
+
+
+def _pin(number: int, box: Corners) -> Markup:
+    x, y, _, _ = box
+    style = f"left:{100 * min(x, 0.94):.1f}%;top:{100 * min(y, 0.94):.1f}%"
+    return tag("span", number, class_="pin", style=style, aria_hidden="true")
+
+
+def _question_block(case: Case, numbers: dict[str, int]) -> Markup:
     number = numbers.get(case.question_id)
     pin = f"[{number}] " if number else None
     lines = [tag("dt", "truth"), tag("dd", tag("b", cut(case.truth, _TEXT)))]
@@ -297,13 +327,13 @@ def _ask(case: Case, numbers: dict[str, int]) -> Markup:
         lines += [tag("dt", "base"), _answer(case, case.base)]
     return tag(
         "div",
-        tag("p", tag("span", case.task, class_="tag"), " ", pin, cut(asked(case), _TEXT)),
+        tag("p", tag("span", case.task, class_="tag"), " ", pin, cut(display_text(case), _TEXT)),
         tag("dl", *lines),
         class_="ask",
         data_task=case.task,
         data_label=case.label or "",
-        data_tuned=state(case.type, case.tuned),
-        data_base=state(case.type, case.base) if case.base else "",
+        data_tuned=answer_state(case.type, case.tuned),
+        data_base=answer_state(case.type, case.base) if case.base else "",
     )
 
 
@@ -313,23 +343,23 @@ _PARTLY = {"box": "≈ overlap {}", "text": "≈ {} of the words", "json": "≈ 
 
 
 def _answer(case: Case, answer: CaseAnswer) -> Markup:
-    found = state(case.type, answer)
-    mark = _MARKS.get(found, "")
+    state = answer_state(case.type, answer)
+    mark = _MARKS.get(state, "")
     if answer.error:
-        mark, said = "! no answer", f"picture not read: {answer.error}"
+        mark, text = "! no answer", f"picture not read: {answer.error}"
     elif answer.text is None:
-        mark, said = "! no answer", ""
+        mark, text = "! no answer", ""
     else:
-        said = cut(answer.text, _TEXT) or "(empty)"
-    if found == "partly":
+        text = cut(answer.text, _TEXT) or "(empty)"
+    if state == "partly":
         mark = _PARTLY.get(case.type, "≈ {}").format(percent(answer.value))
-    shares = sorted((answer.choices or {}).items(), key=lambda item: -item[1])[:_CHOICES]
-    known = [(name, share) for name, share in shares if share >= _LEAST] or shares[:1]
-    sure = ", ".join(f"{cut(name, 40)} {percent(share)}" for name, share in known)
+    likeliest = sorted((answer.choices or {}).items(), key=lambda item: -item[1])[:_CHOICES]
+    likeliest = [item for item in likeliest if item[1] >= _MIN_PROBABILITY] or likeliest[:1]
+    probabilities = ", ".join(f"{cut(name, 40)} {percent(value)}" for name, value in likeliest)
     return tag(
         "dd",
-        said,
-        " " if said else None,
-        tag("span", mark, class_=f"mark {found}"),
-        tag("div", f"probabilities: {sure}", class_="soft") if sure else None,
+        text,
+        " " if text else None,
+        tag("span", mark, class_=f"mark {state}"),
+        tag("div", f"probabilities: {probabilities}", class_="soft") if probabilities else None,
     )

@@ -1,5 +1,11 @@
-"""report.html of `python -m eval.score`: scores as one page for the person who must decide whether to rely on
-the model. The verdict comes first, in words; then what it rests on, down to single pictures.
+"""report.html of `python -m eval.score`: scores as one page for whoever decides to rely on the model or not.
+
+The verdict comes first, in words; then what it is based on, down to single images.
+
+The colours of report.css can be told apart with any kind of colour vision (Okabe and Ito, 2008: blue, orange
+and yellow) and never carry a meaning alone: base is dashed or hollow wherever tuned is solid. report.js hides
+the questions that do not match the filter, and an image with the last of its questions; it unfolds what is
+folded while a filter is active. Without the script everything is shown, unfiltered.
 
 Names and answers are foreign text. All of it passes through `tag` of llava/common/html/markup.py,
 which escapes it.
@@ -11,46 +17,51 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.report.gallery import asked, gallery_part
-from eval.report.phrases import capital, counted
+from eval.report.gallery import display_text, gallery_part
+from eval.report.phrases import capitalise, counted
 from eval.report.plots import probability_part
-from eval.report.style import SCRIPT, STYLE
 from eval.report.tables import answers_part, scores_part, slices_part
-from eval.report.verdict import RULES, STANDINGS, Verdict, verdict
+from eval.report.verdict import RULES, STANDINGS, Verdict, make_verdict
 from eval.scoring.schema import Case, InputFile, Probe, Scores, TaskScore
 from llava.common.html.markup import Markup, cut, table, table_row, tag, together
-from llava.common.html.page import Section, attention, document
+from llava.common.html.page import Section, callout, document, read_asset
 
 _SIGNS = {"rely": "✓", "care": "△", "unclear": "?", "not": "✗"}
 _SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "not": "do not rely"}
 _TEXT = 200
 
 
-def page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
-    """The whole page. Pictures are read from `image_folder`; of those that cannot be, the page says so."""
-    verdicts = [verdict(task, _unit(task, cases)) for task in scores.tasks]
+def render_page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
+    """Return the whole page; images are read from `image_folder`, and the page says which cannot be."""
+    verdicts = [make_verdict(task, _unit(task, cases)) for task in scores.tasks]
     wordings = _wordings(cases)
     parts = [
         ("Task by task", "verdicts", _verdicts(verdicts, wordings)),
         ("Scores", "scores", scores_part(scores.tasks)),
         ("Answer by answer", "answers", answers_part(scores.tasks)),
         ("By kind of picture", "slices", slices_part(scores.tasks, scores.slices)),
-        ("How sure it is", "sure", _sure(scores)),
-        ("What tuning cost", "cost", _cost(scores.probe) if scores.probe else None),
+        ("How sure it is", "sure", _probabilities(scores)),
+        ("What tuning cost", "cost", _tuning_cost(scores.probe) if scores.probe else None),
         ("Pictures", "pictures", gallery_part(cases, image_folder)),
         ("How it was measured", "measured", _measured(scores)),
     ]
     sections: list[Section] = [(name, anchor, body) for name, anchor, body in parts if body]
     model = cut(", ".join(scores.answers.model_ids) or scores.answers.name, _TEXT)
-    header = [_facts(scores, cases), _standings(verdicts, wordings), *_attention(scores)]
-    return document(f"May you rely on “{model}”?", header, sections, style=STYLE, script=SCRIPT)
+    header = [_facts(scores, cases), _standings(verdicts, wordings), *_warnings(scores)]
+    return document(
+        f"May you rely on “{model}”?",
+        header,
+        sections,
+        style=read_asset("eval.report", "report.css"),
+        script=read_asset("eval.report", "report.js"),
+    )
 
 
 def _wordings(cases: Sequence[Case]) -> dict[str, str]:
-    """The commonest wording of each task's questions, in quotes."""
+    """Return the commonest wording of each task's questions, in quotes."""
     wordings: dict[str, Counter[str]] = {}
     for case in cases:
-        wordings.setdefault(case.task, Counter())[asked(case)] += 1
+        wordings.setdefault(case.task, Counter())[display_text(case)] += 1
     return {
         task: f"“{cut(counts.most_common(1)[0][0], _TEXT)}”" + (" and the like" if len(counts) > 1 else "")
         for task, counts in wordings.items()
@@ -58,13 +69,13 @@ def _wordings(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _unit(task: TaskScore, cases: Sequence[Case]) -> str:
-    """What its questions are counted as: pictures, where each is asked about once."""
+    """Return what its questions are counted as: pictures, where each is asked about once."""
     images = [tuple(case.images) for case in cases if case.task == task.task]
     return "picture" if images and all(images) and len(set(images)) == len(images) else "question"
 
 
-def _attention(scores: Scores) -> list[Markup]:
-    return [attention(scores.warnings)] if scores.warnings else []
+def _warnings(scores: Scores) -> list[Markup]:
+    return [callout(scores.warnings)] if scores.warnings else []
 
 
 def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
@@ -82,32 +93,32 @@ def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
     return tag("p", f"{text}. Below, this model is called “tuned”.")
 
 
-def _standings(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
-    """The short answer: which tasks stand where, and why."""
-    rows = []
+def _standings(verdicts: Sequence[Verdict], display_text: dict[str, str]) -> Markup:
+    """Return the short answer: which tasks have which standing, and why."""
+    groups = []
     for standing, words in STANDINGS.items():
-        found = [item for item in verdicts if item.standing == standing]
-        if not found:
+        with_standing = [item for item in verdicts if item.standing == standing]
+        if not with_standing:
             continue
         lines = [
-            tag("li", tag("b", item.task), _question(asked.get(item.task)), ": ", item.reason)
-            for item in found
+            tag("li", tag("b", item.task), _question(display_text.get(item.task)), ": ", item.reason)
+            for item in with_standing
         ]
-        rows.append(tag("li", tag("h2", f"{_SIGNS[standing]} {words}"), tag("ul", *lines), class_=standing))
+        groups.append(tag("li", tag("h2", f"{_SIGNS[standing]} {words}"), tag("ul", *lines), class_=standing))
     limits = tag(
         "p",
         "This holds for pictures like those of this test. Other cameras, components or kinds of defect need "
         "a test of their own.",
         class_="soft",
     )
-    return together([tag("ul", *rows, class_="standings"), limits])
+    return together([tag("ul", *groups, class_="standings"), limits])
 
 
 def _question(text: str | None) -> Markup | None:
     return tag("span", f" {text}", class_="soft") if text else None
 
 
-def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
+def _verdicts(verdicts: Sequence[Verdict], display_text: dict[str, str]) -> Markup:
     cards = [
         tag(
             "article",
@@ -120,7 +131,7 @@ def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
                     class_=f"badge {item.standing}",
                 ),
             ),
-            tag("p", asked[item.task], class_="soft") if item.task in asked else None,
+            tag("p", display_text[item.task], class_="soft") if item.task in display_text else None,
             tag("ul", *(tag("li", line) for line in item.lines)),
         )
         for item in verdicts
@@ -130,23 +141,23 @@ def _verdicts(verdicts: Sequence[Verdict], asked: dict[str, str]) -> Markup:
         tag("summary", "How the verdicts are reached"),
         tag(
             "ul",
-            *(tag("li", f"{capital(_SHORT[standing])}: {rule}") for standing, rule in RULES.items()),
+            *(tag("li", f"{capitalise(_SHORT[standing])}: {rule}") for standing, rule in RULES.items()),
             tag("li", "“Could be 78% to 93%”: such a range holds the true value 19 times in 20."),
         ),
     )
     return together([tag("div", *cards, class_="verdicts"), rules])
 
 
-def _sure(scores: Scores) -> Markup | None:
+def _probabilities(scores: Scores) -> Markup | None:
     parts = []
     for task in scores.tasks:
-        drawn = probability_part(task)
-        if drawn:
-            parts += [tag("h3", task.task), drawn]
+        drawing = probability_part(task)
+        if drawing:
+            parts += [tag("h3", task.task), drawing]
     return together(parts) if parts else None
 
 
-def _cost(probe: Probe) -> Markup:
+def _tuning_cost(probe: Probe) -> Markup:
     intro = tag(
         "p",
         f"General questions that have nothing to do with the tuning ({probe.truth.name}, "
@@ -161,6 +172,24 @@ def _cost(probe: Probe) -> Markup:
 
 
 def _measured(scores: Scores) -> Markup:
+    bootstrap = scores.bootstrap
+    rules = [
+        "An answer that is missing or cannot be understood is wrong.",
+        f"Ranges hold the true value 19 times in 20: {bootstrap.resamples:,} resamples of groups of pictures "
+        f"that are not independent of each other (seed {bootstrap.seed}); for shares of right answers "
+        "Wilson's interval, with groups for trials.",
+        "Base and tuned are compared on the same resamples, question by question.",
+        "Without looking: the better of always giving the commonest answer and guessing at random.",
+    ]
+    return tag(
+        "details",
+        tag("summary", "Files, models and rules"),
+        _input_files(scores),
+        tag("ul", *(tag("li", rule) for rule in rules)),
+    )
+
+
+def _input_files(scores: Scores) -> Markup:
     files: list[tuple[str, InputFile | None]] = [
         ("truth", scores.truth),
         ("answers of tuned", scores.answers),
@@ -183,18 +212,4 @@ def _measured(scores: Scores) -> Markup:
         for what, file in files
         if file
     ]
-    boot = scores.bootstrap
-    rules = [
-        "An answer that is missing or cannot be understood is wrong.",
-        f"Ranges hold the true value 19 times in 20: {boot.resamples:,} resamples of groups of pictures that "
-        f"are not independent of each other (seed {boot.seed}); for shares of right answers Wilson's "
-        "interval, with groups for trials.",
-        "Base and tuned are compared on the same resamples, question by question.",
-        "Without looking: the better of always giving the commonest answer and guessing at random.",
-    ]
-    return tag(
-        "details",
-        tag("summary", "Files, models and rules"),
-        table("What was read.", ["", "file", "lines", "model", "SHA-256"], rows),
-        tag("ul", *(tag("li", rule) for rule in rules)),
-    )
+    return table("What was read.", ["", "file", "lines", "model", "SHA-256"], rows)

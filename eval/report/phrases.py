@@ -1,4 +1,4 @@
-"""Figures in plain words: shares as whole percents, intervals, plurals."""
+"""Figures in plain words: whole percents, intervals, plurals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from eval.scoring.schema import Estimate, TaskScore
 
 
 def percent(value: float) -> str:
-    """Whole percents; never 0% or 100% of what is not."""
+    """Return whole percents; 0% and 100% only where the value is exactly that."""
     shown = f"{100 * value:.0f}%"
     if shown == "0%" and value > 0:
         return "under 1%"
@@ -14,11 +14,12 @@ def percent(value: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
+    """Return `1 picture` or `1,234 pictures`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def article(noun: str) -> str:
-    """`a defect`, `an inclusion`: by the first letter, which is right but for a few words."""
+def with_article(noun: str) -> str:
+    """Return `a defect` or `an inclusion`, by the first letter: wrong for a few words only."""
     return f"{'an' if noun[:1].casefold() in 'aeiou' else 'a'} {noun}"
 
 
@@ -30,17 +31,19 @@ def times_in(number: int, of: int) -> str:
     return f"{number:,} {'time' if number == 1 else 'times'} in {of:,}"
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def ranged(estimate: Estimate | None) -> str:
+def interval_clause(estimate: Estimate | None) -> str:
+    """Return ` (could be 81% to 92%)`, or nothing where there is no interval."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     return f" (could be {percent(estimate.low)} to {percent(estimate.high)})"
 
 
-def share(estimate: Estimate | None) -> str:
+def percent_in_brackets(estimate: Estimate | None) -> str:
+    """Return `(86%; could be 81% to 92%)`."""
     if estimate is None:
         return ""
     if estimate.low is None or estimate.high is None:
@@ -48,18 +51,19 @@ def share(estimate: Estimate | None) -> str:
     return f"({percent(estimate.value)}; could be {percent(estimate.low)} to {percent(estimate.high)})"
 
 
-def about(estimate: Estimate) -> str:
-    return f"{percent(estimate.value)}{ranged(estimate)}"
+def percent_with_interval(estimate: Estimate) -> str:
+    """Return `86% (could be 81% to 92%)`."""
+    return f"{percent(estimate.value)}{interval_clause(estimate)}"
 
 
-def points(value: float) -> str:
-    """Percentage points with their sign."""
+def percentage_points(value: float) -> str:
+    """Return percentage points with their sign."""
     shown = f"{100 * value:+.0f}".replace("-", "−")
     return "0" if shown[1:] == "0" else shown
 
 
-def independent(task: TaskScore) -> str:
-    """How many independent trials the test has; questions about one picture, or about near-twins, are one."""
+def independent_groups(task: TaskScore) -> str:
+    """Return the number of independent trials: questions about one image or near-duplicates are one."""
     return f"{task.groups:,} independent " + (
         ("picture" if task.groups == 1 else "pictures")
         if task.groups == task.n
@@ -67,7 +71,7 @@ def independent(task: TaskScore) -> str:
     )
 
 
-def roughly(number: int) -> str:
-    """Two figures of a number: more would pretend to know."""
+def to_two_figures(number: int) -> str:
+    """Return a number to two significant figures: more would pretend to know."""
     digits = max(0, len(str(number)) - 2)
     return f"{round(number, -digits):,}"

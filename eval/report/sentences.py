@@ -1,29 +1,30 @@
-"""The figures of a task in whole sentences."""
+"""Sentences that give a task's figures."""
 
 from __future__ import annotations
 
-from eval.report.per_class import Kind, kinds_of, tally, weak_of
+from eval.report.per_class import ClassTally, class_tallies, tally_text, weak_classes
 from eval.report.phrases import (
-    about,
-    article,
-    capital,
+    capitalise,
     counted,
-    independent,
+    independent_groups,
+    interval_clause,
     percent,
-    points,
-    ranged,
-    roughly,
-    share,
+    percent_in_brackets,
+    percent_with_interval,
+    percentage_points,
     times,
     times_in,
+    to_two_figures,
+    with_article,
 )
-from eval.scoring.schema import ClassScore, TaskScore
+from eval.scoring.schema import ClassScore, Estimate, TaskScore
 
 _RIGHT = {"box": "Met by half or more", "text": "The very text", "json": "Wholly right"}
-_WEAK = 8  # kinds that get a sentence of their own
+_WEAK = 8  # classes that get a sentence of their own
 
 
-def lines_of(task: TaskScore, unit: str) -> list[str]:
+def describe_task(task: TaskScore, unit: str) -> list[str]:
+    """Return the sentences on a task, whose questions are counted in `unit` ("picture" or "question")."""
     if task.tuned.unparsed + task.tuned.missing >= task.n:
         return [*_not_understood(task), *filter(None, [_blind(task)]), *_against_base(task)]
     sentences = {"yesno": _yes_no, "class": _classes}.get(task.type, _means)
@@ -32,78 +33,92 @@ def lines_of(task: TaskScore, unit: str) -> list[str]:
 
 
 def _yes_no(task: TaskScore, unit: str) -> list[str]:
-    assert task.tuned.per_class is not None and task.tuned.confusion is not None
-    yes, no = task.tuned.per_class
-    (hits, *_), (alarms, quiet, _) = task.tuned.confusion
-    lines = []
-    miss, over = (task.tuned.metrics.get(name) for name in ("miss", "over_call"))
-    if miss is not None:
-        where = _where(task, yes, unit, with_it=True)
-        found = "found" if task.about else f"said {yes.name} to"
-        lines.append(
-            f"Of {where} it {found} {hits:,} {share(yes.recall)}, and missed {yes.support - hits:,}."
-        )
-    if over is not None:
-        where = _where(task, no, unit, with_it=False)
-        lines.append(f"Of {where} it said {yes.name} to {alarms:,} {share(over)}: false alarms.")
-    said = []
-    if yes.answered:
-        said.append(f"When it said {yes.name}, it was right {times_in(hits, yes.answered)}")
-    if no.answered:
-        said.append(
-            f"when it said {no.name}, {quiet:,} in {no.answered:,}"
-            if said
-            else f"When it said {no.name}, it was right {times_in(quiet, no.answered)}"
-        )
-    if said:
-        lines.append("; ".join(said) + ".")
-    if kinds := kinds_of(task):
-        lines.append(f"Found by kind: {tally(kinds)}.")
-    lines += [f"{_weak(kind)}." for kind in weak_of(kinds)[:_WEAK]]
+    lines = [*_found_and_false_alarms(task, unit), *_precisions(task)]
+    tallies = class_tallies(task)
+    if tallies:
+        lines.append(f"Found by kind: {tally_text(tallies)}.")
+    lines += [f"{_weakness(tally)}." for tally in weak_classes(tallies)[:_WEAK]]
     if task.tuned.choices and (line := _threshold(task)):
         lines.append(line)
     return lines
 
 
+def _found_and_false_alarms(task: TaskScore, unit: str) -> list[str]:
+    """Describe recall: of the true yes and of the true no."""
+    assert task.tuned.per_class is not None and task.tuned.confusion is not None
+    yes, no = task.tuned.per_class
+    (hits, *_), (alarms, *_) = task.tuned.confusion
+    lines = []
+    if "miss" in task.tuned.metrics:
+        cases = _counted_cases(task, yes, unit, with_it=True)
+        verb = "found" if task.about else f"said {yes.name} to"
+        recall = percent_in_brackets(yes.recall)
+        lines.append(f"Of {cases} it {verb} {hits:,} {recall}, and missed {yes.support - hits:,}.")
+    if (over_call := task.tuned.metrics.get("over_call")) is not None:
+        cases = _counted_cases(task, no, unit, with_it=False)
+        rate = percent_in_brackets(over_call)
+        lines.append(f"Of {cases} it said {yes.name} to {alarms:,} {rate}: false alarms.")
+    return lines
+
+
+def _precisions(task: TaskScore) -> list[str]:
+    """Describe precision: how often it was right when it said yes, and when it said no."""
+    assert task.tuned.per_class is not None and task.tuned.confusion is not None
+    yes, no = task.tuned.per_class
+    (hits, *_), (_, rejections, _) = task.tuned.confusion
+    clauses = []
+    if yes.answered:
+        clauses.append(f"When it said {yes.name}, it was right {times_in(hits, yes.answered)}")
+    if no.answered:
+        clauses.append(
+            f"when it said {no.name}, {rejections:,} in {no.answered:,}"
+            if clauses
+            else f"When it said {no.name}, it was right {times_in(rejections, no.answered)}"
+        )
+    return ["; ".join(clauses) + "."] if clauses else []
+
+
 def _threshold(task: TaskScore) -> str | None:
-    found = task.tuned.choices.threshold if task.tuned.choices else None
-    if found is None or found.cross_miss is None or found.cross_over_call is None:
+    threshold = task.tuned.choices.threshold if task.tuned.choices else None
+    if threshold is None or threshold.cross_miss is None or threshold.cross_over_call is None:
         return None
     yes = (task.classes or ["yes"])[0]
     return (
-        f"Called {yes} from a probability of {found.threshold:.2f} up, it misses at most "
-        f"{percent(found.miss_rate)} here; on new pictures expect it to miss {about(found.cross_miss)}, with "
-        f"false alarms on {about(found.cross_over_call)}."
+        f"Called {yes} from a probability of {threshold.threshold:.2f} up, it misses at most "
+        f"{percent(threshold.miss_rate)} here; on new pictures expect it to miss "
+        f"{percent_with_interval(threshold.cross_miss)}, with "
+        f"false alarms on {percent_with_interval(threshold.cross_over_call)}."
     )
 
 
 def _classes(task: TaskScore, unit: str) -> list[str]:
     assert task.tuned.per_class is not None and task.tuned.confusion is not None
     right = sum(row[index] for index, row in enumerate(task.tuned.confusion))
-    whole = task.tuned.metrics[task.headline]
+    headline = task.tuned.metrics[task.headline]
     average = (
-        f"; on average over the answers, so that rare ones count as much, {percent(whole.value)}"
+        f"; on average over the answers, so that rare ones count as much, {percent(headline.value)}"
         if task.headline == "balanced_accuracy"
         else ""
     )
-    lines = [f"It was right on {right:,} of {counted(task.n, unit)}{average}{ranged(whole)}. {_blind(task)}"]
-    if kinds := kinds_of(task):
-        lines.append(f"By true answer: {tally(kinds)}.")
-    for kind in weak_of(kinds)[:_WEAK]:
-        lines.append(f"{_weak(kind)}{_mixed(task, kind)}.")
+    cases = counted(task.n, unit)
+    lines = [f"It was right on {right:,} of {cases}{average}{interval_clause(headline)}. {_blind(task)}"]
+    if tallies := class_tallies(task):
+        lines.append(f"By true answer: {tally_text(tallies)}.")
+    for tally in weak_classes(tallies)[:_WEAK]:
+        lines.append(f"{_weakness(tally)}{_mostly_taken_for(task, tally)}.")
     return lines
 
 
-def _weak(kind: Kind) -> str:
-    return f"{capital(kind.name)} was {'missed more often than found' if kind.right else 'never found'}"
+def _weakness(tally: ClassTally) -> str:
+    return f"{capitalise(tally.name)} was {'missed more often than found' if tally.right else 'never found'}"
 
 
-def _mixed(task: TaskScore, kind: Kind) -> str:
-    """What a class is mostly taken for."""
+def _mostly_taken_for(task: TaskScore, tally: ClassTally) -> str:
+    """Return which class the weak one is mostly taken for."""
     assert task.tuned.per_class is not None and task.tuned.confusion is not None
     names = [row.name for row in task.tuned.per_class]
-    counts = task.tuned.confusion[names.index(kind.name)][:-1]
-    others = {name: count for name, count in zip(names, counts, strict=True) if count and name != kind.name}
+    counts = task.tuned.confusion[names.index(tally.name)][:-1]
+    others = {name: count for name, count in zip(names, counts, strict=True) if count and name != tally.name}
     if not others:
         return ""
     name = max(others, key=lambda name: others[name])
@@ -111,55 +126,64 @@ def _mixed(task: TaskScore, kind: Kind) -> str:
 
 
 def _means(task: TaskScore, unit: str) -> list[str]:
-    """Counting, boxes, texts and reports: shares of questions, or means of shares."""
-    metrics, many = task.tuned.metrics, counted(task.n, unit)
-
-    def of_all(name: str) -> str:
-        return f"{round(metrics[name].value * task.n):,} of {many} {share(metrics[name])}"
-
-    if task.type == "count":
-        near = metrics.get("within_one")
-        more = f"; off by no more than one: {percent(near.value)}" if near else ""
-        lines = [f"It counted exactly on {of_all('exact')}{more}."]
-    elif task.type == "box":
-        mean = metrics["mean_iou"]
-        lines = [
-            f"Its box met the true one by half or more on {of_all('acc_50')}. On average they share "
-            f"{percent(mean.value)} of what both cover together{ranged(mean)}{_ceiling(task)}."
-        ]
-    elif task.type == "json":
-        mean = metrics["field_accuracy"]
-        lines = [
-            f"In {counted(task.n, 'report')}, {percent(mean.value)} of the fields were right{ranged(mean)}."
-        ]
-    else:
-        mean = metrics["token_f1"]
-        lines = [
-            f"In {counted(task.n, 'text')}, {percent(mean.value)} of the words were those of the true text"
-            f"{ranged(mean)}. Shared words do not tell whether a text is true: read some."
-        ]
-    lines = [f"{lines[0]} {_blind(task)}".strip()]
-    if kinds := kinds_of(task):
-        lines.append(f"{_RIGHT.get(task.type, 'Right')}, by what the picture shows: {tally(kinds)}.")
+    """Describe counting, boxes, texts and reports: fractions of questions, or means of fractions."""
+    describe = {"count": _counting, "box": _boxes, "json": _reports}.get(task.type, _texts)
+    lines = [f"{describe(task, counted(task.n, unit))} {_blind(task)}".strip()]
+    if tallies := class_tallies(task):
+        lines.append(f"{_RIGHT.get(task.type, 'Right')}, by what the picture shows: {tally_text(tallies)}.")
     return lines
 
 
+def _counting(task: TaskScore, cases: str) -> str:
+    near = task.tuned.metrics.get("within_one")
+    more = f"; off by no more than one: {percent(near.value)}" if near else ""
+    return f"It counted exactly on {_number_of(task, 'exact', cases)}{more}."
+
+
+def _boxes(task: TaskScore, cases: str) -> str:
+    mean = task.tuned.metrics["mean_iou"]
+    return (
+        f"Its box met the true one by half or more on {_number_of(task, 'acc_50', cases)}. On average they "
+        f"share {percent(mean.value)} of what both cover together{interval_clause(mean)}{_ceiling(task)}."
+    )
+
+
+def _reports(task: TaskScore, cases: str) -> str:
+    mean = task.tuned.metrics["field_accuracy"]
+    fields = f"{percent(mean.value)} of the fields were right{interval_clause(mean)}"
+    return f"In {counted(task.n, 'report')}, {fields}."
+
+
+def _texts(task: TaskScore, cases: str) -> str:
+    mean = task.tuned.metrics["token_f1"]
+    return (
+        f"In {counted(task.n, 'text')}, {percent(mean.value)} of the words were those of the true text"
+        f"{interval_clause(mean)}. Shared words do not tell whether a text is true: read some."
+    )
+
+
+def _number_of(task: TaskScore, metric: str, cases: str) -> str:
+    """Return on how many of the cases a metric that is a fraction of them holds."""
+    value = task.tuned.metrics[metric]
+    return f"{round(value.value * task.n):,} of {cases} {percent_in_brackets(value)}"
+
+
 def _ceiling(task: TaskScore) -> str:
-    """Said where the decimals in which boxes are written cost more than a percent."""
+    """Return what rounding costs, where the decimals of written boxes cost more than a percent."""
     best = (task.ceiling or {}).get("mean_iou", 1.0)
     return f"; with the decimals it writes, {percent(best)} is the most there is" if best < 0.99 else ""
 
 
 def _blind(task: TaskScore) -> str:
-    share = task.majority.get(task.headline)
-    if share is None:
+    baseline = task.majority.get(task.headline)
+    if baseline is None:
         return ""
     what = {
         "box": "Always giving the same box, in the middle of the true ones, earns",
         "text": "Always giving the commonest text earns",
         "json": "Always giving the commonest report earns",
     }.get(task.type, "Always giving the commonest answer, without looking, earns")
-    return f"{what} {percent(share)}."
+    return f"{what} {percent(baseline)}."
 
 
 def _not_understood(task: TaskScore) -> list[str]:
@@ -190,33 +214,38 @@ def _against_base(task: TaskScore) -> list[str]:
         return []
     if task.outcome == "same":
         if gap.low == gap.high == 0:
-            few = f" That is {independent(task)}: too few to say more." if task.small else ""
+            few = f" That is {independent_groups(task)}: too few to say more." if task.small else ""
             return [f"In this test no better and no worse than the base model ({percent(base.value)}).{few}"]
         return [f"No difference to speak of from the base model ({percent(base.value)})."]
-    figures = f"{percent(tuned.value)} against {percent(base.value)}"
-    if gap.low is not None and gap.high is not None:
-        if task.outcome == "better":
-            figures += f", by {100 * gap.low:.0f} to {100 * gap.high:.0f} percentage points"
-        elif task.outcome == "worse":
-            figures += f", by {-100 * gap.high:.0f} to {-100 * gap.low:.0f} percentage points"
-        else:
-            figures += f"; the difference could be {points(gap.low)} to {points(gap.high)} percentage points"
+    figures = f"{percent(tuned.value)} against {percent(base.value)}{_gap(task, gap)}"
     if task.outcome == "better":
         return [f"Better than the base model: {figures}."]
     if task.outcome == "worse":
         return [f"WORSE than the base model: {figures}."]
     needed = (
-        f" This test is too small to tell: it has {independent(task)}, some "
-        f"{roughly(task.needed_groups)} would be needed."
+        f" This test is too small to tell: it has {independent_groups(task)}, some "
+        f"{to_two_figures(task.needed_groups)} would be needed."
         if task.needed_groups and task.needed_groups > task.groups
         else ""
     )
     return [f"Not shown to be better than the base model: {figures}.{needed}"]
 
 
-def _where(task: TaskScore, row: ClassScore, unit: str, *, with_it: bool) -> str:
+def _gap(task: TaskScore, gap: Estimate) -> str:
+    """Return the range of the difference, tuned minus base, as a clause."""
+    if gap.low is None or gap.high is None:
+        return ""
+    if task.outcome == "better":
+        return f", by {100 * gap.low:.0f} to {100 * gap.high:.0f} percentage points"
+    if task.outcome == "worse":
+        return f", by {-100 * gap.high:.0f} to {-100 * gap.low:.0f} percentage points"
+    low, high = percentage_points(gap.low), percentage_points(gap.high)
+    return f"; the difference could be {low} to {high} percentage points"
+
+
+def _counted_cases(task: TaskScore, row: ClassScore, unit: str, *, with_it: bool) -> str:
     if task.about:
-        thing = f"with {article(task.about)}" if with_it else "without one"
+        thing = f"with {with_article(task.about)}" if with_it else "without one"
         on = "" if unit == "picture" else "on pictures "
         return f"{counted(row.support, unit)} {on}{thing}"
     return f"{counted(row.support, unit)} whose right answer is {row.name}"

@@ -1,12 +1,12 @@
-"""Tables of the report: scores by kind of task, answers, slices, mix-ups."""
+"""Tables of the report: scores by type of task, recall and confusion per answer, slices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from eval.report.per_class import FEW
-from eval.report.phrases import percent, points
-from eval.report.plots import range_cell, range_key, spread
+from eval.report.phrases import percent, percentage_points
+from eval.report.plots import percent_range, range_cell, range_key
 from eval.scoring.schema import Estimate, Slice, SystemScore, TaskScore
 from eval.scoring.slices import SIZES
 from llava.common.html.markup import (
@@ -21,12 +21,12 @@ from llava.common.html.markup import (
     together,
 )
 
-_WIDEST = 20  # classes of a confusion table
-_ROWS = 60  # of one table
+_MAX_CLASSES = 20  # classes of a confusion table
+_MAX_ROWS = 60  # of one table
 _TEXT = 60  # characters of a class's name
 
-# Per kind of task: its heading, what its headline is, and the other metrics shown.
-_KINDS: list[tuple[tuple[str, ...], str, str, list[tuple[str, str]]]] = [
+# Per type of task: its heading, what its headline metric is, and the other metrics shown.
+_TABLES: list[tuple[tuple[str, ...], str, str, list[tuple[str, str]]]] = [
     (
         ("yesno", "class"),
         "Yes or no, or one of a list",
@@ -73,24 +73,27 @@ _NOT_SHARES = {"mean_abs_error", "cider"}
 
 
 def scores_part(tasks: Sequence[TaskScore]) -> Markup:
+    """Return a table of scores per type of task."""
     parts: list[Markup] = [range_key(any(task.base for task in tasks))]
-    for types, heading, about, others in _KINDS:
+    for types, heading, caption, other_metrics in _TABLES:
         rows = [task for task in tasks if task.type in types]
         if rows:
-            parts += [tag("h3", heading), _scores(rows, about, others)]
-        if "yesno" in types and (asked := [task for task in rows if task.type == "yesno"]):
-            parts.append(_alarms(asked))
+            parts += [tag("h3", heading), _scores(rows, caption, other_metrics)]
+        if "yesno" in types and (yes_no := [task for task in rows if task.type == "yesno"]):
+            parts.append(_alarms(yes_no))
     return together(parts)
 
 
-def _scores(tasks: Sequence[TaskScore], about: str, others: Sequence[tuple[str, str]]) -> Markup:
+def _scores(tasks: Sequence[TaskScore], caption: str, other_metrics: Sequence[tuple[str, str]]) -> Markup:
     compared = any(task.base for task in tasks)
-    others = [(name, words) for name, words in others if any(name in task.tuned.metrics for task in tasks)]
-    headings = list(dict.fromkeys(_HEADLINES.get(task.headline, task.headline) for task in tasks))
-    head: list[object] = ["task", _axis(), number_head(f"tuned: {' or '.join(headings)}")]
+    known = {name for task in tasks for name in task.tuned.metrics}
+    other_metrics = [(name, words) for name, words in other_metrics if name in known]
+    headlines = list(dict.fromkeys(_HEADLINES.get(task.headline, task.headline) for task in tasks))
+    head: list[object] = ["task", _axis(), number_head(f"tuned: {' or '.join(headlines)}")]
     if compared:
         head += [number_head("base"), number_head("difference, points")]
-    head += map(number_head, ("without looking", *(words for _, words in others), "questions", "understood"))
+    headings = [words for _, words in other_metrics]
+    head += map(number_head, ("without looking", *headings, "questions", "understood"))
     rows = []
     for task in tasks:
         headline, metrics = task.headline, task.tuned.metrics
@@ -100,10 +103,10 @@ def _scores(tasks: Sequence[TaskScore], about: str, others: Sequence[tuple[str, 
         if compared:
             cells += [number_cell(_value(base, headline)), _difference(task)]
         cells.append(number_cell("–" if blind is None else percent(blind)))
-        cells += [number_cell(_value(metrics.get(name), name)) for name, _ in others]
+        cells += [number_cell(_value(metrics.get(name), name)) for name, _ in other_metrics]
         cells += [number_cell(task.n), number_cell(_value(metrics.get("parsed"), "parsed"))]
         rows.append(table_row(task.task, *cells))
-    return table(about, head, rows)
+    return table(caption, head, rows)
 
 
 def _axis() -> Markup:
@@ -130,11 +133,11 @@ def _ranged(estimate: Estimate) -> Markup:
 
 
 def _difference(task: TaskScore) -> Markup:
-    gap = (task.difference or {}).get(task.headline)
-    if gap is None:
+    difference = (task.difference or {}).get(task.headline)
+    if difference is None:
         return number_cell("–")
     mark = {"better": "▲ ", "worse": "▼ "}.get(task.outcome, "")
-    return number_cell(f"{mark}{_gap(gap)}", task.outcome)
+    return number_cell(f"{mark}{_difference_text(difference)}", task.outcome)
 
 
 def _systems(task: TaskScore) -> list[tuple[str, SystemScore]]:
@@ -147,7 +150,9 @@ def _alarms(tasks: Sequence[TaskScore]) -> Markup:
         truly = percent(task.tuned.per_class[0].support / task.n) if task.tuned.per_class else "–"
         for name, system in _systems(task):
             metrics = system.metrics
-            cells = [number_cell(spread(metrics.get(rate))) for rate in ("miss", "over_call", "says_yes")]
+            cells = [
+                number_cell(percent_range(metrics.get(rate))) for rate in ("miss", "over_call", "says_yes")
+            ]
             rows.append(table_row(f"{task.task}, {name}", *cells, number_cell(truly)))
     return table(
         "Misses: true yes that was not answered yes. False alarms: true no that was answered yes.",
@@ -160,13 +165,13 @@ def _alarms(tasks: Sequence[TaskScore]) -> Markup:
 
 
 def answers_part(tasks: Sequence[TaskScore]) -> Markup | None:
-    """Of each closed task: every answer's recall and precision, and what is taken for what."""
+    """Return for each closed task every answer's recall and precision, and the confusion matrix."""
     closed = [task for task in tasks if task.tuned.per_class]
     parts = []
     for task in closed:
         parts += [tag("h3", task.task), _per_class(task)]
         classes = len(task.classes or ())
-        if classes > _WIDEST:
+        if classes > _MAX_CLASSES:
             parts.append(
                 tag("p", f"{classes} answers are too many to draw what is taken for what.", class_="soft")
             )
@@ -186,17 +191,17 @@ def _per_class(task: TaskScore) -> Markup:
     ordered = sorted(
         task.tuned.per_class, key=lambda row: (not row.support, row.recall.value if row.recall else 0)
     )
-    for row in ordered[:_ROWS]:
-        other = base[row.name].recall if compared else None
+    for row in ordered[:_MAX_ROWS]:
+        base_recall = base[row.name].recall if compared else None
         right = round(row.recall.value * row.support) if row.recall else 0
         cells = [
             number_cell(row.support),
             number_cell(f"{right:,}" if row.support else "–"),
-            range_cell(row.recall, other),
-            number_cell(spread(row.recall)),
+            range_cell(row.recall, base_recall),
+            number_cell(percent_range(row.recall)),
         ]
         if compared:
-            cells.append(number_cell("–" if other is None else percent(other.value)))
+            cells.append(number_cell("–" if base_recall is None else percent(base_recall.value)))
         precision = "–" if row.precision is None else f"{percent(row.precision)} of {row.answered:,}"
         cells.append(number_cell(precision))
         rows.append(table_row(cut(row.name, _TEXT), *cells))
@@ -223,12 +228,12 @@ def _confusion(task: TaskScore, name: str, system: SystemScore) -> Markup:
         total = max(1, sum(counts))
         cells = []
         for column, count in enumerate(counts):
-            looks = ["right"] if column == index else ["none"] if column == len(classes) else []
+            css_classes = ["right"] if column == index else ["none"] if column == len(classes) else []
             if count / total > 0.6 and column < len(classes):
-                looks.append("dark")
+                css_classes.append("dark")
             style = f"--s:{count / total:.2f}" if count else None
             cells.append(
-                tag("td", f"{count:,}" if count else "·", class_=" ".join(looks) or None, style=style)
+                tag("td", f"{count:,}" if count else "·", class_=" ".join(css_classes) or None, style=style)
             )
         rows.append(table_row(true, *cells))
     caption = (
@@ -250,6 +255,7 @@ _BY = {
 
 
 def slices_part(tasks: Sequence[TaskScore], overall: Sequence[Slice]) -> Markup | None:
+    """Return tables of the slices, of each task and of all together (`overall`); None without any."""
     compared = any(part.base for task in tasks for part in task.slices) or any(part.base for part in overall)
     parts: list[Markup] = []
     for by, heading in _BY.items():
@@ -258,67 +264,68 @@ def slices_part(tasks: Sequence[TaskScore], overall: Sequence[Slice]) -> Markup 
             rows = [row for row in rows if row[1].label is not None]
         rows += [("all tasks", part) for part in overall if part.by == by]
         if len(rows) > 1 or (rows and by == "truth"):
-            parts += [tag("h3", heading), *_sliced(rows, compared, by)]
+            parts += [tag("h3", heading), *_slice_tables(rows, compared, by)]
     return together([range_key(compared, blind=False), *parts]) if parts else None
 
 
-def _sliced(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[Markup]:
+def _slice_tables(rows: Sequence[tuple[str, Slice]], compared: bool, by: str) -> list[Markup]:
     # A share of three answers says nothing; many such rows hide those that do.
     few = [row for row in rows if row[1].n < FEW]
     many = [row for row in rows if row[1].n >= FEW] if len(few) > 2 else list(rows)
-    about = _sizes() if by == "size" else ""
-    about += (
+    caption = _sizes() if by == "size" else ""
+    caption += (
         "The share of right answers."
         if by == "truth"
         else "How good the answers are on average: 100% or 0% for right or wrong; for boxes, texts and "
         "reports the share that is right."
     )
-    made = [_slice_table(many, compared, about)] if many else []
+    tables = [_slice_table(many, compared, caption)] if many else []
     if len(few) > 2:
         folded = _slice_table(few, compared, f"With fewer than {FEW} questions each.")
-        made.append(
+        tables.append(
             tag("details", tag("summary", f"{len(few)} with fewer than {FEW} questions each"), folded)
         )
-    return made
+    return tables
 
 
 def _sizes() -> str:
-    """What the names of sizes mean."""
+    """Return what the names of the sizes mean."""
     names = list(SIZES)
-    below = [f"{name}: under {percent(most)}" for name, most in SIZES.items() if most < 1]
+    below = [f"{name}: under {percent(limit)}" for name, limit in SIZES.items() if limit < 1]
     return f"Shares of the picture's area, {', '.join(below)}, {names[-1]}: more. "
 
 
-def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, about: str) -> Markup:
+def _slice_table(rows: Sequence[tuple[str, Slice]], compared: bool, caption: str) -> Markup:
     answers = any(part.answer for _, part in rows)
     head: list[object] = ["it shows", "true answer"] if answers else [""]
     head += [_axis(), number_head("tuned")]
-    gaps = any(part.difference for _, part in rows)
+    with_differences = any(part.difference for _, part in rows)
     head += [number_head("base")] if compared else []
-    head += [number_head("difference, points")] if gaps else []
+    head += [number_head("difference, points")] if with_differences else []
     head.append(number_head("questions"))
-    made = []
-    before = None
-    for task, part in rows[:_ROWS]:
-        if task != before:
-            made.append(tag("tr", tag("th", task, scope="rowgroup", colspan=len(head)), class_="group"))
-            before = task
+    elements = []
+    previous = None
+    for task, part in rows[:_MAX_ROWS]:
+        if task != previous:
+            elements.append(tag("tr", tag("th", task, scope="rowgroup", colspan=len(head)), class_="group"))
+            previous = task
         name = part.label if part.by == "truth" and part.label else part.name
         name = cut(name.replace("_", " "), _TEXT) or "(no name)"
         cells = [tag("td", cut(part.answer or "", _TEXT))] if answers else []
-        cells += [range_cell(part.tuned, part.base), number_cell(spread(part.tuned))]
+        cells += [range_cell(part.tuned, part.base), number_cell(percent_range(part.tuned))]
         if compared:
             cells.append(number_cell("–" if part.base is None else percent(part.base.value)))
-        if gaps:
-            cells.append(number_cell(_gap(part.difference)))
+        if with_differences:
+            cells.append(number_cell(_difference_text(part.difference)))
         cells.append(number_cell(part.n))
-        made.append(table_row(name, *cells))
-    return table(about + first_of(min(len(rows), _ROWS), len(rows)), head, made)
+        elements.append(table_row(name, *cells))
+    return table(caption + first_of(min(len(rows), _MAX_ROWS), len(rows)), head, elements)
 
 
-def _gap(gap: Estimate | None) -> str:
-    if gap is None:
+def _difference_text(difference: Estimate | None) -> str:
+    if difference is None:
         return "–"
-    if gap.low is None or gap.high is None:
-        return points(gap.value)
-    return f"{points(gap.value)} ({points(gap.low)} to {points(gap.high)})"
+    if difference.low is None or difference.high is None:
+        return percentage_points(difference.value)
+    value, low, high = map(percentage_points, (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"

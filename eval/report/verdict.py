@@ -1,6 +1,6 @@
-"""What scores mean, in plain words, for somebody who knows no statistics: may one rely on the model?
+"""The verdict on each task, in plain words for readers without statistics: may one rely on the model?
 
-A task's standing is one of four, by the RULES that the report prints. Nothing is said more certainly than the
+A task's standing is one of four, by the RULES that the report prints. No sentence claims more than the
 intervals allow.
 """
 
@@ -9,12 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.report.per_class import HALF, kinds_of, tally, weak_of
-from eval.report.phrases import about, article, independent, percent, ranged
-from eval.report.sentences import lines_of
+from eval.report.per_class import HALF, class_tallies, tally_text, weak_classes
+from eval.report.phrases import (
+    independent_groups,
+    interval_clause,
+    percent,
+    percent_with_interval,
+    with_article,
+)
+from eval.report.sentences import describe_task
 from eval.scoring.schema import Estimate, Scores, SystemScore, TaskScore
 
-RELY = 0.9  # right at least 9 times in 10, for all that the interval allows
+RELY = 0.9  # right at least 9 times in 10, by the lower end of the interval
 EACH = 0.8  # and each true answer at least 8 times in 10
 CARE = 2 / 3  # wrong more than one time in three is no help; for boxes, an overlap of less than HALF
 
@@ -48,7 +54,7 @@ HEADLINES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` is a clause that goes with the standing; `lines` are whole sentences that give figures."""
+    """Holds the standing of a task, a clause that gives the reason, and whole sentences with figures."""
 
     task: str
     standing: Standing
@@ -56,14 +62,14 @@ class Verdict:
     lines: tuple[str, ...]
 
 
-def verdict(task: TaskScore, unit: str = "question") -> Verdict:
-    """`unit` is what the task's questions are counted as: "picture" where each is asked about once."""
+def make_verdict(task: TaskScore, unit: str = "question") -> Verdict:
+    """Return a task's verdict; `unit` is what its questions are counted as, "picture" or "question"."""
     standing, reason = _standing(task)
-    return Verdict(task.task, standing, reason, tuple(lines_of(task, unit)))
+    return Verdict(task.task, standing, reason, tuple(describe_task(task, unit)))
 
 
-def summary(scores: Scores) -> str:
-    """The whole in a sentence or a few: which tasks stand where."""
+def summarise_standings(scores: Scores) -> str:
+    """Return in one sentence or a few which tasks have which standing."""
     parts = []
     for standing, words in STANDINGS.items():
         tasks = [task.task for task in scores.tasks if _standing(task)[0] == standing]
@@ -85,17 +91,17 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
         return "not", f"it answers “{constant}” to everything, whatever the picture shows"
     headline = tuned.metrics[task.headline]
     if task.sees is not True:
-        return _not_seen(task, headline)
+        return _no_better_than_blind(task, headline)
     rows = [row for row in tuned.per_class or [] if row.recall]
     if task.type == "yesno" and (weak := [row for row in rows if row.recall and row.recall.value < HALF]):
         return "not", _one_sided(task, weak[0].name)
     if headline.value < (HALF if task.headline == "mean_iou" else CARE):
         return "not", f"it looks, but is wrong too often: {_figures(task)}"
     if task.small:
-        return "unclear", f"{independent(task)} are too few to say: {_figures(task)}"
-    if weakest := weak_of(kinds_of(task), CARE):
+        return "unclear", f"{independent_groups(task)} are too few to say: {_figures(task)}"
+    if weakest := weak_classes(class_tallies(task), CARE):
         least = "weakest" if task.type in ("yesno", "class", "count") else "wholly right least often"
-        return "care", f"{_figures(task)}; {least}: {tally(weakest)}"
+        return "care", f"{_figures(task)}; {least}: {tally_text(weakest)}"
     if task.type == "text":
         return "care", f"{_figures(task)}; whether a text is true, shared words do not tell"
     each = [row.recall.low or 0.0 for row in rows if row.recall]
@@ -106,11 +112,11 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
     return "care", _figures(task)
 
 
-def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
+def _no_better_than_blind(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
     blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
-    figures = f"{percent(headline.value)}{ranged(headline)} against {percent(blind)}"
+    figures = f"{percent(headline.value)}{interval_clause(headline)} against {percent(blind)}"
     if task.sees is None and task.small and headline.value > blind:
-        return "unclear", f"{independent(task)} are too few to tell it from a blind guess: {figures}"
+        return "unclear", f"{independent_groups(task)} are too few to tell it from a blind guess: {figures}"
     if task.sees is None and headline.value > blind:
         return "not", f"it is not shown to be better than a guess without looking: {figures}"
     # Where the interval reaches above the guess, only what was seen may be said.
@@ -119,25 +125,24 @@ def _not_seen(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
 
 
 def _figures(task: TaskScore) -> str:
-    """The task's figures in a clause."""
+    """Return the task's figures in a clause."""
     metrics = task.tuned.metrics
     if task.type == "yesno" and "miss" in metrics and "over_call" in metrics:
         rows = task.tuned.per_class
-        found = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
+        recall = rows[0].recall if rows and rows[0].recall else Estimate(value=1 - metrics["miss"].value)
         true, untrue = (
-            (f"those with {article(task.about)}", "those without")
+            (f"those with {with_article(task.about)}", "those without")
             if task.about
             else ("the true yes", "the true no")
         )
-        alarms = about(metrics["over_call"])
-        return f"finds {about(found)} of {true}; false alarms on {alarms} of {untrue}"
-    return (
-        f"{percent(metrics[task.headline].value)} {HEADLINES[task.headline]}{ranged(metrics[task.headline])}"
-    )
+        alarms = percent_with_interval(metrics["over_call"])
+        return f"finds {percent_with_interval(recall)} of {true}; false alarms on {alarms} of {untrue}"
+    headline = metrics[task.headline]
+    return f"{percent(headline.value)} {HEADLINES[task.headline]}{interval_clause(headline)}"
 
 
 def _constant(system: SystemScore) -> str | None:
-    """The answer that it gives to everything, where it gives but one."""
+    """Return the only answer that the system gives, None where it gives several."""
     rows = system.per_class or []
     given = [row.name for row in rows if row.answered]
     return given[0] if len(given) == 1 and len(rows) > 1 else None

@@ -1,4 +1,4 @@
-"""The files that are scored: a truth, and answers by question id."""
+"""Reading of the files that are scored: a truth file, and answers by question id."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from llava.common.records import Answer, Truth
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """An answers file, by question id (as text: 7 and "7" are one question)."""
+    """Holds an answers file, by question id (as text: 7 and "7" are one question)."""
 
     name: str
     source: InputFile
     answers: Mapping[str, Answer]
 
     def text(self, question: str) -> str | None:
+        """Return the answer's text, None where it is missing."""
         answer = self.answers.get(question)
         return None if answer is None else answer.text
 
     def error(self, question: str) -> str | None:
-        """Why it was not answered (usually a picture that could not be read), None where it was."""
+        """Return why it was not answered (usually an unreadable image), None where it was."""
         answer = self.answers.get(question)
-        found = None if answer is None else answer.metadata.get("error")
-        return str(found) if found else None
+        error = None if answer is None else answer.metadata.get("error")
+        return str(error) if error else None
 
     def choices(self, question: str) -> object:
-        """What the answer says of the probabilities of its choices, as it stands there."""
+        """Return the probabilities of its choices as the file has them, unchecked."""
         answer = self.answers.get(question)
         return None if answer is None else answer.metadata.get("choices")
 
 
 def read_truth(path: Path) -> tuple[InputFile, list[Truth]]:
+    """Read a truth file; InputError where it is empty or an id repeats."""
     truths = read_jsonl(path, Truth)
     if not truths:
         raise InputError(f"{path}: no line in it, nothing to score against")
@@ -45,7 +47,17 @@ def read_truth(path: Path) -> tuple[InputFile, list[Truth]]:
 
 
 def read_answers(path: Path, name: str, truths: Sequence[Truth], truth_path: Path) -> AnswerFile:
-    """`name` is "tuned" or "base". InputError where an id repeats or none is in the truth."""
+    """Read an answers file.
+
+    Args:
+        path: The file.
+        name: "tuned" or "base".
+        truths: The questions' truths, of which it must answer one at least.
+        truth_path: Where they come from, for messages.
+
+    Raises:
+        InputError: The file is empty, an id repeats, or none is in the truth.
+    """
     answers = read_jsonl(path, Answer)
     if not answers:
         raise InputError(f"{path}: no line in it, no answer to score")

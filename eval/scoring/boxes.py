@@ -1,4 +1,4 @@
-"""Questions that are answered with a box."""
+"""The family of questions that are answered with a box, and the frames that boxes are written in."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import get_args
 
 import numpy as np
 
-from eval.scoring import metrics as m
 from eval.scoring import parse
-from eval.scoring.outcomes import Outcome, Texts, floats, shares
+from eval.scoring.metrics import Array, Metrics, box_metrics, box_rows, iou
+from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 from llava.common.boxes import Box, Frame, from_frame
 from llava.common.errors import InputError
 from llava.common.records import Truth
 
-_SAMPLES = 64  # of what a written box may be the rounding of
+_SAMPLES = 64  # of the exact boxes that round to a written one
 
 
 @dataclass(frozen=True)
 class BoxFamily:
-    """One box per question; `truth` (n, 4) and the answers are compared in the picture's own frame.
+    """Scores questions with one box each; `truth` (n, 4) and the answers are compared in the image's frame.
 
-    `absent` are answers that say that there is no box. Where the truth is one of them (a row of NaN), such an
-    answer is worth an IoU of 1, and a box 0; where it is a box, such an answer is worth 0.
-
-    `rounded` (boxes, samples): the IoU of each true box, as it is written, with boxes that round to it.
+    `to_image` convert each question's boxes to that frame. `absent` are answers that say that there is no
+    box. Where the truth is one of them (a row of NaN), such an answer scores an IoU of 1, and a box 0; where
+    it is a box, such an answer scores 0. `rounded_iou` (boxes, samples) is the IoU of each true box, as it is
+    written, with boxes that round to it.
     """
 
-    truth: m.Array
+    truth: Array
     to_image: Sequence[Callable[[Box], Box | None]] = field(repr=False)
     absent: tuple[str, ...] = ()
-    rounded: m.Array | None = field(default=None, repr=False)
+    rounded_iou: Array | None = field(default=None, repr=False)
     headline: str = "mean_iou"
 
-    def read(self, texts: Texts) -> Outcome:
+    def evaluate(self, texts: AnswerTexts) -> Outcomes:
         boxes = np.full_like(self.truth, np.nan)
         for index, (text, convert) in enumerate(zip(texts, self.to_image, strict=True)):
             box = None if text is None else parse.parse_box(text)
@@ -47,73 +47,77 @@ class BoxFamily:
         for index, text in enumerate(texts):
             if self.absent and text is not None and parse.parse_class(text, self.absent) is not None:
                 overlap[index] = float(np.isnan(self.truth[index, 0]))
-        rows = m.box_rows(overlap)
-        return Outcome(rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0, value=rows[:, 2], boxes=boxes)
+        rows = box_rows(overlap)
+        return Outcomes(rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0, value=rows[:, 2], boxes=boxes)
 
-    def metrics(self, sums: m.Array) -> m.Metrics:
-        return m.box_metrics(sums)
+    def metrics(self, sums: Array) -> Metrics:
+        return box_metrics(sums)
 
-    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
-        return shares(point, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, len(sums))
 
-    def majority(self) -> dict[str, float]:
-        """Always the median box of the truth."""
+    def majority_baseline(self) -> dict[str, float]:
+        """Return what always giving the median box of the truth scores."""
         median = np.zeros(4) if np.isnan(self.truth).all() else np.nanmedian(self.truth, axis=0)
-        rows = m.box_rows(self._overlap(np.broadcast_to(median, self.truth.shape)))
-        return floats(m.box_metrics(rows.sum(axis=0)))
+        rows = box_rows(self._overlap(np.broadcast_to(median, self.truth.shape)))
+        return baseline_values(box_metrics(rows.sum(axis=0)))
 
-    def _overlap(self, boxes: m.Array) -> m.Array:
-        """IoU with the truth: 0 for a box where there is none, NaN for no box."""
-        return np.where(np.isnan(boxes[:, 0]), np.nan, np.nan_to_num(m.iou(boxes, self.truth)))
+    def _overlap(self, boxes: Array) -> Array:
+        """Return the IoU (n,) with the truth: 0 for a box where there is none, NaN for no box."""
+        return np.where(np.isnan(boxes[:, 0]), np.nan, np.nan_to_num(iou(boxes, self.truth)))
 
-    def random(self) -> dict[str, float]:
+    def random_baseline(self) -> dict[str, float]:
         return {}
 
     def ceiling(self) -> dict[str, float] | None:
-        """What the true boxes score when written with their decimals; None where no truth is a box."""
-        if self.rounded is None or not len(self.rounded):
+        """Return what the true boxes score, written with their decimals; None where no truth is a box."""
+        if self.rounded_iou is None or not len(self.rounded_iou):
             return None
-        return {"mean_iou": float(self.rounded.mean()), "acc_50": float((self.rounded >= 0.5).mean())}
+        return {"mean_iou": float(self.rounded_iou.mean()), "acc_50": float((self.rounded_iou >= 0.5).mean())}
 
 
 def box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
+    """Return the family of a box task; InputError where a true answer is no box."""
     boxes: list[tuple[float, ...]] = []
-    rounded: list[m.Array] = []
+    rounded_iou: list[Array] = []
     absent = tuple(dict.fromkeys(name for truth in truths for name in truth.classes or ()))
-    readers = [frame_of(task, truth) for truth in truths]
-    for truth, to_image in zip(truths, readers, strict=True):
+    conversions = [frame_conversion(task, truth) for truth in truths]
+    for truth, to_image in zip(truths, conversions, strict=True):
         if truth.answer in absent:
             boxes.append((np.nan,) * 4)
             continue
-        written = parse.parse_box(truth.answer)
-        box = None if written is None else to_image(written)
-        if written is None or box is None:
+        box_in_frame = parse.parse_box(truth.answer)
+        box = None if box_in_frame is None else to_image(box_in_frame)
+        if box_in_frame is None or box is None:
             raise InputError(
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
                 "[x1, y1, x2, y2] in 0..1 that meets the picture"
             )
         boxes.append(box)
-        rounded.append(_rounding(written, truth.answer))
-    return BoxFamily(np.array(boxes), readers, absent, np.array(rounded))
+        rounded_iou.append(_rounding_iou(box_in_frame, truth.answer))
+    return BoxFamily(np.array(boxes), conversions, absent, np.array(rounded_iou))
 
 
-def _rounding(written: Box, text: str) -> m.Array:
-    """IoU (samples,) of a box with boxes whose corners lie within half a unit of its last decimal."""
+def _rounding_iou(box_in_frame: Box, text: str) -> Array:
+    """Return the IoU (samples,) of a box with boxes that lie within half a unit of its last decimal."""
     decimals = max((len(digits) for digits in re.findall(r"\.(\d+)", text)), default=0)
     shifts = np.random.default_rng(0).uniform(-0.5, 0.5, (_SAMPLES, 4)) / 10**decimals
-    exact = np.array(written) + shifts
+    exact = np.array(box_in_frame) + shifts
     exact = np.concatenate(
         [np.minimum(exact[:, :2], exact[:, 2:]), np.maximum(exact[:, :2], exact[:, 2:])], 1
     )
-    return np.nan_to_num(m.iou(exact, np.array(written)[None]))
+    return np.nan_to_num(iou(exact, np.array(box_in_frame)[None]))
 
 
-def frame_of(task: str, truth: Truth) -> Callable[[Box], Box | None]:
-    """From the frame that `meta` names (`frame`, with `width` and `height` in pixels) to 0..1 of the picture,
-    clipped to it; None for a box in the padding alone.
+def frame_conversion(task: str, truth: Truth) -> Callable[[Box], Box | None]:
+    """Return the conversion from the frame that `meta` names (`frame`, with `width` and `height` in pixels).
 
-    Without `frame` boxes are compared as they are written: IoU is the same in every frame, save for what of
-    a box lies in the padding.
+    It gives boxes in 0..1 of the image, clipped to it, and None for a box in the padding alone. Without
+    `frame` boxes are compared as they are written: IoU is the same in every frame, except for what of a box
+    lies in the padding.
+
+    Raises:
+        InputError: The frame is unknown, or the image's size is missing.
     """
     frame = truth.meta.get("frame")
     if frame is None:
@@ -137,6 +141,6 @@ def frame_of(task: str, truth: Truth) -> Callable[[Box], Box | None]:
 
 
 def truth_box(truth: Truth) -> Box | None:
-    """The true box of a box task, as shares of the picture; None of other tasks, and where there is none."""
-    written = parse.parse_box(truth.answer) if truth.type == "box" else None
-    return None if written is None else frame_of(truth.task, truth)(written)
+    """Return the true box in 0..1 of the image; None for other tasks and where there is none."""
+    box_in_frame = parse.parse_box(truth.answer) if truth.type == "box" else None
+    return None if box_in_frame is None else frame_conversion(truth.task, truth)(box_in_frame)

@@ -1,18 +1,21 @@
-"""What a difference between tuned and base decides, of a task and of the whole test."""
+"""Comparison of tuned and base: which is better in a task, and in how many tasks of the whole test."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from eval.scoring.schema import Estimate, Outcome, TaskScore
+from eval.scoring.schema import ComparisonOutcome, Estimate, TaskScore
 
 SMALL = 20  # groups; below this a percentile interval is rough, and usually too narrow
-NEGLIGIBLE = 0.02  # a difference whose whole interval is nearer to zero than this is none to speak of
+NEGLIGIBLE = 0.02  # a difference whose whole interval is nearer to zero than this counts as none
 
 
-def outcome_of(difference: Estimate | None, same: bool) -> Outcome:
-    """`same`: both systems' answers are read alike, question by question. None is no base at all."""
+def comparison_outcome(difference: Estimate | None, same: bool) -> ComparisonOutcome:
+    """Classify a difference, tuned minus base; None is no base at all.
+
+    `same`: both systems are right and wrong alike, question by question.
+    """
     if difference is None:
         return "alone"
     if same:
@@ -26,8 +29,9 @@ def outcome_of(difference: Estimate | None, same: bool) -> Outcome:
     return "same" if max(-difference.low, difference.high) < NEGLIGIBLE else "undecided"
 
 
-def verdict_of(difference: Estimate | None, same: bool, needed: int | None = None) -> str:
-    outcome = outcome_of(difference, same)
+def describe_difference(difference: Estimate | None, same: bool, needed: int | None = None) -> str:
+    """Return the comparison in words; `needed`: groups of images that would decide it."""
+    outcome = comparison_outcome(difference, same)
     if difference is None:
         return "no base answers were given to compare with tuned"
     if same:
@@ -44,17 +48,19 @@ def verdict_of(difference: Estimate | None, same: bool, needed: int | None = Non
 
 
 def groups_needed(difference: Estimate | None, groups: int) -> int | None:
-    """With how many groups, roughly, a difference of this size would be told from zero, or one under
-    NEGLIGIBLE be known to be none: intervals shrink with the root of the number of groups. Never fewer than
-    SMALL: what fewer seem to decide is not to be relied on."""
+    """Estimate how many groups would tell a difference of this size from zero, or show it to be NEGLIGIBLE.
+
+    Intervals shrink with the square root of the number of groups. Never fewer than SMALL: what fewer seem to
+    decide cannot be relied on.
+    """
     if difference is None or difference.low is None or difference.high is None:
         return None
     half = (difference.high - difference.low) / 2
     return max(groups + 1, SMALL, math.ceil(groups * (half / max(abs(difference.value), NEGLIGIBLE)) ** 2))
 
 
-def verdict_of_all(tasks: Sequence[TaskScore]) -> str:
-    """How many tasks are better and worse, and whether the test is too small for the rest."""
+def describe_comparisons(tasks: Sequence[TaskScore]) -> str:
+    """Return in words which tasks are better and worse, and which the test is too small to decide."""
     if all(task.outcome == "alone" for task in tasks):
         return "No base answers were given: what the tuning changed is not known."
     parts = []
@@ -62,14 +68,14 @@ def verdict_of_all(tasks: Sequence[TaskScore]) -> str:
         named = [task.task for task in tasks if task.outcome == outcome]
         if named:
             parts.append(f"{words} {len(named)} ({', '.join(named)})")
-    open_ = [task for task in tasks if task.outcome == "undecided"]
-    whole = f"Of {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}, tuned is "
-    sentence = whole + ", ".join(parts) + "." if parts else ""
-    if open_:
-        tasks_open = ", ".join(task.task for task in open_)
-        needed = [task.needed_groups for task in open_ if task.needed_groups]
-        most = max(task.groups for task in open_)
+    undecided = [task for task in tasks if task.outcome == "undecided"]
+    subject = f"Of {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}, tuned is "
+    sentence = subject + ", ".join(parts) + "." if parts else ""
+    if undecided:
+        names = ", ".join(task.task for task in undecided)
+        needed = [task.needed_groups for task in undecided if task.needed_groups]
+        largest = max(task.groups for task in undecided)
         enough = f"; some {min(needed):,} would decide the first of them" if needed else ""
-        groups = f"{most:,} independent {'group' if most == 1 else 'groups'} of pictures{enough}"
-        sentence += f" This test is too small to decide {tasks_open}: {groups}."
+        groups = f"{largest:,} independent {'group' if largest == 1 else 'groups'} of pictures{enough}"
+        sentence += f" This test is too small to decide {names}: {groups}."
     return sentence.strip()

@@ -1,4 +1,4 @@
-"""What every kind of question has: how its answers turned out, and what can be asked of its family."""
+"""Outcomes of the answers to a task's questions, and what every family of tasks can compute from them."""
 
 from __future__ import annotations
 
@@ -6,51 +6,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from eval.scoring import metrics as m
+from eval.scoring.intervals import wilson_interval
+from eval.scoring.metrics import Array, Bools, Metrics
 
-Texts = Sequence[str | None]
+AnswerTexts = Sequence[str | None]
+"""An answer for each question of a task, None where it is missing."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one answers file says to the n questions of a task: `rows` (n, columns) for the metrics, and per
-    question (n,) whether it is `right`, whether `parsed`, and in 0..1 how good (`value`). `boxes` (n, 4) of
-    a box task are shares of the picture, NaN where none was given."""
+class Outcomes:
+    """Holds how one answers file did on the n questions of a task.
 
-    rows: m.Array
-    right: m.Bools
-    parsed: m.Bools
-    value: m.Array
-    boxes: m.Array | None = None
+    `rows` (n, columns) are what metrics are sums of. Per question (n,): whether the answer is `right`, was
+    `parsed`, and how good it is, 0..1 (`value`). `boxes` (n, 4), of box tasks, are the answered boxes as
+    fractions of the image, NaN where none was given.
+    """
+
+    rows: Array
+    right: Bools
+    parsed: Bools
+    value: Array
+    boxes: Array | None = None
 
 
-class Family(Protocol):
-    """The questions of one task. `headline` is the metric that base and tuned are compared by."""
+class TaskFamily(Protocol):
+    """How the questions of one task are scored; `headline` is the metric that base and tuned differ by."""
 
     @property
     def headline(self) -> str: ...
 
-    def read(self, texts: Texts) -> Outcome:
-        """The outcome of the answers, in the order of the truths; None is a missing answer."""
+    def evaluate(self, texts: AnswerTexts) -> Outcomes:
+        """Read the answers, in the order of the truths, and compare them with these."""
 
-    def metrics(self, sums: m.Array) -> m.Metrics: ...
+    def metrics(self, sums: Array) -> Metrics:
+        """Map sums (..., columns) of `Outcomes.rows` to one array (...) per metric."""
 
-    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
-        """Intervals for where the bootstrap says nothing: Wilson's, with groups (g, columns) for trials."""
+    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
+        """Return intervals for where the bootstrap says nothing, with the groups of `sums` (g, columns) for
+        trials."""
 
-    def majority(self) -> dict[str, float]: ...
+    def majority_baseline(self) -> dict[str, float]:
+        """Return what always giving the commonest answer scores."""
 
-    def random(self) -> dict[str, float]: ...
+    def random_baseline(self) -> dict[str, float]:
+        """Return what random answers score on average; empty where there is no fixed set to guess from."""
 
 
-def shares(point: dict[str, float], trials: int) -> dict[str, tuple[float, float]]:
-    """Wilson intervals of the values that are means of numbers in 0..1."""
+def mean_intervals(values: dict[str, float], trials: int) -> dict[str, tuple[float, float]]:
+    """Return Wilson's intervals of the metrics that are means of numbers in 0..1."""
     return {
-        name: m.wilson(value, trials)
-        for name, value in point.items()
+        name: wilson_interval(value, trials)
+        for name, value in values.items()
         if name != "mean_abs_error" and value == value
     }
 
 
-def floats(values: m.Metrics) -> dict[str, float]:
+def baseline_values(values: Metrics) -> dict[str, float]:
+    """Return the metrics of a baseline as floats; it needs no parsing, so `parsed` is left out."""
     return {name: float(value) for name, value in values.items() if name != "parsed"}

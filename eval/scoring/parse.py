@@ -1,7 +1,7 @@
-"""What an answer says, read conservatively: where the words leave a doubt, the answer is unparsed.
+"""Parsers of answers. They are conservative: where the words leave a doubt, the answer is unparsed.
 
-An unparsed answer counts as wrong and the share of parsed answers stands beside every score, so a rule
-that is too strict is seen, while one that guesses would flatter a model unseen. Truth answers are read by
+An unparsed answer counts as wrong and the fraction of parsed answers stands beside every score, so a rule
+that is too strict shows, while one that guesses would flatter a model unnoticed. True answers are parsed by
 the same functions. The words are English, save for yes and no: their words in another language come with the
 truth. A class name in any language matches as the whole answer.
 """
@@ -43,24 +43,24 @@ _UNCERTAIN_NUMBER = re.compile(
 
 
 def normalise(text: str) -> str:
-    """Compatibility forms folded (NFKC), case folded, typographic apostrophes plain, spaces single."""
+    """Fold compatibility forms (NFKC) and case, make typographic apostrophes plain and spaces single."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.replace("’", "'").replace("‘", "'").split())
 
 
 def words(text: str) -> list[str]:
-    """The runs of letters and digits of a normalised text; `_`, `-` and punctuation only separate."""
+    """Return the runs of letters and digits of a normalised text; `_`, `-` and punctuation separate."""
     return re.findall(r"[^\W_]+", normalise(text))
 
 
-def parse_yes_no(text: str, said: tuple[str, str] = ("yes", "no")) -> str | None:
-    """ "yes" or "no" where the answer begins with it (after "The answer is"), None otherwise.
+def parse_yes_no(text: str, yes_no_words: tuple[str, str] = ("yes", "no")) -> str | None:
+    """Return "yes" or "no" where the answer begins with it (after "The answer is"), None otherwise.
 
-    An answer that says both words is None, save that "no" may be said again after "no". `said` are the words
-    for yes and no in the language of the question; an answer in other words is not understood.
+    An answer with both words is None; the same word may be repeated. `yes_no_words` are the words for yes and
+    no in the language of the question; an answer in other words is not understood.
     """
-    if (spoken := (normalise(said[0]), normalise(said[1]))) != ("yes", "no"):
-        return _yes_no_in_words(text, spoken)
+    if (normalised_words := (normalise(yes_no_words[0]), normalise(yes_no_words[1]))) != ("yes", "no"):
+        return _parse_yes_no_in_words(text, normalised_words)
     plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` "))
     plain = plain.lstrip("\"'*` ")
     first = _YES_NO.match(plain)
@@ -71,15 +71,20 @@ def parse_yes_no(text: str, said: tuple[str, str] = ("yes", "no")) -> str | None
     return first[1]
 
 
-# Other words for the same, by the word that a recipe writes: Korean knows several of equal rank.
-_ALSO = {"예": ("네",), "네": ("예",), "아니요": ("아니오", "아뇨"), "아니오": ("아니요", "아뇨")}
+# Synonyms of the words that a recipe writes: Korean has several of equal rank.
+_SYNONYMS = {"예": ("네",), "네": ("예",), "아니요": ("아니오", "아뇨"), "아니오": ("아니요", "아뇨")}
 
 
-def _yes_no_in_words(text: str, said: tuple[str, str]) -> str | None:
-    """The same in another language. After the word for no comes the end or punctuation: as in English it may
-    belong to what follows ("нет дефектов", no defects)."""
+def _parse_yes_no_in_words(text: str, yes_no_words: tuple[str, str]) -> str | None:
+    """Parse the answer to a question in another language than English.
+
+    After the word for no must come the end or punctuation: as in English it may belong to what follows
+    ("нет дефектов", no defects).
+    """
     plain = normalise(text).lstrip("\"'*` ")
-    yes, no = ("|".join(re.escape(form) for form in (word, *_ALSO.get(word, ()))) for word in said)
+    yes, no = (
+        "|".join(re.escape(form) for form in (word, *_SYNONYMS.get(word, ()))) for word in yes_no_words
+    )
     if re.match(rf"(?:{yes})(?!\w)", plain) and not re.search(rf"(?<!\w)(?:{no})(?!\w)", plain):
         return "yes"
     if re.match(rf"(?:{no})\s*(?:$|[^\w\s])", plain) and not re.search(rf"(?<!\w)(?:{yes})(?!\w)", plain):
@@ -88,8 +93,11 @@ def _yes_no_in_words(text: str, said: tuple[str, str]) -> str | None:
 
 
 def parse_letter(text: str, letters: Sequence[str]) -> str | None:
-    """The letter of a multiple-choice answer: alone, or first and set off ("B", "(b)", "B. broken disc", "The
-    answer is B."), None otherwise: "A missing disc" begins with an article."""
+    """Return the letter of a multiple-choice answer, None where there is none.
+
+    The letter stands alone, or first and set off ("B", "(b)", "B. broken disc", "The answer is B."): "A
+    missing disc" begins with an article.
+    """
     plain = _LEAD_IN.sub("", normalise(text).lstrip("\"'*` ")).lstrip("\"'*` ")
     match = re.match(r"(?:option )?(?:\(([a-z])\)|([a-z])(?=[\"'*`\s]*(?:$|[.):,])))", plain)
     letter = (match[1] or match[2]).upper() if match else None
@@ -97,8 +105,10 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
 
 
 def parse_report(text: str) -> list[dict[str, str]] | None:
-    """The entries of the JSON object, or list of objects, that the answer is; a code fence around it is taken
-    off. None for anything else."""
+    """Return the entries of an answer that is a JSON object or a list of objects, None for anything else.
+
+    A code fence around it is taken off.
+    """
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
         return report_entries(fenced[1] if fenced else text)
@@ -108,7 +118,7 @@ def parse_report(text: str) -> list[dict[str, str]] | None:
 
 @lru_cache(maxsize=256)
 def _class_pattern(classes: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    """A pattern that finds any class, longest first, and the class that each normalised name stands for."""
+    """Return a pattern that finds any class, longest first, and the class of each normalised name."""
     names: dict[str, str] = {}
     for name in classes:
         key = " ".join(words(name))
@@ -123,18 +133,20 @@ def _class_pattern(classes: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str,
 
 
 def parse_class(text: str, classes: Sequence[str]) -> str | None:
-    """The one class of `classes` that the answer names, or None.
+    """Return the one class of `classes` that the answer names, or None.
 
     Case, `_` and `-` do not matter; whole words do, but for a plural ending. Longer names are found first
     ("broken disc" before "disc"). None where no class or more than one is named, and where a sentence
     that names a class holds a negation outside that name ("there is no burn", "A burn? No.").
-    Raises InputError for classes that cannot be told apart.
+
+    Raises:
+        InputError: Two classes cannot be told apart.
     """
     pattern, names = _class_pattern(tuple(classes))
-    whole = " ".join(words(text))
-    if whole in names:
-        return names[whole]
-    found: set[str] = set()
+    plain = " ".join(words(text))
+    if plain in names:
+        return names[plain]
+    classes_named: set[str] = set()
     # A question mark ends no sentence here: what follows it answers what stands before it.
     for sentence in re.split(r"[.!;\n]+", text):
         # Apostrophes stay ("isn't" is a negation); all else that is no letter or digit becomes a space.
@@ -143,12 +155,12 @@ def parse_class(text: str, classes: Sequence[str]) -> str | None:
         named = {names[match[1]] for match in pattern.finditer(plain)}
         if named and _NEGATION.search(pattern.sub(" ", plain)):
             return None
-        found |= named
-    return found.pop() if len(found) == 1 else None
+        classes_named |= named
+    return classes_named.pop() if len(classes_named) == 1 else None
 
 
 def parse_count(text: str) -> int | None:
-    """The one number that the answer gives, in digits or in words up to ninety-nine, or None.
+    """Return the one number that the answer gives, in digits or in words up to ninety-nine, or None.
 
     "none" and "there are no ..." are 0. None for two different numbers, a fraction, a minus sign, an
     ordinal ("3rd"), a bound ("at least 3") or a negation ("not 3").
@@ -156,24 +168,24 @@ def parse_count(text: str) -> int | None:
     plain = normalise(text)
     if _UNCERTAIN_NUMBER.search(plain):
         return None
-    found: set[int] = set()
+    numbers: set[int] = set()
     for match in re.finditer(r"[\w.,+/:-]*[0-9][\w.,+/:%-]*", plain):
         digits = match[0].rstrip(".,:")
         number = re.fullmatch(r"([0-9]{1,6})(?:(?:개|곳|건)(?:입니다)?)?", digits)  # Korean counts "3개"
         if number is None:
             return None
-        found.add(int(number[1]))
+        numbers.add(int(number[1]))
     for match in _NUMBER_WORD.finditer(plain):
         tens, unit, small = match.groups()
         tens_value = 10 * (_TENS.index(tens) + 2) if tens else 0
-        found.add(tens_value + (_UNITS.index(unit or small) if unit or small else 0))
+        numbers.add(tens_value + (_UNITS.index(unit or small) if unit or small else 0))
     if re.search(r"(?<!\w)(?:none|there (?:is|are) no)(?!\w)", plain):
-        found.add(0)
-    return found.pop() if len(found) == 1 else None
+        numbers.add(0)
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def parse_box(text: str) -> Box | None:
-    """The one box `[x1, y1, x2, y2]` in the answer, in whichever frame it was written, or None.
+    """Return the one box `[x1, y1, x2, y2]` in the answer, in whichever frame it was written, or None.
 
     None for no box, two different boxes, an empty one, or a number outside 0..1. Corners in the wrong
     order are put right (llava.common.boxes.parse_boxes).
@@ -186,8 +198,10 @@ def parse_box(text: str) -> Box | None:
 
 
 def token_f1(answer: str, truth: str) -> float:
-    """Harmonic mean of the precision and recall of words, counted with repeats (as SQuAD's F1, articles
-    kept): 1 for the same words in any order, 0 for none in common."""
+    """Return the harmonic mean of the precision and recall of words, counted with repeats.
+
+    As SQuAD's F1, articles kept: 1 for the same words in any order, 0 for none in common.
+    """
     given, wanted = words(answer), words(truth)
     if not given or not wanted:
         return float(given == wanted)
@@ -196,5 +210,5 @@ def token_f1(answer: str, truth: str) -> float:
 
 
 def same_text(answer: str, truth: str) -> bool:
-    """Whether both have the same words in the same order; case and punctuation do not matter."""
+    """Return whether both have the same words in the same order; case and punctuation do not matter."""
     return words(answer) == words(truth)

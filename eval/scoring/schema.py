@@ -1,5 +1,7 @@
-"""scores.json: what `python -m eval.score` found, for programs; and `Case`, one question with its answers,
-for the report. Absent values are left out. docs/scoring.md says what each number is."""
+"""Schema of scores.json, and `Case`, one question with its answers, for the report.
+
+Absent values are left out. docs/scoring.md says what each number is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ class Estimate(_Part):
 
 
 class InputFile(_Part):
-    """`name` is the file's own name without folders, so that moving the files changes nothing."""
+    """An input file; `name` is without folders, so that moving the files changes nothing."""
 
     name: str
     sha256: str
@@ -43,8 +45,8 @@ class ClassScore(_Part):
 
 
 class RocCurve(_Part):
-    """`name` against the rest. `points` are (share of the others called it, share of it called it) for
-    falling thresholds, from (0, 0) to (1, 1)."""
+    """The ROC curve of class `name` against the rest; `points` are (false positive rate, true positive rate)
+    for falling thresholds, from (0, 0) to (1, 1)."""
 
     name: str
     auroc: float
@@ -52,7 +54,7 @@ class RocCurve(_Part):
 
 
 class ReliabilityBin(_Part):
-    """The questions whose probability lies in [low, high): its mean, and the share that came true."""
+    """The questions whose probability lies in [low, high): its mean, and the fraction that came true."""
 
     low: float
     high: float
@@ -66,8 +68,8 @@ class Threshold(_Part):
     probability of yes.
 
     `miss` and `over_call` are what it does on the very questions it was chosen from, which flatters it. The
-    cross-fitted ones hold each of `folds` parts of the picture groups against the threshold that the others
-    choose, and are what to expect of new pictures; absent where too few groups hold a yes or a no.
+    cross-fitted ones score each of `folds` parts of the image groups by the threshold that the others choose,
+    and are what to expect on new images; absent where too few groups hold a yes or a no.
     """
 
     miss_rate: float
@@ -80,7 +82,7 @@ class Threshold(_Part):
 
 
 class ChoiceScore(_Part):
-    """What the probabilities of the choices are worth, on the `n` questions that have them (`without` have
+    """Metrics of the choices' probabilities, on the `n` questions that have them (`without` have
     none).
 
     `metrics`: auroc, average_precision, ece, brier, as far as they exist. `reliability` is of P(yes) in
@@ -100,7 +102,7 @@ class SystemScore(_Part):
     """What one answers file scores on one task.
 
     `missing` questions have no answer; `unreadable` ones were answered with an error, because their
-    picture could not be read; `unparsed` counts those and every answer that could not be understood.
+    image could not be read; `unparsed` counts those and every answer that could not be understood.
     `confusion`: a row per true class, a column per answered class, and a last column of the unparsed.
     """
 
@@ -114,12 +116,12 @@ class SystemScore(_Part):
 
 
 class Slice(_Part):
-    """Some of the questions.
+    """Scores of some of the questions.
 
-    By `truth`: those with one true `answer` about pictures or objects that show one `label`; `tuned` and
-    `base` are the shares answered rightly, with Wilson's intervals (groups for trials). By `size` of the box,
-    `source` folder or `language`, or `all`: those that `name` says; `tuned` and `base` are means of
-    `CaseAnswer.value`, and `difference` (tuned - base) is in pairs; intervals are bootstrapped.
+    By `truth`: those with one true `answer` about images or objects that show one `label`; `tuned` and
+    `base` are the fractions answered rightly, with Wilson's intervals (groups for trials). By `size` of the
+    box, `source` folder or `language`, or `all`: those that `name` says; `tuned` and `base` are means of
+    `CaseAnswer.value`, and `difference` (tuned - base) is paired; intervals are bootstrapped.
     """
 
     by: Literal["truth", "size", "source", "language", "all"] = "truth"
@@ -133,14 +135,16 @@ class Slice(_Part):
     difference: Estimate | None = None
 
 
-Outcome = Literal["better", "worse", "same", "undecided", "alone"]
+ComparisonOutcome = Literal["better", "worse", "same", "undecided", "alone"]
 
 
 class TaskScore(_Part):
-    """`majority` and `random` are what blind guessing earns. `difference` is tuned minus base, in pairs on
-    the same resamples; `verdict` says in words what it means for the `headline` metric, `outcome` in one
-    (`alone`: there is no base). `needed_groups`: with so many groups, roughly, a difference of this size
-    would be decided. `sees`: whether tuned is above all blind guessing for certain (True), certainly not
+    """Scores of one task.
+
+    `majority` and `random` are what blind guessing earns. `difference` is tuned minus base, paired on the
+    same resamples; `verdict` says in words what it means for the `headline` metric, `outcome` in one word
+    (`alone`: there is no base). `needed_groups`: how many groups, roughly, would decide a difference of this
+    size. `sees`: whether the whole interval of tuned is above blind guessing (True), not above it at all
     (False) or neither (absent).
 
     `choices_difference` is tuned minus base of `ChoiceScore.metrics`, on the questions where both have them.
@@ -163,7 +167,7 @@ class TaskScore(_Part):
     choices_difference: dict[str, Estimate] | None = None
     ceiling: dict[str, float] | None = None
     verdict: str
-    outcome: Outcome
+    outcome: ComparisonOutcome
     needed_groups: int | None = None
     sees: bool | None = None
     about: str | None = None
@@ -171,14 +175,14 @@ class TaskScore(_Part):
 
 
 class Probe(_Part):
-    """General questions that have nothing to do with the tuning: what it cost. `whole` is the share of right
-    answers to all of them."""
+    """Scores on general questions that have nothing to do with the tuning: what it cost. `whole` is the
+    fraction of right answers to all of them."""
 
     truth: InputFile
     answers: InputFile
     baseline_answers: InputFile | None = None
     whole: Slice
-    outcome: Outcome
+    outcome: ComparisonOutcome
     verdict: str
     tasks: list[TaskScore]
 
@@ -211,9 +215,12 @@ Corners = tuple[float, float, float, float]
 
 
 class CaseAnswer(_Part):
-    """`text` is None where the answer is missing. `value`, 0..1, says how good it is: 1 or 0 where an answer
-    is right or wrong, IoU of a box, word F1 of a text, share of right fields of a report. `choices` are the
-    probabilities; `box` as in `Case`; `error`: why the picture could not be read."""
+    """One answer to the question of a case.
+
+    `text` is None where the answer is missing. `value`, 0..1, says how good it is: 1 or 0 where an answer is
+    right or wrong, IoU of a box, word F1 of a text, fraction of right fields of a report. `choices` are the
+    probabilities; `box` is as in `Case`; `error`: why the image could not be read.
+    """
 
     text: str | None
     parsed: bool
@@ -225,8 +232,8 @@ class CaseAnswer(_Part):
 
 
 class Case(_Part):
-    """One question. Boxes are x1, y1, x2, y2 as shares (0..1) of the picture itself, in whichever frame they
-    were written; `asked_box` is one that the question speaks of. `slices` maps `by` of a Slice (size,
+    """One question. Boxes are x1, y1, x2, y2 as fractions (0..1) of the image itself, in whichever frame they
+    were written; `asked_box` is one that the question names. `slices` maps `by` of a Slice (size,
     source, language) to the name of the one that the question is in."""
 
     question_id: str

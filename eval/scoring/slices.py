@@ -1,4 +1,4 @@
-"""Scores of parts of the questions: by what is true, by size of the box, by source folder, by language."""
+"""Slices: scores of parts of the questions, by what is true, box size, source folder or language."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ from typing import Literal
 
 import numpy as np
 
-from eval.scoring import metrics as m
 from eval.scoring.boxes import truth_box
-from eval.scoring.intervals import differences, estimates, share
-from eval.scoring.outcomes import Outcome
+from eval.scoring.intervals import (
+    bootstrap_estimates,
+    bootstrap_sums,
+    group_sums,
+    paired_differences,
+    wilson_estimate,
+    wilson_interval,
+)
+from eval.scoring.metrics import Array, Ints, Metrics, ratio
+from eval.scoring.outcomes import Outcomes
 from eval.scoring.parse import same_text
 from eval.scoring.schema import Estimate, Slice
 from llava.common.records import Truth
 
-# Of the picture's area. 1% is a square of a tenth of each side: 2.4 patches of LLaVA-1.5.
+# Upper limits, as fractions of the image. 1% is a square of a tenth of each side, 2.4 patches of LLaVA-1.5.
 SIZES = {"small": 0.01, "medium": 0.1, "large": np.inf}
-By = Literal["size", "source", "language", "all"]
+SliceCriterion = Literal["size", "source", "language", "all"]
 
 
-def truth_slices(truths: Sequence[Truth], outcomes: Sequence[Outcome]) -> list[Slice]:
-    """Shares of right answers by what is true: the answer (closed lists, save for letters, which stand for
-    another answer in each question) and the label (where given)."""
+def truth_slices(truths: Sequence[Truth], outcomes: Sequence[Outcomes]) -> list[Slice]:
+    """Return the fraction of right answers by what is true: by answer and by label (where given).
+
+    By answer only in closed lists, and not for letters, which stand for another answer in each question.
+    """
     members: dict[tuple[str | None, str | None], list[int]] = {}
     for index, truth in enumerate(truths):
         letters = set(truth.classes or ()) <= set(string.ascii_uppercase)
@@ -36,7 +45,7 @@ def truth_slices(truths: Sequence[Truth], outcomes: Sequence[Outcome]) -> list[S
     slices = []
     for (answer, label), rows in sorted(members.items(), key=lambda item: [text or "" for text in item[0]]):
         groups = len({truths[row].group for row in rows})
-        shares = [share(float(outcome.right[rows].mean()), groups) for outcome in outcomes]
+        estimates = [wilson_estimate(float(outcome.right[rows].mean()), groups) for outcome in outcomes]
         slices.append(
             Slice(
                 name=": ".join(text for text in (answer, label) if text is not None),
@@ -44,65 +53,78 @@ def truth_slices(truths: Sequence[Truth], outcomes: Sequence[Outcome]) -> list[S
                 label=label,
                 n=len(rows),
                 groups=groups,
-                tuned=shares[0] or Estimate(value=0),
-                base=shares[1] if len(shares) > 1 else None,
+                tuned=estimates[0] or Estimate(value=0),
+                base=estimates[1] if len(estimates) > 1 else None,
             )
         )
     return slices
 
 
-def slices_by(
-    by: By,
+def make_slices(
+    by: SliceCriterion,
     names: Sequence[str | None],
     truths: Sequence[Truth],
-    values: Sequence[m.Array],
+    values: Sequence[Array],
     resamples: int,
     seed: int,
 ) -> list[Slice]:
-    """A slice per name, in the order of SIZES or of the alphabet; none where all questions are in one.
-    `values` are those of tuned, and of base if there is one (n,)."""
+    """Return a slice per name, in the order of SIZES or of the alphabet; none where all are in one slice.
+
+    Args:
+        by: What the slices differ in.
+        names: The name of each question's slice, None where it is in none.
+        truths: The questions.
+        values: How good each answer is (n,), of tuned, and of base if there is one.
+        resamples: Resamples of the bootstrap.
+        seed: Seed of the resamples.
+    """
     present = {name for name in names if name is not None}
     if len(present) < 2:
         return []
     order = [name for name in SIZES if name in present] if by == "size" else sorted(present)
     return [
-        slice_of(
+        mean_slice(
             by, name, np.flatnonzero([other == name for other in names]), truths, values, resamples, seed
         )
         for name in order
     ]
 
 
-def slice_of(
-    by: By,
+def mean_slice(
+    by: SliceCriterion,
     name: str,
-    rows: m.Ints,
+    rows: Ints,
     truths: Sequence[Truth],
-    values: Sequence[m.Array],
+    values: Sequence[Array],
     resamples: int,
     seed: int,
 ) -> Slice:
-    """The means of `values` over some rows."""
+    """Return the slice of the questions `rows`: the means of `values`, with intervals.
+
+    Arguments are as in `make_slices`; `name` is the slice's name.
+    """
     groups = [truths[row].group for row in rows]
     columns = np.stack([np.ones(len(rows)), *(value[rows] for value in values)], axis=1)
-    sums = m.group_sums(columns, groups)
-    drawn = m.bootstrap_sums(sums, resamples, [seed])
-    draws: list[m.Metrics] = [{"value": m.ratio(drawn[:, i], drawn[:, 0])} for i in range(1, 1 + len(values))]
-    found = []
+    sums = group_sums(columns, groups)
+    drawn = bootstrap_sums(sums, resamples, [seed])
+    draws: list[Metrics] = [{"value": ratio(drawn[:, i], drawn[:, 0])} for i in range(1, 1 + len(values))]
+    estimates = []
     for value, draw in zip(columns[:, 1:].mean(axis=0), draws, strict=True):
         mean = float(value)
-        found.append(estimates({"value": mean}, draw, {"value": m.wilson(mean, len(sums))}))
+        estimates.append(
+            bootstrap_estimates({"value": mean}, draw, {"value": wilson_interval(mean, len(sums))})
+        )
     difference = None
     if len(values) == 2:
         same = bool((values[0][rows] == values[1][rows]).all())
-        difference = differences(found, draws, same)["value"]
+        difference = paired_differences(estimates, draws, same)["value"]
     return Slice(
         by=by,
         name=name,
         n=len(rows),
         groups=len(sums),
-        tuned=found[0]["value"],
-        base=found[1]["value"] if len(found) == 2 else None,
+        tuned=estimates[0]["value"],
+        base=estimates[1]["value"] if len(estimates) == 2 else None,
         difference=difference,
     )
 
@@ -110,23 +132,24 @@ def slice_of(
 # --- which slice a question is in --------------------------------------------------------------------
 
 
-def sizes(truths: Sequence[Truth]) -> list[str | None]:
-    """By the share of the picture that the box in question covers: the true box, or meta `area`; None where
-    neither is there."""
-    return [_size(truth) for truth in truths]
+def size_names(truths: Sequence[Truth]) -> list[str | None]:
+    """Return the size class of the box in question: the true box, or meta `area`; None without either."""
+    return [_size_class(truth) for truth in truths]
 
 
-def _size(truth: Truth) -> str | None:
+def _size_class(truth: Truth) -> str | None:
     box = truth_box(truth)
     area = truth.meta.get("area") if box is None else (box[2] - box[0]) * (box[3] - box[1])
     if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 < area <= 1:
         return None
-    return next(name for name, most in SIZES.items() if area < most)
+    return next(name for name, limit in SIZES.items() if area < limit)
 
 
-def sources(truths: Sequence[Truth]) -> list[str | None]:
-    """The first folder by which the pictures' names (meta `source`) differ; None everywhere where they lie in
-    one folder."""
+def source_names(truths: Sequence[Truth]) -> list[str | None]:
+    """Return the folders down to the first in which the images' names (meta `source`) differ.
+
+    None for a question without a source.
+    """
     folders = [
         PurePosixPath(str(truth.meta["source"])).parent.parts if "source" in truth.meta else None
         for truth in truths
@@ -140,12 +163,12 @@ def sources(truths: Sequence[Truth]) -> list[str | None]:
     return [None if parts is None else "/".join(parts[: depth + 1]) or "." for parts in folders]
 
 
-def languages(truths: Sequence[Truth]) -> list[str | None]:
+def language_names(truths: Sequence[Truth]) -> list[str | None]:
     return [truth.language for truth in truths]
 
 
-NAMED: dict[By, Callable[[Sequence[Truth]], list[str | None]]] = {
-    "size": sizes,
-    "source": sources,
-    "language": languages,
+SLICE_NAMES: dict[SliceCriterion, Callable[[Sequence[Truth]], list[str | None]]] = {
+    "size": size_names,
+    "source": source_names,
+    "language": language_names,
 }

@@ -1,4 +1,4 @@
-"""Scores task by task: what each answers file earns, with intervals, and what differs between the two."""
+"""Scores of one task: the metrics of each answers file with intervals, and how the two files differ."""
 
 from __future__ import annotations
 
@@ -9,22 +9,44 @@ from functools import cache
 
 import numpy as np
 
-from eval.scoring import metrics as m
-from eval.scoring import probabilities as c
 from eval.scoring.answers import AnswerFile
 from eval.scoring.boxes import BoxFamily
-from eval.scoring.comparison import SMALL, groups_needed, outcome_of, verdict_of
+from eval.scoring.comparison import SMALL, comparison_outcome, describe_difference, groups_needed
 from eval.scoring.families import ClosedFamily, family_of
-from eval.scoring.intervals import differences, estimates, maybe, points, rounded, share
-from eval.scoring.outcomes import Family, Outcome
+from eval.scoring.intervals import (
+    bootstrap_estimates,
+    bootstrap_sums,
+    defined_values,
+    group_index,
+    group_sums,
+    paired_differences,
+    rounded_or_none,
+    rounded_values,
+    wilson_estimate,
+    wilson_interval,
+)
+from eval.scoring.metrics import Array, Bools, Metrics, class_counts
+from eval.scoring.outcomes import Outcomes, TaskFamily
+from eval.scoring.probabilities import (
+    ChoiceProbabilities,
+    bootstrap_metrics,
+    choose_threshold,
+    class_probabilities,
+    cross_fitted_thresholds,
+    probability_metrics,
+    reliability,
+    roc_curves,
+    threshold_metrics,
+    threshold_rows,
+)
 from eval.scoring.schema import ChoiceScore, ClassScore, Estimate, Slice, SystemScore, TaskScore, Threshold
-from eval.scoring.slices import NAMED, By, slices_by, truth_slices
+from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, truth_slices
 from llava.common.records import Truth
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to score: resamples and their seed; `miss_rate` is the one that thresholds are chosen for."""
+class ScoringOptions:
+    """Holds the number of resamples, their seed, and the miss rate that thresholds are chosen for."""
 
     resamples: int = 1000
     seed: int = 0
@@ -32,18 +54,29 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A task's score, and the questions and answers that it is the score of: tuned, then base if there is
-    one."""
+class ScoredTask:
+    """Holds a task's score with the truths and outcomes behind it (tuned, then base if there is one)."""
 
     score: TaskScore
     truths: Sequence[Truth]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Outcomes]
 
 
-def by_task(truths: Sequence[Truth]) -> dict[str, list[Truth]]:
-    """The truths by the name of their task, in the order in which tasks come first; each language apart where
-    there are several."""
+@dataclass(frozen=True)
+class _SystemEstimates:
+    """Holds what one answers file scores: sums per group (g, columns), estimates, metrics of resamples."""
+
+    outcomes: Outcomes
+    sums: Array
+    estimates: dict[str, Estimate]
+    draws: Metrics
+
+
+def group_by_task(truths: Sequence[Truth]) -> dict[str, list[Truth]]:
+    """Return the truths by task, in the order in which tasks come first.
+
+    Where there are several languages, each task and language is a task of its own.
+    """
     several = len({truth.language for truth in truths}) > 1
     tasks: dict[str, dict[str, list[Truth]]] = {}
     for truth in truths:
@@ -55,224 +88,308 @@ def by_task(truths: Sequence[Truth]) -> dict[str, list[Truth]]:
     }
 
 
-def score_task(task: str, truths: Sequence[Truth], files: Sequence[AnswerFile], options: Options) -> Scored:
-    """`files` are tuned, and base if there is one."""
-    family = family_of(task, truths)
-    groups = [truth.group for truth in truths]
-    outcomes = [family.read([file.text(str(truth.question_id)) for truth in truths]) for file in files]
+def score_task(
+    task: str, truths: Sequence[Truth], files: Sequence[AnswerFile], options: ScoringOptions
+) -> ScoredTask:
+    """Score the answers to one task's questions.
 
-    sums = [m.group_sums(outcome.rows, groups) for outcome in outcomes]
+    Args:
+        task: Name of the task.
+        truths: Its questions' truths, one or more, all of one type.
+        files: The answers of tuned, and of base if there is one.
+        options: Resamples, seed and miss rate.
+
+    Raises:
+        InputError: The truths do not belong to one task.
+    """
+    family = family_of(task, truths)
     # A seed per task: adding a task to the truth leaves the others' intervals as they are.
     seed = [options.seed, zlib.crc32(task.encode())]
-    drawn = m.bootstrap_sums(np.hstack(sums), options.resamples, seed)
-    draws = [family.metrics(part) for part in np.split(drawn, len(sums), axis=1)]
-    found = []
-    for part, draw in zip(sums, draws, strict=True):
-        values = points(family.metrics(part.sum(axis=0)))
-        found.append(estimates(values, draw, family.spread(values, part)))
-    systems = [
-        _system(file, family, truths, outcome, part, metrics)
-        for file, outcome, part, metrics in zip(files, outcomes, sums, found, strict=True)
+    systems = _estimate_systems(family, truths, files, options.resamples, seed)
+    outcomes = [system.outcomes for system in systems]
+    scores = [
+        _score_system(file, family, truths, system) for file, system in zip(files, systems, strict=True)
     ]
-
-    difference, same = None, False
-    if len(files) == 2:
-        same = bool((outcomes[0].rows == outcomes[1].rows).all())
-        difference = differences(found, draws, same)
-    decisive = None if difference is None else difference[family.headline]
-    outcome = outcome_of(decisive, same)
-    needed = groups_needed(decisive, len(sums[0])) if outcome == "undecided" else None
-    majority, random = rounded(family.majority()), rounded(family.random())
+    differences, same = _compare_systems(systems)
+    decisive = None if differences is None else differences[family.headline]
+    outcome = comparison_outcome(decisive, same)
+    groups = len(systems[0].sums)
+    needed = groups_needed(decisive, groups) if outcome == "undecided" else None
+    majority, random = rounded_values(family.majority_baseline()), rounded_values(family.random_baseline())
     result = TaskScore(
         task=task,
         type=truths[0].type,
         n=len(truths),
-        groups=len(sums[0]),
-        small=len(sums[0]) < SMALL,
+        groups=groups,
+        small=groups < SMALL,
         headline=family.headline,
         classes=list(family.classes) if isinstance(family, ClosedFamily) else None,
-        tuned=systems[0],
-        base=systems[1] if len(systems) == 2 else None,
+        tuned=scores[0],
+        base=scores[1] if len(scores) == 2 else None,
         majority=majority,
         random=random,
-        difference=difference,
-        ceiling=rounded(family.ceiling() or {}) or None if isinstance(family, BoxFamily) else None,
-        verdict=verdict_of(decisive, same, needed),
+        difference=differences,
+        ceiling=rounded_values(family.ceiling() or {}) or None if isinstance(family, BoxFamily) else None,
+        verdict=describe_difference(decisive, same, needed),
         outcome=outcome,
         needed_groups=needed,
-        sees=_sees(found[0][family.headline], [b[family.headline] for b in (majority, random) if b]),
-        about=_about(truths),
-        slices=[
-            *truth_slices(truths, outcomes),
-            *_other_slices(truths, [outcome.value for outcome in outcomes], options),
-        ],
+        sees=_beats_blind_guessing(
+            systems[0].estimates[family.headline],
+            [baseline[family.headline] for baseline in (majority, random) if baseline],
+        ),
+        about=_common_subject(truths),
+        slices=[*truth_slices(truths, outcomes), *_other_slices(truths, outcomes, options)],
     )
     if isinstance(family, ClosedFamily):
-        _add_choices(result, family, truths, files, options, seed)
-    return Scored(result, truths, outcomes)
+        _add_choice_scores(result, family, truths, files, options, seed)
+    return ScoredTask(result, truths, outcomes)
 
 
-def _sees(headline: Estimate, blind: Sequence[float]) -> bool | None:
-    """Whether the interval lies above the best of blind guessing, or not above it at all."""
+def _estimate_systems(
+    family: TaskFamily,
+    truths: Sequence[Truth],
+    files: Sequence[AnswerFile],
+    resamples: int,
+    seed: Sequence[int],
+) -> list[_SystemEstimates]:
+    """Evaluate each file; one resample holds the same groups for all files."""
+    groups = [truth.group for truth in truths]
+    ids = [str(truth.question_id) for truth in truths]
+    outcomes = [family.evaluate([file.text(question) for question in ids]) for file in files]
+    sums = [group_sums(outcome.rows, groups) for outcome in outcomes]
+    drawn = np.split(bootstrap_sums(np.hstack(sums), resamples, seed), len(sums), axis=1)
+    systems = []
+    for outcome, file_sums, file_drawn in zip(outcomes, sums, drawn, strict=True):
+        draws = family.metrics(file_drawn)
+        values = defined_values(family.metrics(file_sums.sum(axis=0)))
+        estimates = bootstrap_estimates(values, draws, family.wilson_intervals(values, file_sums))
+        systems.append(_SystemEstimates(outcome, file_sums, estimates, draws))
+    return systems
+
+
+def _compare_systems(systems: Sequence[_SystemEstimates]) -> tuple[dict[str, Estimate] | None, bool]:
+    """Return tuned minus base (None without base), and whether both are right and wrong alike."""
+    if len(systems) < 2:
+        return None, False
+    tuned, base = systems
+    same = bool((tuned.outcomes.rows == base.outcomes.rows).all())
+    return paired_differences([tuned.estimates, base.estimates], [tuned.draws, base.draws], same), same
+
+
+def _beats_blind_guessing(headline: Estimate, baselines: Sequence[float]) -> bool | None:
+    """Return whether the interval lies above the best baseline (True), not above it at all (False), or
+    neither."""
     if headline.low is None or headline.high is None:
         return None
-    best = max(blind)
+    best = max(baselines)
     return True if headline.low > best else False if headline.high <= best else None
 
 
-def _about(truths: Sequence[Truth]) -> str | None:
-    found = {truth.meta.get("about") for truth in truths}
-    about = found.pop() if len(found) == 1 else None
-    return about if isinstance(about, str) else None
+def _common_subject(truths: Sequence[Truth]) -> str | None:
+    """Return what all questions ask for (meta `about`), where it is one thing."""
+    subjects = {truth.meta.get("about") for truth in truths}
+    subject = subjects.pop() if len(subjects) == 1 else None
+    return subject if isinstance(subject, str) else None
 
 
-def _other_slices(truths: Sequence[Truth], values: Sequence[m.Array], options: Options) -> list[Slice]:
-    """By size and source; the languages of a task are tasks of their own."""
-    bys: tuple[By, ...] = ("size", "source")
+def _other_slices(
+    truths: Sequence[Truth], outcomes: Sequence[Outcomes], options: ScoringOptions
+) -> list[Slice]:
+    """Return slices by size and source; the languages of a task are tasks of their own."""
+    values = [outcome.value for outcome in outcomes]
+    criteria: tuple[SliceCriterion, ...] = ("size", "source")
     return [
         part
-        for by in bys
-        for part in slices_by(by, NAMED[by](truths), truths, values, options.resamples, options.seed)
+        for criterion in criteria
+        for part in make_slices(
+            criterion, SLICE_NAMES[criterion](truths), truths, values, options.resamples, options.seed
+        )
     ]
 
 
-def _system(
-    file: AnswerFile,
-    family: Family,
-    truths: Sequence[Truth],
-    outcome: Outcome,
-    sums: m.Array,
-    metrics: dict[str, Estimate],
+def _score_system(
+    file: AnswerFile, family: TaskFamily, truths: Sequence[Truth], system: _SystemEstimates
 ) -> SystemScore:
     ids = [str(truth.question_id) for truth in truths]
     missing = sum(question not in file.answers for question in ids)
-    result = SystemScore(
+    score = SystemScore(
         missing=missing,
         unreadable=sum(file.error(question) is not None for question in ids),
-        unparsed=int((~outcome.parsed).sum()) - missing,
-        metrics=metrics,
+        unparsed=int((~system.outcomes.parsed).sum()) - missing,
+        metrics=system.estimates,
     )
     if isinstance(family, ClosedFamily):
-        confusion = family.confusion(sums.sum(axis=0))
-        trials = (sums.reshape(len(sums), len(family.classes), -1).sum(axis=2) > 0).sum(axis=0)
-        counts = m.class_counts(confusion)
-        result.confusion = confusion.astype(int).tolist()
-        if family.yes_no:  # as the recalls below, of which they are the other side
-            over_call = confusion[1, 0] / counts.support[1] if counts.support[1] else float("nan")
-            both = {"miss": (1 - counts.recall[0], trials[0]), "over_call": (over_call, trials[1])}
-            for name, (value, groups) in both.items():
-                if (found := share(float(value), int(groups))) is not None:
-                    result.metrics[name] = found
-        result.per_class = [
-            ClassScore(
-                name=name,
-                support=int(counts.support[index]),
-                answered=int(counts.answered[index]),
-                recall=share(counts.recall[index], int(trials[index])),
-                precision=maybe(counts.precision[index]),
-                f1=maybe(counts.f1[index]),
-            )
-            for index, name in enumerate(family.classes)
-        ]
-    return result
+        _add_class_scores(score, family, system.sums)
+    return score
+
+
+def _add_class_scores(score: SystemScore, family: ClosedFamily, sums: Array) -> None:
+    """Add the confusion matrix and each class's rates, their intervals with groups for trials."""
+    confusion = family.confusion(sums.sum(axis=0))
+    trials = (sums.reshape(len(sums), len(family.classes), -1).sum(axis=2) > 0).sum(axis=0)
+    counts = class_counts(confusion)
+    score.confusion = confusion.astype(int).tolist()
+    if family.yes_no:  # with the intervals of the recalls, which are one minus these
+        over_call = confusion[1, 0] / counts.support[1] if counts.support[1] else float("nan")
+        rates = {"miss": (1 - counts.recall[0], trials[0]), "over_call": (over_call, trials[1])}
+        for name, (value, groups) in rates.items():
+            if (estimate := wilson_estimate(float(value), int(groups))) is not None:
+                score.metrics[name] = estimate
+    score.per_class = [
+        ClassScore(
+            name=name,
+            support=int(counts.support[index]),
+            answered=int(counts.answered[index]),
+            recall=wilson_estimate(counts.recall[index], int(trials[index])),
+            precision=rounded_or_none(counts.precision[index]),
+            f1=rounded_or_none(counts.f1[index]),
+        )
+        for index, name in enumerate(family.classes)
+    ]
 
 
 # --- probabilities of the choices --------------------------------------------------------------------
 
 
-def _add_choices(
+def _add_choice_scores(
     result: TaskScore,
     family: ClosedFamily,
     truths: Sequence[Truth],
     files: Sequence[AnswerFile],
-    options: Options,
+    options: ScoringOptions,
     seed: Sequence[int],
 ) -> None:
-    """What the probabilities are worth, where a file has any; the difference on questions that have them in
-    both."""
-    groups = m.group_index([truth.group for truth in truths])
+    """Add the metrics of the choices' probabilities, where a file has any, and their paired difference.
+
+    The difference is computed on the questions that have probabilities in both files.
+
+    Args:
+        result: The task's score, which is added to.
+        family: The task's classes.
+        truths: The task's questions.
+        files: The answers of tuned, and of base if there is one.
+        options: Resamples, seed and miss rate.
+        seed: Seed of this task's resamples.
+    """
+    groups = group_index([truth.group for truth in truths])
     systems = [result.tuned, *([result.base] if result.base else [])]
-    read = [_probabilities(file, family, truths) for file in files]
-    known = [~np.isnan(values[:, 0]) for values in read]
-    both = np.logical_and.reduce(known)
-    all_ = [c.Chances(values, family.truth, groups, family.yes_no) for values in read]
-    pair: list[tuple[dict[str, Estimate], m.Metrics]] = []
-    for system, chances, has in zip(systems, all_, known, strict=True):
+    values = [_read_probabilities(file, family, truths) for file in files]
+    known = [~np.isnan(file_values[:, 0]) for file_values in values]
+    in_both = np.logical_and.reduce(known)
+    pair: list[tuple[dict[str, Estimate], Metrics]] = []
+    for system, file_values, has in zip(systems, values, known, strict=True):
         if not has.any():
             continue
-        metrics, draws = _chance_estimates(chances.only(has), result.groups, options, seed)
-        system.choices = ChoiceScore(
-            n=int(has.sum()),
-            without=int((~has).sum()),
-            metrics=metrics,
-            roc=c.roc_curves(chances.only(has), family.classes),
-            reliability=c.reliability(chances.only(has)),
-            threshold=_threshold(chances.only(has), options, seed) if family.yes_no else None,
+        probabilities = ChoiceProbabilities(file_values, family.truth, groups, family.yes_no)
+        estimates, draws = _probability_estimates(probabilities.subset(has), result.groups, options, seed)
+        system.choices = _choice_score(probabilities, has, family, estimates, options, seed)
+        if len(files) == 2 and in_both.any() and (has != in_both).any():
+            estimates, draws = _probability_estimates(
+                probabilities.subset(in_both), result.groups, options, seed
+            )
+        pair.append((estimates, draws))
+    if len(pair) == 2 and in_both.any():
+        same = bool((values[0][in_both] == values[1][in_both]).all())
+        result.choices_difference = paired_differences(
+            [estimates for estimates, _ in pair], [draws for _, draws in pair], same
         )
-        if len(files) == 2 and both.any() and (has != both).any():
-            metrics, draws = _chance_estimates(chances.only(both), result.groups, options, seed)
-        pair.append((metrics, draws))
-    if len(pair) == 2 and both.any():
-        same = bool((read[0][both] == read[1][both]).all())
-        result.choices_difference = differences([pair[0][0], pair[1][0]], [pair[0][1], pair[1][1]], same)
 
 
-def _probabilities(file: AnswerFile, family: ClosedFamily, truths: Sequence[Truth]) -> m.Array:
-    """(n, k), a row of NaN where the answer has no probabilities of the task's classes."""
+def _read_probabilities(file: AnswerFile, family: ClosedFamily, truths: Sequence[Truth]) -> Array:
+    """Return (n, k), a row of NaN where the answer has no probabilities of the task's classes."""
     nothing = [float("nan")] * len(family.classes)
     reader = cache(family.reader)  # the same few choices on every line
-    rows = [c.read_choices(file.choices(str(t.question_id)), family.classes, reader) for t in truths]
+    rows = [
+        class_probabilities(file.choices(str(truth.question_id)), family.classes, reader) for truth in truths
+    ]
     return np.array([row or nothing for row in rows])
 
 
-def _chance_estimates(
-    chances: c.Chances, groups: int, options: Options, seed: Sequence[int]
-) -> tuple[dict[str, Estimate], m.Metrics]:
-    draws = c.resampled(chances, groups, options.resamples, seed)
-    values = points({name: value[0] for name, value in c.chance_metrics(chances).items()})
-    return estimates(values, draws, _chance_spread(chances, values)), draws
+def _choice_score(
+    probabilities: ChoiceProbabilities,
+    has: Bools,
+    family: ClosedFamily,
+    estimates: dict[str, Estimate],
+    options: ScoringOptions,
+    seed: Sequence[int],
+) -> ChoiceScore:
+    """Return a file's score on the questions that have probabilities (`has`, (n,))."""
+    known = probabilities.subset(has)
+    return ChoiceScore(
+        n=int(has.sum()),
+        without=int((~has).sum()),
+        metrics=estimates,
+        roc=roc_curves(known, family.classes),
+        reliability=reliability(known),
+        threshold=_score_threshold(known, options, seed) if family.yes_no else None,
+    )
 
 
-def _chance_spread(chances: c.Chances, values: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Intervals for where every resample ranks alike (all perfectly, usually): Wilson's, with the groups of
-    the rarest ranked class, or of all the others if these are fewer, for trials."""
-    sides = [chances.groups[chances.truth == k] for k in chances.ranked]
-    sides += [chances.groups[chances.truth != k] for k in chances.ranked]
+def _probability_estimates(
+    probabilities: ChoiceProbabilities, groups: int, options: ScoringOptions, seed: Sequence[int]
+) -> tuple[dict[str, Estimate], Metrics]:
+    """Return the metrics with their intervals, and the metrics of every resample."""
+    draws = bootstrap_metrics(probabilities, groups, options.resamples, seed)
+    values = defined_values({name: value[0] for name, value in probability_metrics(probabilities).items()})
+    return bootstrap_estimates(values, draws, _ranking_intervals(probabilities, values)), draws
+
+
+def _ranking_intervals(
+    probabilities: ChoiceProbabilities, values: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return Wilson's intervals for where every resample ranks alike (all perfectly, usually).
+
+    Trials are the groups of the rarest ranked class, or of all the others if these are fewer.
+    """
+    truth, groups = probabilities.truth, probabilities.groups
+    sides = [groups[truth == k] for k in probabilities.ranked_classes]
+    sides += [groups[truth != k] for k in probabilities.ranked_classes]
     trials = min((len(np.unique(side)) for side in sides), default=0)
     return {
-        name: m.wilson(values[name], trials)
+        name: wilson_interval(values[name], trials)
         for name in ("auroc", "average_precision")
         if name in values and trials
     }
 
 
-def _threshold(chances: c.Chances, options: Options, seed: Sequence[int]) -> Threshold | None:
-    """None where no question is truly yes."""
-    positive = chances.truth == 0
+def _score_threshold(
+    probabilities: ChoiceProbabilities, options: ScoringOptions, seed: Sequence[int]
+) -> Threshold | None:
+    """Choose where to call yes, and score it; None where the truth has no yes, or no "no"."""
+    positive = probabilities.truth == 0
     if not positive.any():
         return None
-    probability = chances.probabilities[:, 0]
-    best = c.threshold_for(probability, positive, options.miss_rate)
-    here = c.threshold_metrics(c.threshold_rows(probability, positive, best).sum(axis=0))
-    if np.isnan(here["over_call"]):
+    p_yes = probabilities.values[:, 0]
+    threshold = choose_threshold(p_yes, positive, options.miss_rate)
+    values = threshold_metrics(threshold_rows(p_yes, positive, threshold).sum(axis=0))
+    if np.isnan(values["over_call"]):
         return None
     result = Threshold(
         miss_rate=options.miss_rate,
-        threshold=best,
-        miss=round(float(here["miss"]), 6),
-        over_call=round(float(here["over_call"]), 6),
+        threshold=threshold,
+        miss=round(float(values["miss"]), 6),
+        over_call=round(float(values["over_call"]), 6),
     )
-    if (crossed := c.cross_fitted(chances, options.miss_rate, options.seed)) is not None:
-        thresholds, result.folds = crossed
-        rows = c.threshold_rows(probability, positive, thresholds)
-        sums = m.group_sums(rows, [str(group) for group in chances.groups])
-        draws = c.threshold_metrics(m.bootstrap_sums(sums, options.resamples, seed))
-        trials = (sums > 0).sum(axis=0)
-        values = points(c.threshold_metrics(sums.sum(axis=0)))
-        spread = {
-            "miss": m.wilson(values["miss"], int(trials[0])),
-            "over_call": m.wilson(values["over_call"], int(trials[2])),
-        }
-        found = estimates(values, draws, spread)
-        result.cross_miss, result.cross_over_call = found["miss"], found["over_call"]
+    _add_cross_fitted_rates(result, probabilities, options, seed)
     return result
+
+
+def _add_cross_fitted_rates(
+    result: Threshold, probabilities: ChoiceProbabilities, options: ScoringOptions, seed: Sequence[int]
+) -> None:
+    """Add what to expect on new images: each fold is scored by the threshold that the others choose."""
+    cross_fitted = cross_fitted_thresholds(probabilities, options.miss_rate, options.seed)
+    if cross_fitted is None:
+        return
+    thresholds, result.folds = cross_fitted
+    rows = threshold_rows(probabilities.values[:, 0], probabilities.truth == 0, thresholds)
+    sums = group_sums(rows, [str(group) for group in probabilities.groups])
+    draws = threshold_metrics(bootstrap_sums(sums, options.resamples, seed))
+    trials = (sums > 0).sum(axis=0)
+    values = defined_values(threshold_metrics(sums.sum(axis=0)))
+    intervals = {
+        "miss": wilson_interval(values["miss"], int(trials[0])),
+        "over_call": wilson_interval(values["over_call"], int(trials[2])),
+    }
+    estimates = bootstrap_estimates(values, draws, intervals)
+    result.cross_miss, result.cross_over_call = estimates["miss"], estimates["over_call"]

@@ -1,8 +1,8 @@
-"""Questions that are answered in free words.
+"""The family of questions that are answered in free text.
 
 Word F1 needs no library. ROUGE-L, BLEU and CIDEr come from rouge-score, sacrebleu and pycocoevalcap where
 these are installed (the extra `text`). All of them split words at spaces and punctuation, so they say little
-of Chinese or Japanese.
+about Chinese or Japanese.
 """
 
 from __future__ import annotations
@@ -14,76 +14,82 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from eval.scoring import metrics as m
 from eval.scoring import parse
-from eval.scoring.outcomes import Outcome, Texts, floats, shares
+from eval.scoring.metrics import Array, Metrics, ratio, text_metrics, text_rows
+from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 
-EXTRA = ("rouge_score", "sacrebleu", "pycocoevalcap")
-_ORDER = 4  # of BLEU's n-grams
-_PLAIN = 4  # columns of `metrics.text_rows`; then ROUGE-L and CIDEr, then what BLEU is made of
+LIBRARIES = ("rouge_score", "sacrebleu", "pycocoevalcap")
+_BLEU_ORDER = 4  # the longest n-grams that BLEU counts
+_PLAIN_COLUMNS = 4  # columns of `metrics.text_rows`; then ROUGE-L and CIDEr, then what BLEU is made of
 
 
 def missing_libraries() -> list[str]:
-    return [name for name in EXTRA if find_spec(name) is None]
+    """Return the libraries of the extra `text` that are not installed."""
+    return [name for name in LIBRARIES if find_spec(name) is None]
 
 
 @dataclass(frozen=True)
 class TextFamily:
+    """Scores free text against one true text per question."""
+
     truth: Sequence[str]
     headline: str = "token_f1"
 
-    def read(self, texts: Texts) -> Outcome:
+    def evaluate(self, texts: AnswerTexts) -> Outcomes:
         exact = [
             text is not None and parse.same_text(text, t) for text, t in zip(texts, self.truth, strict=True)
         ]
         f1 = [parse.token_f1(text or "", t) for text, t in zip(texts, self.truth, strict=True)]
         parsed = [bool(text and text.strip()) for text in texts]
-        rows = m.text_rows(exact, f1, parsed)
+        rows = text_rows(exact, f1, parsed)
         if not missing_libraries():
-            rows = np.hstack([rows, _compared([text or "" for text in texts], self.truth)])
-        return Outcome(rows, right=np.array(exact), parsed=np.array(parsed), value=np.array(f1))
+            rows = np.hstack([rows, _library_rows([text or "" for text in texts], self.truth)])
+        return Outcomes(rows, right=np.array(exact), parsed=np.array(parsed), value=np.array(f1))
 
-    def metrics(self, sums: m.Array) -> m.Metrics:
-        found = m.text_metrics(sums[..., :_PLAIN])
-        if sums.shape[-1] == _PLAIN:
-            return found
-        rouge, cider = np.moveaxis(sums[..., _PLAIN : _PLAIN + 2], -1, 0)
-        found["rouge_l"] = m.ratio(rouge, sums[..., 0])
+    def metrics(self, sums: Array) -> Metrics:
+        metrics = text_metrics(sums[..., :_PLAIN_COLUMNS])
+        if sums.shape[-1] == _PLAIN_COLUMNS:
+            return metrics
+        rouge, cider = np.moveaxis(sums[..., _PLAIN_COLUMNS : _PLAIN_COLUMNS + 2], -1, 0)
+        metrics["rouge_l"] = ratio(rouge, sums[..., 0])
         if len(set(self.truth)) > 1:  # else no word tells one truth from another, and every weight is 0
-            found["cider"] = m.ratio(cider, sums[..., 0])
-        return found | {"bleu": _bleu(sums[..., _PLAIN + 2 :])}
+            metrics["cider"] = ratio(cider, sums[..., 0])
+        return metrics | {"bleu": _bleu(sums[..., _PLAIN_COLUMNS + 2 :])}
 
-    def spread(self, point: dict[str, float], sums: m.Array) -> dict[str, tuple[float, float]]:
-        return shares({k: v for k, v in point.items() if k not in ("bleu", "cider")}, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
+        return mean_intervals({k: v for k, v in values.items() if k not in ("bleu", "cider")}, len(sums))
 
-    def majority(self) -> dict[str, float]:
-        """Always the most frequent text (the first of equals)."""
-        most = Counter(self.truth).most_common(1)[0][0]
-        exact = [parse.same_text(most, t) for t in self.truth]
-        rows = m.text_rows(exact, [parse.token_f1(most, t) for t in self.truth], [True] * len(exact))
-        return floats(m.text_metrics(rows.sum(axis=0)))
+    def majority_baseline(self) -> dict[str, float]:
+        """Return what always giving the most frequent text (the first of equals) scores."""
+        commonest = Counter(self.truth).most_common(1)[0][0]
+        exact = [parse.same_text(commonest, t) for t in self.truth]
+        rows = text_rows(exact, [parse.token_f1(commonest, t) for t in self.truth], [True] * len(exact))
+        return baseline_values(text_metrics(rows.sum(axis=0)))
 
-    def random(self) -> dict[str, float]:
+    def random_baseline(self) -> dict[str, float]:
         return {}
 
 
-class _Words:
-    """rouge-score's own tokenizer drops every letter but a to z."""
+class _WordTokenizer:
+    """Splits words for rouge-score, whose own tokenizer drops every letter but a to z."""
 
     def tokenize(self, text: str) -> list[str]:
         return parse.words(text)
 
 
-def _compared(texts: Sequence[str], truths: Sequence[str]) -> m.Array:
-    """Per question: ROUGE-L (F measure; C.-Y. Lin, 2004), CIDEr-D (Vedantam et al., 2015; its document
-    frequencies are those of the truths), and BLEU's counts: matching n-grams and all n-grams of 1 to 4 words,
-    words of the answer and of the truth."""
+def _library_rows(texts: Sequence[str], truths: Sequence[str]) -> Array:
+    """Return per question ROUGE-L, CIDEr-D and the counts that BLEU is computed from (n, 12).
+
+    ROUGE-L is the F measure (C.-Y. Lin, 2004). CIDEr-D (Vedantam et al., 2015) takes its document frequencies
+    from the truths. BLEU's counts: matching n-grams and all n-grams of 1 to 4 words, words of the answer and
+    of the truth.
+    """
     from pycocoevalcap.cider.cider import Cider
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics.bleu import BLEU
 
-    scorer, bleu = RougeScorer(["rougeL"], tokenizer=_Words()), BLEU()
-    rows = np.zeros((len(texts), 2 + 2 * _ORDER + 2))
+    scorer, bleu = RougeScorer(["rougeL"], tokenizer=_WordTokenizer()), BLEU()
+    rows = np.zeros((len(texts), 2 + 2 * _BLEU_ORDER + 2))
     for index, (text, truth) in enumerate(zip(texts, truths, strict=True)):
         counts = bleu.corpus_score([text], [[truth]])
         rows[index, 0] = scorer.score(truth, text)["rougeL"].fmeasure
@@ -94,22 +100,24 @@ def _compared(texts: Sequence[str], truths: Sequence[str]) -> m.Array:
     return rows
 
 
-def _bleu(sums: m.Array) -> m.Array:
-    """Corpus BLEU (Papineni et al., 2002; sacrebleu's, smoothed exponentially), 0..1, from sums (..., 10);
-    NaN where no answer has four words."""
+def _bleu(sums: Array) -> Array:
+    """Return corpus BLEU, 0..1, from sums (..., 10); NaN where no answer has four words.
+
+    Papineni et al., 2002; as sacrebleu computes it, smoothed exponentially.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     flat = sums.reshape(-1, sums.shape[-1]).round().astype(int)
     values = [
         BLEU.compute_bleu(
-            correct=row[:_ORDER].tolist(),
-            total=row[_ORDER : 2 * _ORDER].tolist(),
+            correct=row[:_BLEU_ORDER].tolist(),
+            total=row[_BLEU_ORDER : 2 * _BLEU_ORDER].tolist(),
             sys_len=int(row[-2]),
             ref_len=int(row[-1]),
             smooth_method="exp",
         ).score
         / 100
-        if row[2 * _ORDER - 1] > 0
+        if row[2 * _BLEU_ORDER - 1] > 0
         else np.nan
         for row in flat
     ]

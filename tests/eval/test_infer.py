@@ -179,7 +179,7 @@ def test_images_are_opened_a_little_ahead_and_once(
         for count, request in enumerate(requests):
             if count == 20:
                 time.sleep(0.2)  # the threads have nothing more to do
-                assert 10 < len(opened) <= 11 + local.AHEAD < 50
+                assert 10 < len(opened) <= 11 + local.PREFETCHED_GROUPS < 50
             asked.append((str(request.question_id).split("/")[0], id(request.images[0])))
             held.append(request.images[0])
             yield Result(request.question_id, "it")

@@ -19,7 +19,7 @@ from llava.common.records import Truth
 from tests.eval.test_score import answer, run, truth
 
 
-def chance(question: int | str, yes: float, **more: Any) -> dict[str, Any]:
+def answer_with_p(question: int | str, yes: float, **more: Any) -> dict[str, Any]:
     text = "yes" if yes >= 0.5 else "no"
     return answer(question, text, choices={"yes": yes, "no": round(1 - yes, 6)}) | more
 
@@ -29,8 +29,8 @@ def test_probabilities_give_a_ranking_and_a_threshold(
 ) -> None:
     """A model that ranks perfectly but always says no is told so, and where to call yes instead."""
     truths = [truth(i, "yes" if i % 2 else "no") for i in range(60)]
-    answers = [chance(i, 0.3 + i / 1000 if i % 2 else i / 1000) for i in range(60)]
-    base = [chance(i, 0.4) for i in range(60)]
+    answers = [answer_with_p(i, 0.3 + i / 1000 if i % 2 else i / 1000) for i in range(60)]
+    base = [answer_with_p(i, 0.4) for i in range(60)]
     (task,) = run(tmp_path, truths, answers, base).tasks
     assert task.tuned.metrics["balanced_accuracy"].value == 0.5
     found = task.tuned.choices
@@ -68,10 +68,10 @@ def test_probabilities_of_classes_and_letters(tmp_path: Path) -> None:
 
 def test_missing_probabilities_are_counted_and_said(tmp_path: Path) -> None:
     truths = [truth(i, "yes" if i % 2 else "no") for i in range(20)]
-    answers = [chance(i, 0.9 if i % 2 else 0.2) for i in range(14)]
+    answers = [answer_with_p(i, 0.9 if i % 2 else 0.2) for i in range(14)]
     answers += [answer(i, "yes", choices={"maybe": 1.0}) for i in range(14, 17)]
     answers += [answer(i, "yes") for i in range(17, 19)]  # and none for 19
-    scores = run(tmp_path, truths, answers, [chance(i, 0.6) for i in range(20)])
+    scores = run(tmp_path, truths, answers, [answer_with_p(i, 0.6) for i in range(20)])
     (task,) = scores.tasks
     assert task.tuned.choices is not None
     assert (task.tuned.choices.n, task.tuned.choices.without) == (14, 6)
@@ -106,8 +106,8 @@ def test_a_class_that_is_never_true(tmp_path: Path) -> None:
     kinds = ["burn", "nest", "crack"]
     truths = [truth(i, kinds[i % 2], "class", classes=kinds) for i in range(40)]
     said = ["burn", "crack", "burn", "nest"]
-    chances = {"burn": 0.5, "nest": 0.3, "crack": 0.2}
-    (task,) = run(tmp_path, truths, [answer(i, said[i % 4], choices=chances) for i in range(40)]).tasks
+    probabilities = {"burn": 0.5, "nest": 0.3, "crack": 0.2}
+    (task,) = run(tmp_path, truths, [answer(i, said[i % 4], choices=probabilities) for i in range(40)]).tasks
     assert task.tuned.metrics["balanced_accuracy"].value == pytest.approx((1 + 0.5) / 2)
     assert task.tuned.per_class is not None and task.tuned.choices is not None
     crack = task.tuned.per_class[2]
@@ -121,8 +121,8 @@ def test_a_class_that_is_never_true(tmp_path: Path) -> None:
 def test_one_image_decides_nothing(tmp_path: Path) -> None:
     """Forty questions about one picture are one observation: no interval is narrower than ignorance."""
     truths = [truth(i, "yes" if i % 2 else "no", group="one") for i in range(40)]
-    tuned = [chance(i, 0.9 if i % 2 else 0.1) for i in range(40)]
-    base = [chance(i, 0.9) for i in range(40)]
+    tuned = [answer_with_p(i, 0.9 if i % 2 else 0.1) for i in range(40)]
+    base = [answer_with_p(i, 0.9) for i in range(40)]
     scores = run(tmp_path, truths, tuned, base)
     (task,) = scores.tasks
     assert (task.groups, task.small, task.outcome, task.sees) == (1, True, "undecided", None)
@@ -203,7 +203,7 @@ def test_text_measures_keep_every_alphabet(tmp_path: Path) -> None:
 def test_without_the_text_libraries_the_command_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(texts, "EXTRA", ("rouge_score", "no_such_library"))
+    monkeypatch.setattr(texts, "LIBRARIES", ("rouge_score", "no_such_library"))
     scores = run(tmp_path, [truth(1, "a crack", "text")], [answer(1, "a crack")])
     assert "ROUGE-L, BLEU and CIDEr are left out: no_such_library not installed" in capsys.readouterr().out
     assert not any("ROUGE" in line for line in scores.warnings)  # it says nothing about the model

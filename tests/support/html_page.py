@@ -1,4 +1,4 @@
-"""Reading an HTML report as a browser would, for tests."""
+"""Parsing of an HTML report as a browser would read it, for tests."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, and text by element."""
+    """Holds what a browser would read: elements with their attributes, and the text."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -36,8 +36,10 @@ class Page(HTMLParser):
 
 
 def check_alone(text: str, *more: str) -> Page:
-    """Nothing in the page loads anything, and nothing runs but one script whose hash the policy names. `more`
-    are elements that it may have beyond those of every report."""
+    """Check that the page loads nothing and runs nothing but one script whose hash the policy names.
+
+    `more` are elements that it may have beyond those of every report.
+    """
     found = Page(text)
     allowed = {
         *("html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section", "footer"),

@@ -1,4 +1,4 @@
-"""Small answered tests to score: a truth and the answers of a model, written as they would be read."""
+"""Small answered tests to score: truths and the answers of a model, as they would be read from files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from eval.report.cases import make_cases
 from eval.score import score
 from eval.scoring.answers import AnswerFile
 from eval.scoring.schema import Case, InputFile, Scores
-from eval.scoring.tasks import Options
+from eval.scoring.tasks import ScoringOptions
 from llava.common.records import Answer, Question, TaskType, Truth
 
-OPTIONS = Options(resamples=100)
+OPTIONS = ScoringOptions(resamples=100)
 
 
 def truths_of(task: str, kind: TaskType, answers: Sequence[str], **more: Any) -> list[Truth]:
-    """A question a picture; `label` may be a list, one for each."""
+    """Return truths, a question per image; `label` may be a list, one for each."""
     labels = more.pop("label", None)
     return [
         Truth(
@@ -37,7 +37,7 @@ def answers_of(
     choices: Sequence[Mapping[str, float]] | None = None,
     model: str = "",
 ) -> AnswerFile:
-    """None is a missing answer."""
+    """Return the answers file of a model, where a text of None is a missing answer."""
     answers = {}
     for number, (truth, text) in enumerate(zip(truths, texts, strict=True)):
         if text is not None:

@@ -1,7 +1,7 @@
-"""The frame of every HTML report: one page that needs nothing beside itself, no network, pictures inside.
+"""The frame of every HTML report: one page that needs nothing beside itself, no network, images inside.
 
-What a browser may do with the page is said in its Content-Security-Policy (W3C): show pictures that the page
-holds, apply its own style, and run the one script whose hash is named, if any.
+The page's Content-Security-Policy (W3C) says what a browser may do with it: show images that the page holds,
+apply its own style, and run the one script whose hash is named, if any.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from io import BytesIO
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag
-from llava.common.html.style import STYLE
 from llava.common.images import open_image
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-Section = tuple[str, str, Markup]  # its heading, its anchor, its body
+Section = tuple[str, str, Markup]
+"""Heading, anchor and body of a section."""
+
+
+def read_asset(package: str, name: str) -> str:
+    """Return a style sheet or script that lies beside the modules of `package`."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def document(
@@ -31,20 +36,25 @@ def document(
     style: str = "",
     script: str = "",
 ) -> str:
-    """The whole page: `header` stands below the title, then links to the sections, then those."""
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    )
-    if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-        policy += f"; script-src 'sha256-{digest}'"
+    """Return the whole page: the title, the header, links to the sections, then the sections.
+
+    Args:
+        title: Heading of the page and title of its tab.
+        header: What stands below the title.
+        sections: Heading, anchor and body of each section.
+        style: CSS of this report, applied after the style that all reports share.
+        script: JavaScript of this report; the policy names its hash, so that nothing else can run.
+    """
+    shared_style = read_asset("llava.common.html", "style.css")
+    sheets = [sheet for sheet in (shared_style, style) if sheet]
+    script = f"\n{script}" if script else ""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", http_equiv="Content-Security-Policy", content=_security_policy(script)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Markup(STYLE + style)),
+        tag("style", Markup("".join(f"\n{sheet}" for sheet in sheets))),
     )
     body = tag(
         "body",
@@ -57,7 +67,18 @@ def document(
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
-def attention(warnings: Sequence[str]) -> Markup:
+def _security_policy(script: str) -> str:
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+    return policy
+
+
+def callout(warnings: Sequence[str]) -> Markup:
+    """Return the box of warnings that opens a report; without warnings it says that there are none."""
     if not warnings:
         return tag("div", tag("p", "Nothing that asks for attention was found."), class_="attention fine")
     return tag(
@@ -69,7 +90,7 @@ def attention(warnings: Sequence[str]) -> Markup:
 
 
 def thumbnail(file: Path, side: int, quality: int = 82) -> str:
-    """A picture as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
+    """Return an image as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
     try:
         image = open_image(file)
     except InputError:

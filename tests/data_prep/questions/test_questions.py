@@ -204,7 +204,7 @@ def test_conversations_of_the_source() -> None:
     assert to_question(next(i for i in items if i.task == "chat"), recipe).text == "What is it?"
     assert dialogues(items, recipe, 0) == []
     for truth in (to_truth(item, recipe, "g") for item in items):
-        assert family_of(truth.task, [truth]).read([truth.answer]).right.all()
+        assert family_of(truth.task, [truth]).evaluate([truth.answer]).right.all()
 
 
 def test_conversations_are_left_out_or_refused_aloud() -> None:

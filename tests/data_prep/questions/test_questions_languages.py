@@ -106,7 +106,7 @@ def test_every_true_answer_is_scored_as_right(trilingual: Recipe, units: list[Un
         by_task[item.task, item.language].append(to_truth(item, trilingual, "g"))
     assert len(by_task) == 3 * 13
     for (task, _), truths in by_task.items():
-        outcome = family_of(task, truths).read([truth.answer for truth in truths])
+        outcome = family_of(task, truths).evaluate([truth.answer for truth in truths])
         assert outcome.right.all() and outcome.parsed.all(), task
-        wrong = family_of(task, truths).read(["?"] * len(truths))
+        wrong = family_of(task, truths).evaluate(["?"] * len(truths))
         assert not wrong.right.any(), task

@@ -23,7 +23,7 @@ from tests.support.small_model import image
 
 pytest.importorskip("openai", reason="pip install 'llava-inspect[endpoint]'")
 
-from eval.answering.endpoint import MOST_FAILURES, choice_chances, data_url, message_parts
+from eval.answering.endpoint import MAX_FAILURES, choice_probabilities, data_url, message_parts
 from eval.infer import main
 from llava.common.errors import InputError
 
@@ -218,12 +218,12 @@ def test_a_server_that_always_fails_is_no_result(server: Server, work: Path) -> 
     with pytest.raises(InputError, match=r"no question could be answered; .*no multimodal model"):
         main(arguments(server, work))
     assert list((work / "out").iterdir()) == []
-    many = [{"question_id": n, "image": None, "text": f"{n}?"} for n in range(5 * MOST_FAILURES)]
+    many = [{"question_id": n, "image": None, "text": f"{n}?"} for n in range(5 * MAX_FAILURES)]
     write_questions(work, many)
     asked = len(server.asked)
-    with pytest.raises(InputError, match=f"the first {MOST_FAILURES} questions failed; .*no multimodal"):
+    with pytest.raises(InputError, match=f"the first {MAX_FAILURES} questions failed; .*no multimodal"):
         main(arguments(server, work))
-    assert len(server.asked) - asked < 3 * MOST_FAILURES
+    assert len(server.asked) - asked < 3 * MAX_FAILURES
     assert list((work / "out").iterdir()) == []
 
 
@@ -249,13 +249,13 @@ def test_probabilities_of_choices_only_where_they_are_exact(
     assert sum("logprobs" in body for body in server.asked[2:]) == 1  # found out once
 
 
-def test_chances_are_not_guessed() -> None:
+def test_probabilities_are_not_guessed() -> None:
     tops = [("A", math.log(0.6)), (" B", math.log(0.3)), ("Bx", math.log(0.1))]
-    assert choice_chances(["A", "B"], tops) == pytest.approx({"A": 2 / 3, "B": 1 / 3})
-    assert choice_chances(["A", "C"], tops) is None
-    assert choice_chances(["B", "Bx"], tops) is None  # "B" may be the beginning of "Bx"
-    assert choice_chances(["A", "B"], [*tops[:1], ("B", -9999.0)]) is None
-    assert choice_chances([], tops) is None
+    assert choice_probabilities(["A", "B"], tops) == pytest.approx({"A": 2 / 3, "B": 1 / 3})
+    assert choice_probabilities(["A", "C"], tops) is None
+    assert choice_probabilities(["B", "Bx"], tops) is None  # "B" may be the beginning of "Bx"
+    assert choice_probabilities(["A", "B"], [*tops[:1], ("B", -9999.0)]) is None
+    assert choice_probabilities([], tops) is None
 
 
 def test_marks_place_the_images() -> None:

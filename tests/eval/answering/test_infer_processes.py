@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.answering.questions import share
+from eval.answering.questions import shard
 from eval.infer import main
 from llava.common.records import Question
 from tests.support.small_model import image, save_random_model
@@ -134,10 +134,10 @@ def test_shares_are_all_questions_once_and_a_image_stays_with_one(images: list[i
         Question(question_id=index, image=f"{image}.png" if image else None, text="What?")
         for index, image in enumerate(images)
     ]
-    shares = [share(questions, parts, index) for index in range(parts)]
-    assert sorted(q.question_id for part in shares for q in part) == list(range(len(images)))
-    seen = [{name for question in part for name in question.images} for part in shares]
+    shards = [shard(questions, parts, index) for index in range(parts)]
+    assert sorted(q.question_id for part in shards for q in part) == list(range(len(images)))
+    seen = [{name for question in part for name in question.images} for part in shards]
     assert sum(map(len, seen)) == len(set().union(*seen))
-    loads = [len(part) + 4 * len(names) for part, names in zip(shares, seen, strict=True)]
+    loads = [len(part) + 4 * len(names) for part, names in zip(shards, seen, strict=True)]
     largest = max((4 + images.count(image) for image in images if image), default=1)
     assert max(loads) - min(loads) <= largest

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.answering.partial import Partial
-from eval.answering.questions import answer_line
+from eval.answering.partial import PartialAnswers
+from eval.answering.questions import make_answer
 from llava.common.errors import InputError
 from llava.common.files import to_json
 from llava.common.records import Answer, Question
@@ -21,7 +21,7 @@ RUN = {"model": ["a", ""], "decoding": [0.0, None]}
 
 def answer(number: int) -> Answer:
     question = Question(question_id=number, image=None, text="What?")
-    return answer_line(question, "m", f"a\u2028line é {number}")
+    return make_answer(question, "m", f"a\u2028line é {number}")
 
 
 def test_a_file_cut_anywhere_holds_its_whole_lines() -> None:
@@ -36,13 +36,13 @@ def test_a_file_cut_anywhere_holds_its_whole_lines() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "a.jsonl"
             (Path(folder) / "a.jsonl.partial").write_bytes(whole[:cut])
-            partial = Partial(path)
+            partial = PartialAnswers(path)
             partial.read(RUN)
             kept = list(range(sum(end <= cut for end in ends[1:])))
             assert list(partial.answers) == kept
             with partial.open(RUN):
                 partial.add(answer(7))
-            again = Partial(path)
+            again = PartialAnswers(path)
             again.read(RUN)
             assert again.answers == {number: answer(number) for number in [*kept, 7]}
 
@@ -51,36 +51,36 @@ def test_a_file_cut_anywhere_holds_its_whole_lines() -> None:
 
 def test_all_files_are_read_and_each_process_sees_what_the_others_add(tmp_path: Path) -> None:
     path = tmp_path / "out" / "a [1].jsonl"
-    first, second = Partial(path, 0), Partial(path, 1)
+    first, second = PartialAnswers(path, 0), PartialAnswers(path, 1)
     with first.open(RUN), second.open(RUN):
         first.require_files(2)
         with pytest.raises(InputError, match="of process 2 is not here"):
             first.require_files(3)
         first.add(answer(1))
         second.add(answer(2))
-        first.take_from(2)
+        first.read_others(2)
         assert set(first.answers) == {1, 2}
         second.add(answer(3))
-        first.take_from(2)
+        first.read_others(2)
         assert first.answers[3] == answer(3)
-    third = Partial(path, 5)
+    third = PartialAnswers(path, 5)
     third.read(RUN)
     assert set(third.answers) == {1, 2, 3}
     with pytest.raises(InputError, match="other decoding"):
-        Partial(path).read(RUN | {"decoding": [1.0, None]})
+        PartialAnswers(path).read(RUN | {"decoding": [1.0, None]})
     third.discard()
     assert list(path.parent.iterdir()) == []
 
 
 def test_a_failure_before_any_answer_leaves_no_file(tmp_path: Path) -> None:
-    partial = Partial(tmp_path / "a.jsonl")
+    partial = PartialAnswers(tmp_path / "a.jsonl")
     with pytest.raises(KeyError), partial.open(RUN):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    partial = Partial(tmp_path / "a.jsonl")
+    partial = PartialAnswers(tmp_path / "a.jsonl")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -91,17 +91,17 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(os, "fsync", full)
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(InputError, match="cannot be written"), Partial(blocked / "a.jsonl").open(RUN):
+    with pytest.raises(InputError, match="cannot be written"), PartialAnswers(blocked / "a.jsonl").open(RUN):
         pass
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
     """As when a launcher is killed and its processes go on: the next run would write over them."""
     path = tmp_path / "a.jsonl"
-    first = Partial(path)
+    first = PartialAnswers(path)
     with first.open(RUN):
         first.add(answer(1))
-        second = Partial(path)
+        second = PartialAnswers(path)
         second.read(RUN)
         with pytest.raises(InputError, match="a run is still writing to it"), second.open(RUN):
             pass

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval.report import gallery
-from eval.report.gallery import Card, cards_of, pick
-from eval.report.page import page
+from eval.report.gallery import Card, choose_cards, make_cards
+from eval.report.page import render_page
 from eval.report.phrases import percent
 from eval.score import main
 from eval.scoring.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
@@ -45,7 +45,7 @@ def images(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def chances(texts: list[str], classes: list[str]) -> list[dict[str, float]]:
+def probabilities_of(texts: list[str], classes: list[str]) -> list[dict[str, float]]:
     """Probabilities for the answers given, surer of some than of others."""
     made = []
     for number, text in enumerate(texts):
@@ -70,8 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], 
     said += ["[0.1, 0.2, 0.6, 0.6]"] * 20 + ["nowhere"] * 4 + ["a crack on it"] * 48
     base = ["yes"] * 48 + ["none"] * 48 + ["[0.5, 0.5, 0.9, 0.9]"] * 24 + ["something"] * 48
     folder = images(tmp_path_factory.mktemp("pictures"))
-    sure = [*chances(said[:48], ["yes", "no"]), *chances(said[48:96], KINDS), *[{}] * 72]
-    other = [*chances(base[:48], ["yes", "no"]), *chances(base[48:96], KINDS), *[{}] * 72]
+    sure = [*probabilities_of(said[:48], ["yes", "no"]), *probabilities_of(said[48:96], KINDS), *[{}] * 72]
+    other = [*probabilities_of(base[:48], ["yes", "no"]), *probabilities_of(base[48:96], KINDS), *[{}] * 72]
     scores, cases = scores_and_cases(
         truths,
         answers_of("tuned", truths, said, sure, "my-model"),
@@ -83,7 +83,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], 
 
 @pytest.fixture(scope="module")
 def written(made: tuple[Scores, list[Case], Path]) -> str:
-    return page(*made)
+    return render_page(*made)
 
 
 def test_the_page_needs_nothing_beside_itself(written: str) -> None:
@@ -176,7 +176,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
         truths, tuned, answers_of("base", truths, texts), asked(truths, name, f"{safe}{{number}}.png")
     )
     scores.warnings.append(name)
-    text = page(scores, cases, tmp_path)
+    text = render_page(scores, cases, tmp_path)
     text.encode("utf-8")
     assert not [char for char in text if char in "\x00\u2028\u202e"]
     found = check_alone(text, *MORE)
@@ -194,7 +194,7 @@ def test_a_image_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
         Question(question_id=t.question_id, image=n, text="?") for t, n in zip(truths, names, strict=True)
     ]
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 4), None, questions)
-    found = check_alone(page(scores, cases, folder), *MORE)
+    found = check_alone(render_page(scores, cases, folder), *MORE)
     assert not found.named("img")
     assert all(f"This picture cannot be shown: {name}." in found.text for name in names)
 
@@ -208,7 +208,7 @@ def test_questions_on_several_images_and_on_none(tmp_path: Path) -> None:
     scores, cases = scores_and_cases(
         truths, answers_of("tuned", truths, ["yes", "no", "no"]), None, questions
     )
-    found = check_alone(page(scores, cases, images(tmp_path, 2)), *MORE)
+    found = check_alone(render_page(scores, cases, images(tmp_path, 2)), *MORE)
     assert len(found.named("img")) == 2
     assert "0.png is shown there" in found.text or found.text.count("0.png") >= 2
     assert "asked without a picture" in found.text
@@ -221,7 +221,7 @@ def test_many_questions_on_one_image_are_cut_and_said_to_be(tmp_path: Path) -> N
     questions = [Question(question_id=truth.question_id, image="0.png", text="?") for truth in truths]
     texts = ["no"] * 10 + ["yes"] * 50 + ["no"] * 60
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, texts), None, questions)
-    found = Page(page(scores, cases, images(tmp_path, 1)))
+    found = Page(render_page(scores, cases, images(tmp_path, 1)))
     rows = [item["data-tuned"] for item in found.named("div") if item.get("class") == "ask"]
     assert rows.count("wrong") == 10 and rows.count("right") == 30  # what is wrong comes first
     assert "110 of 120 answers right" in found.text
@@ -240,9 +240,9 @@ def case(number: int, right: bool, label: str = "") -> Case:
 def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
     kinds: list[tuple[bool, str]], most: int
 ) -> None:
-    cards = cards_of([case(number, right, label) for number, (right, label) in enumerate(kinds)])
+    cards = make_cards([case(number, right, label) for number, (right, label) in enumerate(kinds)])
     assert [card.value for card in cards] == sorted(card.value for card in cards)
-    chosen = pick(cards, most)
+    chosen = choose_cards(cards, most)
     assert len(chosen) == min(most, len(cards)) == len({card.images for card in chosen})
     right = sum(card.right for card in cards)
     if most >= 4:
@@ -253,10 +253,10 @@ def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gallery, "MOST_BYTES", 2_000)
+    monkeypatch.setattr(gallery, "MAX_BYTES", 2_000)
     truths = truths_of("presence", "yesno", ["yes"] * 6 + ["no"] * 6)
     scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 12), None, asked(truths))
-    found = Page(page(scores, cases, images(tmp_path)))
+    found = Page(render_page(scores, cases, images(tmp_path)))
     shown = len(found.named("img"))
     assert 1 < shown < 12
     assert "12 pictures in the test, 6 with at least one answer that is not right." in found.text
@@ -267,8 +267,8 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_worst_come_first_and_lost_ones_before_those_that_base_missed_too() -> None:
     cases = [case(0, True), case(1, False), case(2, False)]
     cases[2].base = CaseAnswer(text="x", parsed=True, right=True, value=1.0)
-    assert [card.images[0] for card in cards_of(cases)] == ["2.png", "1.png", "0.png"]
-    assert isinstance(cards_of(cases)[0], Card)
+    assert [card.images[0] for card in make_cards(cases)] == ["2.png", "1.png", "0.png"]
+    assert isinstance(make_cards(cases)[0], Card)
 
 
 def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> None:
@@ -283,14 +283,14 @@ def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> Non
         verdict="tuning COST 12 points",
         tasks=scores.tasks[:1],
     )
-    text = Page(page(scores.model_copy(update={"probe": probe}), cases, folder)).text
+    text = Page(render_page(scores.model_copy(update={"probe": probe}), cases, folder)).text
     assert "What tuning cost" in text and "tuning COST 12 points" in text and "general.jsonl" in text
 
 
 def test_a_report_without_base_or_images(tmp_path: Path) -> None:
     truths = truths_of("presence", "yesno", ["yes", "no"] * 30)
     scores, _ = scores_and_cases(truths, answers_of("tuned", truths, ["yes", "no"] * 30))
-    found = check_alone(page(scores, [], tmp_path), *MORE)
+    found = check_alone(render_page(scores, [], tmp_path), *MORE)
     assert not found.named("form") and "“base”" not in found.text and "Tested on 60 questions." in found.text
 
 
@@ -351,7 +351,7 @@ def test_any_small_test_makes_a_page(kinds: dict[TaskType, list[tuple[int, ...]]
         answers_of("base", truths, base) if compared else None,
         asked(truths),
     )
-    found = check_alone(page(scores, cases, Path("absent")), *MORE)
+    found = check_alone(render_page(scores, cases, Path("absent")), *MORE)
     badges = [item["class"] for item in found.named("span") if (item.get("class") or "").startswith("badge")]
     assert len(badges) == len(scores.tasks)
     assert "nan" not in found.text and "None" not in found.text

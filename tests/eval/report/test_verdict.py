@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.phrases import percent, points
-from eval.report.verdict import HEADLINES, Verdict, summary, verdict
+from eval.report.phrases import percent, percentage_points
+from eval.report.verdict import HEADLINES, Verdict, make_verdict, summarise_standings
 from eval.scoring.schema import TaskScore
 from llava.common.records import TaskType, Truth
 from tests.support.made_scores import answers_of, scores_of, truths_of
@@ -22,7 +22,7 @@ def presence(yes: int, no: int) -> list[Truth]:
 
 
 def judged(truths: list[Truth], texts: Sequence[str | None], base: Sequence[str] | None = None) -> Verdict:
-    return verdict(task_of(truths, texts, base), "picture")
+    return make_verdict(task_of(truths, texts, base), "picture")
 
 
 def task_of(truths: list[Truth], texts: Sequence[str | None], base: Sequence[str] | None = None) -> TaskScore:
@@ -34,7 +34,7 @@ def test_what_was_found_is_said_in_counts_with_what_would_not_surprise() -> None
     truths = presence(74, 76)
     texts = ["yes"] * 63 + ["no"] * 11 + ["yes"] * 10 + ["no"] * 66
     task = task_of(truths, texts)
-    said = verdict(task, "picture")
+    said = make_verdict(task, "picture")
     assert said.standing == "care"
     recall = task.tuned.per_class[0].recall if task.tuned.per_class else None
     assert recall and recall.low and recall.high
@@ -129,7 +129,7 @@ def test_every_headline_has_words() -> None:
     for kind, (answer, more) in said.items():
         truths = truths_of(kind, kind, [answer], **more)
         assert task_of(truths, [answer]).headline in HEADLINES
-        assert verdict(task_of(truths, [answer])).lines
+        assert make_verdict(task_of(truths, [answer])).lines
 
 
 def test_letters_are_no_kinds() -> None:
@@ -164,7 +164,7 @@ def test_a_test_too_small_says_how_many_it_would_take() -> None:
     tuned = ["yes"] * 27 + ["no"] * 33
     task = task_of(truths, tuned, ["yes"] * 24 + ["no"] * 3 + ["yes"] * 2 + ["no"] * 31)
     assert task.needed_groups and task.needed_groups > 60
-    (line,) = [line for line in verdict(task).lines if line.startswith("Not shown")]
+    (line,) = [line for line in make_verdict(task).lines if line.startswith("Not shown")]
     assert "This test is too small to tell: it has 60 independent pictures, some " in line
 
 
@@ -192,7 +192,7 @@ def test_the_summary_names_every_task_once() -> None:
     truths = [*presence(100, 100), *truths_of("count", "count", ["1"] * 60 + ["2"] * 40)]
     texts = [truth.answer if truth.task == "presence" else "1" for truth in truths]
     scores = scores_of(truths, answers_of("tuned", truths, texts))
-    assert summary(scores) == "Rely on it for: presence. Do not rely on it for: count."
+    assert summarise_standings(scores) == "Rely on it for: presence. Do not rely on it for: count."
 
 
 @given(st.floats(0, 1))
@@ -202,7 +202,7 @@ def test_percents_never_round_to_certainty(value: float) -> None:
 
 
 def test_points_have_a_sign_but_for_nothing() -> None:
-    assert [points(value) for value in (0.123, -0.123, 0.001, -0.001)] == ["+12", "−12", "0", "0"]
+    assert [percentage_points(value) for value in (0.123, -0.123, 0.001, -0.001)] == ["+12", "−12", "0", "0"]
 
 
 def test_small_numbers_are_said_in_good_grammar() -> None:

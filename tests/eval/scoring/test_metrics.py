@@ -8,20 +8,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.scoring import metrics as m
+from eval.scoring.intervals import (
+    Z95,
+    bootstrap_sums,
+    combined_interval,
+    group_sums,
+    percentile_interval,
+    wilson_interval,
+)
+from eval.scoring.metrics import (
+    box_metrics,
+    box_rows,
+    class_counts,
+    class_metrics,
+    confusion_rows,
+    count_metrics,
+    count_rows,
+    iou,
+    majority_class_metrics,
+    random_guess_metrics,
+    yes_no_metrics,
+)
 
 # Truth: 4 x a, 3 x b, 1 x c. Answers (columns a, b, c, unparsed).
 HAND = np.array([[3, 1, 0, 0], [1, 1, 0, 1], [0, 0, 0, 1]], dtype=float)
 
 
 def test_class_metrics_by_hand() -> None:
-    values = m.class_metrics(HAND.reshape(-1), 3)
+    values = class_metrics(HAND.reshape(-1), 3)
     assert values["accuracy"] == pytest.approx(4 / 8)
     assert values["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 3 + 0) / 3)
     # F1: a 2*3/(4+4), b 2*1/(2+3), c 0/(0+1)
     assert values["macro_f1"] == pytest.approx((6 / 8 + 2 / 5 + 0) / 3)
     assert values["parsed"] == pytest.approx(6 / 8)
-    counts = m.class_counts(HAND)
+    counts = class_counts(HAND)
     assert counts.support.tolist() == [4, 3, 1]
     assert counts.answered.tolist() == [4, 2, 0]
     assert counts.precision[:2].tolist() == [3 / 4, 1 / 2]
@@ -30,7 +50,7 @@ def test_class_metrics_by_hand() -> None:
 
 def test_yes_no_metrics_by_hand() -> None:
     # yes: 6 said yes, 2 said no, 2 unparsed; no: 3 said yes, 7 said no
-    values = m.yes_no_metrics(np.array([6, 2, 2, 3, 7, 0], dtype=float))
+    values = yes_no_metrics(np.array([6, 2, 2, 3, 7, 0], dtype=float))
     assert values["over_call"] == pytest.approx(0.3)
     assert values["miss"] == pytest.approx(0.4)
     assert values["says_yes"] == pytest.approx(9 / 20)
@@ -38,14 +58,14 @@ def test_yes_no_metrics_by_hand() -> None:
 
 
 def test_classes_absent_from_the_truth_are_left_out_of_the_means() -> None:
-    values = m.class_metrics(np.array([[2, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0]], dtype=float).reshape(-1), 3)
+    values = class_metrics(np.array([[2, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0]], dtype=float).reshape(-1), 3)
     assert values["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert values["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
 def test_count_metrics_by_hand() -> None:
-    rows = m.count_rows(np.array([3, 5, 7, 2]), np.array([3, 6, 4, -1]))
-    values = m.count_metrics(rows.sum(axis=0))
+    rows = count_rows(np.array([3, 5, 7, 2]), np.array([3, 6, 4, -1]))
+    values = count_metrics(rows.sum(axis=0))
     assert values["exact"] == 1 / 4
     assert values["within_one"] == 2 / 4
     assert values["mean_abs_error"] == pytest.approx(4 / 3)
@@ -55,10 +75,10 @@ def test_count_metrics_by_hand() -> None:
 def test_box_metrics_by_hand() -> None:
     truth = np.array([[0, 0, 0.2, 0.2], [0, 0, 0.2, 0.2], [0, 0, 0.2, 0.2], [0, 0, 1, 1]])
     said = np.array([[0, 0, 0.2, 0.1], [0.1, 0.1, 0.3, 0.3], [np.nan] * 4, [0, 0, 1, 1]])
-    overlap = m.iou(said, truth)
+    overlap = iou(said, truth)
     assert overlap[[0, 1, 3]].tolist() == pytest.approx([1 / 2, 1 / 7, 1])
     assert math.isnan(overlap[2])
-    values = m.box_metrics(m.box_rows(overlap).sum(axis=0))
+    values = box_metrics(box_rows(overlap).sum(axis=0))
     assert values["mean_iou"] == pytest.approx((1 / 2 + 1 / 7 + 0 + 1) / 4)
     assert values["acc_50"] == 2 / 4
     assert values["parsed"] == 3 / 4
@@ -82,7 +102,7 @@ def brute_force(truth: list[int], answers: list[int], classes: int) -> tuple[flo
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=40))
 def test_class_metrics_agree_with_loops(pairs: list[tuple[int, int]]) -> None:
     truth, answers = [t for t, _ in pairs], [a for _, a in pairs]
-    values = m.class_metrics(m.confusion_rows(np.array(truth), np.array(answers), 4).sum(axis=0), 4)
+    values = class_metrics(confusion_rows(np.array(truth), np.array(answers), 4).sum(axis=0), 4)
     expected = brute_force(truth, answers, 4)
     found = (values["accuracy"], values["balanced_accuracy"], values["macro_f1"])
     assert [float(value) for value in found] == pytest.approx(list(expected))
@@ -92,7 +112,7 @@ def test_class_metrics_agree_with_loops(pairs: list[tuple[int, int]]) -> None:
 def test_majority_is_what_the_constant_answer_scores(truth: list[int]) -> None:
     support = np.bincount(truth, minlength=4).astype(float)
     expected = brute_force(truth, [int(support.argmax())] * len(truth), 4)
-    found = m.majority_of_classes(support)
+    found = majority_class_metrics(support)
     assert list(found.values()) == pytest.approx(list(expected))
 
 
@@ -100,7 +120,7 @@ def test_random_guessing_agrees_with_a_simulation() -> None:
     truth = [0] * 6000 + [1] * 3000 + [2] * 1000
     draw = random.Random(0)
     expected = brute_force(truth, [draw.randrange(3) for _ in truth], 3)
-    found = m.random_of_classes(np.bincount(truth).astype(float))
+    found = random_guess_metrics(np.bincount(truth).astype(float))
     assert list(found.values()) == pytest.approx(list(expected), abs=0.02)
 
 
@@ -110,8 +130,8 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
     truth = [draw.randrange(3) for _ in range(60)]
     answers = [draw.choice([t, t, -1, 0]) for t in truth]
     groups = [f"g{draw.randrange(12)}" for _ in truth]
-    rows = m.confusion_rows(np.array(truth), np.array(answers), 3)
-    values = m.class_metrics(m.bootstrap_sums(m.group_sums(rows, groups), 50, [7]), 3)
+    rows = confusion_rows(np.array(truth), np.array(answers), 3)
+    values = class_metrics(bootstrap_sums(group_sums(rows, groups), 50, [7]), 3)
     names = sorted(set(groups))
     counts = np.random.default_rng([7]).multinomial(len(names), [1 / len(names)] * len(names), size=50)
     for resample in range(50):
@@ -124,9 +144,9 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
 
 
 def accuracy_interval(right: np.ndarray, groups: list[str], seed: int = 0) -> tuple[float, float]:
-    rows = m.confusion_rows(np.zeros(len(right), dtype=np.int64), np.where(right, 0, 1), 2)
-    draws = m.bootstrap_sums(m.group_sums(rows, groups), 1000, [seed])
-    interval = m.percentile_interval(m.class_metrics(draws, 2)["accuracy"])
+    rows = confusion_rows(np.zeros(len(right), dtype=np.int64), np.where(right, 0, 1), 2)
+    draws = bootstrap_sums(group_sums(rows, groups), 1000, [seed])
+    interval = percentile_interval(class_metrics(draws, 2)["accuracy"])
     assert interval is not None
     return interval
 
@@ -154,26 +174,28 @@ def test_intervals_cover_the_truth_about_19_times_in_20() -> None:
 
 
 def test_an_interval_is_refused_where_all_resamples_are_alike() -> None:
-    assert m.percentile_interval(np.ones(100)) is None
-    assert m.percentile_interval(np.full(100, np.nan)) is None
+    assert percentile_interval(np.ones(100)) is None
+    assert percentile_interval(np.full(100, np.nan)) is None
 
 
 def test_wilson_by_hand() -> None:
     # The textbook example 8 of 10: [0.4902, 0.9433]
-    assert m.wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert m.wilson(1.0, 45) == pytest.approx((45 / (45 + m.Z95**2), 1.0))
+    assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(1.0, 45) == pytest.approx((45 / (45 + Z95**2), 1.0))
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share(case: tuple[int, int]) -> None:
     right, n = case
-    low, high = m.wilson(right / n, n)
+    low, high = wilson_interval(right / n, n)
     assert 0 <= low <= right / n <= high <= 1
     assert high > low
 
 
 def test_combined_interval_by_hand() -> None:
     # Newcombe 1998, table II, example 56/70 - 48/80: method 10 gives [0.0524, 0.3339]
-    low, high = m.combined_interval(56 / 70, m.wilson(56 / 70, 70), 48 / 80, m.wilson(48 / 80, 80))
+    low, high = combined_interval(
+        56 / 70, wilson_interval(56 / 70, 70), 48 / 80, wilson_interval(48 / 80, 80)
+    )
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)

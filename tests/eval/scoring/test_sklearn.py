@@ -9,8 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from eval.scoring import metrics as m
-from eval.scoring import probabilities as c
+from eval.scoring.intervals import group_draws
+from eval.scoring.metrics import class_counts, class_metrics, confusion_rows
+from eval.scoring.probabilities import (
+    ChoiceProbabilities,
+    bootstrap_metrics,
+    calibration_metrics,
+    calibration_rows,
+    choose_threshold,
+    class_probabilities,
+    cross_fitted_thresholds,
+    probability_metrics,
+    ranking_metrics,
+    reliability,
+    roc_curves,
+)
 
 Ints = npt.NDArray[np.int64]
 
@@ -25,20 +38,20 @@ def drawn(seed: int, classes: int = 3, n: int = 60) -> tuple[Ints, Ints, Ints]:
 
 def weights_of(groups: Ints, seed: int = 5, resamples: int = 8) -> npt.NDArray[np.float64]:
     """How often each question is in each resample (resamples, n)."""
-    (counts,) = m.group_draws(int(groups.max()) + 1, resamples, [seed])
+    (counts,) = group_draws(int(groups.max()) + 1, resamples, [seed])
     return counts[:, groups]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_class_metrics(seed: int) -> None:
     truth, answers, groups = drawn(seed)
-    rows = m.confusion_rows(truth, answers, 3)
+    rows = confusion_rows(truth, answers, 3)
     labels = [0, 1, 2]
     for weights in (np.ones(len(truth)), *weights_of(groups)):
-        found = m.class_metrics(weights @ rows, 3)
+        found = class_metrics(weights @ rows, 3)
         known: dict[str, Any] = {"sample_weight": weights, "labels": labels, "zero_division": 0}
         present = [k for k in labels if weights[truth == k].sum()]
-        counts = m.class_counts((weights @ rows).reshape(3, 4))
+        counts = class_counts((weights @ rows).reshape(3, 4))
         assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, answers, sample_weight=weights))
         recall = sk.recall_score(truth, answers, average=None, **known)
         assert found["balanced_accuracy"] == pytest.approx(recall[present].mean())
@@ -53,32 +66,32 @@ def test_class_metrics(seed: int) -> None:
             assert found["balanced_accuracy"] == pytest.approx(whole)
 
 
-def chances_of(seed: int, classes: int, yes_no: bool, ties: bool) -> c.Chances:
+def make_probabilities(seed: int, classes: int, yes_no: bool, ties: bool) -> ChoiceProbabilities:
     truth, _, groups = drawn(seed, classes)
     rng = np.random.default_rng(seed)
     raw = rng.random((len(truth), classes)) + 0.8 * np.eye(classes)[truth]
     raw = raw.round(1) + 0.01 if ties else raw
-    return c.Chances(raw / raw.sum(axis=1, keepdims=True), truth, groups, yes_no)
+    return ChoiceProbabilities(raw / raw.sum(axis=1, keepdims=True), truth, groups, yes_no)
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_yes_no_probabilities(seed: int, ties: bool) -> None:
-    chances = chances_of(seed, 2, True, ties)
-    yes, probability = chances.truth == 0, chances.probabilities[:, 0].round(2 if ties else 9)
-    chances = c.Chances(
-        np.stack([probability, 1 - probability], 1), chances.truth, chances.groups, yes_no=True
+    probs = make_probabilities(seed, 2, True, ties)
+    yes, probability = probs.truth == 0, probs.values[:, 0].round(2 if ties else 9)
+    probs = ChoiceProbabilities(
+        np.stack([probability, 1 - probability], 1), probs.truth, probs.groups, yes_no=True
     )
-    rows = c.calibration_rows(chances)
-    for weights in (np.ones(len(yes)), *weights_of(chances.groups)):
-        found = c.ranking_metrics(chances, weights[None])
+    rows = calibration_rows(probs)
+    for weights in (np.ones(len(yes)), *weights_of(probs.groups)):
+        found = ranking_metrics(probs, weights[None])
         area = sk.roc_auc_score(yes, probability, sample_weight=weights)
         assert found["auroc"][0] == pytest.approx(area)
         precision = sk.average_precision_score(yes, probability, sample_weight=weights)
         assert found["average_precision"][0] == pytest.approx(precision)
         brier = sk.brier_score_loss(yes, probability, sample_weight=weights)
-        assert c.calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
-    (curve,) = c.roc_curves(chances, ["yes", "no"])
+        assert calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
+    (curve,) = roc_curves(probs, ["yes", "no"])
     across, up, _ = sk.roc_curve(yes, probability, drop_intermediate=False)
     points = np.array(curve.points)
     whole = {(round(x, 4), round(y, 4)) for x, y in zip(across.tolist(), up.tolist(), strict=True)}
@@ -88,34 +101,34 @@ def test_yes_no_probabilities(seed: int, ties: bool) -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_probabilities_of_classes(ties: bool) -> None:
-    chances = chances_of(1, 4, False, ties)
-    rows = c.calibration_rows(chances)
-    wanted = np.eye(4)[chances.truth]
-    for weights in (np.ones(len(wanted)), *weights_of(chances.groups)):
-        found = c.ranking_metrics(chances, weights[None])
+def test_probsof_classes(ties: bool) -> None:
+    probs = make_probabilities(1, 4, False, ties)
+    rows = calibration_rows(probs)
+    wanted = np.eye(4)[probs.truth]
+    for weights in (np.ones(len(wanted)), *weights_of(probs.groups)):
+        found = ranking_metrics(probs, weights[None])
         area = sk.roc_auc_score(
-            wanted, chances.probabilities, average="macro", multi_class="ovr", sample_weight=weights
+            wanted, probs.values, average="macro", multi_class="ovr", sample_weight=weights
         )
         assert found["auroc"][0] == pytest.approx(area)
-        precision = sk.average_precision_score(
-            wanted, chances.probabilities, average="macro", sample_weight=weights
-        )
+        precision = sk.average_precision_score(wanted, probs.values, average="macro", sample_weight=weights)
         assert found["average_precision"][0] == pytest.approx(precision)
         brier = sk.brier_score_loss(
-            chances.truth, chances.probabilities, sample_weight=weights, scale_by_half=False, labels=range(4)
+            probs.truth, probs.values, sample_weight=weights, scale_by_half=False, labels=range(4)
         )
-        assert c.calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
+        assert calibration_metrics(weights @ rows)["brier"] == pytest.approx(brier)
 
 
 def test_expected_calibration_error_by_hand() -> None:
     # In 0.9..1 are 0.95, 0.9 and 1.0, two of them true: |2.85 - 2|. In 0.2..0.3 is 0.2, not true: 0.2.
     probability = np.array([0.95, 0.9, 0.2, 1.0])
     yes = np.array([True, False, False, True])
-    chances = c.Chances(np.stack([probability, 1 - probability], 1), (~yes).astype(int), np.arange(4), True)
-    sums = c.calibration_rows(chances).sum(axis=0)
-    assert c.calibration_metrics(sums)["ece"] == pytest.approx((abs(2.85 - 2) + 0.2) / 4)
-    bins = c.reliability(chances)
+    probs = ChoiceProbabilities(
+        np.stack([probability, 1 - probability], 1), (~yes).astype(int), np.arange(4), True
+    )
+    sums = calibration_rows(probs).sum(axis=0)
+    assert calibration_metrics(sums)["ece"] == pytest.approx((abs(2.85 - 2) + 0.2) / 4)
+    bins = reliability(probs)
     assert [(part.low, part.n, part.true) for part in bins] == [
         (0.2, 1, 0.0),
         (0.9, 3, pytest.approx(2 / 3, abs=1e-6)),
@@ -125,28 +138,28 @@ def test_expected_calibration_error_by_hand() -> None:
 def test_ranking_by_hand() -> None:
     # yes at 0.9, 0.5; no at 0.5, 0.1: pairs 0.9 > both, 0.5 = 0.5 (half), 0.5 > 0.1
     probability, truth = np.array([0.9, 0.5, 0.5, 0.1]), np.array([0, 0, 1, 1])
-    chances = c.Chances(np.stack([probability, 1 - probability], 1), truth, np.arange(4), True)
-    found = c.chance_metrics(chances)
+    probs = ChoiceProbabilities(np.stack([probability, 1 - probability], 1), truth, np.arange(4), True)
+    found = probability_metrics(probs)
     assert found["auroc"][0] == pytest.approx(3.5 / 4)
     # At 0.9: precision 1, recall + 1/2; at 0.5: precision 2/3, recall + 1/2
     assert found["average_precision"][0] == pytest.approx(1 / 2 + 2 / 3 / 2)
 
 
 def test_one_class_alone_has_no_ranking() -> None:
-    chances = c.Chances(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), np.array([0, 1]), True)
-    assert chances.ranked == [] and c.roc_curves(chances, ["yes", "no"]) == []
-    assert set(c.chance_metrics(chances)) == {"ece", "brier"}
+    probs = ChoiceProbabilities(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), np.array([0, 1]), True)
+    assert probs.ranked_classes == [] and roc_curves(probs, ["yes", "no"]) == []
+    assert set(probability_metrics(probs)) == {"ece", "brier"}
     # In resamples that lack one of two classes AUROC does not exist, and is left out of the interval.
-    both = c.Chances(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), np.array([0, 1]), True)
-    drawn_ = c.resampled(both, 2, 200, [0])["auroc"]
+    both = ChoiceProbabilities(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), np.array([0, 1]), True)
+    drawn_ = bootstrap_metrics(both, 2, 200, [0])["auroc"]
     assert 60 < np.isnan(drawn_).sum() < 140 and np.nanmin(drawn_) == 1
 
 
 def test_chunks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    chances = chances_of(2, 3, False, True)
-    whole = c.resampled(chances, 12, 40, [1, 2])
-    monkeypatch.setattr(c, "_AT_A_TIME", 7 * len(chances.truth))
-    parts = c.resampled(chances, 12, 40, [1, 2])
+    probs = make_probabilities(2, 3, False, True)
+    whole = bootstrap_metrics(probs, 12, 40, [1, 2])
+    monkeypatch.setattr("eval.scoring.probabilities._MAX_WEIGHTS", 7 * len(probs.truth))
+    parts = bootstrap_metrics(probs, 12, 40, [1, 2])
     for name in whole:
         assert parts[name] == pytest.approx(whole[name])
 
@@ -161,7 +174,7 @@ def test_the_threshold_keeps_the_promise_and_no_higher_one_does(
     probability = np.array([value / 20 for value, _ in pairs] + [0.5])
     yes = np.array([flag for _, flag in pairs] + [True])
     rate = percent / 100
-    found = c.threshold_for(probability, yes, rate)
+    found = choose_threshold(probability, yes, rate)
     allowed = rate * yes.sum() + 1e-9
     assert (probability[yes] < found).sum() <= allowed
     higher = probability[yes][probability[yes] > found]
@@ -178,7 +191,9 @@ def test_no_question_chooses_its_own_threshold(seed: int, groups: int) -> None:
     probability = rng.random(len(group))
 
     def thresholds(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        found = c.cross_fitted(c.Chances(np.stack([values, 1 - values], 1), truth, group, True), 0.1, 3)
+        found = cross_fitted_thresholds(
+            ChoiceProbabilities(np.stack([values, 1 - values], 1), truth, group, True), 0.1, 3
+        )
         assert found is not None
         return found[0]
 
@@ -197,19 +212,19 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_any_choices_are_read_or_refused(found: object) -> None:
-    values = c.read_choices(found, ["yes", "no"], lambda text: text if text in ("yes", "no") else None)
+    values = class_probabilities(found, ["yes", "no"], lambda text: text if text in ("yes", "no") else None)
     assert values is None or (sum(values) == pytest.approx(1, abs=1e-3) and min(values) >= 0)
-    assert c.read_choices({"yes": 10**400}, ["yes"], str) is None
+    assert class_probabilities({"yes": 10**400}, ["yes"], str) is None
 
 
 def test_choices_are_read_as_answers_are() -> None:
     def read(text: str) -> str | None:
         return {"yes": "yes", "no": "no"}.get(text.casefold())
 
-    assert c.read_choices({"Yes": 0.7, "no": 0.3}, ["yes", "no"], read) == [0.7, 0.3]
-    assert c.read_choices({"no": 1, "yes": 3}, ["yes", "no"], read) == [0.75, 0.25]  # not yet shares
-    assert c.read_choices({"no": 1.0}, ["yes", "no"], read) == [0, 1]
+    assert class_probabilities({"Yes": 0.7, "no": 0.3}, ["yes", "no"], read) == [0.7, 0.3]
+    assert class_probabilities({"no": 1, "yes": 3}, ["yes", "no"], read) == [0.75, 0.25]  # not yet shares
+    assert class_probabilities({"no": 1.0}, ["yes", "no"], read) == [0, 1]
     refused: list[object] = [None, {}, [0.5], {"yes": 0.5, "maybe": 0.5}, {"yes": "0.5", "no": 0.5}]
     refused += [{"yes": float("nan"), "no": 1}, {"yes": -0.1, "no": 1.1}, {"yes": 0, "no": 0}, {"yes": True}]
     for found in refused:
-        assert c.read_choices(found, ["yes", "no"], read) is None
+        assert class_probabilities(found, ["yes", "no"], read) is None
