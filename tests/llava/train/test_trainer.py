@@ -13,6 +13,7 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.settings import validate_settings
+from llava.model.folder import open_model_folder
 from llava.train.config import AugmentSettings, TrainSettings
 from llava.train.dataset import ImageCache, RecordSet, TrainItems
 from llava.train.finetune import make_record_processor
@@ -37,7 +38,8 @@ def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
 
 def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
-    store = ImageCache(folder, make_record_processor(base, settings), settings.picture_cache_gb * 1e9)
+    processor = make_record_processor(open_model_folder(base), settings)
+    store = ImageCache(folder, processor, settings.picture_cache_gb * 1e9)
     return RecordSet(
         settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
     )
