@@ -104,38 +104,37 @@ def merge_adapters(
     """
     sources = find_sources([paths] if isinstance(paths, (str, Path, ModelFolder)) else paths, model_base)
     mixing_weights = _mixing_weights(sources, weights)
-    refuse_output(
-        output, [folder for source in sources for folder in (source.folder, source.base)], overwrite
-    )
+    read = [folder for source in sources for folder in (source.folder, source.base)]
+    refuse_output(output, read, overwrite)
     first = sources[0]
     base, info = first.base, first.info
     if save_format == "llava":
         require_client_name(output, base.config)
     model = empty_model(base.config)
-    adapters = [read_adapter(source.folder, model) for source in sources]
+    adapters = [
+        MergedAdapter(read_adapter(source.folder, model), source.info, weight)
+        for source, weight in zip(sources, mixing_weights, strict=True)
+    ]
     stored = base.open_tensors()
     target_dtype, notes = (DTYPES[dtype], []) if dtype else stored_dtype(base, stored)
     _require_room(output, model, target_dtype)
-    notes += [line for adapter in adapters for line in notes_on_base(adapter, base.path)]
+    notes += [line for merged in adapters for line in notes_on_base(merged.adapter, base.path)]
     if info is not None and info.bits is not None:
         notes.append(f"the adapter {base_of_adapter(info)}")
     notes += _leftovers(output)
     companions = read_companions(base, first.run)
-    tensors = merged_tensors(
-        base, stored, model, info, list(zip(adapters, mixing_weights, strict=True)), target_dtype
-    )
     card = model_card(
         output.name,
-        info.base.name if info else str(model_base or adapters[0].base_name),
-        [
-            MergedAdapter(adapter, source.info, weight)
-            for adapter, source, weight in zip(adapters, sources, mixing_weights, strict=True)
-        ],
+        info.base.name if info else str(model_base or adapters[0].adapter.base_name),
+        adapters,
         config=companions.config,
         conv_mode=companions.template.name,
         dtype=target_dtype,
         save_format=save_format,
         scores=scores,
+    )
+    tensors = merged_tensors(
+        base, stored, model, info, [(merged.adapter, merged.weight) for merged in adapters], target_dtype
     )
     with new_folder(output, overwrite=overwrite) as temporary:
         if save_format == "llava":

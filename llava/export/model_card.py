@@ -104,16 +104,16 @@ def _front(base: str, save_format: str) -> str:
 def _merged_from(part: MergedAdapter, *, mixed: bool) -> str:
     """Lines of the list: which adapter, what it trained, with which versions."""
     adapter, info, weight = part
-    share = f", weight {weight:g}" if mixed or weight != 1 else ""
+    weight_text = f", weight {weight:g}" if mixed or weight != 1 else ""
     counts = ", ".join(f"{count} {what}" for what, count in adapter.counts().items()) or "nothing"
     if info is None:
-        return f"- Adapter: `{_name(adapter)}`{share}: {adapter.description}; {counts}\n"
+        return f"- Adapter: `{_name(adapter)}`{weight_text}: {adapter.description}; {counts}\n"
     step = f", step {info.step}" if info.step is not None else ""
     versions = ", ".join(f"{package} {version}" for package, version in info.versions.items())
     commit = f"; code at `{info.git_commit}`" if info.git_commit else ""
     quantised = f"- The adapter {base_of_adapter(info)}\n" if info.bits else ""
     return (
-        f"- Adapter: run `{_name(adapter)}`{step}{share}: {adapter.description}; {counts}\n{quantised}"
+        f"- Adapter: run `{_name(adapter)}`{step}{weight_text}: {adapter.description}; {counts}\n{quantised}"
         f"- Trained with: {versions or 'versions not recorded'}{commit}\n"
     )
 

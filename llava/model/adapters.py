@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ _WRAPPERS = ("_fsdp_wrapped_module.", "base_model.model.")
 _LORA_KEY = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector)(\.default)?(\.weight)?"
 )
-_PARTS = (".lora_A", ".lora_B", ".lora_magnitude_vector")
+_LORA_PARTS = (".lora_A", ".lora_B", ".lora_magnitude_vector")
 _REFUSED = (
     "alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication",
     "lora_bias", "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
@@ -205,12 +205,12 @@ def notes_on_base(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
     """What a user should hear: the adapter names a base of another name than the one it is put on."""
     if base is None or adapter.base_name is None:
         return
-    said, given = (_called(str(name)) for name in (adapter.base_name, base))
-    if said != given and Path(adapter.base_name) != Path(base):
+    recorded_name, given_name = (_model_name(str(name)) for name in (adapter.base_name, base))
+    if recorded_name != given_name and Path(adapter.base_name) != Path(base):
         yield f"{adapter.folder} says that it was trained on {adapter.base_name}; it is put on {base}"
 
 
-def _called(name: str) -> str:
+def _model_name(name: str) -> str:
     """The last part of a path or Hub name; in the Hub's cache, whose folders end in a commit, the model's."""
     cached = re.search(r"/models--[^/]+--([^/]+)/snapshots/", name)
     return cached[1] if cached else get_model_name_from_path(name)
@@ -308,16 +308,24 @@ def _place(
     *,
     by_part: bool,
 ) -> tuple[dict[str, LayerUpdate], dict[str, torch.Tensor]]:
-    """Each tensor of an adapter's file to its layer or parameter."""
-    spelling, found = _in_memory_names(tensors, linear.keys() | parameters.keys())
-    adapted = {key.rpartition(".")[0] for key in found if key.endswith(_PARTS)} & linear.keys()
-    towers = {_part(name) for name in adapted}
-    targets = settings.targets(path.with_name(ADAPTER_CONFIG))
-    for name in linear if settings.target_modules else ():
-        # the original names q_proj alike in both towers, and adapts the vision tower only if it was loaded
-        targeted = check_target_module_exists(targets, _spelled(name, spelling))
-        if targeted and (not by_part or _part(name) in towers):
-            adapted.add(name)
+    """Assign each tensor of an adapter's file to its layer or parameter.
+
+    Args:
+        tensors: The content of the file.
+        settings: adapter_config.json.
+        linear: (out, in) of the model's Linear layers by name.
+        parameters: The shapes of its parameters by name.
+        path: The file, for errors.
+        by_part: Layers may be without adapter in a part of the model that has none at all.
+
+    Returns:
+        Updates by layer, and the tensors that replace the base's by parameter.
+    """
+    spelling, tensors_by_name = _in_memory_names(tensors, linear.keys() | parameters.keys())
+    adapted = {key.rpartition(".")[0] for key in tensors_by_name if key.endswith(_LORA_PARTS)} & linear.keys()
+    adapted |= _targeted(
+        settings, linear, spelling, path, {_part(name) for name in adapted} if by_part else None
+    )
     expected: dict[str, torch.Tensor] = {}
     for name in adapted:
         out, into = linear[name]
@@ -328,22 +336,37 @@ def _place(
             expected[f"{name}.lora_magnitude_vector"] = _shape(out)
     saved = [f".{module}." for module in settings.modules_to_save or ()]
     for name, shape in parameters.items():
-        if name in found or any(module in f".{_spelled(name, spelling)}" for module in saved):
+        if name in tensors_by_name or any(module in f".{_spelled(name, spelling)}" for module in saved):
             expected[name] = _shape(*shape)
-    require_equal_keys(found, expected, path)
+    require_equal_keys(tensors_by_name, expected, path)
     updates = {
         name: LayerUpdate(
-            down=found[f"{name}.lora_A"],
-            up=found[f"{name}.lora_B"],
+            down=tensors_by_name[f"{name}.lora_A"],
+            up=tensors_by_name[f"{name}.lora_B"],
             scaling=settings.scaling_of(_spelled(name, spelling)),
-            lengths=found.get(f"{name}.lora_magnitude_vector"),
+            lengths=tensors_by_name.get(f"{name}.lora_magnitude_vector"),
         )
         for name in linear
         if name in adapted
     }
-    if not found:
+    if not tensors_by_name:
         raise InputError(f"{path} holds no tensor")
-    return updates, {name: tensor for name, tensor in found.items() if name in parameters}
+    return updates, {name: tensor for name, tensor in tensors_by_name.items() if name in parameters}
+
+
+def _targeted(
+    settings: _LoraSettings, linear: Iterable[str], spelling: str, path: Path, parts: set[str] | None
+) -> set[str]:
+    """The layers that the settings target, in `parts` of the model if given: the original names q_proj alike
+    in both towers, and adapts the vision tower only if it was loaded."""
+    targets = settings.targets(path.with_name(ADAPTER_CONFIG))
+    return {
+        name
+        for name in linear
+        if settings.target_modules
+        and check_target_module_exists(targets, _spelled(name, spelling))
+        and (parts is None or _part(name) in parts)
+    }
 
 
 def _place_projector(
@@ -353,18 +376,19 @@ def _place_projector(
     path: Path,
 ) -> dict[str, torch.Tensor]:
     """Tensors that stand for the base's own; the projector is whole or absent (it was frozen)."""
-    _, found = _in_memory_names(tensors, linear.keys() | parameters.keys())
-    whole = any(name.startswith(PROJECTOR) for name in found) or path.name != NON_LORA_WEIGHTS
+    _, tensors_by_name = _in_memory_names(tensors, linear.keys() | parameters.keys())
+    has_projector = any(name.startswith(PROJECTOR) for name in tensors_by_name)
+    complete = has_projector or path.name != NON_LORA_WEIGHTS
     require_equal_keys(
-        found,
+        tensors_by_name,
         {
             name: _shape(*shape)
             for name, shape in parameters.items()
-            if name in found or (whole and name.startswith(PROJECTOR))
+            if name in tensors_by_name or (complete and name.startswith(PROJECTOR))
         },
         path,
     )
-    return found
+    return tensors_by_name
 
 
 def _in_memory_names(
@@ -386,9 +410,9 @@ def _in_memory_names(
             lora = _LORA_KEY.fullmatch(bare)
             name = _replaced_start(lora["module"] if lora else bare, pairs)
             matched[spelling] += name in known
-            whole = f"{name}.{lora['part']}" if lora else name
-            placed = name in known and whole not in read[spelling]
-            read[spelling][whole if placed else key] = tensor
+            full_name = f"{name}.{lora['part']}" if lora else name
+            placed = name in known and full_name not in read[spelling]
+            read[spelling][full_name if placed else key] = tensor
     best = max(matched, key=lambda spelling: matched[spelling])
     return best, read[best]
 
@@ -399,10 +423,10 @@ def _spelled(name: str, spelling: str) -> str:
 
 
 def _replaced_start(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
-    whole = f"{name}."  # a module's own name ends where a parameter's goes on
+    full_name = f"{name}."  # a module's own name ends where a parameter's goes on
     for start, other in pairs:
-        if whole.startswith(start):
-            return (other + whole.removeprefix(start))[:-1]
+        if full_name.startswith(start):
+            return (other + full_name.removeprefix(start))[:-1]
     return name
 
 

@@ -88,17 +88,17 @@ def name_in_memory(name: str, *, original: bool = False) -> str | None:
         return None
     spellings = ("original",) if original else ("transformers 4", "transformers 4.52")
     for spelling in spellings:
-        for there, here in SPELLINGS[spelling]:
-            if name.startswith(there):
-                return here + name.removeprefix(there)
+        for stored, memory in SPELLINGS[spelling]:
+            if name.startswith(stored):
+                return memory + name.removeprefix(stored)
     return name
 
 
 def stored_name(name: str, spelling: str) -> str:
     """What a tensor in memory is called in `spelling`."""
-    for there, here in SPELLINGS[spelling]:
-        if name.startswith(here):
-            return there + name.removeprefix(here)
+    for stored, memory in SPELLINGS[spelling]:
+        if name.startswith(memory):
+            return stored + name.removeprefix(memory)
     return name
 
 

@@ -1,4 +1,4 @@
-"""A SentencePiece `tokenizer.model` as a fast tokenizer with the same ids.
+"""Turn a SentencePiece `tokenizer.model` into a fast tokenizer with the same ids.
 
 transformers' own LlamaTokenizer on such a file alone drops BOS and does not know user-defined pieces, so the
 tokenizer is built from the pieces here, and compared with SentencePiece itself before anything uses it.
@@ -31,7 +31,7 @@ _PROBES = (
 
 
 def read_pieces(path: Path) -> SentencePieceProcessor:
-    """The SentencePiece model of a file; InputError if it is absent or none."""
+    """Read the SentencePiece model of a file; InputError if it is absent or none."""
     if not path.is_file():
         raise InputError(
             f"{path.parent} has no {path.name}, the SentencePiece model; copy it from the language model"
@@ -45,7 +45,7 @@ def read_pieces(path: Path) -> SentencePieceProcessor:
 
 
 def tokenizer_of_pieces(folder: Path) -> Any:
-    """The fast tokenizer of an original folder: its `tokenizer.model` and the tokens that its
+    """Build the fast tokenizer of an original folder: its `tokenizer.model` and the tokens that its
     tokenizer_config.json and added_tokens.json add, then `<image>` and `<pad>`.
 
     The ids of any text are SentencePiece's, with BOS in front where tokenizer_config.json does not say
@@ -56,13 +56,37 @@ def tokenizer_of_pieces(folder: Path) -> Any:
     settings = _settings(folder)
     if _model_type(pieces.serialized_model_proto()) != _BPE:
         raise InputError(f"{path}: no BPE model of SentencePiece's; only models of Llama's kind are read")
+    max_length = settings.get("model_max_length") or 2048
+    if not isinstance(max_length, (int, float)):
+        raise InputError(f"{folder / 'tokenizer_config.json'}: model_max_length is {max_length!r}, no number")
+    names = [pieces.id_to_piece(i) for i in range(len(pieces))]
     kinds = [kind for _, kind in _proto_pieces(pieces.serialized_model_proto())]
-    longest = settings.get("model_max_length") or 2048
-    if not isinstance(longest, (int, float)):
-        raise InputError(f"{folder / 'tokenizer_config.json'}: model_max_length is {longest!r}, no number")
-    names: list[str] = [pieces.id_to_piece(i) for i in range(len(pieces))]
-    tokenizer = Tokenizer(_merges(pieces, names, kinds))
     user_defined = [name for name, kind in zip(names, kinds, strict=True) if kind == _USER_DEFINED]
+    tokenizer = _llama_tokenizer(_merges(pieces, names, kinds), user_defined)
+    special = [name for name, kind in zip(names, kinds, strict=True) if kind in (_UNKNOWN, _CONTROL)]
+    tokenizer.add_special_tokens([_added(name) for name in special])
+    added = _added_tokens(folder, settings)
+    _add_tokens(tokenizer, added, folder)
+    special_names = _special_names(pieces, settings)
+    bos = special_names["bos_token"]
+    if settings.get("add_bos_token", True) and bos is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
+    _compare(tokenizer, pieces, [name for name in user_defined if name not in added], path)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        model_max_length=int(max_length),
+        clean_up_tokenization_spaces=False,
+        chat_template=settings.get("chat_template"),
+        **special_names,
+    )
+
+
+def _llama_tokenizer(model: BPE, user_defined: list[str]) -> Tokenizer:
+    """A tokenizer that prepares text as SentencePiece does with Llama's settings."""
+    tokenizer = Tokenizer(model)
     # SentencePiece's own first steps: a space before the text, every space as "▁"
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     if user_defined:  # cut out of the text before anything is merged, the longest first
@@ -71,9 +95,12 @@ def tokenizer_of_pieces(folder: Path) -> Any:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    special = [name for name, kind in zip(names, kinds, strict=True) if kind in (_UNKNOWN, _CONTROL)]
-    tokenizer.add_special_tokens([_added(name) for name in special])
-    for name, token in sorted(_added_tokens(folder, settings).items(), key=lambda item: item[1]):
+    return tokenizer
+
+
+def _add_tokens(tokenizer: Tokenizer, added: dict[str, int], folder: Path) -> None:
+    """Add the folder's own tokens at the ids that it gives them, then `<image>` and `<pad>`."""
+    for name, token in sorted(added.items(), key=lambda item: item[1]):
         if tokenizer.token_to_id(name) is None and token != tokenizer.get_vocab_size():
             raise InputError(
                 f"{folder}: added token {name!r} is said to be {token}, the next free one is "
@@ -85,27 +112,15 @@ def tokenizer_of_pieces(folder: Path) -> Any:
             f"{folder}: the tokenizer has a token {IMAGE_PLACEHOLDER} already; the original has none"
         )
     tokenizer.add_special_tokens([_added(IMAGE_PLACEHOLDER), _added(PAD)])
-    names_of = {
-        role: _content(settings.get(role)) or (pieces.id_to_piece(default) if default >= 0 else None)
-        for role, default in (
-            ("bos_token", pieces.bos_id()), ("eos_token", pieces.eos_id()), ("unk_token", pieces.unk_id()),
-        )
-    }  # fmt: skip
-    bos = names_of["bos_token"]
-    if settings.get("add_bos_token", True) and bos is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
-    added = set(_added_tokens(folder, settings))
-    _compare(tokenizer, pieces, [name for name in user_defined if name not in added], path)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        model_max_length=int(longest),
-        clean_up_tokenization_spaces=False,
-        chat_template=settings.get("chat_template"),
-        **names_of,
-    )
+
+
+def _special_names(pieces: SentencePieceProcessor, settings: dict[str, Any]) -> dict[str, str | None]:
+    """bos_token, eos_token and unk_token: the settings' or SentencePiece's own."""
+    own = {"bos_token": pieces.bos_id(), "eos_token": pieces.eos_id(), "unk_token": pieces.unk_id()}
+    return {
+        role: _content(settings.get(role)) or (pieces.id_to_piece(token) if token >= 0 else None)
+        for role, token in own.items()
+    }
 
 
 def _merges(pieces: SentencePieceProcessor, names: list[str], kinds: list[int]) -> BPE:

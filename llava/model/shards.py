@@ -242,13 +242,13 @@ class ShardWriter:
 
     def __init__(self, folder: Path, max_shard_size: int = DEFAULT_SHARD) -> None:
         self._folder = folder
-        self._most = max_shard_size
+        self._max_shard_size = max_shard_size
         self._shard: dict[str, torch.Tensor] = {}
         self._held = self._total = self._written = 0
         self._places: dict[str, int] = {}
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        if self._held and self._held + tensor.nbytes > self._most:
+        if self._held and self._held + tensor.nbytes > self._max_shard_size:
             self._flush()
         self._shard[name] = tensor.contiguous()
         self._places[name] = self._written + 1
@@ -298,8 +298,8 @@ def parse_size(text: str) -> int:
     return size
 
 
-def some(names: Iterable[str], most: int = 8) -> str:
+def some(names: Iterable[str], limit: int = 8) -> str:
     """The first names and how many more there are."""
     ordered = sorted(names)
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return ", ".join(ordered[:most]) + more
+    more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
+    return ", ".join(ordered[:limit]) + more

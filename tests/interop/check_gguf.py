@@ -27,7 +27,7 @@ from results import Row, write_check  # noqa: E402
 
 from llava.export.gguf.llamacpp import LlamaCpp  # noqa: E402
 from llava.export.gguf.tensors import GgufType  # noqa: E402
-from llava.export.gguf.verify import Verdict, compare, load_whole  # noqa: E402
+from llava.export.gguf.verify import PartCheck, compare, load_whole  # noqa: E402
 from llava.export.gguf.write import Exported, export_gguf  # noqa: E402
 from tests.support.family_models import save_family  # noqa: E402
 
@@ -45,29 +45,29 @@ def llama_cpp_of(done: Exported) -> LlamaCpp:
     return OldLlamaCpp(done.text, done.mmproj)
 
 
-def verdicts_of(model: Path, folder: Path, kind: GgufType) -> list[Verdict]:
+def checks_of(model: Path, folder: Path, kind: GgufType) -> list[PartCheck]:
     """SystemExit if one is FAIL."""
     done = export_gguf(model, folder, type=kind)
     with llama_cpp_of(done) as theirs:
         loaded = load_whole(model)
         side = loaded.model.config.vision_config.image_size
         noise = np.random.default_rng(3).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        verdicts = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
-    for verdict in verdicts:
+        checks = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
+    for verdict in checks:
         print(
             f"{folder.name}: {verdict.part}: {verdict.status} {verdict.difference} {verdict.reason}",
             flush=True,
         )
-    if any(verdict.status == "FAIL" for verdict in verdicts):
+    if any(verdict.status == "FAIL" for verdict in checks):
         raise SystemExit(f"{folder.name}: llama.cpp computes something else")
-    return verdicts
+    return checks
 
 
-def row(title: str, kind: GgufType, verdicts: list[Verdict]) -> Row:
+def row(title: str, kind: GgufType, checks: list[PartCheck]) -> Row:
     """The logits at every place of a prompt that holds our picture embeddings; what llama.cpp is known to do
     otherwise goes into the note."""
-    logits = next(verdict for verdict in verdicts if verdict.part == LOGITS)
-    known = [verdict.part for verdict in verdicts if verdict.status == "KNOWN"]
+    logits = next(verdict for verdict in checks if verdict.part == LOGITS)
+    known = [verdict.part for verdict in checks if verdict.status == "KNOWN"]
     note = f"{', '.join(known)}: KNOWN, see below" if known else "its own picture embeddings too"
     return Row(
         form=f"GGUF {kind}, {title}",
@@ -87,10 +87,10 @@ def main() -> int:
     with TemporaryDirectory() as name:
         work = Path(name)
         for kind in get_args(GgufType):
-            rows.append(row("the embedded base", kind, verdicts_of(TINY, work / f"tiny-{kind}", kind)))
+            rows.append(row("the embedded base", kind, checks_of(TINY, work / f"tiny-{kind}", kind)))
         if not OLD:  # cuts LLaVA-1.6 pictures into tiles, and puts nothing between them
             next_model = save_family(TINY, work / "next", "llava_next-llama")
-            rows.append(row("LLaVA-1.6", "f32", verdicts_of(next_model, work / "next-f32", "f32")))
+            rows.append(row("LLaVA-1.6", "f32", checks_of(next_model, work / "next-f32", "f32")))
     versions = {"llama-cpp-python": RELEASE, "gguf": version("gguf")}
     name = f"gguf-{RELEASE}" if OLD else "gguf"
     print(write_check(name, "python tests/interop/check_gguf.py", versions, rows))

@@ -13,29 +13,29 @@ import numpy as np
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.export.gguf.llamacpp import LlamaCpp, Part
+from llava.export.gguf.llamacpp import LlamaCpp, PromptPart
 
 
 class OldLlamaCpp(LlamaCpp):
-    def _open_eyes(self, mmproj: Path) -> str:
+    def _load_vision(self, mmproj: Path) -> str:
         from llama_cpp import llava_cpp
 
         # flash attention is a bool there, off by default; what llama_model_free frees has another name
         self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED = 0
         self._llama.llama_model_free = llama_cpp.llama_free_model
         self._llava: Any = llava_cpp
-        self._eyes = llava_cpp.clip_model_load(str(mmproj).encode(), 0)
-        if not self._eyes:
+        self._vision = llava_cpp.clip_model_load(str(mmproj).encode(), 0)
+        if not self._vision:
             raise InputError(f"llama.cpp cannot load {mmproj}: {self._last_error()}")
         return "<__media__>"
 
-    def _close_eyes(self) -> None:
-        self._llava.clip_free(self._eyes)
+    def _free_vision(self) -> None:
+        self._llava.clip_free(self._vision)
 
-    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[Part]:
+    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[PromptPart]:
         """As its Llava15ChatHandler does it: the texts around a picture are read each for itself."""
         before, _, after = text.partition(self.marker)
-        parts: list[Part] = [self._ids(before, first=True)]
+        parts: list[PromptPart] = [self._ids(before, first=True)]
         if image is not None:
             parts += [self._embeddings(image), self._ids(after, first=False)]
         return parts
@@ -52,7 +52,7 @@ class OldLlamaCpp(LlamaCpp):
         Image.fromarray(image).save(file, "PNG")
         content = np.frombuffer(file.getvalue(), np.uint8)
         made = self._llava.llava_image_embed_make_with_bytes(
-            self._eyes, self._threads, content.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(content)
+            self._vision, self._threads, content.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), len(content)
         )
         try:
             shape = (made.contents.n_image_pos, self.width)

@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from llava.common.errors import InputError
 
-Part = list[int] | np.ndarray
+PromptPart = list[int] | np.ndarray
 """A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of a picture."""
 
 
@@ -48,35 +48,35 @@ class LlamaCpp:
         import llama_cpp
 
         self._llama: Any = llama_cpp
-        self._said: list[str] = []
-        self._log = llama_cpp.llama_log_callback(lambda level, line, _: self._said.append(line.decode()))
+        self._log_lines: list[str] = []
+        self._log = llama_cpp.llama_log_callback(lambda level, line, _: self._log_lines.append(line.decode()))
         llama_cpp.llama_log_set(self._log, ctypes.c_void_p())
         llama_cpp.llama_backend_init()
         self._threads = torch.get_num_threads()
-        given = llama_cpp.llama_model_default_params()
-        given.n_gpu_layers = 0
-        self._model: Any = llama_cpp.llama_model_load_from_file(str(text).encode(), given)
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model: Any = llama_cpp.llama_model_load_from_file(str(text).encode(), params)
         if not self._model:
             raise InputError(f"llama.cpp cannot load {text}: {self._last_error()}")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.width = int(llama_cpp.llama_model_n_embd(self._model))
-        self.marker = self._open_eyes(mmproj)
+        self.marker = self._load_vision(mmproj)
 
-    def _open_eyes(self, mmproj: Path) -> str:
+    def _load_vision(self, mmproj: Path) -> str:
         """Load the vision tower; what marks a picture's place in a prompt."""
         from llama_cpp import mtmd_cpp
 
         self._mtmd: Any = mtmd_cpp
         mtmd_cpp.mtmd_log_set(self._log, ctypes.c_void_p())
-        asked = mtmd_cpp.mtmd_context_params_default()
-        asked.use_gpu = False
-        asked.print_timings = False
-        asked.n_threads = self._threads
-        asked.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        asked.warmup = False
-        self._eyes: Any = mtmd_cpp.mtmd_init_from_file(str(mmproj).encode(), self._model, asked)
-        if not self._eyes:
+        params = mtmd_cpp.mtmd_context_params_default()
+        params.use_gpu = False
+        params.print_timings = False
+        params.n_threads = self._threads
+        params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.warmup = False
+        self._vision: Any = mtmd_cpp.mtmd_init_from_file(str(mmproj).encode(), self._model, params)
+        if not self._vision:
             raise InputError(f"llama.cpp cannot load {mmproj}: {self._last_error()}")
         return str(mtmd_cpp.mtmd_default_marker().decode())
 
@@ -86,24 +86,26 @@ class LlamaCpp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_eyes()
+        self._free_vision()
         self._llama.llama_model_free(self._model)
 
-    def _close_eyes(self) -> None:
-        self._mtmd.mtmd_free(self._eyes)
+    def _free_vision(self) -> None:
+        self._mtmd.mtmd_free(self._vision)
 
     def _last_error(self) -> str:
-        lines = [line.strip() for line in self._said if "error" in line.lower() or "fail" in line.lower()]
+        lines = [
+            line.strip() for line in self._log_lines if "error" in line.lower() or "fail" in line.lower()
+        ]
         return lines[0] if lines else "it gives no reason"
 
-    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[Part]:
+    def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[PromptPart]:
         """The prompt as llama.cpp reads it: its own token ids, with its BOS, and its own embeddings of
         `picture` (height, width, 3) uint8 where `marker` stands in `text`."""
         mtmd = self._mtmd
-        given = mtmd.mtmd_input_text()
+        params = mtmd.mtmd_input_text()
         encoded = text.encode()
-        given.text, given.text_len = encoded, len(encoded)
-        given.add_special, given.parse_special = True, True
+        params.text, params.text_len = encoded, len(encoded)
+        params.add_special, params.parse_special = True, True
         bitmaps = []
         if image is not None:
             height, width, _ = image.shape
@@ -112,7 +114,7 @@ class LlamaCpp:
         chunks = mtmd.mtmd_input_chunks_init()
         try:
             array = (mtmd.mtmd_bitmap_p_ctypes * len(bitmaps))(*bitmaps)
-            problem = mtmd.mtmd_tokenize(self._eyes, chunks, ctypes.byref(given), array, len(bitmaps))
+            problem = mtmd.mtmd_tokenize(self._vision, chunks, ctypes.byref(params), array, len(bitmaps))
             if problem:
                 raise InputError(f"llama.cpp cannot read the prompt (mtmd_tokenize says {problem})")
             count = mtmd.mtmd_input_chunks_size(chunks)
@@ -122,19 +124,21 @@ class LlamaCpp:
             for bitmap in bitmaps:
                 mtmd.mtmd_bitmap_free(bitmap)
 
-    def _part(self, chunk: Any) -> Part:
+    def _part(self, chunk: Any) -> PromptPart:
         mtmd = self._mtmd
         if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
             length = ctypes.c_size_t()
             ids = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(length))
             return [int(ids[index]) for index in range(length.value)]
-        if mtmd.mtmd_encode_chunk(self._eyes, chunk):
+        if mtmd.mtmd_encode_chunk(self._vision, chunk):
             raise InputError("llama.cpp cannot encode the picture (mtmd_encode_chunk)")
         tokens = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-        made = mtmd.mtmd_get_output_embd(self._eyes)
+        made = mtmd.mtmd_get_output_embd(self._vision)
         return np.ctypeslib.as_array(made, shape=(tokens, self.width)).copy()
 
-    def answer(self, prompt: Sequence[Part], limit: int, stop: set[int]) -> tuple[np.ndarray, list[int]]:
+    def answer(
+        self, prompt: Sequence[PromptPart], limit: int, stop: set[int]
+    ) -> tuple[np.ndarray, list[int]]:
         """The logits (rows, vocabulary) of a prompt and the greedy answer's ids after it.
 
         Rows are the prompt's tokens in their order; of a picture only its last. The answer ends before a
@@ -142,12 +146,12 @@ class LlamaCpp:
         """
         llama = self._llama
         longest = sum(len(part) for part in prompt) + limit
-        given = llama.llama_context_default_params()
-        given.n_ctx = given.n_batch = given.n_ubatch = longest
-        given.n_threads = given.n_threads_batch = self._threads
-        given.type_k = given.type_v = llama.GGML_TYPE_F32
-        given.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        context = llama.llama_init_from_model(self._model, given)
+        params = llama.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = longest
+        params.n_threads = params.n_threads_batch = self._threads
+        params.type_k = params.type_v = llama.GGML_TYPE_F32
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = llama.llama_init_from_model(self._model, params)
         if not context:
             raise InputError(f"llama.cpp cannot make a context of {longest} tokens: {self._last_error()}")
         try:
@@ -166,7 +170,7 @@ class LlamaCpp:
         finally:
             llama.llama_free(context)
 
-    def _decode(self, context: Any, part: Part, past: int) -> np.ndarray:
+    def _decode(self, context: Any, part: PromptPart, past: int) -> np.ndarray:
         """Logits after each token of a part, or after a picture's last, that follows `past` tokens."""
         llama, length = self._llama, len(part)
         is_image = isinstance(part, np.ndarray)

@@ -147,8 +147,8 @@ class GgufFile:
         rows = self._gguf.quant_shape_to_byte_shape(shape, kind)
         whole = kind in (kinds.F32, kinds.F16)
         # of other types the writer is told the bytes and finds the shape itself
-        told, unit = (shape, np.float32) if whole else (rows, np.uint8)
-        self.writer.add_tensor_info(name, told, np.dtype(unit), int(np.prod(rows)), raw_dtype=kind)
+        stored_shape, unit = (shape, np.float32) if whole else (rows, np.uint8)
+        self.writer.add_tensor_info(name, stored_shape, np.dtype(unit), int(np.prod(rows)), raw_dtype=kind)
 
     def start(self) -> None:
         self._left = iter(self._kinds)

@@ -30,7 +30,7 @@ from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
-from llava.export.gguf.llamacpp import LlamaCpp, Part, require_llama_cpp
+from llava.export.gguf.llamacpp import LlamaCpp, PromptPart, require_llama_cpp
 from llava.export.gguf.tensors import GgufType
 from llava.export.gguf.write import APPROXIMATE
 from llava.model.builder import LoadedModel, load_model
@@ -53,7 +53,7 @@ MAX_NEW_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PartCheck:
     """`difference` is the largest one found, `bound` what is allowed of it; None where it is not a number."""
 
     part: str
@@ -80,28 +80,28 @@ def verify(
     kind, text, mmproj = find_files(folder)
     with LlamaCpp(text, mmproj) as theirs:
         loaded = load_whole(model_path, model_base)
-        verdicts = list(compare(loaded, theirs, kind, _read_image(loaded, image)))
-    show(verdicts, f"{folder} ({kind}) in llama-cpp-python {release}", console or Console())
-    return all(verdict.status != "FAIL" for verdict in verdicts)
+        checks = list(compare(loaded, theirs, kind, _read_image(loaded, image)))
+    print_checks(checks, f"{folder} ({kind}) in llama-cpp-python {release}", console or Console())
+    return all(check.status != "FAIL" for check in checks)
 
 
-def show(verdicts: list[Verdict], title: str, console: Console) -> None:
+def print_checks(checks: list[PartCheck], title: str, console: Console) -> None:
     """Print a table, why a verdict is not PASS, and what it all means."""
     table = Table(title=title)
     for heading in ("part", "verdict", "difference", "allowed", "compared"):
         table.add_column(heading)
     colours = {"PASS": "green", "KNOWN": "yellow", "FAIL": "red"}
-    for verdict in verdicts:
-        numbers = ("" if value is None else f"{value:.2g}" for value in (verdict.difference, verdict.bound))
-        status = f"[{colours[verdict.status]}]{verdict.status}[/]"
-        compared = verdict.reason if verdict.status == "PASS" else "see below"
-        table.add_row(verdict.part, status, *numbers, compared)
+    for check in checks:
+        numbers = ("" if value is None else f"{value:.2g}" for value in (check.difference, check.bound))
+        status = f"[{colours[check.status]}]{check.status}[/]"
+        compared = check.reason if check.status == "PASS" else "see below"
+        table.add_row(check.part, status, *numbers, compared)
     console.print(table)
-    for verdict in verdicts:
-        if verdict.status != "PASS":
-            line = f"{verdict.status}, {verdict.part}: {verdict.reason}"
+    for check in checks:
+        if check.status != "PASS":
+            line = f"{check.status}, {check.part}: {check.reason}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    worst = max((verdict.status for verdict in verdicts), key=get_args(Status).index)
+    worst = max((check.status for check in checks), key=get_args(Status).index)
     console.print(MEANINGS[worst], highlight=False, soft_wrap=True)
 
 
@@ -123,46 +123,67 @@ def find_files(folder: Path) -> tuple[GgufType, Path, Path]:
     raise InputError(f"{folder} does not hold model-<type>.gguf and mmproj-<type>.gguf of one type")
 
 
-def compare(loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image.Image) -> Iterator[Verdict]:
-    """The verdicts, part by part. `square` has the size that the vision tower takes."""
-    ours = _Ours(loaded, square)
+def compare(
+    loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image.Image
+) -> Iterator[PartCheck]:
+    """Yield the checks, part by part.
+
+    Args:
+        loaded: The model in torch.
+        theirs: The files in llama.cpp.
+        kind: The type of the files.
+        square: An image of the size that the vision tower takes.
+    """
+    ours = _TorchModel(loaded, square)
     plain = ours.prompt([("human", QUESTION)])
-    imaged = ours.prompt([("human", f"{IMAGE_PLACEHOLDER}\n{QUESTION}")])
+    with_image = ours.prompt([("human", f"{IMAGE_PLACEHOLDER}\n{QUESTION}")])
     turns: ChatTurns = [
         ("human", QUESTION),
         ("gpt", "A disc, 3 of 7.\nIt is broken."),
         ("human", "Är den skadad? 是"),
     ]
     chat = ours.prompt(turns)
-    read = {prompt.text: theirs.read_prompt(prompt.text) for prompt in (plain, chat)}
-    read[imaged.text] = theirs.read_prompt(
-        imaged.text.replace(IMAGE_PLACEHOLDER, theirs.marker), np.asarray(square)
+    prompts = {prompt.text: theirs.read_prompt(prompt.text) for prompt in (plain, chat)}
+    prompts[with_image.text] = theirs.read_prompt(
+        with_image.text.replace(IMAGE_PLACEHOLDER, theirs.marker), np.asarray(square)
     )
-    yield _token_verdict({text: _ids(parts) for text, parts in read.items()}, (plain, chat, imaged))
+    yield _check_tokens({text: _ids(parts) for text, parts in prompts.items()}, (plain, chat, with_image))
 
-    yield from _text_verdicts(ours, theirs, kind, "text", plain, [plain.ids])
+    yield from _check_text(ours, theirs, kind, "text", plain, [plain.ids])
 
-    own = next(part for part in read[imaged.text] if isinstance(part, np.ndarray))
-    image, explained = _image_verdict(ours, own, kind)
-    yield image
+    own = next(part for part in prompts[with_image.text] if isinstance(part, np.ndarray))
+    check, explained = _check_image(ours, own, kind)
+    yield check
 
     right = ours.embeddings()
-    before, after = imaged.around
-    yield from _text_verdicts(
-        ours, theirs, kind, "with our picture embeddings", imaged, [before, right, after], right
+    before, after = with_image.around
+    yield from _check_text(
+        ours, theirs, kind, "with our picture embeddings", with_image, [before, right, after], right
     )
+    yield _check_own_answer(ours, theirs, kind, with_image, own, explained)
 
+
+def _check_own_answer(
+    ours: _TorchModel,
+    theirs: LlamaCpp,
+    kind: GgufType,
+    prompt: _Prompt,
+    own: np.ndarray,
+    explained: np.ndarray | None,
+) -> PartCheck:
+    """Compare llama.cpp's answer about its `own` image embeddings with ours; where they differ, with ours to
+    those that a known fault `explained`."""
+    before, after = prompt.around
     _, answer = theirs.answer([before, own, after], MAX_NEW_TOKENS, ours.stop)
     part, near = "answer about its own picture embeddings", max(BOUNDS[kind], IMAGE_BOUNDS[kind])
-    problem = ours.disagreement(imaged, right, answer, near)
+    problem = ours.disagreement(prompt, ours.embeddings(), answer, near)
     if problem is None:
-        yield Verdict(part, "PASS", None, None, _tokens(answer))
-    elif explained is None:
-        yield Verdict(part, "FAIL", None, None, problem)
-    else:
-        unexplained = ours.disagreement(imaged, explained, answer, near)
-        reason = unexplained or "as its picture embeddings: torch, given the same ones, answers alike"
-        yield Verdict(part, "FAIL" if unexplained else "KNOWN", None, None, reason)
+        return PartCheck(part, "PASS", None, None, _tokens(answer))
+    if explained is None:
+        return PartCheck(part, "FAIL", None, None, problem)
+    unexplained = ours.disagreement(prompt, explained, answer, near)
+    reason = unexplained or "as its picture embeddings: torch, given the same ones, answers alike"
+    return PartCheck(part, "FAIL" if unexplained else "KNOWN", None, None, reason)
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,7 @@ class _Prompt:
         return self.ids[:place], self.ids[place + 1 :]
 
 
-class _Ours:
+class _TorchModel:
     """What torch computes: prompts, picture embeddings, logits."""
 
     def __init__(self, loaded: LoadedModel, square: Image.Image) -> None:
@@ -250,12 +271,12 @@ class _Ours:
             row = chosen[index]
             score = max(row[list(self.stop)]) if index == len(answer) else row[token]
             if row.max() - score > 2 * near * np.abs(row).max():
-                said = self._processor.tokenizer.decode(answer)
-                return f"from token {index + 1} on we say something else than {said!r}"
+                text = self._processor.tokenizer.decode(answer)
+                return f"from token {index + 1} on we say something else than {text!r}"
         return None
 
 
-def _bound(kind: GgufType, largest: float) -> float:
+def _logit_bound(kind: GgufType, largest: float) -> float:
     return BOUNDS[kind] if kind == "f32" else BOUNDS[kind] * largest
 
 
@@ -263,11 +284,11 @@ def _tokens(sequence: Sequence[int] | np.ndarray) -> str:
     return f"{len(sequence)} token{'s' if len(sequence) != 1 else ''}"
 
 
-def _ids(parts: list[Part]) -> list[list[int]]:
+def _ids(parts: list[PromptPart]) -> list[list[int]]:
     return [part for part in parts if isinstance(part, list)]
 
 
-def _token_verdict(theirs: dict[str, list[list[int]]], prompts: tuple[_Prompt, ...]) -> Verdict:
+def _check_tokens(theirs: dict[str, list[list[int]]], prompts: tuple[_Prompt, ...]) -> PartCheck:
     for prompt in prompts:
         ours = list(prompt.around) if prompt.image_token in prompt.ids else [prompt.ids]
         if theirs[prompt.text] != ours:
@@ -275,56 +296,56 @@ def _token_verdict(theirs: dict[str, list[list[int]]], prompts: tuple[_Prompt, .
             wanted = [token for ids in ours for token in ids]
             pairs = enumerate(zip(given, wanted, strict=False))
             place = next((index for index, (one, other) in pairs if one != other), len(wanted))
-            return Verdict(
+            return PartCheck(
                 "token ids", "FAIL", None, None, f"{prompt.text!r} is read differently from token {place} on"
             )
-    return Verdict("token ids", "PASS", None, None, f"{len(prompts)} prompts")
+    return PartCheck("token ids", "PASS", None, None, f"{len(prompts)} prompts")
 
 
-def _text_verdicts(
-    ours: _Ours,
+def _check_text(
+    ours: _TorchModel,
     theirs: LlamaCpp,
     kind: GgufType,
     name: str,
     prompt: _Prompt,
-    parts: list[Part],
+    parts: list[PromptPart],
     image: np.ndarray | None = None,
-) -> Iterator[Verdict]:
+) -> Iterator[PartCheck]:
     """Logits at each place of a prompt, and the greedy answer after it."""
     given, answer = theirs.answer(parts, MAX_NEW_TOKENS, ours.stop)
     wanted = ours.logits(prompt, image, [])
     difference = float(np.abs(given - wanted).max())
-    bound = _bound(kind, float(np.abs(wanted).max()))
+    bound = _logit_bound(kind, float(np.abs(wanted).max()))
     status: Status = "PASS" if difference <= bound else "FAIL"
-    yield Verdict(f"logits {name}", status, difference, bound, f"{len(wanted)} places")
+    yield PartCheck(f"logits {name}", status, difference, bound, f"{len(wanted)} places")
     problem = ours.disagreement(prompt, image, answer, BOUNDS[kind])
     status = "PASS" if problem is None else "FAIL"
-    yield Verdict(f"answer {name}", status, None, None, problem or _tokens(answer))
+    yield PartCheck(f"answer {name}", status, None, None, problem or _tokens(answer))
 
 
-def _image_verdict(ours: _Ours, own: np.ndarray, kind: GgufType) -> tuple[Verdict, np.ndarray | None]:
+def _check_image(ours: _TorchModel, own: np.ndarray, kind: GgufType) -> tuple[PartCheck, np.ndarray | None]:
     """The verdict on llama.cpp's own embeddings, and those of ours that explain them where it is KNOWN.
 
     Of a square no larger than a tile llama.cpp takes LLaVA-1.6's overview alone: ours is the first in line.
     """
     part = "picture embeddings"
     if len(own) != ours.patches:
-        return Verdict(part, "FAIL", None, None, f"{len(own)} tokens, expected {ours.patches}"), None
+        return PartCheck(part, "FAIL", None, None, f"{len(own)} tokens, expected {ours.patches}"), None
     right, shifted = ours.embeddings()[: ours.patches], ours.embeddings(shifted=True)[: ours.patches]
     allowed = IMAGE_BOUNDS[kind] * float(np.abs(right).max())
     off, off_if_shifted = (float(np.abs(own - found).max()) for found in (right, shifted))
     if min(off, off_if_shifted) > allowed:
         reason = f"no known fault of llama.cpp explains it (the class token's leaves {off_if_shifted:.2g})"
-        return Verdict(part, "FAIL", off, allowed, reason), None
+        return PartCheck(part, "FAIL", off, allowed, reason), None
     faults = []
     if off_if_shifted < off:
         faults.append(f"{CLASS_TOKEN}; done so in torch, {off_if_shifted:.2g} is left")
     if ours.tiled:
         faults.append(f"of the overview; {APPROXIMATE}")
     if not faults:
-        return Verdict(part, "PASS", off, allowed, _tokens(own)), None
+        return PartCheck(part, "PASS", off, allowed, _tokens(own)), None
     explained = shifted if off_if_shifted < off else right
-    return Verdict(part, "KNOWN", off, allowed, "; ".join(faults)), explained
+    return PartCheck(part, "KNOWN", off, allowed, "; ".join(faults)), explained
 
 
 def _read_image(loaded: LoadedModel, path: Path | None) -> Image.Image:

@@ -64,10 +64,7 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     in_bytes = bool(model.get("byte_fallback"))
     _require_known_steps(described, in_bytes)
     if in_bytes:
-        for piece in (f"<0x{byte:02X}>" for byte in range(256)):
-            if piece not in pieces:
-                raise InputError(f"the tokenizer has no token {piece}; llama.cpp needs all 256 bytes")
-            types[pieces[piece]] = BYTE
+        _mark_bytes(types, pieces)
     for added in described["added_tokens"]:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
@@ -88,6 +85,13 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     else:
         vocab.merges = merges
     return vocab
+
+
+def _mark_bytes(types: list[int], pieces: dict[str, int]) -> None:
+    for piece in (f"<0x{byte:02X}>" for byte in range(256)):
+        if piece not in pieces:
+            raise InputError(f"the tokenizer has no token {piece}; llama.cpp needs all 256 bytes")
+        types[pieces[piece]] = BYTE
 
 
 def write_vocab(writer: Any, vocab: Vocab) -> None:

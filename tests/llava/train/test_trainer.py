@@ -38,9 +38,8 @@ def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
 
 def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
-    store = ImageLoader(
-        folder, make_record_processor(open_model_folder(base), settings), settings.picture_cache_gb * 1e9
-    )
+    processor = make_record_processor(open_model_folder(base), settings)
+    store = ImageLoader(folder, processor, settings.picture_cache_gb * 1e9)
     return RecordSet(
         settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
     )

@@ -31,7 +31,7 @@ from tests.support.small_model import save_random_model
 from tests.support.tiny_models import save_base, save_run
 
 
-def verdicts(model, folder):
+def checks(model, folder):
     kind, text, mmproj = verify.find_files(folder)
     loaded = load_model(model, device="cpu")
     with LlamaCpp(text, mmproj) as theirs:
@@ -50,7 +50,7 @@ def test_llama_cpp_computes_the_same(tmp_path, tiny_model_dir, family):
     else:
         save_family(tiny_model_dir, folder, family)
     export_gguf(folder, tmp_path / "out", type="f32")
-    found = verdicts(folder, tmp_path / "out")
+    found = checks(folder, tmp_path / "out")
     assert all(found[part].status == "PASS" for part in EXACT), found
     assert max(found[part].difference for part in EXACT if part.startswith("logits")) < 1e-3
     assert {v.status for v in found.values()} <= {"PASS", "KNOWN"}, found
@@ -75,14 +75,14 @@ def test_llama_cpp_computes_the_same(tmp_path, tiny_model_dir, family):
 def test_llama_cpp_and_llama_3_shapes(tmp_path, tiny_model_dir, text):
     folder = save_byte_level(tiny_model_dir, tmp_path / "model", **text)
     export_gguf(folder, tmp_path / "out", type="f32")
-    found = verdicts(folder, tmp_path / "out")
+    found = checks(folder, tmp_path / "out")
     assert all(found[part].status == "PASS" for part in EXACT), found
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0"])
 def test_other_types_stay_within_their_bounds(tmp_path, tiny_model_dir, kind):
     export_gguf(tiny_model_dir, tmp_path / "out", type=kind)
-    found = verdicts(tiny_model_dir, tmp_path / "out")
+    found = checks(tiny_model_dir, tmp_path / "out")
     assert {v.status for v in found.values()} <= {"PASS", "KNOWN"}, found
 
 
@@ -95,7 +95,7 @@ def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     with LlamaCpp(made.text, made.mmproj) as theirs:
         own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
-    ours = verify._Ours(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
+    ours = verify._TorchModel(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
     off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
     assert off < 5e-3 * np.abs(own).max()
 
