@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
@@ -26,6 +27,42 @@ def test_the_tiny_config_is_valid_and_overrides_reach_inside(repo: Path) -> None
     )
     assert settings.lora.rank == 4 and settings.epochs == 2 and settings.val_path is None
     assert settings.lora.vision_targets and not settings.freeze_projector
+
+
+GPU_CONFIGS = {  # pictures of a step on its GPUs, tokens of a row
+    "llava15_7b_lora": (16, 2048),
+    "llava15_13b_qlora": (16, 2048),
+    "llava16_34b_zero3": (16, 4096),
+    "llava16_mistral_7b_lora": (16, 4096),
+    "onevision_7b_lora": (16, 10240),
+}
+
+
+@pytest.mark.parametrize("name", GPU_CONFIGS)
+def test_a_gpu_config_holds_only_what_differs(repo: Path, tmp_path: Path, name: str) -> None:
+    """Every key of it, and of the file that it extends, changes what the run does."""
+    shared = yaml.safe_load((repo / "configs" / "common" / "gpu.yaml").read_text(encoding="utf-8"))
+    own = yaml.safe_load((repo / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert own.pop("extends") == "common/gpu.yaml"
+    plain = load(tmp_path, "val_path: v.json\n").model_dump(mode="json")
+    for key, value in shared.items():
+        given = value if isinstance(value, dict) else {key: value}
+        default = plain[key] if isinstance(value, dict) else plain
+        assert all(default[k] != v for k, v in given.items()), f"{key} is the default"
+    assert not own.keys() & shared.keys()
+    assert all(plain[key] != value for key, value in own.items())
+
+
+@pytest.mark.parametrize("name", GPU_CONFIGS)
+def test_the_gpu_configs_resolve_to_what_their_headers_promise(repo: Path, name: str) -> None:
+    settings = load_settings(TrainSettings, repo / "configs" / f"{name}.yaml")
+    gpus = 4 if settings.deepspeed else 1
+    images = settings.batch_size * settings.gradient_accumulation_steps * gpus
+    assert (images, settings.max_length) == GPU_CONFIGS[name]
+    assert (settings.lora.rank, settings.lora.alpha, settings.epochs) == (32, 64, 3)
+    assert settings.dtype == "bfloat16" and settings.gradient_checkpointing is True
+    assert settings.bits == (4 if "qlora" in name else None)
+    assert (settings.learning_rate, settings.mm_projector_lr) == (2e-4, 2e-5)
 
 
 def test_defaults_freeze_the_tower_and_leave_images_alone(tmp_path: Path) -> None:
