@@ -1,9 +1,10 @@
-"""`python -m data_prep COMMAND`: prepare data; each command is a module with a `main`."""
+"""`python -m data_prep COMMAND`: prepare data."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from llava.common.errors import InputError, run_command
 
@@ -27,6 +28,7 @@ examples:
 
 `python -m data_prep COMMAND --help` tells more.
 """
+COMMANDS = ("inspect", "convert", "check", "scenes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,22 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if arguments else 2
-    return _command(arguments[0])(arguments[1:])
+    if arguments[0] not in COMMANDS:
+        raise InputError(f"no command {arguments[0]!r}; choose inspect, convert, check or scenes")
+    return run(*arguments)
 
 
-def _command(name: str) -> Callable[[Sequence[str]], int]:
-    # Imported on demand: neither command waits for what only the other needs.
-    if name == "convert":
-        from data_prep.commands.convert import main as command
-    elif name == "check":
-        from data_prep.commands.check import main as command
-    elif name == "inspect":
-        from data_prep.commands.inspect import main as command
-    elif name == "scenes":
-        from data_prep.scenes import main as command
-    else:
-        raise InputError(f"no command {name!r}; choose inspect, convert, check or scenes")
-    return command
+def run(command: str, *argv: str) -> int:
+    """Run a command: parse its arguments first, import what does the work only then."""
+    from data_prep import command_lines
+
+    args = getattr(command_lines, f"parse_{command}")(argv)
+    status: int = import_module(f"data_prep.commands.{command}").run(args)
+    return status
 
 
 if __name__ == "__main__":

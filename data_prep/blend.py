@@ -36,19 +36,6 @@ from llava.common.records import Record
 TASK = "general"
 
 
-def add_blend_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--blend", type=Path, metavar="FILE.json", help="LLaVA conversations to mix into train.json"
-    )
-    parser.add_argument("--blend-image-folder", type=Path, metavar="DIR", help="where BLEND's pictures are")
-    parser.add_argument(
-        "--blend-share",
-        type=float,
-        metavar="SHARE",
-        help="BLEND's share of the train records, between 0 and 1, for instance 0.2",
-    )
-
-
 @dataclass(frozen=True)
 class General:
     """A file of general conversations: `usable` are the positions of the records that could be taken,

@@ -11,7 +11,6 @@ The format is found out by what the file holds:
 
 from __future__ import annotations
 
-import argparse
 import base64
 import binascii
 import csv
@@ -27,20 +26,19 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.phrases import counted
+from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, read_json, read_text, write_jsonl
 from llava.common.images import open_header
 from llava.common.records import YES_NO, Question, TaskType, Truth
 
-EPILOG = """example:
-  python -m eval.benchmarks MMAD/mmad.json --output runs/mmad
+NOTES = """Then:
   python -m eval.infer --model-path runs/merged --image-folder MMAD \\
       --question-file runs/mmad/questions.jsonl --answers-file runs/mmad/answers.jsonl
   python -m eval.score --answers-file runs/mmad/answers.jsonl --truth-file runs/mmad/truth.jsonl \\
       --image-folder MMAD --output runs/mmad/scores
 
-The image folder is the benchmark's own; for a TSV that holds its pictures it is the output folder.
-"""
+The image folder is the benchmark's own; for a TSV that holds its pictures it is the output folder."""
 
 LETTER_INSTRUCTION = "Answer with the option's letter from the given choices directly."  # as LLaVA asks
 _MAX_REFERENCE = 64  # characters; a longer image cell is an image, a shorter one the index of its row
@@ -318,11 +316,11 @@ def _task_types(questions: Sequence[BenchmarkQuestion]) -> dict[str, TaskType]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.benchmarks",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        "python -m eval.benchmarks",
+        __doc__ or "",
+        notes=NOTES,
+        examples=["MMAD/mmad.json --output runs/mmad"],
     )
     parser.add_argument("file", type=Path, help="mmad.json, a POPE file, or a TSV of VLMEvalKit")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")

@@ -21,7 +21,7 @@ from eval.answering.endpoint import Endpoint
 from eval.answering.partial import PartialAnswers
 from eval.answering.processes import ProcessGroup, join_process_group
 from eval.answering.questions import chunk, find_images, read_questions, shard
-from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
 from llava.common.launch import run_process
@@ -30,28 +30,23 @@ from llava.common.records import Answer, Question
 if TYPE_CHECKING:
     from argparse import Namespace
 
-EPILOG = """examples:
-  python -m eval.infer --model-path playground/tiny-llava --image-folder photos \\
-      --question-file questions.jsonl --answers-file answers.jsonl
+NOTES = """A question:
+  {"question_id": 1, "image": "a.jpg", "text": "Is there a defect?", "choices": ["yes", "no"]}
+(`image` may be a list or null; `choices`, optional, asks for a probability of each, under metadata).
 
-  a process for each of four GPUs:
+A process for each of four GPUs:
   torchrun --nproc-per-node 4 -m eval.infer ...
   accelerate launch --num_processes 4 -m eval.infer ...
 
-  by a server (vLLM, SGLang, llama.cpp's, Ollama, ...; a key it wants is taken from OPENAI_API_KEY):
-  python -m eval.infer --endpoint http://localhost:8000/v1 --image-folder photos \\
-      --question-file questions.jsonl --answers-file answers.jsonl
-
-  by a Ray cluster, or Ray on this machine (--ray local):
-  python -m eval.infer --ray auto --model-path /shared/merged ...
-
-A question: {"question_id": 1, "image": "a.jpg", "text": "Is there a defect?", "choices": ["yes", "no"]}
-(`image` may be a list or null; `choices`, optional, asks for a probability of each, under metadata).
-
-Exit code 0 also if some pictures could not be read: those answers are empty, with metadata.error, and are
-listed at the end; 2 if none could. After an interrupt the same command goes on, also with another number of
-processes; --overwrite starts afresh. More: docs/inference.md
-"""
+--endpoint asks a server (vLLM, SGLang, llama.cpp's, Ollama, ...; a key it wants is taken from
+OPENAI_API_KEY), --ray a Ray cluster, or Ray on this machine (--ray local)."""
+EXAMPLES = [
+    "--model-path playground/tiny-llava --image-folder photos\n"
+    "--question-file questions.jsonl --answers-file answers.jsonl",
+    "--endpoint http://localhost:8000/v1 --image-folder photos\n"
+    "--question-file questions.jsonl --answers-file answers.jsonl",
+    "--ray auto --model-path /shared/merged ...",
+]
 
 
 class AnsweringModel(Protocol):
@@ -62,7 +57,7 @@ class AnsweringModel(Protocol):
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
-    parser = FlagParser(prog="python -m eval.infer", description=__doc__, epilog=EPILOG)
+    parser = CommandParser("python -m eval.infer", "Answer a question file.", notes=NOTES, examples=EXAMPLES)
     add_model_flags(parser, required=False)
     parser.add_argument("--endpoint", metavar="URL", help="ask this server instead of a model loaded here")
     parser.add_argument("--endpoint-model", metavar="NAME", help="its model (default: the first it lists)")

@@ -34,15 +34,16 @@ from eval.scoring.schema import (
 from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, mean_slice
 from eval.scoring.tasks import ScoredTask, ScoringOptions, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
+from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
 from llava.common.records import Question, Truth
 
-EPILOG = """examples:
-  python -m eval.score --answers-file runs/a/answers.jsonl --truth-file data/truth_test.jsonl \\
-      --baseline-answers runs/a/base_answers.jsonl --output runs/a/scores
-  python -m eval.score --compare runs/a/scores runs/b/scores
-"""
+EXAMPLES = [
+    "--answers-file runs/a/answers.jsonl --truth-file data/truth_test.jsonl\n"
+    "--baseline-answers runs/a/base_answers.jsonl --output runs/a/scores",
+    "--compare runs/a/scores runs/b/scores",
+]
 
 
 def score(
@@ -196,12 +197,7 @@ def _warn_of_small_tests(tasks: Sequence[TaskScore]) -> list[str]:
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.score",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EPILOG,
-    )
+    parser = CommandParser("python -m eval.score", __doc__ or "", examples=EXAMPLES)
     add = parser.add_argument
     add("--answers-file", type=Path, help="answers of the model to score")
     add("--truth-file", type=Path, help="truth JSONL, from data_prep convert")

@@ -35,34 +35,5 @@ if [[ -z ${VIRTUAL_ENV:-} && -f $root/.venv/bin/activate ]]; then
     source "$root/.venv/bin/activate"
 fi
 
-fail() { echo "error: $1" >&2; exit 2; }
-
-if [[ -z ${NUM_GPUS:-} ]]; then
-    NUM_GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
-fi
-nodes=${NNODES:-1}
-[[ $NUM_GPUS =~ ^[0-9]+$ ]] || fail "NUM_GPUS=$NUM_GPUS is no number"
-[[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "NNODES=$nodes is no number of machines"
-
-sharded=false
-for argument in "$@"; do
-    [[ $argument == deepspeed=?* && $argument != deepspeed=null || $argument == fsdp=true ]] && sharded=true
-    [[ -f $argument ]] && grep -E '^(deepspeed|fsdp):' "$argument" | grep -qvE ': *(null|~|false)? *(#.*)?$' && sharded=true
-done
-
-if (( NUM_GPUS > 1 || nodes > 1 )) || $sharded; then
-    command=(python -m llava.common.launch --nnodes "$nodes" --nproc-per-node "$(( NUM_GPUS > 0 ? NUM_GPUS : 1 ))")
-    if (( nodes > 1 )); then
-        [[ -n ${MASTER_ADDR:-} ]] || fail "set MASTER_ADDR to the first machine's address"
-        [[ -n ${NODE_RANK:-} ]] || fail "set NODE_RANK to 0 on the first machine, 1 on the next, ..."
-        command+=(--node-rank "$NODE_RANK" --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}")
-    else
-        command+=(--standalone)
-    fi
-    command+=(-m llava.train "$@")
-else
-    command=(python -m llava.train "$@")
-fi
-
-printf '+'; printf ' %q' "${command[@]}"; printf '\n'
-exec "${command[@]}"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"  # this checkout, wherever it is called from
+exec python -m llava_inspect train "$@"

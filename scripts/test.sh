@@ -1,7 +1,15 @@
 #!/usr/bin/env bash
-# Set up, then check format, lint, types and behaviour. Arguments go to pytest: scripts/test.sh -k merge
+# Set up, then check format, lint, types and behaviour.
+#
+#   scripts/test.sh             everything
+#   scripts/test.sh --quick     without the tests that are marked slow, for daily work
+#   scripts/test.sh -k merge    other arguments go to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [[ ${1:-} == --quick ]]; then
+    shift
+    set -- -m "not slow" "$@"
+fi
 scripts/setup.sh dev
 . .venv/bin/activate
 ruff format --check .

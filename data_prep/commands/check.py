@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,31 +15,22 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from data_prep.commands.lint import KINDS, ONE_SIDED_FROM, ONE_SIDED_SHARE, Example, Linter, Size
+from data_prep.commands.lint import KINDS, Example, Linter, Size
 from data_prep.formats.sizes import image_size
 from data_prep.images.decode import decoded
 from data_prep.json_stream import stream_records
 from llava.common.errors import InputError
 from llava.common.files import inside, write_json
 
-EXIT_CODES = f"""exit code: 0 nothing found, 1 something found, 2 a file or option that cannot be used
 
-Findings: missing or damaged pictures, <image> marks that do not match the pictures, roles out of turn, empty
-answers, records over --max-length, boxes outside 0..1 or in the padding of a padded frame (where a record's
-meta states its frame), file names in questions, ids that are there twice, contradicting answers, one-sided
-answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in records of one question).
-With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parse(argv)
+def run(args: argparse.Namespace) -> int:
+    """Check as `args` say, which are those of `command_lines.parse_check`."""
     if not args.image_folder.is_dir():
         raise InputError(f"--image-folder {args.image_folder}: no such folder")
     if len({path.resolve() for path in args.files}) < len(args.files):
         raise InputError("a file is named twice; each is to be compared with the others")
     sizes = _sizes(args.image_folder)
-    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.image_tokens, sizes)
+    linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens, sizes)
     for file in args.files:
         before = linter.records
         linter.begin()
@@ -49,59 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         linter.end()
         if linter.records == before:
             raise InputError(f"{file}: holds no records")
-    check_images(linter, args.image_folder, args.workers, decode=not args.no_images)
+    check_images(linter, args.image_folder, args.workers, decode=not args.no_pictures)
     if args.json:
         _write(args.json, linter, args.files)
-    _report(Console(), linter, len(args.files), decoded=not args.no_images)
+    _report(Console(), linter, len(args.files), decoded=not args.no_pictures)
     return 1 if linter.findings else 0
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep check",
-        description="Look for what is wrong with LLaVA conversation JSON, from whatever tool, before a model "
-        "learns it.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="a JSON list of records, or .jsonl; one a split"
-    )
-    parser.add_argument("--image-folder", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--max-length", type=_count, default=2048, metavar="N", help="tokens of a record (default: 2048)"
-    )
-    parser.add_argument(
-        "--picture-tokens",
-        type=_count,
-        default=576,
-        metavar="N",
-        help="that a picture takes (default: 576, LLaVA-1.5's)",
-    )
-    parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="DIR",
-        help="a model folder with tokenizer.json, to count tokens (default: four bytes of text for one)",
-    )
-    parser.add_argument(
-        "--no-pictures", action="store_true", help="only look whether pictures are there: decode none"
-    )
-    parser.add_argument(
-        "--workers",
-        type=_count,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="threads (default: one a core)",
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file as well")
-    return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number above 0")
-    return int(text)
 
 
 def _token_counter(folder: Path | None) -> Callable[[str], int]:

@@ -9,7 +9,6 @@ every file as it is.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,16 +19,16 @@ from rich.console import Console
 from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource
-from data_prep.blend import add_blend_options, blend, find_general
+from data_prep.blend import blend, find_general
+from data_prep.command_lines import model_inputs_of
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
-from data_prep.formats import AUTO, READERS, find_reader
+from data_prep.formats import find_reader
 from data_prep.images.store import ImageStore
 from data_prep.images.units import Prepared, prepare, unknown_classes
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import BALANCED_AWAY, ask, dialogues
 from data_prep.recipe.schema import Recipe, Shares
-from data_prep.report.box_sizes import add_eye_options, eyes_of
 from data_prep.report.conversion import conversion_report
 from data_prep.report.page import page
 from data_prep.report.summary import SplitSummary, manifest, summarise, tell
@@ -37,32 +36,17 @@ from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list, write_jsonl, write_text
-from llava.common.settings import load_settings
-
-EXAMPLES = """formats, which --format auto (the default) tells apart:
-  voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them
-  mvtec, visa, idid                             the layouts of these public data sets
-  class_folders                                 a folder per class
-  table, llava                            pictures with questions and answers
-
-examples:
-  python -m data_prep convert --source photos --recipe configs/recipes/insulator.yaml --output data/mine
-  python -m data_prep convert --source photos --format coco --recipe configs/recipes/defect.yaml \\
-      --output data/mine --overwrite splits.given=keep
-  python -m data_prep convert --source photos --test-source more_photos \\
-      --recipe configs/recipes/insulator.yaml --output data/mine splits.val=0.1 families.describe=null
-
-Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.py says what each means.
-"""
+from llava.common.settings import load_settings, validate_settings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parse(argv)
-    eyes = eyes_of(args)
+def run(args: argparse.Namespace) -> int:
+    """Convert as `args` say, which are those of `command_lines.parse_convert`."""
+    model_inputs = model_inputs_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
-        shares = args.splits.model_copy(update={"given": recipe.splits.given})
-        recipe = recipe.model_copy(update={"splits": shares})
+        train, val, test = args.splits
+        values = {"train": train, "val": val, "test": test, "given": recipe.splits.given}
+        recipe = recipe.model_copy(update={"splits": validate_settings(Shares, values, "--splits")})
     _check_output(args)
 
     roots = [args.source, *([args.test_source] if args.test_source else [])]
@@ -81,78 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
         said = manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", said)
-        report = conversion_report(folder, conversion, summaries, sources, prepared, eyes)
+        report = conversion_report(folder, conversion, summaries, sources, prepared, model_inputs)
         write_text(folder / "report.html", page(report))
     tell(Console(), args.output, conversion, summaries)
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep convert",
-        description="Turn annotated photos into LLaVA conversation JSON (train, val, test), a question file "
-        "and a truth file, as a recipe says.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--source",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="pictures and annotation files, anywhere below it",
-    )
-    parser.add_argument(
-        "--test-source",
-        type=Path,
-        metavar="DIR",
-        help="a second folder that makes the whole test split; SOURCE is then split into train and val only",
-    )
-    parser.add_argument(
-        "--format",
-        choices=[AUTO, *READERS],
-        default=AUTO,
-        help="of the annotations (default: auto, which says what it found)",
-    )
-    parser.add_argument(
-        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
-    )
-    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE.yaml")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="a new folder, unless --overwrite"
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="bring an earlier conversion in OUTPUT up to date; what stays the same is not written again",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of splits and wordings (default: 0)"
-    )
-    parser.add_argument(
-        "--splits",
-        type=_shares,
-        metavar="TRAIN,VAL,TEST",
-        help="for instance 0.7,0.15,0.15 (default: recipe)",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
-    )
-    add_eye_options(parser)
-    add_blend_options(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
-    args = parser.parse_intermixed_args(argv)
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: must be 1 or more")
-    return args
-
-
-def _shares(text: str) -> Shares:
-    try:
-        train, val, test = (float(part) for part in text.split(","))
-        return Shares(train=train, val=val, test=test)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write three shares such as 0.7,0.15,0.15") from None
 
 
 def _check_output(args: argparse.Namespace) -> None:

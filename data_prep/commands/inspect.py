@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +25,14 @@ from data_prep.annotations import (
     merge_annotations,
     plain_name,
 )
+from data_prep.command_lines import model_inputs_of
 from data_prep.commands.problems import problem_lines
-from data_prep.formats import AUTO, READERS, NoFormatError, find_reader
+from data_prep.formats import NoFormatError, find_reader
 from data_prep.images.decode import decoded
 from data_prep.images.units import Unit, perceptual_hash
+from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Grouping, Recipe, Shares
-from data_prep.report.box_sizes import add_eye_options, eyes_of
-from data_prep.report.model import Dialogue, Eye, Lines, Report, Role, Seen, View, roles_of
+from data_prep.report.model import Dialogue, Lines, Report, Role, Seen, View, roles_of
 from data_prep.report.page import page
 from data_prep.report.survey import pick, survey
 from data_prep.source_folder import SourceFolder
@@ -42,12 +42,6 @@ from llava.common.files import write_text
 from llava.common.html.markup import readable
 from llava.common.settings import load_settings
 
-EXAMPLE = """examples:
-  python -m data_prep inspect --source photos --output report.html
-  python -m data_prep inspect --source photos --recipe configs/recipes/insulator.yaml --output report.html
-
-Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing can be read.
-"""
 _STOPS = "Convert stops until these are put right."
 
 
@@ -94,9 +88,9 @@ class Naming:
         return f"unknown to the recipe; {hint}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parse(argv)
-    eyes = eyes_of(args)
+def run(args: argparse.Namespace) -> int:
+    """Inspect as `args` say, which are those of `command_lines.parse_inspect`."""
+    model_inputs = model_inputs_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
     folder = SourceFolder.scan(args.source, args.image_folder)
     source, problems = _read(folder, args.format)
@@ -106,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not looked:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
-    report = inspection(folder, source, looked, problems, damaged, recipe, eyes)
+    report = inspection(folder, source, looked, problems, damaged, recipe, model_inputs)
     write_text(args.output, page(report))
     _tell(Console(), report, [*problems, *damaged], args.output)
     return 0
@@ -123,40 +117,6 @@ def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]
         return AnnotatedSource("no annotations", (), tuple(folder.images)), []
     print(f"{folder.root}: format {reader.NAME} ({why})", flush=True)
     return reader.read(folder)
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep inspect",
-        description="Look at a folder of annotated photos: what is there, how large it is to the model, "
-        "which pictures are near-twins, what is damaged. Writes one HTML page that opens without a network.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="pictures and annotations")
-    parser.add_argument(
-        "--format", choices=[AUTO, *READERS], default=AUTO, help="of the annotations (default: auto)"
-    )
-    parser.add_argument(
-        "--image-folder", type=Path, metavar="DIR", help="where the pictures are, if not below SOURCE"
-    )
-    parser.add_argument(
-        "--recipe", type=Path, metavar="FILE.yaml", help="say what it makes of the class names as well"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="replaced if there")
-    add_eye_options(parser)
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
-    args = parser.parse_intermixed_args(argv)
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: must be 1 or more")
-    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
-        raise InputError(f"--output {args.output}: name the page to write, such as report.html")
-    if args.overrides and not args.recipe:
-        raise InputError(f"{args.overrides[0]!r}: key=value overrides a recipe, and no --recipe is given")
-    return args
 
 
 def look(images: Sequence[AnnotatedImage], naming: Naming, workers: int) -> tuple[list[Looked], list[str]]:
@@ -220,7 +180,7 @@ def inspection(
     problems: Sequence[str],
     damaged: Sequence[str],
     recipe: Recipe | None,
-    eyes: Sequence[Eye],
+    model_inputs: Sequence[ModelInput],
 ) -> Report:
     """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
     views = [item.view for item in looked]
@@ -237,7 +197,7 @@ def inspection(
             members, groups, rule, scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
         ),
         recipe,
-        eyes,
+        model_inputs,
     )
     report.facts = [
         ("format", source.format),

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median, quantiles
 
 from data_prep.annotations import Shape
+from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
-from data_prep.report.model import BOUNDS, MODELS, ROLES, THIN_SHARE, Eye, Role, Sizes, View, unit_noun
-from llava.common.errors import InputError
+from data_prep.report.model import BOUNDS, ROLES, THIN_SHARE, Role, Sizes, View, unit_noun
 
 
-def add_eye_options(parser: argparse.ArgumentParser) -> None:
-    """Another model than LLaVA-1.5 and 1.6, which are always shown."""
-    parser.add_argument(
-        "--model-side",
-        type=int,
-        metavar="N",
-        help=f"box sizes to another model first: pixels of the square that it sees (always shown: "
-        f"{', '.join(f'{eye.name} at {eye.side}' for eye in MODELS)})",
-    )
-    parser.add_argument(
-        "--patch",
-        type=int,
-        metavar="N",
-        help=f"the patch of that model (default: {Eye.patch})",
-    )
-
-
-def eyes_of(args: argparse.Namespace) -> tuple[Eye, ...]:
-    """The models to show, the one that the options of `add_eye_options` state first."""
-    for name in ("model_side", "patch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
-    if args.model_side is None and args.patch is None:
-        return MODELS
-    return (Eye("your model", args.model_side or Eye.side, args.patch or Eye.patch), *MODELS)
-
-
-def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[Eye]) -> list[Sizes]:
+def box_sizes(
+    views: Iterable[View], roles: Mapping[str, Role], model_inputs: Sequence[ModelInput]
+) -> list[Sizes]:
     """For each model and each role that has boxes."""
     found: dict[Role, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
     for view in views:
@@ -48,17 +21,17 @@ def box_sizes(views: Iterable[View], roles: Mapping[str, Role], eyes: Sequence[E
             by_class = found.setdefault(roles.get(shape.name, "box"), {})
             by_class.setdefault(shape.name, []).append((shape, view.size))
     sizes = []
-    for eye in eyes:
+    for model_input in model_inputs:
         for role in [role for role in ROLES if role in found]:
             bins = [0] * (len(BOUNDS) + 1)
             rows = []
             for name, shapes in sorted(found[role].items()):
-                sides = [eye.thickness(shape, size) for shape, size in shapes]
+                sides = [model_input.thickness(shape.box, size) for shape, size in shapes]
                 for side in sides:
-                    bins[sum(side >= bound * eye.patch for bound in BOUNDS)] += 1
-                thin = sum(side < eye.patch for side in sides)
+                    bins[sum(side >= bound * model_input.patch for bound in BOUNDS)] += 1
+                thin = sum(side < model_input.patch for side in sides)
                 rows.append((name, len(sides), median(sides), thin))
-            sizes.append(Sizes(eye, role, tuple(bins), tuple(rows)))
+            sizes.append(Sizes(model_input, role, tuple(bins), tuple(rows)))
     return sizes
 
 
@@ -74,35 +47,38 @@ def thin_warnings(
     `converted`: the views are the recipe's units, not pictures as they are in the source."""
     warnings = []
     for part in sizes:
-        if part.eye != sizes[0].eye:
+        if part.model_input != sizes[0].model_input:
             break
         # Without a recipe nothing tells defects from the rest, so the classes that are thin speak.
         classes = [row for row in part.classes if part.role != "box" or row[3] >= THIN_SHARE * row[1]]
         count, thin = sum(row[1] for row in classes), sum(row[3] for row in classes)
         if part.role == "component" or not thin or thin < THIN_SHARE * count:
             continue
-        eye, names = part.eye, {row[0] for row in classes}
+        model_input, names = part.model_input, {row[0] for row in classes}
         shares = [
-            eye.thickness(shape, view.size) / eye.side
+            model_input.thickness(shape.box, view.size) / model_input.side
             for view in views
             for shape in view.shapes
             if shape.name in names
         ]
         tenth = quantiles(shares, n=10, method="inclusive")[0] if len(shares) > 1 else shares[0]
-        widest = tenth * eye.side / eye.patch
+        widest = tenth * model_input.side / model_input.patch
         unit = unit_noun(recipe) if recipe and converted else "picture"
         what = "defects" if part.role == "defect" else f"boxes of {_named(sorted(names))}"
         lines = [
-            f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one {eye.patch}-pixel patch "
-            f"when {eye.name} sees the whole {unit} at {eye.side} pixels: it may not see them at all."
+            f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one {model_input.patch}-pixel "
+            f"patch when {model_input.name} sees the whole {unit} at {model_input.side} pixels: it may not see "
+            "them at all."
         ]
         for other in sizes:
-            if other.eye != eye and other.role == part.role:
+            if other.model_input != model_input and other.role == part.role:
                 still = sum(row[3] for row in other.classes if row[0] in names)
-                lines.append(f"To {other.eye.name}, at {other.eye.side} pixels, {still / count:.0%} are.")
+                lines.append(
+                    f"To {other.model_input.name}, at {other.model_input.side} pixels, {still / count:.0%} are."
+                )
         lines.append(f"Advice: {_ADVICE[unit]}.")
         if recipe and recipe.components and not converted:
-            still = _thin_when_cropped(views, roles, eye, recipe.crops.context)
+            still = _thin_when_cropped(views, roles, model_input, recipe.crops.context)
             lines.append(f"Cropped around each component, {still / count:.0%} would be thinner.")
         lines.append(
             f"Nine of ten are a patch or more thick in a crop or tile that spans at most {widest:.0%} of the "
@@ -124,7 +100,9 @@ _ADVICE = {
 }
 
 
-def _thin_when_cropped(views: Iterable[View], roles: Mapping[str, Role], eye: Eye, context: float) -> int:
+def _thin_when_cropped(
+    views: Iterable[View], roles: Mapping[str, Role], model_input: ModelInput, context: float
+) -> int:
     """How many defects stay thinner than a patch in crops of whole components with that margin."""
     thin = 0
     for view in views:
@@ -139,5 +117,5 @@ def _thin_when_cropped(views: Iterable[View], roles: Mapping[str, Role], eye: Ey
                 if x1 <= x <= x2 and y1 <= y <= y2
             ]
             side = min([*sides, max(view.size)])
-            thin += eye.thickness(shape, (side, side)) < eye.patch
+            thin += model_input.thickness(shape.box, (side, side)) < model_input.patch
     return thin

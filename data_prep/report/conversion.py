@@ -11,7 +11,8 @@ from typing import Any
 from data_prep.annotations import AnnotatedSource
 from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
-from data_prep.report.model import Answers, Dialogue, Eye, Lines, Report, Seen, View
+from data_prep.model_inputs import ModelInput
+from data_prep.report.model import Answers, Dialogue, Lines, Report, Seen, View
 from data_prep.report.summary import SplitSummary, change_lines, left_out_lines
 from data_prep.report.survey import pick, survey
 from data_prep.source_folder import SPLITS, Split
@@ -27,7 +28,7 @@ def conversion_report(
     summaries: Mapping[Split, SplitSummary],
     sources: Sequence[AnnotatedSource],
     prepared: Sequence[Sequence[Prepared]],
-    eyes: Sequence[Eye],
+    model_inputs: Sequence[ModelInput],
 ) -> Report:
     """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
     `prepared`; box sizes are shown as the `eyes` see them."""
@@ -54,7 +55,7 @@ def conversion_report(
         [item.fingerprint for items in prepared for item in items],
         conversion.leaks,
         conversion.recipe,
-        eyes,
+        model_inputs,
         converted=True,
     )
     report.facts = [

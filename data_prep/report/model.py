@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.annotations import Shape
+from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from data_prep.recipe.schema import Recipe
 from data_prep.splits.splits import Leaks
 
@@ -24,37 +25,6 @@ _MANY = 1000  # different answers of a task are counted up to here: free text ha
 BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 Role = Literal["defect", "box", "component"]
 ROLES: tuple[Role, ...] = ("defect", "box", "component")  # the order in which they are shown
-
-
-@dataclass(frozen=True)
-class Eye:
-    """How a model sees: a picture scaled so that its longer side has `side` pixels, in patches of `patch`
-    pixels.
-
-    `tile` is the side of the tiles that it is cut into, 0 where the picture is padded to one square.
-    LLaVA-1.6 fits most pictures into 2 x 2 tiles of 336; a very long one goes into 3 x 1 and is seen
-    somewhat larger than is counted here (`image_grid_pinpoints` of its config).
-    """
-
-    name: str = "LLaVA-1.5"
-    side: int = 336
-    patch: int = 14
-    tile: int = 0
-
-    @property
-    def way(self) -> str:
-        """What it does to a picture, in words."""
-        if self.tile:
-            return f"fitted into {self.side} x {self.side} pixels, in tiles of {self.tile}"
-        return f"padded to a square of {self.side} pixels"
-
-    def thickness(self, shape: Shape, size: tuple[float, float]) -> float:
-        """The shorter side of a box in a picture of `size` (width, height), in the model's pixels."""
-        x1, y1, x2, y2 = shape.box
-        return min(x2 - x1, y2 - y1) * self.side / max(size)
-
-
-MODELS = (Eye(), Eye("LLaVA-1.6", 672, 14, tile=336))
 
 
 @dataclass(frozen=True)
@@ -139,7 +109,7 @@ class Sizes:
     """The shorter sides of the boxes of one role, in pixels of `eye`: how many between each two `BOUNDS`, and
     per class its name, count, median and how many are thinner than a patch."""
 
-    eye: Eye
+    model_input: ModelInput
     role: Role
     bins: tuple[int, ...]
     classes: tuple[tuple[str, int, float, int], ...]
@@ -215,7 +185,9 @@ class Report:
     unit: str  # what one view is called
     classes: list[ClassCount]
     splits: list[str]
-    eyes: Sequence[Eye] = MODELS  # the first is the model that warnings and samples are for
+    model_inputs: Sequence[ModelInput] = (
+        MODEL_INPUTS  # the first is the model that warnings and samples are for
+    )
     split_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> what -> how many
     mapping: list[tuple[str, str]] = field(default_factory=list)  # class as written, what becomes of it
     kinds: dict[str, Counter[str]] = field(default_factory=dict)  # split -> label -> views

@@ -83,12 +83,12 @@ def samples_part(report: Report) -> Markup | None:
     if not report.samples:
         return None
     colours = _colours(report)
-    eye = report.eyes[0]
+    model_input = report.model_inputs[0]
     about = f"{len(report.samples)} of {report.view_count:,} {report.unit}s that show every split and class, "
-    if eye.side <= SAMPLE_SIDE:
-        about += f"as large as {eye.name} sees them: what you cannot make out here, it cannot either."
+    if model_input.side <= SAMPLE_SIDE:
+        about += f"as large as {model_input.name} sees them: what you cannot make out here, it cannot either."
     else:
-        about += f"at most {SAMPLE_SIDE} pixels wide or high; {eye.name} sees {eye.side}."
+        about += f"at most {SAMPLE_SIDE} pixels wide or high; {model_input.name} sees {model_input.side}."
     return together(
         [
             tag("p", about),

@@ -100,7 +100,7 @@ def sizes_part(report: Report) -> Markup | None:
     for size in report.sizes:
         heading, body = _box_sizes(size, report.unit)
         # Where components are is seldom the question, nor are other models: folded away.
-        if size.role == "component" or size.eye != report.eyes[0]:
+        if size.role == "component" or size.model_input != report.model_inputs[0]:
             parts.append(tag("details", tag("summary", heading), body))
         else:
             parts += [tag("h3", heading), body]
@@ -133,9 +133,9 @@ def _image_sizes(report: Report) -> Markup:
 
 def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
     """A heading and what goes below it."""
-    eye = sizes.eye
+    model_input = sizes.model_input
     noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
-    edges = [0.0, *(bound * eye.patch for bound in BOUNDS)]
+    edges = [0.0, *(bound * model_input.patch for bound in BOUNDS)]
     filled = [number for number, count in enumerate(sizes.bins) if count]
     at_one = BOUNDS.index(1.0)  # the bin below one patch; it and the next are always shown
     shown = range(min(at_one, *filled), max(at_one + 1, *filled) + 1)
@@ -145,8 +145,8 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
             continue
         last = number == len(BOUNDS)
         label = f"{edges[number]:g} and more" if last else f"{edges[number]:g} to {edges[number + 1]:g}"
-        thin = not last and edges[number + 1] <= eye.patch
-        at_patch = not last and edges[number + 1] == eye.patch
+        thin = not last and edges[number + 1] <= model_input.patch
+        at_patch = not last and edges[number + 1] == model_input.patch
         rows.append(
             table_row(
                 label,
@@ -183,7 +183,8 @@ def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
         ],
         class_rows,
     )
-    heading = f"{noun.capitalize()} as {eye.name} sees them: {unit} {eye.way}, patch {eye.patch}"
+    shown_as = f"{unit} {model_input.scaling}, patch {model_input.patch}"
+    heading = f"{noun.capitalize()} as {model_input.name} sees them: {shown_as}"
     return heading, together([histogram, by_class])
 
 

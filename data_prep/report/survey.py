@@ -6,13 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Grouping, Recipe
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.model import (
     ROLES,
     ClassCount,
     Dialogue,
-    Eye,
     Report,
     Role,
     Sample,
@@ -41,7 +41,7 @@ def survey(
     fingerprints: Sequence[bytes],
     leaks: Leaks | None,
     recipe: Recipe | None,
-    eyes: Sequence[Eye],
+    model_inputs: Sequence[ModelInput],
     *,
     converted: bool = False,
 ) -> Report:
@@ -49,7 +49,7 @@ def survey(
     `pictures`, which have a fingerprint each. `converted`: the views are the recipe's units, not pictures as
     they are in the source. Without a recipe all classes are just boxes."""
     roles = roles_of(recipe) if recipe else {}
-    sizes = box_sizes(views, roles, eyes)
+    sizes = box_sizes(views, roles, model_inputs)
     wanted = recipe.group.twins if recipe else None
     within = _TWINS_WITHIN if wanted is None else wanted
     twins = show_twins(images, near_twins(fingerprints, within), within, leaks)
@@ -59,11 +59,11 @@ def survey(
         unit=unit_noun(recipe) if recipe and converted else "picture",
         classes=count_classes(views, roles),
         splits=[split for split in ("", *SPLITS) if any(view.split == split for view in views)],
-        eyes=eyes,
+        model_inputs=model_inputs,
         image_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
         twins=twins,
-        samples=draw_samples(chosen, eyes[0]),
+        samples=draw_samples(chosen, model_inputs[0]),
         view_count=len(views),
         warnings=[*thin_warnings(views, sizes, roles, recipe, converted), *twin_warnings(twins)],
     )
@@ -142,13 +142,13 @@ def pick(views: Sequence[View], seed: int = 0) -> list[View]:
     return sorted(chosen, key=lambda view: (order.get(view.split, 9), view.classes, view.name))
 
 
-def draw_samples(views: Sequence[View], eye: Eye) -> list[Sample]:
+def draw_samples(views: Sequence[View], model_input: ModelInput) -> list[Sample]:
     """The views with their thumbnails: as large as the model sees them, so that what cannot be seen in the
     report cannot be seen by the model either."""
     samples = []
     for view in views:
         some = _of_each_task(view.conversations)
-        image = thumbnail(view.file, min(eye.side, SAMPLE_SIDE))
+        image = thumbnail(view.file, min(model_input.side, SAMPLE_SIDE))
         samples.append(Sample(view, image, some, len(view.conversations) - len(some)))
     return samples
 

@@ -1,6 +1,5 @@
 """Rendered inspection photos: power-line insulator strings with drawn defects and exact boxes."""
 
-from data_prep.scenes.command import main
 from data_prep.scenes.compose import DEFECTS, STRING, Scene, defects_of, render
 
-__all__ = ["DEFECTS", "STRING", "Scene", "defects_of", "main", "render"]
+__all__ = ["DEFECTS", "STRING", "Scene", "defects_of", "render"]

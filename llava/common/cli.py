@@ -1,4 +1,4 @@
-"""Flags that several commands share, under LLaVA's names. Torch-free.
+"""The command lines: one parser for every command, and the flags that several share. Torch-free.
 
 LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag is understood both ways.
 """
@@ -6,20 +6,55 @@ LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag is 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+_started_as: ContextVar[str | None] = ContextVar("started_as", default=None)
 
-class FlagParser(argparse.ArgumentParser):
-    """Takes `--like-this` for `--like_this`; help keeps its line breaks and shows the defaults' text."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+@contextmanager
+def started_as(program: str) -> Iterator[None]:
+    """Within, help and errors name commands as `program`, such as `llava-inspect convert`."""
+    token = _started_as.set(program)
+    try:
+        yield
+    finally:
+        _started_as.reset(token)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command: its help ends with examples, and `--like_this` is taken for `--like-this`."""
+
+    def __init__(
+        self, prog: str, description: str, *, notes: str = "", examples: Sequence[str] = (), **options: Any
+    ) -> None:
+        """Set up the parser.
+
+        Args:
+            prog: How the command is started, such as `python -m data_prep convert`; under `started_as`
+                that name is taken instead.
+            description: What the command does, in a sentence or two.
+            notes: What else its help should say, before the examples.
+            examples: The arguments of an example each; a line break becomes a continued line.
+            options: argparse.ArgumentParser's other options.
+        """
+        prog = _started_as.get() or prog
+        lines = [f"  {prog} {example}".replace("\n", " \\\n      ") for example in examples]
+        shown = "\n".join(["examples:", *lines]) if examples else ""
+        super().__init__(
+            prog=prog,
+            description=description.strip(),
+            epilog="\n\n".join(part.strip("\n") for part in (notes, shown) if part),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse's, after rewriting underscores in the names (not the values) of flags."""
+        """Parse as argparse does, after rewriting underscores in the names (not the values) of flags."""
         if args is not None:
             args = [_dashed(arg) for arg in args]
         return super().parse_known_args(args, namespace)
@@ -33,7 +68,7 @@ def _dashed(arg: str) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Which model, and how it is loaded; `required`: whether there must be one."""
+    """Add the flags that say which model to use and how to load it; `required`: whether one must be given."""
     parser.add_argument(
         "--model-path", required=required, help="a LLaVA folder or Hub name, or a run directory or checkpoint"
     )
@@ -45,7 +80,7 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
 
 
 def add_decoding_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
-    """How answers are drawn. The temperature is 0 unless given: an inspection must be repeatable."""
+    """Add the flags of sampling. The temperature is 0 unless given: an inspection must be repeatable."""
     parser.add_argument(
         "--temperature",
         type=float,

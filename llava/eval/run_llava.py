@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from PIL import Image
 
-from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError, run_command
 from llava.common.images import open_image
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
@@ -21,16 +21,11 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
 TIMEOUT = 30  # seconds without a byte
 MOST_BYTES = 256 << 20  # of a picture fetched from an address
 
-EPILOG = """example:
-  python -m llava.eval.run_llava --model-path playground/tiny-llava --image-file a.jpg \\
-      --query "Is there a defect?"
-
-or from Python, with LLaVA's argument names:
+NOTES = """From Python, with LLaVA's argument names:
   from llava.eval.run_llava import eval_model
   eval_model(type("Args", (), {"model_path": "playground/tiny-llava", "model_base": None,
       "model_name": "tiny-llava", "query": "Is there a defect?", "conv_mode": None, "image_file": "a.jpg",
-      "sep": ",", "temperature": 0, "top_p": None, "num_beams": 1, "max_new_tokens": 512})())
-"""
+      "sep": ",", "temperature": 0, "top_p": None, "num_beams": 1, "max_new_tokens": 512})())"""
 
 
 def load_image(image_file: str) -> Image.Image:
@@ -88,10 +83,11 @@ def eval_model(args: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = FlagParser(
-        prog="python -m llava.eval.run_llava",
-        description="Ask one question about one or more pictures.",
-        epilog=EPILOG,
+    parser = CommandParser(
+        "python -m llava.eval.run_llava",
+        "Ask one question about one or more pictures.",
+        notes=NOTES,
+        examples=['--model-path playground/tiny-llava --image-file a.jpg --query "Is there a defect?"'],
     )
     add_model_flags(parser)
     parser.add_argument("--image-file", required=True, help="path or http(s) address, or several")

@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from llava.common.errors import InputError, one_line
+from llava.common.shipped import find_shipped
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -23,7 +24,7 @@ def resolve_folder(model_path: str | Path, *, weights: bool = True) -> Path:
     With `weights=False` only the small files (configs, tokenizer) are fetched from the Hub. InputError if
     there is no such folder here and the Hub does not give it.
     """
-    path = Path(model_path).expanduser()
+    path = find_shipped(Path(model_path).expanduser())
     if path.is_dir():
         return path
     if path.is_file():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
 from llava.common.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -24,19 +24,20 @@ COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
 /help                this list
 /exit                end the chat, as do an empty line and Ctrl-D; Ctrl-C ends only an answer"""
 
-EPILOG = f"""example:
-  python -m llava.serve.cli --model-path playground/tiny-llava --image-file a.jpg
-
-In the chat:
+NOTES = f"""In the chat:
 {COMMANDS}
 
 Questions can also be piped in, a line each. Answers are greedy (temperature 0, where LLaVA's own chat takes
-0.2): asking twice must not give two findings.
-"""
+0.2): asking twice must not give two findings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = FlagParser(prog="python -m llava.serve.cli", description=__doc__, epilog=EPILOG)
+    parser = CommandParser(
+        "python -m llava.serve.cli",
+        "Talk about a picture in the terminal. Nothing is written to disk.",
+        notes=NOTES,
+        examples=["--model-path playground/tiny-llava --image-file a.jpg"],
+    )
     add_model_flags(parser)
     parser.add_argument("--image-file", required=True, help="path or http(s) address of the picture")
     add_decoding_flags(parser, max_new_tokens=512, beams=False)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.common.cli import CommandParser
 from llava.common.errors import InputError
 from llava.common.launch import run_process
 from llava.common.settings import load_settings
+from llava.common.shipped import find_config
 from llava.train.config import TrainSettings
-
-EXAMPLES = """examples:
-  python -m llava.train configs/tiny_cpu.yaml
-  python -m llava.train configs/tiny_cpu.yaml epochs=20 lora.rank=32 output_dir=runs/longer
-  python -m llava.train configs/tiny_cpu.yaml --resume auto
-  python -m llava.train configs/llava15_7b_lora.yaml --dry-run --gpus 1x24
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.train",
-        description="Fine-tune a LLaVA model with LoRA, as a YAML file says.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        "python -m llava.train",
+        "Fine-tune a LLaVA model with LoRA, as a YAML file says.",
+        examples=[
+            "configs/tiny_cpu.yaml",
+            "configs/tiny_cpu.yaml epochs=20 lora.rank=32 output_dir=runs/longer",
+            "configs/tiny_cpu.yaml --resume auto",
+            "configs/llava15_7b_lora.yaml --dry-run --gpus 1x24",
+        ],
     )
-    parser.add_argument("config", type=Path, help="YAML file; its keys are those of llava/train/config.py")
+    parser.add_argument(
+        "config",
+        type=Path,
+        help="YAML file, or the name of one that ships; its keys are those of llava/train/config.py",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a key of the file")
     parser.add_argument(
         "--resume",
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --dry-run: plan for these GPUs (8x80: eight of 80 GB), not for this machine",
     )
     options = parser.parse_intermixed_args(argv)
-    settings = load_settings(TrainSettings, options.config, options.overrides)
+    settings = load_settings(TrainSettings, find_config(options.config), options.overrides)
     if options.gpus and not options.dry_run:
         raise InputError("--gpus plans for other GPUs than this machine's: give it with --dry-run")
     require_inputs(settings)
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def require_inputs(settings: TrainSettings) -> None:
-    """InputError if a file that the run reads is not there."""
+    """Raise InputError if a file that the run reads is absent."""
     for path in (settings.data_path, settings.val_path, settings.deepspeed):
         if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llava.common.settings import Settings
+from llava.common.shipped import find_shipped
 from llava.model.run_dir import LoraSettings
 
 
@@ -135,6 +136,11 @@ class TrainSettings(Settings):
     report_to: list[str] = Field(default_factory=list)
     """Trackers to send figures and sample answers to: wandb, tensorboard or another that transformers knows.
     Nothing is sent anywhere without it."""
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _find_shipped(cls, path: Path | None) -> Path | None:
+        return path and find_shipped(path)
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.blend import General, add_blend_options, blend, find_general
+from data_prep.blend import General, blend, find_general
+from data_prep.command_lines import add_blend
 from data_prep.images.store import ImageStore
 from data_prep.images.units import perceptual_hash
 from data_prep.recipe.schema import Recipe
@@ -73,7 +74,7 @@ def general(tmp_path: Path) -> Callable[..., General]:
 
 def parsed(*options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_blend_options(parser)
+    add_blend(parser)
     return parser.parse_args(options)
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
+from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.conversion import one_sided
-from data_prep.report.model import MODELS, Answers, Eye, Lines, Report, Role, Seen, View
+from data_prep.report.model import Answers, Lines, Report, Role, Seen, View
 from data_prep.report.page import page
 from data_prep.report.survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
 from data_prep.splits.splits import near_twins
@@ -43,10 +44,10 @@ def report(**more: Any) -> Report:
 
 
 def test_thickness_is_the_shorter_side_in_the_padded_square() -> None:
-    eye = Eye()
-    assert eye.thickness(box("defect", 200, 48), (1152, 864)) == 14  # 336 / 1152 of 48
-    assert eye.thickness(box("defect", 48, 200), (864, 1152)) == 14
-    assert Eye("other", 672, 14).thickness(box("defect", 200, 48), (1152, 864)) == 28
+    model_input = ModelInput()
+    assert model_input.thickness(box("defect", 200, 48).box, (1152, 864)) == 14  # 336 / 1152 of 48
+    assert model_input.thickness(box("defect", 48, 200), (864, 1152)) == 14
+    assert ModelInput("other", 672, 14).thickness(box("defect", 200, 48).box, (1152, 864)) == 28
 
 
 def test_sizes_count_boxes_by_patches_and_class() -> None:
@@ -54,7 +55,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
         view("a", "", box("defect", 90, 47.9), box("insulator", 500, 300)),
         view("b", "", box("defect", 90, 48), box("defect", 90, 11)),
     ]
-    defects, components = box_sizes(views, ROLES, [Eye()])
+    defects, components = box_sizes(views, ROLES, [ModelInput()])
     assert (defects.role, components.role) == ("defect", "component")
     assert defects.bins == (1, 0, 1, 1, 0, 0, 0)  # 3.2, 13.97 and 14 model pixels
     assert (defects.count, defects.thin, defects.classes[0][0]) == (3, 2, "defect")
@@ -64,7 +65,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
 def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
     thick = [10, 20, 20, 20, 20, 20, 20, 20, 20, 20]
     views = [view(str(n), "", box("defect", 200, side)) for n, side in enumerate(thick)]
-    (warning,) = thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
+    (warning,) = thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
     assert warning.startswith("10 of 10 defects (100%) are thinner than one 14-pixel patch")
     assert "unit: object" in warning and "unit: tile" in warning
     share = int(re.findall(r"at most (\d+)%", warning)[0]) / 100
@@ -75,23 +76,23 @@ def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
 
 def test_no_warning_where_components_alone_or_few_defects_are_thin() -> None:
     views = [view(str(n), "", box("defect", 90, 90), box("insulator", 900, 20)) for n in range(19)]
-    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
+    assert not thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
     views.append(view("thin", "", box("defect", 90, 20)))
-    assert not thin_warnings(views, box_sizes(views, ROLES, [Eye()]), ROLES, None)
+    assert not thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
 
 
 def test_the_warning_says_how_other_models_fare() -> None:
     views = [view(str(n), "", box("defect", 90, side)) for n, side in enumerate([20, 30, 30, 30])]
-    (warning,) = thin_warnings(views, box_sizes(views, ROLES, MODELS), ROLES, None)
+    (warning,) = thin_warnings(views, box_sizes(views, ROLES, MODEL_INPUTS), ROLES, None)
     assert warning.startswith("4 of 4 defects (100%)") and "LLaVA-1.5 sees the whole picture" in warning
     assert "To LLaVA-1.6, at 672 pixels, 25% are." in warning
     # What counts is the first model: one that sees enough is not warned about others.
-    assert not thin_warnings(views[1:], box_sizes(views[1:], ROLES, MODELS[::-1]), ROLES, None)
+    assert not thin_warnings(views[1:], box_sizes(views[1:], ROLES, MODEL_INPUTS[::-1]), ROLES, None)
 
 
 def test_without_a_recipe_the_warning_names_the_thin_classes() -> None:
     views = [view(str(n), "", box("chip", 90, 20), box("string", 900, 300)) for n in range(4)]
-    (warning,) = thin_warnings(views, box_sizes(views, {}, [Eye()]), {}, None)
+    (warning,) = thin_warnings(views, box_sizes(views, {}, [ModelInput()]), {}, None)
     assert warning.startswith("4 of 4 boxes of 'chip' (100%)") and "string" not in warning
 
 
@@ -183,10 +184,10 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
             kinds={name: Counter({name: 1})},
             split_counts={name: {name: 1}},
             image_sizes=Counter({(8, 8): 1}),
-            sizes=box_sizes([seen], {}, [Eye(name)]),
+            sizes=box_sizes([seen], {}, [ModelInput(name)]),
             answers=[answers],
             twins=twins,
-            samples=draw_samples([seen], Eye()),
+            samples=draw_samples([seen], ModelInput()),
             view_count=1,
             notes=[Lines(name, name, [name])],
             warnings=[name],

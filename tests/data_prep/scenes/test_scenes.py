@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.scenes import DEFECTS, STRING, Scene, defects_of, main, render
+from data_prep.__main__ import main
+from data_prep.scenes import DEFECTS, STRING, Scene, defects_of, render
 from llava.common.errors import InputError
 
 SEED = 11

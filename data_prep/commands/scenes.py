@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,12 +25,8 @@ from rich.progress import (
 from rich.text import Text
 
 from data_prep.scenes.compose import STRING, Box, render
-from llava.common.errors import InputError
 from llava.common.files import atomic_folder, atomic_path, write_text
 
-EXAMPLE = """example:
-  python -m data_prep scenes --output playground/scenes --count 400 --seed 1 --contact-sheet sheet.png
-"""
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
 
 
@@ -146,53 +141,8 @@ def contact_sheet(folder: Path, images: Sequence[Written]) -> Image.Image:
     return sheet
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep scenes",
-        description="Render drone-like photos of insulator strings, sound and defective, with exact boxes "
-        "as Pascal VOC: OUTPUT/images/*.jpg and OUTPUT/annotations/*.xml.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet"
-    )
-    parser.add_argument(
-        "--count", type=int, default=400, metavar="N", help="pictures to render (default: 400)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="other seeds are other scenes (default: 0)"
-    )
-    parser.add_argument(
-        "--defect-share",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="share with a defect, 0 to 1 (default: 0.5)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: one a core)",
-    )
-    parser.add_argument(
-        "--contact-sheet", type=Path, metavar="FILE.png", help="also draw the first pictures here"
-    )
-    args = parser.parse_args(argv)
-    for flag, value, least in (
-        ("count", args.count, 1),
-        ("seed", args.seed, 0),
-        ("workers", args.workers, 1),
-    ):
-        if value < least:
-            raise InputError(f"--{flag} {value}: must be {least} or more")
-    if not 0 <= args.defect_share <= 1:
-        raise InputError(f"--defect-share {args.defect_share}: must lie between 0 and 1")
-    if args.contact_sheet and args.contact_sheet.suffix.lower() != ".png":
-        raise InputError(f"--contact-sheet {args.contact_sheet}: must end in .png")
-
+def run(args: argparse.Namespace) -> int:
+    """Render as `args` say, which are those of `command_lines.parse_scenes`."""
     written = write_scenes(
         args.output, args.count, args.seed, workers=args.workers, defect_share=args.defect_share
     )

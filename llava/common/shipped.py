@@ -1,0 +1,60 @@
+"""The files that ship with the toolkit: configs, recipes and the embedded base model.
+
+In a checkout they lie in its own folders, in an installed wheel under llava/shipped with the same relative
+paths (setup.py puts them there). So `configs/tiny_cpu.yaml` and `playground/tiny-llava` mean the same wherever
+a command is run: a file of that path if there is one, else the shipped one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llava.common.errors import InputError
+
+CONFIGS = Path("configs")
+RECIPES = CONFIGS / "recipes"
+
+
+def shipped_root() -> Path:
+    """Return the folder that holds configs/ and playground/tiny-llava."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "shipped"
+    return installed if installed.is_dir() else package.parent
+
+
+def find_shipped(path: Path) -> Path:
+    """Return `path` if it exists or is absolute, else the shipped file or folder of that relative path;
+    `path` itself if neither exists."""
+    shipped = shipped_root() / path
+    return shipped if not path.exists() and ".." not in path.parts and shipped.exists() else path
+
+
+def find_config(name: Path) -> Path:
+    """Find a training config: a path, or the name of one that ships (`tiny_cpu`)."""
+    return _find(name, CONFIGS, "config")
+
+
+def find_recipe(name: Path) -> Path:
+    """Find a recipe: a path, or the name of one that ships (`insulator`)."""
+    return _find(name, RECIPES, "recipe")
+
+
+def names_in(folder: Path) -> list[str]:
+    """List the names of the YAML files in a shipped folder such as CONFIGS, without the translations that
+    recipes extend (`insulator.ko.yaml`)."""
+    stems = (path.stem for path in (shipped_root() / folder).glob("*.yaml"))
+    return sorted(stem for stem in stems if "." not in stem)
+
+
+def _find(name: Path, folder: Path, noun: str) -> Path:
+    found = find_shipped(name)
+    if found.exists():
+        return found
+    if len(name.parts) == 1 and not name.suffix:
+        by_name = shipped_root() / folder / f"{name}.yaml"
+        if by_name.is_file():
+            return by_name
+        raise InputError(
+            f"{name}: no such file, and no {noun} of that name ships: {', '.join(names_in(folder))}"
+        )
+    return name  # whoever reads it says that it is absent

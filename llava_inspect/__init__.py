@@ -1,0 +1,1 @@
+"""`llava-inspect`: one command over data_prep, llava and eval."""

@@ -1,0 +1,64 @@
+"""`llava-inspect COMMAND` (or `python -m llava_inspect COMMAND`): the whole road, a command a step."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+
+from llava import __version__
+from llava.common.cli import started_as
+from llava.common.errors import InputError, run_command
+from llava.common.launch import run_process
+from llava_inspect.commands import COMMANDS
+
+EXAMPLE = """example, from annotated photos to a chat:
+  llava-inspect inspect --source photos --output before.html
+  llava-inspect convert --source photos --recipe insulator --output data
+  llava-inspect train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data \\
+      output_dir=run
+  llava-inspect merge --model-path run --save-model-path merged
+  llava-inspect infer --model-path merged --image-folder data --question-file data/questions_test.jsonl \\
+      --answers-file answers.jsonl
+  llava-inspect score --answers-file answers.jsonl --truth-file data/truth_test.jsonl --output scores
+  llava-inspect chat --model-path merged --image-file photo.jpg
+
+`llava-inspect COMMAND --help` tells more."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"llava-inspect {__version__}")
+        return 0
+    name, *rest = arguments
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is None:
+        names = [command.name for command in COMMANDS]
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(names)}"
+        raise InputError(f"no command {name!r}; {hint}")
+    with started_as(f"llava-inspect {name}"):
+        return command.run(rest)
+
+
+def help_text() -> str:
+    """The table of commands by group, and the road as an example."""
+    lines = ["usage: llava-inspect COMMAND [...]", "", "Teach LLaVA your inspection domain.", ""]
+    for group, commands in groupby(COMMANDS, key=lambda command: command.group):
+        lines += [f"{group}:", *(f"  {command.name:<9} {command.summary}" for command in commands), ""]
+    return "\n".join([*lines, EXAMPLE])
+
+
+def entry_point() -> None:
+    """The console script."""
+    # a training process or one of several that answer ends in its own way (llava.common.launch)
+    (run_process if sys.argv[1:2] in (["train"], ["infer"]) else run_command)(main)
+
+
+if __name__ == "__main__":
+    entry_point()

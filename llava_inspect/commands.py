@@ -1,0 +1,56 @@
+"""The commands of `llava-inspect`. A new one is a row of COMMANDS: a module with `main(argv) -> int`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+DATA, TRAINING, ANSWERS, USE, SHIPPED = (
+    "Data",
+    "Training",
+    "Answers and scores",
+    "Use the model",
+    "What ships",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: `module.main` gets the `leading` arguments before the user's."""
+
+    name: str
+    group: str
+    summary: str
+    module: str
+    leading: tuple[str, ...] = ()
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Import the command's module, which is not needed for any other command, and run it."""
+        status: int = import_module(self.module).main([*self.leading, *argv])
+        return status
+
+
+def _data(name: str, summary: str) -> Command:
+    return Command(name, DATA, summary, "data_prep.__main__", (name,))
+
+
+COMMANDS = (
+    _data("scenes", "render insulator photos with boxes, to try things on"),
+    _data("inspect", "look at annotated photos -> one HTML page"),
+    _data("convert", "photos and a recipe -> conversation JSON, test questions"),
+    _data("check", "what is wrong with LLaVA conversation JSON"),
+    Command(
+        "train", TRAINING, "fine-tune with LoRA as a config says -> run directory", "llava_inspect.train"
+    ),
+    Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
+    Command("infer", ANSWERS, "answer a question file", "eval.infer"),
+    Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
+    Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
+    Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
+    Command("export", USE, "for llama.cpp, transformers or the original LLaVA", "llava_inspect.export"),
+    Command(
+        "configs", SHIPPED, "list the training configs, or copy one", "llava_inspect.ships", ("configs",)
+    ),
+    Command("recipes", SHIPPED, "list the recipes, or copy one", "llava_inspect.ships", ("recipes",)),
+)

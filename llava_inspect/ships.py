@@ -1,0 +1,70 @@
+"""`llava-inspect configs` and `llava-inspect recipes`: list what ships, or copy one to change it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+import yaml
+
+from llava.common.cli import CommandParser
+from llava.common.errors import InputError
+from llava.common.files import read_text, write_text
+from llava.common.shipped import CONFIGS, RECIPES, find_config, find_recipe, names_in, shipped_root
+
+_KINDS = {
+    "configs": (CONFIGS, find_config, "training config", "llava15_7b_lora"),
+    "recipes": (RECIPES, find_recipe, "recipe", "insulator"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    kind, *rest = argv
+    folder, find, noun, example = _KINDS[kind]
+    parser = CommandParser(
+        f"llava-inspect {kind}",
+        f"List the {noun}s that ship, or copy one to change it.",
+        examples=["", f"{example} --output my.yaml"],
+    )
+    parser.add_argument("name", nargs="?", type=Path, help=f"the {noun} to print or copy")
+    parser.add_argument("--output", type=Path, metavar="FILE.yaml", help="copy it to this new file")
+    args = parser.parse_args(rest)
+    if args.name is None:
+        if args.output is not None:
+            raise InputError(f"--output {args.output}: name the {noun} to copy")
+        for name in names_in(folder):
+            print(f"{name:<26} {first_comment(shipped_root() / folder / f'{name}.yaml')}")
+        return 0
+    path = find(args.name)
+    if args.output is None:
+        print(read_text(path), end="")
+        return 0
+    copy_with_bases(path, args.output)
+    return 0
+
+
+def first_comment(path: Path) -> str:
+    """Return the first sentence of the comment that a YAML file begins with, shortened to a line."""
+    lines = takewhile(lambda line: line.startswith("# "), read_text(path).splitlines())
+    text = " ".join(line.removeprefix("# ") for line in lines)
+    return textwrap.shorten(text.split(". ")[0].removesuffix("."), 80, placeholder=" ...")
+
+
+def copy_with_bases(path: Path, output: Path) -> None:
+    """Copy a YAML file and, beside the copy, the files that it extends; nothing is overwritten."""
+    copies = {output: path}
+    pending = [(output, path)]
+    while pending:
+        target, source = pending.pop()
+        extends = yaml.safe_load(read_text(source)).get("extends") or []
+        for name in [extends] if isinstance(extends, str) else extends:
+            copies[target.parent / name] = source.parent / name
+            pending.append((target.parent / name, source.parent / name))
+    for target in copies:
+        if target.exists():
+            raise InputError(f"{target} exists already; name another file")
+    for target, source in copies.items():
+        write_text(target, read_text(source))
+        print(f"{target} (a copy of {source.name})")
