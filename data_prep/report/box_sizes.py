@@ -66,9 +66,9 @@ def thin_warnings(
         unit = unit_noun(recipe) if recipe and converted else "picture"
         what = "defects" if part.role == "defect" else f"boxes of {_named(sorted(names))}"
         lines = [
-            f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one {model_input.patch}-pixel "
-            f"patch when {model_input.name} sees the whole {unit} at {model_input.side} pixels: it may not see "
-            "them at all."
+            f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one "
+            f"{model_input.patch}-pixel patch when {model_input.name} sees the whole {unit} at "
+            f"{model_input.side} pixels: it may not see them at all."
         ]
         for other in sizes:
             if other.model_input != model_input and other.role == part.role:

@@ -1,8 +1,8 @@
 """The files that ship with the toolkit: configs, recipes and the embedded base model.
 
 In a checkout they lie in its own folders, in an installed wheel under llava/shipped with the same relative
-paths (setup.py puts them there). So `configs/tiny_cpu.yaml` and `playground/tiny-llava` mean the same wherever
-a command is run: a file of that path if there is one, else the shipped one.
+paths (setup.py puts them there). So `configs/tiny_cpu.yaml` and `playground/tiny-llava` mean the same
+wherever a command is run: a file of that path if there is one, else the shipped one.
 """
 
 from __future__ import annotations

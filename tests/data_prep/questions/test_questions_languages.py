@@ -15,7 +15,7 @@ from data_prep.recipe.schema import Recipe
 from eval.scoring.families import family_of
 from llava.common.records import report_entries
 from llava.common.settings import load_settings
-from llava.train.augment import draw, speaks_of_places
+from llava.train.augment import draw_augmentation, mentions_places
 from llava.train.config import AugmentSettings
 from tests.support.units import KINDS, LANGUAGES, asked_of, make_unit, make_units
 
@@ -94,9 +94,9 @@ def test_images_with_other_languages_are_not_flipped(trilingual: Recipe) -> None
             if item.language == language
         ]
         assert any(record.meta["flip"] for record in records) and all(
-            flips or speaks_of_places(record) for record in records
+            flips or mentions_places(record) for record in records
         )
-        drawn = draw(always, records, np.random.default_rng(0))
+        drawn = draw_augmentation(always, records, np.random.default_rng(0))
         assert (drawn.horizontal, drawn.vertical) == (flips, flips)
 
 
