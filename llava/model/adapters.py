@@ -36,7 +36,7 @@ from llava.model.formats import (
     SPELLINGS,
     VISION,
 )
-from llava.model.lora import read_tensors, require_equal_keys, wrap
+from llava.model.lora import read_tensors, require_equal_keys, wrap_in_peft
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS
 
 ADAPTER_BIN = "adapter_model.bin"
@@ -174,7 +174,7 @@ def apply_adapter(model: Any, folder: ModelFolder, base: str | Path | None = Non
         return model
     ranks = {name: len(update.down) for name, update in adapter.updates.items()}
     first = next(iter(ranks.values()))
-    wrapped = wrap(
+    wrapped = wrap_in_peft(
         model,
         LoraConfig(
             r=first,

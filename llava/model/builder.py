@@ -106,7 +106,7 @@ def load_model(
     if device_map is None and quantised is not None:
         device_map = device
     tokenizer, image_processor = processors.tokenizer, processors.image_processor
-    model = load_weights_of(
+    model = load_model_weights(
         base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
     model = _put_adapter_on(model, folder, model_base)
@@ -203,7 +203,7 @@ def make_processor(
     return RecordProcessor(tokenizer, images, template, image_token_id, max_length)
 
 
-def load_weights_of(
+def load_model_weights(
     folder: ModelFolder,
     dtype: torch.dtype,
     *,

@@ -90,7 +90,7 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         target_modules="|".join(re.escape(name) for name in names),
         bias="none",
     )
-    wrapped = wrap(model, config)
+    wrapped = wrap_in_peft(model, config)
     for name, parameter in wrapped.named_parameters():
         if name.startswith(_PEFT_PREFIX + PROJECTOR):
             parameter.requires_grad_(train_projector)
@@ -99,7 +99,8 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
     return wrapped
 
 
-def wrap(model: Any, config: Any) -> PeftModel:
+def wrap_in_peft(model: Any, config: Any) -> PeftModel:
+    """Put adapters of PEFT's `config` into `model`, without the warning of an attribute that PEFT reads."""
     with warnings.catch_warnings():  # PEFT reads an attribute that transformers is about to rename
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return get_peft_model(model, config)
@@ -167,16 +168,16 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.base_model_name_or_path = None  # run.json says where the base is
-        wrapped = wrap(model, config)
+        wrapped = wrap_in_peft(model, config)
     except (ValueError, TypeError, KeyError) as error:
         message = one_line(error)
         raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
-    load_weights(wrapped, folder, projector=projector)
+    load_adapter_weights(wrapped, folder, projector=projector)
     wrapped.requires_grad_(False)
     return wrapped
 
 
-def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
+def load_adapter_weights(model: Any, folder: Path, *, projector: bool) -> None:
     """Copy the adapter of `folder` (and its projector) into a model that has one attached: all or none."""
     sources = [(folder / ADAPTER_WEIGHTS, _adapter_tensors(model))]
     if projector:
