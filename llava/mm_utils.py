@@ -21,13 +21,13 @@ expand2square = pad_to_square
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """The last part of a path or Hub name; for a checkpoint its run's name and its own."""
+    """Return the last part of a path or Hub name; for a checkpoint its run's name and its own."""
     parts = model_path.strip("/").split("/")
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """A base64-encoded picture file as RGB; InputError if it is neither."""
+    """Open a base64-encoded image file as RGB; InputError if it is neither."""
     try:
         data = base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -38,7 +38,7 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 def process_images(
     images: Sequence[Image.Image], image_processor: Any, model_cfg: Any = None
 ) -> torch.Tensor | list[torch.Tensor]:
-    """RGB images as one float32 tensor (N, 3, H, W), each padded to a square first.
+    """Return RGB images as one float32 tensor (N, 3, H, W), each padded to a square first.
 
     For LLaVA-1.6 and OneVision (by the model's config `model_cfg`) as a list of (P, 3, H, W), their squares
     and tiles. Without `model_cfg` they are LLaVA-1.5's.
@@ -53,7 +53,8 @@ def process_images(
 def tokenizer_image_token(
     prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
 ) -> Any:
-    """The ids of `prompt` with one `image_token_index` per `<image>`: a list, or a 1-D tensor for "pt".
+    """Return the ids of `prompt` with one `image_token_index` per `<image>`: a list, or a 1-D tensor for
+    "pt".
 
     This is the original LLaVA's form of a prompt; models here take `RecordProcessor.encode_prompt`'s.
     """

@@ -103,7 +103,7 @@ def _cast(tensors: TensorStream, dtype: torch.dtype) -> Iterator[tuple[str, torc
 def _card(
     output: Path, source: ModelFolder, to: Format, companions: Companions, weights: str, notes: Iterable[str]
 ) -> str:
-    """README.md of the folder; `weights` says how its tensors compare with those of `source`."""
+    """Return the README.md of the folder; `weights` says how its tensors compare with those of `source`."""
     name = get_model_name_from_path(source.path.resolve().as_posix())
     use = (
         f"python -m llava.serve.cli --model-path {output.name} --image-file picture.jpg"

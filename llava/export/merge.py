@@ -175,7 +175,7 @@ def find_sources(
 
 
 def _training_form(source: AdapterSource) -> tuple[object, ...]:
-    """What must be alike in adapters that become one model."""
+    """Return what must be equal in adapters that become one model."""
     info = source.info
     return () if info is None else (info.conv_mode, info.bits, info.dtype if info.bits else None)
 
@@ -249,7 +249,7 @@ def _why_not_finite(
 
 
 def _mixed(name: str, weight: torch.Tensor, adapters: Sequence[tuple[Adapter, float]]) -> torch.Tensor:
-    """W0 + sum_i w_i (W_i - W0), in float32 where an adapter has a say."""
+    """Return W0 + sum_i w_i (W_i - W0), in float32 where an adapter changes it."""
     touching = [(adapter, factor) for adapter, factor in adapters if adapter.touches(name)]
     if not touching:
         return weight
@@ -263,7 +263,7 @@ def _mixed(name: str, weight: torch.Tensor, adapters: Sequence[tuple[Adapter, fl
 
 
 def _quantised_weights(model: nn.Module) -> set[str]:
-    """The weights that builder.quantisation quantises."""
+    """Return the names of the weights that builder.quantisation quantises."""
     return {
         f"{name}.weight"
         for name, module in model.named_modules()
@@ -272,7 +272,7 @@ def _quantised_weights(model: nn.Module) -> set[str]:
 
 
 def _quantised_and_back(weight: torch.Tensor, bits: Literal[4, 8]) -> torch.Tensor:
-    """What `bits` make of a weight, as builder.quantisation sets them, in its type."""
+    """Return what `bits` make of a weight, as builder.quantisation sets them, in its type."""
     settings = quantisation(bits, weight.dtype)
     import bitsandbytes
 
@@ -290,7 +290,8 @@ def _quantised_and_back(weight: torch.Tensor, bits: Literal[4, 8]) -> torch.Tens
 
 
 def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:
-    """InputError unless the disk has room for the weights; an earlier model stays until they are written."""
+    """Raise an InputError unless the disk has room for the weights; an earlier model stays until they are
+    written."""
     needed = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     disk = next(parent for parent in output.resolve().parents if parent.is_dir())
     free = shutil.disk_usage(disk).free
@@ -304,7 +305,7 @@ def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:
 def _write_companions(
     target: Path, source: AdapterSource, companions: Companions, dtype: torch.dtype
 ) -> None:
-    """Config, tokenizer, image processor and chat template: the base's files, a run's own over them."""
+    """Write config, tokenizer, image processor and chat template: the base's files, a run's own over them."""
     write_config(target, companions.config, dtype)
     generation = source.base.path / "generation_config.json"
     if generation.is_file():
@@ -318,8 +319,9 @@ def _write_companions(
 
 
 def _pad_images(target: Path) -> None:
-    """LLaVA-1.5 sees images padded to a square. transformers' processor crops by default, so say it there
-    too: whoever loads the folder without us then sees what the model was trained on."""
+    """Write into the image processor's settings that LLaVA-1.5 sees images padded to a square. transformers'
+    processor crops by default: whoever loads the folder without us then sees what the model was trained
+    on."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (target / name).is_file():
             config = read_json(target / name)

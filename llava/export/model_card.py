@@ -1,4 +1,4 @@
-"""README.md of a merged folder: what it is, from what, how well it does, how to use it."""
+"""Write the README.md of a merged folder: what it is, from what, how well it does, how to use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MergedAdapter(NamedTuple):
 
 
 def base_of_adapter(info: RunInfo) -> str:
-    """How the base of a QLoRA run enters the merged weights, in words that follow "the adapter"."""
+    """Say how the base of a QLoRA run enters the merged weights, in words that follow "the adapter"."""
     return (
         f"was trained on a base quantised to {info.bits} bits, and is merged with the weights that these "
         "bits stand for"
@@ -43,7 +43,18 @@ def model_card(
     save_format: Literal["hf", "llava"],
     scores: str,
 ) -> str:
-    """Of the model `name` that the adapters of `parts` make of `base`; `scores` is Markdown."""
+    """Write the README.md of a merged model.
+
+    Args:
+        name: The model's name.
+        base: The path or Hub name of its base.
+        parts: The adapters that were merged.
+        config: The model's Hugging Face config.
+        conv_mode: Its conversation template.
+        dtype: The type of its weights.
+        save_format: Hugging Face's, or the original LLaVA's.
+        scores: Markdown; empty if nothing was measured.
+    """
     images = (
         "padded to a square with the mean colour"
         if config.model_type == "llava"
@@ -90,7 +101,8 @@ folder is complete and needs no adapter. Its weights are {str(dtype).removeprefi
 
 
 def _front(base: str, save_format: str) -> str:
-    """The Hub's own lines: what program reads the model and, if the base is there, what it was made of."""
+    """Return the Hub's own lines: what program reads the model and, if the base is there, what it was made
+    of."""
     on_hub = is_hub_name(base) and not Path(base).exists()
     values = {
         "base_model": base if on_hub else None,
@@ -102,7 +114,7 @@ def _front(base: str, save_format: str) -> str:
 
 
 def _merged_from(part: MergedAdapter, *, mixed: bool) -> str:
-    """Lines of the list: which adapter, what it trained, with which versions."""
+    """Return lines of the list: which adapter, what it trained, with which versions."""
     adapter, info, weight = part
     weight_text = f", weight {weight:g}" if mixed or weight != 1 else ""
     counts = ", ".join(f"{count} {what}" for what, count in adapter.counts().items()) or "nothing"
@@ -128,7 +140,7 @@ def _data(runs: Sequence[RunInfo]) -> str:
 
 
 def _recipes(parts: Sequence[MergedAdapter]) -> str:
-    """Each run's settings once, as the YAML that llava.train reads."""
+    """Return each run's settings once, as the YAML that llava.train reads."""
     names: dict[str, list[str]] = {}
     for adapter, info, _ in parts:
         if info is not None and info.config:

@@ -43,8 +43,8 @@ _IMAGE_SETTINGS = ("size", "crop_size", "resample", "rescale_factor", "image_mea
 
 @dataclass(frozen=True)
 class Companions:
-    """What goes beside the tensors: the Hugging Face config, and what makes texts and images its inputs.
-    `pieces` is the tokenizer.model, if the source has it."""
+    """Holds what goes beside the tensors: the Hugging Face config, and what makes texts and images its
+    inputs. `pieces` is the tokenizer.model, if the source has it."""
 
     config: Any
     tokenizer: Any
@@ -116,7 +116,7 @@ def write_original(
 
 
 def _write_original_tensors(target: Path, tensors: TensorStream, rows: int, max_shard_size: int) -> None:
-    """The language model and projector, the tower in its own folder, and the rows behind the original
+    """Write the language model and projector, the tower in its own folder, and the rows behind the original
     vocabulary of `rows` tokens apart from both."""
     (target / _TOWER).mkdir()
     (target / EXTRA_ROWS).parent.mkdir()
@@ -190,8 +190,8 @@ def write_config(target: Path, config: Any, dtype: torch.dtype) -> None:
 
 
 def require_client_name(output: Path, config: Any) -> None:
-    """InputError if the original client would not know the folder by its name: it needs `llava`, and `v1`, or
-    `mistral` for a Mistral, which no other may have."""
+    """Raise an InputError if the original client would not know the folder by its name: it needs `llava`,
+    and `v1`, or `mistral` for a Mistral, which no other may have."""
     name = get_model_name_from_path(str(output.resolve())).lower()
     mistral = config.text_config.model_type == "mistral"
     needed = ("llava", "mistral") if mistral else ("llava", "v1")
@@ -230,7 +230,8 @@ def stored_dtype(folder: ModelFolder, tensors: Mapping[str, StoredTensor]) -> tu
 
 
 def refuse_output(output: Path, sources: Sequence[ModelFolder], overwrite: bool) -> None:
-    """InputError unless a model folder may be written to `output` while the folders `sources` are read."""
+    """Raise an InputError unless a model folder may be written to `output` while the folders `sources` are
+    read."""
     if output.name in ("", ".."):
         raise InputError(f"{output} has no name of its own; name the new folder itself")
     if not output.exists():
@@ -257,8 +258,8 @@ def _client_mode(output: Path) -> str:
 
 
 def _vocabulary(companions: Companions) -> int:
-    """The rows of the original vocabulary. InputError if tokenizer.model is not what the model was made with,
-    or the tokenizer has more than its pieces before `<image>`."""
+    """Return the rows of the original vocabulary. InputError if tokenizer.model is not what the model was
+    made with, or the tokenizer has more than its pieces before `<image>`."""
     if companions.pieces is None:
         raise InputError(
             "the original client needs tokenizer.model, which the model's folder has not; copy it from the "

@@ -36,7 +36,7 @@ from llava.model.formats import (
     SPELLINGS,
     VISION,
 )
-from llava.model.lora import read_tensors, require_equal_keys, wrap
+from llava.model.lora import read_tensors, require_equal_keys, wrap_in_peft
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS
 
 ADAPTER_BIN = "adapter_model.bin"
@@ -57,8 +57,8 @@ _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """What an adapter makes of a layer's weight (out, in): `down` (rank, in), `up` (out, rank), and under
-    DoRA the trained lengths (out) of its rows."""
+    """Holds what an adapter makes of a layer's weight (out, in): `down` (rank, in), `up` (out, rank), and
+    under DoRA the trained lengths (out) of its rows."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -66,8 +66,8 @@ class LayerUpdate:
     lengths: torch.Tensor | None
 
     def applied(self, weight: torch.Tensor) -> torch.Tensor:
-        """The float32 weight that computes what the adapted layer does: W + s B A (LoRA, arXiv 2106.09685);
-        with DoRA (arXiv 2402.09353) its rows scaled to the trained lengths."""
+        """Return the float32 weight that computes what the adapted layer does: W + s B A (LoRA, arXiv
+        2106.09685); with DoRA (arXiv 2402.09353) its rows scaled to the trained lengths."""
         merged = weight.float() + (self.up.float() @ self.down.float()) * self.scaling
         if self.lengths is None:
             return merged
@@ -76,7 +76,8 @@ class LayerUpdate:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter under the names of its base in memory: `updates` by module, `replaced` by parameter."""
+    """Holds an adapter under the names of its base in memory: `updates` by module, `replaced` by
+    parameter."""
 
     folder: Path
     kind: FolderKind
@@ -87,7 +88,7 @@ class Adapter:
     """Its variant, rank and alpha, for a model card."""
 
     def counts(self) -> dict[str, int]:
-        """How many layers have updates, and how many tensors are replaced, by part of the model."""
+        """Return how many layers have updates, and how many tensors are replaced, by part of the model."""
         counts: dict[str, int] = {}
         for names, what in ((self.updates, "layers adapted"), (self.replaced, "tensors trained whole")):
             for name in names:
@@ -99,7 +100,7 @@ class Adapter:
         return name in self.replaced or name.removesuffix(".weight") in self.updates
 
     def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """The float32 tensor that the base's parameter `name` becomes."""
+        """Return the float32 tensor that the base's parameter `name` becomes."""
         if name in self.replaced:
             weight = self.replaced[name]
         update = self.updates.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
@@ -107,7 +108,8 @@ class Adapter:
 
 
 class _LoraSettings(BaseModel):
-    """What adapter_config.json says that decides the result; PEFT's names. Tools add keys of their own."""
+    """The settings in adapter_config.json that decide the result; PEFT's names. Tools add keys of their
+    own."""
 
     peft_type: str
     r: int = Field(ge=1)
@@ -130,14 +132,15 @@ class _LoraSettings(BaseModel):
         return patterns.get(get_pattern_key(list(patterns), spelled), self.r)
 
     def scaling_of(self, spelled: str) -> float:
-        """alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
+        """Return alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
         patterns = self.alpha_pattern or {}
         alpha = patterns.get(get_pattern_key(list(patterns), spelled), self.lora_alpha)
         rank = self.rank_of(spelled)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
     def targets(self, path: Path) -> LoraConfig:
-        """For PEFT's own matching of names; InputError naming `path` if the settings do not go together."""
+        """Return a config for PEFT's own matching of names; InputError naming `path` if the settings do not
+        go together."""
         try:
             return LoraConfig(
                 target_modules=self.target_modules,
@@ -171,7 +174,7 @@ def apply_adapter(model: Any, folder: ModelFolder, base: str | Path | None = Non
         return model
     ranks = {name: len(update.down) for name, update in adapter.updates.items()}
     first = next(iter(ranks.values()))
-    wrapped = wrap(
+    wrapped = wrap_in_peft(
         model,
         LoraConfig(
             r=first,
@@ -202,7 +205,7 @@ def recorded_base(folder: ModelFolder) -> str | None:
 
 
 def notes_on_base(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
-    """What a user should hear: the adapter names a base of another name than the one it is put on."""
+    """Yield a note if the adapter recorded a base of another name than the one it is put on."""
     if base is None or adapter.base_name is None:
         return
     recorded_name, given_name = (_model_name(str(name)) for name in (adapter.base_name, base))
@@ -211,7 +214,8 @@ def notes_on_base(adapter: Adapter, base: str | Path | None) -> Iterator[str]:
 
 
 def _model_name(name: str) -> str:
-    """The last part of a path or Hub name; in the Hub's cache, whose folders end in a commit, the model's."""
+    """Return the last part of a path or Hub name; in the Hub's cache, whose folders end in a commit, the
+    model's."""
     cached = re.search(r"/models--[^/]+--([^/]+)/snapshots/", name)
     return cached[1] if cached else get_model_name_from_path(name)
 
@@ -251,7 +255,7 @@ def read_adapter(folder: ModelFolder, model: nn.Module) -> Adapter:
 
 
 def _projector_file(folder: ModelFolder) -> Path | None:
-    """The file with tensors that replace the base's, beside those of the adapter."""
+    """Return the file with tensors that replace the base's, beside those of the adapter."""
     path = folder.path
     if folder.run_info is not None:
         return path / PROJECTOR_WEIGHTS if folder.run_info.projector_trained else None
@@ -357,8 +361,8 @@ def _place(
 def _targeted(
     settings: _LoraSettings, linear: Iterable[str], spelling: str, path: Path, parts: set[str] | None
 ) -> set[str]:
-    """The layers that the settings target, in `parts` of the model if given: the original names q_proj alike
-    in both towers, and adapts the vision tower only if it was loaded."""
+    """Return the layers that the settings target, in `parts` of the model if given: the original names
+    q_proj alike in both towers, and adapts the vision tower only if it was loaded."""
     targets = settings.targets(path.with_name(ADAPTER_CONFIG))
     return {
         name
@@ -375,7 +379,7 @@ def _place_projector(
     parameters: Mapping[str, torch.Size],
     path: Path,
 ) -> dict[str, torch.Tensor]:
-    """Tensors that stand for the base's own; the projector is whole or absent (it was frozen)."""
+    """Return the tensors that replace the base's own; the projector is whole or absent (it was frozen)."""
     _, tensors_by_name = _in_memory_names(tensors, linear.keys() | parameters.keys())
     has_projector = any(name.startswith(PROJECTOR) for name in tensors_by_name)
     complete = has_projector or path.name != NON_LORA_WEIGHTS
@@ -394,7 +398,7 @@ def _place_projector(
 def _in_memory_names(
     tensors: Mapping[str, torch.Tensor], known: set[str]
 ) -> tuple[str, dict[str, torch.Tensor]]:
-    """The spelling that most keys are in, and the tensors by their names in memory: `layer.lora_A` and
+    """Return the spelling that most keys are in, and the tensors by their names in memory: `layer.lora_A` and
     parameters. Keys that name nothing in the model stay as they are in the file."""
     read: dict[str, dict[str, torch.Tensor]] = {}
     matched: dict[str, int] = {}
@@ -418,7 +422,7 @@ def _in_memory_names(
 
 
 def _spelled(name: str, spelling: str) -> str:
-    """A name in memory as the files of `spelling` write it."""
+    """Return a name in memory as the files of `spelling` write it."""
     return _replaced_start(name, tuple((ours, theirs) for theirs, ours in SPELLINGS[spelling]))
 
 

@@ -106,7 +106,7 @@ def load_model(
     if device_map is None and quantised is not None:
         device_map = device
     tokenizer, image_processor = processors.tokenizer, processors.image_processor
-    model = load_weights_of(
+    model = load_model_weights(
         base, dtype, device_map=device_map, quantised=quantised, attn_implementation=attn_implementation
     )
     model = _put_adapter_on(model, folder, model_base)
@@ -128,8 +128,8 @@ def load_model(
 def _base_and_processors(
     folder: ModelFolder, model_base: str | Path | None
 ) -> tuple[ModelFolder, ModelFolder]:
-    """The folder of the weights, and that of tokenizer and image processor: a run directory has its own, an
-    adapter of another tool takes its base's."""
+    """Return the folder of the weights, and that of tokenizer and image processor: a run directory has its
+    own, an adapter of another tool takes its base's."""
     folder.require_llava()
     if folder.is_model:
         if model_base is not None:
@@ -147,7 +147,7 @@ def _device_and_dtype(device: str | None, dtype: torch.dtype | None) -> tuple[st
 
 
 def _put_adapter_on(model: Any, folder: ModelFolder, model_base: str | Path | None) -> Any:
-    """The model with the adapter of `folder` in its layers, if the folder is one."""
+    """Return the model with the adapter of `folder` in its layers, if the folder is one."""
     # peft takes long to import, and a whole model does without it
     if folder.run_info is not None:
         from llava.model.lora import load_adapter
@@ -162,7 +162,7 @@ def _put_adapter_on(model: Any, folder: ModelFolder, model_base: str | Path | No
 
 
 def _template(folder: ModelFolder, of_run: str | None, conv_mode: str | None) -> ConvTemplate:
-    """The template the user named, else the run's, else the one that the model implies."""
+    """Return the template that the user named, else the run's, else the one that the model implies."""
     mode = of_run if conv_mode in (None, AUTO) else conv_mode
     return folder.template if mode is None else get_template(mode)
 
@@ -174,7 +174,18 @@ def make_processor(
     template: ConvTemplate,
     max_length: int | None = None,
 ) -> RecordProcessor:
-    """The RecordProcessor of a model; InputError where tokenizer, image processor and model disagree."""
+    """Make the RecordProcessor of a model.
+
+    Args:
+        config: The model's Hugging Face config.
+        tokenizer: Its fast tokenizer.
+        image_processor: Its image processor.
+        template: The conversation template of its prompts.
+        max_length: The most tokens of a training record; None for no limit.
+
+    Raises:
+        InputError: Tokenizer, image processor and model disagree.
+    """
     image_token_id = int(config.image_token_id)
     if tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER) != image_token_id:
         raise InputError(
@@ -192,7 +203,7 @@ def make_processor(
     return RecordProcessor(tokenizer, images, template, image_token_id, max_length)
 
 
-def load_weights_of(
+def load_model_weights(
     folder: ModelFolder,
     dtype: torch.dtype,
     *,
@@ -251,8 +262,9 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _weights_argument(folder: ModelFolder) -> dict[str, Any]:
-    """How transformers is told where the weights are: as tensors that are not read yet. Not by the folder's
-    name: transformers maps the files into memory, which counts them beside what they are cast to."""
+    """Return the argument that tells transformers where the weights are: as tensors that are not read yet.
+    Not by the folder's name: transformers maps the files into memory, which counts them beside what they are
+    cast to."""
     by_name: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
     if is_deepspeed_zero3_enabled():  # transformers spreads the weights over the processes as it reads them
         if folder.is_original:
@@ -278,7 +290,7 @@ def empty_model(config: Any) -> Any:
 
 
 def require_complete(tensors: Mapping[str, StoredTensor], folder: ModelFolder) -> None:
-    """InputError listing what is left over on either side unless `tensors` are those of the folder's
+    """Raise an InputError listing what is left over on either side unless `tensors` are those of the folder's
     config."""
     expected: dict[str, Any] = empty_model(folder.config).state_dict()
     missing = expected.keys() - tensors.keys()
@@ -300,15 +312,16 @@ def require_complete(tensors: Mapping[str, StoredTensor], folder: ModelFolder) -
 
 
 def attention_of_parts(name: str | None) -> Any:
-    """What transformers is to be told where the language model's attention is `name`."""
+    """Return transformers' `attn_implementation` for a language model whose attention is `name`."""
     if name != "flex_attention":
         return name
     return {"": "flex_attention", "text_config": "flex_attention", "vision_config": "sdpa"}
 
 
 def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The language model's Linear layers in 4 (nf4, its scales quantised too: QLoRA, arXiv 2305.14314) or 8
-    bits, computed in `dtype`; the vision tower, the projector and the LM head stay as they are."""
+    """Return the settings that hold the language model's Linear layers in 4 (nf4, its scales quantised too:
+    QLoRA, arXiv 2305.14314) or 8 bits, computed in `dtype`; the vision tower, the projector and the LM head
+    stay as they are."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"{bits} bits need bitsandbytes: pip install 'llava-inspect[quant]'")
     kept = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -333,7 +346,7 @@ def load_pretrained_model(
     device: str | None = None,
     **kwargs: Any,
 ) -> tuple[Any, Any, Any, int]:
-    """LLaVA's own entry point: (tokenizer, model, image processor, context length).
+    """Load a model by LLaVA's own entry point; return (tokenizer, model, image processor, context length).
 
     `model_name` is accepted and unused: what a model is, its files say. Further keywords go to `load_model`.
     """

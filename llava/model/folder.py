@@ -94,10 +94,11 @@ class ModelFolder:
 
     @property
     def is_original(self) -> bool:
+        """Whether it is a whole model in the original's format."""
         return self.kind == "original"
 
     def require_model(self) -> None:
-        """InputError saying what the folder is instead, unless it is a whole LLaVA model."""
+        """Raise an InputError saying what the folder is instead, unless it is a whole LLaVA model."""
         if self.kind == "run":
             raise InputError(f"{self} is a run directory, not a whole model; merge it first")
         self.require_llava()
@@ -105,7 +106,7 @@ class ModelFolder:
             raise InputError(f"{self} is an adapter, not a whole model")
 
     def require_llava(self) -> None:
-        """InputError if the folder is a language model without a vision tower."""
+        """Raise an InputError if the folder is a language model without a vision tower."""
         if self.kind == "language_model":
             raise InputError(
                 f"{self} is not a LLaVA model: its config.json says model_type "

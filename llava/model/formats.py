@@ -69,21 +69,21 @@ _TEXT_KEYS = (
     "tie_word_embeddings", "sliding_window",
 )  # fmt: skip
 _FEATURES = {"patch": "default", "cls_patch": "full"}
-"""Which of a picture's features are taken, original and Hugging Face."""
+"""Which of an image's features are taken, original and Hugging Face."""
 ROW_MULTIPLE = 64
 """Hugging Face's LLaVA folders pad the rows of the vocabulary to a multiple of this."""
 
 
 def is_original(config: dict[str, Any]) -> bool:
-    """Whether a config.json is the original LLaVA's. Its first releases call themselves `llava`, as Hugging
-    Face's do, but name the vision tower by `mm_vision_tower`."""
+    """Return whether a config.json is the original LLaVA's. Its first releases call themselves `llava`, as
+    Hugging Face's do, but name the vision tower by `mm_vision_tower`."""
     model_type = str(config.get("model_type"))
     return model_type in ORIGINAL_TYPES or (model_type in ("llava", "llama") and "mm_vision_tower" in config)
 
 
 def name_in_memory(name: str, *, original: bool = False) -> str | None:
-    """What a stored tensor is called in memory, None for a buffer that is not stored any more. A name that no
-    spelling knows stays as it is."""
+    """Return what a stored tensor is called in memory, None for a buffer that is not stored any more. A name
+    that no spelling knows stays as it is."""
     if _BUFFERS.search(name):
         return None
     spellings = ("original",) if original else ("transformers 4", "transformers 4.52")
@@ -95,7 +95,7 @@ def name_in_memory(name: str, *, original: bool = False) -> str | None:
 
 
 def stored_name(name: str, spelling: str) -> str:
-    """What a tensor in memory is called in `spelling`."""
+    """Return what a tensor in memory is called in `spelling`."""
     for stored, memory in SPELLINGS[spelling]:
         if name.startswith(memory):
             return stored + name.removeprefix(memory)
@@ -103,10 +103,19 @@ def stored_name(name: str, spelling: str) -> str:
 
 
 def to_hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) -> Any:
-    """The LlavaConfig or LlavaNextConfig of an original `config`, whose vocabulary has `rows` rows there.
+    """Return the LlavaConfig or LlavaNextConfig of an original `config`, whose vocabulary has `rows` rows
+    there.
 
-    `<image>` is the first token behind the original vocabulary, `<pad>` the next. `vision` is the
-    CLIPVisionConfig of its tower. InputError naming the key of `where` that has no counterpart.
+    `<image>` is the first token behind the original vocabulary, `<pad>` the next.
+
+    Args:
+        config: The content of the original config.json.
+        vision: The CLIPVisionConfig of its tower.
+        rows: The rows of the vocabulary in Hugging Face's form.
+        where: The file, for errors.
+
+    Raises:
+        InputError: A key has no counterpart in Hugging Face's LLaVA.
     """
     _refuse_unlike(config, where)
     kind = ORIGINAL_TYPES.get(str(config.get("model_type")), LlamaConfig)
@@ -142,9 +151,9 @@ def to_hf_config(config: dict[str, Any], vision: Any, rows: int, where: Path) ->
 
 
 def to_original_config(config: Any, tower: str, context: int) -> dict[str, Any]:
-    """The original config.json of a Hugging Face `config` (its to_dict() is of plain values); `tower` is the
-    vision tower's folder, `context` the tokenizer's longest text. Types and vocabulary as transformers 4.37
-    and llava-torch 1.2.2 read them. InputError for what that format cannot say.
+    """Return the original config.json of a Hugging Face `config` (its to_dict() is of plain values); `tower`
+    is the vision tower's folder, `context` the tokenizer's longest text. Types and vocabulary as
+    transformers 4.37 and llava-torch 1.2.2 read them. InputError for what that format cannot say.
     """
     text, vision = config.text_config, config.vision_config
     _refuse_inexpressible(config)
@@ -186,7 +195,7 @@ def to_original_config(config: Any, tower: str, context: int) -> dict[str, Any]:
 
 
 def _refuse_unlike(config: dict[str, Any], where: Path) -> None:
-    """Settings of the original that Hugging Face's LLaVA has no counterpart for."""
+    """Refuse settings of the original that Hugging Face's LLaVA has no counterpart for."""
     merge, aspect = config.get("mm_patch_merge_type") or "flat", config.get("image_aspect_ratio")
     wrong = {
         "mm_projector_type": config.get("mm_projector_type") != "mlp2x_gelu",
@@ -208,7 +217,7 @@ def _refuse_unlike(config: dict[str, Any], where: Path) -> None:
 
 
 def _refuse_inexpressible(config: Any) -> None:
-    """What a Hugging Face model has and the original LLaVA does not."""
+    """Refuse what a Hugging Face model has and the original LLaVA does not."""
     text = config.text_config
     rope = dict(text.rope_parameters or {})
     reasons = {
@@ -232,7 +241,7 @@ def _refuse_inexpressible(config: Any) -> None:
 
 
 def _pinpoints(config: dict[str, Any], where: Path) -> list[list[int]]:
-    """`image_grid_pinpoints` as [height, width]: the original's are [width, height] (its
+    """Return `image_grid_pinpoints` as [height, width]: the original's are [width, height] (its
     select_best_resolution), a list or its text. The order of the list decides between equals."""
     given = config.get("image_grid_pinpoints")
     try:

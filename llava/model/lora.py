@@ -34,7 +34,7 @@ class PartCount(NamedTuple):
 
 
 def select_targets(model: nn.Module, settings: LoraSettings) -> list[str]:
-    """The full names of the Linear layers that get an adapter, in the model's order.
+    """Return the full names of the Linear layers that get an adapter, in the model's order.
 
     Vision layers past the one whose features the model reads are left out: nothing would reach them.
     InputError naming a target that matches no layer, with the names there are.
@@ -64,7 +64,7 @@ def _layers_named(model: nn.Module, part: str, targets: list[str], part_name: st
 
 
 def _last_vision_layer(model: nn.Module) -> int:
-    """The last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
+    """Return the last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
     config: Any = model.config
     chosen = config.vision_feature_layer
     count = config.vision_config.num_hidden_layers
@@ -90,7 +90,7 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
         target_modules="|".join(re.escape(name) for name in names),
         bias="none",
     )
-    wrapped = wrap(model, config)
+    wrapped = wrap_in_peft(model, config)
     for name, parameter in wrapped.named_parameters():
         if name.startswith(_PEFT_PREFIX + PROJECTOR):
             parameter.requires_grad_(train_projector)
@@ -99,7 +99,8 @@ def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> Peft
     return wrapped
 
 
-def wrap(model: Any, config: Any) -> PeftModel:
+def wrap_in_peft(model: Any, config: Any) -> PeftModel:
+    """Put adapters of PEFT's `config` into `model`, without the warning of an attribute that PEFT reads."""
     with warnings.catch_warnings():  # PEFT reads an attribute that transformers is about to rename
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return get_peft_model(model, config)
@@ -124,7 +125,7 @@ def leave_casting_to_autocast(model: nn.Module) -> None:
 
 
 def adapted_modules(model: nn.Module) -> set[str]:
-    """The full in-memory names of the modules that carry an adapter."""
+    """Return the full in-memory names of the modules that carry an adapter."""
     return {
         name.removeprefix(_PEFT_PREFIX)
         for name, module in model.named_modules()
@@ -133,7 +134,7 @@ def adapted_modules(model: nn.Module) -> set[str]:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, PartCount]:
-    """Parameters by part: each tower and the projector, and the adapters on each apart from it."""
+    """Count the parameters by part: each tower and the projector, and the adapters on each apart from it."""
     counts: dict[str, PartCount] = {}
     for full_name, parameter in model.named_parameters():
         name = full_name.removeprefix(_PEFT_PREFIX)
@@ -158,7 +159,7 @@ def save_adapter(model: Any, folder: Path, *, projector: bool) -> None:
 
 
 def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
-    """`model` with the adapter of `folder` (and its projector) put in, frozen.
+    """Put the adapter of `folder` (and its projector) into `model` and freeze it.
 
     InputError listing the keys if any is missing, unexpected or of another shape.
     """
@@ -167,16 +168,16 @@ def load_adapter(model: Any, folder: Path, *, projector: bool) -> PeftModel:
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.base_model_name_or_path = None  # run.json says where the base is
-        wrapped = wrap(model, config)
+        wrapped = wrap_in_peft(model, config)
     except (ValueError, TypeError, KeyError) as error:
         message = one_line(error)
         raise InputError(f"{folder}: the adapter does not fit its base: {message}") from None
-    load_weights(wrapped, folder, projector=projector)
+    load_adapter_weights(wrapped, folder, projector=projector)
     wrapped.requires_grad_(False)
     return wrapped
 
 
-def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
+def load_adapter_weights(model: Any, folder: Path, *, projector: bool) -> None:
     """Copy the adapter of `folder` (and its projector) into a model that has one attached: all or none."""
     sources = [(folder / ADAPTER_WEIGHTS, _adapter_tensors(model))]
     if projector:
@@ -191,7 +192,7 @@ def load_weights(model: Any, folder: Path, *, projector: bool) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a .safetensors file, or of a .bin one without running what a pickle may hold."""
+    """Read all tensors of a .safetensors file, or of a .bin one without running what a pickle may hold."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return {name: stored.read() for name, stored in open_file(path).items()}
@@ -203,7 +204,7 @@ class _Shaped(Protocol):
 
 
 def require_equal_keys(found: Mapping[str, _Shaped], expected: Mapping[str, _Shaped], path: Path) -> None:
-    """InputError listing the keys of `path` that are missing, unexpected or of another shape."""
+    """Raise an InputError listing the keys of `path` that are missing, unexpected or of another shape."""
     shape = {
         name: f"{name} {tuple(found[name].shape)} where the base needs {tuple(expected[name].shape)}"
         for name in found.keys() & expected.keys()
@@ -227,7 +228,7 @@ def _is_adapter(name: str) -> bool:
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The adapter's own tensors (not copies) under PEFT's file names."""
+    """Return the adapter's own tensors (not copies) under PEFT's file names."""
     return {
         _file_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
@@ -236,14 +237,14 @@ def _adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _file_name(name: str) -> str:
-    """An adapter parameter's name in PEFT's files."""
+    """Return an adapter parameter's name in PEFT's files."""
     name = _PEFT_PREFIX + name.removeprefix(_PEFT_PREFIX).replace(".default.", ".")
     # DoRA's magnitudes were a bare parameter once, and the files still say so
     return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
 
 def _projector_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The projector's own tensors under their in-memory names."""
+    """Return the projector's own tensors under their in-memory names."""
     return {
         name.removeprefix(_PEFT_PREFIX): parameter.detach()
         for name, parameter in model.named_parameters()

@@ -166,8 +166,8 @@ def _open_tower_tensors(tower: Path) -> dict[str, StoredTensor]:
 
 
 def _hf_rows(folder: Path, vocabulary: int) -> int:
-    """The rows in Hugging Face's form: as they were where we wrote the folder, else with two more tokens
-    and up to the next multiple."""
+    """Return the number of rows in Hugging Face's form: as they were where we wrote the folder, else with
+    two more tokens and up to the next multiple."""
     extra = folder / EXTRA_ROWS
     if extra.is_file():
         kept = open_file(extra)
@@ -178,8 +178,8 @@ def _hf_rows(folder: Path, vocabulary: int) -> int:
 
 
 def _with_extra_rows(folder: Path, name: str, tensor: StoredTensor, rows: int) -> StoredTensor:
-    """`tensor` (vocabulary, width) with rows behind it: those kept in the folder, else its mean row. Nothing
-    reads them of the embedding, and a mean row of the output layer is never the likeliest."""
+    """Return `tensor` (vocabulary, width) with rows behind it: those kept in the folder, else its mean row.
+    Nothing reads them of the embedding, and a mean row of the output layer is never the likeliest."""
 
     def read() -> torch.Tensor:
         own = tensor.read()

@@ -1,4 +1,4 @@
-"""The run directory: `run.json` says what an adapter belongs to and how it came about. Torch-free.
+"""Read and write run.json, which says what an adapter belongs to and how it came about. Torch-free.
 
 A run directory and every `checkpoint-N` in it hold adapter_config.json, adapter_model.safetensors,
 projector.safetensors (if trained), run.json, config.yaml, the tokenizer and the image processor: each loads
@@ -77,7 +77,7 @@ class BaseInfo(Settings):
 
 
 class RunInfo(Settings):
-    """run.json."""
+    """The content of run.json."""
 
     schema_version: Literal[1] = 1
     base: BaseInfo
@@ -100,7 +100,7 @@ def write_run_info(folder: Path, info: RunInfo) -> None:
 
 
 def read_run_info(folder: Path) -> RunInfo:
-    """InputError naming the file if it is absent, unreadable or of another schema."""
+    """Read run.json; InputError naming the file if it is absent, unreadable or of another schema."""
     path = folder / RUN_FILE
     try:
         return RunInfo.model_validate(read_json(path))
@@ -113,14 +113,14 @@ def is_run_dir(folder: Path) -> bool:
 
 
 def copy_processor_files(source: Path, target: Path) -> None:
-    """Copy what turns text and pictures into a model's inputs: tokenizer, image processor, chat template."""
+    """Copy what turns text and images into a model's inputs: tokenizer, image processor, chat template."""
     for name in PROCESSOR_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
 
 def package_versions() -> dict[str, str]:
-    """The installed versions of the packages that decide a result."""
+    """Return the installed versions of the packages that decide a result."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -131,7 +131,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that holds `folder`, `-dirty` if changed; None outside a checkout."""
+    """Return the commit of the checkout that holds `folder`, `-dirty` if changed; None outside a checkout."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -141,7 +141,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def data_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """sha256 by path."""
+    """Return the sha256 of each file by its path."""
     return {str(path): sha256(path) for path in paths}
 
 
@@ -174,7 +174,7 @@ def fingerprint(folder: Path, config: Any) -> str:
 
 
 def _lasting(config: Any) -> Any:
-    """The config without keys that differ between savings, or places, of one and the same model."""
+    """Return the config without keys that differ between savings, or places, of one and the same model."""
     if not isinstance(config, dict):
         return config
     volatile = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "mm_vision_tower"}

@@ -124,7 +124,8 @@ def _special_names(pieces: SentencePieceProcessor, settings: dict[str, Any]) -> 
 
 
 def _merges(pieces: SentencePieceProcessor, names: list[str], kinds: list[int]) -> BPE:
-    """Merges for every way to split a normal piece into two known ones, the earliest-learned piece first."""
+    """Return merges for every way to split a normal piece into two known ones, the earliest-learned piece
+    first."""
     vocabulary = {name: token for token, name in enumerate(names)}
     merges = [
         (names[token][:cut], names[token][cut:])
@@ -144,7 +145,8 @@ def _merges(pieces: SentencePieceProcessor, names: list[str], kinds: list[int]) 
 
 
 def _compare(tokenizer: Tokenizer, pieces: SentencePieceProcessor, own: list[str], path: Path) -> None:
-    """InputError if SentencePiece gives other ids: it is no BPE, or normalises text in a way of its own."""
+    """Raise an InputError if SentencePiece gives other ids: it is no BPE, or normalises text in a way of its
+    own."""
     for text in (*_PROBES, *(f"a{name}b {name} c" for name in own)):
         if tokenizer.encode(text, add_special_tokens=False).ids != pieces.encode(text):
             raise InputError(
@@ -154,7 +156,7 @@ def _compare(tokenizer: Tokenizer, pieces: SentencePieceProcessor, own: list[str
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json over special_tokens_map.json."""
+    """Read tokenizer_config.json over special_tokens_map.json."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -166,7 +168,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, int]:
-    """Tokens and their ids that were added to the SentencePiece model's or cut out of text before it."""
+    """Return the tokens and their ids that were added to the SentencePiece model's or cut out of text before
+    it."""
     added: dict[str, int] = {}
     if (folder / "added_tokens.json").is_file():
         content = read_json(folder / "added_tokens.json")
@@ -179,7 +182,7 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, int]:
 
 
 def _content(value: Any) -> str | None:
-    """A special token as a text or as a dictionary with its `content`."""
+    """Return the text of a special token, which is given as a text or as a dictionary with its `content`."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) and content else None
 
@@ -189,7 +192,7 @@ def _added(name: str) -> AddedToken:
 
 
 def _proto_pieces(model: bytes) -> Iterator[tuple[str, int]]:
-    """(text, type) of each piece of a serialised ModelProto (sentencepiece_model.proto: `repeated
+    """Yield (text, type) of each piece of a serialised ModelProto (sentencepiece_model.proto: `repeated
     SentencePiece pieces = 1`, in it `string piece = 1` and `Type type = 3`, NORMAL if absent)."""
     for number, value in _fields(model):
         if number == 1 and isinstance(value, bytes):
@@ -199,14 +202,14 @@ def _proto_pieces(model: bytes) -> Iterator[tuple[str, int]]:
 
 
 def _model_type(model: bytes) -> int:
-    """The kind of a serialised ModelProto (`TrainerSpec trainer_spec = 2`, in it `ModelType model_type = 3`,
-    UNIGRAM if absent)."""
+    """Return the kind of a serialised ModelProto (`TrainerSpec trainer_spec = 2`, in it `ModelType
+    model_type = 3`, UNIGRAM if absent)."""
     settings = dict(_fields(model)).get(2, b"")
     return int(dict(_fields(settings)).get(3, _UNIGRAM))
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffers message: a whole number, bytes, or a float."""
+    """Yield (field number, value) of a protocol buffers message: a whole number, bytes, or a float."""
     at = 0
 
     def varint() -> int:

@@ -50,7 +50,7 @@ class StoredTensor:
 
 
 def open_weights(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors of a model's folder by name.
+    """Open the tensors of a model's folder by their stored names.
 
     Whichever it has, in this order: `model.safetensors`, `model.safetensors.index.json` and its shards,
     numbered `model-*.safetensors`, and the same of `pytorch_model.bin`. InputError naming the file that is
@@ -81,7 +81,7 @@ def open_model_tensors(folder: Path, *, original: bool = False) -> dict[str, Sto
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The files that hold a model's weights, each of them there. A whole file goes before shards, as
+    """Return the files that hold a model's weights, each of them there. A whole file goes before shards, as
     transformers reads them. InputError as `open_weights`."""
     for whole in (_SAFETENSORS, _BIN):
         if (folder / whole).is_file():
@@ -97,7 +97,8 @@ def shards_of(folder: Path) -> list[Path]:
 
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
-    """The shards that an index names, each of them there and with the tensors that it is said to have."""
+    """Return the shards that an index names, each of them there and with the tensors that it is said to
+    have."""
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(v, str) for v in places.values()):
@@ -118,7 +119,7 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
 
 
 def _complete(paths: list[Path]) -> list[Path]:
-    """Numbered shards without an index: all that their names promise must be there."""
+    """Return numbered shards without an index, if all that their names promise are there."""
     found = {int(match[1]): int(match[2]) for path in paths if (match := _NUMBERED.fullmatch(path.name))}
     total = max(found.values(), default=len(paths))
     absent = sorted(set(range(1, total + 1)) - set(found)) if found else []
@@ -130,7 +131,7 @@ def _complete(paths: list[Path]) -> list[Path]:
 
 
 def open_file(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors or `.bin` file."""
+    """Open the tensors of one safetensors or `.bin` file."""
     try:
         with path.open("rb") as file:
             if file.read(24).startswith(b"version https://git-lfs"):
@@ -205,8 +206,8 @@ class _BinFile:
 
 
 def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
-    """InputError unless all are floating-point weights. They may differ in type: who reads them casts each
-    to the asked one."""
+    """Raise an InputError unless all are floating-point weights. They may differ in type: whoever
+    reads them casts each to the type that is wanted."""
     odd = sorted(name for name, tensor in tensors.items() if not tensor.dtype.is_floating_point)
     if odd:
         kind = str(tensors[odd[0]].dtype).removeprefix("torch.")
@@ -215,7 +216,8 @@ def check_floating(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """`atomic_folder` for weights: a disk without room, permission or health is one line, an InputError."""
+    """Yield an `atomic_folder` for weights: a disk without room, permission or health is one line, an
+    InputError."""
     try:
         with atomic_folder(path, overwrite=overwrite) as temporary:
             yield temporary
@@ -224,8 +226,8 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file with the permissions of any new file: since 0.8 safetensors itself leaves it to its
-    owner alone (its issue 782)."""
+    """Write a safetensors file with the permissions of any new file: since 0.8 safetensors itself leaves it
+    to its owner alone (its issue 782)."""
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, str(path), metadata={"format": "pt"})
@@ -286,7 +288,8 @@ def write_shards(
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `5GB`, `500MB` (decimal, as Hugging Face counts) or `2GiB`; InputError for anything else."""
+    """Return the bytes of `5GB`, `500MB` (decimal, as Hugging Face counts) or `2GiB`; InputError for
+    anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(K|M|G)(i?)B", text.strip(), re.IGNORECASE)
     size = (
         int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMG".index(match[2].upper()) + 1))
@@ -299,7 +302,7 @@ def parse_size(text: str) -> int:
 
 
 def some(names: Iterable[str], limit: int = 8) -> str:
-    """The first names and how many more there are."""
+    """Return a text of the first names and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return ", ".join(ordered[:limit]) + more

@@ -24,7 +24,7 @@ from llava.common.errors import InputError
 from llava.model.builder import LoadedModel, attention_of_parts
 from llava.model.folder import ModelFolder
 from llava.model.formats import PROJECTOR, VISION
-from llava.model.lora import load_weights, save_adapter
+from llava.model.lora import load_adapter_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, write_run_info
 from llava.train.arguments import attention_implementation
 from llava.train.config import TrainSettings
@@ -359,7 +359,9 @@ class LoraTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with full_parameters(self.model, keep_changes=True):
-            load_weights(self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained)
+            load_adapter_weights(
+                self.model, Path(resume_from_checkpoint), projector=self.run_info.projector_trained
+            )
 
     def train(
         self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None
@@ -376,7 +378,7 @@ class LoraTrainer(Trainer):
         step = self.state.global_step
         with full_parameters(self.model):
             if best is not None:
-                load_weights(self.model, best, projector=self.run_info.projector_trained)
+                load_adapter_weights(self.model, best, projector=self.run_info.projector_trained)
                 step = self.state.best_global_step or step
             if self.args.should_save:
                 self.state.save_to_json(str(self.run_dir / _STATE_FILE))

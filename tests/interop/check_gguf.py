@@ -53,12 +53,12 @@ def checks_of(model: Path, folder: Path, kind: GgufType) -> list[PartCheck]:
         side = loaded.model.config.vision_config.image_size
         noise = np.random.default_rng(3).integers(0, 256, (side, side, 3), dtype=np.uint8)
         checks = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
-    for verdict in checks:
+    for check in checks:
         print(
-            f"{folder.name}: {verdict.part}: {verdict.status} {verdict.difference} {verdict.reason}",
+            f"{folder.name}: {check.part}: {check.status} {check.difference} {check.reason}",
             flush=True,
         )
-    if any(verdict.status == "FAIL" for verdict in checks):
+    if any(check.status == "FAIL" for check in checks):
         raise SystemExit(f"{folder.name}: llama.cpp computes something else")
     return checks
 
@@ -66,8 +66,8 @@ def checks_of(model: Path, folder: Path, kind: GgufType) -> list[PartCheck]:
 def row(title: str, kind: GgufType, checks: list[PartCheck]) -> Row:
     """The logits at every place of a prompt that holds our picture embeddings; what llama.cpp is known to do
     otherwise goes into the note."""
-    logits = next(verdict for verdict in checks if verdict.part == LOGITS)
-    known = [verdict.part for verdict in checks if verdict.status == "KNOWN"]
+    logits = next(check for check in checks if check.part == LOGITS)
+    known = [check.part for check in checks if check.status == "KNOWN"]
     note = f"{', '.join(known)}: KNOWN, see below" if known else "its own picture embeddings too"
     return Row(
         form=f"GGUF {kind}, {title}",

@@ -26,13 +26,13 @@ from llava.model.run_dir import copy_processor_files
 FAMILIES = ["llava-llama", "llava_next-llama", "llava_next-mistral", "llava_onevision-qwen2"]
 GRIDS = {
     "llava_next": [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]],
-    # with anyres_max_2 a picture of six tiles or more is scaled down
+    # with anyres_max_2 an image of six tiles or more is scaled down
     "llava_onevision": [[rows, columns] for rows in (1, 2, 3) for columns in (1, 2, 3)],
 }
 
 
 def family_config(family: str, *, side: int = 12, patch: int = 4, text: dict[str, Any] | None = None) -> Any:
-    """3 vision and 2 language layers; 64 words, of which 63 is the picture and 62 the video."""
+    """3 vision and 2 language layers; 64 words, of which 63 is the image and 62 the video."""
     model_type, _, language = family.partition("-")
     vision = {
         "model_type": "siglip_vision_model" if language == "qwen2" else "clip_vision_model",
@@ -59,7 +59,7 @@ def family_config(family: str, *, side: int = 12, patch: int = 4, text: dict[str
 
 
 def family_image_processor(config: Any) -> Any:
-    """transformers' own for the family, of the model's picture size."""
+    """transformers' own for the family, of the model's image size."""
     side = config.vision_config.image_size
     square = {"height": side, "width": side}
     if config.model_type == "llava":
@@ -71,7 +71,7 @@ def family_image_processor(config: Any) -> Any:
 
 
 def family_model(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
-    """Weights large enough that logits differ from token to token and picture to picture."""
+    """Weights large enough that logits differ from token to token and image to image."""
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForImageTextToText.from_config(config).eval()
     for parameter in model.parameters():
@@ -82,7 +82,7 @@ def family_model(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedMo
 def save_family(
     tiny: Path, folder: Path, family: str, *, scale: float = 0.3, dtype: torch.dtype = torch.float32
 ) -> Path:
-    """A model folder with the tokenizer of the embedded base `tiny`, pictures of 24 pixels in 9 patches."""
+    """A model folder with the tokenizer of the embedded base `tiny`, images of 24 pixels in 9 patches."""
     words = json.loads((tiny / "config.json").read_text())
     vocabulary = {"vocab_size": words["text_config"]["vocab_size"]}
     config = family_config(family, side=24, patch=8, text=vocabulary)

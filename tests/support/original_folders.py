@@ -23,9 +23,9 @@ TOWER = "model.vision_tower.vision_tower."
 
 
 def original_name(name: str) -> str:
-    for here, there in RENAMED:
-        if name.startswith(here):
-            return there + name.removeprefix(here)
+    for memory, stored in RENAMED:
+        if name.startswith(memory):
+            return stored + name.removeprefix(memory)
     return name
 
 
@@ -85,7 +85,7 @@ def save_original(
 
 
 def write_tower(folder: Path, config: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """As `openai/clip-vit-*` folders have it: the config's vision half, the pictures, the weights."""
+    """As `openai/clip-vit-*` folders have it: the config's vision half, the image settings, the weights."""
     folder.mkdir()
     vision = config.vision_config.to_dict()
     (folder / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))

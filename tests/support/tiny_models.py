@@ -22,7 +22,7 @@ VISION_TARGETS = ["q_proj", "fc1"]
 
 
 def small_config(hidden: int = 32) -> LlavaConfig:
-    """3 vision layers, 2 language layers, the tiny base's tokenizer and picture size (144 pixels)."""
+    """3 vision layers, 2 language layers, the tiny base's tokenizer and image size (144 pixels)."""
     own = LlavaConfig.from_pretrained(str(TOKENIZER_FOLDER))
     return LlavaConfig(
         vision_config={

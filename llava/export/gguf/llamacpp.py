@@ -21,7 +21,7 @@ from packaging.version import Version
 from llava.common.errors import InputError
 
 PromptPart = list[int] | np.ndarray
-"""A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of a picture."""
+"""A piece of a prompt: token ids, or the embeddings (tokens, width) float32 of an image."""
 
 
 OLDEST = Version("0.3.36")
@@ -29,7 +29,7 @@ OLDEST = Version("0.3.36")
 
 
 def require_llama_cpp() -> str:
-    """The version of llama-cpp-python; InputError if it is absent or too old."""
+    """Return the version of llama-cpp-python; InputError if it is absent or too old."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise InputError("--verify needs llama-cpp-python: pip install 'llava-inspect[llamacpp]'")
     found = version("llama-cpp-python")
@@ -42,7 +42,7 @@ def require_llama_cpp() -> str:
 
 
 class LlamaCpp:
-    """A language model and its mmproj file, loaded; a context manager, which frees them."""
+    """Holds a language model and its mmproj file in llama.cpp; a context manager, which frees them."""
 
     def __init__(self, text: Path, mmproj: Path) -> None:
         import llama_cpp
@@ -64,7 +64,7 @@ class LlamaCpp:
         self.marker = self._load_vision(mmproj)
 
     def _load_vision(self, mmproj: Path) -> str:
-        """Load the vision tower; what marks a picture's place in a prompt."""
+        """Load the vision tower; return what marks an image's place in a prompt."""
         from llama_cpp import mtmd_cpp
 
         self._mtmd: Any = mtmd_cpp
@@ -99,8 +99,8 @@ class LlamaCpp:
         return lines[0] if lines else "it gives no reason"
 
     def read_prompt(self, text: str, image: np.ndarray | None = None) -> list[PromptPart]:
-        """The prompt as llama.cpp reads it: its own token ids, with its BOS, and its own embeddings of
-        `picture` (height, width, 3) uint8 where `marker` stands in `text`."""
+        """Return the prompt as llama.cpp reads it: its own token ids, with its BOS, and its own embeddings of
+        `image` (height, width, 3) uint8 where `marker` stands in `text`."""
         mtmd = self._mtmd
         params = mtmd.mtmd_input_text()
         encoded = text.encode()
@@ -139,9 +139,9 @@ class LlamaCpp:
     def answer(
         self, prompt: Sequence[PromptPart], limit: int, stop: set[int]
     ) -> tuple[np.ndarray, list[int]]:
-        """The logits (rows, vocabulary) of a prompt and the greedy answer's ids after it.
+        """Return the logits (rows, vocabulary) of a prompt and the greedy answer's ids after it.
 
-        Rows are the prompt's tokens in their order; of a picture only its last. The answer ends before a
+        Rows are the prompt's tokens in their order; of an image only its last. The answer ends before a
         token of `stop` or after `limit`.
         """
         llama = self._llama
@@ -171,7 +171,7 @@ class LlamaCpp:
             llama.llama_free(context)
 
     def _decode(self, context: Any, part: PromptPart, past: int) -> np.ndarray:
-        """Logits after each token of a part, or after a picture's last, that follows `past` tokens."""
+        """Return logits after each token of a part, or after an image's last, that follows `past` tokens."""
         llama, length = self._llama, len(part)
         is_image = isinstance(part, np.ndarray)
         batch = llama.llama_batch_init(length, self.width if is_image else 0, 1)

@@ -72,7 +72,7 @@ _EXACT = ("v.class_embd", "v.patch_embd.weight", "v.position_embd.weight", "v.im
 
 
 def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor of transformers 5."""
+    """Return llama.cpp's name of a tensor of transformers 5."""
     path, _, end = name.rpartition(".")
     if name in _SINGLE:
         return _SINGLE[name]
@@ -87,19 +87,20 @@ def gguf_name(name: str) -> str:
 
 
 def is_turned(name: str) -> bool:
-    """Whether the rotary embedding turns what a tensor of the file (by its name there) makes."""
+    """Return whether the rotary embedding turns what a tensor of the file (by its name there) makes."""
     return name.startswith("blk.") and name.split(".")[2] in ("attn_q", "attn_k")
 
 
 def permute(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rows (heads x head_dim, ...) from Hugging Face's rotary order to llama.cpp's: row i of a head's first
-    half goes to 2 i, row i of its second half to 2 i + 1."""
+    """Reorder rows (heads x head_dim, ...) from Hugging Face's rotary order to llama.cpp's: row i of a
+    head's first half goes to 2 i, row i of its second half to 2 i + 1."""
     halves = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def rope_factors(text: Any) -> torch.Tensor | None:
-    """What llama.cpp divides each rotary frequency by, (head_dim / 2,); None where that is 1 throughout."""
+    """Return what llama.cpp divides each rotary frequency by, (head_dim / 2,); None where that is 1
+    throughout."""
     rope = text.rope_parameters
     kind = rope.get("rope_type", "default")
     if kind == "default":
@@ -111,13 +112,14 @@ def rope_factors(text: Any) -> torch.Tensor | None:
 
 
 def head_dim(text: Any) -> int:
-    """Of the language model, whose config is `text`."""
+    """Return the head dimension of the language model whose config is `text`."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
 class GgufFile:
-    """A GGUF file: keys and values go to `writer`, tensors are announced, all that is written by `start`, and
-    the tensors' values are added in the same order. `odd` are the matrices that q8_0 cannot hold."""
+    """Writes a GGUF file: keys and values go to `writer`, tensors are announced, all that is written by
+    `start`, and the tensors' values are added in the same order. `odd` are the matrices that q8_0 cannot
+    hold."""
 
     def __init__(self, path: Path, arch: str, type: GgufType) -> None:
         import gguf
@@ -157,7 +159,7 @@ class GgufFile:
         self.writer.write_ti_data_to_file()
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """InputError if the values do not fit the type."""
+        """Raise an InputError if the values do not fit the type."""
         kind = self._kinds[name]
         assert next(self._left) == name  # the writer goes by order alone
         with np.errstate(over="ignore"):

@@ -1,6 +1,6 @@
 """Check two GGUF files against the model they were made of, in llama.cpp itself (`export.py --verify`).
 
-A verdict per part, each with the largest difference found:
+A check per part, each with the largest difference found:
 
     PASS    llama.cpp computes what we do
     KNOWN   it does not, by a fault of llama.cpp that is named and was reproduced here in torch
@@ -8,7 +8,7 @@ A verdict per part, each with the largest difference found:
 
 Two faults are known. Since May 2025 (its pull request 13321) llama.cpp puts CLIP's class token behind the
 patches instead of before them, so that every patch gets its neighbour's position and the class token stands
-for the last patch (its issue 25814; llama-cpp-python 0.3.36 has it, 0.3.8 has not). And LLaVA-1.6 pictures
+for the last patch (its issue 25814; llama-cpp-python 0.3.36 has it, 0.3.8 has not). And LLaVA-1.6 images
 are not cut into the same tiles. Both are undone by handing in our own embeddings, and that is checked too.
 """
 
@@ -40,7 +40,7 @@ BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0":
 """How far a logit may be from ours, by the type of the file. That of f32 is absolute; the others are parts of
 the largest logit, for weights and activations are rounded in them."""
 IMAGE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
-"""The same for picture embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
+"""The same for image embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
 CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814): positions are shifted"
 MEANINGS: dict[Status, str] = {
     "PASS": "llama.cpp computes what the model does.",
@@ -54,7 +54,8 @@ MAX_NEW_TOKENS = 24
 
 @dataclass(frozen=True)
 class PartCheck:
-    """`difference` is the largest one found, `bound` what is allowed of it; None where it is not a number."""
+    """Holds the result for a part of the model. `difference` is the largest one found, `bound` what is
+    allowed of it; None where it is not a number."""
 
     part: str
     status: Status
@@ -71,10 +72,17 @@ def verify(
     image: Path | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Compare the GGUF files in `folder` with `model_path`, print the verdicts; whether none is FAIL.
+    """Compare the GGUF files in `folder` with `model_path`, print the checks; return whether none is FAIL.
 
-    `picture` is padded to a square here, as llama.cpp takes it; without one a drawn picture is used.
-    InputError if llama-cpp-python is absent or the files cannot be loaded.
+    Args:
+        model_path: The model that the files were made of.
+        folder: The folder that export_gguf wrote.
+        model_base: The base of an adapter, if it is not where the adapter says.
+        image: A file, padded to a square here, as llama.cpp takes it; without one a drawn image is used.
+        console: Where to print.
+
+    Raises:
+        InputError: llama-cpp-python is absent or the files cannot be loaded.
     """
     release = require_llama_cpp()
     kind, text, mmproj = find_files(folder)
@@ -86,7 +94,7 @@ def verify(
 
 
 def print_checks(checks: list[PartCheck], title: str, console: Console) -> None:
-    """Print a table, why a verdict is not PASS, and what it all means."""
+    """Print a table, why a check is not PASS, and what it all means."""
     table = Table(title=title)
     for heading in ("part", "verdict", "difference", "allowed", "compared"):
         table.add_column(heading)
@@ -106,7 +114,8 @@ def print_checks(checks: list[PartCheck], title: str, console: Console) -> None:
 
 
 def load_whole(model_path: str | Path, model_base: str | Path | None = None) -> LoadedModel:
-    """The model on the CPU in float32, an adapter merged by peft: not the way that the files were made."""
+    """Load the model on the CPU in float32, an adapter merged by peft: not the way that the files were
+    made."""
     loaded = load_model(model_path, model_base, device="cpu", dtype=torch.float32)
     for module in loaded.model.modules():
         if isinstance(module, LoraLayer):
@@ -115,7 +124,8 @@ def load_whole(model_path: str | Path, model_base: str | Path | None = None) -> 
 
 
 def find_files(folder: Path) -> tuple[GgufType, Path, Path]:
-    """The type and the two files of a folder that export_gguf wrote; InputError if they are not there."""
+    """Return the type and the two files of a folder that export_gguf wrote; InputError if they are not
+    there."""
     for kind in get_args(GgufType):
         text, mmproj = folder / f"model-{kind}.gguf", folder / f"mmproj-{kind}.gguf"
         if text.is_file() and mmproj.is_file():
@@ -188,7 +198,7 @@ def _check_own_answer(
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt's text and ids, its picture's tokens once, as one `<image>`."""
+    """Holds a prompt's text and ids, its image's tokens once, as one `<image>`."""
 
     text: str
     ids: list[int]
@@ -196,13 +206,13 @@ class _Prompt:
 
     @property
     def around(self) -> tuple[list[int], list[int]]:
-        """The ids before and after the picture."""
+        """The ids before and after the image."""
         place = self.ids.index(self.image_token)
         return self.ids[:place], self.ids[place + 1 :]
 
 
 class _TorchModel:
-    """What torch computes: prompts, picture embeddings, logits."""
+    """Computes prompts, image embeddings and logits in torch."""
 
     def __init__(self, loaded: LoadedModel, square: Image.Image) -> None:
         self._model = loaded.model
@@ -223,7 +233,7 @@ class _TorchModel:
 
     @torch.no_grad()
     def embeddings(self, *, shifted: bool = False) -> np.ndarray:
-        """The picture as the language model takes it (tokens, width). `shifted`: with CLIP's class token
+        """Return the image as the language model takes it (tokens, width). `shifted`: with CLIP's class token
         behind the patches and their positions counted from 0, as llama.cpp does it."""
         places = self._model.model.vision_tower.embeddings
         position = places.position_embedding.weight
@@ -246,7 +256,8 @@ class _TorchModel:
 
     @torch.no_grad()
     def logits(self, prompt: _Prompt, image: np.ndarray | None, answer: list[int]) -> np.ndarray:
-        """Logits (rows, vocabulary) of a prompt and an answer after it; of the picture its last row only."""
+        """Return logits (rows, vocabulary) of a prompt and an answer after it; of the image its last row
+        only."""
         embed = self._model.get_input_embeddings()
         if image is None:
             rows = embed(torch.tensor(prompt.ids + answer))
@@ -262,8 +273,8 @@ class _TorchModel:
     def disagreement(
         self, prompt: _Prompt, image: np.ndarray | None, answer: list[int], near: float
     ) -> str | None:
-        """Why `answer` is not our greedy answer, or None: each token must be our likeliest, or behind it by
-        no more than twice `near` of the largest logit, since both of the two may be wrong by `near`."""
+        """Return why `answer` is not our greedy answer, or None: each token must be our likeliest, or behind
+        it by no more than twice `near` of the largest logit, since both of the two may be wrong by `near`."""
         logits = self.logits(prompt, image, answer)
         chosen = logits[-1 - len(answer) :]
         ended = [min(self.stop)] if len(answer) < MAX_NEW_TOKENS else []
@@ -311,7 +322,7 @@ def _check_text(
     parts: list[PromptPart],
     image: np.ndarray | None = None,
 ) -> Iterator[PartCheck]:
-    """Logits at each place of a prompt, and the greedy answer after it."""
+    """Compare the logits at each place of a prompt, and the greedy answer after it."""
     given, answer = theirs.answer(parts, MAX_NEW_TOKENS, ours.stop)
     wanted = ours.logits(prompt, image, [])
     difference = float(np.abs(given - wanted).max())
@@ -324,7 +335,8 @@ def _check_text(
 
 
 def _check_image(ours: _TorchModel, own: np.ndarray, kind: GgufType) -> tuple[PartCheck, np.ndarray | None]:
-    """The verdict on llama.cpp's own embeddings, and those of ours that explain them where it is KNOWN.
+    """Check llama.cpp's own image embeddings; return the check, and those of ours that explain them where it
+    is KNOWN.
 
     Of a square no larger than a tile llama.cpp takes LLaVA-1.6's overview alone: ours is the first in line.
     """
@@ -349,7 +361,7 @@ def _check_image(ours: _TorchModel, own: np.ndarray, kind: GgufType) -> tuple[Pa
 
 
 def _read_image(loaded: LoadedModel, path: Path | None) -> Image.Image:
-    """The picture as a padded square of the vision tower's size: llama.cpp then leaves it as it is."""
+    """Return the image as a padded square of the vision tower's size: llama.cpp then leaves it as it is."""
     if path is None:
         blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         image = Image.fromarray(blocks).resize((320, 240), Image.Resampling.BICUBIC)

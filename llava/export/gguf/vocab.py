@@ -44,8 +44,8 @@ class Vocab:
 
 
 def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
-    """The vocabulary of a fast `tokenizer` for an embedding matrix of `rows` rows; rows without a token are
-    named `[PAD<row>]` and never used. `stop` is the text that ends an answer.
+    """Read the vocabulary of a fast `tokenizer` for an embedding matrix of `rows` rows; rows without a token
+    are named `[PAD<row>]` and never used. `stop` is the text that ends an answer.
 
     InputError for a tokenizer that llama.cpp has no kind for, or with more tokens than rows.
     """
@@ -112,7 +112,7 @@ def write_vocab(writer: Any, vocab: Vocab) -> None:
 
 
 def _scores(tokens: list[str], merges: list[str]) -> list[float]:
-    """SentencePiece's scores, as far as they decide anything: minus the rank at which a piece is first
+    """Return SentencePiece's scores, as far as they decide anything: minus the rank at which a piece is first
     joined. Pieces that are never joined (single characters, bytes) have the rank behind all others."""
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
@@ -122,14 +122,15 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
 
 
 def spaces_differ(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a space before a text but not before what follows a special token or a
-    picture, which llama.cpp cannot tell apart."""
+    """Return whether the tokenizer puts a space before a text but not before what follows a special token or
+    an image, which llama.cpp cannot tell apart."""
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     return any(step.get("prepend_scheme") == "first" for step in _steps(described))
 
 
 def _prepends_space(described: dict[str, Any]) -> bool:
-    """Whether text gets a leading "▁": the normalizer `Prepend` or the pre-tokenizer `Metaspace` does it."""
+    """Return whether text gets a leading "▁": the normalizer `Prepend` or the pre-tokenizer `Metaspace` does
+    it."""
     return any(
         step["type"] == "Prepend" or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
         for step in _steps(described)
@@ -142,7 +143,7 @@ not; nearly all text is so already."""
 
 
 def _require_known_steps(described: dict[str, Any], in_bytes: bool) -> None:
-    """InputError for what a tokenizer does to text and llama.cpp would not."""
+    """Raise an InputError for what a tokenizer does to text and llama.cpp would not."""
     steps = _steps(described)
     odd = [step["type"] for step in steps if step["type"] not in _KNOWN_STEPS[in_bytes]]
     for step in steps:
@@ -159,7 +160,8 @@ def _require_known_steps(described: dict[str, Any], in_bytes: bool) -> None:
 
 
 def _pre_tokenizer(described: dict[str, Any]) -> str:
-    """llama.cpp's name for how byte-level text is split: by `Split`, or by ByteLevel's own expression."""
+    """Return llama.cpp's name for how byte-level text is split: by `Split`, or by ByteLevel's own
+    expression."""
     splits = [
         step["pattern"].get("Regex", str(step["pattern"]))
         for step in _steps(described)
@@ -188,7 +190,7 @@ def _flat(step: dict[str, Any] | None, children: str) -> list[dict[str, Any]]:
 
 
 def _special_ids(tokenizer: Any, pieces: dict[str, int], stop: str) -> dict[str, int]:
-    """Token ids by GGUF's names; `eot` ends a turn where that is another token than `eos`."""
+    """Return token ids by GGUF's names; `eot` ends a turn where that is another token than `eos`."""
     named = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,

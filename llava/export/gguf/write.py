@@ -57,7 +57,7 @@ APPROXIMATE = (
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what a user should know about it."""
+    """Holds what was written, and what a user should know about it."""
 
     text: Path
     mmproj: Path
@@ -66,8 +66,8 @@ class Exported:
 
 @dataclass(frozen=True)
 class GgufSource:
-    """A model that is to be written: what belongs to it and its tensors under their names in memory, float32,
-    one at a time in the order of `shapes`. `notes` is what its adapter has to say."""
+    """Holds a model that is to be written: what belongs to it and its tensors under their names in memory,
+    float32, one at a time in the order of `shapes`. `notes` is what its adapter has to say."""
 
     name: str
     license: str | None
@@ -156,7 +156,7 @@ def open_source(model_path: str | Path | ModelFolder, model_base: str | Path | N
 
 
 def _license(folder: Path) -> str | None:
-    """What the model card (README.md) in the folder names."""
+    """Return the licence that the model card (README.md) in the folder names."""
     import gguf
 
     try:
@@ -237,9 +237,9 @@ def _text_header(source: GgufSource, writer: Any) -> None:
 
 
 def chat_template(template: ConvTemplate) -> str:
-    """The conv mode as Jinja for llama.cpp and its bindings.
+    """Return the conv mode as Jinja for llama.cpp and its bindings.
 
-    They put a media marker where a picture goes (`<__media__>`, the server `<__media_...__>`): as text, as
+    They put a media marker where an image goes (`<__media__>`, the server `<__media_...__>`): as text, as
     the text of a part of a content list, or they leave it to the template. Each marker stands on a line of
     its own, as in training.
     """

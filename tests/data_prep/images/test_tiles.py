@@ -111,7 +111,7 @@ def test_tiles_of_an_aerial_image_map_back_exactly(tmp_path: Path) -> None:
     ramp[..., 0], ramp[..., 1] = np.arange(size[0]) // 24, (np.arange(size[1]) // 16)[:, None]
     Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
     shapes = list(scattered(size, 40))
-    made = recipe(tiles={"side": 1380}, images={"max_side": 690})
+    made = recipe(tiles={"side": 1380}, pictures={"max_side": 690})
     prepared = tiled(tmp_path / "a.jpg", shapes, made, tmp_path / "out")
     whole, *tiles = prepared.units
     assert whole.crop == (0, 0, *size) and whole.size == (690, 460)
@@ -152,7 +152,7 @@ def area_of(box: Box) -> float:
 def test_tiles_of_a_real_image(shared_data: Path, tmp_path: Path) -> None:
     """Each tile holds the pixels of the part of the picture that it says it shows."""
     for file in sorted((shared_data / "large").glob("*.jpg")):
-        made = recipe(tiles={"side": 1632, "whole": False}, images={"max_side": 1632})
+        made = recipe(tiles={"side": 1632, "whole": False}, pictures={"max_side": 1632})
         with Image.open(file) as image:
             image.load()
             boxes = list(scattered(image.size, 6))

@@ -31,7 +31,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         arguments = ["--output", str(folder), "--count", "6", "--seed", "3", "--workers", str(workers)]
-        assert main(arguments) == 0
+        assert main(["scenes", *arguments]) == 0
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         digests.append([(str(f.relative_to(folder)), sha256(f.read_bytes()).hexdigest()) for f in files])
     assert len(digests[0]) == 12
@@ -83,7 +83,7 @@ def test_shares_of_kinds() -> None:
 
 def test_annotations_are_voc_within_bounds(tmp_path: Path) -> None:
     folder, sheet = tmp_path / "scenes", tmp_path / "sheet.png"
-    main(["--output", str(folder), "--count", "20", "--seed", "8", "--contact-sheet", str(sheet)])
+    main(["scenes", "--output", str(folder), "--count", "20", "--seed", "8", "--contact-sheet", str(sheet)])
     labels: Counter[str] = Counter()
     for annotation in sorted((folder / "annotations").iterdir()):
         root = ElementTree.parse(annotation).getroot()
@@ -120,9 +120,9 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
         ["--contact-sheet", "a.jpg"],
     ):
         with pytest.raises(InputError):
-            main(["--output", str(output), *extra])
+            main(["scenes", "--output", str(output), *extra])
     assert not output.exists()
     output.mkdir()
     with pytest.raises(InputError, match="exists already"):
-        main(["--output", str(output), "--count", "1"])
+        main(["scenes", "--output", str(output), "--count", "1"])
     assert list(tmp_path.iterdir()) == [output]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,20 @@ def test_only_a_whole_model_has_a_config(tmp_path: Path) -> None:
     assert run.run_info is not None and run.run_info.conv_mode == "v1"
     with pytest.raises(InputError, match="is a run directory, not a whole model; merge it first"):
         _ = run.config
+
+
+def _imports(path: Path) -> set[str]:
+    """The modules of llava that a file imports, inside functions too."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
+
+
+@pytest.mark.parametrize("package", ["model", "export"])
+def test_no_import_runs_in_a_circle(package: str) -> None:
+    root = Path(OURS)
+    names = {
+        ".".join(("llava", *path.relative_to(root).with_suffix("").parts)): path
+        for path in (root / package).rglob("*.py")
+    }
+    imports = {name: _imports(path) & names.keys() for name, path in names.items()}
+    assert len([*TopologicalSorter(imports).static_order()]) == len(names)

@@ -13,7 +13,7 @@ from llava.model.lora import (
     adapted_modules,
     attach,
     load_adapter,
-    load_weights,
+    load_adapter_weights,
     parameter_counts,
     save_adapter,
     select_targets,
@@ -94,7 +94,7 @@ def test_saved_adapter_loads_the_same(tmp_path):
     save_adapter(trained, tmp_path / "run", projector=True)
     loaded = load_adapter(small_model(), tmp_path / "run", projector=True)
     fresh = attach(small_model(), lora(vision_targets=VISION_TARGETS), train_projector=True)
-    load_weights(fresh, tmp_path / "run", projector=True)
+    load_adapter_weights(fresh, tmp_path / "run", projector=True)
     state = trained.state_dict()
     for other in (loaded, fresh):
         assert other.state_dict().keys() == state.keys()

@@ -148,6 +148,20 @@ def test_a_moved_folder_finds_its_tower(original, tmp_path):
     load_model(original, device="cpu")
 
 
+def test_the_released_tower_is_known_without_its_folder(original, monkeypatch):
+    """So that a dry run needs the small files alone; the weights are fetched when they are read."""
+
+    def absent(name):
+        raise InputError(f"{name}: not reachable")
+
+    monkeypatch.setattr("llava.model.original.resolve_folder", absent)
+    edit_config(original, mm_vision_tower="openai/clip-vit-large-patch14-336")
+    folder = open_model_folder(original)
+    assert folder.config.vision_config.image_size == folder.image_processor.crop_size["height"] == 336
+    with pytest.raises(InputError, match=r"clip-vit-large-patch14-336' is not here; put that folder at"):
+        folder.open_tensors()
+
+
 def shrink(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
