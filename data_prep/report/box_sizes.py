@@ -73,9 +73,8 @@ def thin_warnings(
         for other in sizes:
             if other.model_input != model_input and other.role == part.role:
                 still = sum(row[3] for row in other.classes if row[0] in names)
-                lines.append(
-                    f"To {other.model_input.name}, at {other.model_input.side} pixels, {still / count:.0%} are."
-                )
+                name, side = other.model_input.name, other.model_input.side
+                lines.append(f"To {name}, at {side} pixels, {still / count:.0%} are.")
         lines.append(f"Advice: {_ADVICE[unit]}.")
         if recipe and recipe.components and not converted:
             still = _thin_when_cropped(views, roles, model_input, recipe.crops.context)

@@ -93,7 +93,7 @@ def tiled(
 ) -> Prepared:
     folder.mkdir(exist_ok=True)
     image = AnnotatedImage(file, "a", [Annotation(file, shapes=tuple(shapes), labels=labels)])
-    return prepare(image, made, made.known_names(), ImageStore(folder, made.images))
+    return prepare(image, made, made.known_names(), ImageStore(folder, made.pictures))
 
 
 def scattered(size: tuple[int, int], count: int) -> Iterator[Shape]:

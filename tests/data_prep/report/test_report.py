@@ -46,7 +46,7 @@ def report(**more: Any) -> Report:
 def test_thickness_is_the_shorter_side_in_the_padded_square() -> None:
     model_input = ModelInput()
     assert model_input.thickness(box("defect", 200, 48).box, (1152, 864)) == 14  # 336 / 1152 of 48
-    assert model_input.thickness(box("defect", 48, 200), (864, 1152)) == 14
+    assert model_input.thickness(box("defect", 48, 200).box, (864, 1152)) == 14
     assert ModelInput("other", 672, 14).thickness(box("defect", 200, 48).box, (1152, 864)) == 28
 
 

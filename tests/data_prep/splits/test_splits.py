@@ -222,7 +222,7 @@ def test_roboflow_versions_stay_together(shared_data: Path, tmp_path: Path) -> N
         images.append(image)
     made = recipe(val=0)
     (tmp_path / "out").mkdir()
-    store = ImageStore(tmp_path / "out", made.images)
+    store = ImageStore(tmp_path / "out", made.pictures)
     done = split_units(prepare_all([AnnotatedSource("x", tuple(images))], made, store, 2), made, seed=0)
     where: dict[str, set[str]] = {}
     for split, units in done.units.items():
