@@ -59,8 +59,8 @@ def test_readme_road_on_own_photos(checkout: Path, repo: Path) -> None:
     photo = next((checkout / "playground" / "data_train").rglob("*.jpg"))
     (checkout / "photo.jpg").symlink_to(photo)
     block = readme_block(repo, "Your own photos")
-    assert "scripts/finetune_lora.sh configs/tiny_cpu.yaml" in block
-    block = block.replace("configs/tiny_cpu.yaml", "configs/tiny_cpu.yaml max_steps=3 eval_steps=3")
+    assert "llava-inspect train tiny_cpu" in block
+    block = block.replace("train tiny_cpu", "train tiny_cpu max_steps=3 eval_steps=3")
     said = run(
         block.replace("--image-file photo.jpg", "--image-file photo.jpg <<< 'Is there a defect?'"), checkout
     )
