@@ -268,6 +268,30 @@ def _blob(centre: np.ndarray, radius: float, rng: np.random.Generator) -> np.nda
     return centre + np.stack([np.cos(angle) * reach, np.sin(angle) * reach], 1)
 
 
+@dataclass
+class _RowStyle:
+    """How a row looks; lengths in pixels of the scene."""
+
+    kind: str
+    colour: str
+    paint: tuple[int, ...]
+    angle: float
+    pitch: float
+    depth: float
+    width: float
+    axis: np.ndarray
+    across: np.ndarray
+    centres: list[np.ndarray]
+    condition: str | None
+    affected: range
+    highlight: float
+    outlined: bool
+    tiers: bool  # a smaller second ring on every element
+    dull_paint: np.ndarray
+    dull_share: float
+    labels: dict[str, int]
+
+
 def _draw_row(
     canvas: _Canvas,
     rng: np.random.Generator,
@@ -276,8 +300,37 @@ def _draw_row(
     plain: bool = False,
     close: bool = False,
 ) -> Row:
-    """Draw a row; `plain` rows stand in the background: whole, unlabelled as the subject. `close` rows are
-    seen from nearer: longer, with broader elements."""
+    """Draw a row of elements along a rod.
+
+    Args:
+        canvas: Where to draw.
+        rng: The source of chance; the order of its draws is part of what a seed means.
+        condition: What is wrong with some of the elements, None for nothing.
+        plain: Draw a row in the background: sound, and not labelled as the subject.
+        close: Draw it as seen from nearer: longer, with broader elements.
+    """
+    style = _draw_rod(canvas, rng, condition, plain, close)
+    count = len(style.centres)
+    marked: list[np.ndarray] = []
+    order = range(count) if rng.random() < 0.5 else range(count - 1, -1, -1)
+    for index in order:
+        marked += _draw_element(canvas, rng, style, index)
+    if condition == "tangle":
+        marked.append(_draw_tangle(canvas, rng, style.centres))
+    if plain or condition is None:
+        return Row(style.kind, style.colour, count, None, None)
+    for points in marked:
+        canvas.label(points, condition=1 + CHANNELS.index(condition))
+    everything = np.concatenate(marked)
+    low, high = everything.min(0), everything.max(0)
+    box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return Row(style.kind, style.colour, count, condition, box)
+
+
+def _draw_rod(
+    canvas: _Canvas, rng: np.random.Generator, condition: str | None, plain: bool, close: bool
+) -> _RowStyle:
+    """Choose a row's place and style, and draw the rod that its elements sit on."""
     angle = float(rng.uniform(0, math.pi * 2))
     count = int(rng.integers(5, 11 if close else 12))
     length = (
@@ -310,98 +363,116 @@ def _draw_row(
     if has_rod:
         reach = float(rng.choice([1.0, 1.0, 2.5]))
         ends = [middle + (start - middle) * reach, *centres, middle + (stop - middle) * reach]
-        canvas.draw.line(
-            [(x * SCALE, y * SCALE) for x, y in (p.tolist() for p in ends)], fill=rod, width=rod_width
-        )
-    victim = int(rng.integers(1, count - 1)) if condition in ("gap",) else int(rng.integers(0, count))
+        canvas.draw.line(_scaled(np.array(ends)), fill=rod, width=rod_width)
+    return _RowStyle(
+        kind, colour, paint, angle, pitch, depth, width, axis, across, centres, condition,
+        affected=_affected(rng, condition, count),
+        highlight=float(rng.uniform(1.05, 1.45)),
+        outlined=rng.random() < 0.4,
+        tiers=rng.random() < 0.35,
+        dull_paint=np.array(_paint(str(rng.choice(["brown", "gray", "black"])), rng), dtype=np.float32),
+        dull_share=float(rng.uniform(0.45, 0.75)),
+        labels={} if plain else {"kind": 1 + CHANNELS.index("element"), "colour": 1 + CHANNELS.index(colour)},
+    )  # fmt: skip
+
+
+def _affected(rng: np.random.Generator, condition: str | None, count: int) -> range:
+    """Choose the elements that a condition shows on."""
+    victim = int(rng.integers(1, count - 1)) if condition == "gap" else int(rng.integers(0, count))
     run = {"stained": int(rng.integers(1, 3)), "dull": int(rng.integers(3, count + 1))}.get(
         condition or "", 1
     )
     first = max(0, min(victim, count - run))
-    affected = range(first, first + run) if condition not in (None, "tangle") else range(0)
-    highlight = float(rng.uniform(1.05, 1.45))
-    outlined = rng.random() < 0.4
-    tiers = rng.random() < 0.35  # a smaller second ring on every element
-    base_labels = (
-        {} if plain else {"kind": 1 + CHANNELS.index("element"), "colour": 1 + CHANNELS.index(colour)}
-    )
-    marked: list[np.ndarray] = []
-    dull_paint = np.array(_paint(str(rng.choice(["brown", "gray", "black"])), rng), dtype=np.float32)
-    dull_share = float(rng.uniform(0.45, 0.75))
-    order = range(count) if rng.random() < 0.5 else range(count - 1, -1, -1)
-    for i in order:
-        shape = _element(kind, width, depth)
-        fill: tuple[int, ...] = paint
-        hit = i in affected
-        if hit and condition == "gap":
-            marked.append(_turn(_element("slab", width, pitch * 0.5), angle) + centres[i])
-            continue
-        if hit and condition == "odd":
-            if rng.random() < 0.5:
-                fill = _paint(_distinct(paint, rng, tuple(COLOURS)), rng)
-            else:
-                shape = _element(str(rng.choice([k for k in ELEMENTS if k != kind])), width, depth)
-                shape = shape * float(rng.choice([0.5, 1.45]))
-        if hit and condition == "dull":
-            fill = tuple(int(v) for v in (1 - dull_share) * np.array(paint) + dull_share * dull_paint)
-        if hit and condition == "broken":
-            side = float(rng.choice([-1, 1]))
-            keep = float(rng.uniform(-0.35, 0.25))  # where across the element it broke off
-            ragged = side * shape[:, 1] > keep * width
-            cut = side * (keep * width + rng.normal(0, 0.12 * width, ragged.sum()))
-            whole = shape.copy()
-            shape[ragged, 1] = cut
-            lost = whole.copy()
-            lost[~ragged, 1] = side * keep * width
-            marked.append(_turn(lost, angle) + centres[i])
-        points = _turn(shape, angle) + centres[i]
-        canvas.polygon(points, fill, **base_labels)
-        if outlined:
-            flat = [(x * SCALE, y * SCALE) for x, y in [*points.tolist(), points[0].tolist()]]
-            canvas.draw.line(flat, fill=_shade(fill, 0.6), width=1)
-        if not (hit and condition == "broken"):
-            inner = _turn(shape * (0.45, 0.7) - np.array([depth * 0.2, width * 0.1]), angle) + centres[i]
-            canvas.draw.polygon(
-                [(x * SCALE, y * SCALE) for x, y in inner.tolist()], fill=_shade(fill, highlight)
-            )
-            if tiers:
-                core = _turn(shape * (0.9, 0.4), angle) + centres[i]
-                canvas.draw.polygon(
-                    [(x * SCALE, y * SCALE) for x, y in core.tolist()], fill=_shade(fill, 0.75)
-                )
-        if hit and condition in ("odd", "dull"):
-            marked.append(points)
-        if hit and condition == "stained":
-            dark = _shade(_paint(str(rng.choice(["black", "brown", "black", "white"])), rng), 0.9)
-            for _ in range(int(rng.integers(2, 5))):
-                spot = (
-                    centres[i]
-                    + axis * rng.uniform(-0.7, 0.7) * depth
-                    + across * rng.uniform(-0.8, 0.8) * width
-                )
-                blob = _blob(spot, max(2.2, float(rng.uniform(0.3, 0.6)) * min(width, 9.0)), rng)
-                canvas.polygon(blob, dark)
-                marked.append(blob)
-    if condition == "tangle":
-        centre = centres[int(rng.choice([0, count - 1, int(rng.integers(0, count))]))]
-        radius = float(rng.uniform(8, 17))
-        dark = _paint(str(rng.choice(["brown", "black", "gray"])), rng)
-        for _ in range(int(rng.integers(25, 55))):
-            a, b = rng.normal(0, radius * 0.55, (2, 2)) + centre
-            line = [*(a * SCALE).tolist(), *((a + (b - a) * 0.8) * SCALE).tolist()]
-            canvas.draw.line(
-                line, fill=_shade(dark, float(rng.uniform(0.6, 1.5))), width=int(rng.integers(1, 4))
-            )
-        marked.append(
-            _blob(centre, radius, rng) * 0.5 + centre * 0.5 + (_blob(centre, radius, rng) - centre) * 0.5
+    return range(0) if condition in (None, "tangle") else range(first, first + run)
+
+
+def _draw_element(
+    canvas: _Canvas, rng: np.random.Generator, style: _RowStyle, index: int
+) -> list[np.ndarray]:
+    """Draw one element; return the outlines of what its condition changed."""
+    condition = style.condition if index in style.affected else None
+    centre = style.centres[index]
+    shape = _element(style.kind, style.width, style.depth)
+    fill = style.paint
+    marked = []
+    if condition == "gap":
+        return [_turn(_element("slab", style.width, style.pitch * 0.5), style.angle) + centre]
+    if condition == "odd":
+        if rng.random() < 0.5:
+            fill = _paint(_distinct(style.paint, rng, tuple(COLOURS)), rng)
+        else:
+            others = [kind for kind in ELEMENTS if kind != style.kind]
+            shape = _element(str(rng.choice(others)), style.width, style.depth)
+            shape = shape * float(rng.choice([0.5, 1.45]))
+    if condition == "dull":
+        share = style.dull_share
+        fill = tuple(int(v) for v in (1 - share) * np.array(style.paint) + share * style.dull_paint)
+    if condition == "broken":
+        shape, lost = _broken(rng, shape, style.width)
+        marked.append(_turn(lost, style.angle) + centre)
+    points = _turn(shape, style.angle) + centre
+    canvas.polygon(points, fill, **style.labels)
+    if style.outlined:
+        canvas.draw.line(_scaled(np.array([*points, points[0]])), fill=_shade(fill, 0.6), width=1)
+    if condition != "broken":
+        inner = shape * (0.45, 0.7) - np.array([style.depth * 0.2, style.width * 0.1])
+        inner = _turn(inner, style.angle) + centre
+        canvas.draw.polygon(_scaled(inner), fill=_shade(fill, style.highlight))
+        if style.tiers:
+            core = _turn(shape * (0.9, 0.4), style.angle) + centre
+            canvas.draw.polygon(_scaled(core), fill=_shade(fill, 0.75))
+    if condition in ("odd", "dull"):
+        marked.append(points)
+    if condition == "stained":
+        marked += _draw_stains(canvas, rng, style, centre)
+    return marked
+
+
+def _broken(rng: np.random.Generator, shape: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Break an element's outline (N, 2) off at one side; return what is left and what is lost."""
+    side = float(rng.choice([-1, 1]))
+    keep = float(rng.uniform(-0.35, 0.25))  # where across the element it broke off
+    ragged = side * shape[:, 1] > keep * width
+    lost = shape.copy()
+    lost[~ragged, 1] = side * keep * width
+    left = shape.copy()
+    left[ragged, 1] = side * (keep * width + rng.normal(0, 0.12 * width, ragged.sum()))
+    return left, lost
+
+
+def _draw_stains(
+    canvas: _Canvas, rng: np.random.Generator, style: _RowStyle, centre: np.ndarray
+) -> list[np.ndarray]:
+    dark = _shade(_paint(str(rng.choice(["black", "brown", "black", "white"])), rng), 0.9)
+    blobs = []
+    for _ in range(int(rng.integers(2, 5))):
+        spot = (
+            centre
+            + style.axis * rng.uniform(-0.7, 0.7) * style.depth
+            + style.across * rng.uniform(-0.8, 0.8) * style.width
         )
-    if plain or condition is None:
-        return Row(kind, colour, count, None, None)
-    for points in marked:
-        canvas.label(points, condition=1 + CHANNELS.index(condition))
-    everything = np.concatenate(marked)
-    low, high = everything.min(0), everything.max(0)
-    return Row(kind, colour, count, condition, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
+        blob = _blob(spot, max(2.2, float(rng.uniform(0.3, 0.6)) * min(style.width, 9.0)), rng)
+        canvas.polygon(blob, dark)
+        blobs.append(blob)
+    return blobs
+
+
+def _draw_tangle(canvas: _Canvas, rng: np.random.Generator, centres: list[np.ndarray]) -> np.ndarray:
+    """Draw a tangle of lines over a row; return its outline."""
+    count = len(centres)
+    centre = centres[int(rng.choice([0, count - 1, int(rng.integers(0, count))]))]
+    radius = float(rng.uniform(8, 17))
+    dark = _paint(str(rng.choice(["brown", "black", "gray"])), rng)
+    for _ in range(int(rng.integers(25, 55))):
+        a, b = rng.normal(0, radius * 0.55, (2, 2)) + centre
+        line = [*(a * SCALE).tolist(), *((a + (b - a) * 0.8) * SCALE).tolist()]
+        canvas.draw.line(line, fill=_shade(dark, float(rng.uniform(0.6, 1.5))), width=int(rng.integers(1, 4)))
+    return _blob(centre, radius, rng) * 0.5 + centre * 0.5 + (_blob(centre, radius, rng) - centre) * 0.5
+
+
+def _scaled(points: np.ndarray) -> list[tuple[float, float]]:
+    """Convert scene pixels (N, 2) to the canvas's, which are finer."""
+    return [(x * SCALE, y * SCALE) for x, y in points.tolist()]
 
 
 def render(seed: int, index: int, *, close: bool = False, crowded: bool = False) -> Scene:
