@@ -88,6 +88,7 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     _require_workers(args)
     args.recipe = args.recipe and find_recipe(args.recipe)
+    args.model_inputs = _model_inputs(args)
     if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
         raise InputError(f"--output {args.output}: name the page to write, such as report.html")
     if args.overrides and not args.recipe:
@@ -153,6 +154,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     args = parser.parse_intermixed_args(argv)
     _require_workers(args)
     args.recipe = find_recipe(args.recipe)
+    args.model_inputs = _model_inputs(args)
     return args
 
 
@@ -205,7 +207,7 @@ With several files (the splits of one data set): pictures that two of them hold,
     return parser.parse_args(argv)
 
 
-def model_inputs_of(args: argparse.Namespace) -> tuple[ModelInput, ...]:
+def _model_inputs(args: argparse.Namespace) -> tuple[ModelInput, ...]:
     """Return the model inputs to show: the one that --model-side and --patch state, if any, then LLaVA's."""
     for name in ("model_side", "patch"):
         value = getattr(args, name)

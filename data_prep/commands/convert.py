@@ -20,7 +20,6 @@ from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource
 from data_prep.blend import blend, find_general
-from data_prep.command_lines import model_inputs_of
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
 from data_prep.images.store import ImageStore
@@ -41,7 +40,6 @@ from llava.common.settings import load_settings, validate_settings
 
 def run(args: argparse.Namespace) -> int:
     """Convert as `args` say, which are those of `command_lines.parse_convert`."""
-    model_inputs = model_inputs_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
         train, val, test = args.splits
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
         said = manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", said)
-        report = conversion_report(folder, conversion, summaries, sources, prepared, model_inputs)
+        report = conversion_report(folder, conversion, summaries, sources, prepared, args.model_inputs)
         write_text(folder / "report.html", page(report))
     tell(Console(), args.output, conversion, summaries)
     return 0

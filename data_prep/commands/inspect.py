@@ -25,7 +25,6 @@ from data_prep.annotations import (
     merge_annotations,
     plain_name,
 )
-from data_prep.command_lines import model_inputs_of
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import NoFormatError, find_reader
 from data_prep.images.decode import decoded
@@ -90,7 +89,6 @@ class Naming:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect as `args` say, which are those of `command_lines.parse_inspect`."""
-    model_inputs = model_inputs_of(args)
     recipe = load_settings(Recipe, args.recipe, args.overrides) if args.recipe else None
     folder = SourceFolder.scan(args.source, args.image_folder)
     source, problems = _read(folder, args.format)
@@ -100,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if not looked:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
-    report = inspection(folder, source, looked, problems, damaged, recipe, model_inputs)
+    report = inspection(folder, source, looked, problems, damaged, recipe, args.model_inputs)
     write_text(args.output, page(report))
     _tell(Console(), report, [*problems, *damaged], args.output)
     return 0
