@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_annotations
 from data_prep.formats import coco
-from data_prep.formats.coco import decode_counts, read_file
+from data_prep.formats.coco_file import read_file
+from data_prep.formats.coco_masks import decode_counts
 from data_prep.formats.layout import OtherFormatError, roboflow_group
 from data_prep.source_folder import SourceFolder, split_in
 from llava.common.errors import InputError

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.annotations import AnnotatedSource, Annotation, Shape, merge_annotations
 from data_prep.formats import READERS, find_reader, mvtec
-from data_prep.formats.masks import SPECK, read_mask, regions
+from data_prep.formats.masks import SPECK, connected_regions, read_mask
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
@@ -77,7 +77,7 @@ def flooded(mask: np.ndarray) -> list[tuple[tuple[float, ...], float]]:
 
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_regions_are_those_of_a_flood_fill(mask: np.ndarray) -> None:
-    found, specks = regions(mask)
+    found, specks = connected_regions(mask)
     expected = flooded(mask)
     assert sorted(found) == sorted(region for region in expected if region[1] >= SPECK)
     assert specks == len(expected) - len(found)
@@ -88,8 +88,8 @@ def test_a_region_may_wind() -> None:
     mask[::4] = True  # one snake: rows joined at alternating ends
     for number, row in enumerate(range(0, 1020, 4)):
         mask[row : row + 5, -1 if number % 2 else 0] = True
-    assert regions(mask) == ([((0, 0, 1024, 1021), float(mask.sum()))], 0)
-    assert regions(np.zeros((3, 3), bool)) == ([], 0)
+    assert connected_regions(mask) == ([((0, 0, 1024, 1021), float(mask.sum()))], 0)
+    assert connected_regions(np.zeros((3, 3), bool)) == ([], 0)
 
 
 def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
@@ -220,7 +220,7 @@ def test_any_mask_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, d
     file = tmp_path_factory.mktemp("mask") / "mask.png"
     file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        assert regions(read_mask(file) > 0)[1] >= 0
+        assert connected_regions(read_mask(file) > 0)[1] >= 0
     except InputError as error:
         assert "mask.png" in str(error) and "\n" not in str(error)
 

@@ -240,7 +240,7 @@ def test_damaged_parquet_is_a_problem_and_no_crash(read: Callable, tmp_path: Pat
 def test_problems_of_one_file_are_counted_when_there_are_too_many(
     read: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.formats.conversations.SHOWN_PROBLEMS", 3)
+    monkeypatch.setattr("data_prep.formats.conversations.MAX_PROBLEMS", 3)
     _, problems = read("t.csv", HEADER + "a,Broken?,\n" * 10)
     assert len(problems) == 4 and problems[-1].endswith("7 more like these")
 
