@@ -1,13 +1,11 @@
-"""Readers of annotation formats, and which of them a folder asks for.
+"""Readers of annotation formats, and the choice of the one that a folder needs.
 
-A reader is a module with `NAME` (what --format calls it), `detect(folder)`, which says from names and the
-first bytes of files why the folder looks like its format (None: it does not), and `read(folder)`, which gives
-the `Source` and a line per problem. Readers open no picture and never guess: what they put right is noted.
+`FormatReader` says what a reader is and how to add one.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats import (
@@ -29,52 +27,87 @@ from llava.common.errors import InputError
 
 
 class NoFormatError(InputError):
-    """The folder holds no annotations in a format known here."""
+    """The folder holds no annotations in a known format."""
 
 
 class FormatReader(Protocol):
+    """A module of this package that reads one annotation format.
+
+    To add a format, write a module with the three members below and add it to `READERS`; `voc` is a short
+    example. What a reader has to keep to:
+
+    - It opens no image. Sizes that the format lacks come from headers (`sizes.image_size`); boxes are checked
+      against the decoded image later (`annotations.merge_annotations`).
+    - It never guesses. What it corrects or leaves out becomes a note, what it cannot use a problem: one line
+      that names the file and the place in it, and what to do where that is not plain.
+    - Damaged input is never another exception than an InputError: the file is untrusted.
+      `tests/data_prep/formats/test_formats.py` and `benchmarks/mutated_files.py` (with an example in
+      `benchmarks/example_sources.py`) try every reader of `READERS`.
+
+    What helps: `SourceFolder.image_of` finds the image that a name in a file means, `annotations.make_source`
+    puts the annotations in the images' order. `layout` reads files one by one and sets groups and splits,
+    `fields` parses single values, `shapes.ShapeCollector` gathers the shapes of an image with notes,
+    `outlines` and `masks` turn polygons and masks into boxes, `xml` reads XML safely, and
+    `conversations.ConversationCollector` gathers questions and answers.
+    """
+
     NAME: str
+    """What `--format` calls the format, and the source's `format` in reports and the manifest."""
 
-    def detect(self, folder: SourceFolder) -> str | None: ...
+    def detect(self, folder: SourceFolder) -> str | None:
+        """Return why the folder looks like this format, for users to read; None if it does not.
 
-    def read(self, folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]: ...
+        Judges by names and the first bytes of files, so that a large folder is looked through quickly. It
+        must be false for the files of every other format: `--format auto` refuses a folder that two readers
+        know.
+        """
+        ...
+
+    def read(self, folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
+        """Read all annotations in the folder or below and find their images.
+
+        Returns:
+            The source, with boxes in pixels and class names as written, and the problems, one line each.
+            With problems the source is incomplete, and a caller must not convert it.
+
+        Raises:
+            InputError: The folder holds nothing of the format, or no images.
+        """
+        ...
 
 
-READERS = {
-    reader.NAME: reader
-    for reader in (
-        cast(FormatReader, module)
-        for module in (
-            voc,
-            coco,
-            yolo,
-            labelme,
-            cvat,
-            labelstudio,
-            mvtec,
-            visa,
-            idid,
-            class_folders,
-            tables,
-            llava_json,
-        )
-    )
-}
+_MODULES: tuple[FormatReader, ...] = (
+    voc,
+    coco,
+    yolo,
+    labelme,
+    cvat,
+    labelstudio,
+    mvtec,
+    visa,
+    idid,
+    class_folders,
+    tables,
+    llava_json,
+)
+READERS = {reader.NAME: reader for reader in _MODULES}
 AUTO = "auto"
 
 
 def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader, str]:
-    """The reader for `format` and why; with `auto` the only one that knows the folder. NoFormatError if
-    none does, InputError if several do."""
+    """Return the reader for `format`, and why it is the one; with `auto` the only one that knows the folder.
+
+    NoFormatError if none does, InputError if several do.
+    """
     if format != AUTO:
         return READERS[format], "asked for with --format"
-    found = {name: why for name, reader in READERS.items() if (why := reader.detect(folder))}
-    if len(found) == 1:
-        ((name, why),) = found.items()
-        return READERS[name], why
-    if not found:
+    reasons = {name: reason for name, reader in READERS.items() if (reason := reader.detect(folder))}
+    if len(reasons) == 1:
+        ((name, reason),) = reasons.items()
+        return READERS[name], reason
+    if not reasons:
         raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
         )
-    listed = "; ".join(f"{name}: {why}" for name, why in found.items())
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise InputError(f"{folder.root}: could be read in several ways ({listed}); choose one with --format")

@@ -1,7 +1,7 @@
-"""A folder per class, as classification tools keep pictures: `broken/1.jpg`, `unbroken/2.jpg`.
+"""Read a folder for each class, as classification tools keep images: `broken/1.jpg`, `unbroken/2.jpg`.
 
 The class folders lie directly below the root or below folders that name a split (`train/broken/1.jpg`). What
-a class means, sound ones included, is for the recipe to say. Pictures elsewhere belong to no class.
+a class means, sound ones included, is for the recipe to say. Images elsewhere belong to no class.
 """
 
 from __future__ import annotations
@@ -16,33 +16,36 @@ from llava.common.errors import InputError
 NAME = "class_folders"
 # Where these files are, classes are written in them and folders are only folders.
 _ANNOTATION_SUFFIXES = (".xml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
-_MASKS = "ground_truth"
+_MASK_FOLDER = "ground_truth"
 
 
 def detect(folder: SourceFolder) -> str | None:
-    """Why the folder looks like a folder per class, None if it does not: every picture is in one of two or
-    more class folders, and there is no annotation file and no folder of masks."""
+    """Return why the folder looks like a folder for each class, None if it does not.
+
+    It does if every image is in one of two or more class folders, and there is no annotation file and no
+    folder of masks.
+    """
     if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
         return None
-    found = [_class_of(folder, image) for image in folder.images]
-    if None in found or any(_MASKS in path.relative_to(folder.root).parts for path in folder.files):
+    classes = [_class_of(folder, image) for image in folder.images]
+    if None in classes or any(_MASK_FOLDER in path.relative_to(folder.root).parts for path in folder.files):
         return None
-    names = sorted({name for name in found if name})
-    return f"pictures in {len(names)} folders named {_listed(names)}" if len(names) > 1 else None
+    names = sorted({name for name in classes if name})
+    return f"pictures in {len(names)} folders named {_abbreviate(names)}" if len(names) > 1 else None
 
 
 def _has_label_texts(folder: SourceFolder) -> bool:
-    """Texts named like pictures (YOLO's labels); a README or a licence is none."""
+    """Return whether there are texts named like images (YOLO's labels); a README or a licence is none."""
     stems = {image.stem for image in folder.images}
     return any(text.stem in stems or text.stem == "classes" for text in folder.named(".txt"))
 
 
-def _listed(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _class_of(folder: SourceFolder, image: Path) -> str | None:
-    """The class that a picture's path names; None outside the class folders."""
+    """Return the class that an image's path names; None outside the class folders."""
     *above, name = image.relative_to(folder.image_root).parent.parts or ("",)
     if not above:
         return name if name and not split_in([name]) else None
@@ -50,21 +53,25 @@ def _class_of(folder: SourceFolder, image: Path) -> str | None:
 
 
 def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
-    """Every picture in a class folder, with its class as label. InputError for a folder without any.
+    """Read every image in a class folder, with its class as label.
 
-    The list of problems is always empty: there is nothing in it that could be unreadable.
+    Returns:
+        The source and an empty list: there is nothing in it that could be unreadable.
+
+    Raises:
+        InputError: There are no images in class folders.
     """
     images: list[AnnotatedImage] = []
-    alone: list[Path] = []
+    unannotated: list[Path] = []
     for path in folder.images:
         name = _class_of(folder, path)
         if name is None:
-            alone.append(path)
+            unannotated.append(path)
         else:
             annotation = Annotation(path.parent, labels=(name,))
             images.append(AnnotatedImage(path, folder.key(path), [annotation]))
     if not images:
         raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
-    source = AnnotatedSource(NAME, tuple(images), tuple(alone))
+    source = AnnotatedSource(NAME, tuple(images), tuple(unannotated))
     set_groups_and_splits(source, folder)
     return source, []

@@ -1,4 +1,4 @@
-"""Conversations that files hold, gathered by picture: what readers of questions and answers share."""
+"""Gather the conversations that files hold by image: shared by the readers of questions and answers."""
 
 from __future__ import annotations
 
@@ -19,153 +19,176 @@ from data_prep.source_folder import SPLIT_NAMES, SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER
 
-# What tables and files are called, `datasets` writes "dev" too.
+# The names of splits in tables and file names; `datasets` writes "dev" too.
 SPLIT_WORDS: dict[str, Split] = SPLIT_NAMES | {"dev": "val"}
-SHOWN_PROBLEMS = 1000  # of one file; the rest is counted
-_SHARED = 1 << 16
-Value = TypeVar("Value")
+MAX_PROBLEMS = 1000  # shown of one file; the rest is counted
+_MAX_INTERNED = 1 << 16
+Interned = TypeVar("Interned")
 
 
-def split_of(path: Path) -> Split | None:
-    """The split that a name says (`train.csv`, `test-00000-of-00002.parquet`), None if none."""
+def split_of_file(path: Path) -> Split | None:
+    """Return the split that a name states (`train.csv`, `test-00000-of-00002.parquet`), None if none."""
     return SPLIT_WORDS.get(re.sub(r"-\d+-of-\d+$", "", path.name.split(".")[0]).casefold())
 
 
-def named_splits(paths: Sequence[Path]) -> dict[Path, Split]:
-    """The splits that the names say, if they say more than one: a lone `train.json` may still be divided."""
-    named = {path: split for path in paths if (split := split_of(path))}
-    return named if len(set(named.values())) > 1 else {}
+def splits_of_files(paths: Sequence[Path]) -> dict[Path, Split]:
+    """Return the splits that file names state, if they state more than one.
+
+    A lone `train.json` may still be divided.
+    """
+    splits = {path: split for path in paths if (split := split_of_file(path))}
+    return splits if len(set(splits.values())) > 1 else {}
 
 
-def plain_text(value: object, what: str) -> str:
-    """A value as text without space around it, "" for none; numbers as they are written.
+def parse_text(value: object, field_name: str) -> str:
+    """Return a value as text without space around it, "" for none; numbers as they are written.
 
     InputError for what is neither, and for half of a surrogate pair, which no file can hold.
     """
     if value is None or value != value:  # NaN stands for nothing in tables written by pandas
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{what} is {_kind(value)}; write text")
+        raise InputError(f"{field_name} is {_describe_type(value)}; write text")
     try:
         text = str(value).strip()
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{what} holds half of a character (a lone surrogate); write it as UTF-8") from None
+        raise InputError(
+            f"{field_name} holds half of a character (a lone surrogate); write it as UTF-8"
+        ) from None
     except ValueError:  # Python's limit of digits
-        raise InputError(f"{what} is too large a number") from None
+        raise InputError(f"{field_name} is too large a number") from None
     return text
 
 
-def _kind(value: object) -> str:
-    kinds = {bool: str(value).lower(), list: "a list", dict: "an object", bytes: "bytes"}
-    return kinds.get(type(value), f"of type {type(value).__name__}")
+def _describe_type(value: object) -> str:
+    names = {bool: str(value).lower(), list: "a list", dict: "an object", bytes: "bytes"}
+    return names.get(type(value), f"of type {type(value).__name__}")
 
 
-def plain_question(value: object, what: str) -> str:
-    """A question or answer: text that is not empty and marks no picture."""
-    text = plain_text(value, what)
+def parse_turn(value: object, field_name: str) -> str:
+    """Return the text of a question or answer, which is not empty and holds no image placeholder."""
+    text = parse_text(value, field_name)
     if not text:
-        raise InputError(f"{what} is empty")
+        raise InputError(f"{field_name} is empty")
     if IMAGE_PLACEHOLDER in text:
-        raise InputError(f"{what} holds {IMAGE_PLACEHOLDER}, which marks a picture; take it out")
+        raise InputError(f"{field_name} holds {IMAGE_PLACEHOLDER}, which marks a picture; take it out")
     return text
 
 
 @dataclass(slots=True)
-class Said:
-    """What one file says of one picture."""
+class ImageContent:
+    """What the rows of one file give for one image; `shapes` and `labels` are ordered sets."""
 
     conversations: list[Conversation] = field(default_factory=list)
     labels: dict[str, None] = field(default_factory=dict)
     shapes: dict[Shape, None] = field(default_factory=dict)
 
 
-class Collector:
-    """Gathers what the rows of several files say of pictures, and what is wrong with them, a line each.
+class ConversationCollector:
+    """Gathers what the rows of several files give for each image, with notes and problems, a line each.
 
-    Made for millions of rows: of a conversation that many pictures share one is kept, and pictures are
-    looked up once a name. Per file: `begin`, the rows, `end`.
+    For each file call `start_file`, then `add_conversation` for each row, then `finish_file`; at the end
+    `make_source`. Made for millions of rows: a conversation that many images share is kept once, and images
+    are looked up once for each name.
     """
 
     def __init__(self, folder: SourceFolder) -> None:
         self.folder = folder
         self.notes: list[str] = []
         self.problems: list[str] = []
-        self._found: list[tuple[Path, Annotation]] = []
-        self._facts: dict[tuple[Path, str], tuple[str, str]] = {}  # picture, group or split -> value, where
-        self._shared: dict[Any, Any] = {}
+        self._pairs: list[tuple[Path, Annotation]] = []
+        # (image, property: group or split) -> its value and the place that stated it first.
+        self._properties: dict[tuple[Path, str], tuple[str, str]] = {}
+        self._interned: dict[Any, Any] = {}
+        # Of the current file:
         self._file = folder.root
-        self._said: dict[Path, Said] = {}
-        self._images: dict[str, Path | str] = {}
+        self._contents: dict[Path, ImageContent] = {}
+        self._images: dict[str, Path | str] = {}  # name -> the image, or why it is not found
         self._owners: dict[Path, str] = {}
-        self._bad = 0
+        self._problem_count = 0
 
-    def begin(self, file: Path) -> None:
-        self._file, self._said, self._bad = file, {}, 0
-        self._images = {}  # which of two pictures with one name is meant may depend on the file
+    def start_file(self, file: Path) -> None:
+        self._file, self._contents, self._problem_count = file, {}, 0
+        self._images = {}  # which of two images with one name is meant may depend on the file
         self._owners = {}
 
-    def problem(self, place: str, why: object) -> None:
-        self._bad += 1
-        if self._bad <= SHOWN_PROBLEMS:
-            self.problems.append(f"{self._file}, {place}: {why}")
+    def add_problem(self, place: str, reason: object) -> None:
+        self._problem_count += 1
+        if self._problem_count <= MAX_PROBLEMS:
+            self.problems.append(f"{self._file}, {place}: {reason}")
 
-    def image(self, name: str) -> Path:
-        """InputError, without the file's name, if there is no such picture, or it has another name too."""
-        known = self._images.get(name)
-        if known is None:
+    def find_image(self, name: str) -> Path:
+        """Return the image that the current file calls `name`.
+
+        InputError, without the file's name, if there is none, or if the file calls it by another name too.
+        """
+        image = self._images.get(name)
+        if image is None:
             try:
-                known = self.folder.image_of(self._file, name, owners=self._owners)
+                image = self.folder.image_of(self._file, name, owners=self._owners)
             except InputError as error:
-                known = str(error).removeprefix(f"{self._file}: ")
-            self._images[name] = known
-        if isinstance(known, str):
-            raise InputError(known)
-        return known
+                image = str(error).removeprefix(f"{self._file}: ")
+            self._images[name] = image
+        if isinstance(image, str):
+            raise InputError(image)
+        return image
 
-    def shared(self, value: Value) -> Value:
-        """The value itself or an equal one that was seen before."""
-        if len(self._shared) >= _SHARED:
-            self._shared.clear()
-        return self._shared.setdefault(value, value)
+    def add_conversation(
+        self, image: Path, turns: Sequence[tuple[str, str]], task: str, language: str
+    ) -> ImageContent:
+        """Add a conversation about an image of the current file.
 
-    def talk(self, image: Path, turns: Sequence[tuple[str, str]], task: str, language: str) -> Said:
-        """Take in a conversation; "" for a task or language that is not stated."""
-        kept = tuple((self.shared(question), answer) for question, answer in turns)
-        said = self._said.setdefault(image, Said())
-        said.conversations.append(self.shared(Conversation(kept, task or "vqa", language or None)))
-        return said
+        Args:
+            image: The image.
+            turns: (question, answer) pairs.
+            task: What scores are reported under, "" where not stated.
+            language: Of question and answer, "" where not stated.
 
-    def agree(self, place: str, image: Path, fact: str, value: str) -> None:
-        """InputError if `fact` (group, split) of the picture was said to be another before."""
-        where = f"{self._file.name}, {place}"
-        known, first = self._facts.setdefault((image, fact), (self.shared(value), where))
+        Returns:
+            What the file has given for the image so far, to which labels and shapes can be added.
+        """
+        interned = tuple((self._intern(question), answer) for question, answer in turns)
+        content = self._contents.setdefault(image, ImageContent())
+        content.conversations.append(self._intern(Conversation(interned, task or "vqa", language or None)))
+        return content
+
+    def _intern(self, value: Interned) -> Interned:
+        """Return the value itself or an equal one that was seen before."""
+        if len(self._interned) >= _MAX_INTERNED:
+            self._interned.clear()
+        return self._interned.setdefault(value, value)
+
+    def set_property(self, place: str, image: Path, property: str, value: str) -> None:
+        """Set the `group` or `split` of an image. InputError if an earlier place stated another value."""
+        full_place = f"{self._file.name}, {place}"
+        known, first = self._properties.setdefault((image, property), (self._intern(value), full_place))
         if known != value:
-            raise InputError(f"{image.name} is of {fact} {value!r}, but of {known!r} in {first}")
+            raise InputError(f"{image.name} is of {property} {value!r}, but of {known!r} in {first}")
 
-    def end(self) -> None:
-        twice = 0
-        for image, said in self._said.items():
-            conversations = tuple(dict.fromkeys(said.conversations))
-            twice += len(said.conversations) - len(conversations)
+    def finish_file(self) -> None:
+        duplicates = 0
+        for image, content in self._contents.items():
+            conversations = tuple(dict.fromkeys(content.conversations))
+            duplicates += len(content.conversations) - len(conversations)
             annotation = Annotation(
                 self._file,
                 image.name,
-                shapes=tuple(said.shapes),
-                labels=tuple(said.labels),
+                shapes=tuple(content.shapes),
+                labels=tuple(content.labels),
                 conversations=conversations,
             )
-            self._found.append((image, annotation))
-        if twice:
-            self.notes.append(f"{self._file}: {twice} conversation(s) that are there twice kept once")
-        if self._bad > SHOWN_PROBLEMS:
-            self.problems.append(f"{self._file}: {self._bad - SHOWN_PROBLEMS} more like these")
-        self._said = {}
+            self._pairs.append((image, annotation))
+        if duplicates:
+            self.notes.append(f"{self._file}: {duplicates} conversation(s) that are there twice kept once")
+        if self._problem_count > MAX_PROBLEMS:
+            self.problems.append(f"{self._file}: {self._problem_count - MAX_PROBLEMS} more like these")
+        self._contents = {}
 
-    def source(self, format: str) -> AnnotatedSource:
-        source = make_source(self.folder, format, self._found, self.notes)
+    def make_source(self, format: str) -> AnnotatedSource:
+        source = make_source(self.folder, format, self._pairs, self.notes)
         for image in source.images:
-            image.group = self._facts.get((image.file, "group"), (None, ""))[0]
-            if split := self._facts.get((image.file, "split")):
+            image.group = self._properties.get((image.file, "group"), (None, ""))[0]
+            if split := self._properties.get((image.file, "split")):
                 image.split = SPLIT_WORDS[split[0]]
         return source

@@ -1,4 +1,4 @@
-"""What readers share: which files are theirs, and what names of folders and files say of a picture."""
+"""What readers share about the files of a source: reading each, notes on unused ones, groups and splits."""
 
 from __future__ import annotations
 
@@ -13,53 +13,59 @@ from llava.common.errors import InputError
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
-Read = TypeVar("Read")
+FileContent = TypeVar("FileContent")
 
 
 class OtherFormatError(InputError):
-    """A whole file of some other format."""
+    """A file is of another format as a whole, so that it is no fault of the source."""
 
 
-def read_each(
-    files: Iterable[Path], read: Callable[[Path], Read]
-) -> tuple[list[tuple[Path, Read]], list[Path], list[str]]:
-    """Each file with what `read` gives of it, the files of other formats, a line per file that is damaged."""
-    found: list[tuple[Path, Read]] = []
+def read_files(
+    files: Iterable[Path], read_file: Callable[[Path], FileContent]
+) -> tuple[list[tuple[Path, FileContent]], list[Path], list[str]]:
+    """Read each file with `read_file`, going on past those that cannot be read.
+
+    Returns:
+        Each file with its content, the files of other formats (OtherFormatError), and a problem, one line,
+        for each file that is damaged (any other InputError).
+    """
+    contents: list[tuple[Path, FileContent]] = []
     others: list[Path] = []
     problems: list[str] = []
     for file in files:
         try:
-            found.append((file, read(file)))
+            contents.append((file, read_file(file)))
         except OtherFormatError:
             others.append(file)
         except InputError as error:
             problems.append(str(error))
-    return found, others, problems
+    return contents, others, problems
 
 
-def passed_over(folder: SourceFolder, files: Sequence[Path], what: str) -> list[str]:
-    """The note on files that are not used, if there are any."""
+def note_unused(folder: SourceFolder, files: Sequence[Path], description: str) -> list[str]:
+    """Return one note that counts `files` as not used, no note if there are none."""
     if not files:
         return []
-    return [f"{len(files)} {what} passed over, for instance {min(files).relative_to(folder.root)}"]
+    return [f"{len(files)} {description} passed over, for instance {min(files).relative_to(folder.root)}"]
 
 
-def require_images(folder: SourceFolder, what: str) -> None:
-    """InputError if there are no pictures for `what` there is."""
+def require_images(folder: SourceFolder, annotations: str) -> None:
+    """Raise an InputError that says what `annotations` there are if the folder has no images."""
     if not folder.images:
         raise InputError(
-            f"{what}, but no pictures in {folder.image_root} or below; name their folder with --image-folder"
+            f"{annotations}, but no pictures in {folder.image_root} or below; name their folder with "
+            "--image-folder"
         )
 
 
 def roboflow_group(stem: str) -> str | None:
-    """The stem of the photo that a Roboflow export made this picture from, None if it is no such export."""
+    """Return the stem of the photo that Roboflow made an exported image from; None if it is no export."""
     match = _ROBOFLOW.fullmatch(stem)
     return match[1] if match else None
 
 
 def set_groups_and_splits(source: AnnotatedSource, folder: SourceFolder) -> None:
-    """Set each picture's group by its Roboflow name and its split by its folders, where it has none yet."""
+    """Set each image's group by its Roboflow name and its split by its folders, where it has none yet."""
     for image in source.images:
         image.group = image.group or roboflow_group(image.file.stem)
         image.split = image.split or folder.split_of(image.file)

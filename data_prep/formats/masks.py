@@ -1,4 +1,4 @@
-"""Masks: pictures whose pixels say what is where. A mask's connected regions become boxes with areas."""
+"""Read masks, images whose pixels say what is where, and find their connected regions."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ from llava.common.images import open_header
 # Regions of fewer pixels are specks left by painting, scaling or JPEG.
 SPECK = 5
 
+Region = tuple[Box, float]  # the box around it and its area, both in pixels
+
 
 def read_mask(file: Path) -> np.ndarray:
-    """The values of a mask file, (height, width), as they are stored: palette masks give their indices,
-    colour masks their brightness. InputError naming the file if it is no whole picture or far too large."""
+    """Return the values of a mask file as they are stored, (height, width).
+
+    Palette masks give their indices, colour masks their brightness. InputError naming the file if it is no
+    whole image or far too large.
+    """
     with open_header(file) as opened:
-        plain = opened.mode in ("1", "L", "P", "I", "F") or opened.mode.startswith("I;16")
-        values = np.asarray(opened if plain else opened.convert("L"))
+        is_plain = opened.mode in ("1", "L", "P", "I", "F") or opened.mode.startswith("I;16")
+        values = np.asarray(opened if is_plain else opened.convert("L"))
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def regions(mask: np.ndarray) -> tuple[list[tuple[Box, float]], int]:
-    """The connected regions of a mask of truth values (height, width): (box, area), both in pixels, from top
-    to bottom; and how many specks, regions of fewer than `SPECK` pixels, were left out.
+def connected_regions(mask: np.ndarray) -> tuple[list[Region], int]:
+    """Find the connected regions of a mask of truth values (height, width).
 
     Pixels that touch at a side or a corner are connected.
+
+    Returns:
+        The regions from top to bottom, and how many specks, regions of fewer than `SPECK` pixels, were left
+        out.
     """
     rows, starts, ends = _runs(mask)
-    root = _connected(rows, starts, ends, mask.shape[1])
+    root = _first_run_of_region(rows, starts, ends, mask.shape[1])
     _, number = np.unique(root, return_inverse=True)
     count = int(number.max(initial=-1)) + 1
     left, right = np.full(count, mask.shape[1]), np.zeros(count, int)
@@ -40,23 +48,30 @@ def regions(mask: np.ndarray) -> tuple[list[tuple[Box, float]], int]:
     np.minimum.at(top, number, rows)
     np.maximum.at(bottom, number, rows + 1)
     areas = np.bincount(number, weights=ends - starts, minlength=count)
-    found = [
+    regions = [
         ((float(x1), float(y1), float(x2), float(y2)), float(area))
         for x1, y1, x2, y2, area in zip(left, top, right, bottom, areas, strict=True)
     ]
-    kept = [region for region in found if region[1] >= SPECK]
-    return kept, len(found) - len(kept)
+    kept = [(box, area) for box, area in regions if area >= SPECK]
+    return kept, len(regions) - len(kept)
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, first column and column after the last of each unbroken run of a row, in reading order."""
+    """Return row, first column and column after the last of each unbroken run of a row, in reading order."""
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
     return rows, starts, np.nonzero(edges == -1)[1]
 
 
-def _connected(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
-    """For each run the first run (in reading order) of its region."""
+def _first_run_of_region(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
+    """Return for each run the index of the first run, in reading order, of its region.
+
+    Args:
+        rows: The row of each run, (runs,).
+        starts: Its first column.
+        ends: The column after its last.
+        width: The mask's width.
+    """
     together = Unions(len(rows))
     # A run touches those of the row above that end at its first column or later and begin at its end or
     # earlier (corners count). Both are ranges, because runs are in reading order.

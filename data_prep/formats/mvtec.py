@@ -1,15 +1,15 @@
-"""The layout of MVTec AD: pictures sorted by what is wrong with them, and masks of where.
+"""Read the layout of MVTec AD: images sorted by what is wrong with them, and masks of where.
 
 The format (P. Bergmann et al., "MVTec AD", CVPR 2019, and the sets that copied it): `train/good/*`,
-`test/good/*`, `test/<defect>/*` and, for each defective picture, a mask of the same name or with `_mask`
+`test/good/*`, `test/<defect>/*` and, for each defective image, a mask of the same name or with `_mask`
 added: `ground_truth/<defect>/000_mask.png`. Any number of such categories may lie below one root (`bottle/`,
 `cable/`).
 
-The rules here. A picture in a folder `good` is sound. Any other has the class of its folder: each connected
+The rules here. An image in a folder `good` is sound. Any other has the class of its folder: each connected
 region of its mask is an object of it, with the region's box and area (specks of fewer than 5 pixels are left
-out); without a mask, or with one that marks nothing, the picture as a whole has the class. A mask of 0 and
-one other value is taken as it is; any other (grey edges, JPEG noise) is cut at half of its range. The folders
-`train` and `test` are not taken as splits: there are no defects in train.
+out); without a mask, or with one that marks nothing, the image as a whole has the class. A mask of 0 and one
+other value is taken as it is; any other (grey edges, JPEG noise) is thresholded at half of its range. The
+folders `train` and `test` are not taken as splits: there are no defects in train.
 """
 
 from __future__ import annotations
@@ -20,115 +20,121 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
-from data_prep.formats.masks import read_mask, regions
+from data_prep.formats.masks import connected_regions, read_mask
 from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 from llava.common.errors import InputError
 
 NAME = "mvtec"
-_MASKS = "ground_truth"
+_MASK_FOLDER = "ground_truth"
 _SETS = frozenset({"train", "test", "val", "validation"})
 _SOUND = "good"
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a picture or mask belongs: category (folders below the root), class, plain stem."""
+class _ImageId:
+    """What an image and its mask have in common: category (folders below the root), class and plain stem."""
 
     category: tuple[str, ...]
-    kind: str
+    class_name: str
     stem: str
 
 
 def detect(folder: SourceFolder) -> str | None:
-    """Why the folder looks like MVTec AD, None if it does not."""
-    masks = _masks(folder)
+    """Return why the folder looks like MVTec AD, None if it does not."""
+    masks = _find_masks(folder)
     tested = {
         image.relative_to(folder.image_root).parts[:-3]
         for image in folder.images
         if _set_of(folder, image) == "test"
     }
-    count = sum(place.category in tested for _, place in masks)
-    return f"{count} mask(s) in {_MASKS} beside test" if count else None
+    count = sum(image_id.category in tested for _, image_id in masks)
+    return f"{count} mask(s) in {_MASK_FOLDER} beside test" if count else None
 
 
 def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
-    """Every picture in the layout's folders, with the regions of its mask.
+    """Read every image in the layout's folders, with the regions of its mask.
 
-    Returns the source and one line per problem (an unreadable mask, one without its picture, two for one).
-    InputError for a folder without the layout.
+    Returns:
+        The source and the problems, one line each (an unreadable mask, one without its image, two for one);
+        a caller that gets problems must not go on.
+
+    Raises:
+        InputError: The folder does not have the layout.
     """
     problems: list[str] = []
-    masks: dict[_Place, Path] = {}
-    for path, place in _masks(folder):
-        if place in masks:
-            problems.append(f"{path}: a second mask for the picture of {masks[place].name}; keep one of them")
-        masks[place] = path
+    masks: dict[_ImageId, Path] = {}
+    for path, image_id in _find_masks(folder):
+        if image_id in masks:
+            first = masks[image_id].name
+            problems.append(f"{path}: a second mask for the picture of {first}; keep one of them")
+        masks[image_id] = path
     images: list[AnnotatedImage] = []
-    alone: list[Path] = []
+    unannotated: list[Path] = []
     for path in folder.images:
         parts = path.relative_to(folder.image_root).parts
-        if _MASKS in parts[:-1]:
+        if _MASK_FOLDER in parts[:-1]:
             continue
-        if (found_in := _set_of(folder, path)) is None:
-            alone.append(path)
+        set_name = _set_of(folder, path)
+        if set_name is None:
+            unannotated.append(path)
             continue
-        place = _Place(parts[:-3], parts[-2], path.stem.casefold())
-        mask = masks.pop(place, None) if found_in == "test" else None
+        image_id = _ImageId(parts[:-3], parts[-2], path.stem.casefold())
+        mask = masks.pop(image_id, None) if set_name == "test" else None
         try:
-            annotation = _annotation(path, place.kind, mask)
+            annotation = _annotate(path, image_id.class_name, mask)
+            images.append(AnnotatedImage(path, folder.key(path), [annotation]))
         except InputError as error:
             problems.append(str(error))
-        else:
-            images.append(AnnotatedImage(path, folder.key(path), [annotation]))
     problems += [f"{path}: a mask without its picture in test" for path in masks.values()]
     if not images and not problems:
         raise InputError(f"{folder.root}: no pictures in train/good or test/<defect>, as MVTec AD has them")
     note = "the folders train and test were not taken as splits: MVTec AD has no defects in train"
-    return AnnotatedSource(NAME, tuple(images), tuple(alone), (note,)), problems
+    return AnnotatedSource(NAME, tuple(images), tuple(unannotated), (note,)), problems
 
 
 def _set_of(folder: SourceFolder, image: Path) -> str | None:
-    """`train`, `test` ... of a picture at `<category>/test/<class>/<name>`, None for one elsewhere."""
+    """Return `train`, `test` ... of an image at `<category>/test/<class>/<name>`, None for one elsewhere."""
     parts = image.relative_to(folder.image_root).parts
-    return parts[-3] if len(parts) >= 3 and parts[-3] in _SETS and _MASKS not in parts else None
+    return parts[-3] if len(parts) >= 3 and parts[-3] in _SETS and _MASK_FOLDER not in parts else None
 
 
-def _masks(folder: SourceFolder) -> list[tuple[Path, _Place]]:
-    found = []
+def _find_masks(folder: SourceFolder) -> list[tuple[Path, _ImageId]]:
+    masks = []
     for path in folder.named(*IMAGE_SUFFIXES):
         parts = path.relative_to(folder.root).parts
-        if len(parts) >= 3 and parts[-3] == _MASKS:
+        if len(parts) >= 3 and parts[-3] == _MASK_FOLDER:
             stem = path.stem.casefold().removesuffix("_mask")
-            found.append((path, _Place(parts[:-3], parts[-2], stem)))
-    return found
+            masks.append((path, _ImageId(parts[:-3], parts[-2], stem)))
+    return masks
 
 
-def _annotation(image: Path, kind: str, mask: Path | None) -> Annotation:
+def _annotate(image: Path, class_name: str, mask: Path | None) -> Annotation:
+    """Return the annotation of an image of a class. InputError for a mask that does not fit it."""
     if mask is None:
-        if kind == _SOUND:
+        if class_name == _SOUND:
             return Annotation(image.parent)
-        note = f"{image}: no mask; {kind!r} is known of the whole picture only"
-        return Annotation(image.parent, labels=(kind,), notes=(note,))
+        note = f"{image}: no mask; {class_name!r} is known of the whole picture only"
+        return Annotation(image.parent, labels=(class_name,), notes=(note,))
     values = read_mask(mask)
     notes: list[str] = []
-    found, specks = regions(_cut(values, mask, notes))
+    regions, specks = connected_regions(_threshold(values, mask, notes))
     if specks:
         notes.append(f"{mask}: {specks} speck(s) of a few pixels left out")
-    if kind == _SOUND and found:
+    if class_name == _SOUND and regions:
         raise InputError(f"{mask}: marks a defect of a picture in {_SOUND}; correct one of them")
-    if kind != _SOUND and not found:
-        notes.append(f"{mask}: marks nothing; {kind!r} is known of the whole picture only")
+    if class_name != _SOUND and not regions:
+        notes.append(f"{mask}: marks nothing; {class_name!r} is known of the whole picture only")
     return Annotation(
         mask,
         size=(float(values.shape[1]), float(values.shape[0])),
-        shapes=tuple(Shape(kind, box, area) for box, area in found),
-        labels=() if found or kind == _SOUND else (kind,),
+        shapes=tuple(Shape(class_name, box, area) for box, area in regions),
+        labels=() if regions or class_name == _SOUND else (class_name,),
         notes=tuple(notes),
     )
 
 
-def _cut(values: np.ndarray, file: Path, notes: list[str]) -> np.ndarray:
-    """Which pixels a mask marks: see the module's text."""
+def _threshold(values: np.ndarray, file: Path, notes: list[str]) -> np.ndarray:
+    """Return which pixels a mask marks, (height, width), by the rules in the module's docstring."""
     different = np.unique(values)
     if len(different) == 1 or (len(different) == 2 and different[0] == 0):
         return values != 0

@@ -1,4 +1,4 @@
-"""XML label files, read safely: no entity is ever expanded and nothing outside the file is looked at."""
+"""Read XML label files safely: no entity is ever expanded and no other file is opened."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from xml.parsers.expat import ErrorString, ExpatError
 from llava.common.errors import InputError
 
 
-def parse(file: Path, format: str) -> Element:
-    """The root of an XML file; InputError naming it, with line and column, if it is cut short or malformed.
+def parse_xml(file: Path, format: str) -> Element:
+    """Return the root of an XML file.
 
-    `format` is what the user calls the format, for the message.
+    `format` is what users call the format, for the message. InputError naming the file, with line and column,
+    if it is cut short or malformed.
     """
     try:
         data = file.read_bytes()
         parser = ElementTree.XMLParser(target=_TreeBuilder())
         parser.feed(data)
         return parser.close()
-    except _Doctype:
+    except _DoctypeError:
         raise InputError(f"{file}: has a DOCTYPE, which {format} does not use; remove it") from None
     except ElementTree.ParseError as error:
         line, column = error.position
-        why = ErrorString(error.code) or "not well-formed"
-        cut = "; it looks cut short" if not data.rstrip().endswith(b">") or "no element" in why else ""
-        raise InputError(f"{file}, line {line}, column {column}: not valid XML ({why}{cut})") from None
+        reason = ErrorString(error.code) or "not well-formed"
+        cut = "; it looks cut short" if not data.rstrip().endswith(b">") or "no element" in reason else ""
+        raise InputError(f"{file}, line {line}, column {column}: not valid XML ({reason}{cut})") from None
     except (ExpatError, LookupError, ValueError) as error:  # an encoding that expat does not know
         raise InputError(f"{file}: not valid XML ({error})") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def starts_with(path: Path, tag: str) -> bool:
-    """Whether `tag` is the file's first tag after comments and the like; looks at its first bytes only."""
+def has_root(path: Path, tag: str) -> bool:
+    """Return whether the file's first tag, after comments and declarations, is `tag`.
+
+    Only the first bytes of the file are read.
+    """
     try:
         with path.open("rb") as file:
             start = re.sub(rb"(?s)<[?!].*?>", b"", file.read(2048))
@@ -44,12 +48,12 @@ def starts_with(path: Path, tag: str) -> bool:
     return re.match(rb"(?s)[^<]*<" + tag.encode() + rb"[\s>]", start) is not None
 
 
-class _Doctype(Exception):
+class _DoctypeError(Exception):
     pass
 
 
 class _TreeBuilder(ElementTree.TreeBuilder):
     def doctype(self, *_: object) -> None:
-        """Entities can only be declared in a DOCTYPE, and no label format has one: refuse it where it
-        begins, before anything could be expanded."""
-        raise _Doctype
+        """Refuse a DOCTYPE where it begins, before anything could be expanded: entities can only be declared
+        in it, and no label format has one."""
+        raise _DoctypeError

@@ -1,4 +1,4 @@
-"""The data sets of a YOLO folder: what `data.yaml`, or a list of names, says of classes and splits.
+"""Read the data sets of a YOLO folder: the classes and splits that `data.yaml`, or a list of names, states.
 
 The format: https://docs.ultralytics.com/datasets/detect/ (`path`, `train`, `val`, `test`, `names`), of pose
 data sets also `kpt_shape`; darknet and labelImg write one name a line into `obj.names` or `classes.txt`.
@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import yaml
 
 from data_prep.annotations import AnnotatedSource
-from data_prep.formats.outlines import number
+from data_prep.formats.fields import parse_number
 from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.files import read_text
@@ -30,8 +31,11 @@ _SPLIT_KEYS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val",
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a `data.yaml` or a list of names says. `keypoints`: numbers per object after its box;
-    `pictures`: the folders and lists of pictures of each split, as written."""
+    """The content of a `data.yaml` or a list of names.
+
+    `names` are those of the classes by their index; `keypoints` is how many numbers an object has after its
+    box; `images` are the folders and lists of images of each split, as written, relative to `path`.
+    """
 
     file: Path
     names: dict[int, str]
@@ -42,8 +46,10 @@ class DataSet:
 
 
 def read_data_yaml(file: Path) -> DataSet | None:
-    """A `data.yaml`; None for a YAML file of some other kind. InputError naming the file if it is not YAML
-    or its names are neither a list nor numbered."""
+    """Read a `data.yaml`; None for a YAML file of some other kind.
+
+    InputError naming the file if it is not YAML or its names are neither a list nor numbered.
+    """
     try:
         # BaseLoader leaves every value as it is written: a class may be called `no` or `1e3`.
         data = yaml.load(read_text(file), yaml.BaseLoader)
@@ -53,43 +59,52 @@ def read_data_yaml(file: Path) -> DataSet | None:
         return None
     if file.stem.casefold() not in _YAML_NAMES and not _YAML_KEYS & data.keys():
         return None
-    names = data["names"]
+    names = _parse_names(file, data["names"])
+    notes = []
+    if isinstance(data.get("nc"), str) and data["nc"] != str(len(names)):
+        notes.append(f"{file}: nc is {data['nc']!r}, but there are {len(names)} names; the names count")
+    path = data["path"] if isinstance(data.get("path"), str) else ""
+    keypoints = _parse_keypoints(file, data.get("kpt_shape"))
+    return DataSet(file, dict(names), keypoints, path, _parse_splits(data), tuple(notes))
+
+
+def _parse_names(file: Path, names: Any) -> list[tuple[int, str]]:
+    """Return (index, name) of each class."""
     items = list(enumerate(names)) if isinstance(names, list) else []
     if isinstance(names, dict):
-        items = [(_index(key), name) for key, name in names.items()]
+        items = [(_parse_index(key), name) for key, name in names.items()]
     if not items or not all(key >= 0 and isinstance(name, str) and name.strip() for key, name in items):
         raise InputError(f"{file}: `names` must be a list of names or names by number (0: insulator)")
-    notes = []
-    if isinstance(data.get("nc"), str) and data["nc"] != str(len(items)):
-        notes.append(f"{file}: nc is {data['nc']!r}, but there are {len(items)} names; the names count")
+    return [(key, name.strip()) for key, name in items]
+
+
+def _parse_splits(data: dict[str, Any]) -> dict[Split, list[str]]:
     images: dict[Split, list[str]] = defaultdict(list)
     for key, split in _SPLIT_KEYS.items():
         entries = data.get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
             if isinstance(entry, str) and entry:
                 images[split].append(entry)
-    path = data["path"] if isinstance(data.get("path"), str) else ""
-    plain = {key: name.strip() for key, name in items}
-    return DataSet(file, plain, _keypoints(file, data.get("kpt_shape")), path, dict(images), tuple(notes))
+    return dict(images)
 
 
-def _index(text: object) -> int:
-    """A class index, -1 if it is none."""
-    value = number(text)
+def _parse_index(text: object) -> int:
+    """Return a class index, -1 if it is none."""
+    value = parse_number(text)
     return int(value) if value is not None and value.is_integer() else -1
 
 
-def _keypoints(file: Path, shape: object) -> int:
+def _parse_keypoints(file: Path, shape: object) -> int:
     if shape is None:
         return 0
-    sides = [_index(side) for side in shape] if isinstance(shape, list) else []
+    sides = [_parse_index(side) for side in shape] if isinstance(shape, list) else []
     if len(sides) != 2 or sides[0] < 1 or sides[1] not in (2, 3):
         raise InputError(f"{file}: `kpt_shape` must be [number of keypoints, 2 or 3]")
     return sides[0] * sides[1]
 
 
 def read_names(file: Path) -> DataSet:
-    """The class names of a darknet list, one a line. InputError naming the file and an empty line."""
+    """Read the class names of a darknet list, one a line. InputError naming the file and an empty line."""
     lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
     if "" in lines:
         raise InputError(f"{file}, line {lines.index('') + 1}: a class without a name")
@@ -97,7 +112,7 @@ def read_names(file: Path) -> DataSet:
 
 
 def names_classes(path: Path) -> bool:
-    """Whether a file seems to name classes, by its own name or the keys of its YAML."""
+    """Return whether a file seems to name classes, by its own name or the keys of its YAML."""
     if path.name.casefold() in NAME_LISTS:
         return True
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -110,30 +125,31 @@ def names_classes(path: Path) -> bool:
 
 
 def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
-    """Each data set below the folder, and what is to be noted about them.
+    """Return each data set below the folder, and notes on them.
 
-    InputError if none names the classes. `data.yaml` comes before lists of names, which annotation tools
-    leave behind.
+    `data.yaml` comes before lists of names, which annotation tools leave behind. InputError if none names the
+    classes.
     """
     yamls = (read_data_yaml(path) for path in folder.named(".yaml", ".yml") if names_classes(path))
-    found = [data_set for data_set in yamls if data_set is not None]
+    from_yaml = [data_set for data_set in yamls if data_set is not None]
     lists = [read_names(path) for path in folder.files if path.name.casefold() in NAME_LISTS]
-    notes = [note for data_set in found for note in data_set.notes]
-    if not found and not lists:
+    notes = [note for data_set in from_yaml for note in data_set.notes]
+    if not from_yaml and not lists:
         raise InputError(
             f"{folder.root}: YOLO labels without class names; add a data.yaml with `names`, or a classes.txt"
         )
-    for data_set in lists if found else []:
-        if all(data_set.names != other.names for other in found):
-            notes.append(f"{data_set.file}: differs from {found[0].file}, which is used")
-    return found or lists, notes
+    for data_set in lists if from_yaml else []:
+        if all(data_set.names != other.names for other in from_yaml):
+            notes.append(f"{data_set.file}: differs from {from_yaml[0].file}, which is used")
+    return from_yaml or lists, notes
 
 
 def data_set_of(label: Path, data_sets: list[DataSet]) -> DataSet:
-    """The nearest above the label file, else the only one. InputError where two would differ."""
-    above = [item for item in data_sets if item.file.parent in label.parents]
-    depth = max((len(item.file.parts) for item in above), default=0)
-    nearest = [item for item in above if len(item.file.parts) == depth] or data_sets
+    """Return the nearest data set above the label file, else the only one. InputError where two would
+    differ."""
+    above = [data_set for data_set in data_sets if data_set.file.parent in label.parents]
+    depth = max((len(data_set.file.parts) for data_set in above), default=0)
+    nearest = [data_set for data_set in above if len(data_set.file.parts) == depth] or data_sets
     for other in nearest[1:]:
         if (other.names, other.keypoints) != (nearest[0].names, nearest[0].keypoints):
             raise InputError(
@@ -143,62 +159,70 @@ def data_set_of(label: Path, data_sets: list[DataSet]) -> DataSet:
 
 
 def set_splits(source: AnnotatedSource, folder: SourceFolder, data_sets: Iterable[DataSet]) -> list[str]:
-    """Set the splits that `data.yaml` gives to pictures; returns what is to be noted."""
+    """Set the splits that `data.yaml` gives to images. Returns notes."""
     notes: list[str] = []
-    named: dict[Path, set[Split]] = defaultdict(set)
+    listed: dict[Path, set[Split]] = defaultdict(set)
     for data_set in data_sets:
         for split, entries in data_set.images.items():
             for entry in entries:
-                images = _listed(data_set, entry, folder, notes)
+                images = _images_of_entry(data_set, entry, folder, notes)
                 if not images:
                     notes.append(f"{data_set.file}: {split} is {entry!r}, where no pictures are; passed over")
                 for image in images:
-                    named[image].add(split)
+                    listed[image].add(split)
     several = 0
-    for item in source.images:
-        splits = named.get(item.file, set())
+    for annotated in source.images:
+        splits = listed.get(annotated.file, set())
         if len(splits) == 1:
-            item.split = min(splits)
+            annotated.split = min(splits)
         several += len(splits) > 1
     if several:
         notes.append(f"{several} picture(s) are in several splits of data.yaml; that is not used")
     return notes
 
 
-def _listed(data_set: DataSet, entry: str, folder: SourceFolder, notes: list[str]) -> list[Path]:
-    """The pictures that `train: entry` in a data.yaml speaks of: those below a folder, or in a text file."""
-    here = data_set.file.parent
+def _images_of_entry(data_set: DataSet, entry: str, folder: SourceFolder, notes: list[str]) -> list[Path]:
+    """Return the images that `train: entry` in a data.yaml lists.
+
+    Args:
+        data_set: The data.yaml.
+        entry: The path of a folder, whose images count with those below, or of a text file.
+        folder: All images.
+        notes: Gets a note on lines of a text file that name no image.
+    """
+    parent = data_set.file.parent
     written = PureWindowsPath(entry).as_posix()
     base = PureWindowsPath(data_set.path).as_posix()
     # Roboflow writes ../train/images for train/images; paths of another machine lead nowhere.
-    places = [here / base / written, here / written, here / written.removeprefix("../")]
-    parents = {path.parent: _plain(path.parent) for path in folder.images}
-    lists = {_plain(path): path for path in folder.named(".txt")}
-    for place in map(_plain, places):
-        if place in lists:
-            return _in_list(lists[place], folder, notes)
-        inside = {parent for parent, full in parents.items() if place == full or place in full.parents}
+    candidates = [parent / base / written, parent / written, parent / written.removeprefix("../")]
+    image_folders = {path.parent: _normalize(path.parent) for path in folder.images}
+    lists = {_normalize(path): path for path in folder.named(".txt")}
+    for candidate in map(_normalize, candidates):
+        if candidate in lists:
+            return _images_of_list(lists[candidate], folder, notes)
+        inside = {path for path, full in image_folders.items() if candidate in (full, *full.parents)}
         if inside:
             return [image for image in folder.images if image.parent in inside]
     return []
 
 
-def _plain(path: Path) -> Path:
-    """`path` from the root and without `..`, made without a look at the disk: it may lead anywhere."""
+def _normalize(path: Path) -> Path:
+    """Return `path` from the root and without `..`, without access to the disk: it may lead anywhere."""
     return Path(os.path.normpath(path.absolute()))
 
 
-def _in_list(file: Path, folder: SourceFolder, notes: list[str]) -> list[Path]:
-    """The pictures that a list names, a path a line; those that are not here are passed over and noted."""
+def _images_of_list(file: Path, folder: SourceFolder, notes: list[str]) -> list[Path]:
+    """Return the images that a text file lists, a path a line; lines that name no image here are noted."""
     images = []
-    lost: list[str] = []
+    not_found: list[str] = []
     for line in filter(None, map(str.strip, read_text(file).split("\n"))):
         try:
             images.append(folder.image_of(file, line))
         except InputError:
-            lost.append(line)
-    if lost:
+            not_found.append(line)
+    if not_found:
         notes.append(
-            f"{file}: {len(lost)} line(s) that name no picture here passed over, such as {lost[0]!r}"
+            f"{file}: {len(not_found)} line(s) that name no picture here passed over, "
+            f"such as {not_found[0]!r}"
         )
     return images

@@ -175,7 +175,7 @@ def test_labels_become_questions(tmp_path: Path, repo: Path) -> None:
 
 
 def test_real_discs(shared_data: Path, tmp_path: Path, repo: Path) -> None:
-    """Bursts of one minute are one group; the transparent pictures come out as they look."""
+    """Bursts of one minute are one group; the transparent images come out as they look."""
     manifest = convert(
         shared_data / "broken_unbroken", tmp_path / "out", repo, "group.pattern='IMG(\\d{12})'"
     )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_annotations
 from data_prep.formats import coco
-from data_prep.formats.coco import decode_counts, read_file
+from data_prep.formats.coco_file import read_file
+from data_prep.formats.coco_masks import decode_counts
 from data_prep.formats.layout import OtherFormatError, roboflow_group
 from data_prep.source_folder import SourceFolder, split_in
 from llava.common.errors import InputError
@@ -123,7 +124,7 @@ def test_every_problem_is_a_line(put: Put) -> None:
     categories = [*CATEGORIES, {"id": 1, "name": "other"}, {"id": 3, "name": ""}]
     file = put("x.json", lists(*wrong, images=images, categories=categories))
     problems = read_file(file).problems
-    told = [
+    messages = [
         "categories[2] (id 1): its id belongs to another category",
         "categories[3] (id 3): a category needs an id and a name",
         "images[1] (id 7): its id belongs to another image",
@@ -140,8 +141,8 @@ def test_every_problem_is_a_line(put: Put) -> None:
         "annotations[12] (id 1): the runs of its mask are longer than the picture",
         "annotations[13]: an annotation is an object",
     ]
-    assert len(problems) == len(told)
-    for problem, expected in zip(problems, told, strict=True):
+    assert len(problems) == len(messages)
+    for problem, expected in zip(problems, messages, strict=True):
         assert problem.startswith(f"{file}, {expected}"), problem
 
 
@@ -198,8 +199,8 @@ def test_splits_by_the_names_of_the_files(tmp_path: Path, put: Put) -> None:
         put(f"annotations/instances_{split}.json", lists({**BOX, "category_id": 1 + (split == "val")}))
     source, problems = read(tmp_path)
     assert problems == []
-    told = [(image.split, shapes_of(image)[0].name) for image in source.images]
-    assert told == [("train", "insulator"), ("val", "defect")]
+    found = [(image.split, shapes_of(image)[0].name) for image in source.images]
+    assert found == [("train", "insulator"), ("val", "defect")]
 
 
 def test_a_image_of_several_splits_has_none(tmp_path: Path, put: Put) -> None:

@@ -19,7 +19,7 @@ from llava.common.settings import load_settings
 
 SIX = ("voc", "coco", "yolo", "labelme", "cvat", "labelstudio")
 
-# In pixels, 0 where not named. YOLO writes centre and size to six decimals of the picture's side: at 1152
+# In pixels, 0 where not named. YOLO writes centre and size to six decimals of the image's side: at 1152
 # pixels an edge is off by at most 1.5 * 0.5e-6 * 1152 = 0.0009. CVAT writes hundredths, which hold the whole
 # pixels drawn here, as VOC, COCO and LabelMe do; Label Studio's percents are doubles.
 TOLERANCE = {"yolo": 1e-3, "labelstudio": 1e-9}
@@ -32,7 +32,7 @@ def read(folder: Path, format: str) -> AnnotatedSource:
 
 
 def boxes(source: AnnotatedSource) -> Iterator[tuple[str, list[tuple[str, tuple[float, ...]]]]]:
-    """Each picture's key with its merged boxes, in an order that rounding cannot change."""
+    """Each image's key with its merged boxes, in an order that rounding cannot change."""
     for image in source.images:
         with Image.open(image.file) as opened:
             shapes, notes = merge_annotations(image, opened.size)

@@ -2,8 +2,8 @@
 
 What globox cannot do, and how it is compared all the same:
 
-- It tells pictures apart by the `<filename>` of a VOC file, and refuses a set in which two files have the
-  same (CPLID's two files for one picture): files of a single picture are compared one by one.
+- It tells images apart by the `<filename>` of a VOC file, and refuses a set in which two files have the
+  same (CPLID's two files for one image): files of a single image are compared one by one.
 - It keeps a box that a file holds twice (NEU-DET has one); here it is one box.
 - It gives YOLO's classes as their numbers, which are looked up in data.yaml here.
 - It reads no Label Studio, and of CVAT boxes only.
@@ -25,7 +25,7 @@ from data_prep.source_folder import SourceFolder
 
 globox = pytest.importorskip("globox", reason="globox is absent; to compare with it: pip install globox")
 
-TOLERANCE = 0.01  # pixels: the six digits of a share of the picture say no more
+TOLERANCE = 0.01  # pixels: the six digits of a fraction of the image say no more
 
 
 def read(shared_data: Path, folder: str, format: str) -> AnnotatedSource:
@@ -35,15 +35,15 @@ def read(shared_data: Path, folder: str, format: str) -> AnnotatedSource:
     return source
 
 
-def said_by_file(source: AnnotatedSource) -> dict[Path, tuple[Shape, ...]]:
-    """The shapes of each annotation file, for formats with a file per picture."""
-    said = {item.file: item.shapes for image in source.images for item in image.annotations}
-    assert len(said) == sum(len(image.annotations) for image in source.images)
-    return said
+def shapes_by_file(source: AnnotatedSource) -> dict[Path, tuple[Shape, ...]]:
+    """The shapes of each annotation file, for formats with a file per image."""
+    found = {item.file: item.shapes for image in source.images for item in image.annotations}
+    assert len(found) == sum(len(image.annotations) for image in source.images)
+    return found
 
 
-def said_by_image(source: AnnotatedSource) -> dict[tuple[Path, str], tuple[Shape, ...]]:
-    """The shapes of each (annotation file, name of a picture in it)."""
+def shapes_by_image(source: AnnotatedSource) -> dict[tuple[Path, str], tuple[Shape, ...]]:
+    """The shapes of each (annotation file, name of an image in it)."""
     return {(item.file, item.image): item.shapes for image in source.images for item in image.annotations}
 
 
@@ -60,26 +60,26 @@ def assert_same(ours: Iterable[Shape], theirs: Iterable[Any], names: Mapping[str
 
 @pytest.mark.parametrize(("folder", "boxes"), [("cplid", 196), ("neu_det", 447), ("formats/voc", 24)])
 def test_voc(shared_data: Path, folder: str, boxes: int) -> None:
-    said = said_by_file(read(shared_data, folder, "voc"))
+    found = shapes_by_file(read(shared_data, folder, "voc"))
     total = sum(
-        assert_same(shapes, globox.Annotation.from_pascal_voc(file).boxes) for file, shapes in said.items()
+        assert_same(shapes, globox.Annotation.from_pascal_voc(file).boxes) for file, shapes in found.items()
     )
     assert total == boxes
 
 
 @pytest.mark.parametrize(("folder", "boxes"), [("roboflow_coco", 427), ("formats/coco", 24)])
 def test_coco(shared_data: Path, folder: str, boxes: int) -> None:
-    said = said_by_image(read(shared_data, folder, "coco"))
+    found = shapes_by_image(read(shared_data, folder, "coco"))
     total = 0
     for file in (shared_data / folder).rglob("*.json"):
         for theirs in globox.AnnotationSet.from_coco(file):
-            total += assert_same(said.pop((file, theirs.image_id)), theirs.boxes)
-    assert total == boxes and said == {}
+            total += assert_same(found.pop((file, theirs.image_id)), theirs.boxes)
+    assert total == boxes and found == {}
 
 
 def test_yolo(shared_data: Path) -> None:
     folder = shared_data / "formats"
-    said = said_by_image(read(shared_data, "formats/yolo", "yolo"))
+    found = shapes_by_image(read(shared_data, "formats/yolo", "yolo"))
     data_set = read_data_yaml(folder / "yolo" / "data.yaml")
     assert data_set is not None
     names = {str(index): name for index, name in data_set.names.items()}
@@ -87,26 +87,26 @@ def test_yolo(shared_data: Path) -> None:
     total = 0
     for theirs in globox.AnnotationSet.from_yolo_v5(labels, image_folder=folder / "images"):
         file = labels / Path(theirs.image_id).with_suffix(".txt")
-        total += assert_same(said.pop((file, theirs.image_id)), theirs.boxes, names)
-    assert total == 24 and said == {}
+        total += assert_same(found.pop((file, theirs.image_id)), theirs.boxes, names)
+    assert total == 24 and found == {}
 
 
 def test_labelme(shared_data: Path) -> None:
-    said = said_by_file(read(shared_data, "formats/labelme", "labelme"))
+    found = shapes_by_file(read(shared_data, "formats/labelme", "labelme"))
     total = sum(
         assert_same(shapes, globox.Annotation.from_labelme(file, include_poly=True).boxes)
-        for file, shapes in said.items()
+        for file, shapes in found.items()
     )
     assert total == 24
 
 
 def test_cvat(shared_data: Path) -> None:
-    said = said_by_image(read(shared_data, "formats/cvat", "cvat"))
+    found = shapes_by_image(read(shared_data, "formats/cvat", "cvat"))
     file = shared_data / "formats" / "cvat" / "annotations.xml"
     total = 0
     for theirs in globox.AnnotationSet.from_cvat(file):
-        total += assert_same(said.pop((file, theirs.image_id)), theirs.boxes)
-    assert total == 24 and said == {}
+        total += assert_same(found.pop((file, theirs.image_id)), theirs.boxes)
+    assert total == 24 and found == {}
 
 
 @pytest.mark.parametrize("format", ["yolo", "yolo_outlines"])
@@ -127,6 +127,6 @@ def test_yolo_of_our_own_making(tmp_path: Path, format: str) -> None:
     source, problems = READERS["yolo"].read(SourceFolder.scan(tmp_path))
     assert problems == [] and len(source.images) == 30
     parse = globox.Annotation.from_yolo_v5 if format == "yolo" else globox.Annotation.from_yolo_seg
-    for file, shapes in said_by_file(source).items():
+    for file, shapes in shapes_by_file(source).items():
         (size,) = {image_size(tmp_path / f"{file.stem}.png")}
         assert_same(shapes, parse(file, image_size=size).boxes, {"0": "a", "1": "b"})

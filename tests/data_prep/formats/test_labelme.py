@@ -92,7 +92,7 @@ def test_flags_of_the_image_are_labels_and_doubles_are_kept_once(put: Callable) 
 
 
 def test_boxes_are_on_the_upright_image(tmp_path: Path, put: Callable) -> None:
-    """LabelMe shows, and measures, a picture turned as its EXIF says."""
+    """LabelMe shows, and measures, an image turned as its EXIF says."""
     exif = Image.Exif()
     exif[274] = 6
     Image.new("L", (100, 50)).save(tmp_path / "a.jpg", exif=exif)

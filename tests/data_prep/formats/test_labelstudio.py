@@ -14,7 +14,7 @@ from PIL import Image
 from data_prep.annotations import AnnotatedSource, Annotation, Shape, merge_annotations
 from data_prep.formats import labelstudio
 from data_prep.formats.brush import brush_runs
-from data_prep.formats.labelstudio import annotate
+from data_prep.formats.labelstudio_shapes import annotate
 from data_prep.formats.labelstudio_tasks import image_names, read_tasks
 from data_prep.formats.layout import OtherFormatError
 from data_prep.source_folder import SourceFolder
@@ -387,7 +387,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, v
         try:
             found = annotate(item, path, (100, 50))
         except InputError as error:
-            assert item.where in str(error) and "\n" not in str(error)
+            assert item.place in str(error) and "\n" not in str(error)
             continue
         assert "\n" not in "".join(found.notes)
         for shape in found.shapes:

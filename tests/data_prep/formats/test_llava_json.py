@@ -26,7 +26,7 @@ def record(*texts: str, image: object = "a.jpg", **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., tuple[AnnotatedSource, list[str]]]:
-    """Writes a file beside two pictures and reads the folder."""
+    """Writes a file beside two images and reads the folder."""
     for image in ("a.jpg", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / image)
 
@@ -146,8 +146,11 @@ def test_any_records_are_read_or_refused(
     assert all("\n" not in problem for problem in problems)
     assert any("junk.json" in problem for problem in problems)
     conversations = [
-        talk for image in source.images for note in image.annotations for talk in note.conversations
+        conversation
+        for image in source.images
+        for note in image.annotations
+        for conversation in note.conversations
     ]
     assert conversations and all(
-        question and answer for talk in conversations for question, answer in talk.turns
+        question and answer for conversation in conversations for question, answer in conversation.turns
     )

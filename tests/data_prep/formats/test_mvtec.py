@@ -1,4 +1,4 @@
-"""Masks become regions, and the layout of MVTec AD becomes annotated pictures."""
+"""Masks become regions, and the layout of MVTec AD becomes annotated images."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.annotations import AnnotatedSource, Annotation, Shape, merge_annotations
 from data_prep.formats import READERS, find_reader, mvtec
-from data_prep.formats.masks import SPECK, read_mask, regions
+from data_prep.formats.masks import SPECK, connected_regions, read_mask
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
@@ -26,7 +26,7 @@ Put = Callable[..., Path]
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Writes an array (default: a grey picture of 20x10) as a picture below tmp_path."""
+    """Writes an array (default: a grey image of 20x10) as an image below tmp_path."""
 
     def write(name: str, values: np.ndarray | None = None) -> Path:
         path = tmp_path / name
@@ -52,7 +52,7 @@ def read(folder: Path) -> AnnotatedSource:
     return source
 
 
-def said(source: AnnotatedSource, key: str) -> Annotation:
+def annotated(source: AnnotatedSource, key: str) -> Annotation:
     (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
@@ -77,7 +77,7 @@ def flooded(mask: np.ndarray) -> list[tuple[tuple[float, ...], float]]:
 
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_regions_are_those_of_a_flood_fill(mask: np.ndarray) -> None:
-    found, specks = regions(mask)
+    found, specks = connected_regions(mask)
     expected = flooded(mask)
     assert sorted(found) == sorted(region for region in expected if region[1] >= SPECK)
     assert specks == len(expected) - len(found)
@@ -88,8 +88,8 @@ def test_a_region_may_wind() -> None:
     mask[::4] = True  # one snake: rows joined at alternating ends
     for number, row in enumerate(range(0, 1020, 4)):
         mask[row : row + 5, -1 if number % 2 else 0] = True
-    assert regions(mask) == ([((0, 0, 1024, 1021), float(mask.sum()))], 0)
-    assert regions(np.zeros((3, 3), bool)) == ([], 0)
+    assert connected_regions(mask) == ([((0, 0, 1024, 1021), float(mask.sum()))], 0)
+    assert connected_regions(np.zeros((3, 3), bool)) == ([], 0)
 
 
 def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
@@ -110,14 +110,19 @@ def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
         "train/good/000",
     ]
     assert [path.name for path in source.unannotated] == ["readme_picture.png"]  # no mask among them
-    assert said(source, "test/crack/000").shapes == (
+    assert annotated(source, "test/crack/000").shapes == (
         Shape("crack", (12, 0, 20, 10), 80),
         Shape("crack", (2, 3, 7, 5), 10),
     )
-    assert said(source, "test/broken_edge/000").shapes == (Shape("broken_edge", (0, 0, 5, 5), 25),)
+    assert annotated(source, "test/broken_edge/000").shapes == (Shape("broken_edge", (0, 0, 5, 5), 25),)
     for key in ("test/good/000", "train/good/000"):
-        assert said(source, key).shapes == said(source, key).labels == said(source, key).notes == ()
-    alone = said(source, "test/crack/001")
+        assert (
+            annotated(source, key).shapes
+            == annotated(source, key).labels
+            == annotated(source, key).notes
+            == ()
+        )
+    alone = annotated(source, "test/crack/001")
     assert alone.labels == ("crack",) and alone.shapes == () and "no mask" in alone.notes[0]
     assert {image.split for image in source.images} == {None}
     assert any("not taken as splits" in note for note in source.notes)
@@ -129,8 +134,8 @@ def test_several_categories_below_one_root(tmp_path: Path, put: Put) -> None:
         put(f"{category}/test/bent/000.png")
         put(f"{category}/ground_truth/bent/000_mask.png", marked(box))
     source = read(tmp_path)
-    assert said(source, "bottle/test/bent/000").shapes[0].box == (0, 0, 5, 5)
-    assert said(source, "sets/cable/test/bent/000").shapes[0].box == (5, 5, 20, 10)
+    assert annotated(source, "bottle/test/bent/000").shapes[0].box == (0, 0, 5, 5)
+    assert annotated(source, "sets/cable/test/bent/000").shapes[0].box == (5, 5, 20, 10)
     assert len(source.images) == 4
 
 
@@ -155,7 +160,7 @@ def test_masks_as_they_are_in_the_wild(
 ) -> None:
     put("test/dent/1.png")
     put("ground_truth/dent/1_mask.png", values)
-    annotation = said(read(tmp_path), "test/dent/1")
+    annotation = annotated(read(tmp_path), "test/dent/1")
     assert [shape.box for shape in annotation.shapes] == boxes
     assert annotation.labels == (() if boxes else ("dent",))
     assert len(annotation.notes) == len(noted)
@@ -220,7 +225,7 @@ def test_any_mask_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, d
     file = tmp_path_factory.mktemp("mask") / "mask.png"
     file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        assert regions(read_mask(file) > 0)[1] >= 0
+        assert connected_regions(read_mask(file) > 0)[1] >= 0
     except InputError as error:
         assert "mask.png" in str(error) and "\n" not in str(error)
 
@@ -244,10 +249,10 @@ def test_real_magnetic_tiles(shared_data: Path) -> None:
         assert len(of_kind) == 15
         assert {shape.name for annotation in of_kind for shape in annotation.shapes} == {kind}
         assert all("not binary" in annotation.notes[0] for annotation in of_kind)
-    blowhole = said(source, "test/blowhole/exp1_num_308015")
+    blowhole = annotated(source, "test/blowhole/exp1_num_308015")
     assert blowhole.size == (221, 272) and blowhole.shapes == (Shape("blowhole", (211, 189, 217, 198), 42),)
     # This mask marks one pixel in earnest.
-    assert said(source, "test/uneven/exp3_num_24829").labels == ("uneven",)
+    assert annotated(source, "test/uneven/exp3_num_24829").labels == ("uneven",)
 
 
 def test_re_lit_tiles_stay_together(shared_data: Path, repo: Path) -> None:

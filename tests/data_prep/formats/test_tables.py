@@ -23,7 +23,7 @@ HEADER = "image,question,answer\n"
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., tuple[AnnotatedSource, list[str]]]:
-    """Writes a file beside two pictures and reads the folder."""
+    """Writes a file beside two images and reads the folder."""
 
     def write_and_read(name: str | None = None, data: str | bytes = "") -> tuple[AnnotatedSource, list[str]]:
         for image in ("a.jpg", "sub/b.png"):
@@ -37,10 +37,15 @@ def read(tmp_path: Path) -> Callable[..., tuple[AnnotatedSource, list[str]]]:
     return write_and_read
 
 
-def asked(source: AnnotatedSource) -> dict[str, list[tuple[str, str]]]:
-    """Picture -> (question, answer) of its single-turn talks."""
+def turns_by_image(source: AnnotatedSource) -> dict[str, list[tuple[str, str]]]:
+    """Image -> (question, answer) of its single-turn conversations."""
     return {
-        image.key: [turn for note in image.annotations for talk in note.conversations for turn in talk.turns]
+        image.key: [
+            turn
+            for note in image.annotations
+            for conversation in note.conversations
+            for turn in conversation.turns
+        ]
         for image in source.images
     }
 
@@ -70,16 +75,16 @@ def test_every_kind_of_file_says_the_same(read: Callable, tmp_path: Path) -> Non
     }
     for name, data in files.items():
         source, problems = read(name, data)
-        assert (asked(source), problems) == (EXPECTED, []), name
+        assert (turns_by_image(source), problems) == (EXPECTED, []), name
         assert find_reader(SourceFolder.scan(tmp_path))[0] is tables
         (tmp_path / name).unlink()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
-    assert asked(read()[0]) == EXPECTED
+    assert turns_by_image(read()[0]) == EXPECTED
     (tmp_path / "rows.parquet").unlink()
     Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"), num_shards=2)
     (tmp_path / "saved" / "cache-1.arrow").write_bytes(b"what a mapping left there")
     source, problems = read()
-    assert (asked(source), problems) == (EXPECTED, [])
+    assert (turns_by_image(source), problems) == (EXPECTED, [])
     assert find_reader(SourceFolder.scan(tmp_path))[0] is tables
 
 
@@ -104,9 +109,9 @@ def test_labels_boxes_groups_and_splits(read: Callable) -> None:
     source, problems = read("t.csv", data)
     assert not problems
     first, second = source.images
-    (said,) = first.annotations
-    assert said.shapes == (Shape("bird nest", (2, 1, 5, 4)),)
-    assert said.labels == ("broken", "flashover")
+    (annotation,) = first.annotations
+    assert annotation.shapes == (Shape("bird nest", (2, 1, 5, 4)),)
+    assert annotation.labels == ("broken", "flashover")
     assert (first.group, first.split) == ("line 3", "val")
     assert (second.group, second.split) == (None, "train")
     assert any("1 box(es) with reversed corners" in note for note in source.notes)
@@ -137,7 +142,7 @@ def test_a_dataset_dict_has_its_splits(read: Callable, tmp_path: Path) -> None:
     source, problems = read()
     assert not problems
     assert [image.split for image in source.images] == ["train", "val"]
-    assert asked(source) == {"a": [("Broken?", "no")], "sub/b": [("Broken?", "yes")]}
+    assert turns_by_image(source) == {"a": [("Broken?", "no")], "sub/b": [("Broken?", "yes")]}
 
 
 def test_every_bad_row_is_named_with_its_line(read: Callable, tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def test_an_open_quote_does_not_swallow_rows(read: Callable) -> None:
 
 def test_rows_that_are_there_twice_are_kept_once_and_noted(read: Callable) -> None:
     source, _ = read("t.csv", HEADER + "a,Broken?,yes\n" * 3)
-    assert asked(source) == {"a": [("Broken?", "yes")]}
+    assert turns_by_image(source) == {"a": [("Broken?", "yes")]}
     assert any("2 conversation(s)" in note for note in source.notes)
 
 
@@ -240,7 +245,7 @@ def test_damaged_parquet_is_a_problem_and_no_crash(read: Callable, tmp_path: Pat
 def test_problems_of_one_file_are_counted_when_there_are_too_many(
     read: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.formats.conversations.SHOWN_PROBLEMS", 3)
+    monkeypatch.setattr("data_prep.formats.conversations.MAX_PROBLEMS", 3)
     _, problems = read("t.csv", HEADER + "a,Broken?,\n" * 10)
     assert len(problems) == 4 and problems[-1].endswith("7 more like these")
 
@@ -271,8 +276,8 @@ def outcome(read: Callable, name: str, data: bytes) -> None:
     else:
         images: tuple[AnnotatedImage, ...] = source.images
         for image in images:
-            for talk in image.annotations[0].conversations:
-                assert all(question and answer for question, answer in talk.turns)
+            for conversation in image.annotations[0].conversations:
+                assert all(question and answer for question, answer in conversation.turns)
     assert all("\n" not in problem for problem in problems)
 
 
@@ -408,4 +413,4 @@ def test_a_missing_image_is_not_its_namesake(read: Callable) -> None:
     rows = "sub/b.png,Broken?,no\nother/b.png,Broken?,yes\n./sub/b.png,Old?,no\n"
     source, problems = read("rows.csv", HEADER + rows)
     assert len(problems) == 1 and "line 3: 'sub/b.png' and 'other/b.png' would both be" in problems[0]
-    assert asked(source) == {"sub/b": [("Broken?", "no"), ("Old?", "no")]}
+    assert turns_by_image(source) == {"sub/b": [("Broken?", "no"), ("Old?", "no")]}

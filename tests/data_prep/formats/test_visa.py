@@ -1,4 +1,4 @@
-"""VisA: tables of pictures, masks whose values are kinds of defect."""
+"""VisA: tables of images, masks whose values are kinds of defect."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ IMAGES, MASKS = "Data/Images", "Data/Masks"
 
 
 class Visa:
-    """Writes objects as VisA lays them out: pictures of 20x10, their masks, rows of the two tables."""
+    """Writes objects as VisA lays them out: images of 20x10, their masks, rows of the two tables."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,7 +37,7 @@ class Visa:
         self.kinds.setdefault(thing, []).append(f"{name},normal,")
 
     def bad(self, thing: str, number: int, label: str, *marks: tuple[int, Box]) -> str:
-        """Returns the picture's key."""
+        """Returns the image's key."""
         name, mask = (
             f"{thing}/{IMAGES}/Anomaly/{number:03d}.JPG",
             f"{thing}/{MASKS}/Anomaly/{number:03d}.png",
@@ -76,7 +76,7 @@ def read(folder: SourceFolder) -> AnnotatedSource:
     return source
 
 
-def said(source: AnnotatedSource, key: str) -> Annotation:
+def annotated(source: AnnotatedSource, key: str) -> Annotation:
     (annotation,) = next(image for image in source.images if image.key == key).annotations
     return annotation
 
@@ -92,12 +92,12 @@ def test_kinds_and_masks_are_joined(made: Visa) -> None:
     folder = made.write()
     assert find_reader(folder)[0] is visa
     source = read(folder)
-    assert len(source.images) == 4 and source.unannotated == ()  # masks are no pictures
-    assert said(source, one).shapes == (Shape("bent", A, 16), Shape("bent", C, 12))
-    assert said(source, two).shapes == (Shape("bent", A, 16), Shape("melt", B, 30))
-    assert said(source, two).labels == () and said(source, two).size == (20, 10)
-    assert said(source, other).shapes == (Shape("scratch", A, 16),), "values are told apart by object"
-    sound = said(source, "pcb1/Data/Images/Normal/0001")
+    assert len(source.images) == 4 and source.unannotated == ()  # masks are no images
+    assert annotated(source, one).shapes == (Shape("bent", A, 16), Shape("bent", C, 12))
+    assert annotated(source, two).shapes == (Shape("bent", A, 16), Shape("melt", B, 30))
+    assert annotated(source, two).labels == () and annotated(source, two).size == (20, 10)
+    assert annotated(source, other).shapes == (Shape("scratch", A, 16),), "values are told apart by object"
+    sound = annotated(source, "pcb1/Data/Images/Normal/0001")
     assert sound.shapes == sound.labels == ()
     assert {image.split for image in source.images} == {None}
     assert any("split was not used" in note for note in source.notes)
@@ -109,13 +109,13 @@ def test_values_that_nothing_names(made: Visa) -> None:
     open_two = made.bad("pcb1", 2, "melt,scratch", (5, A), (6, B))
     no_place = made.bad("pcb1", 3, "bent,scratch", (1, A))
     source = read(made.write())
-    assert {shape.name for shape in said(source, left_over).shapes} == {"melt", "bent"}
-    assert said(source, left_over).labels == ()
-    unnamed = said(source, open_two)
+    assert {shape.name for shape in annotated(source, left_over).shapes} == {"melt", "bent"}
+    assert annotated(source, left_over).labels == ()
+    unnamed = annotated(source, open_two)
     assert [shape.name for shape in unnamed.shapes] == ["anomaly", "anomaly"]
     assert unnamed.labels == ("melt", "scratch") and "'melt', 'scratch'" in unnamed.notes[0]
-    assert [shape.name for shape in said(source, no_place).shapes] == ["bent"]
-    assert said(source, no_place).labels == ("scratch",)
+    assert [shape.name for shape in annotated(source, no_place).shapes] == ["bent"]
+    assert annotated(source, no_place).labels == ("scratch",)
 
 
 def test_images_that_disagree_name_nothing(made: Visa) -> None:
@@ -123,8 +123,8 @@ def test_images_that_disagree_name_nothing(made: Visa) -> None:
     made.bad("pcb1", 1, "melt", (1, A))
     both = made.bad("pcb1", 2, "bent, Melt", (1, A), (2, B))
     source = read(made.write())
-    assert {shape.name for shape in said(source, both).shapes} == {"anomaly"}
-    assert said(source, both).labels == ("bent", "Melt")
+    assert {shape.name for shape in annotated(source, both).shapes} == {"anomaly"}
+    assert annotated(source, both).labels == ("bent", "Melt")
 
 
 def test_without_the_tables_of_kinds(made: Visa) -> None:
@@ -132,8 +132,8 @@ def test_without_the_tables_of_kinds(made: Visa) -> None:
     key = made.bad("pcb1", 0, "bent", (1, A), (2, B))
     bare = made.bad("pcb1", 1, "bent")
     source = read(made.write(kinds=False))
-    assert [shape.name for shape in said(source, key).shapes] == ["anomaly", "anomaly"]
-    assert said(source, bare).labels == ("anomaly",) and "no mask" in said(source, bare).notes[0]
+    assert [shape.name for shape in annotated(source, key).shapes] == ["anomaly", "anomaly"]
+    assert annotated(source, bare).labels == ("anomaly",) and "no mask" in annotated(source, bare).notes[0]
 
 
 def test_one_object_alone(made: Visa, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_one_object_alone(made: Visa, monkeypatch: pytest.MonkeyPatch) -> None:
     made.write(split=False)
     folder = SourceFolder.scan(made.root / "pcb1")
     assert visa.detect(folder)
-    assert said(read(folder), "Data/Images/Anomaly/000").shapes == (Shape("bent", A, 16),)
+    assert annotated(read(folder), "Data/Images/Anomaly/000").shapes == (Shape("bent", A, 16),)
     monkeypatch.chdir(made.root / "pcb1")
     assert len(read(SourceFolder.scan(Path())).images) == 2
 
@@ -151,10 +151,10 @@ def test_specks_and_empty_masks(made: Visa) -> None:
     speck = made.bad("pcb1", 0, "bent", (1, A), (1, (15, 5, 17, 6)))
     empty = made.bad("pcb1", 1, "melt", (0, A))
     source = read(made.write())
-    assert len(said(source, speck).shapes) == 1 and "1 speck(s)" in said(source, speck).notes[0]
+    assert len(annotated(source, speck).shapes) == 1 and "1 speck(s)" in annotated(source, speck).notes[0]
     assert (
-        said(source, empty).labels == ("melt",)
-        and "does not tell where 'melt'" in said(source, empty).notes[0]
+        annotated(source, empty).labels == ("melt",)
+        and "does not tell where 'melt'" in annotated(source, empty).notes[0]
     )
 
 

@@ -234,7 +234,7 @@ def test_a_filename_of_another_image_is_noted(tmp_path: Path, put: Callable) -> 
 
 
 @pytest.mark.parametrize(
-    ("stated", "upright", "orientation", "told"),
+    ("stated", "upright", "orientation", "is_noted"),
     [
         ((50, 50), (50, 50), 6, True),
         ((100, 50), (100, 50), 3, True),
@@ -245,8 +245,8 @@ def test_a_filename_of_another_image_is_noted(tmp_path: Path, put: Callable) -> 
     ],
 )
 def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
-    stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, told: bool
+    stated: tuple[int, int] | None, upright: tuple[int, int], orientation: int, is_noted: bool
 ) -> None:
     annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
     _, notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [annotation]), upright, orientation)
-    assert any("does not tell" in note for note in notes) is told
+    assert any("does not tell" in note for note in notes) is is_noted

@@ -18,7 +18,7 @@ from llava.common.errors import InputError
 from llava.common.images import open_image
 
 NAMES = "names: [insulator, defect]\n"
-BOX = "0 0.5 0.5 0.2 0.4\n"  # (40, 15, 60, 35) in a picture of 100x50
+BOX = "0 0.5 0.5 0.2 0.4\n"  # (40, 15, 60, 35) in an image of 100x50
 DATA_SET = DataSet(Path("data.yaml"), {0: "insulator", 1: "defect"})
 
 Put = Callable[..., Path]
@@ -113,7 +113,7 @@ def test_confidences_and_keypoints_are_passed_over(tmp_path: Path, put: Put) -> 
 
 
 def test_ultralytics_layout(tmp_path: Path, put: Put) -> None:
-    """Names shared by the splits, pictures without a label file, empty label files."""
+    """Names shared by the splits, images without a label file, empty label files."""
     put("data.yaml", f"path: /home/someone/data\ntrain: images/train\nval: images/val\n{NAMES}")
     for split in ("train", "val"):
         put(f"images/{split}/1.jpg")
@@ -167,7 +167,7 @@ def test_paths_of_data_yaml(tmp_path: Path, put: Put) -> None:
 
 
 def test_labels_beside_images(tmp_path: Path, put: Put) -> None:
-    """labelImg and darknet: a picture without a file is one that nobody looked at yet."""
+    """labelImg and darknet: an image without a file is one that nobody looked at yet."""
     put("obj.names", "insulator\ndefect\n\n")
     put("photos/a.jpg")
     put("photos/a.txt", BOX)
@@ -300,7 +300,7 @@ def test_folders_that_cannot_work(tmp_path: Path, put: Put) -> None:
 def test_detect(tmp_path: Path, put: Put) -> None:
     folder = SourceFolder.scan
     put("photo.jpg")
-    put("readme.txt", "0 0.5 0.5 0.2 0.4")  # no picture has its name
+    put("readme.txt", "0 0.5 0.5 0.2 0.4")  # no image has its name
     put("data.yaml", NAMES)
     assert yolo.detect(folder(tmp_path)) is None
     put("photo.txt", "an insulator on a mast")  # a caption

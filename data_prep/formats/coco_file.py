@@ -1,0 +1,216 @@
+"""Read one COCO file: its images with the shapes that its annotations give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.annotations import Annotation, Shape
+from data_prep.formats.coco_masks import mask_outline
+from data_prep.formats.fields import parse_number, parse_size
+from data_prep.formats.layout import OtherFormatError
+from data_prep.formats.outlines import bounding_box, polygon_area
+from data_prep.formats.shapes import ShapeCollector
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import read_json
+
+LISTS = ("images", "annotations", "categories")
+Id = int | float | str
+
+
+@dataclass
+class CocoFile:
+    """The content of one file: an annotation for each entry of `images`, in their order.
+
+    `categories` are the names of all categories, `used_categories` of those that an annotation uses; `notes`
+    and `problems` are lines on what was corrected and what cannot be used.
+    """
+
+    file: Path
+    annotations: list[Annotation]
+    categories: set[str]
+    used_categories: set[str]
+    notes: list[str]
+    problems: list[str]
+
+
+class _Messages:
+    """Messages about places of one file: each text names its first place and counts the others."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._places: dict[str, list[str]] = {}
+
+    def add(self, place: str, text: str) -> None:
+        self._places.setdefault(text, []).append(place)
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self._file}, {places[0]}: {text}" + (f" (and {len(places) - 1} more)" if places[1:] else "")
+            for text, places in self._places.items()
+        ]
+
+
+@dataclass
+class _Image:
+    name: str
+    size: tuple[float, float] | None
+    shapes: ShapeCollector = field(default_factory=ShapeCollector)
+
+
+def read_file(file: Path) -> CocoFile:
+    """Read one JSON file. InputError naming it if it is not JSON, OtherFormatError if it is not COCO."""
+    data = read_json(file)
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in LISTS):
+        raise OtherFormatError(f"{file}: not COCO (expected the lists {', '.join(LISTS)} at the top)")
+    problems, notes = _Messages(file), _Messages(file)
+    categories = _read_categories(data["categories"], problems)
+    images = _read_images(data["images"], problems, notes)
+    used = set()
+    for index, item in enumerate(data["annotations"]):
+        place = _place("annotations", index, item)
+        try:
+            category, image = _category_and_image(item, categories, images)
+            used.add(category)
+            _add_shape(item, category, image, place, f"{file}, {place} ({category!r}):", notes)
+        except InputError as error:
+            problems.add(place, str(error))
+    annotations = [
+        Annotation(file, image.name, image.size, image.shapes.shapes, notes=tuple(image.shapes.notes))
+        for image in images.values()
+    ]
+    return CocoFile(file, annotations, set(categories.values()), used, notes.lines(), problems.lines())
+
+
+def _place(list_name: str, index: int, item: object) -> str:
+    id = _parse_id(item.get("id")) if isinstance(item, dict) else None
+    return f"{list_name}[{index}]" + (f" (id {id!r})" if id is not None else "")
+
+
+def _parse_id(value: object) -> Id | None:
+    """Return an id, None if `value` cannot be one. 7 and 7.0, which table tools write, are the same id."""
+    return value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+
+
+def _read_categories(items: Sequence[Any], problems: _Messages) -> dict[Id, str]:
+    """Return the name of each category by its id."""
+    categories: dict[Id, str] = {}
+    for index, item in enumerate(items):
+        place = _place("categories", index, item)
+        key, name = (_parse_id(item.get("id")), item.get("name")) if isinstance(item, dict) else (None, None)
+        if key is None or not isinstance(name, str) or not name.strip():
+            problems.add(place, "a category needs an id and a name")
+        elif categories.setdefault(key, name.strip()) != name.strip():
+            problems.add(place, "its id belongs to another category already")
+    return categories
+
+
+def _read_images(items: Sequence[Any], problems: _Messages, notes: _Messages) -> dict[Id, _Image]:
+    """Return each image by its id, still without shapes."""
+    images: dict[Id, _Image] = {}
+    names: set[str] = set()
+    for index, item in enumerate(items):
+        place = _place("images", index, item)
+        fields = item if isinstance(item, dict) else {}
+        key, name = _parse_id(fields.get("id")), fields.get("file_name")
+        if key is None or not isinstance(name, str) or not name.strip():
+            problems.add(place, "an image needs an id and a file_name")
+        elif key in images:
+            if images[key].name == name:
+                notes.add(place, "is there twice; kept once")
+            else:
+                problems.add(place, "its id belongs to another image already")
+        else:
+            if name in names:
+                notes.add(place, "the same file_name under another id; what is said of both is joined")
+            names.add(name)
+            images[key] = _Image(name, parse_size(fields.get("width"), fields.get("height")))
+    return images
+
+
+def _category_and_image(
+    item: object, categories: dict[Id, str], images: dict[Id, _Image]
+) -> tuple[str, _Image]:
+    """Return the name of an annotation's category and its image."""
+    if not isinstance(item, dict):
+        raise InputError("an annotation is an object with image_id, category_id and bbox")
+    image_id, category_id = _parse_id(item.get("image_id")), _parse_id(item.get("category_id"))
+    if image_id is None or image_id not in images:
+        raise InputError("its image_id is not among the ids in `images`")
+    if category_id is None or category_id not in categories:
+        raise InputError("its category_id is not among the ids in `categories`")
+    return categories[category_id], images[image_id]
+
+
+def _add_shape(
+    item: dict[str, Any], category: str, image: _Image, place: str, full_place: str, notes: _Messages
+) -> None:
+    """Add an annotation's shape to its image.
+
+    Args:
+        item: The entry of `annotations`.
+        category: The name of its category.
+        image: Its image, which gets the shape, or a note if it is empty or a duplicate.
+        place: The entry's place in the file, for `notes`.
+        full_place: The same with the file's name and the category, for notes on the image.
+        notes: Gets a note on each thing that real files do throughout.
+
+    Raises:
+        InputError: The entry has no readable box or outline; the message does not name the place.
+    """
+    outline, area = _segmentation(item.get("segmentation"), image.size, place, notes)
+    if item.get("bbox") not in (None, []):
+        box, is_reversed = _bbox(item["bbox"])
+        if is_reversed:
+            image.shapes.note(f"{full_place} the box has a negative width or height; put right")
+    elif outline is not None:
+        box = outline
+        notes.add(place, "has no bbox; taken from its segmentation")
+    else:
+        raise InputError("has neither a bbox nor a segmentation")
+    if item.get("iscrowd") in (1, "1"):
+        notes.add(place, "iscrowd: the box stands for several objects and is taken as one")
+    image.shapes.add_unless_empty(Shape(category, box, area), full_place)
+
+
+def _bbox(value: object) -> tuple[Box, bool]:
+    """Return the corners of [x, y, width, height], and whether a side was negative."""
+    numbers = [parse_number(part) for part in value] if isinstance(value, list) else []
+    x, y, width, height = numbers if len(numbers) == 4 else [None] * 4
+    if x is None or y is None or width is None or height is None:
+        raise InputError("its bbox is not four numbers (x, y, width, height)")
+    return bounding_box([(x, y), (x + width, y + height)]), width < 0 or height < 0
+
+
+def _segmentation(
+    value: object, image_size: tuple[float, float] | None, place: str, notes: _Messages
+) -> tuple[Box | None, float | None]:
+    """Return the box and area of a segmentation, in pixels; (None, None) if it outlines nothing."""
+    if isinstance(value, dict):
+        outline = mask_outline(value, image_size)
+        if outline is None:
+            notes.add(place, "its mask is empty and passed over")
+            return None, None
+        return outline
+    if not isinstance(value, list | None):
+        raise InputError("its segmentation is neither a list of polygons nor a run-length mask")
+    if value and not any(isinstance(part, list) for part in value):
+        notes.add(place, "its segmentation is a polygon without the list around it; taken as one")
+        value = [value]
+    polygons = []
+    for part in value or []:
+        numbers = [parse_number(coordinate) for coordinate in part] if isinstance(part, list) else [None]
+        known = [coordinate for coordinate in numbers if coordinate is not None]
+        if len(known) < len(numbers) or len(known) % 2:
+            raise InputError("a polygon of its segmentation is not a list of x, y, x, y, ...")
+        if len(known) < 6:
+            notes.add(place, "a polygon of fewer than three points is passed over")
+        else:
+            polygons.append(list(zip(known[::2], known[1::2], strict=True)))
+    if not polygons:
+        return None, None
+    points = [point for polygon in polygons for point in polygon]
+    return bounding_box(points), sum(map(polygon_area, polygons))
