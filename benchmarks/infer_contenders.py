@@ -24,7 +24,7 @@ from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
-from llava.inference.sampling import clean_text
+from llava.inference.sampling import decode_text
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.processing.vision import ImageInput, Pixels
 
@@ -118,12 +118,12 @@ def _generate(loaded: LoadedModel, talks: Sequence[Talk], tokens: int) -> list[s
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     pixels = [image for _, images in talks for image in images if isinstance(image, Pixels)]
-    inputs = loaded.processor.images.inputs(pixels)
+    inputs = loaded.processor.vision.inputs(pixels)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.device, model.dtype)
     output = model.generate(
         input_ids=ids, attention_mask=mask, **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=pad
     )
-    return [clean_text(loaded.tokenizer, row).strip() for row in output[:, width:].tolist()]
+    return [decode_text(loaded.tokenizer, row).strip() for row in output[:, width:].tolist()]
 
 
 def second_turn(loaded: LoadedModel, contender: str) -> float:

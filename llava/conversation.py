@@ -253,7 +253,7 @@ def get_template(name: str) -> ConvTemplate:
     return conv_templates[name]
 
 
-def template_of_chat(chat_template: str | None, *, language: str, vocab_size: int) -> ConvTemplate:
+def detect_template(chat_template: str | None, *, language: str, vocab_size: int) -> ConvTemplate:
     """The conv mode of a checkpoint: what its chat template stands for or, where it has none, its config.
 
     `language` is the config's name of the language model (`llama`, `mistral`, `qwen2`, ...). Our own chat

@@ -15,7 +15,7 @@ from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.processing.vision import SquareProcessor, pad_to_square, vision_processor_for
+from llava.processing.vision import SquareProcessor, make_vision_processor, pad_to_square
 
 expand2square = pad_to_square
 
@@ -46,7 +46,7 @@ def process_images(
     if getattr(model_cfg, "model_type", "llava") == "llava":
         squares = SquareProcessor(image_processor)
         return torch.stack([squares(image) for image in images])
-    processor = vision_processor_for(model_cfg, image_processor)
+    processor = make_vision_processor(model_cfg, image_processor)
     return [processor.pixels(image, alone=len(images) == 1).patches for image in images]
 
 

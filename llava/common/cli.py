@@ -44,7 +44,7 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     parser.add_argument("--load-4bit", action="store_true", help="quantise to 4 bits (needs bitsandbytes)")
 
 
-def add_decoding_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
+def add_sampling_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
     """How answers are drawn. The temperature is 0 unless given: an inspection must be repeatable."""
     parser.add_argument(
         "--temperature",

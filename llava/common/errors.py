@@ -20,7 +20,7 @@ def one_line(error: BaseException, most: int = 200) -> str:
 _REFUSED = {"ENAMETOOLONG", "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO"}
 
 
-def fault(error: Exception) -> str | None:
+def user_message(error: Exception) -> str | None:
     """What to tell the user of `error`; None for a mistake of the program: its traceback tells more."""
     if isinstance(error, InputError):
         return str(error)
@@ -37,7 +37,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = 130
     except Exception as error:
-        told = fault(error)
+        told = user_message(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr)

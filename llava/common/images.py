@@ -34,7 +34,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 @dataclass(frozen=True)
-class Opened:
+class DecodedImage:
     """A decoded picture: upright RGB; the EXIF orientation (1..8) that it was stored in; `changes`, a phrase
     per thing that was done to its pixels beyond decoding, such as `16-bit grey rescaled to 8 bits`."""
 
@@ -53,14 +53,14 @@ def open_image(source: Path | str | BytesIO) -> Image.Image:
     return read_image(source).image
 
 
-def read_image(source: Path | str | BytesIO) -> Opened:
+def read_image(source: Path | str | BytesIO) -> DecodedImage:
     """`open_picture`, and what had to be done to the picture."""
     warned: list[str] = []
     with open_header(source, warned) as stored:
         return decode(stored, source, warned)
 
 
-def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str]) -> Opened:
+def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str]) -> DecodedImage:
     """The rest of `read_picture` for a picture that is open: `stored` and `warned` are `open_header`'s, and
     this is to be called inside its `with` block."""
     # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
@@ -76,7 +76,7 @@ def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str])
         changes.append("turned upright as EXIF says")
         # In place: for a copy, EXIF would be read once more, and what is wrong with it told once more.
         ImageOps.exif_transpose(stored, in_place=True)
-    return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
+    return DecodedImage(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
 def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:

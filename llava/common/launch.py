@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llava.common.errors import fault, run_command
+from llava.common.errors import run_command, user_message
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def run_process(command: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         os._exit(130)
     except Exception as error:
-        told = fault(error)
+        told = user_message(error)
         if told is None or os.environ.get("RANK", "0") != "0":
             _be_ended()  # if it was a broken connection, or the first process tells the same
         if told is None:

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from PIL import Image
 
-from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import FlagParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
 from llava.common.images import open_image
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-file", required=True, help="path or http(s) address, or several")
     parser.add_argument("--query", required=True, help="the question")
     parser.add_argument("--sep", default=",", help="between several --image-file names (default: ,)")
-    add_decoding_flags(parser, max_new_tokens=512)
+    add_sampling_flags(parser, max_new_tokens=512)
     eval_model(parser.parse_args(sys.argv[1:] if argv is None else argv))
     return 0
 

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from llava.common.errors import InputError
-from llava.inference.kv_cache import PADDING, PREFIX, Branches
+from llava.inference.kv_cache import PADDING, PREFIX, BranchedKVCache
 from llava.inference.model_runner import ModelRunner
-from llava.inference.sampling import AnswerText, Decoding, next_tokens
+from llava.inference.sampling import AnswerText, SamplingOptions, next_tokens
 from llava.processing.vision import ImageInput
 
 MOST_QUESTIONS = {"cuda": 64, "cpu": 32}  # at a time, where no batch size is asked for
@@ -101,7 +101,7 @@ class ContinuousBatch:
     """
 
     def __init__(
-        self, reader: ModelRunner, source: Iterator[Branch], batch_size: int | None, decoding: Decoding
+        self, reader: ModelRunner, source: Iterator[Branch], batch_size: int | None, decoding: SamplingOptions
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}; it must be at least 1")
@@ -116,7 +116,7 @@ class ContinuousBatch:
         self._cells = cells_that_fit(reader.model) if batch_size is None else None
         self._waiting: deque[Branch] = deque()
         self._entering: list[Branch] = []
-        self._running: Branches | None = None
+        self._running: BranchedKVCache | None = None
         self._rows: list[list[Branch]] = []  # those on their way in each row of `_running`
         self._done: list[Branch] = []
         self._answered = False  # any question
@@ -243,11 +243,11 @@ class ContinuousBatch:
         branch.text = AnswerText(self._reader.tokenizer, decoding.stop) if decoding.stop else None
         branch.draw = Random(f"{decoding.seed}:{branch.request.question_id}")
 
-    def _prefill(self, groups: list[list[Branch]]) -> tuple[Branches, Tensor]:
+    def _prefill(self, groups: list[list[Branch]]) -> tuple[BranchedKVCache, Tensor]:
         """Read each picture's prefix, then all the questions; their cache, and the logits behind them: (rows,
         most questions of a row, vocabulary)."""
         device = self._reader.model.device
-        branches = Branches(len(groups), device)
+        branches = BranchedKVCache(len(groups), device)
         prefixes = [group[0].prefix for group in groups]
         if longest := max(prefixes):
             # padding stands behind, where no token of the prefix sees it: the mask is the plain causal one
@@ -271,7 +271,7 @@ class ContinuousBatch:
         ]
         return branches, self._read(branches, fed, keep=max(map(len, groups)))
 
-    def _read(self, branches: Branches, fed: Sequence[Sequence[_Token]], keep: int) -> Tensor:
+    def _read(self, branches: BranchedKVCache, fed: Sequence[Sequence[_Token]], keep: int) -> Tensor:
         """Read the tokens of each row; the logits (rows, keep, vocabulary) of the last `keep`."""
         width = max(map(len, fed))
         padded = [[*row, *[self._filling] * (width - len(row))] for row in fed]
@@ -282,7 +282,7 @@ class ContinuousBatch:
         branches.append(branch)
         return logits
 
-    def _score_choices(self, branches: Branches, groups: list[list[Branch]], logits: Tensor) -> None:
+    def _score_choices(self, branches: BranchedKVCache, groups: list[list[Branch]], logits: Tensor) -> None:
         """Set the `scores` of those that have choices: the log-probability of each, its end of turn included.
 
         All choices of all questions are read in one forward pass, as branches that see their question too;
@@ -371,7 +371,7 @@ class ContinuousBatch:
         if 2 * alive <= self._running.owner.numel():
             self._drop(self._running)
 
-    def _drop(self, running: Branches) -> None:
+    def _drop(self, running: BranchedKVCache) -> None:
         """Copy what the cache holds of those that are on their way, and nothing else."""
         left = [index for index, row in enumerate(self._rows) if row]
         self._rows = [self._rows[index] for index in left]

@@ -13,8 +13,8 @@ from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
 from llava.inference.engine import Engine
-from llava.inference.kv_cache import cut_cache
-from llava.inference.sampling import AnswerText, Decoding, next_tokens
+from llava.inference.kv_cache import crop_cache
+from llava.inference.sampling import AnswerText, SamplingOptions, next_tokens
 from llava.processing.vision import ImageInput, Pixels, Size, image_size
 
 _Key = int | tuple[ImageInput, int]
@@ -54,7 +54,7 @@ class Chat:
         self.forgotten = 0
         # all of the template's ends as text too: a model may spell one out letter by letter
         stops = (*engine.loaded.template.stop, *stop)
-        self._decoding = Decoding(max_new_tokens, temperature, top_p, 1, stops, seed)
+        self._decoding = SamplingOptions(max_new_tokens, temperature, top_p, 1, stops, seed)
         self._turns: list[_Turn] = []
         self._waiting: tuple[ImageInput, ...] = ()
         self._held: list[_Key] = []  # the cache's columns, as `_keys` names them
@@ -162,7 +162,7 @@ class Chat:
     def _read(self, ids: list[int]) -> torch.Tensor:
         """Bring the cache to the prompt `ids`; logits (1, vocabulary) behind it."""
         images = [image for turn in self._turns for image in turn.images]
-        tokens = self.engine.processor.images.tokens(self._sizes())
+        tokens = self.engine.processor.vision.token_counts(self._sizes())
         keys = self._keys(ids, images, tokens)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(keys, self._held, strict=False))
         kept = min(sum(1 for _ in same), len(ids) - 1)
@@ -173,7 +173,7 @@ class Chat:
         kept -= read  # a picture is only ever read whole
         self._held = self._held[:kept]
         if kept:
-            cut_cache(self._cache, kept)
+            crop_cache(self._cache, kept)
         else:
             self._cache = self.engine.new_cache()
         fresh = self.engine.pixels(images)[seen:] if seen < len(images) else []

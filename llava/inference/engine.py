@@ -16,7 +16,7 @@ from llava.common.errors import InputError
 from llava.common.records import question_text
 from llava.inference.batching import Branch, ContinuousBatch, Request
 from llava.inference.model_runner import ModelRunner
-from llava.inference.sampling import Decoding, clean_text
+from llava.inference.sampling import SamplingOptions, decode_text
 from llava.processing.vision import Size, image_size
 
 __all__ = ["Engine", "Request", "Result"]
@@ -69,10 +69,10 @@ class Engine(ModelRunner):
         branches = (self._branch(request, order, decoding) for order, request in enumerate(requests))
         return map(self._result, ContinuousBatch(self, branches, batch_size, decoding))
 
-    def _decoding(self, stop: Sequence[str] = (), **options: Any) -> Decoding:
-        return Decoding(stop=(*self.stop, *stop), **options)
+    def _decoding(self, stop: Sequence[str] = (), **options: Any) -> SamplingOptions:
+        return SamplingOptions(stop=(*self.stop, *stop), **options)
 
-    def _branch(self, request: Request, order: int, decoding: Decoding) -> Branch:
+    def _branch(self, request: Request, order: int, decoding: SamplingOptions) -> Branch:
         try:
             question = question_text(request.text, len(request.images))
             sizes = [image_size(image) for image in request.images]
@@ -109,7 +109,7 @@ class Engine(ModelRunner):
             branch.text.finish()
             text = branch.text.text
         else:
-            text = clean_text(self.tokenizer, branch.answer).strip()
+            text = decode_text(self.tokenizer, branch.answer).strip()
         chances = None
         if branch.scores and branch.request.choices:
             values = torch.tensor(branch.scores, dtype=torch.float64).softmax(dim=0).tolist()

@@ -63,7 +63,7 @@ def new_cache() -> Cache:
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-def cut_cache(cache: Cache, columns: int) -> None:
+def crop_cache(cache: Cache, columns: int) -> None:
     """Keep the first `columns` of the cache, also where an interrupt left its layers uneven."""
     for layer in _layers(cache):
         if layer.keys is not None and layer.values is not None:
@@ -71,7 +71,7 @@ def cut_cache(cache: Cache, columns: int) -> None:
             layer.values = layer.values[..., :columns, :]
 
 
-class Branches:
+class BranchedKVCache:
     """`cache` holds `owner.shape` (rows, columns); see the module's docstring. Owners are int64."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
@@ -108,7 +108,7 @@ class Branches:
             chosen = index.to(layer.device)[:, None]
             layer.put(*(part[chosen, :, at].transpose(1, 2) for part in _held(layer)))
 
-    def join(self, other: Branches) -> None:
+    def join(self, other: BranchedKVCache) -> None:
         """Add the rows of `other` behind these."""
         columns = max(self.owner.shape[1], other.owner.shape[1])
         self.owner = torch.cat([_widened(part.owner, columns, 1, PADDING) for part in (self, other)])
@@ -119,7 +119,7 @@ class Branches:
     def cut(self, columns: int) -> None:
         """Forget what was read behind the first `columns`."""
         self.owner = self.owner[:, :columns]
-        cut_cache(self.cache, columns)
+        crop_cache(self.cache, columns)
 
 
 def _layers(cache: Cache) -> list[GrowingLayer]:

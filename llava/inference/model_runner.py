@@ -96,7 +96,7 @@ class ModelRunner:
         return [p if isinstance(p, Pixels) else self.processor.pixels(p, alone=alone) for p in images]
 
     def _image_inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
-        inputs = self.processor.images.inputs(images)
+        inputs = self.processor.vision.inputs(images)
         if inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.device, self.model.dtype)
         return inputs

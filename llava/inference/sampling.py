@@ -17,7 +17,7 @@ REPLACEMENT = "\ufffd"  # what a tokenizer shows for the bytes of an unfinished 
 
 
 @dataclass(frozen=True)
-class Decoding:
+class SamplingOptions:
     """How an answer is drawn. Temperature 0 is greedy: the same question gives the same answer.
 
     `max_new_tokens` counts tokens; `top_p` keeps the most probable tokens that together reach that share
@@ -46,7 +46,7 @@ class Decoding:
             raise InputError("a stop string is empty")
 
 
-def next_tokens(logits: Tensor, decoding: Decoding, draws: Sequence[Random]) -> Tensor:
+def next_tokens(logits: Tensor, decoding: SamplingOptions, draws: Sequence[Random]) -> Tensor:
     """The next token of each row: (rows, vocabulary) float logits -> (rows,) token ids.
 
     Every row has its own source of chance, so a sampled answer does not depend on which other questions
@@ -65,7 +65,7 @@ def next_tokens(logits: Tensor, decoding: Decoding, draws: Sequence[Random]) -> 
     return order.gather(1, chosen).squeeze(1)
 
 
-def clean_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of `ids` exactly as the model wrote it, special tokens left out."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
@@ -94,7 +94,7 @@ class AnswerText:
         return self._advance(final=True)
 
     def _advance(self, final: bool) -> str:
-        settled = clean_text(self._tokenizer, self._ids)
+        settled = decode_text(self._tokenizer, self._ids)
         ends = [settled.find(stop) for stop in self._stop if stop in settled]
         if ends:
             self.stopped = True

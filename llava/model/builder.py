@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from llava.common.errors import InputError, one_line
 from llava.common.files import read_json, read_text
 from llava.common.records import IMAGE_PLACEHOLDER
-from llava.conversation import AUTO, ConvTemplate, get_template, template_of_chat
+from llava.conversation import AUTO, ConvTemplate, detect_template, get_template
 from llava.mm_utils import get_model_name_from_path
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN, UNUSABLE, is_original, kind_of
 from llava.model.language_base import is_language_model, with_projector_of
@@ -44,7 +44,7 @@ from llava.model.original import (
 from llava.model.run_dir import DtypeName, RunInfo, fingerprint, read_run_info
 from llava.model.shards import some
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import vision_processor_for
+from llava.processing.vision import make_vision_processor
 
 DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32,
@@ -175,7 +175,7 @@ def make_processor(
             f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
         )
     try:
-        images = vision_processor_for(config, image_processor)
+        images = make_vision_processor(config, image_processor)
     except UNUSABLE as error:
         raise InputError(
             f"the image processor's settings do not suit the model ({one_line(error)})"
@@ -397,7 +397,7 @@ def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
 def template_of_model(folder: Path, config: Any, tokenizer: Any) -> ConvTemplate:
     """The conv mode that a model's chat template stands for or, where it has none, its config."""
     text = config.text_config
-    return template_of_chat(
+    return detect_template(
         _chat_template(folder, tokenizer), language=str(text.model_type), vocab_size=text.vocab_size
     )
 

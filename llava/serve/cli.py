@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import FlagParser, add_decoding_flags, add_model_flags
+from llava.common.cli import FlagParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = FlagParser(prog="python -m llava.serve.cli", description=__doc__, epilog=EPILOG)
     add_model_flags(parser)
     parser.add_argument("--image-file", required=True, help="path or http(s) address of the picture")
-    add_decoding_flags(parser, max_new_tokens=512, beams=False)
+    add_sampling_flags(parser, max_new_tokens=512, beams=False)
     parser.add_argument("--debug", action="store_true", help="show the whole prompt after each answer")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
 

@@ -46,7 +46,7 @@ class ImageCache:
 
     def sizes(self, names: Sequence[str]) -> list[Size] | None:
         """The pictures' sizes, by their headers alone; None where the model does not ask for them."""
-        if not self.processor.images.by_size:
+        if not self.processor.vision.tokens_depend_on_size:
             return None
         for name in names:
             if name not in self._sizes:
@@ -58,7 +58,7 @@ class ImageCache:
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        canvas = self.processor.images.canvas(open_image(inside(self.folder, name)))
+        canvas = self.processor.vision.canvas(open_image(inside(self.folder, name)))
         size = 3 * canvas.width * canvas.height
         if self._room >= size:
             self._room -= size
@@ -69,7 +69,7 @@ class ImageCache:
         """The picture augmented as `drawn` says; `alone`: it is the only one of its record."""
         canvas = self.canvas(name)
         if drawn is not None:
-            colour = self.processor.images.squares.mean_colour
+            colour = self.processor.vision.square_processor.mean_colour
             canvas = augment.apply_to_image(canvas, drawn, colour)
         return self.processor.pixels(canvas, alone=alone)
 

@@ -169,7 +169,7 @@ def largest_batch(settings: TrainSettings, items: TrainItems, processes: int, co
         share for shares in global_batches(items, settings.batch_size, processes, hidden) for share in shares
     )
     lengths = {SPARE: 0} | {index: sum(items.lengths(index)) for index in range(len(items))}
-    images = items.records.images.processor.images
+    images = items.records.images.processor.vision
     largest = max(shares, key=lambda share: sum(lengths[index] for index in share))
     made = Collator(images, settings.max_length, hidden, 0)([items[index] for index in largest])
     rows, length = made["input_ids"].shape

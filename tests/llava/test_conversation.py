@@ -7,7 +7,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoTokenizer
 
 from llava.common.errors import InputError
-from llava.conversation import conv_templates, default_conversation, get_template, template_of_chat
+from llava.conversation import conv_templates, default_conversation, detect_template, get_template
 
 TURNS = [
     ("human", "<image>\nIs there a defect?"),
@@ -174,7 +174,7 @@ def test_contents_may_be_parts_in_every_role_and_hold_a_clients_own_image_mark()
 
 
 def recognised(chat_template, language="llama", vocab_size=32000):
-    return template_of_chat(chat_template, language=language, vocab_size=vocab_size).name
+    return detect_template(chat_template, language=language, vocab_size=vocab_size).name
 
 
 def test_template_is_recognised_from_a_chat_template():

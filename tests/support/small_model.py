@@ -59,7 +59,7 @@ def plain_generate(loaded: LoadedModel, ids: list[int], images: list[Image.Image
     """The naive twin: transformers' own generate for one prompt, its end token cut off."""
     tokens = torch.tensor([ids])
     made = [loaded.processor.pixels(p, alone=len(images) == 1) for p in images]
-    pixels = loaded.processor.images.inputs(made)
+    pixels = loaded.processor.vision.inputs(made)
     output = loaded.model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),

@@ -11,12 +11,12 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llava.inference.attention import sdpa_grouped
-from llava.inference.kv_cache import Branches, GrowingLayer, cut_cache, new_cache
+from llava.inference.kv_cache import BranchedKVCache, GrowingLayer, crop_cache, new_cache
 
 LAYERS, HEADS, DIM = 2, 3, 4
 
 
-def read(branches: Branches, owners: list[list[int]], start: int = 0) -> None:
+def read(branches: BranchedKVCache, owners: list[list[int]], start: int = 0) -> None:
     """Read columns whose keys are their own numbers, counted from `start`, so that they can be told apart."""
     branch = torch.tensor(owners)
     columns = torch.arange(start, start + branch.shape[1], dtype=torch.float32)
@@ -26,7 +26,7 @@ def read(branches: Branches, owners: list[list[int]], start: int = 0) -> None:
     branches.append(branch)
 
 
-def held(branches: Branches, row: int) -> list[tuple[int, int]]:
+def held(branches: BranchedKVCache, row: int) -> list[tuple[int, int]]:
     """(owner, number) of the columns of a row that are not padding, in order, the same in all layers."""
     found = []
     for index, layer in enumerate(branches.cache.layers):
@@ -44,7 +44,7 @@ def held(branches: Branches, row: int) -> list[tuple[int, int]]:
 
 
 def test_a_branch_sees_its_image_and_itself() -> None:
-    branches = Branches(1, torch.device("cpu"))
+    branches = BranchedKVCache(1, torch.device("cpu"))
     read(branches, [[0, 0, 1, 2, 2, -1]])
     seen = branches.sees(torch.tensor([[1, 2, 2]]))
     assert seen.shape == (1, 1, 3, 9)
@@ -70,7 +70,7 @@ OWNERS = st.integers(1, 3).flatmap(
 def test_what_is_kept_and_joined_stays_what_it_was(
     owners: list[list[int]], other: list[list[int]], data: st.DataObject
 ) -> None:
-    branches = Branches(len(owners), torch.device("cpu"))
+    branches = BranchedKVCache(len(owners), torch.device("cpu"))
     read(branches, [row[:1] for row in owners])
     if len(owners[0]) > 1:
         read(branches, [row[1:] for row in owners], start=1)
@@ -84,7 +84,7 @@ def test_what_is_kept_and_joined_stays_what_it_was(
     assert [held(branches, row) for row in range(len(rows))] == expected
     assert branches.owner.shape[1] == max(map(len, expected))
 
-    second = Branches(len(other), torch.device("cpu"))
+    second = BranchedKVCache(len(other), torch.device("cpu"))
     read(second, other)
     branches.join(second)
     expected += [[(owner, column) for column, owner in enumerate(row) if owner >= 0] for row in other]
@@ -105,7 +105,7 @@ def test_a_growing_layer_holds_what_a_dynamic_one_does(steps: list[int]) -> None
     for step in steps:
         if step < 0:
             left = max(0, growing.get_seq_length() + step)
-            cut_cache(growing, left)
+            crop_cache(growing, left)
             if plain.keys is not None and plain.values is not None:
                 plain.keys, plain.values = plain.keys[..., :left, :], plain.values[..., :left, :]
             continue
