@@ -100,8 +100,8 @@ CONTENDERS: dict[str, Callable[..., Any]] = {
 def _endless(loaded: LoadedModel) -> Engine:
     """Every answer has all its tokens, as for the other contenders."""
     engine = Engine(loaded)
-    engine.end_ids = frozenset()
-    engine.stop = ()
+    engine.runner.stop_token_ids = frozenset()
+    engine.runner.stop_strings = ()
     return engine
 
 
@@ -134,7 +134,7 @@ def second_turn(loaded: LoadedModel, contender: str) -> float:
     for number in range(CHAT_TURNS + 1):
         first, second = (question_and_answer(rng)[0] for _ in range(2))
         shown = loaded.processor.pixels(image(500 + number))
-        chat = Chat(_endless(loaded), max_new_tokens=16)
+        chat = Chat(_endless(loaded).runner, max_new_tokens=16)
         chat.add_image(shown)
         answer = "".join(chat.ask(first))
         talk: Talk = [*_talk(Request("", first, [shown]))[0], ("gpt", answer), ("human", second)], [shown]

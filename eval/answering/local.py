@@ -84,7 +84,7 @@ class LocalModel:
         """Each group with its pictures, or what is wrong with the first that cannot be read; opened ahead."""
 
         def read(names: Sequence[str]) -> list[Pixels] | InputError:
-            pixels, alone = self._engine.processor.pixels, len(names) == 1
+            pixels, alone = self._engine.runner.processor.pixels, len(names) == 1
             try:
                 return [pixels(open_image(images[name]), alone=alone) for name in names]
             except InputError as error:

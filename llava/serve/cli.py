@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     image = load_image(args.image_file)  # before the model: it is quicker to fail
 
     from llava.inference.chat import Chat
-    from llava.inference.engine import Engine
+    from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
 
     loaded = load_model(
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
     )  # fmt: skip
     chat = Chat(
-        Engine(loaded),
+        ModelRunner(loaded),
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
         top_p=args.top_p,
@@ -151,7 +151,7 @@ def answer(chat: Chat, question: str, debug: bool) -> None:
         pieces.close()
     if chat.forgotten > forgotten:
         note(
-            f"the conversation outgrew the model's context of {chat.engine.context_len} tokens: "
+            f"the conversation outgrew the model's context of {chat.runner.context_len} tokens: "
             f"{chat.forgotten} oldest exchange(s) forgotten; the picture is not"
         )
     if debug:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llava.common.errors import InputError
 from llava.inference.chat import Chat
-from llava.inference.engine import Engine
+from llava.inference.model_runner import ModelRunner
 from llava.model.builder import LoadedModel, load_model
 from tests.support.small_model import image, plain_generate, random_model
 
@@ -34,7 +34,7 @@ def fresh(loaded: LoadedModel, chat: Chat, images: list, limit: int) -> str:
 
 
 def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
-    chat, first, second = Chat(Engine(loaded), max_new_tokens=12), image(1), image(2)
+    chat, first, second = Chat(ModelRunner(loaded), max_new_tokens=12), image(1), image(2)
     read: list[int] = []
     hook = loaded.model.model.vision_tower.register_forward_pre_hook(
         lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])),
@@ -62,14 +62,14 @@ def test_a_second_question_reads_only_itself(
 ) -> None:
     """Neither the picture nor anything else that the first prompt held is read again."""
     read: list[int] = []
-    forward = Engine.forward
+    extend = ModelRunner.extend
 
-    def counting(self: Engine, ids: Tensor, *rest: Any) -> Tensor:
-        read.append(ids.shape[1])
-        return forward(self, ids, *rest)
+    def counting(self: ModelRunner, ids: list[int], *rest: Any) -> Tensor:
+        read.append(len(ids))
+        return extend(self, ids, *rest)
 
-    monkeypatch.setattr(Engine, "forward", counting)
-    chat = Chat(Engine(random_loaded), max_new_tokens=5)
+    monkeypatch.setattr(ModelRunner, "extend", counting)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=5)
     chat.add_image(image(1))
     prompts = []
     for text in ("Is there a circle?", "And where?"):
@@ -83,7 +83,7 @@ def test_a_second_question_reads_only_itself(
 
 
 def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     assert chat.undo() is None
     tower: list[int] = []
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(lambda *_: tower.append(1))
@@ -109,7 +109,7 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
 
 
 def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.reset(keep_image=True)
     assert "".join(chat.ask("Hello?")) == fresh(random_loaded, chat, [], 8)
     chat.reset()
@@ -132,7 +132,7 @@ def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
 
 def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:
     """Both prompts have the same ids; what the cache holds of one picture must not serve the other."""
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.add_image(image(1))
     before = "".join(chat.ask("What is it?"))
     chat.reset()
@@ -142,7 +142,7 @@ def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) ->
 
 def test_stop_keeps_what_was_said(random_loaded: LoadedModel) -> None:
     random_loaded.model.generation_config.eos_token_id = 2
-    chat = Chat(Engine(random_loaded), max_new_tokens=60)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
     said = next(pieces) + next(pieces)
@@ -154,7 +154,7 @@ def test_stop_keeps_what_was_said(random_loaded: LoadedModel) -> None:
 
 
 def test_a_closed_stream_keeps_what_was_said(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=60)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
     said = next(pieces)
@@ -169,7 +169,7 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
 ) -> None:
     """Ctrl-C between two layers: the cache's layers are uneven, and the next turn must not notice."""
     random_loaded.model.generation_config.eos_token_id = 2
-    chat = Chat(Engine(random_loaded), max_new_tokens=20)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=20)
     chat.add_image(image(1))
     "".join(chat.ask("What is it?"))
     calls = 0
@@ -196,7 +196,7 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
 
 
 def test_an_interrupted_first_question_keeps_the_image(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.add_image(image(1))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
     try:
@@ -215,7 +215,7 @@ def _interrupt(*_: object) -> None:
 
 def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Path) -> None:
     loaded = random_model(tiny_model_dir, context=160)
-    chat = Chat(Engine(loaded), max_new_tokens=12)
+    chat = Chat(ModelRunner(loaded), max_new_tokens=12)
     chat.add_image(image(1))
     for index in range(8):
         text = "".join(chat.ask(f"What about part {index} of the picture?"))
@@ -231,7 +231,7 @@ def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Pat
 
 def test_sampled_chats_repeat_with_their_seed(random_loaded: LoadedModel) -> None:
     def talk(seed: int) -> list[tuple[str, str]]:
-        chat = Chat(Engine(random_loaded), max_new_tokens=10, temperature=1.0, seed=seed)
+        chat = Chat(ModelRunner(random_loaded), max_new_tokens=10, temperature=1.0, seed=seed)
         for text in ("What is it?", "Sure?"):
             list(chat.ask(text))
         return chat.history
@@ -240,7 +240,7 @@ def test_sampled_chats_repeat_with_their_seed(random_loaded: LoadedModel) -> Non
 
 
 def test_no_gradient_is_kept(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=3)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=3)
     for _ in chat.ask("yes"):
         assert torch.is_grad_enabled()  # the caller's own mode between pieces
     layer = chat._cache.layers[0]

@@ -16,7 +16,7 @@ import pytest
 
 from llava.common.errors import run_command
 from llava.inference.chat import Chat
-from llava.inference.engine import Engine
+from llava.inference.model_runner import ModelRunner
 from llava.model.builder import load_model
 from llava.serve.cli import main
 from tests.support.paths import REPO
@@ -97,7 +97,7 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
-    chat = Chat(Engine(load_model(model, device="cpu")), max_new_tokens=6)
+    chat = Chat(ModelRunner(load_model(model, device="cpu")), max_new_tokens=6)
     expected = []
     chat.add_image(image(1))
     expected += ["".join(chat.ask("What is it?"))]
@@ -120,7 +120,7 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     assert "/undo                take back" in said
 
 
-class ModelRunner:
+class OutputReader:
     """Collects what a process writes, and waits for text in it."""
 
     def __init__(self, descriptor: int) -> None:
@@ -155,7 +155,7 @@ class ModelRunner:
 
 
 @contextmanager
-def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, ModelRunner]]:
+def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, OutputReader]]:
     """The command with a pseudo-terminal of its own, Ctrl-C and Ctrl-D as typed."""
     pty = pytest.importorskip("pty", reason="needs a Unix terminal")
     ours, theirs = pty.openpty()
@@ -165,7 +165,7 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, M
     )  # fmt: skip
     os.close(theirs)
     try:
-        yield process, ours, ModelRunner(ours)
+        yield process, ours, OutputReader(ours)
     finally:
         process.kill()
         process.wait()
@@ -208,7 +208,7 @@ def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
         command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin and process.stdout
-    out = ModelRunner(process.stdout.fileno())
+    out = OutputReader(process.stdout.fileno())
     try:
         process.stdin.write(b"Describe it.\n")
         process.stdin.flush()
