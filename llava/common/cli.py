@@ -1,6 +1,6 @@
-"""Flags that several commands share, under LLaVA's names. Torch-free.
+"""Define the flags that several commands share, under LLaVA's names. Torch-free.
 
-LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag is understood both ways.
+LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag may be written either way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Takes `--like-this` for `--like_this`; help keeps its line breaks and shows the defaults' text."""
+    """A parser that accepts `--like_this` for `--like-this`, and whose help keeps its line breaks."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -19,13 +19,13 @@ class FlagParser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse's, after rewriting underscores in the names (not the values) of flags."""
+        """Parse as argparse does, after replacing underscores in the names (not the values) of flags."""
         if args is not None:
-            args = [_dashed(arg) for arg in args]
+            args = [_with_dashes(arg) for arg in args]
         return super().parse_known_args(args, namespace)
 
 
-def _dashed(arg: str) -> str:
+def _with_dashes(arg: str) -> str:
     if not arg.startswith("--"):
         return arg
     name, equals, value = arg.partition("=")
@@ -33,7 +33,7 @@ def _dashed(arg: str) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Which model, and how it is loaded; `required`: whether there must be one."""
+    """Add the flags that say which model is loaded and how; `required` says whether one must be named."""
     parser.add_argument(
         "--model-path", required=required, help="a LLaVA folder or Hub name, or a run directory or checkpoint"
     )
@@ -45,7 +45,13 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
-    """How answers are drawn. The temperature is 0 unless given: an inspection must be repeatable."""
+    """Add the flags of sampling. The temperature is 0 unless given: an inspection must be repeatable.
+
+    Args:
+        parser: The command's.
+        max_new_tokens: The default of `--max-new-tokens`.
+        beams: Whether the command offers beam search.
+    """
     parser.add_argument(
         "--temperature",
         type=float,

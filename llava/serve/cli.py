@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from llava.eval.run_llava import load_image
 
-    image = load_image(args.image_file)  # before the model: it is quicker to fail
+    image = load_image(args.image_file)  # before the model, which takes longer to load
 
     from llava.inference.chat import Chat
     from llava.inference.model_runner import ModelRunner
@@ -66,18 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # arrow keys in the questions; absent on Windows
-        note("/help shows the commands")
+        print_note("/help shows the commands")
     while (line := read_line()) is not None and line != "/exit":
         if line.startswith("/"):
-            obey(chat, line)
+            run_chat_command(chat, line)
         else:
-            answer(chat, line, args.debug)
+            stream_answer(chat, line, args.debug)
     print("exit...")
     return 0
 
 
 def read_line() -> str | None:
-    """The next question or command; None when the user is done. Ctrl-C here only drops what was typed."""
+    """Return the next question or command, None at the end. Ctrl-C here only drops what was typed."""
     while True:
         try:
             return input("USER: ").strip() or None
@@ -86,45 +86,47 @@ def read_line() -> str | None:
             return None
         except KeyboardInterrupt:
             print()
-            note("an empty line or Ctrl-D ends the chat")
+            print_note("an empty line or Ctrl-D ends the chat")
 
 
-def obey(chat: Chat, line: str) -> None:
-    """Do what the command says; one that fails leaves the chat as it was."""
+def run_chat_command(chat: Chat, line: str) -> None:
+    """Run a command such as `/image a.jpg`; one that fails leaves the chat as it was."""
     command, _, rest = line.partition(" ")
     rest = rest.strip()
     try:
         if command == "/image" and rest:
-            chat.add_image(open_named(rest))
-            note(
+            chat.add_image(open_typed_image(rest))
+            print_note(
                 "this picture goes with your next question; /reset PATH_OR_URL would start over with it alone"
             )
         elif command == "/reset" and rest:
-            image = open_named(rest)
+            image = open_typed_image(rest)
             chat.reset()
             chat.add_image(image)
-            note("the talk is forgotten; the new picture goes with your next question")
+            print_note("the talk is forgotten; the new picture goes with your next question")
         elif command == "/reset":
             chat.reset(keep_image=True)
-            note("the talk is forgotten; the last picture goes with your next question")
+            print_note("the talk is forgotten; the last picture goes with your next question")
         elif command == "/undo" and not rest:
             question = chat.undo()
-            note("nothing has been asked" if question is None else f"taken back: {question}")
+            print_note("nothing has been asked" if question is None else f"taken back: {question}")
         elif command == "/help":
             print(COMMANDS, file=sys.stderr)
         elif command == "/image":
-            note("say which: /image PATH_OR_URL")
+            print_note("say which: /image PATH_OR_URL")
         else:
-            note(f"there is no command {line}; /help shows them")
+            print_note(f"there is no command {line}; /help shows them")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        note("stopped")
+        print_note("stopped")
 
 
-def open_named(name: str) -> Image.Image:
-    """The picture at an address or path, as typed or dragged into the terminal: quotes, escaped spaces and ~
-    are understood."""
+def open_typed_image(name: str) -> Image.Image:
+    """Load the image at an address or path as typed or dragged into the terminal.
+
+    Quotes, escaped spaces and ~ are understood. InputError if there is no image.
+    """
     from llava.eval.run_llava import load_image
 
     if not name.startswith(("http://", "https://")) and not Path(name).exists():
@@ -134,8 +136,8 @@ def open_named(name: str) -> Image.Image:
     return load_image(name)
 
 
-def answer(chat: Chat, question: str, debug: bool) -> None:
-    """Stream the answer to stdout; Ctrl-C ends it and leaves the chat as it stands."""
+def stream_answer(chat: Chat, question: str, debug: bool) -> None:
+    """Stream the answer to stdout; Ctrl-C ends it, and what was streamed is kept."""
     forgotten = chat.forgotten
     print("ASSISTANT: ", end="", flush=True)
     pieces = chat.ask(question)
@@ -150,7 +152,7 @@ def answer(chat: Chat, question: str, debug: bool) -> None:
     finally:
         pieces.close()
     if chat.forgotten > forgotten:
-        note(
+        print_note(
             f"the conversation outgrew the model's context of {chat.runner.context_len} tokens: "
             f"{chat.forgotten} oldest exchange(s) forgotten; the picture is not"
         )
@@ -158,8 +160,8 @@ def answer(chat: Chat, question: str, debug: bool) -> None:
         print(f"\nprompt and answers so far:\n{chat.prompt}\n", file=sys.stderr)
 
 
-def note(text: str) -> None:
-    """Something about the chat, not of it: on stderr, so that stdout holds questions and answers only."""
+def print_note(text: str) -> None:
+    """Print a remark about the chat on stderr, so that stdout holds questions and answers only."""
     print(f"({text})", file=sys.stderr, flush=True)
 
 

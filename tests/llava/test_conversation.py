@@ -109,7 +109,7 @@ def test_prompt_is_where_the_answer_begins(mode):
     prompt = template.text(TURNS[:3], generation_prompt=True)
     assert template.text(TURNS).startswith(prompt)
     supervised = [text for text, use in template.render(TURNS) if use]
-    assert template.text(TURNS) == prompt + supervised[-1] + template.between
+    assert template.text(TURNS) == prompt + supervised[-1] + template.answer_separator
     assert [any(text.endswith(stop) for stop in template.stop) for text in supervised] == [True, True]
 
 
