@@ -21,13 +21,13 @@ expand2square = pad_to_square
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """Return the last part of a path or Hub name; for a checkpoint its run's name and its own."""
+    """The last part of a path or Hub name; for a checkpoint its run's name and its own."""
     parts = model_path.strip("/").split("/")
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """Load a base64-encoded image file as RGB; InputError if it is not base64 or no image."""
+    """A base64-encoded picture file as RGB; InputError if it is neither."""
     try:
         data = base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -38,20 +38,14 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 def process_images(
     images: Sequence[Image.Image], image_processor: Any, model_cfg: Any = None
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Turn RGB images into a model's pixel values.
+    """RGB images as one float32 tensor (N, 3, H, W), each padded to a square first.
 
-    Args:
-        images: The images of one conversation.
-        image_processor: The model's Hugging Face image processor.
-        model_cfg: The model's config; without it the model is a LLaVA-1.5.
-
-    Returns:
-        For LLaVA-1.5, one float32 tensor (N, 3, H, W) of images padded to squares; for LLaVA-1.6 and
-        OneVision, a list of (P, 3, H, W), their squares and tiles.
+    For LLaVA-1.6 and OneVision (by the model's config `model_cfg`) as a list of (P, 3, H, W), their squares
+    and tiles. Without `model_cfg` they are LLaVA-1.5's.
     """
     if getattr(model_cfg, "model_type", "llava") == "llava":
-        to_square = SquareProcessor(image_processor)
-        return torch.stack([to_square(image) for image in images])
+        squares = SquareProcessor(image_processor)
+        return torch.stack([squares(image) for image in images])
     processor = make_vision_processor(model_cfg, image_processor)
     return [processor.pixels(image, alone=len(images) == 1).patches for image in images]
 
@@ -59,19 +53,9 @@ def process_images(
 def tokenizer_image_token(
     prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
 ) -> Any:
-    """Tokenise a prompt in the original LLaVA's form; models here take `RecordProcessor.encode_prompt`'s.
+    """The ids of `prompt` with one `image_token_index` per `<image>`: a list, or a 1-D tensor for "pt".
 
-    Args:
-        prompt: The text, with an `<image>` for each image.
-        tokenizer: The model's.
-        image_token_index: The id that stands for an image.
-        return_tensors: "pt" for a tensor, None for a list.
-
-    Returns:
-        The ids, with one `image_token_index` per `<image>`: a list or a 1-D tensor.
-
-    Raises:
-        ValueError: `return_tensors` is something else.
+    This is the original LLaVA's form of a prompt; models here take `RecordProcessor.encode_prompt`'s.
     """
     if return_tensors not in (None, "pt"):
         raise ValueError(f"unsupported return_tensors {return_tensors!r}; use 'pt' or None")
