@@ -26,7 +26,7 @@ GREY_PERCENTILES = (0.5, 99.5)
 _STRIP = 1 << 20
 
 EXIF_ORIENTATION = 0x0112  # TIFF 6.0, tag 274
-# In Pillow's warning for a TIFF tag with more values than it may have, of which it takes the first.
+# Part of Pillow's warning for a TIFF tag with more values than it may have; it takes the first.
 _HARMLESS_WARNING = "had too many entries"
 _WARNINGS_LOCK = threading.Lock()
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.

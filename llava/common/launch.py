@@ -18,6 +18,7 @@ from llava.common.errors import run_command, user_message
 
 
 def main() -> int:
+    """Run torchrun with this process's arguments; returns 0, or the code of what failed first."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -53,7 +53,7 @@ EXPECTED = {
 }
 
 
-# What the chat templates of Hub models make of a picture and a question (model cards and templates). The
+# What the chat templates of Hub models make of an image and a question (model cards and templates). The
 # templates of 1.5 and 1.6-vicuna have no system text of their own: it was given as a system message. In later
 # turns they differ from LLaVA's own text (docs/interop.md), which is what the models were trained on.
 HUB = {

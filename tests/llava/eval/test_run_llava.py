@@ -1,4 +1,4 @@
-"""LLaVA's own way to ask one question, from Python and as a command; pictures by address."""
+"""LLaVA's own way to ask one question, from Python and as a command; images by address."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """A web server with a picture at /a.png, a text at /text and nothing else."""
+    """A web server with an image at /a.png, a text at /text and nothing else."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

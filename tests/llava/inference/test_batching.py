@@ -1,4 +1,4 @@
-"""Hostile batches against one at a time: pictures of many sizes, memory that runs out, odd models."""
+"""Hostile batches against one at a time: images of many sizes, memory that runs out, odd models."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_any_batch_is_answered_as_one_at_a_time(
     requests = [request(number, *parts) for number, parts in enumerate(questions)]
     engine = Engine(family)
     alone = [engine.answer([one], max_new_tokens=tokens, **options)[0] for one in requests]
-    read, count = engine.runner.forward, 0
+    forward, count = engine.runner.forward, 0
 
     def limited(*args: Any, **kwargs: Any) -> Tensor:
         nonlocal count
         count += 1
         if count - 1 in failing_passes:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return read(*args, **kwargs)
+        return forward(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.runner, "forward", limited)
@@ -103,15 +103,15 @@ def test_any_batch_is_answered_as_one_at_a_time(
 
 
 def watched(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """For each reading of pictures, the picture tokens of every row."""
+    """For each reading of images, the image tokens of every row."""
     rows: list[list[int]] = []
-    read = engine.runner.forward
+    forward = engine.runner.forward
 
     def noting(ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args[3:] and args[3]:
             image = engine.runner.processor.image_token_id
             rows.append((ids == image).sum(dim=1).tolist())
-        return read(ids, *args, **kwargs)
+        return forward(ids, *args, **kwargs)
 
     monkeypatch.setattr(engine.runner, "forward", noting)
     return rows
@@ -183,14 +183,14 @@ def test_the_last_question_is_tried_alone_before_memory_is_given_up(
 ) -> None:
     """What those that are done have left in the cache may be what is too much."""
     (expected,) = engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9)
-    read = engine.runner.forward
+    forward = engine.runner.forward
     failed: list[bool] = []
 
     def once(*args: Any, **kwargs: Any) -> Tensor:
         if not failed:
             failed.append(True)
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
-        return read(*args, **kwargs)
+        return forward(*args, **kwargs)
 
     monkeypatch.setattr(engine.runner, "forward", once)
     assert engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9) == [expected]

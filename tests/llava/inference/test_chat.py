@@ -60,7 +60,7 @@ def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
 def test_a_second_question_reads_only_itself(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the picture nor anything else that the first prompt held is read again."""
+    """Neither the image nor anything else that the first prompt held is read again."""
     read: list[int] = []
     extend = ModelRunner.extend
 
@@ -77,7 +77,7 @@ def test_a_second_question_reads_only_itself(
         "".join(chat.ask(text))
         prompts.append(len(random_loaded.processor.encode_prompt(chat.history[:-1])))
         if len(prompts) == 1:
-            assert read[0] == prompts[0]  # picture included
+            assert read[0] == prompts[0]  # image included
     assert read[0] <= prompts[1] - prompts[0]
     assert all(count == 1 for count in read[1:])  # and then token by token
 
@@ -99,7 +99,7 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
         assert [chat.undo(), chat.undo(), chat.undo()] == ["And where?", "What is it?", None]
         assert chat.history == []
         assert "".join(chat.ask("What is it?")) == first
-        assert chat.history[0] == ("human", "<image>\nWhat is it?")  # its picture waited
+        assert chat.history[0] == ("human", "<image>\nWhat is it?")  # its image waited
         assert not tower
     finally:
         hook.remove()
@@ -117,7 +117,7 @@ def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
     first = "".join(chat.ask("What is it?"))
     "".join(chat.ask("Really?"))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
-    try:  # the picture is not read again
+    try:  # the image is not read again
         chat.reset(keep_image=True)
         assert chat.history == [] and "".join(chat.ask("What is it?")) == first
     finally:
@@ -131,7 +131,7 @@ def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
 
 
 def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:
-    """Both prompts have the same ids; what the cache holds of one picture must not serve the other."""
+    """Both prompts have the same ids; what the cache holds of one image must not serve the other."""
     chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.add_image(image(1))
     before = "".join(chat.ask("What is it?"))
@@ -145,11 +145,11 @@ def test_stop_keeps_what_was_said(random_loaded: LoadedModel) -> None:
     chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
-    said = next(pieces) + next(pieces)
+    streamed = next(pieces) + next(pieces)
     chat.stop()
-    said += "".join(pieces)
-    assert chat.history[-1] == ("gpt", said)
-    assert len(said) < len(fresh(random_loaded, chat, [image(1)], 60))
+    streamed += "".join(pieces)
+    assert chat.history[-1] == ("gpt", streamed)
+    assert len(streamed) < len(fresh(random_loaded, chat, [image(1)], 60))
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
@@ -157,9 +157,9 @@ def test_a_closed_stream_keeps_what_was_said(random_loaded: LoadedModel) -> None
     chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
-    said = next(pieces)
+    streamed = next(pieces)
     pieces.close()
-    assert chat.history[-1] == ("gpt", said)
+    assert chat.history[-1] == ("gpt", streamed)
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
@@ -181,15 +181,15 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
             raise KeyboardInterrupt
 
     hook = random_loaded.model.model.language_model.layers[1].mlp.register_forward_pre_hook(interrupt)
-    said = ""
+    streamed = ""
     try:
         with pytest.raises(KeyboardInterrupt):
             for piece in chat.ask("Describe it."):
-                said += piece
+                streamed += piece
     finally:
         hook.remove()
-    if said:
-        assert chat.history[-2:] == [("human", "Describe it."), ("gpt", said)]
+    if streamed:
+        assert chat.history[-2:] == [("human", "Describe it."), ("gpt", streamed)]
     else:
         assert len(chat.history) == 2  # interrupted before its first word: the question is taken back
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 20)
@@ -230,13 +230,13 @@ def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Pat
 
 
 def test_sampled_chats_repeat_with_their_seed(random_loaded: LoadedModel) -> None:
-    def talk(seed: int) -> list[tuple[str, str]]:
+    def run_chat(seed: int) -> list[tuple[str, str]]:
         chat = Chat(ModelRunner(random_loaded), max_new_tokens=10, temperature=1.0, seed=seed)
         for text in ("What is it?", "Sure?"):
             list(chat.ask(text))
         return chat.history
 
-    assert talk(1) == talk(1) != talk(2)
+    assert run_chat(1) == run_chat(1) != run_chat(2)
 
 
 def test_no_gradient_is_kept(random_loaded: LoadedModel) -> None:

@@ -1,4 +1,4 @@
-"""Batched answers equal those asked one at a time; choices, sampling, stop strings, memory limits."""
+"""Batched answers equal answers one at a time; choices, sampling, stop strings, memory limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def random_loaded(tiny_model_dir: Path) -> LoadedModel:
 
 
 def mixed_requests() -> list[Request]:
-    """Three pictures with several questions each, two pictures in one question, and text alone, shuffled."""
+    """Three images with several questions each, two images in one question, and text alone, shuffled."""
     images = [image(seed, (160, 100 + 40 * seed)) for seed in range(3)]
     requests = [Request(f"{p}-{q}", text, [images[p]]) for p in range(3) for q, text in enumerate(QUESTIONS)]
     requests += [Request(f"text-{q}", text) for q, text in enumerate(QUESTIONS[:2])]
@@ -184,14 +184,14 @@ def test_fewer_at_a_time_where_memory_runs_out(
 ) -> None:
     engine, sizes = Engine(random_loaded), []
     expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
-    read = engine.runner.forward
+    forward = engine.runner.forward
 
     def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
         cells = args[3].get_seq_length() * len(args[0])  # of the cache, late as well as early
         sizes.append(cells)
         if cells > 400:
             raise error
-        return read(*args, keep=keep, **kwargs)
+        return forward(*args, keep=keep, **kwargs)
 
     monkeypatch.setattr(engine.runner, "forward", limited)
     assert [r.text for r in engine.answer(mixed_requests(), batch_size=16, max_new_tokens=6)] == expected
@@ -213,20 +213,20 @@ def test_fewer_at_a_time_where_memory_runs_out(
 def test_a_question_that_does_not_fit_alone_costs_only_its_own_answer(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one with two pictures; those behind it run together again."""
+    """The one with two images; those behind it run together again."""
     engine = Engine(random_loaded)
     requests = sorted(mixed_requests(), key=lambda request: str(request.question_id), reverse=True)
     names = [request.question_id for request in requests]
     assert 0 < names.index("both") < len(names) - 8
     expected = {r.question_id: r for r in engine.answer(requests, max_new_tokens=6)}
-    read, asked = engine.runner.forward, []
+    forward, running = engine.runner.forward, []
 
     def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
         ids, images = args[0], args[4] if len(args) > 4 else ()
         if len(images) > len(ids):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        asked.append(keep * len(ids))
-        return read(*args, keep=keep, **kwargs)
+        running.append(keep * len(ids))
+        return forward(*args, keep=keep, **kwargs)
 
     monkeypatch.setattr(engine.runner, "forward", limited)
     found = {r.question_id: r for r in engine.stream(requests, batch_size=8, max_new_tokens=6)}
@@ -234,7 +234,7 @@ def test_a_question_that_does_not_fit_alone_costs_only_its_own_answer(
     assert fitting.text and failed.text == "" and failed.choices is None
     assert failed.error is not None and "does not fit in the memory, though asked alone" in failed.error
     assert found == expected
-    assert engine.runner.max_branches is None and asked[-1] > 1
+    assert engine.runner.max_branches is None and running[-1] > 1
 
 
 def test_the_batch_is_found_from_free_memory(
@@ -243,11 +243,11 @@ def test_the_batch_is_found_from_free_memory(
     """However little is free, one question at a time is tried; the answers do not depend on it."""
     engine, rows = Engine(random_loaded), []
     expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
-    read = engine.runner.forward
+    forward = engine.runner.forward
 
     def watched(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         rows.append(len(ids))
-        return read(ids, *args, **kwargs)
+        return forward(ids, *args, **kwargs)
 
     monkeypatch.setattr(engine.runner, "forward", watched)
     for tokens, limit in ((1, 1), (1000, 6), (10**9, 32)):
@@ -266,7 +266,7 @@ def test_the_batch_is_found_from_free_memory(
 def test_the_next_questions_enter_while_others_run(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers come as they are found; no more requests are taken than there is room for; each picture is
+    """Answers come as they are found; no more requests are taken than there is room for; each image is
     encoded once, and no more questions than the batch size are on their way."""
     shown = [image(seed) for seed in range(8)]
     taken, answered = 0, 0
@@ -321,7 +321,7 @@ def test_a_stream_that_is_left_puts_the_training_mode_back(random_loaded: Loaded
 def test_any_mixture_is_answered_as_one_at_a_time(
     random_loaded: LoadedModel, counts: list[int], batch: int, tokens: int, choices: bool
 ) -> None:
-    """`counts` questions about each picture; 0 stands for one without a picture."""
+    """`counts` questions about each image; 0 stands for one without an image."""
     options = ["yes", "a broken disc"] if choices else None
     requests = []
     for number, count in enumerate(counts):

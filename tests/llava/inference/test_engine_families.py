@@ -1,4 +1,4 @@
-"""Answers of LLaVA-1.6 and OneVision, with the picture read once, are those of transformers' generate."""
+"""Answers of LLaVA-1.6 and OneVision, with the image read once, are those of transformers' generate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_beam_search_takes_several_images(loaded: LoadedModel) -> None:
 
 
 def test_a_chat_equals_a_fresh_reading_when_images_join(loaded: LoadedModel) -> None:
-    """To OneVision the first picture is another thing once a second has joined it."""
+    """To OneVision the first image is another thing once a second has joined it."""
     chat = Chat(ModelRunner(loaded), max_new_tokens=8)
     shown = []
     for shot, question in ((WIDE, "What is it?"), (None, "Sure?"), (TALL, "Which?"), (SQUARE, "And now?")):

@@ -41,7 +41,7 @@ def family_of(family: str) -> tuple[Any, Any, VisionProcessor]:
 
 @pytest.fixture(scope="module", params=["llava_next-llama", "llava_onevision-qwen2"])
 def anyres(request: pytest.FixtureRequest, tiny_model_dir: Any) -> tuple[Any, Any]:
-    """(our pictures, transformers' whole processor) of one family."""
+    """(our vision processor, transformers' whole processor) of one family."""
     config, prepare, ours = family_of(request.param)
     tokenizer = load_tokenizer(tiny_model_dir)
     if config.model_type == "llava_next":
@@ -86,7 +86,7 @@ def test_several_images(anyres: tuple[AnyresVisionProcessor, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def published(tiny_model_dir: Any) -> list[tuple[VisionProcessor, Any]]:
-    """LLaVA-1.6's and OneVision's published sizes: (our pictures, transformers' whole processor)."""
+    """LLaVA-1.6's and OneVision's published sizes: (our vision processor, transformers' whole processor)."""
     tokenizer, made = load_tokenizer(tiny_model_dir), []
     for config, kind, options in (
         (LlavaNextConfig(), LlavaNextProcessor, {"patch_size": 14, "num_additional_image_tokens": 1}),
@@ -145,7 +145,7 @@ def test_an_image_processor_of_another_model_is_refused(family: str) -> None:
 
 
 def test_images_of_a_batch_keep_their_conversations() -> None:
-    """OneVision is told which pictures are alone; a lone rest of several is not."""
+    """OneVision gets which images are alone; one that remains of several is not alone."""
     _, _, ours = family_of("llava_onevision-qwen2")
     assert isinstance(ours, AnyresVisionProcessor)
     alone, one_of = ours.pixels(noise(30, 10)), ours.pixels(noise(30, 10), alone=False)

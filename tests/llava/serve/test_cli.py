@@ -113,11 +113,11 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     answers = [line.split("ASSISTANT: ")[1] for line in done.stdout.splitlines() if "ASSISTANT" in line]
     assert answers == expected and len(set(expected)) == 5
     assert done.stdout.endswith("USER: exit...\n")
-    said = done.stderr
-    assert "(nothing has been asked)" in said and "(taken back: What is it?)" in said
-    assert "error: nowhere.png: no such picture" in said and "(say which: /image PATH_OR_URL)" in said
-    assert "(there is no command /frobnicate now; /help shows them)" in said
-    assert "/undo                take back" in said
+    stderr = done.stderr
+    assert "(nothing has been asked)" in stderr and "(taken back: What is it?)" in stderr
+    assert "error: nowhere.png: no such picture" in stderr and "(say which: /image PATH_OR_URL)" in stderr
+    assert "(there is no command /frobnicate now; /help shows them)" in stderr
+    assert "/undo                take back" in stderr
 
 
 class OutputReader:
@@ -173,8 +173,8 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, O
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> None:
-    """On a terminal: the picture and the stopped answer stay in the conversation."""
-    whole = first_answer(model, "Describe it.", 1500)
+    """On a terminal: the image and the stopped answer stay in the conversation."""
+    full_answer = first_answer(model, "Describe it.", 1500)
     with on_terminal(command(model, photo, "--max-new-tokens", "1500", "--debug")) as (
         process,
         terminal,
@@ -183,18 +183,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
         out.wait_for("USER: ")
         os.write(terminal, b"Describe it.\n")
         at = out.wait_for("ASSISTANT: ")
-        out.wait_for(whole[:20], at)  # it streams
+        out.wait_for(full_answer[:20], at)  # it streams
         os.write(terminal, b"\x03")
         at = out.wait_for("(stopped)", at)
-        said = out.text[out.text.index("ASSISTANT: ") + 11 : at]
-        assert len(said) < len(whole)
+        partial = out.text[out.text.index("ASSISTANT: ") + 11 : at]
+        assert len(partial) < len(full_answer)
         at = out.wait_for("USER: ", out.wait_for("</s>", at))  # the debug prompt, then the next question
         os.write(terminal, b"And?\n")
         at = out.wait_for("ASSISTANT: ", at)
         out.wait_for_more(at)  # stopped before its first word, the question would be forgotten
         os.write(terminal, b"\x03")
         at = out.wait_for("(stopped)", at)
-        out.wait_for(f"ASSISTANT: {whole[:20]}", at)  # the second prompt holds the stopped answer
+        out.wait_for(f"ASSISTANT: {full_answer[:20]}", at)  # the second prompt holds the stopped answer
         at = out.wait_for("USER: ", out.wait_for("USER: And?", at))
         os.write(terminal, b"\x03")  # at the prompt it ends nothing
         at = out.wait_for("USER: ", out.wait_for("Ctrl-D ends the chat", at))
