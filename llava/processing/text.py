@@ -17,7 +17,7 @@ from llava.processing.vision import Pixels, Size, VisionProcessor
 
 
 @dataclass(frozen=True)
-class EncodedRecord:
+class EncodedConversation:
     """Holds one conversation as token ids.
 
     `labels` equal `input_ids` where the token is supervised and are -100 elsewhere; `n_images` is the number
@@ -74,7 +74,7 @@ class RecordProcessor:
         """Prepare an RGB image; `alone` says whether it is the only one of its conversation."""
         return self.vision.pixels(image, alone=alone)
 
-    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> EncodedRecord:
+    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> EncodedConversation:
         """Encode a conversation that ends with an answer.
 
         The rendered text is tokenised once, as a whole; a token is supervised if any of its characters is.
@@ -92,7 +92,7 @@ class RecordProcessor:
                 "split it or raise max_length"
             )
         labels = [token if use else IGNORE_INDEX for token, use in zip(ids, supervised, strict=True)]
-        return EncodedRecord(ids, labels, n_images)
+        return EncodedConversation(ids, labels, n_images)
 
     def encode_prompt(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> list[int]:
         """Return the ids of a conversation whose last turn is a question, up to where the answer begins.
