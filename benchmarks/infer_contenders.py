@@ -1,4 +1,4 @@
-"""One contender of benchmarks/infer_speed.py, in a process of its own.
+"""Run one contender of benchmarks/infer_speed.py, in a process of its own.
 
 The job is JSON on the command line, the result JSON on the last line of the output.
 """
@@ -24,19 +24,21 @@ from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
-from llava.inference.sampling import clean_text
+from llava.inference.sampling import decode_text
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.processing.vision import ImageInput, Pixels
 
-Talk = tuple[ChatTurns, list[ImageInput]]
-SPREAD = 5.0  # of the weights, times transformers' own
-CHAT_TURNS = 5  # second turns that are timed; the median counts
+Conversation = tuple[ChatTurns, list[ImageInput]]
+WEIGHT_SCALE = 5.0  # the matrices' factor, with which answers depend on question and image
+CHATS = 5  # in which the second turn is timed; the median counts
 
 
 def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
-    """LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. No answer ends by itself,
-    and the weights are large enough that answers depend on question and picture. `key_heads`: heads of keys
-    that the language model's heads share (grouped-query attention)."""
+    """Make a random model whose answers never end by themselves.
+
+    It has LLaVA-1.5-7B's shape in bfloat16 on CUDA, a small one in float32 on the CPU. `key_heads` is the
+    number of key heads that the language model's heads share (grouped-query attention).
+    """
     tiny = load_model(str(TOKENIZER_FOLDER), device="cpu")
     config = model_config(device)
     if key_heads:
@@ -49,44 +51,48 @@ def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "embed" not in name:
-                parameter.mul_(SPREAD)
+                parameter.mul_(WEIGHT_SCALE)
     model.generation_config.eos_token_id = None
-    images: Any = tiny.image_processor
-    images.size = {"shortest_edge": IMAGE_SIDE}
-    images.crop_size = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    processor = make_processor(config, tiny.tokenizer, images, tiny.template)
+    image_processor: Any = tiny.image_processor
+    image_processor.size = {"shortest_edge": IMAGE_SIDE}
+    image_processor.crop_size = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    processor = make_processor(config, tiny.tokenizer, image_processor, tiny.template)
     return LoadedModel(
-        model=model, tokenizer=tiny.tokenizer, image_processor=images, processor=processor,
+        model=model, tokenizer=tiny.tokenizer, image_processor=image_processor, processor=processor,
         template=tiny.template, context_len=4096, model_id="random",
     )  # fmt: skip
 
 
 def make_requests(loaded: LoadedModel, images: int, questions: int, first: int = 0) -> list[Request]:
-    """Pictures are made ready before the clock starts, for every contender."""
+    """Make questions about images that are preprocessed already: no contender's time includes that."""
     rng = np.random.default_rng(first)
     requests = []
     for number in range(first, first + images):
-        shown = loaded.processor.pixels(image(number))
-        asked = [question_and_answer(rng)[0] for _ in range(questions)]
-        requests += [Request(f"{number}-{turn}", text, [shown]) for turn, text in enumerate(asked)]
+        pixels = loaded.processor.pixels(image(number))
+        texts = [question_and_answer(rng)[0] for _ in range(questions)]
+        requests += [Request(f"{number}-{turn}", text, [pixels]) for turn, text in enumerate(texts)]
     return requests
 
 
 def ours(loaded: LoadedModel, requests: Sequence[Request], job: dict[str, Any]) -> list[str]:
     options = {"max_new_tokens": job["tokens"], "batch_size": job["batch"]}
-    found = {result.question_id: result.text for result in _endless(loaded).stream(requests, **options)}
-    return [found[request.question_id] for request in requests]
+    texts = {
+        result.question_id: result.text for result in _endless_engine(loaded).stream(requests, **options)
+    }
+    return [texts[request.question_id] for request in requests]
 
 
 def one_at_a_time(loaded: LoadedModel, requests: Sequence[Request], job: dict[str, Any]) -> list[str]:
-    """The original LLaVA's way (llava/eval/model_vqa.py): `generate` for every question."""
-    return [text for request in requests for text in _generate(loaded, [_talk(request)], job["tokens"])]
+    """Call `generate` for every question, as the original LLaVA does (llava/eval/model_vqa.py)."""
+    return [
+        text for request in requests for text in _generate(loaded, [_conversation(request)], job["tokens"])
+    ]
 
 
 def batched(loaded: LoadedModel, requests: Sequence[Request], job: dict[str, Any]) -> list[str]:
-    """transformers' `generate` for as many questions at a time, each with its picture, padded on the left."""
-    talks, size = [_talk(request) for request in requests], job["batch"]
-    batches = [talks[start : start + size] for start in range(0, len(talks), size)]
+    """Call `generate` for batches of questions, each with its image, padded on the left."""
+    conversations, size = [_conversation(request) for request in requests], job["batch"]
+    batches = [conversations[start : start + size] for start in range(0, len(conversations), size)]
     return [text for batch in batches for text in _generate(loaded, batch, job["tokens"])]
 
 
@@ -97,59 +103,63 @@ CONTENDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _endless(loaded: LoadedModel) -> Engine:
-    """Every answer has all its tokens, as for the other contenders."""
+def _endless_engine(loaded: LoadedModel) -> Engine:
+    """Return an engine whose answers all have the full number of tokens, as for the other contenders."""
     engine = Engine(loaded)
-    engine.end_ids = frozenset()
-    engine.stop = ()
+    engine.runner.stop_token_ids = frozenset()
+    engine.runner.stop_strings = ()
     return engine
 
 
-def _talk(request: Request) -> Talk:
+def _conversation(request: Request) -> Conversation:
     return [("human", f"{IMAGE_PLACEHOLDER}\n{request.text}")], list(request.images)
 
 
 @torch.inference_mode()
-def _generate(loaded: LoadedModel, talks: Sequence[Talk], tokens: int) -> list[str]:
+def _generate(loaded: LoadedModel, conversations: Sequence[Conversation], tokens: int) -> list[str]:
     model: Any = loaded.model
-    prompts = [loaded.processor.encode_prompt(turns) for turns, _ in talks]
+    prompts = [loaded.processor.encode_prompt(turns) for turns, _ in conversations]
     width = max(map(len, prompts))
     pad = loaded.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    pixels = [image for _, images in talks for image in images if isinstance(image, Pixels)]
-    inputs = loaded.processor.images.inputs(pixels)
+    pixels = [image for _, images in conversations for image in images if isinstance(image, Pixels)]
+    inputs = loaded.processor.vision.inputs(pixels)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.device, model.dtype)
     output = model.generate(
         input_ids=ids, attention_mask=mask, **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=pad
     )
-    return [clean_text(loaded.tokenizer, row).strip() for row in output[:, width:].tolist()]
+    return [decode_text(loaded.tokenizer, row).strip() for row in output[:, width:].tolist()]
 
 
 def second_turn(loaded: LoadedModel, contender: str) -> float:
-    """Milliseconds from the second question about a picture to the first token of its answer; the median of
-    `CHAT_TURNS` talks. Without a chat that keeps its cache the whole talk is read again."""
+    """Return the milliseconds from the second question about an image to the first token of its answer.
+
+    It is the median of `CHATS` conversations. Contenders without a chat that keeps its cache read the whole
+    conversation again.
+    """
     rng = np.random.default_rng(7)
-    waited = []
-    for number in range(CHAT_TURNS + 1):
+    milliseconds = []
+    for number in range(CHATS + 1):  # the first warms up
         first, second = (question_and_answer(rng)[0] for _ in range(2))
-        shown = loaded.processor.pixels(image(500 + number))
-        chat = Chat(_endless(loaded), max_new_tokens=16)
-        chat.add_image(shown)
+        pixels = loaded.processor.pixels(image(500 + number))
+        chat = Chat(_endless_engine(loaded).runner, max_new_tokens=16)
+        chat.add_image(pixels)
         answer = "".join(chat.ask(first))
-        talk: Talk = [*_talk(Request("", first, [shown]))[0], ("gpt", answer), ("human", second)], [shown]
-        _wait(loaded)
+        turns, images = _conversation(Request("", first, [pixels]))
+        conversation: Conversation = [*turns, ("gpt", answer), ("human", second)], images
+        _synchronise(loaded)
         begin = time.perf_counter()
         if contender == "ours":
             next(chat.ask(second))
         else:
-            _generate(loaded, [talk], 1)
-        _wait(loaded)
-        waited.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(waited[1:])
+            _generate(loaded, [conversation], 1)
+        _synchronise(loaded)
+        milliseconds.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(milliseconds[1:])
 
 
-def _wait(loaded: LoadedModel) -> None:
+def _synchronise(loaded: LoadedModel) -> None:
     if loaded.model.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -158,17 +168,17 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     loaded = random_model(job["device"], job["key_heads"])
     answer = CONTENDERS[job["contender"]]
     cuda = job["device"] == "cuda"
-    answer(loaded, make_requests(loaded, 2, min(job["questions"], job["batch"]), first=900), job)  # warm
+    answer(loaded, make_requests(loaded, 2, min(job["questions"], job["batch"]), first=900), job)  # warm-up
     requests = make_requests(loaded, job["pictures"], job["questions"])
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    _wait(loaded)
+    _synchronise(loaded)
     begin = time.perf_counter()
     texts = answer(loaded, requests, job)
-    _wait(loaded)
+    _synchronise(loaded)
     seconds = time.perf_counter() - begin
     peak = torch.cuda.max_memory_allocated() if cuda else _peak_rss()
-    found = {
+    result = {
         "seconds": seconds,
         "texts": texts,
         "peak_mib": peak / 2**20,
@@ -177,8 +187,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "where": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
     }
     if job["chat"]:
-        found["second_turn_ms"] = second_turn(loaded, job["contender"])
-    return found
+        result["second_turn_ms"] = second_turn(loaded, job["contender"])
+    return result
 
 
 def _peak_rss() -> int:

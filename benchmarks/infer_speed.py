@@ -1,14 +1,14 @@
-"""How fast questions are answered: ours, one `generate` a question, and batched `generate`, side by side.
+"""Compare the speed of our engine, of one `generate` per question and of batched `generate`.
 
     python -m benchmarks.infer_speed --rounds 3 --output results.json
     python -m benchmarks.infer_speed --questions 8 --tokens 4
     python -m benchmarks.infer_speed --device cuda --questions 1 4 8 --tokens 4 128 --asked 256 --batch 32
 
-Each contender answers in a process of its own, with the same random model (in float32 on the CPU: pictures of
+Each contender answers in a process of its own, with the same random model (in float32 on the CPU: images of
 576 tokens, a vision tower of 5 layers x 192, a language model of 4 layers x 256; on CUDA the shape of
-LLaVA-1.5-7B in bfloat16), the same pictures, made ready before the clock starts, and the same questions.
-Every answer has exactly `--tokens` tokens. Rounds alternate. That the contenders do the same job is checked:
-on the CPU their answers must agree. Peak memory is the process's on the CPU, the GPU's on CUDA.
+LLaVA-1.5-7B in bfloat16), the same images, preprocessed before the clock starts, and the same questions.
+Every answer has exactly `--tokens` tokens. Rounds alternate between contenders. On the CPU their answers must
+agree, so that they are known to do the same job. Peak memory is the process's on the CPU, the GPU's on CUDA.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 CONTENDERS = ("ours", "batched generate", "one at a time")
-SAME = 0.95  # of the answers, on the CPU; rounding may choose between two tokens that are as likely
+MIN_SAME = 0.95  # of the answers, on the CPU; rounding may decide between two tokens that are as likely
 Run = dict[str, Any]
 
 
 def run(job: Run) -> Run:
-    """One process; what it found, or `failed`."""
+    """Run one contender in a process; returns the job with its result, or with `failed`."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     if job["device"] == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -43,17 +43,17 @@ def run(job: Run) -> Run:
 
 
 def table(results: list[Run]) -> Table:
-    """A row per case and contender: the best round, and the range of all."""
-    shown = Table(box=MARKDOWN)
+    """Return a table with a row per case and contender: the best round, and the range of all."""
+    rows = Table(box=MARKDOWN)
     for heading in ("questions a picture", "tokens an answer", "contender", "questions/s (range)"):
-        shown.add_column(heading, no_wrap=True)
+        rows.add_column(heading, no_wrap=True)
     for heading in (
         "ours is faster",
         "peak memory",
         "first token of a 2nd turn",
         "same answers",
     ):
-        shown.add_column(heading, justify="right")
+        rows.add_column(heading, justify="right")
     for questions, tokens in dict.fromkeys((r["questions"], r["tokens"]) for r in results):
         case = [r for r in results if (r["questions"], r["tokens"]) == (questions, tokens)]
         rates = {
@@ -63,26 +63,26 @@ def table(results: list[Run]) -> Table:
         for name in CONTENDERS:
             runs = [r for r in case if r["contender"] == name and "seconds" in r]
             if not runs:
-                shown.add_row(str(questions), str(tokens), name, "failed")
+                rows.add_row(str(questions), str(tokens), name, "failed")
                 continue
             low, high = rates[name][0], rates[name][-1]
             waits = [r["second_turn_ms"] for r in runs if "second_turn_ms" in r]
             ratio = f"{rates['ours'][-1] / high:.2f} x" if name != "ours" and rates["ours"] else ""
-            shown.add_row(
+            rows.add_row(
                 str(questions), str(tokens), name, f"{high:.2f} ({low:.2f} to {high:.2f})", ratio,
                 f"{min(r['peak_mib'] for r in runs):,.0f} MiB",
                 f"{min(waits):.0f} ms" if waits else "", f"{same(case, name):.0%}",
             )  # fmt: skip
-    return shown
+    return rows
 
 
 def rate(result: Run) -> float:
-    """Questions a second."""
+    """Return the questions answered per second."""
     return result["pictures"] * result["questions"] / result["seconds"]
 
 
 def same(case: list[Run], contender: str) -> float:
-    """The share of a contender's answers that are those of one `generate` a question."""
+    """Return the share of a contender's answers that equal those of one `generate` per question."""
     texts = {r["contender"]: r["texts"] for r in case if "texts" in r}
     plain = texts.get("one at a time", texts[contender])
     return sum(a == b for a, b in zip(texts[contender], plain, strict=True)) / len(plain)
@@ -116,10 +116,10 @@ def main() -> int:
                         "chat": questions == max(args.questions) and tokens == min(args.tokens),
                     }  # fmt: skip
                     results.append(run(job))
-                    found = results[-1]
-                    said = f"{rate(found):.2f} questions/s" if "seconds" in found else found["failed"]
+                    result = results[-1]
+                    outcome = f"{rate(result):.2f} questions/s" if "seconds" in result else result["failed"]
                     console.print(
-                        f"round {number + 1}, {questions} a picture, {tokens} tokens, {contender}: {said}",
+                        f"round {number + 1}, {questions} a picture, {tokens} tokens, {contender}: {outcome}",
                         markup=False,
                     )
     first = next((r for r in results if "where" in r), None)
@@ -133,7 +133,7 @@ def main() -> int:
     for questions, tokens in dict.fromkeys((r["questions"], r["tokens"]) for r in results if "texts" in r):
         case = [r for r in results if (r["questions"], r["tokens"]) == (questions, tokens)]
         names = {r["contender"] for r in case if "texts" in r}
-        bad += [case[0] for name in names if args.device == "cpu" and same(case, name) < SAME]
+        bad += [case[0] for name in names if args.device == "cpu" and same(case, name) < MIN_SAME]
     if bad:
         console.print("NOT COMPARABLE: a contender failed or gave other answers")
     return 1 if bad else 0

@@ -21,7 +21,7 @@ from eval.answering.endpoint import Endpoint
 from eval.answering.partial import PartialAnswers
 from eval.answering.processes import ProcessGroup, join_process_group
 from eval.answering.questions import chunk, find_images, read_questions, shard
-from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
 from llava.common.launch import run_process
@@ -75,7 +75,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--answers-file", type=Path, required=True, help="JSONL to write")
     parser.add_argument("--num-chunks", type=int, default=1, help="split the questions into so many parts")
     parser.add_argument("--chunk-idx", type=int, default=0, help="which part to answer, from 0")
-    add_decoding_flags(parser, max_new_tokens=128)
+    add_sampling_flags(parser, max_new_tokens=128)
     parser.add_argument("--batch-size", type=int, help="questions at a time (default: what memory allows)")
     parser.add_argument("--overwrite", action="store_true", help="discard answers that are there already")
     return parser.parse_args(argv)

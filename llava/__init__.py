@@ -2,7 +2,7 @@
 
 import logging
 
-# PEFT imports bitsandbytes where it is installed, which says then on every CPU what it could not fetch.
+# PEFT imports bitsandbytes where it is installed, which then warns on every machine without a GPU.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

@@ -15,7 +15,7 @@ from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.processing.vision import SquareProcessor, pad_to_square, vision_processor_for
+from llava.processing.vision import SquareProcessor, make_vision_processor, pad_to_square
 
 expand2square = pad_to_square
 
@@ -44,9 +44,9 @@ def process_images(
     and tiles. Without `model_cfg` they are LLaVA-1.5's.
     """
     if getattr(model_cfg, "model_type", "llava") == "llava":
-        squares = SquareProcessor(image_processor)
-        return torch.stack([squares(image) for image in images])
-    processor = vision_processor_for(model_cfg, image_processor)
+        square_processor = SquareProcessor(image_processor)
+        return torch.stack([square_processor(image) for image in images])
+    processor = make_vision_processor(model_cfg, image_processor)
     return [processor.pixels(image, alone=len(images) == 1).patches for image in images]
 
 

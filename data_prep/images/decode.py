@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from llava.common.images import MAX_PIXELS, Opened, decode, open_header
+from llava.common.images import MAX_PIXELS, DecodedImage, decode, open_header
 
 
 class PixelBudget:
@@ -37,7 +37,7 @@ _IN_MEMORY = PixelBudget(MAX_PIXELS)
 
 
 @contextmanager
-def decoded(file: Path) -> Iterator[Opened]:
+def decoded(file: Path) -> Iterator[DecodedImage]:
     """`read_image` for work in threads: waits until what other threads decode leaves room for it. The
     picture is to be let go at the end of the block, which must not open another. InputError as there."""
     warned: list[str] = []

@@ -86,7 +86,7 @@ class LocalModel:
         """Yield each group with its images, or the error of the first that cannot be read; read ahead."""
 
         def read(names: Sequence[str]) -> list[Pixels] | InputError:
-            pixels, alone = self._engine.processor.pixels, len(names) == 1
+            pixels, alone = self._engine.runner.processor.pixels, len(names) == 1
             try:
                 return [pixels(open_image(images[name]), alone=alone) for name in names]
             except InputError as error:

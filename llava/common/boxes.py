@@ -1,10 +1,10 @@
-"""Boxes in text, in one place: frames and their inverse, format, parse, overlap. Torch-free.
+"""Write, read and compare boxes, and convert them between pixels and frames. Torch-free.
 
-A box in text reads `[x1, y1, x2, y2]`, each number 0..1 in a stated frame:
+A box in text is written `[x1, y1, x2, y2]`, each number 0..1 in a stated frame:
 
-- `padded`: the picture padded to a square, centred, as LLaVA-1.5 sees it (`expand2square` in
+- `padded`: the image padded to a square, centred, as LLaVA-1.5 sees it (`expand2square` in
   haotian-liu/LLaVA, llava/mm_utils.py);
-- `whole`: the picture itself, as LLaVA-1.6 is trained.
+- `whole`: the image itself, as LLaVA-1.6 is trained.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([f"({_NUMBER})"] * 4) + r"\s*\]")
 
 
-def _square(width: float, height: float, frame: Frame) -> tuple[float, float, float, float]:
-    """What the frame spans in the picture's pixels: offset of the picture in it (x, y), width, height."""
+def _frame_extent(width: float, height: float, frame: Frame) -> tuple[float, float, float, float]:
+    """Return the image's offset (x, y) in the frame, and the frame's width and height, in pixels."""
     if frame == "whole":
         return 0.0, 0.0, width, height
     side = max(width, height)
-    # LLaVA pastes at whole pixels: an odd difference leaves the picture half a pixel off the middle.
+    # LLaVA pastes at whole pixels: an odd difference leaves the image half a pixel off the middle.
     return (side - width) // 2, (side - height) // 2, side, side
 
 
 def to_frame(box: Box, width: float, height: float, frame: Frame) -> Box:
-    """`box` in pixels of a `width` x `height` picture -> 0..1 in `frame`."""
-    left, top, across, down = _square(width, height, frame)
+    """Convert a box from pixels of a `width` x `height` image to 0..1 in `frame`."""
+    left, top, across, down = _frame_extent(width, height, frame)
     x1, y1, x2, y2 = box
     return (x1 + left) / across, (y1 + top) / down, (x2 + left) / across, (y2 + top) / down
 
 
 def from_frame(box: Box, width: float, height: float, frame: Frame) -> Box:
-    """The inverse of `to_frame`: 0..1 in `frame` -> pixels of the `width` x `height` picture."""
-    left, top, across, down = _square(width, height, frame)
+    """Convert a box from 0..1 in `frame` to pixels of the `width` x `height` image; inverse of `to_frame`."""
+    left, top, across, down = _frame_extent(width, height, frame)
     x1, y1, x2, y2 = box
     return x1 * across - left, y1 * down - top, x2 * across - left, y2 * down - top
 
 
 def format_box(box: Box, decimals: int = 3) -> str:
-    """`[0.125, 0.300, 0.500, 0.725]`: always `decimals` digits, so that answers have one length."""
+    """Write `[0.125, 0.300, 0.500, 0.725]`, always with `decimals` digits: answers have one length."""
     return "[" + ", ".join(f"{value:.{decimals}f}" for value in box) + "]"
 
 
 def parse_boxes(text: str) -> list[Box]:
-    """Every `[x1, y1, x2, y2]` in the text, in its order. Corners in the wrong order are swapped."""
+    """Return every `[x1, y1, x2, y2]` in the text, in order. Corners in the wrong order are swapped."""
     boxes = []
     for match in _BOX.finditer(text):
         x1, y1, x2, y2 = (float(number) for number in match.groups())
@@ -57,7 +57,7 @@ def parse_boxes(text: str) -> list[Box]:
 
 
 def parse_box(text: str) -> Box | None:
-    """The first box in the text, None where there is none."""
+    """Return the first box in the text, None where there is none."""
     return next(iter(parse_boxes(text)), None)
 
 
@@ -67,7 +67,7 @@ def area(box: Box) -> float:
 
 
 def intersection(first: Box, second: Box) -> float:
-    """The area that two boxes share, in their own unit squared."""
+    """Return the area that two boxes have in common, in their own unit squared."""
     return area(
         (
             max(first[0], second[0]),
@@ -79,10 +79,10 @@ def intersection(first: Box, second: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes of one frame, 0..1; 0 where both are empty."""
-    shared = intersection(first, second)
-    union = area(first) + area(second) - shared
-    return shared / union if union > 0 else 0.0
+    """Return the intersection over union of two boxes of one frame, 0..1; 0 where both are empty."""
+    common = intersection(first, second)
+    union = area(first) + area(second) - common
+    return common / union if union > 0 else 0.0
 
 
 def holds_centre(outer: Box, box: Box) -> bool:

@@ -1,6 +1,6 @@
 """The command lines: one parser for every command, and the flags that several share. Torch-free.
 
-LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag is understood both ways.
+LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag may be written either way.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class CommandParser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """Parse as argparse does, after rewriting underscores in the names (not the values) of flags."""
         if args is not None:
-            args = [_dashed(arg) for arg in args]
+            args = [_with_dashes(arg) for arg in args]
         return super().parse_known_args(args, namespace)
 
 
-def _dashed(arg: str) -> str:
+def _with_dashes(arg: str) -> str:
     if not arg.startswith("--"):
         return arg
     name, equals, value = arg.partition("=")
@@ -79,7 +79,7 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     parser.add_argument("--load-4bit", action="store_true", help="quantise to 4 bits (needs bitsandbytes)")
 
 
-def add_decoding_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
+def add_sampling_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
     """Add the flags of sampling. The temperature is 0 unless given: an inspection must be repeatable."""
     parser.add_argument(
         "--temperature",

@@ -1,7 +1,4 @@
-"""Reading and writing files so that a crash never leaves half of one and a bad line is named.
-
-Torch-free: `data_prep` and `eval` use it too.
-"""
+"""Read and write files: a crash never leaves half of one, and an error names the bad line. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,9 +23,12 @@ Model = TypeVar("Model", bound=BaseModel)
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`; on success it is renamed to `path`, else removed.
-    InputError where `path` cannot be written."""
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     if path.is_dir():
@@ -36,10 +36,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} is a folder; name a file to write")
     try:
         yield temporary
-        with _writing(path):
+        with _write_errors(path):
             temporary.replace(path)
     except OSError as error:
-        if error.errno in _FULL:  # in the block, by what it wrote
+        if error.errno in _DISK_FULL:  # raised in the block, by a write
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
         raise
     finally:
@@ -47,11 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into an InputError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -62,13 +63,16 @@ def _writing(path: Path) -> Iterator[None]:
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block succeeds.
 
-    `path` must not exist, unless `overwrite`: then it stays as it was until the new folder is whole, and is
-    put away under another name before it is removed, so that nobody ever finds half of it.
+    With `overwrite` an existing `path` stays as it is until the new folder is complete, and is renamed before
+    it is removed, so that no half of it is ever visible.
+
+    Raises:
+        InputError: `path` cannot be written, or exists and is not to be overwritten.
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
     try:
@@ -83,15 +87,16 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, alone
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON of plain values or pydantic models (aliases used, unset optional fields left out)."""
+    """Return JSON of plain values or pydantic models (aliases used, unset optional fields left out)."""
 
     def plain(item: Any) -> Any:
         if isinstance(item, BaseModel):
@@ -99,30 +104,33 @@ def to_json(value: Any, indent: int | None = None) -> str:
         raise TypeError(f"{type(item).__name__} is not JSON")
 
     text = json.dumps(value, default=plain, ensure_ascii=False, indent=indent)
-    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # no file can hold it otherwise
+    # a UTF-8 file cannot hold half of a surrogate pair but as an escape
+    return _LONE_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented."""
     write_text(path, to_json(value, indent=1) + "\n")
 
 
 def write_json_list(path: Path, items: Iterable[Any]) -> None:
-    """`write_json` of a list whose items need not be in memory together."""
+    """Write what `write_json` does for a list, without all items in memory at the same time."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        mark = "["
+        separator = "["
         for item in items:
-            file.write(f"{mark}\n " + to_json(item, indent=1).replace("\n", "\n "))
-            mark = ","
-        file.write("[]\n" if mark == "[" else "\n]\n")
+            file.write(f"{separator}\n " + to_json(item, indent=1).replace("\n", "\n "))
+            separator = ","
+        file.write("[]\n" if separator == "[" else "\n]\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(to_json(row) + "\n" for row in rows)
 
 
 def read_text(path: Path) -> str:
-    """The file's text; an InputError that names the file if it is absent or not UTF-8."""
+    """Return the file's text; InputError with the file's name if it is absent or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -136,23 +144,29 @@ def read_text(path: Path) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """One line for the first problem that pydantic found: `field: what is wrong`, or what alone where several
-    fields do not go together."""
+    """Return one line for the first problem that pydantic found.
+
+    It is `field: what is wrong`, or `what is wrong` alone where several fields do not go together.
+    """
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{field}{': ' if field else ''}{problem['msg'].removeprefix('Value error, ')}{more}"
 
 
-# A pair of surrogates, one alone, any other escape. JSON has backslashes nowhere but in texts.
+# An escaped pair of surrogates, one alone, any other escape. JSON has backslashes only in strings.
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
 )
 
 
 def read_json(path: Path) -> Any:
-    """InputError naming the file (and line) if it is not JSON, or JSON that Python or a file cannot hold:
-    nested too deeply, with numbers of thousands of digits or with halves of surrogate pairs."""
+    """Read one JSON value.
+
+    Raises:
+        InputError: with the file's name (and line); it is not JSON, or JSON that Python or a file cannot
+            hold: nested too deeply, with numbers of thousands of digits or with halves of surrogate pairs.
+    """
     text = read_text(path)
     try:
         value = json.loads(text)
@@ -168,7 +182,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_list(path: Path, model: type[Model]) -> list[Model]:
-    """A JSON list of `model`s; the first bad item is named by its index and id."""
+    """Read a JSON list of `model`s; InputError with the index and id of the first bad item."""
     items = read_json(path)
     if not isinstance(items, list):
         raise InputError(f"{path}: expected a JSON list of records, found {type(items).__name__}")
@@ -184,7 +198,7 @@ def read_json_list(path: Path, model: type[Model]) -> list[Model]:
 
 
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
-    """A `model` per line, blank lines skipped; the first bad line is named by its number."""
+    """Read one `model` per line, skipping blank lines; InputError with the first bad line's number."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -197,7 +211,7 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root/relative`, refusing absolute names and any that climb out of `root`."""
+    """Return `root/relative`; InputError for absolute names and any that lead out of `root`."""
     joined = (root / relative).resolve()
     if Path(relative).is_absolute() or not joined.is_relative_to(root.resolve()):
         raise InputError(f"{relative!r} is outside {root}; use a name relative to that folder")
@@ -205,6 +219,7 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def sha256(path: Path) -> str:
+    """Return the hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Opening a picture file whole and upright, as 8-bit RGB. Torch-free."""
+"""Open image files completely, upright and as 8-bit RGB. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava.common.errors import InputError, one_line
 
-# The most pixels that a picture may state: 0.9 GB as RGB. Pillow's own guard warns at 89 million, and aerial
-# mosaics are larger; ours looks at the header, before anything is decoded.
+# The limit on the pixels that a header may state: 0.9 GB as RGB. Pillow's own limit warns at 89 million, and
+# aerial mosaics are larger; ours is checked before anything is decoded.
 MAX_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = None
 # Greys deeper than 8 bits are stretched from these percentiles of their values to 0..255.
 GREY_PERCENTILES = (0.5, 99.5)
-# Pixels at a time in double precision: a whole aerial picture of them would take gigabytes.
+# Pixels that are rescaled at a time, in double precision: a whole aerial image would take gigabytes.
 _STRIP = 1 << 20
 
 EXIF_ORIENTATION = 0x0112  # TIFF 6.0, tag 274
-# How Pillow warns of a TIFF tag with more values than it can have: it takes the first.
-_HARMLESS = "had too many entries"
-_HEARING = threading.Lock()
+# Part of Pillow's warning for a TIFF tag with more values than it may have; it takes the first.
+_HARMLESS_WARNING = "had too many entries"
+_WARNINGS_LOCK = threading.Lock()
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A decoded picture: upright RGB; the EXIF orientation (1..8) that it was stored in; `changes`, a phrase
-    per thing that was done to its pixels beyond decoding, such as `16-bit grey rescaled to 8 bits`."""
+class DecodedImage:
+    """An upright RGB image, and how it was stored.
+
+    `orientation` is the EXIF orientation (1..8) of the file; `changes` has a phrase for each thing that was
+    done to the pixels besides decoding, such as `16-bit grey rescaled to 8 bits`.
+    """
 
     image: Image.Image
     orientation: int
@@ -44,28 +47,36 @@ class Opened:
 
 
 def open_image(source: Path | str | BytesIO) -> Image.Image:
-    """A picture file as a fully loaded RGB image, turned upright as its EXIF says.
+    """Load an image file completely as RGB, turned upright as its EXIF says.
 
     Greys deeper than 8 bits are rescaled (Pillow's own conversion clips them to white), see `_rescaled`;
-    transparent pixels are laid on white. InputError naming the file if it is absent, no picture, damaged,
-    cut short or of more than MAX_PIXELS; HEIC needs the library pillow-heif.
+    transparent pixels are laid on white. HEIC needs the library pillow-heif.
+
+    Raises:
+        InputError: with the file's name; it is absent, no image, damaged, cut short or has more than
+            MAX_PIXELS.
     """
     return read_image(source).image
 
 
-def read_image(source: Path | str | BytesIO) -> Opened:
-    """`open_picture`, and what had to be done to the picture."""
+def read_image(source: Path | str | BytesIO) -> DecodedImage:
+    """Load an image as `open_image` does, and return also how it was stored and changed."""
     warned: list[str] = []
     with open_header(source, warned) as stored:
         return decode(stored, source, warned)
 
 
-def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str]) -> Opened:
-    """The rest of `read_picture` for a picture that is open: `stored` and `warned` are `open_header`'s, and
-    this is to be called inside its `with` block."""
+def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str]) -> DecodedImage:
+    """Decode an image that `open_header` has opened; to be called inside its `with` block.
+
+    Args:
+        stored: What `open_header` yielded.
+        source: What it opened.
+        warned: What it collected.
+    """
     # A JPEG is never read at a reduced scale (Pillow's `draft`): its pixels would not be the same.
     if stored.format == "HEIF":
-        _check_whole(source)
+        _check_complete(source)
     stored.load()
     changes = [f"read although Pillow warns: {text}" for text in warned]
     if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
@@ -74,13 +85,13 @@ def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str])
     orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
     if orientation > 1:
         changes.append("turned upright as EXIF says")
-        # In place: for a copy, EXIF would be read once more, and what is wrong with it told once more.
+        # In place: for a copy, EXIF would be read again, and Pillow would warn of it again.
         ImageOps.exif_transpose(stored, in_place=True)
-    return Opened(_to_rgb(stored, changes), orientation, tuple(changes))
+    return DecodedImage(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
 def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
-    """The (height, width) that `open_picture` would give, without decoding where the format allows it."""
+    """Return the (height, width) of `open_image`'s result, without decoding where the format allows it."""
     with open_header(source) as stored:
         width, height = stored.size
         turned = stored.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -89,21 +100,28 @@ def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
 
 @contextmanager
 def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -> Iterator[Image.Image]:
-    """The picture opened by Pillow, not decoded yet. What is wrong with it becomes an InputError, inside the
-    `with` block too. What Pillow only warns of (EXIF that is damaged) is added to `warned`; in a TIFF, whose
-    tags say how its pixels are stored, a tag that cannot be read is an error as well."""
+    """Yield the image as Pillow opens it, not decoded yet.
+
+    What Pillow only warns of (damaged EXIF) is added to `warned`. In a TIFF, whose tags say how its pixels
+    are stored, a tag that cannot be read is an error.
+
+    Raises:
+        InputError: with the file's name; it cannot be opened, or decoding it inside the block fails.
+    """
     warned = [] if warned is None else warned
     name = "the picture" if isinstance(source, BytesIO) else str(source)
     try:
-        with _heard(warned):
+        with _collect_warnings(warned):
             opened = _identify(source, name)
         with opened:
-            with _heard(warned):
+            with _collect_warnings(warned):
                 if opened.format == "TIFF":
                     _ = getattr(opened, "n_frames", 1)  # reads the tags of all frames
                 elif opened.format in ("JPEG", "MPO"):
                     opened.getexif()
-            if opened.format == "TIFF" and (lost := [text for text in warned if _HARMLESS not in text]):
+            if opened.format == "TIFF" and (
+                lost := [text for text in warned if _HARMLESS_WARNING not in text]
+            ):
                 raise ValueError(lost[0])
             width, height = opened.size
             if width * height > MAX_PIXELS:
@@ -130,20 +148,20 @@ def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -
 
 
 @contextmanager
-def _heard(warned: list[str]) -> Iterator[None]:
-    """Adds what Python warns of in this thread to `warned`, a line each and each once."""
-    here = threading.get_ident()
-    with _HEARING, warnings.catch_warnings():  # Python has one set of warning filters for all threads
+def _collect_warnings(warned: list[str]) -> Iterator[None]:
+    """Add the warnings of this thread inside the block to `warned`, each on one line and once."""
+    thread = threading.get_ident()
+    with _WARNINGS_LOCK, warnings.catch_warnings():  # Python has one set of warning filters for all threads
         show = warnings.showwarning
 
-        def hear(message: Warning | str, *more: Any, **others: Any) -> None:
-            if threading.get_ident() != here:
+        def collect(message: Warning | str, *more: Any, **others: Any) -> None:
+            if threading.get_ident() != thread:
                 show(message, *more, **others)
             elif (text := " ".join(str(message).split())) not in warned:
                 warned.append(text)
 
         warnings.simplefilter("always")
-        warnings.showwarning = hear
+        warnings.showwarning = collect
         yield
 
 
@@ -162,9 +180,12 @@ def _identify(source: Path | str | BytesIO, name: str) -> Image.Image:
     return Image.open(source)
 
 
-def _check_whole(source: Path | str | BytesIO) -> None:
-    """EOFError if a HEIC file ends before its last box does: libheif fills what is absent with grey. A box is
-    its size in 4 bytes, its type in 4, where the size is 1 the size in 8 more (ISO/IEC 14496-12, 4.2)."""
+def _check_complete(source: Path | str | BytesIO) -> None:
+    """Raise EOFError if a HEIC file ends before its last box does: libheif fills what is absent with grey.
+
+    A box begins with its size in 4 bytes and its type in 4; where the size is 1, 8 more bytes hold it
+    (ISO/IEC 14496-12, 4.2).
+    """
     data = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
     position = 0
     while position < len(data):
@@ -195,12 +216,12 @@ def _to_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
 
 
 def _rescaled(image: Image.Image, changes: list[str]) -> Image.Image:
-    """A grey of 16 or 32 bits as 8 bits.
+    """Convert a grey image of 16 or 32 bits to 8 bits.
 
-    Floats within 0..1 are shares of white; whole numbers within 0..255 are 8-bit values already. Anything
-    else (16-bit cameras, degrees of a thermal one) is stretched between GREY_PERCENTILES of its values; where
-    those are one value, a 16-bit picture from 0..65535 and any other to black. Pixels that are no number
-    become black.
+    Floats within 0..1 are fractions of white; whole numbers within 0..255 are 8-bit values already. Anything
+    else (16-bit cameras, degrees of thermal ones) is stretched between GREY_PERCENTILES of its values; where
+    both are the same value, a 16-bit image is taken as 0..65535 and any other becomes black. Pixels that are
+    not a number become black.
     """
     values = np.asarray(image).reshape(-1)
     kind = "float" if values.dtype.kind == "f" else f"{values.dtype.itemsize * 8}-bit"
@@ -212,13 +233,13 @@ def _rescaled(image: Image.Image, changes: list[str]) -> Image.Image:
         changes.append("pixels without a value made black")
     if not finite.size:
         return Image.new("L", image.size)
-    least, most = float(finite.min()), float(finite.max())
-    if kind == "float" and least >= 0 and most <= 1:
+    lowest, highest = float(finite.min()), float(finite.max())
+    if kind == "float" and lowest >= 0 and highest <= 1:
         low, high = 0.0, 1.0
-    elif least >= 0 and most <= 255 and (kind != "float" or bool((finite == np.floor(finite)).all())):
+    elif lowest >= 0 and highest <= 255 and (kind != "float" or bool((finite == np.floor(finite)).all())):
         low, high = 0.0, 255.0
     else:
-        # `nearest` picks a value that is there, the same on every machine.
+        # `nearest` picks one of the values, the same on every machine.
         low, high = (float(value) for value in np.percentile(finite, GREY_PERCENTILES, method="nearest"))
         if low == high:
             low, high = (0.0, 65535.0) if kind == "16-bit" else (low, low + 1)

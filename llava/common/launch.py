@@ -1,7 +1,7 @@
-"""`python -m llava.common.launch TORCHRUN-OPTIONS -m llava.train ...`: torchrun, with failures told our way.
+"""Run torchrun with our error messages: `python -m llava.common.launch TORCHRUN-OPTIONS -m llava.train ...`.
 
-torchrun ends every process of this machine when one has failed. What it leaves out is put right here: bad
-input is one line and exit code 2, not a traceback of the launcher's own and 1.
+torchrun ends every process of this machine when one has failed. For bad input it would print a traceback of
+its own and exit with 1; here that is one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llava.common.errors import fault, run_command
+from llava.common.errors import run_command, user_message
 
 
 def main() -> int:
+    """Run torchrun with this process's arguments; returns 0, or the code of what failed first."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.CRITICAL)  # what torchrun says of failures; the processes log for themselves
+    logging.disable(logging.CRITICAL)  # torchrun's reports of failures; the processes log for themselves
     try:
         run.main(sys.argv[1:])
     except ChildFailedError as error:
@@ -34,8 +35,11 @@ def main() -> int:
 
 
 def run_process(command: Callable[[], int | None]) -> None:
-    """`run_command`, or under torchrun its like for one of several processes: bad input is told once, and a
-    process that fails because another is gone does not drown it out."""
+    """Run a command as `run_command` does, also as one of several processes that torchrun has started.
+
+    Of several processes only one prints the message for bad input, and those that fail because another is
+    gone print nothing.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         run_command(command)
     try:
@@ -45,23 +49,23 @@ def run_process(command: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         os._exit(130)
     except Exception as error:
-        told = fault(error)
-        if told is None or os.environ.get("RANK", "0") != "0":
-            _be_ended()  # if it was a broken connection, or the first process tells the same
-        if told is None:
+        message = user_message(error)
+        if message is None or os.environ.get("RANK", "0") != "0":
+            _wait_to_be_terminated()  # after a broken connection, or if the first process prints the same
+        if message is None:
             raise
-        print(f"error: {told}", file=sys.stderr, flush=True)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(2)  # an orderly end would wait for the other processes
+        os._exit(2)  # an orderly exit would wait for the other processes
     from torch import distributed
 
     if distributed.is_initialized():
-        distributed.destroy_process_group()  # its threads would hold up or abort the interpreter's end
+        distributed.destroy_process_group()  # its threads would delay or abort the interpreter's exit
     sys.exit(code)
 
 
-def _be_ended() -> None:
-    """Give the launcher time to end this process, which it does when another has failed."""
+def _wait_to_be_terminated() -> None:
+    """Give the launcher time to terminate this process, which it does when another has failed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(3)
 

@@ -1,7 +1,7 @@
-"""The schemas of every JSON and JSONL line that passes between the rooms. Torch-free.
+"""The schemas of every JSON record and JSONL line that passes between the packages. Torch-free.
 
 Field names are LLaVA's own where LLaVA has them (haotian-liu/LLaVA, docs/Finetune_Custom_Data.md and
-llava/eval/model_vqa.py); facts of ours live under `meta` or `metadata`.
+llava/eval/model_vqa.py); our own fields are in `meta` or `metadata`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ YES_NO = ("yes", "no")
 
 
 class Turn(BaseModel):
+    """One turn of a record's conversation."""
+
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     speaker: Literal["human", "gpt"] = Field(alias="from")
@@ -30,7 +32,7 @@ class Record(BaseModel):
     """One conversation of train.json, val.json or test.json.
 
     `image` is a path relative to the image folder, a list of such paths, or absent (text only);
-    each `<image>` in the human turns marks where the next picture goes.
+    each `<image>` in the human turns marks where the next image goes.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -42,6 +44,7 @@ class Record(BaseModel):
 
     @property
     def images(self) -> list[str]:
+        """The paths of its images as a list, empty without any."""
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else self.image
@@ -65,7 +68,7 @@ class Record(BaseModel):
 
 
 class Question(BaseModel):
-    """A line of a question file. `image` must be present; null asks without a picture."""
+    """A line of a question file. `image` must be present; null asks without an image."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -77,13 +80,14 @@ class Question(BaseModel):
 
     @property
     def images(self) -> list[str]:
+        """The paths of its images as a list, empty without any."""
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else self.image
 
 
 def question_text(text: str, images: int) -> str:
-    """The question with an `<image>` for each picture: its own marks, or as many lines before it."""
+    """Return the question with an `<image>` mark for each image: its own, or as many lines before it."""
     marks = text.count(IMAGE_PLACEHOLDER)
     if marks not in (0, images):
         raise InputError(f"the question has {marks} {IMAGE_PLACEHOLDER} mark(s) for {images} picture(s)")
@@ -91,8 +95,11 @@ def question_text(text: str, images: int) -> str:
 
 
 class Answer(BaseModel):
-    """A line of an answers file. `metadata` holds `error` for a picture that could not be read, and
-    `choices`: a probability per choice where the question asked for it."""
+    """A line of an answers file.
+
+    `metadata` holds `error` for a question that could not be answered, and `choices`, a probability per
+    choice, for one that asked for it.
+    """
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -105,24 +112,23 @@ class Answer(BaseModel):
 
 
 class Truth(BaseModel):
-    """A line of a truth file.
-
-    `task` is the question family (presence, kind, ...), `type` how its answers are read and scored, `label`
-    what the picture or object really shows (for slices: recall per kind of defect), `group` the unit of
-    resampling: pictures that are not independent of each other share it. `classes`: the closed list of
-    answers of a class task; the words for yes and no, in this order, of a yes/no task that has other ones;
-    what may be answered in a box task instead of a box.
-    """
+    """A line of a truth file: what the answer to a question should be."""
 
     model_config = ConfigDict(extra="allow")
 
     question_id: str | int
     answer: str
     task: str
+    """The question family: presence, kind, ..."""
     type: TaskType
+    """How the answers are read and scored."""
     group: str
+    """The unit of resampling: questions about images that are not independent of each other share it."""
     classes: list[str] | None = None
+    """Of a class task, the closed list of answers; of a yes/no task with other words, those for yes and no,
+    in this order; of a box task, what may be answered instead of a box."""
     label: str | None = None
+    """What the image or object really shows, for slices such as recall per kind of defect."""
     language: str = "en"
     meta: dict[str, Any] = Field(default_factory=dict)
 
@@ -144,8 +150,11 @@ class Truth(BaseModel):
 
 
 def report_entries(text: str) -> list[dict[str, str]]:
-    """The entries of a report: a JSON object, or a list of such, whose values are texts, numbers or null (all
-    as text). ValueError for anything else."""
+    """Read a report: a JSON object, or a list of them, whose values are texts, numbers or null (all as text).
+
+    Raises:
+        ValueError: the text is anything else.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""YAML files validated by pydantic, with `key=value` overrides. Torch-free.
+"""Read YAML files with `key=value` overrides and validate them with pydantic. Torch-free.
 
-Every settings class derives from `Settings`: unknown keys are errors that name the nearest known one.
+Every settings class derives from `Settings`: an unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _YAML_ERRORS = (YAMLError, OmegaConfBaseException, ValueError, TypeError)
 
 
 class Settings(BaseModel):
+    """The base class of settings: no unknown keys."""
+
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
@@ -31,13 +33,15 @@ SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
 def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] = ()) -> SettingsType:
-    """Read the YAML file `path`, apply `key=value` (dots reach inside), validate as `cls`.
+    """Read the YAML file `path`, apply `key=value` overrides (dots for nested keys) and validate it as `cls`.
 
     A file may build on others: `extends: base.yaml` or a list of names, relative to the file's own folder.
-    They are read first, in their order, and what comes later wins: keys are joined, lists are replaced.
+    They are read first, in their order; later values override earlier ones, mappings are merged and lists
+    replaced.
 
-    Raises InputError naming the file and field for YAML that does not parse, an unknown key (with the
-    nearest known one) or a value that does not fit.
+    Raises:
+        InputError: with the file and field; YAML that does not parse, an unknown key (with the nearest known
+            one) or a value that does not fit.
     """
     for override in overrides:
         if "=" not in override or override.startswith("-"):
@@ -52,10 +56,10 @@ def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] 
     return validate_settings(cls, {str(key): value for key, value in plain.items()}, str(path))
 
 
-def _read_values(path: Path, above: tuple[Path, ...]) -> DictConfig:
-    """The keys of a file and of those that it builds on; `above` are the files that build on it."""
-    if path.resolve() in above:
-        raise InputError(f"{path}: extends itself, by way of {above[-1].name}; take one `extends` out")
+def _read_values(path: Path, extended_by: tuple[Path, ...]) -> DictConfig:
+    """Return the values of a file and of those that it extends; `extended_by` extend it."""
+    if path.resolve() in extended_by:
+        raise InputError(f"{path}: extends itself, by way of {extended_by[-1].name}; take one `extends` out")
     try:
         values = OmegaConf.create(read_text(path))
         if not isinstance(values, DictConfig):
@@ -64,8 +68,8 @@ def _read_values(path: Path, above: tuple[Path, ...]) -> DictConfig:
         names = list(extends) if isinstance(extends, ListConfig) else [] if extends is None else [extends]
         if not all(isinstance(name, str) for name in names):
             raise InputError(f"{path}: extends: write a file name or a list of them")
-        below = [_read_values(path.parent / name, (*above, path.resolve())) for name in names]
-        merged = OmegaConf.merge(*below, values)
+        bases = [_read_values(path.parent / name, (*extended_by, path.resolve())) for name in names]
+        merged = OmegaConf.merge(*bases, values)
     except AssertionError:  # OmegaConf's, for a bare number
         raise InputError(f"{path}: expected `key: value` lines") from None
     except _YAML_ERRORS as error:
@@ -75,7 +79,7 @@ def _read_values(path: Path, above: tuple[Path, ...]) -> DictConfig:
 
 
 def validate_settings(cls: type[SettingsType], values: dict[str, Any], source: str) -> SettingsType:
-    """`values` as `cls`; the InputError of a misfit begins with `source`."""
+    """Validate `values` as `cls`; the InputError for one that does not fit begins with `source`."""
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -92,16 +96,14 @@ def validate_settings(cls: type[SettingsType], values: dict[str, Any], source: s
 
 
 def _known_keys(cls: type[BaseModel], parents: Sequence[str]) -> list[str]:
-    """The field names of the settings class that the path `parents` (fields, list indices) leads to."""
-    found: type[BaseModel] = cls
+    """Return the field names of the class that the path `parents` (fields, list indices) leads to."""
+    model: type[BaseModel] = cls
     annotation: Any = cls
     for name in parents:
-        if name in found.model_fields:
-            annotation = found.model_fields[name].annotation
-        for candidate in _models_in(annotation):
-            found = candidate
-            break
-    return list(found.model_fields)
+        if name in model.model_fields:
+            annotation = model.model_fields[name].annotation
+        model = next(iter(_models_in(annotation)), model)
+    return list(model.model_fields)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

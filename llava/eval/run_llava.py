@@ -1,5 +1,7 @@
-"""One question about one or more pictures, under LLaVA's own names (haotian-liu/LLaVA,
-llava/eval/run_llava.py): `eval_model(args)`, or `python -m llava.eval.run_llava`."""
+"""Ask one question about one or more images: `eval_model(args)`, or `python -m llava.eval.run_llava`.
+
+The names are LLaVA's own (haotian-liu/LLaVA, llava/eval/run_llava.py).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from urllib.request import urlopen
 
 from PIL import Image
 
-from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
 from llava.common.images import open_image
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
 
 TIMEOUT = 30  # seconds without a byte
-MOST_BYTES = 256 << 20  # of a picture fetched from an address
+MAX_IMAGE_BYTES = 256 << 20  # of an image fetched from an address
 
 NOTES = """From Python, with LLaVA's argument names:
   from llava.eval.run_llava import eval_model
@@ -29,18 +31,20 @@ NOTES = """From Python, with LLaVA's argument names:
 
 
 def load_image(image_file: str) -> Image.Image:
-    """The picture at a path or http(s) address as RGB; InputError, naming it, if it cannot be had."""
+    """Load the image at a path or http(s) address as RGB; InputError with its name if that fails."""
     if not image_file.startswith(("http://", "https://")):
         return open_image(image_file)
     try:
         with urlopen(
             WebRequest(image_file, headers={"User-Agent": "llava-inspect"}), timeout=TIMEOUT
         ) as reply:
-            data = reply.read(MOST_BYTES + 1)
+            data = reply.read(MAX_IMAGE_BYTES + 1)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(f"{image_file}: cannot be fetched ({getattr(error, 'reason', error)})") from None
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{image_file}: larger than {MOST_BYTES >> 20} MB; download it and name the file")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InputError(
+            f"{image_file}: larger than {MAX_IMAGE_BYTES >> 20} MB; download it and name the file"
+        )
     try:
         return open_image(BytesIO(data))
     except InputError as error:
@@ -48,13 +52,22 @@ def load_image(image_file: str) -> Image.Image:
 
 
 def load_images(image_files: Sequence[str]) -> list[Image.Image]:
+    """Load several images as `load_image` does."""
     return [load_image(image_file) for image_file in image_files]
 
 
 def eval_model(args: Any) -> None:
-    """Ask `args.query` about the pictures `args.image_file` (paths or addresses joined by `args.sep`) and
-    print the answer. `<image-placeholder>` in the query marks where a picture goes; without one they come
-    first. `args.model_name` is accepted and unused: what a model is, its files say."""
+    """Ask a question about images and print the answer.
+
+    Args:
+        args: LLaVA's own: `query`, where `<image-placeholder>` marks where an image goes (without one they
+            come first); `image_file`, paths or addresses joined by `sep`; `model_path`, `model_base`,
+            `conv_mode` and the sampling options. `model_name` is accepted and not used: a model's files say
+            what it is.
+
+    Raises:
+        InputError: the images or the model cannot be loaded, or the question cannot be asked.
+    """
     names = [name.strip() for name in args.image_file.split(getattr(args, "sep", None) or ",")]
     images = load_images(names)
     from llava.inference.engine import Engine, Request
@@ -93,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-file", required=True, help="path or http(s) address, or several")
     parser.add_argument("--query", required=True, help="the question")
     parser.add_argument("--sep", default=",", help="between several --image-file names (default: ,)")
-    add_decoding_flags(parser, max_new_tokens=512)
+    add_sampling_flags(parser, max_new_tokens=512)
     eval_model(parser.parse_args(sys.argv[1:] if argv is None else argv))
     return 0
 

@@ -1,8 +1,9 @@
 """Attention for models whose heads share keys and values (grouped-query attention: Mistral, Qwen2).
 
-Under a mask transformers' `sdpa` repeats keys and values for every head, unless one token alone is read: with
-four to seven heads to a key that copies the cache as often, at every token. Here the heads of a group are
-read as further tokens of one head instead, which gives the same numbers and copies nothing but the mask.
+Given a mask, transformers' `sdpa` repeats keys and values for every head, unless it reads a single token:
+with four to seven heads per key head, the cache is copied that many times at every token. Here the heads of a
+group are passed as additional tokens of one head instead, which gives the same numbers and copies only the
+mask.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 SDPA_GROUPED = "sdpa_grouped"
-"""The name that `attn_implementation` takes."""
+"""The name that transformers' `attn_implementation` takes."""
 
 
 def sdpa_grouped(
@@ -28,13 +29,25 @@ def sdpa_grouped(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`query` (rows, heads, new, dim), `key` and `value` (rows, key heads, columns, dim), `attention_mask`
-    (rows, 1, new, columns) -> (rows, new, heads, dim). For inference: no dropout."""
+    """Compute attention for inference (no dropout), with the signature of transformers' functions for it.
+
+    Args:
+        module: The attention module, with `num_key_value_groups`.
+        query: (rows, heads, new, dim).
+        key: (rows, key heads, columns, dim).
+        value: As `key`.
+        attention_mask: (rows, 1, new, columns); any other is left to transformers' `sdpa`.
+        scaling: The factor of the scores; None for 1 / sqrt(dim).
+        **kwargs: For transformers' `sdpa`.
+
+    Returns:
+        The output (rows, new, heads, dim), and None for the attention weights.
+    """
     rows, heads, new, dim = query.shape
     groups = heads // key.shape[1]
     if groups == 1 or attention_mask is None or attention_mask.shape[1] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    # heads of one key follow each other: (rows, key heads, groups, new, dim)
+    # the heads of one key head follow each other: (rows, key heads, groups, new, dim)
     folded = query.reshape(rows, heads // groups, groups * new, dim)
     mask = attention_mask.repeat(1, 1, groups, 1)
     output = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)

@@ -1,4 +1,4 @@
-"""A loaded model as the engine and the chats read with it: tokens and pictures in, logits out."""
+"""Run a loaded model: token ids and images in, logits out."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from llava.processing.vision import ImageInput, Pixels
 
 
 class ModelRunner:
-    """`loaded`, its ends of an answer (`end_ids`, and `stop` as text) and its context in tokens."""
+    """Runs the forward passes of one loaded model, for engines and chats alike.
+
+    `context_len` is the model's context in tokens. An answer ends with any of `stop_token_ids`, or with any
+    of `stop_strings`, which are the template's ends that are no special token. `max_branches` is how many
+    branches fit in the memory together, learned from running out of it; None while nothing has shown a limit.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.processor = loaded.processor
-        text = self.model.config.text_config
-        # with a window, attention forgets what is further back; a cache of branches does not
+        config = self.model.config.text_config
+        # beyond a sliding window the model would attend to less than the cache of branches holds
         self.context_len = min(
-            loaded.context_len, getattr(text, "sliding_window", None) or loaded.context_len
+            loaded.context_len, getattr(config, "sliding_window", None) or loaded.context_len
         )
-        special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
-        ends = self.model.generation_config.eos_token_id
-        end_ids = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        end_ids += [self.tokenizer.convert_tokens_to_ids(s) for s in loaded.template.stop if s in special]
-        self.end_ids = frozenset([*end_ids, self.tokenizer.eos_token_id])
-        self.stop = tuple(s for s in loaded.template.stop if s not in special)
+        self.stop_token_ids, self.stop_strings = _stops(loaded)
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(self.tokenizer.eos_token_id if pad is None else pad)
-        grouped = text.num_key_value_heads < text.num_attention_heads
-        if grouped or text._attn_implementation != "sdpa":  # other kinds take no bool mask (`read`)
+        grouped = config.num_key_value_heads < config.num_attention_heads
+        if grouped or config._attn_implementation != "sdpa":  # others take no bool mask (see `forward`)
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
-        self.most_at_once: int | None = None  # questions, learnt from running out of memory
+        self.max_branches: int | None = None
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Dropout off, and back on: the trainer asks questions of the model it is training."""
-        if not self.model.training:  # either way goes through all modules, too slow for each word of a chat
+    def eval_mode(self) -> Iterator[None]:
+        """Turn dropout off inside the block: the trainer asks questions of the model that it is training."""
+        if not self.model.training:  # switching walks through all modules, too slow for each token of a chat
             yield
             return
         self.model.eval()
@@ -54,16 +54,8 @@ class ModelRunner:
         finally:
             self.model.train()
 
-    def forward(self, ids: Tensor, mask: Tensor, cache: Cache, images: Sequence[Pixels] = ()) -> Tensor:
-        """Read `ids` (rows, new) behind what `cache` holds; float32 logits (rows, vocabulary) of the last.
-
-        `mask` (rows, cached + new) is 0 on padding; `pictures` fill the picture tokens among `ids` in order.
-        """
-        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return self.read(ids, mask, positions, cache, images)[:, -1].float()
-
     @torch.inference_mode()
-    def read(
+    def forward(
         self,
         ids: Tensor,
         mask: Tensor,
@@ -72,8 +64,20 @@ class ModelRunner:
         images: Sequence[Pixels] = (),
         keep: int = 1,
     ) -> Tensor:
-        """As `forward`, at the given positions (rows, new); the logits (rows, keep, vocabulary) of the last
-        `keep` tokens. `mask` may also say what each token sees: bool (rows, 1, new, cached + new)."""
+        """Read new tokens after those that the cache holds, and add them to it.
+
+        Args:
+            ids: (rows, new) token ids.
+            mask: (rows, cached + new), 0 on padding; or bool (rows, 1, new, cached + new), what each token
+                attends to.
+            positions: (rows, new).
+            cache: The KV cache; it grows by the new columns.
+            images: Fill the image tokens among `ids`, in their order.
+            keep: How many logits per row are wanted.
+
+        Returns:
+            The logits (rows, keep, vocabulary) of the last `keep` tokens, in the model's dtype.
+        """
         output = self.model(
             input_ids=ids,
             **self._image_inputs(images),
@@ -86,42 +90,77 @@ class ModelRunner:
         logits: Tensor = output.logits
         return logits
 
+    def extend(self, ids: Sequence[int], cache: Cache, cached: int, images: Sequence[Pixels] = ()) -> Tensor:
+        """Read one sequence's next tokens after its first `cached`, which the cache holds.
+
+        Returns:
+            float32 logits (1, vocabulary) of the last token.
+        """
+        device = self.model.device
+        columns = cached + len(ids)
+        mask = torch.ones(1, columns, dtype=torch.long, device=device)
+        positions = torch.arange(cached, columns, device=device)[None]
+        return self.forward(torch.tensor([ids], device=device), mask, positions, cache, images)[:, -1].float()
+
     def new_cache(self) -> Cache:
-        """An empty cache for `forward`."""
+        """Return an empty cache for `forward` and `extend`."""
         return new_cache()
 
-    def pixels(self, images: Sequence[ImageInput]) -> list[Pixels]:
-        """The pictures of one conversation made ready, where they are not yet."""
+    def prepare_images(self, images: Sequence[ImageInput]) -> list[Pixels]:
+        """Turn the images of one conversation into pixel values, where they are not yet."""
         alone = len(images) == 1
         return [p if isinstance(p, Pixels) else self.processor.pixels(p, alone=alone) for p in images]
 
     def _image_inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
-        inputs = self.processor.images.inputs(images)
+        inputs = self.processor.vision.inputs(images)
         if inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.device, self.model.dtype)
         return inputs
 
     @torch.inference_mode()
     def beam_search(
-        self, prompt: Sequence[int], images: Sequence[Pixels], num_beams: int, max_new_tokens: int
+        self, prompt_ids: Sequence[int], images: Sequence[Pixels], num_beams: int, max_new_tokens: int
     ) -> list[int]:
-        """The tokens of the best answer to one prompt: transformers' own beam search."""
-        ids = torch.tensor([prompt], device=self.model.device)
-        given = self._image_inputs(images)
+        """Search for the best answer to one prompt with transformers' own beam search.
+
+        Args:
+            prompt_ids: The prompt, as `RecordProcessor.encode_prompt` gives it.
+            images: Fill the prompt's image tokens, in their order.
+            num_beams: The number of beams.
+            max_new_tokens: The longest answer, in tokens.
+
+        Returns:
+            The token ids of the answer.
+        """
+        ids = torch.tensor([prompt_ids], device=self.model.device)
         config = GenerationConfig(
             num_beams=num_beams,
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(self.end_ids),
+            eos_token_id=sorted(self.stop_token_ids),
             pad_token_id=self.pad_id,
         )
-        # else what the model's folder says (a repetition penalty, ...) is added, which greedy answers ignore
-        theirs, self.model.generation_config = self.model.generation_config, config
+        # The folder's own settings (a repetition penalty, ...) would be added, which greedy answers ignore.
+        folder_config, self.model.generation_config = self.model.generation_config, config
         try:
             output = self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), **given, generation_config=config
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                **self._image_inputs(images),
+                generation_config=config,
             )
         finally:
-            self.model.generation_config = theirs
-        tokens: list[int] = output[0, len(prompt) :].tolist()
+            self.model.generation_config = folder_config
+        tokens: list[int] = output[0, len(prompt_ids) :].tolist()
         return tokens
+
+
+def _stops(loaded: LoadedModel) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Return the token ids, and the template's strings without a token of their own, that end an answer."""
+    tokenizer = loaded.tokenizer
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    eos = loaded.model.generation_config.eos_token_id
+    ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    ids += [tokenizer.convert_tokens_to_ids(stop) for stop in loaded.template.stop if stop in special]
+    strings = tuple(stop for stop in loaded.template.stop if stop not in special)
+    return frozenset([*ids, tokenizer.eos_token_id]), strings

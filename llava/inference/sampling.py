@@ -1,4 +1,4 @@
-"""From logits to text: which token comes next, when an answer ends, and what of it may be shown."""
+"""Choose next tokens from logits, end answers at stop strings, and decode them while they arrive."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.common.errors import InputError
 
-REPLACEMENT = "\ufffd"  # what a tokenizer shows for the bytes of an unfinished character
+REPLACEMENT = "\ufffd"  # what a tokenizer decodes the bytes of an incomplete character to
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How an answer is drawn. Temperature 0 is greedy: the same question gives the same answer.
-
-    `max_new_tokens` counts tokens; `top_p` keeps the most probable tokens that together reach that share
-    (None keeps all); `stop` strings end an answer besides the template's own and are not part of it.
-    """
+class SamplingOptions:
+    """Says how an answer is sampled. InputError where a value is out of range."""
 
     max_new_tokens: int = 512
+    """The longest answer, in tokens."""
     temperature: float = 0.0
+    """0 is greedy: the same question gives the same answer."""
     top_p: float | None = None
+    """Sample only among the most probable tokens that together reach this probability; None for all."""
     num_beams: int = 1
+    """Above 1 for beam search, which does not sample."""
     stop: tuple[str, ...] = ()
+    """Strings that end an answer besides the template's own; they are not part of it."""
     seed: int = 0
+    """Of sampling, with a temperature."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -46,35 +48,44 @@ class Decoding:
             raise InputError("a stop string is empty")
 
 
-def next_tokens(logits: Tensor, decoding: Decoding, draws: Sequence[Random]) -> Tensor:
-    """The next token of each row: (rows, vocabulary) float logits -> (rows,) token ids.
+def next_tokens(logits: Tensor, options: SamplingOptions, generators: Sequence[Random]) -> Tensor:
+    """Choose the next token of each row.
 
-    Every row has its own source of chance, so a sampled answer does not depend on which other questions
-    happened to share its batch.
+    Args:
+        logits: (rows, vocabulary) float.
+        options: The temperature and `top_p` are used.
+        generators: One for each row, so that a sampled answer does not depend on which other questions share
+            its batch.
+
+    Returns:
+        (rows,) token ids.
     """
-    if decoding.temperature == 0:
+    if options.temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities, order = (logits / decoding.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-    total = probabilities.cumsum(dim=-1)
-    if decoding.top_p is not None:
-        probabilities = probabilities.masked_fill(total - probabilities >= decoding.top_p, 0.0)
-        total = probabilities.cumsum(dim=-1)
-    points = torch.tensor([[draw.random()] for draw in draws], dtype=total.dtype, device=total.device)
+    probabilities, order = (logits / options.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+    cumulative = probabilities.cumsum(dim=-1)
+    if options.top_p is not None:
+        probabilities = probabilities.masked_fill(cumulative - probabilities >= options.top_p, 0.0)
+        cumulative = probabilities.cumsum(dim=-1)
+    uniform = torch.tensor(
+        [[generator.random()] for generator in generators], dtype=cumulative.dtype, device=cumulative.device
+    )
     last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
-    chosen = torch.searchsorted(total, points * total[:, -1:], right=True).minimum(last)
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).minimum(last)
     return order.gather(1, chosen).squeeze(1)
 
 
-def clean_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of `ids` exactly as the model wrote it, special tokens left out."""
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of `ids` exactly as the model wrote it, without special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 class AnswerText:
-    """The text of an answer while its tokens arrive. The pieces given out, joined, are `text`.
+    """Decodes an answer while its tokens arrive. The pieces that it returns, joined, are `text`.
 
-    Held back until the next token decides: an unfinished character (byte pieces), what may be the
-    beginning of a stop string, and trailing space. Leading space is never given out.
+    It holds back, until the next token decides, an incomplete character (byte pieces), what may be the
+    beginning of a stop string, and trailing space. Leading space is never returned. `stopped` becomes True
+    with the token that completes a stop string.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
@@ -85,29 +96,29 @@ class AnswerText:
         self._ids: list[int] = []
 
     def push(self, token: int) -> str:
-        """Take the next token; the piece of text that it settles, possibly empty."""
+        """Add the next token; returns the piece of text that is now certain, possibly empty."""
         self._ids.append(token)
         return self._advance(final=False)
 
     def finish(self) -> str:
-        """The piece that was still held back when the answer ended."""
+        """End the answer; returns the piece that was still held back."""
         return self._advance(final=True)
 
     def _advance(self, final: bool) -> str:
-        settled = clean_text(self._tokenizer, self._ids)
-        ends = [settled.find(stop) for stop in self._stop if stop in settled]
+        text = decode_text(self._tokenizer, self._ids)
+        ends = [text.find(stop) for stop in self._stop if stop in text]
         if ends:
             self.stopped = True
-            settled = settled[: min(ends)]
+            text = text[: min(ends)]
         elif not final:
-            settled = settled.rstrip(REPLACEMENT)
-            settled = settled[: len(settled) - self._undecided(settled)]
-        piece = settled.strip()[len(self.text) :]
+            text = text.rstrip(REPLACEMENT)
+            text = text[: len(text) - self._possible_stop_length(text)]
+        piece = text.strip()[len(self.text) :]
         self.text += piece
         return piece
 
-    def _undecided(self, text: str) -> int:
-        """How many last characters of `text` may be the beginning of a stop string."""
+    def _possible_stop_length(self, text: str) -> int:
+        """Return how many of the last characters of `text` may be the beginning of a stop string."""
         return max(
             (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
         )

@@ -30,7 +30,7 @@ from llava.model.formats import HEAD, UNUSABLE
 from llava.model.run_dir import DtypeName
 from llava.model.shards import StoredTensor, some
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import vision_processor_for
+from llava.processing.vision import make_vision_processor
 
 DTYPES: dict[DtypeName, torch.dtype] = {
     "float32": torch.float32,
@@ -192,7 +192,7 @@ def make_processor(
             f"the tokenizer does not know {IMAGE_PLACEHOLDER} as token {image_token_id}, as the model does"
         )
     try:
-        images = vision_processor_for(config, image_processor)
+        images = make_vision_processor(config, image_processor)
     except UNUSABLE as error:
         raise InputError(
             f"the image processor's settings do not suit the model ({one_line(error)})"

@@ -25,7 +25,7 @@ from transformers import (
 
 from llava.common.errors import InputError, one_line
 from llava.common.files import read_json, read_text, write_json, write_text
-from llava.conversation import ConvTemplate, template_of_chat
+from llava.conversation import ConvTemplate, detect_template
 from llava.model.formats import NON_LORA_WEIGHTS, ORIGINAL_TYPES, PROJECTOR_BIN, UNUSABLE, is_original
 from llava.model.hub import resolve_folder
 from llava.model.original import (
@@ -190,7 +190,7 @@ class ModelFolder:
     def template(self) -> ConvTemplate:
         """The conv mode that a model's chat template stands for or, where it has none, its config."""
         text = self.config.text_config
-        return template_of_chat(self.chat_template, language=str(text.model_type), vocab_size=text.vocab_size)
+        return detect_template(self.chat_template, language=str(text.model_type), vocab_size=text.vocab_size)
 
     @cached_property
     def fingerprint(self) -> str:

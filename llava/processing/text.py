@@ -1,4 +1,4 @@
-"""A record becomes token ids and labels; the same code serves training and inference. Pictures: vision.py."""
+"""Encode conversations as token ids and labels, for training and inference alike. Images: vision.py."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from llava.processing.vision import Pixels, Size, VisionProcessor
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One conversation as tokens. `labels` equal `input_ids` where supervised and are -100 elsewhere."""
+class EncodedConversation:
+    """Holds one conversation as token ids.
+
+    `labels` equal `input_ids` where the token is supervised and are -100 elsewhere; `n_images` is the number
+    of its images.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -26,29 +30,40 @@ class Encoded:
 
 
 class RecordProcessor:
-    """Turns conversations and pictures into model inputs for one model.
+    """Turns conversations and images into the inputs of one model.
 
-    `<image>` in the text becomes as many copies of `image_token_id` as `pictures` says that the picture there
-    takes. `max_length` bounds `encode`: a longer record is an InputError, never cut.
+    Each `<image>` in the text becomes as many copies of `image_token_id` as `vision` counts for the image.
 
-    `sizes` are those of the conversation's pictures in their order; they may be left out (None) where every
-    picture takes the same number of tokens (LLaVA-1.5).
+    The `sizes` that its methods take are the (height, width) of the conversation's images in their order;
+    None will do where every image takes the same number of tokens (LLaVA-1.5).
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        images: VisionProcessor,
+        vision: VisionProcessor,
         template: ConvTemplate,
         image_token_id: int,
         max_length: int | None = None,
     ) -> None:
+        """Check the tokenizer and list its special tokens, which no text may contain.
+
+        Args:
+            tokenizer: The model's; it must be a fast one, which gives character offsets.
+            vision: Makes the images' pixel values and counts their tokens.
+            template: How a conversation is written as text.
+            image_token_id: The id that stands for image features in `input_ids`.
+            max_length: The limit of `encode` in tokens; a longer record is an InputError, never cut.
+
+        Raises:
+            InputError: the tokenizer gives no character offsets.
+        """
         if not tokenizer.is_fast:
             raise InputError(
                 "the tokenizer gives no character offsets: the model folder needs tokenizer.json"
             )
         self.tokenizer = tokenizer
-        self.images = images
+        self.vision = vision
         self.template = template
         self.image_token_id = image_token_id
         self.max_length = max_length
@@ -56,14 +71,17 @@ class RecordProcessor:
         self._reserved = sorted(reserved - {IMAGE_PLACEHOLDER, ""})
 
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
-        """An RGB image made ready; `alone` is whether it is the only picture of its conversation."""
-        return self.images.pixels(image, alone=alone)
+        """Prepare an RGB image; `alone` says whether it is the only one of its conversation."""
+        return self.vision.pixels(image, alone=alone)
 
-    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> Encoded:
-        """A conversation with its answers: ids and labels of equal length.
+    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> EncodedConversation:
+        """Encode a conversation that ends with an answer.
 
-        The rendered text is tokenised once; a token is supervised if any of its characters is. InputError
-        if nothing is supervised, the text is longer than `max_length` or holds special tokens.
+        The rendered text is tokenised once, as a whole; a token is supervised if any of its characters is.
+
+        Raises:
+            InputError: no token is supervised, there are more than `max_length`, the text contains special
+                tokens, or there are not as many sizes as `<image>` marks.
         """
         ids, supervised, n_images = self._tokenise(turns, sizes, generation_prompt=False)
         if not any(supervised):
@@ -74,26 +92,31 @@ class RecordProcessor:
                 "split it or raise max_length"
             )
         labels = [token if use else IGNORE_INDEX for token, use in zip(ids, supervised, strict=True)]
-        return Encoded(ids, labels, n_images)
+        return EncodedConversation(ids, labels, n_images)
 
     def encode_prompt(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> list[int]:
-        """The ids of a conversation whose last turn is a question, up to where the answer begins."""
+        """Return the ids of a conversation whose last turn is a question, up to where the answer begins.
+
+        Raises:
+            InputError: as for `encode`, but for the labels and the length.
+        """
         return self._tokenise(turns, sizes, generation_prompt=True)[0]
 
     def _tokenise(
         self, turns: ChatTurns, sizes: Sequence[Size] | None, *, generation_prompt: bool
     ) -> tuple[list[int], list[bool], int]:
+        """Return the token ids, whether each is supervised, and the number of images."""
         self._refuse_special_text(turns)
         marks = sum(text.count(IMAGE_PLACEHOLDER) for _, text in turns)
-        if sizes is None and marks and self.images.by_size:
+        if sizes is None and marks and self.vision.tokens_depend_on_size:
             raise ValueError("the tokens of this model's pictures depend on their sizes: give `sizes`")
         if sizes is not None and len(sizes) != marks:
             raise InputError(f"{len(sizes)} picture(s) but {marks} {IMAGE_PLACEHOLDER} mark(s)")
-        image_tokens = self.images.tokens([(0, 0)] * marks if sizes is None else sizes)
+        image_tokens = self.vision.token_counts([(0, 0)] * marks if sizes is None else sizes)
         pieces = self.template.render(turns, generation_prompt=generation_prompt)
         text = "".join(piece for piece, _ in pieces)
-        # supervised_before[i]: how many of the first i characters are supervised
-        flags = [use for piece, use in pieces for _ in piece]
+        flags = [is_supervised for piece, is_supervised in pieces for _ in piece]
+        # supervised_before[i] counts the supervised ones among the first i characters
         supervised_before = list(accumulate(flags, initial=0))
         encoding = self.tokenizer(
             text, return_offsets_mapping=True, return_attention_mask=False, verbose=False
@@ -111,13 +134,13 @@ class RecordProcessor:
         return ids, supervised, n_images
 
     def _refuse_special_text(self, turns: ChatTurns) -> None:
-        """Text that the tokenizer would read as control tokens must not pass for the template's own."""
+        """Raise InputError for text that the tokenizer would read as the template's own control tokens."""
         for position, (speaker, text) in enumerate(turns):
-            found = next((token for token in self._reserved if token in text), None)
-            if found is None and speaker == "gpt" and IMAGE_PLACEHOLDER in text:
-                found = IMAGE_PLACEHOLDER
-            if found is not None:
+            special = next((token for token in self._reserved if token in text), None)
+            if special is None and speaker == "gpt" and IMAGE_PLACEHOLDER in text:
+                special = IMAGE_PLACEHOLDER
+            if special is not None:
                 raise InputError(
-                    f"turn {position} contains {found!r}, which the tokenizer reads as a special token; "
+                    f"turn {position} contains {special!r}, which the tokenizer reads as a special token; "
                     "write it differently"
                 )

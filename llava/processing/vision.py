@@ -1,14 +1,14 @@
-"""Pictures as the vision towers of LLaVA's families take them, and how many tokens each takes.
+"""Turn images into the pixel values that each LLaVA family's vision tower takes, and count their tokens.
 
-    family            a picture becomes                              tokens (336 or 384 pixels, patch 14)
+    family            an image becomes                               tokens (336 or 384 pixels, patch 14)
     LLaVA-1.5         one square, padded with the mean colour        576
-    LLaVA-1.6         the whole, squeezed into one square, and       576 + the tiles' rows without padding,
-                      its tiles ("anyres"), padded with black        a newline token behind each: up to 2,928
+    LLaVA-1.6         the whole image resized to one square, and     576 + the tiles' rows without padding,
+                      its tiles ("anyres"), padded with black        a newline token after each: up to 2,928
     LLaVA-OneVision   the same, at most anyres_max_9 tiles' worth;   729 + at most about 8,000
-                      of several pictures in one conversation each
-                      is one padded square and a newline token       730
+                      with several images in one conversation,
+                      each is one padded square and a newline token  730
 
-The number of tokens follows from the picture's size alone, so a text is encoded before any picture is
+The number of tokens follows from the image's size alone, so that a text can be encoded before any image is
 decoded. Nothing here needs torchvision.
 """
 
@@ -28,13 +28,16 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from llava.common.errors import InputError
 
 Size = tuple[int, int]
-"""The (height, width) of a picture in pixels."""
+"""The (height, width) of an image in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A picture made ready for the vision tower: `patches` is (P, 3, H, W) float32, `size` its source's,
-    `alone` whether it is the only one of its conversation (to OneVision that is a difference)."""
+    """Holds the pixel values of one image, ready for the vision tower.
+
+    `patches` is (P, 3, H, W) float32: one square, or the whole image and its tiles. `size` is the source
+    image's. `alone` says whether it is the only image of its conversation, which matters to OneVision.
+    """
 
     patches: torch.Tensor
     size: Size
@@ -45,11 +48,12 @@ ImageInput = Image.Image | Pixels
 
 
 def image_size(image: ImageInput) -> Size:
+    """Return the (height, width) in pixels of the image, or of the image that the pixels were made from."""
     return image.size if isinstance(image, Pixels) else (image.height, image.width)
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """`image` centred on a square of `colour`, its side the longer of the two (LLaVA's expand2square)."""
+    """Return `image` centred on a square of `colour` whose side is its longer one (LLaVA's expand2square)."""
     width, height = image.size
     if width == height:
         return image
@@ -60,9 +64,9 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
 
 
 class SquareProcessor:
-    """Pictures as padded squares, by the values of a Hugging Face image processor.
+    """Turns images into padded squares, with the values of a Hugging Face image processor.
 
-    `size` is the (height, width) in pixels, `mean_colour` the RGB colour of the padding.
+    `size` is the squares' (height, width) in pixels, `mean_colour` the RGB colour of the padding.
     """
 
     def __init__(self, image_processor: Any) -> None:
@@ -71,75 +75,84 @@ class SquareProcessor:
         self.mean_colour = (red, green, blue)
         self._resample = Image.Resampling(int(image_processor.resample))
         mean, std = (np.array(v, np.float32) for v in (image_processor.image_mean, image_processor.image_std))
-        # Rescaling and normalising look at one byte at a time, so a table of 256 values per channel is
-        # exact and quicker; the roundings are those of transformers' rescale and normalize.
+        # Rescaling and normalising map each byte by itself, so a table of 256 values per channel is exact
+        # and faster; it rounds where transformers' rescale and normalize do.
         grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
         self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
 
     def square(self, image: Image.Image) -> Image.Image:
-        """An RGB image padded to a square and resized to the model's size."""
+        """Pad an RGB image to a square and resize it to the model's size."""
         height, width = self.size
         return pad_to_square(image, self.mean_colour).resize((width, height), self._resample)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image as float32 (3, H, W): padded to a square, resized, normalised."""
-        small = np.asarray(self.square(image))  # (H, W, 3) bytes
-        return torch.from_numpy(np.stack([self._levels[c][small[..., c]] for c in range(3)]))
+        """Pad, resize and normalise an RGB image; returns float32 (3, H, W)."""
+        resized = np.asarray(self.square(image))  # (H, W, 3) bytes
+        return torch.from_numpy(np.stack([self._levels[c][resized[..., c]] for c in range(3)]))
 
 
 class VisionProcessor:
-    """The pictures of LLaVA-1.5, and what every family's have: see the module's docstring.
+    """Makes the vision inputs of LLaVA-1.5, and is the base class for the other families.
 
-    `by_size` says whether a picture's tokens depend on its size.
+    `tokens_depend_on_size` says whether the number of an image's tokens depends on its size.
     """
 
-    by_size = False
+    tokens_depend_on_size = False
 
     def __init__(self, config: Any, image_processor: Any) -> None:
-        """`config` is the model's; InputError where the image processor makes other pixels than it takes."""
+        """Take the sizes from the model's `config` and its Hugging Face image processor.
+
+        Raises:
+            InputError: the image processor makes other pixels than the model takes.
+        """
         vision = config.vision_config
-        self.squares = SquareProcessor(image_processor)
-        self.grid = vision.image_size // vision.patch_size  # patches along a side
-        self.tokens_each = self.grid**2 + (config.vision_feature_select_strategy == "full")
-        if self.squares.size != (vision.image_size, vision.image_size):
+        self.square_processor = SquareProcessor(image_processor)
+        self.patches_per_side = vision.image_size // vision.patch_size
+        self.tokens_per_square = self.patches_per_side**2 + (config.vision_feature_select_strategy == "full")
+        if self.square_processor.size != (vision.image_size, vision.image_size):
             raise InputError(
-                f"the image processor makes {self.squares.size} pixels, "
+                f"the image processor makes {self.square_processor.size} pixels, "
                 f"the model takes {(vision.image_size, vision.image_size)}"
             )
 
-    def tokens(self, sizes: Sequence[Size]) -> list[int]:
-        """How many tokens each of a conversation's pictures takes."""
-        return [self.tokens_each] * len(sizes)
+    def token_counts(self, sizes: Sequence[Size]) -> list[int]:
+        """Return how many tokens each image of one conversation takes, from all the images' sizes."""
+        return [self.tokens_per_square] * len(sizes)
 
     def canvas(self, image: Image.Image) -> Image.Image:
-        """The RGB image in the form that is kept and augmented; `pixels` of it are those of the image."""
-        return self.squares.square(image)
+        """Return the RGB image in the form that training caches and augments.
+
+        `pixels` gives the same for the canvas as for the image.
+        """
+        return self.square_processor.square(image)
 
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
-        """An RGB image made ready; `alone` is whether it is the only picture of its conversation."""
-        return Pixels(self.squares(image)[None], image_size(image), alone)
+        """Prepare an RGB image; `alone` says whether it is the only one of its conversation."""
+        return Pixels(self.square_processor(image)[None], image_size(image), alone)
 
     def inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
-        """The model's inputs for pictures in the order of their tokens; empty without any."""
+        """Return the model's keyword arguments for images in the order of their tokens; empty for none."""
         if not images:
             return {}
         return {"pixel_values": torch.cat([image.patches for image in images])}
 
 
 class AnyresVisionProcessor(VisionProcessor):
-    """The pictures of LLaVA-1.6 and, where `config` is its, of OneVision."""
+    """Makes the vision inputs of LLaVA-1.6 or, where `config` is one of OneVision, of OneVision."""
 
-    by_size = True
+    tokens_depend_on_size = True
 
     def __init__(self, config: Any, image_processor: Any) -> None:
         super().__init__(config, image_processor)
-        self.tokens_each = self.grid**2 + 1  # of one that is no anyres: its patches and a newline
-        self._prepare = image_processor
-        self._side = config.vision_config.image_size
+        self.tokens_per_square = self.patches_per_side**2 + 1  # a padded square's patches and a newline
+        self._image_processor = image_processor
+        self._tile_size = config.vision_config.image_size
         self._pinpoints = [[int(edge) for edge in shape] for shape in config.image_grid_pinpoints]
         self._onevision = config.model_type == "llava_onevision"
-        # anyres_max_9: tiles beyond so many patches' worth are scaled down
-        self._most = int(config.vision_aspect_ratio.removeprefix("anyres_max_")) if self._onevision else None
+        # anyres_max_9: features of more than 9 tiles' worth are scaled down
+        self._max_tiles = (
+            int(config.vision_aspect_ratio.removeprefix("anyres_max_")) if self._onevision else None
+        )
         if [list(shape) for shape in image_processor.image_grid_pinpoints] != self._pinpoints:
             raise InputError("the image processor and the model have different image_grid_pinpoints")
         strategy = "default" if config.vision_config.model_type == "clip_vision_model" else "full"
@@ -149,21 +162,21 @@ class AnyresVisionProcessor(VisionProcessor):
                 f"{config.vision_config.model_type} needs {strategy!r}"
             )
 
-    def tokens(self, sizes: Sequence[Size]) -> list[int]:
+    def token_counts(self, sizes: Sequence[Size]) -> list[int]:
         if self._onevision and len(sizes) > 1:
-            return [self.tokens_each] * len(sizes)
+            return [self.tokens_per_square] * len(sizes)
         return [self._anyres_tokens(size) for size in sizes]
 
     def _anyres_tokens(self, size: Size) -> int:
-        """The features that transformers' `pack_image_features` makes of a picture, counted without them."""
-        rows, columns = get_anyres_image_grid_shape(size, self._pinpoints, self._side)
-        tiles = torch.empty(1, rows * self.grid, columns * self.grid, device="meta")
+        """Count the features that transformers' `pack_image_features` makes of an image."""
+        rows, columns = get_anyres_image_grid_shape(size, self._pinpoints, self._tile_size)
+        tiles = torch.empty(1, rows * self.patches_per_side, columns * self.patches_per_side, device="meta")
         _, height, width = unpad_image(tiles, size).shape
-        if self._most is not None:
-            ratio = math.sqrt(height * width / (self._most * self.grid**2))
+        if self._max_tiles is not None:
+            ratio = math.sqrt(height * width / (self._max_tiles * self.patches_per_side**2))
             if ratio > 1.1:
                 height, width = int(height // ratio), int(width // ratio)
-        return self.grid**2 + height * (width + 1)
+        return self.patches_per_side**2 + height * (width + 1)
 
     def canvas(self, image: Image.Image) -> Image.Image:
         return image
@@ -171,25 +184,26 @@ class AnyresVisionProcessor(VisionProcessor):
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
         if self._onevision and not alone:
             return super().pixels(image, alone=False)
-        made = self._prepare(images=image, return_tensors="pt")["pixel_values"]
-        return Pixels(made[0], image_size(image), alone)
+        patches = self._image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return Pixels(patches, image_size(image), alone)
 
     def inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
-        given = super().inputs(images)
+        inputs = super().inputs(images)
         if not images:
-            return given
-        # Lists: the model reads them number by number, and each read of a GPU's tensor would wait for it.
-        given["image_sizes"] = [image.size for image in images]
+            return inputs
+        # Lists, not tensors: the model reads them number by number, and each read from a GPU waits for it.
+        inputs["image_sizes"] = [image.size for image in images]
         if self._onevision:
-            given["batch_num_images"] = _conversations([image.alone for image in images])
-        return given
+            inputs["batch_num_images"] = _images_per_conversation([image.alone for image in images])
+        return inputs
 
 
-def _conversations(alone: Sequence[bool]) -> list[int]:
-    """How many pictures the conversations have, for OneVision, which only asks whether that is 1.
+def _images_per_conversation(alone: Sequence[bool]) -> list[int]:
+    """Return how many images each conversation has, for OneVision, which only checks whether that is 1.
 
-    Neighbours of several conversations count as one. Of a conversation whose other pictures are in the cache
-    already a single one may be left, as the last: 2 is said of it too (transformers takes what it needs).
+    Neighbouring images that are not alone count as one conversation, whichever they belong to. One that
+    remains by itself, because the other images of its conversation are in the KV cache already, counts as 2
+    (transformers takes as many as it needs).
     """
     counts: list[int] = []
     for is_alone, run in groupby(alone):
@@ -198,19 +212,23 @@ def _conversations(alone: Sequence[bool]) -> list[int]:
     return counts
 
 
-def vision_processor_for(config: Any, image_processor: Any) -> VisionProcessor:
-    """The pictures of the model that `config` describes; InputError if the image processor is not its own."""
-    family = VisionProcessor if config.model_type == "llava" else AnyresVisionProcessor
-    if family is AnyresVisionProcessor and not hasattr(image_processor, "image_grid_pinpoints"):
+def make_vision_processor(config: Any, image_processor: Any) -> VisionProcessor:
+    """Return the processor for the model that `config` describes.
+
+    Raises:
+        InputError: the Hugging Face image processor does not belong to the model.
+    """
+    processor_class = VisionProcessor if config.model_type == "llava" else AnyresVisionProcessor
+    if processor_class is AnyresVisionProcessor and not hasattr(image_processor, "image_grid_pinpoints"):
         raise InputError(
             f"the model is a {config.model_type} but the image processor knows no image_grid_pinpoints; "
             "take preprocessor_config.json from the model it is made of"
         )
-    return family(config, image_processor)
+    return processor_class(config, image_processor)
 
 
 def _height_width(image_processor: Any) -> tuple[int, int]:
-    """The (height, width) in pixels that the image processor hands to the model."""
+    """Return the (height, width) in pixels of the image processor's output."""
     size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
     values: Mapping[str, int] = dict(size)
     if values.get("height") and values.get("width"):

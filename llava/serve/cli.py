@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import CommandParser, add_decoding_flags, add_model_flags
+from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_model_flags(parser)
     parser.add_argument("--image-file", required=True, help="path or http(s) address of the picture")
-    add_decoding_flags(parser, max_new_tokens=512, beams=False)
+    add_sampling_flags(parser, max_new_tokens=512, beams=False)
     parser.add_argument("--debug", action="store_true", help="show the whole prompt after each answer")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
 
     from llava.eval.run_llava import load_image
 
-    image = load_image(args.image_file)  # before the model: it is quicker to fail
+    image = load_image(args.image_file)  # before the model, which takes longer to load
 
     from llava.inference.chat import Chat
-    from llava.inference.engine import Engine
+    from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
 
     loaded = load_model(
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
     )  # fmt: skip
     chat = Chat(
-        Engine(loaded),
+        ModelRunner(loaded),
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
         top_p=args.top_p,
@@ -67,18 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # arrow keys in the questions; absent on Windows
-        note("/help shows the commands")
+        print_note("/help shows the commands")
     while (line := read_line()) is not None and line != "/exit":
         if line.startswith("/"):
-            obey(chat, line)
+            run_chat_command(chat, line)
         else:
-            answer(chat, line, args.debug)
+            stream_answer(chat, line, args.debug)
     print("exit...")
     return 0
 
 
 def read_line() -> str | None:
-    """The next question or command; None when the user is done. Ctrl-C here only drops what was typed."""
+    """Return the next question or command, None at the end. Ctrl-C here only drops what was typed."""
     while True:
         try:
             return input("USER: ").strip() or None
@@ -87,45 +87,47 @@ def read_line() -> str | None:
             return None
         except KeyboardInterrupt:
             print()
-            note("an empty line or Ctrl-D ends the chat")
+            print_note("an empty line or Ctrl-D ends the chat")
 
 
-def obey(chat: Chat, line: str) -> None:
-    """Do what the command says; one that fails leaves the chat as it was."""
+def run_chat_command(chat: Chat, line: str) -> None:
+    """Run a command such as `/image a.jpg`; one that fails leaves the chat as it was."""
     command, _, rest = line.partition(" ")
     rest = rest.strip()
     try:
         if command == "/image" and rest:
-            chat.add_image(open_named(rest))
-            note(
+            chat.add_image(open_typed_image(rest))
+            print_note(
                 "this picture goes with your next question; /reset PATH_OR_URL would start over with it alone"
             )
         elif command == "/reset" and rest:
-            image = open_named(rest)
+            image = open_typed_image(rest)
             chat.reset()
             chat.add_image(image)
-            note("the talk is forgotten; the new picture goes with your next question")
+            print_note("the talk is forgotten; the new picture goes with your next question")
         elif command == "/reset":
             chat.reset(keep_image=True)
-            note("the talk is forgotten; the last picture goes with your next question")
+            print_note("the talk is forgotten; the last picture goes with your next question")
         elif command == "/undo" and not rest:
             question = chat.undo()
-            note("nothing has been asked" if question is None else f"taken back: {question}")
+            print_note("nothing has been asked" if question is None else f"taken back: {question}")
         elif command == "/help":
             print(COMMANDS, file=sys.stderr)
         elif command == "/image":
-            note("say which: /image PATH_OR_URL")
+            print_note("say which: /image PATH_OR_URL")
         else:
-            note(f"there is no command {line}; /help shows them")
+            print_note(f"there is no command {line}; /help shows them")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        note("stopped")
+        print_note("stopped")
 
 
-def open_named(name: str) -> Image.Image:
-    """The picture at an address or path, as typed or dragged into the terminal: quotes, escaped spaces and ~
-    are understood."""
+def open_typed_image(name: str) -> Image.Image:
+    """Load the image at an address or path as typed or dragged into the terminal.
+
+    Quotes, escaped spaces and ~ are understood. InputError if there is no image.
+    """
     from llava.eval.run_llava import load_image
 
     if not name.startswith(("http://", "https://")) and not Path(name).exists():
@@ -135,8 +137,8 @@ def open_named(name: str) -> Image.Image:
     return load_image(name)
 
 
-def answer(chat: Chat, question: str, debug: bool) -> None:
-    """Stream the answer to stdout; Ctrl-C ends it and leaves the chat as it stands."""
+def stream_answer(chat: Chat, question: str, debug: bool) -> None:
+    """Stream the answer to stdout; Ctrl-C ends it, and what was streamed is kept."""
     forgotten = chat.forgotten
     print("ASSISTANT: ", end="", flush=True)
     pieces = chat.ask(question)
@@ -151,16 +153,16 @@ def answer(chat: Chat, question: str, debug: bool) -> None:
     finally:
         pieces.close()
     if chat.forgotten > forgotten:
-        note(
-            f"the conversation outgrew the model's context of {chat.engine.context_len} tokens: "
+        print_note(
+            f"the conversation outgrew the model's context of {chat.runner.context_len} tokens: "
             f"{chat.forgotten} oldest exchange(s) forgotten; the picture is not"
         )
     if debug:
         print(f"\nprompt and answers so far:\n{chat.prompt}\n", file=sys.stderr)
 
 
-def note(text: str) -> None:
-    """Something about the chat, not of it: on stderr, so that stdout holds questions and answers only."""
+def print_note(text: str) -> None:
+    """Print a remark about the chat on stderr, so that stdout holds questions and answers only."""
     print(f"({text})", file=sys.stderr, flush=True)
 
 

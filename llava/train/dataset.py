@@ -55,7 +55,7 @@ class ImageLoader:
 
     def sizes(self, names: Sequence[str]) -> list[Size] | None:
         """Read the images' sizes from their headers; None where the model does not depend on them."""
-        if not self.processor.images.by_size:
+        if not self.processor.vision.tokens_depend_on_size:
             return None
         for name in names:
             if name not in self._sizes:
@@ -67,7 +67,7 @@ class ImageLoader:
         cached = self._canvases.get(name)
         if cached is not None:
             return cached
-        canvas = self.processor.images.canvas(open_image(inside(self.folder, name)))
+        canvas = self.processor.vision.canvas(open_image(inside(self.folder, name)))
         size = 3 * canvas.width * canvas.height
         if self._free_bytes >= size:
             self._free_bytes -= size
@@ -80,7 +80,7 @@ class ImageLoader:
         """Load the image augmented; `alone` says that it is the only one of its record."""
         canvas = self.canvas(name)
         if augmentation is not None:
-            colour = self.processor.images.squares.mean_colour
+            colour = self.processor.vision.square_processor.mean_colour
             canvas = augment.augment_image(canvas, augmentation, colour)
         return self.processor.pixels(canvas, alone=alone)
 

@@ -183,7 +183,7 @@ def find_largest_batch(
     batches = global_batches(examples, settings.batch_size, processes, hidden)
     shares = (share for shares in batches for share in shares)
     lengths = {SPARE: 0} | {index: sum(examples.lengths(index)) for index in range(len(examples))}
-    images = examples.records.images.processor.images
+    images = examples.records.images.processor.vision
     largest = max(shares, key=lambda share: sum(lengths[index] for index in share))
     batch = Collator(images, settings.max_length, hidden, 0)([examples[index] for index in largest])
     rows, length = batch["input_ids"].shape

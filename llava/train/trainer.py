@@ -118,7 +118,7 @@ class LoraTrainer(Trainer):
         config: Any = loaded.model.config
         pad = loaded.tokenizer.pad_token_id
         self.collate = Collator(
-            loaded.processor.images,
+            loaded.processor.vision,
             settings.max_length,
             int(config.text_config.hidden_size),
             int(loaded.tokenizer.eos_token_id if pad is None else pad),

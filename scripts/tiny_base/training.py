@@ -158,7 +158,7 @@ class _Lessons(torch.utils.data.Dataset):
             lambda key: Pixels(
                 to_pixels(images[key][None].copy(), torch.device("cpu")), images[key].shape[:2]
             ),
-            self.processor.images,
+            self.processor.vision,
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
 

@@ -75,7 +75,7 @@ def our_logits(loaded: LoadedModel, path: Path) -> tuple[list[int], torch.Tensor
     """The prompt's ids, with one -200 for the picture, and the next token's logits (vocabulary)."""
     image = Image.open(path).convert("RGB")
     ids = loaded.processor.encode_prompt([("human", "<image>\n" + QUESTION)], [(image.height, image.width)])
-    inputs = loaded.processor.images.inputs([loaded.processor.pixels(image)])
+    inputs = loaded.processor.vision.inputs([loaded.processor.pixels(image)])
     tokens = torch.tensor([ids])
     with torch.inference_mode():
         output = loaded.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **inputs)

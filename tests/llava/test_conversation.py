@@ -7,7 +7,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoTokenizer
 
 from llava.common.errors import InputError
-from llava.conversation import conv_templates, default_conversation, get_template, template_of_chat
+from llava.conversation import conv_templates, default_conversation, detect_template, get_template
 
 TURNS = [
     ("human", "<image>\nIs there a defect?"),
@@ -53,7 +53,7 @@ EXPECTED = {
 }
 
 
-# What the chat templates of Hub models make of a picture and a question (model cards and templates). The
+# What the chat templates of Hub models make of an image and a question (model cards and templates). The
 # templates of 1.5 and 1.6-vicuna have no system text of their own: it was given as a system message. In later
 # turns they differ from LLaVA's own text (docs/interop.md), which is what the models were trained on.
 HUB = {
@@ -109,7 +109,7 @@ def test_prompt_is_where_the_answer_begins(mode):
     prompt = template.text(TURNS[:3], generation_prompt=True)
     assert template.text(TURNS).startswith(prompt)
     supervised = [text for text, use in template.render(TURNS) if use]
-    assert template.text(TURNS) == prompt + supervised[-1] + template.between
+    assert template.text(TURNS) == prompt + supervised[-1] + template.answer_separator
     assert [any(text.endswith(stop) for stop in template.stop) for text in supervised] == [True, True]
 
 
@@ -174,7 +174,7 @@ def test_contents_may_be_parts_in_every_role_and_hold_a_clients_own_image_mark()
 
 
 def recognised(chat_template, language="llama", vocab_size=32000):
-    return template_of_chat(chat_template, language=language, vocab_size=vocab_size).name
+    return detect_template(chat_template, language=language, vocab_size=vocab_size).name
 
 
 def test_template_is_recognised_from_a_chat_template():

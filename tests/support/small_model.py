@@ -1,4 +1,4 @@
-"""A random LLaVA of a few layers whose answers vary in length, for tests of how answers are computed."""
+"""Make a random LLaVA of a few layers whose answers vary in length, and answer with plain transformers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from llava.model.builder import LoadedModel, load_model, make_processor
 
 
 def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
-    """Weights large enough that logits are far apart, grouped-query attention, and every 16th
-    token ends an answer, so that answers have many lengths. Tokenizer and pictures are `tiny`'s."""
+    """Make a model with grouped-query attention, and weights large enough that logits are far apart.
+
+    Every 16th token ends an answer, so that answers have many lengths. The tokenizer and the image processor
+    are those of the folder `tiny`.
+    """
     base = load_model(tiny, device="cpu")
     torch.manual_seed(5)
     config = LlavaConfig(
@@ -34,9 +37,9 @@ def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "projector" in name and "weight" in name:
-                parameter.normal_(std=0.3)  # pictures must matter
+                parameter.normal_(std=0.3)  # answers must depend on images
         byte_pieces = base.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
-        model.lm_head.weight[[2, *byte_pieces]] = 0  # never the likeliest: random bytes are no characters
+        model.lm_head.weight[[2, *byte_pieces]] = 0  # never the most probable: random bytes are no characters
     model.generation_config.eos_token_id = [2, *range(20, 1000, 16)]
     return LoadedModel(
         model=model,
@@ -50,20 +53,19 @@ def random_model(tiny: Path, context: int = 2048) -> LoadedModel:
 
 
 def image(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A picture of coloured blocks; different seeds look different even to a random model."""
+    """Make an image of coloured blocks; different seeds look different even to a random model."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
 def plain_generate(loaded: LoadedModel, ids: list[int], images: list[Image.Image], limit: int) -> list[int]:
-    """The naive twin: transformers' own generate for one prompt, its end token cut off."""
+    """Answer one prompt with transformers' own `generate`; returns the tokens without the end token."""
     tokens = torch.tensor([ids])
-    made = [loaded.processor.pixels(p, alone=len(images) == 1) for p in images]
-    pixels = loaded.processor.images.inputs(made)
+    pixels = [loaded.processor.pixels(image, alone=len(images) == 1) for image in images]
     output = loaded.model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
-        **pixels,
+        **loaded.processor.vision.inputs(pixels),
         do_sample=False,
         max_new_tokens=limit,
         pad_token_id=loaded.tokenizer.pad_token_id,
@@ -74,7 +76,7 @@ def plain_generate(loaded: LoadedModel, ids: list[int], images: list[Image.Image
 
 
 def plain_text(loaded: LoadedModel, question: str, images: list[Image.Image], limit: int) -> str:
-    """The naive twin's text for one question about `pictures`, which come first unless it marks them."""
+    """Answer one question with `plain_generate`; the images come first unless the question marks them."""
     if "<image>" not in question:
         question = "<image>\n" * len(images) + question
     sizes = [(p.height, p.width) for p in images]
@@ -84,7 +86,7 @@ def plain_text(loaded: LoadedModel, question: str, images: list[Image.Image], li
 
 
 def save_random_model(tiny: Path, folder: Path) -> Path:
-    """A model folder whose greedy answers run on until --max-new-tokens, for tests that interrupt them."""
+    """Save a model whose greedy answers only end at --max-new-tokens, for tests that interrupt them."""
     loaded = random_model(tiny)
     loaded.model.generation_config.eos_token_id = 2
     shutil.copytree(tiny, folder)

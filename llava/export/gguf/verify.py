@@ -244,7 +244,7 @@ class _TorchModel:
 
         handle = places.register_forward_hook(misplaced) if shifted else None
         try:
-            inputs = self._processor.images.inputs([self._processor.pixels(self._square)])
+            inputs = self._processor.vision.inputs([self._processor.pixels(self._square)])
             if "image_sizes" in inputs:
                 inputs["image_sizes"] = torch.tensor([inputs["image_sizes"][0]])
             features = self._model.model.get_image_features(**inputs, return_dict=True).pooler_output
@@ -367,4 +367,4 @@ def _read_image(loaded: LoadedModel, path: Path | None) -> Image.Image:
         image = Image.fromarray(blocks).resize((320, 240), Image.Resampling.BICUBIC)
     else:
         image = open_image(path)
-    return loaded.processor.images.squares.square(image)
+    return loaded.processor.vision.square_processor.square(image)

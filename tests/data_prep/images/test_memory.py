@@ -21,7 +21,7 @@ from data_prep.images.store import ImageStore
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list
-from llava.common.images import Opened, decode, open_image
+from llava.common.images import DecodedImage, decode, open_image
 from llava.common.records import Record, Turn
 from llava.common.settings import load_settings
 
@@ -49,7 +49,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
     lock, held, most, together = threading.Lock(), 0, 0, []
     real, encode = decode, units._encoded
 
-    def counted(*given: Any) -> Opened:
+    def counted(*given: Any) -> DecodedImage:
         nonlocal held, most
         opened = real(*given)
         with lock:

@@ -28,7 +28,7 @@ def test_a_frame_and_its_inverse(box: Box, width: int, height: int, frame: Frame
 
 
 def test_the_padded_frame_is_the_square_that_llava_pads_to() -> None:
-    # A 400x200 picture lies at rows 100..300 of a 400x400 square.
+    # A 400x200 image lies at rows 100..300 of a 400x400 square.
     assert to_frame((0, 0, 400, 200), 400, 200, "padded") == (0, 0.25, 1, 0.75)
     assert to_frame((0, 0, 400, 200), 400, 200, "whole") == (0, 0, 1, 1)
     # LLaVA's paste offset is a whole number: (5 - 2) // 2 = 1.

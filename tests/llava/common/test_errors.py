@@ -11,7 +11,7 @@ from llava.common.errors import InputError, run_command
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (InputError("a.json: no such file"), "error: a.json: no such file\n"),
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
@@ -19,14 +19,14 @@ from llava.common.errors import InputError, run_command
     ],
 )
 def test_bad_input_and_the_disks_refusals_are_one_line(
-    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+    error: Exception, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> int:
         raise error
 
     with pytest.raises(SystemExit) as ended:
         run_command(main)
-    assert ended.value.code == 2 and capsys.readouterr().err == told
+    assert ended.value.code == 2 and capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ VALUES = st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEX
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b'{"a": ', "line 1: not valid JSON"),
         (b'"\xe9"', r"not UTF-8 text \(byte 1\); save it as UTF-8"),
@@ -31,10 +31,10 @@ VALUES = st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEX
         (b'"\\\\\\ud83d"', r"\\ud83d is half"),
     ],
 )
-def test_json_that_cannot_be_used_is_one_line(tmp_path: Path, text: bytes, said: str) -> None:
+def test_json_that_cannot_be_used_is_one_line(tmp_path: Path, text: bytes, message: str) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(text)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_json(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Pictures as they come from cameras and tools: opened whole, upright and 8-bit, or refused in one line."""
+"""Images as they come from cameras and tools: opened whole, upright and 8-bit, or refused in one line."""
 
 import io
 import struct
@@ -42,7 +42,7 @@ def test_a_thermal_grey_fills_the_range_whatever_a_few_hot_pixels_say() -> None:
     assert (np.diff(found[1:, 0].astype(int)) >= 0).all()
     # The middle 99% of the values use the whole range.
     assert (found[1:-1] > 250).any() and (found[1:] < 5).any()
-    # A TIFF of the same values is the same picture, in either byte order.
+    # A TIFF of the same values is the same image, in either byte order.
     for order, dtype in (("I;16", "<u2"), ("I;16B", ">u2")):
         image = Image.frombytes(order, (100, 100), values.astype(dtype).tobytes())
         assert (levels(stored(image, "TIFF")) == found).all(), order
@@ -100,7 +100,7 @@ def test_hidden_colours_stay_hidden() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turned_photos_come_upright(orientation: int) -> None:
-    """TIFF 6.0, tag 274: where the stored picture's first row and column are on the upright one."""
+    """TIFF 6.0, tag 274: where the stored image's first row and column are on the upright one."""
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = 255  # white top left quarter
     back = {
@@ -150,7 +150,7 @@ def test_heic(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = read_image(photo)
     assert opened.image.size == (2352, 3136) and opened.orientation == 1
     assert np.asarray(opened.image).std() > 10
-    for kept in (100_000, photo.stat().st_size - 1):  # libheif itself makes a picture of both
+    for kept in (100_000, photo.stat().st_size - 1):  # libheif itself makes an image of both
         with pytest.raises(InputError, match=r"cut short .* bytes are absent"):
             open_image(io.BytesIO(photo.read_bytes()[:kept]))
 

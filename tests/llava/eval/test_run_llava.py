@@ -1,4 +1,4 @@
-"""LLaVA's own way to ask one question, from Python and as a command; pictures by address."""
+"""LLaVA's own way to ask one question, from Python and as a command; images by address."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """A web server with a picture at /a.png, a text at /text and nothing else."""
+    """A web server with an image at /a.png, a text at /text and nothing else."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -79,14 +79,14 @@ def test_eval_model_prints_the_answer(
 ) -> None:
     loaded = load_model(model, device="cpu")
     both = [image(1), image(2)]
-    for image_file, query, asked, shown in [
+    for image_file, query, question, shown in [
         (photos[0], "What is it?", "What is it?", both[:1]),
         (f"{address}/a.png", "What is it?", "What is it?", both[:1]),
         (",".join(photos), "Which is darker?", "Which is darker?", both),
         (photos[0], "In <image-placeholder>, what?", "In <image>, what?", both[:1]),
     ]:
         eval_model(llava_arguments(model, image_file, query))
-        assert capsys.readouterr().out == plain_text(loaded, asked, shown, 8) + "\n"
+        assert capsys.readouterr().out == plain_text(loaded, question, shown, 8) + "\n"
 
 
 def test_the_command_takes_both_spellings(
@@ -109,7 +109,7 @@ def test_images_that_cannot_be_had_are_named(address: str, monkeypatch: pytest.M
         load_image("http://")
     with pytest.raises(InputError, match="http://a b/: cannot be fetched"):
         load_image("http://a b/")
-    monkeypatch.setattr(run_llava, "MOST_BYTES", 100)
+    monkeypatch.setattr(run_llava, "MAX_IMAGE_BYTES", 100)
     with pytest.raises(InputError, match="larger than"):
         load_image(f"{address}/a.png")
 

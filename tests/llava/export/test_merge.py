@@ -29,7 +29,7 @@ def inputs(loaded):
     """A question about a wide picture: several tiles for LLaVA-1.6 and OneVision."""
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [(60, 150)])])
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
-    pixels = loaded.processor.images.inputs([loaded.processor.pixels(image, alone=True)])
+    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(image, alone=True)])
     return {"input_ids": ids, **pixels}
 
 

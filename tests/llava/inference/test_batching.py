@@ -1,4 +1,4 @@
-"""Hostile batches against one at a time: pictures of many sizes, memory that runs out, odd models."""
+"""Hostile batches against one at a time: images of many sizes, memory that runs out, odd models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from llava.inference import batching
 from llava.inference.engine import Engine, Request
+from llava.inference.memory import container_free_bytes
 from llava.model.builder import LoadedModel
 from llava.train.float32_attention import SDPA_FLOAT32
 from tests.support.family_models import FAMILIES, load_family
@@ -40,13 +41,13 @@ IMAGES = [image(number, size) for number, size in enumerate(SIZES)]
 
 
 def request(number: int, shown: list[int], text: int, middle: bool, scored: bool) -> Request:
-    asked = TEXTS[text]
+    question = TEXTS[text]
     if middle:
-        asked = " and ".join(["Look at <image>"] * len(shown)) + f": {asked}" if shown else asked
-    return Request(number, asked, [IMAGES[index] for index in shown], CHOICES if scored else None)
+        question = " and ".join(["Look at <image>"] * len(shown)) + f": {question}" if shown else question
+    return Request(number, question, [IMAGES[index] for index in shown], CHOICES if scored else None)
 
 
-ASKED = st.lists(
+QUESTIONS = st.lists(
     st.tuples(
         st.lists(st.integers(0, 3), max_size=2), st.integers(0, 2), st.booleans(), st.sampled_from([0, 0, 1])
     ),
@@ -57,42 +58,42 @@ ASKED = st.lists(
 
 @settings(max_examples=12, deadline=None)
 @given(
-    asked=ASKED,
+    questions=QUESTIONS,
     batch=st.integers(1, 8),
     tokens=st.integers(1, 8),
-    cells=st.sampled_from([None, 150, 900]),
-    failing=st.sets(st.integers(0, 12), max_size=1),
+    cached=st.sampled_from([None, 150, 900]),
+    failing_passes=st.sets(st.integers(0, 12), max_size=1),
     options=st.sampled_from([{}, {"stop": ["e", "th"]}, {"temperature": 1.0, "top_p": 0.8}]),
 )
 def test_any_batch_is_answered_as_one_at_a_time(
     family: LoadedModel,
-    asked: list[tuple[list[int], int, bool, bool]],
+    questions: list[tuple[list[int], int, bool, bool]],
     batch: int,
     tokens: int,
-    cells: int | None,
-    failing: set[int],
+    cached: int | None,
+    failing_passes: set[int],
     options: dict[str, Any],
 ) -> None:
-    """Read `failing` of all runs out of memory; `cells` is what the cache is thought to hold."""
-    requests = [request(number, *question) for number, question in enumerate(asked)]
+    """The forward passes of these numbers run out of memory; `cached` tokens are thought to fit."""
+    requests = [request(number, *parts) for number, parts in enumerate(questions)]
     engine = Engine(family)
     alone = [engine.answer([one], max_new_tokens=tokens, **options)[0] for one in requests]
-    read, count = engine.read, 0
+    forward, count = engine.runner.forward, 0
 
     def limited(*args: Any, **kwargs: Any) -> Tensor:
         nonlocal count
         count += 1
-        if count - 1 in failing:
+        if count - 1 in failing_passes:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return read(*args, **kwargs)
+        return forward(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "read", limited)
-        if cells is not None:
-            patch.setattr(batching, "cells_that_fit", lambda model: cells)
-        size = batch if cells is None else None
+        patch.setattr(engine.runner, "forward", limited)
+        if cached is not None:
+            patch.setattr(batching, "tokens_that_fit", lambda model: cached)
+        size = batch if cached is None else None
         if batch == 1:
-            failing = set()  # one at a time that does not fit is the end
+            failing_passes = set()  # one at a time that does not fit is the end
         found = list(engine.stream(iter(requests), batch_size=size, max_new_tokens=tokens, **options))
     assert sorted(int(result.question_id) for result in found) == list(range(len(requests)))
     for result in found:
@@ -102,17 +103,17 @@ def test_any_batch_is_answered_as_one_at_a_time(
 
 
 def watched(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """For each reading of pictures, the picture tokens of every row."""
+    """For each reading of images, the image tokens of every row."""
     rows: list[list[int]] = []
-    read = engine.read
+    forward = engine.runner.forward
 
     def noting(ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args[3:] and args[3]:
-            image = engine.processor.image_token_id
+            image = engine.runner.processor.image_token_id
             rows.append((ids == image).sum(dim=1).tolist())
-        return read(ids, *args, **kwargs)
+        return forward(ids, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "read", noting)
+    monkeypatch.setattr(engine.runner, "forward", noting)
     return rows
 
 
@@ -132,10 +133,10 @@ def test_images_of_nearly_one_length_are_read_together(
     assert found == {n: plain_text(loaded, "What?", [photo], 4) for n, photo in enumerate(shown)}
 
 
-def test_a_image_with_more_questions_than_places_does_not_wait_for_all_to_leave(
+def test_an_image_with_more_questions_than_places_does_not_wait_for_all_to_leave(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.end_ids = frozenset()
+    engine.runner.stop_token_ids = frozenset()
     rows = watched(engine, monkeypatch)
     photo = image(1)
     stops = engine.answer([Request(0, "What?", [photo])], max_new_tokens=2)[0].text
@@ -147,7 +148,7 @@ def test_a_image_with_more_questions_than_places_does_not_wait_for_all_to_leave(
     assert order.index("long") > 3  # the nine went past it
 
 
-def test_questions_of_a_image_that_do_not_follow_each_other_meet_while_they_wait(
+def test_questions_of_an_image_that_do_not_follow_each_other_meet_while_they_wait(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = watched(engine, monkeypatch)
@@ -173,7 +174,7 @@ def test_answers_end_where_the_attention_window_does(tiny_model_dir: Path) -> No
     engine = Engine(loaded)
     (result,) = engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=500)
     prompt = len(loaded.processor.encode_prompt([("human", "<image>\nWhat?")]))
-    assert engine.context_len == 96 and result.truncated
+    assert engine.runner.context_len == 96 and result.truncated
     assert result.text == plain_text(loaded, "What?", [image(1)], 96 - prompt)
 
 
@@ -182,23 +183,23 @@ def test_the_last_question_is_tried_alone_before_memory_is_given_up(
 ) -> None:
     """What those that are done have left in the cache may be what is too much."""
     (expected,) = engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9)
-    read = engine.read
+    forward = engine.runner.forward
     failed: list[bool] = []
 
     def once(*args: Any, **kwargs: Any) -> Tensor:
         if not failed:
             failed.append(True)
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
-        return read(*args, **kwargs)
+        return forward(*args, **kwargs)
 
-    monkeypatch.setattr(engine, "read", once)
+    monkeypatch.setattr(engine.runner, "forward", once)
     assert engine.answer([Request(1, "What?", [image(1)])], max_new_tokens=9) == [expected]
 
 
 def test_what_fails_comes_out_and_the_model_trains_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.model.train()
+    engine.runner.model.train()
 
     def requests() -> Iterator[Request]:
         yield Request(1, "What?")
@@ -206,22 +207,22 @@ def test_what_fails_comes_out_and_the_model_trains_on(
 
     with pytest.raises(OSError, match="disk is gone"):
         list(engine.stream(requests()))
-    assert engine.model.training
-    monkeypatch.setattr(engine, "read", lambda *args, **kwargs: 1 / 0)
+    assert engine.runner.model.training
+    monkeypatch.setattr(engine.runner, "forward", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engine.answer([Request(1, "What?")])
-    assert engine.model.training
+    assert engine.runner.model.training
     assert engine.answer([]) == []
 
 
 def test_the_same_id_twice_is_answered_twice(engine: Engine) -> None:
     results = engine.answer([Request(1, TEXTS[0], [image(1)]), Request(1, TEXTS[2])], max_new_tokens=5)
-    assert results[0].text == plain_text(engine.loaded, TEXTS[0], [image(1)], 5)
-    assert results[1].text == plain_text(engine.loaded, TEXTS[2], [], 5)
+    assert results[0].text == plain_text(engine.runner.loaded, TEXTS[0], [image(1)], 5)
+    assert results[1].text == plain_text(engine.runner.loaded, TEXTS[2], [], 5)
 
 
 def test_what_a_container_leaves(tmp_path: Path) -> None:
-    assert batching.container_room(tmp_path) == float("inf")
+    assert container_free_bytes(tmp_path) == float("inf")
     old = tmp_path / "memory"
     old.mkdir()
     for name, text in (
@@ -229,18 +230,18 @@ def test_what_a_container_leaves(tmp_path: Path) -> None:
         ("memory.stat", "cache 700\ntotal_inactive_file 500\n"),
     ):  # fmt: skip
         (old / name).write_text(text)
-    assert batching.container_room(tmp_path) == 1500
+    assert container_free_bytes(tmp_path) == 1500
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.max").write_text("1000\n")
-    assert batching.container_room(tmp_path) == 300
+    assert container_free_bytes(tmp_path) == 300
     (tmp_path / "memory.max").write_text("max\n")
-    assert batching.container_room(tmp_path) == float("inf")
+    assert container_free_bytes(tmp_path) == float("inf")
 
 
-def test_the_folders_own_decoding_is_not_used(engine: Engine) -> None:
+def test_the_folders_own_sampling_is_not_used(engine: Engine) -> None:
     requests = [Request(number, text, [image(number)]) for number, text in enumerate(TEXTS)]
-    theirs = engine.model.generation_config
+    theirs = engine.runner.model.generation_config
     found = {}
     for penalty in (1.0, 5.0):
         theirs.repetition_penalty = penalty
@@ -248,4 +249,4 @@ def test_the_folders_own_decoding_is_not_used(engine: Engine) -> None:
             found[penalty, beams] = engine.answer(requests, num_beams=beams, max_new_tokens=12)
     assert found[1.0, 1] == found[5.0, 1]
     assert found[1.0, 3] == found[5.0, 3]
-    assert engine.model.generation_config is theirs
+    assert engine.runner.model.generation_config is theirs

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llava.common.errors import InputError
 from llava.inference.chat import Chat
-from llava.inference.engine import Engine
+from llava.inference.model_runner import ModelRunner
 from llava.model.builder import LoadedModel, load_model
 from tests.support.small_model import image, plain_generate, random_model
 
@@ -34,7 +34,7 @@ def fresh(loaded: LoadedModel, chat: Chat, images: list, limit: int) -> str:
 
 
 def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
-    chat, first, second = Chat(Engine(loaded), max_new_tokens=12), image(1), image(2)
+    chat, first, second = Chat(ModelRunner(loaded), max_new_tokens=12), image(1), image(2)
     read: list[int] = []
     hook = loaded.model.model.vision_tower.register_forward_pre_hook(
         lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])),
@@ -60,16 +60,16 @@ def test_every_turn_equals_a_fresh_reading(loaded: LoadedModel) -> None:
 def test_a_second_question_reads_only_itself(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the picture nor anything else that the first prompt held is read again."""
+    """Neither the image nor anything else that the first prompt held is read again."""
     read: list[int] = []
-    forward = Engine.forward
+    extend = ModelRunner.extend
 
-    def counting(self: Engine, ids: Tensor, *rest: Any) -> Tensor:
-        read.append(ids.shape[1])
-        return forward(self, ids, *rest)
+    def counting(self: ModelRunner, ids: list[int], *rest: Any) -> Tensor:
+        read.append(len(ids))
+        return extend(self, ids, *rest)
 
-    monkeypatch.setattr(Engine, "forward", counting)
-    chat = Chat(Engine(random_loaded), max_new_tokens=5)
+    monkeypatch.setattr(ModelRunner, "extend", counting)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=5)
     chat.add_image(image(1))
     prompts = []
     for text in ("Is there a circle?", "And where?"):
@@ -77,13 +77,13 @@ def test_a_second_question_reads_only_itself(
         "".join(chat.ask(text))
         prompts.append(len(random_loaded.processor.encode_prompt(chat.history[:-1])))
         if len(prompts) == 1:
-            assert read[0] == prompts[0]  # picture included
+            assert read[0] == prompts[0]  # image included
     assert read[0] <= prompts[1] - prompts[0]
     assert all(count == 1 for count in read[1:])  # and then token by token
 
 
 def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     assert chat.undo() is None
     tower: list[int] = []
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(lambda *_: tower.append(1))
@@ -99,7 +99,7 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
         assert [chat.undo(), chat.undo(), chat.undo()] == ["And where?", "What is it?", None]
         assert chat.history == []
         assert "".join(chat.ask("What is it?")) == first
-        assert chat.history[0] == ("human", "<image>\nWhat is it?")  # its picture waited
+        assert chat.history[0] == ("human", "<image>\nWhat is it?")  # its image waited
         assert not tower
     finally:
         hook.remove()
@@ -109,7 +109,7 @@ def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
 
 
 def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.reset(keep_image=True)
     assert "".join(chat.ask("Hello?")) == fresh(random_loaded, chat, [], 8)
     chat.reset()
@@ -117,7 +117,7 @@ def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
     first = "".join(chat.ask("What is it?"))
     "".join(chat.ask("Really?"))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
-    try:  # the picture is not read again
+    try:  # the image is not read again
         chat.reset(keep_image=True)
         assert chat.history == [] and "".join(chat.ask("What is it?")) == first
     finally:
@@ -131,8 +131,8 @@ def test_reset_may_keep_the_last_image(random_loaded: LoadedModel) -> None:
 
 
 def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) -> None:
-    """Both prompts have the same ids; what the cache holds of one picture must not serve the other."""
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    """Both prompts have the same ids; what the cache holds of one image must not serve the other."""
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.add_image(image(1))
     before = "".join(chat.ask("What is it?"))
     chat.reset()
@@ -142,24 +142,24 @@ def test_another_image_is_not_taken_for_the_first(random_loaded: LoadedModel) ->
 
 def test_stop_keeps_what_was_said(random_loaded: LoadedModel) -> None:
     random_loaded.model.generation_config.eos_token_id = 2
-    chat = Chat(Engine(random_loaded), max_new_tokens=60)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
-    said = next(pieces) + next(pieces)
+    streamed = next(pieces) + next(pieces)
     chat.stop()
-    said += "".join(pieces)
-    assert chat.history[-1] == ("gpt", said)
-    assert len(said) < len(fresh(random_loaded, chat, [image(1)], 60))
+    streamed += "".join(pieces)
+    assert chat.history[-1] == ("gpt", streamed)
+    assert len(streamed) < len(fresh(random_loaded, chat, [image(1)], 60))
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
 def test_a_closed_stream_keeps_what_was_said(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=60)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=60)
     chat.add_image(image(1))
     pieces = chat.ask("Describe it.")
-    said = next(pieces)
+    streamed = next(pieces)
     pieces.close()
-    assert chat.history[-1] == ("gpt", said)
+    assert chat.history[-1] == ("gpt", streamed)
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 60)
 
 
@@ -169,7 +169,7 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
 ) -> None:
     """Ctrl-C between two layers: the cache's layers are uneven, and the next turn must not notice."""
     random_loaded.model.generation_config.eos_token_id = 2
-    chat = Chat(Engine(random_loaded), max_new_tokens=20)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=20)
     chat.add_image(image(1))
     "".join(chat.ask("What is it?"))
     calls = 0
@@ -181,22 +181,22 @@ def test_an_interrupt_inside_the_model_leaves_the_chat_usable(
             raise KeyboardInterrupt
 
     hook = random_loaded.model.model.language_model.layers[1].mlp.register_forward_pre_hook(interrupt)
-    said = ""
+    streamed = ""
     try:
         with pytest.raises(KeyboardInterrupt):
             for piece in chat.ask("Describe it."):
-                said += piece
+                streamed += piece
     finally:
         hook.remove()
-    if said:
-        assert chat.history[-2:] == [("human", "Describe it."), ("gpt", said)]
+    if streamed:
+        assert chat.history[-2:] == [("human", "Describe it."), ("gpt", streamed)]
     else:
         assert len(chat.history) == 2  # interrupted before its first word: the question is taken back
     assert "".join(chat.ask("Go on.")) == fresh(random_loaded, chat, [image(1)], 20)
 
 
 def test_an_interrupted_first_question_keeps_the_image(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=8)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=8)
     chat.add_image(image(1))
     hook = random_loaded.model.model.vision_tower.register_forward_pre_hook(_interrupt)
     try:
@@ -215,7 +215,7 @@ def _interrupt(*_: object) -> None:
 
 def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Path) -> None:
     loaded = random_model(tiny_model_dir, context=160)
-    chat = Chat(Engine(loaded), max_new_tokens=12)
+    chat = Chat(ModelRunner(loaded), max_new_tokens=12)
     chat.add_image(image(1))
     for index in range(8):
         text = "".join(chat.ask(f"What about part {index} of the picture?"))
@@ -230,17 +230,17 @@ def test_oldest_exchanges_are_forgotten_and_the_image_is_not(tiny_model_dir: Pat
 
 
 def test_sampled_chats_repeat_with_their_seed(random_loaded: LoadedModel) -> None:
-    def talk(seed: int) -> list[tuple[str, str]]:
-        chat = Chat(Engine(random_loaded), max_new_tokens=10, temperature=1.0, seed=seed)
+    def run_chat(seed: int) -> list[tuple[str, str]]:
+        chat = Chat(ModelRunner(random_loaded), max_new_tokens=10, temperature=1.0, seed=seed)
         for text in ("What is it?", "Sure?"):
             list(chat.ask(text))
         return chat.history
 
-    assert talk(1) == talk(1) != talk(2)
+    assert run_chat(1) == run_chat(1) != run_chat(2)
 
 
 def test_no_gradient_is_kept(random_loaded: LoadedModel) -> None:
-    chat = Chat(Engine(random_loaded), max_new_tokens=3)
+    chat = Chat(ModelRunner(random_loaded), max_new_tokens=3)
     for _ in chat.ask("yes"):
         assert torch.is_grad_enabled()  # the caller's own mode between pieces
     layer = chat._cache.layers[0]

@@ -1,4 +1,4 @@
-"""Batched answers equal those asked one at a time; choices, sampling, stop strings, memory limits."""
+"""Batched answers equal answers one at a time; choices, sampling, stop strings, memory limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from llava.common.errors import InputError
 from llava.inference import batching
 from llava.inference.engine import Engine, Request
-from llava.inference.sampling import AnswerText, Decoding, next_tokens
+from llava.inference.memory import tokens_that_fit
+from llava.inference.sampling import AnswerText, SamplingOptions, next_tokens
 from llava.model.builder import LoadedModel, load_model
 from tests.support.small_model import image, plain_text, random_model
 
@@ -42,7 +43,7 @@ def random_loaded(tiny_model_dir: Path) -> LoadedModel:
 
 
 def mixed_requests() -> list[Request]:
-    """Three pictures with several questions each, two pictures in one question, and text alone, shuffled."""
+    """Three images with several questions each, two images in one question, and text alone, shuffled."""
     images = [image(seed, (160, 100 + 40 * seed)) for seed in range(3)]
     requests = [Request(f"{p}-{q}", text, [images[p]]) for p in range(3) for q, text in enumerate(QUESTIONS)]
     requests += [Request(f"text-{q}", text) for q, text in enumerate(QUESTIONS[:2])]
@@ -67,7 +68,7 @@ def test_the_random_model_tests_something(random_loaded: LoadedModel) -> None:
     assert {result.truncated for result in results} == {True, False}
 
 
-def test_a_image_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_encoded_once(random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, seen = Engine(random_loaded), []
     tower = random_loaded.model.model.vision_tower
     handle = tower.register_forward_pre_hook(
@@ -108,10 +109,10 @@ def test_choices_are_scored_as_whole_answers(loaded: LoadedModel) -> None:
             )
             with torch.no_grad():
                 logits = loaded.model(input_ids=torch.tensor([encoded.input_ids]), pixel_values=pixels).logits
-            chances = logits[0, :-1].log_softmax(-1)
+            log_probabilities = logits[0, :-1].log_softmax(-1)
             labels = torch.tensor(encoded.labels[1:])
             rows = (labels != -100).nonzero().squeeze(1)
-            sums.append(float(chances[rows, labels[rows]].sum()))
+            sums.append(float(log_probabilities[rows, labels[rows]].sum()))
         total = sum(math.exp(value - max(sums)) for value in sums)
         assert result.choices == pytest.approx(
             {c: math.exp(v - max(sums)) / total for c, v in zip(request.choices, sums, strict=True)}, abs=1e-4
@@ -136,11 +137,11 @@ def test_sampling_repeats_with_its_seed_in_any_batch(random_loaded: LoadedModel)
 
 def test_top_p_and_temperature_draw_from_the_right_distribution() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
-    draws = [Random(index) for index in range(4000)]
-    drawn = next_tokens(logits, Decoding(temperature=1.0, top_p=0.7), draws)
+    generators = [Random(index) for index in range(4000)]
+    drawn = next_tokens(logits, SamplingOptions(temperature=1.0, top_p=0.7), generators)
     assert set(drawn.tolist()) == {0, 1}
     assert float((drawn == 0).float().mean()) == pytest.approx(0.5 / 0.8, abs=0.03)
-    drawn = next_tokens(logits, Decoding(temperature=1.0), draws)
+    drawn = next_tokens(logits, SamplingOptions(temperature=1.0), generators)
     assert float((drawn == 3).float().mean()) == pytest.approx(0.05, abs=0.015)
 
 
@@ -167,7 +168,9 @@ def test_beam_search_is_that_of_transformers(random_loaded: LoadedModel) -> None
         max_new_tokens=10,
         pad_token_id=1025,
     )
-    tokens = [t for t in output[0, ids.shape[1] :].tolist() if t not in Engine(random_loaded).end_ids]
+    tokens = [
+        t for t in output[0, ids.shape[1] :].tolist() if t not in Engine(random_loaded).runner.stop_token_ids
+    ]
     assert result.text == random_loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     assert result.choices is not None
 
@@ -181,26 +184,28 @@ def test_fewer_at_a_time_where_memory_runs_out(
 ) -> None:
     engine, sizes = Engine(random_loaded), []
     expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
-    read = engine.read
+    forward = engine.runner.forward
 
     def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
         cells = args[3].get_seq_length() * len(args[0])  # of the cache, late as well as early
         sizes.append(cells)
         if cells > 400:
             raise error
-        return read(*args, keep=keep, **kwargs)
+        return forward(*args, keep=keep, **kwargs)
 
-    monkeypatch.setattr(engine, "read", limited)
+    monkeypatch.setattr(engine.runner, "forward", limited)
     assert [r.text for r in engine.answer(mixed_requests(), batch_size=16, max_new_tokens=6)] == expected
-    assert max(sizes) > 400 and engine.most_at_once is not None and engine.most_at_once < 16
+    assert max(sizes) > 400 and engine.runner.max_branches is not None and engine.runner.max_branches < 16
 
     def hopeless(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise error
 
-    monkeypatch.setattr(engine, "read", hopeless)
+    monkeypatch.setattr(engine.runner, "forward", hopeless)
     with pytest.raises(InputError, match="not even one question at a time fits"):
         engine.answer(mixed_requests(), max_new_tokens=6)
-    monkeypatch.setattr(engine, "read", lambda *args, **kwargs: torch.zeros(2, 3) @ torch.zeros(2, 3))
+    monkeypatch.setattr(
+        engine.runner, "forward", lambda *args, **kwargs: torch.zeros(2, 3) @ torch.zeros(2, 3)
+    )
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         engine.answer(mixed_requests(), max_new_tokens=6)
 
@@ -208,28 +213,28 @@ def test_fewer_at_a_time_where_memory_runs_out(
 def test_a_question_that_does_not_fit_alone_costs_only_its_own_answer(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one with two pictures; those behind it run together again."""
+    """The one with two images; those behind it run together again."""
     engine = Engine(random_loaded)
     requests = sorted(mixed_requests(), key=lambda request: str(request.question_id), reverse=True)
     names = [request.question_id for request in requests]
     assert 0 < names.index("both") < len(names) - 8
     expected = {r.question_id: r for r in engine.answer(requests, max_new_tokens=6)}
-    read, asked = engine.read, []
+    forward, running = engine.runner.forward, []
 
     def limited(*args: Any, keep: int = 1, **kwargs: Any) -> torch.Tensor:
         ids, images = args[0], args[4] if len(args) > 4 else ()
         if len(images) > len(ids):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        asked.append(keep * len(ids))
-        return read(*args, keep=keep, **kwargs)
+        running.append(keep * len(ids))
+        return forward(*args, keep=keep, **kwargs)
 
-    monkeypatch.setattr(engine, "read", limited)
+    monkeypatch.setattr(engine.runner, "forward", limited)
     found = {r.question_id: r for r in engine.stream(requests, batch_size=8, max_new_tokens=6)}
     failed, fitting = found.pop("both"), expected.pop("both")
     assert fitting.text and failed.text == "" and failed.choices is None
     assert failed.error is not None and "does not fit in the memory, though asked alone" in failed.error
     assert found == expected
-    assert engine.most_at_once is None and asked[-1] > 1
+    assert engine.runner.max_branches is None and running[-1] > 1
 
 
 def test_the_batch_is_found_from_free_memory(
@@ -238,30 +243,30 @@ def test_the_batch_is_found_from_free_memory(
     """However little is free, one question at a time is tried; the answers do not depend on it."""
     engine, rows = Engine(random_loaded), []
     expected = [result.text for result in engine.answer(mixed_requests(), max_new_tokens=6)]
-    read = engine.read
+    forward = engine.runner.forward
 
     def watched(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         rows.append(len(ids))
-        return read(ids, *args, **kwargs)
+        return forward(ids, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "read", watched)
-    for cells, most in ((1, 1), (1000, 6), (10**9, 32)):
+    monkeypatch.setattr(engine.runner, "forward", watched)
+    for tokens, limit in ((1, 1), (1000, 6), (10**9, 32)):
         rows.clear()
-        monkeypatch.setattr(batching, "cells_that_fit", lambda model, cells=cells: cells)
+        monkeypatch.setattr(batching, "tokens_that_fit", lambda model, tokens=tokens: tokens)
         assert [r.text for r in engine.answer(mixed_requests(), max_new_tokens=6)] == expected
-        assert max(rows) <= most
+        assert max(rows) <= limit
     assert max(rows) > 1
     monkeypatch.undo()
     text = random_loaded.model.config.text_config
     each = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # bytes
     free = psutil.virtual_memory().available
-    assert batching.cells_that_fit(random_loaded.model) == pytest.approx(0.6 * free / each, rel=0.2)
+    assert tokens_that_fit(random_loaded.model) == pytest.approx(0.6 * free / each, rel=0.2)
 
 
 def test_the_next_questions_enter_while_others_run(
     random_loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers come as they are found; no more requests are taken than there is room for; each picture is
+    """Answers come as they are found; no more requests are taken than there is room for; each image is
     encoded once, and no more questions than the batch size are on their way."""
     shown = [image(seed) for seed in range(8)]
     taken, answered = 0, 0
@@ -316,7 +321,7 @@ def test_a_stream_that_is_left_puts_the_training_mode_back(random_loaded: Loaded
 def test_any_mixture_is_answered_as_one_at_a_time(
     random_loaded: LoadedModel, counts: list[int], batch: int, tokens: int, choices: bool
 ) -> None:
-    """`counts` questions about each picture; 0 stands for one without a picture."""
+    """`counts` questions about each image; 0 stands for one without an image."""
     options = ["yes", "a broken disc"] if choices else None
     requests = []
     for number, count in enumerate(counts):

@@ -1,4 +1,4 @@
-"""Answers of LLaVA-1.6 and OneVision, with the picture read once, are those of transformers' generate."""
+"""Answers of LLaVA-1.6 and OneVision, with the image read once, are those of transformers' generate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
+from llava.inference.model_runner import ModelRunner
 from llava.model.builder import LoadedModel
 from tests.support.family_models import FAMILIES, load_family
 from tests.support.small_model import image, plain_generate, plain_text
@@ -40,8 +41,8 @@ def test_beam_search_takes_several_images(loaded: LoadedModel) -> None:
 
 
 def test_a_chat_equals_a_fresh_reading_when_images_join(loaded: LoadedModel) -> None:
-    """To OneVision the first picture is another thing once a second has joined it."""
-    chat = Chat(Engine(loaded), max_new_tokens=8)
+    """To OneVision the first image is another thing once a second has joined it."""
+    chat = Chat(ModelRunner(loaded), max_new_tokens=8)
     shown = []
     for shot, question in ((WIDE, "What is it?"), (None, "Sure?"), (TALL, "Which?"), (SQUARE, "And now?")):
         if shot is not None:

@@ -1,4 +1,4 @@
-"""The cache of branches: what is seen, kept, joined and cut; and grouped attention, against the plain way."""
+"""The branched KV cache: its mask, and what is kept, added and cropped; grouped attention against plain."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llava.inference.attention import sdpa_grouped
-from llava.inference.kv_cache import Branches, GrowingLayer, cut_cache, new_cache
+from llava.inference.kv_cache import BranchedKVCache, GrowingLayer, crop_cache, new_cache
 
 LAYERS, HEADS, DIM = 2, 3, 4
 
 
-def read(branches: Branches, owners: list[list[int]], start: int = 0) -> None:
-    """Read columns whose keys are their own numbers, counted from `start`, so that they can be told apart."""
+def append(cache: BranchedKVCache, owners: list[list[int]], start: int = 0) -> None:
+    """Append columns whose keys are their own numbers from `start`, so that they can be told apart."""
     branch = torch.tensor(owners)
     columns = torch.arange(start, start + branch.shape[1], dtype=torch.float32)
     states = columns[None, None, :, None].expand(len(owners), HEADS, -1, DIM)
     for layer in range(LAYERS):
-        branches.cache.update(states + 100 * layer, -states, layer)
-    branches.append(branch)
+        cache.past_key_values.update(states + 100 * layer, -states, layer)
+    cache.append(branch)
 
 
-def held(branches: Branches, row: int) -> list[tuple[int, int]]:
+def held(cache: BranchedKVCache, row: int) -> list[tuple[int, int]]:
     """(owner, number) of the columns of a row that are not padding, in order, the same in all layers."""
     found = []
-    for index, layer in enumerate(branches.cache.layers):
+    for index, layer in enumerate(cache.past_key_values.layers):
         assert isinstance(layer, GrowingLayer) and layer.keys is not None and layer.values is not None
-        assert layer.keys.shape[-2] == branches.owner.shape[1]
+        assert layer.keys.shape[-2] == cache.owners.shape[1]
         keys = layer.keys[row, 0, :, 0] - 100 * index
         assert torch.equal(layer.keys[row, 0] - 100 * index, keys[:, None].expand(-1, DIM))
-        pairs = list(zip(branches.owner[row].tolist(), keys.int().tolist(), strict=True))
+        pairs = list(zip(cache.owners[row].tolist(), keys.int().tolist(), strict=True))
         kept = [pair for pair in pairs if pair[0] >= 0]
         values = [-int(v) for v, pair in zip(layer.values[row, 0, :, 0], pairs, strict=True) if pair[0] >= 0]
         assert values == [number for _, number in kept]
@@ -43,19 +43,19 @@ def held(branches: Branches, row: int) -> list[tuple[int, int]]:
     return found[0]
 
 
-def test_a_branch_sees_its_image_and_itself() -> None:
-    branches = Branches(1, torch.device("cpu"))
-    read(branches, [[0, 0, 1, 2, 2, -1]])
-    seen = branches.sees(torch.tensor([[1, 2, 2]]))
-    assert seen.shape == (1, 1, 3, 9)
-    assert seen[0, 0].int().tolist() == [
+def test_a_branch_attends_to_its_image_and_itself() -> None:
+    cache = BranchedKVCache(1, torch.device("cpu"))
+    append(cache, [[0, 0, 1, 2, 2, -1]])
+    mask = cache.attention_mask(torch.tensor([[1, 2, 2]]))
+    assert mask.shape == (1, 1, 3, 9)
+    assert mask[0, 0].int().tolist() == [
         [1, 1, 1, 0, 0, 0, 1, 0, 0],
         [1, 1, 0, 1, 1, 0, 0, 1, 0],
         [1, 1, 0, 1, 1, 0, 0, 1, 1],
     ]
-    # a choice sees the question that it answers too
-    seen = branches.sees(torch.tensor([[3, 3]]), torch.tensor([[2, 2]]))
-    assert seen[0, 0].int().tolist() == [[1, 1, 0, 1, 1, 0, 1, 0], [1, 1, 0, 1, 1, 0, 1, 1]]
+    # a choice attends to the question that it answers too
+    mask = cache.attention_mask(torch.tensor([[3, 3]]), torch.tensor([[2, 2]]))
+    assert mask[0, 0].int().tolist() == [[1, 1, 0, 1, 1, 0, 1, 0], [1, 1, 0, 1, 1, 0, 1, 1]]
 
 
 OWNERS = st.integers(1, 3).flatmap(
@@ -67,45 +67,45 @@ OWNERS = st.integers(1, 3).flatmap(
 
 @settings(max_examples=60)
 @given(owners=OWNERS, other=OWNERS, data=st.data())
-def test_what_is_kept_and_joined_stays_what_it_was(
+def test_what_is_kept_and_extended_stays_what_it_was(
     owners: list[list[int]], other: list[list[int]], data: st.DataObject
 ) -> None:
-    branches = Branches(len(owners), torch.device("cpu"))
-    read(branches, [row[:1] for row in owners])
+    cache = BranchedKVCache(len(owners), torch.device("cpu"))
+    append(cache, [row[:1] for row in owners])
     if len(owners[0]) > 1:
-        read(branches, [row[1:] for row in owners], start=1)
+        append(cache, [row[1:] for row in owners], start=1)
     rows = data.draw(st.lists(st.integers(0, len(owners) - 1), min_size=1, max_size=3, unique=True))
     wanted = [data.draw(st.lists(st.integers(1, 3), min_size=1, unique=True)) for _ in rows]
-    branches.keep(rows, wanted)
+    cache.keep(rows, wanted)
     expected = [
         [(owner, column) for column, owner in enumerate(owners[row]) if owner in (0, *kept)]
         for row, kept in zip(rows, wanted, strict=True)
     ]
-    assert [held(branches, row) for row in range(len(rows))] == expected
-    assert branches.owner.shape[1] == max(map(len, expected))
+    assert [held(cache, row) for row in range(len(rows))] == expected
+    assert cache.owners.shape[1] == max(map(len, expected))
 
-    second = Branches(len(other), torch.device("cpu"))
-    read(second, other)
-    branches.join(second)
+    second = BranchedKVCache(len(other), torch.device("cpu"))
+    append(second, other)
+    cache.extend(second)
     expected += [[(owner, column) for column, owner in enumerate(row) if owner >= 0] for row in other]
-    assert [held(branches, row) for row in range(len(expected))] == expected
+    assert [held(cache, row) for row in range(len(expected))] == expected
 
-    columns = branches.owner.shape[1]
-    read(branches, [[1, 2]] * len(expected), start=50)
-    branches.cut(columns + 1)
-    assert [held(branches, row) for row in range(len(expected))] == [[*row, (1, 50)] for row in expected]
+    columns = cache.owners.shape[1]
+    append(cache, [[1, 2]] * len(expected), start=50)
+    cache.crop(columns + 1)
+    assert [held(cache, row) for row in range(len(expected))] == [[*row, (1, 50)] for row in expected]
 
 
 @settings(max_examples=40)
 @given(steps=st.lists(st.integers(1, 90) | st.integers(-5, -1), min_size=1, max_size=8))
 def test_a_growing_layer_holds_what_a_dynamic_one_does(steps: list[int]) -> None:
-    """Negative steps cut as many columns off."""
+    """Negative steps crop as many columns."""
     growing, plain = new_cache(), DynamicLayer()
     generator = torch.Generator().manual_seed(0)
     for step in steps:
         if step < 0:
             left = max(0, growing.get_seq_length() + step)
-            cut_cache(growing, left)
+            crop_cache(growing, left)
             if plain.keys is not None and plain.values is not None:
                 plain.keys, plain.values = plain.keys[..., :left, :], plain.values[..., :left, :]
             continue

@@ -33,7 +33,7 @@ def logits(model, loaded: LoadedModel) -> torch.Tensor:
     """Of a question about a wide picture, prepared as `loaded` does."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8))
     ids = loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [(60, 150)])
-    pixels = loaded.processor.images.inputs([loaded.processor.pixels(image, alone=True)])
+    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(image, alone=True)])
     with torch.no_grad():
         return model(input_ids=torch.tensor([ids]), **pixels).logits
 

@@ -56,7 +56,7 @@ def test_embedded_base_loads_and_answers(tiny_model_dir):
     loaded = load_model(tiny_model_dir, device="cpu")
     assert loaded.template.name == "vicuna_v1"
     assert loaded.context_len == 2048
-    assert loaded.processor.images.tokens([(10, 20)]) == [144]
+    assert loaded.processor.vision.token_counts([(10, 20)]) == [144]
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training
     assert torch.isfinite(logits(loaded)).all()

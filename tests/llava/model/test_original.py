@@ -27,7 +27,7 @@ WIDE = Image.effect_noise((70, 30), 90).convert("RGB")
 def logits(loaded, image=WIDE):
     size = (image.height, image.width)
     ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [size])])
-    pixels = loaded.processor.images.inputs([loaded.processor.pixels(image)])
+    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(image)])
     with torch.no_grad():
         return loaded.model(input_ids=ids, **pixels).logits
 

@@ -10,7 +10,7 @@ import pytest
 from llava.conversation import get_template
 from llava.model.folder import open_model_folder
 from llava.processing.text import RecordProcessor
-from llava.processing.vision import vision_processor_for
+from llava.processing.vision import make_vision_processor
 from tests.support.paths import REPO
 
 VECTORS = json.loads((REPO / "tests" / "interop" / "original_ids.json").read_text("utf-8"))
@@ -54,7 +54,7 @@ def test_training_labels_are_the_originals(tiny_model_dir, mode):
     tokenizer = open_model_folder(tiny_model_dir).tokenizer
     config = open_model_folder(tiny_model_dir).config
     config.vision_config.patch_size = config.vision_config.image_size  # one token a picture, as there
-    images = vision_processor_for(config, open_model_folder(tiny_model_dir).image_processor)
+    images = make_vision_processor(config, open_model_folder(tiny_model_dir).image_processor)
     processor = RecordProcessor(tokenizer, images, get_template(mode), config.image_token_id)
     for name, labels in VECTORS["labels"][mode].items():
         texts = VECTORS["conversations"][name]

@@ -1,4 +1,4 @@
-"""Pictures reach the model padded and whole; supervised tokens are exactly the answers."""
+"""Images reach the model padded and whole; supervised tokens are exactly the answers."""
 
 import io
 

@@ -14,7 +14,7 @@ from transformers import LlavaNextConfig, LlavaNextProcessor, LlavaOnevisionConf
 
 from llava.common.errors import InputError
 from llava.model.folder import open_model_folder
-from llava.processing.vision import AnyresVisionProcessor, VisionProcessor, vision_processor_for
+from llava.processing.vision import AnyresVisionProcessor, VisionProcessor, make_vision_processor
 from tests.support.family_models import FAMILIES, family_config, family_image_processor
 
 
@@ -36,12 +36,12 @@ def noise(width: int, height: int) -> Image.Image:
 def family_of(family: str) -> tuple[Any, Any, VisionProcessor]:
     config = family_config(family)
     prepare = family_image_processor(config)
-    return config, prepare, vision_processor_for(config, prepare)
+    return config, prepare, make_vision_processor(config, prepare)
 
 
 @pytest.fixture(scope="module", params=["llava_next-llama", "llava_onevision-qwen2"])
 def anyres(request: pytest.FixtureRequest, tiny_model_dir: Any) -> tuple[Any, Any]:
-    """(our pictures, transformers' whole processor) of one family."""
+    """(our vision processor, transformers' whole processor) of one family."""
     config, prepare, ours = family_of(request.param)
     tokenizer = open_model_folder(tiny_model_dir).tokenizer
     if config.model_type == "llava_next":
@@ -64,7 +64,7 @@ def test_one_image(anyres: tuple[AnyresVisionProcessor, Any], shape: tuple[int, 
     assert torch.equal(made.patches, expected["pixel_values"][0]) and made.patches.dtype == torch.float32
     assert made.size == tuple(expected["image_sizes"][0].tolist()) == shape[::-1]
     image_token = theirs.tokenizer.convert_tokens_to_ids("<image>")
-    assert ours.tokens([made.size]) == [int((expected["input_ids"] == image_token).sum())]
+    assert ours.token_counts([made.size]) == [int((expected["input_ids"] == image_token).sum())]
 
 
 def test_several_images(anyres: tuple[AnyresVisionProcessor, Any]) -> None:
@@ -80,7 +80,7 @@ def test_several_images(anyres: tuple[AnyresVisionProcessor, Any]) -> None:
         assert (count == 1) == onevision
         assert torch.allclose(one.patches, padded[:count], rtol=0, atol=1e-6) and not padded[count:].any()
     image_token = theirs.tokenizer.convert_tokens_to_ids("<image>")
-    counts = ours.tokens([one.size for one in made])
+    counts = ours.token_counts([one.size for one in made])
     assert sum(counts) == int((expected["input_ids"] == image_token).sum())
 
 
@@ -95,7 +95,7 @@ def published(tiny_model_dir: Any) -> list[tuple[VisionProcessor, Any]]:
         prepare = family_image_processor(config)
         strategy = config.vision_feature_select_strategy
         theirs = kind(prepare, tokenizer, vision_feature_select_strategy=strategy, **options)
-        made.append((vision_processor_for(config, prepare), theirs))
+        made.append((make_vision_processor(config, prepare), theirs))
     return made
 
 
@@ -105,8 +105,8 @@ def test_token_counts_of_the_published_models(
     published: list[tuple[VisionProcessor, Any]], width: int, height: int
 ) -> None:
     for ours, theirs in published:
-        side = ours.squares.size[0]
-        assert ours.tokens([(height, width)])[0] == (
+        side = ours.square_processor.size[0]
+        assert ours.token_counts([(height, width)])[0] == (
             theirs._get_number_of_features(height, width, side, side)
             - (theirs.vision_feature_select_strategy == "default")
         )
@@ -117,15 +117,15 @@ def test_what_the_docstring_says_of_the_published_models(
 ) -> None:
     (six, _), (one, _) = published
     shapes = [(h, w) for h in (100, 336, 672, 1000, 1344, 4000) for w in (100, 336, 672, 1000, 1344, 4000)]
-    assert max(six.tokens([shape])[0] for shape in shapes) == 2928
-    assert one.tokens([(100, 200), (50, 50)]) == [730, 730]
-    assert 7200 < max(one.tokens([shape])[0] for shape in shapes) < 729 + 8100
+    assert max(six.token_counts([shape])[0] for shape in shapes) == 2928
+    assert one.token_counts([(100, 200), (50, 50)]) == [730, 730]
+    assert 7200 < max(one.token_counts([shape])[0] for shape in shapes) < 729 + 8100
 
 
 def test_a_square_is_the_same_to_every_family_when_not_alone() -> None:
     _, _, ours = family_of("llava-llama")
     image = noise(50, 20)
-    assert ours.tokens([(1, 2), (3, 4)]) == [9, 9]
+    assert ours.token_counts([(1, 2), (3, 4)]) == [9, 9]
     assert ours.canvas(image).size == (12, 12)
     assert torch.equal(ours.pixels(ours.canvas(image)).patches, ours.pixels(image).patches)
     assert set(ours.inputs([ours.pixels(image)])) == {"pixel_values"} and ours.inputs([]) == {}
@@ -135,17 +135,17 @@ def test_a_square_is_the_same_to_every_family_when_not_alone() -> None:
 def test_an_image_processor_of_another_model_is_refused(family: str) -> None:
     config = family_config(family)
     with pytest.raises(InputError, match="image_grid_pinpoints"):
-        vision_processor_for(config, family_image_processor(family_config("llava-llama")))
+        make_vision_processor(config, family_image_processor(family_config("llava-llama")))
     with pytest.raises(InputError, match=r"makes \(24, 24\) pixels, the model takes \(12, 12\)"):
-        vision_processor_for(config, family_image_processor(family_config(family, side=24)))
+        make_vision_processor(config, family_image_processor(family_config(family, side=24)))
     prepare = family_image_processor(config)
     prepare.image_grid_pinpoints = [[24, 24]]
     with pytest.raises(InputError, match="different image_grid_pinpoints"):
-        vision_processor_for(config, prepare)
+        make_vision_processor(config, prepare)
 
 
 def test_images_of_a_batch_keep_their_conversations() -> None:
-    """OneVision is told which pictures are alone; a lone rest of several is not."""
+    """OneVision gets which images are alone; one that remains of several is not alone."""
     _, _, ours = family_of("llava_onevision-qwen2")
     assert isinstance(ours, AnyresVisionProcessor)
     alone, one_of = ours.pixels(noise(30, 10)), ours.pixels(noise(30, 10), alone=False)

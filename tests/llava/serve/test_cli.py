@@ -16,7 +16,7 @@ import pytest
 
 from llava.common.errors import run_command
 from llava.inference.chat import Chat
-from llava.inference.engine import Engine
+from llava.inference.model_runner import ModelRunner
 from llava.model.builder import load_model
 from llava.serve.cli import main
 from tests.support.paths import REPO
@@ -97,7 +97,7 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
-    chat = Chat(Engine(load_model(model, device="cpu")), max_new_tokens=6)
+    chat = Chat(ModelRunner(load_model(model, device="cpu")), max_new_tokens=6)
     expected = []
     chat.add_image(image(1))
     expected += ["".join(chat.ask("What is it?"))]
@@ -113,14 +113,14 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     answers = [line.split("ASSISTANT: ")[1] for line in done.stdout.splitlines() if "ASSISTANT" in line]
     assert answers == expected and len(set(expected)) == 5
     assert done.stdout.endswith("USER: exit...\n")
-    said = done.stderr
-    assert "(nothing has been asked)" in said and "(taken back: What is it?)" in said
-    assert "error: nowhere.png: no such picture" in said and "(say which: /image PATH_OR_URL)" in said
-    assert "(there is no command /frobnicate now; /help shows them)" in said
-    assert "/undo                take back" in said
+    stderr = done.stderr
+    assert "(nothing has been asked)" in stderr and "(taken back: What is it?)" in stderr
+    assert "error: nowhere.png: no such picture" in stderr and "(say which: /image PATH_OR_URL)" in stderr
+    assert "(there is no command /frobnicate now; /help shows them)" in stderr
+    assert "/undo                take back" in stderr
 
 
-class ModelRunner:
+class OutputReader:
     """Collects what a process writes, and waits for text in it."""
 
     def __init__(self, descriptor: int) -> None:
@@ -155,7 +155,7 @@ class ModelRunner:
 
 
 @contextmanager
-def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, ModelRunner]]:
+def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, OutputReader]]:
     """The command with a pseudo-terminal of its own, Ctrl-C and Ctrl-D as typed."""
     pty = pytest.importorskip("pty", reason="needs a Unix terminal")
     ours, theirs = pty.openpty()
@@ -165,7 +165,7 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, M
     )  # fmt: skip
     os.close(theirs)
     try:
-        yield process, ours, ModelRunner(ours)
+        yield process, ours, OutputReader(ours)
     finally:
         process.kill()
         process.wait()
@@ -173,8 +173,8 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, M
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> None:
-    """On a terminal: the picture and the stopped answer stay in the conversation."""
-    whole = first_answer(model, "Describe it.", 1500)
+    """On a terminal: the image and the stopped answer stay in the conversation."""
+    full_answer = first_answer(model, "Describe it.", 1500)
     with on_terminal(command(model, photo, "--max-new-tokens", "1500", "--debug")) as (
         process,
         terminal,
@@ -183,18 +183,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
         out.wait_for("USER: ")
         os.write(terminal, b"Describe it.\n")
         at = out.wait_for("ASSISTANT: ")
-        out.wait_for(whole[:20], at)  # it streams
+        out.wait_for(full_answer[:20], at)  # it streams
         os.write(terminal, b"\x03")
         at = out.wait_for("(stopped)", at)
-        said = out.text[out.text.index("ASSISTANT: ") + 11 : at]
-        assert len(said) < len(whole)
+        partial = out.text[out.text.index("ASSISTANT: ") + 11 : at]
+        assert len(partial) < len(full_answer)
         at = out.wait_for("USER: ", out.wait_for("</s>", at))  # the debug prompt, then the next question
         os.write(terminal, b"And?\n")
         at = out.wait_for("ASSISTANT: ", at)
         out.wait_for_more(at)  # stopped before its first word, the question would be forgotten
         os.write(terminal, b"\x03")
         at = out.wait_for("(stopped)", at)
-        out.wait_for(f"ASSISTANT: {whole[:20]}", at)  # the second prompt holds the stopped answer
+        out.wait_for(f"ASSISTANT: {full_answer[:20]}", at)  # the second prompt holds the stopped answer
         at = out.wait_for("USER: ", out.wait_for("USER: And?", at))
         os.write(terminal, b"\x03")  # at the prompt it ends nothing
         at = out.wait_for("USER: ", out.wait_for("Ctrl-D ends the chat", at))
@@ -208,7 +208,7 @@ def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
         command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin and process.stdout
-    out = ModelRunner(process.stdout.fileno())
+    out = OutputReader(process.stdout.fileno())
     try:
         process.stdin.write(b"Describe it.\n")
         process.stdin.flush()

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
-from llava.processing.vision import Pixels, vision_processor_for
+from llava.processing.vision import Pixels, make_vision_processor
 from llava.train.packing import (
     FLASH,
     FLEX,
@@ -45,7 +45,7 @@ class Family:
     def __init__(self, family: str) -> None:
         config = family_config(family)
         self.processor = family_image_processor(config)
-        self.images = vision_processor_for(config, self.processor)
+        self.images = make_vision_processor(config, self.processor)
         self.made: dict[str, Pixels] = {}
         self.given: dict[str, dict[str, Any]] = {}
         model = family_model(config)
@@ -77,7 +77,7 @@ class Family:
     def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> EncodedRecord:
         """Each picture between words, then `tail`, of which `x` in `learned` marks what is supervised."""
         keys = keys if len(keys) < 2 else [f"{name}#{n}:{key}" for n, key in enumerate(keys)]
-        counts = self.images.tokens([self.image(key).size[::-1] for key in keys])
+        counts = self.images.token_counts([self.image(key).size[::-1] for key in keys])
         head = [1, 5, *(token for count in counts for token in [6, *[IMAGE] * count, 7])]
         labels = [token if mark == "x" else IGNORE for token, mark in zip(tail, learned, strict=True)]
         return EncodedRecord.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
@@ -108,7 +108,7 @@ class Family:
         if not keys:
             return {}
         images = [self.image(key) for key in keys]
-        if not self.images.by_size:  # its own would crop
+        if not self.images.tokens_depend_on_size:  # its own would crop
             given = {"pixel_values": torch.cat([self.images.pixels(image).patches for image in images])}
         else:
             nested = "Onevision" in type(self.processor).__name__

@@ -60,7 +60,7 @@ def logits(loaded: LoadedModel) -> torch.Tensor:
     ids = torch.tensor(
         [loaded.processor.encode_prompt([("human", "<image>\nWhat?")], [(WIDE.height, WIDE.width)])]
     )
-    pixels = loaded.processor.images.inputs([loaded.processor.pixels(WIDE)])
+    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(WIDE)])
     with torch.no_grad():
         found: torch.Tensor = loaded.model(input_ids=ids, **pixels).logits
     return found

@@ -95,7 +95,7 @@ def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     with LlamaCpp(made.text, made.mmproj) as theirs:
         own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
-    ours = verify._TorchModel(loaded, loaded.processor.images.squares.square(Image.fromarray(noise)))
+    ours = verify._TorchModel(loaded, loaded.processor.vision.square_processor.square(Image.fromarray(noise)))
     off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
     assert off < 5e-3 * np.abs(own).max()
 

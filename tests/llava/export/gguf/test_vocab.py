@@ -163,7 +163,7 @@ def test_spaces_that_llama_cpp_puts_are_told(tmp_path):
 # --- the chat template -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [name for name, mode in conv_templates.items() if not mode.captions])
+@pytest.mark.parametrize("mode", [name for name, mode in conv_templates.items() if not mode.images_only])
 def test_chat_template_is_the_conv_mode(mode):
     """As a string (llama.cpp's server joins the parts itself), as llama-cpp-python's parts of text, as
     llama.cpp's media_marker parts and as OpenAI's own: the picture stands on a line of its own."""
