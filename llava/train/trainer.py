@@ -50,7 +50,7 @@ class LoraTrainer(Trainer):
 
     `meter` holds what was read and how fast, `run_control` the signal that stopped the run, if one did.
 
-    One optimiser step, with `*` where this class overrides the Trainer or leans on a private method of it
+    One optimiser step, with `*` where this class overrides the Trainer or relies on a private method of it
     (transformers 5.23.0, trainer.py; tests/llava/train/test_trainer_hooks.py fails when it changes):
 
         train* -> _inner_training_loop -> _run_epoch*         sets the epoch's order of examples

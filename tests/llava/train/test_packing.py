@@ -74,7 +74,7 @@ IMAGES = VisionProcessor(
 )
 
 
-def sample(
+def encoded_record(
     name: str, tail: list[int], supervised: list[bool], images: tuple[str, ...] = ("a",)
 ) -> EncodedRecord:
     """A record with the head that every picture has, then `tail`."""
@@ -84,19 +84,19 @@ def sample(
     return EncodedRecord.of(name, head + tail, [IGNORE] * len(head) + labels, images)
 
 
-def mixed_samples() -> list[EncodedRecord]:
+def mixed_records() -> list[EncodedRecord]:
     """Three pictures' questions, one of them in turns, one that forks at a supervised token, a text-only
     record and one with two pictures."""
     no, yes = [False], [True]
     return [
-        sample("a1", [10, 11, 12, 13], no * 2 + yes * 2),
-        sample("a2", [10, 14, 15, 16, 17], no * 3 + yes * 2),
-        sample("a3", [20, 21, 22, 23, 24, 25], no + yes * 2 + no + yes * 2),
-        sample("b1", [10, 30, 31], no + yes * 2, ("b",)),
-        sample("b2", [10, 32, 33, 34], no + yes * 3, ("b",)),
-        sample("c1", [10, 11, 12, 13], no * 2 + yes * 2, ("c",)),
-        sample("text", [40, 41, 42], no + yes * 2, ()),
-        sample("two", [43, 44, 45], no + yes * 2, ("a", "b")),
+        encoded_record("a1", [10, 11, 12, 13], no * 2 + yes * 2),
+        encoded_record("a2", [10, 14, 15, 16, 17], no * 3 + yes * 2),
+        encoded_record("a3", [20, 21, 22, 23, 24, 25], no + yes * 2 + no + yes * 2),
+        encoded_record("b1", [10, 30, 31], no + yes * 2, ("b",)),
+        encoded_record("b2", [10, 32, 33, 34], no + yes * 3, ("b",)),
+        encoded_record("c1", [10, 11, 12, 13], no * 2 + yes * 2, ("c",)),
+        encoded_record("text", [40, 41, 42], no + yes * 2, ()),
+        encoded_record("two", [43, 44, 45], no + yes * 2, ("a", "b")),
     ]
 
 
@@ -113,13 +113,13 @@ def loss_and_gradients(
     return total, count, gradients
 
 
-def separately(model: LlavaForConditionalGeneration, samples: list[EncodedRecord]) -> Any:
+def separately(model: LlavaForConditionalGeneration, records: list[EncodedRecord]) -> Any:
     """The naive twin: transformers' own forward and loss, a record at a time, no mask, no positions."""
     model.zero_grad(set_to_none=True)
     total, count = 0.0, 0
-    for one in samples:
-        ids, labels = torch.tensor(one.input_ids)[None], torch.tensor(one.labels)[None]
-        pixels = torch.stack([image(key) for key in one.images]) if one.images else None
+    for record in records:
+        ids, labels = torch.tensor(record.input_ids)[None], torch.tensor(record.labels)[None]
+        pixels = torch.stack([image(key) for key in record.images]) if record.images else None
         tokens = int((labels[:, 1:] != IGNORE).sum())
         # Without the labels, for transformers' loss upcasts to float32.
         logits = model(input_ids=ids, pixel_values=pixels).logits
@@ -145,34 +145,34 @@ def assert_equal(found: Any, expected: Any) -> None:
 def test_loss_and_every_gradient_equal_those_of_separate_records(
     model: LlavaForConditionalGeneration, max_length: int
 ) -> None:
-    samples = mixed_samples()
-    groups = group_by_image(samples, IMAGE, max_length)
+    records = mixed_records()
+    groups = group_by_image(records, IMAGE, max_length)
     rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
     batch = collate(rows, pixels, IMAGES, pad_token_id=0)
-    assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
+    assert_equal(loss_and_gradients(model, [batch]), separately(model, records))
 
 
 def test_several_groups_in_one_row(model: LlavaForConditionalGeneration) -> None:
-    samples = mixed_samples()
-    batch = collate([build_row(group_by_image(samples, IMAGE, 500))], pixels, IMAGES, pad_token_id=0)
+    records = mixed_records()
+    batch = collate([build_row(group_by_image(records, IMAGE, 500))], pixels, IMAGES, pad_token_id=0)
     assert batch["input_ids"].shape[0] == 1
-    assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
+    assert_equal(loss_and_gradients(model, [batch]), separately(model, records))
 
 
 def test_unpacked_is_the_same_at_more_tokens(model: LlavaForConditionalGeneration) -> None:
-    samples = mixed_samples()
-    groups = group_by_image(samples, IMAGE, 200, packing=False)
-    assert [len(group.records) for group in groups] == [1] * len(samples)
+    records = mixed_records()
+    groups = group_by_image(records, IMAGE, 200, packing=False)
+    assert [len(group.records) for group in groups] == [1] * len(records)
     batch = collate([build_row([group]) for group in groups], pixels, IMAGES, pad_token_id=0)
-    assert_equal(loss_and_gradients(model, [batch]), separately(model, samples))
+    assert_equal(loss_and_gradients(model, [batch]), separately(model, records))
 
 
 def test_a_branch_sees_its_image_and_no_sibling(model: LlavaForConditionalGeneration) -> None:
     """Change a sibling: the branch's logits stay. Change the picture: they move."""
-    first = sample("a1", [10, 11, 12], [False, True, True])
+    first = encoded_record("a1", [10, 11, 12], [False, True, True])
 
     def logits(sibling: list[int], key: str) -> torch.Tensor:
-        pair = [first, sample("a2", sibling, [False, True, True])]
+        pair = [first, encoded_record("a2", sibling, [False, True, True])]
         group = group_by_image(pair, IMAGE, 100)
         assert len(group) == 1 and group[0].prefix == len(HEAD)
         batch = collate([build_row(group)], lambda _: pixels(key), IMAGES, pad_token_id=0)
@@ -193,8 +193,8 @@ def test_restarting_positions_without_the_mask_would_cut_the_image_off(
     model: LlavaForConditionalGeneration,
 ) -> None:
     """The trap itself, so that a change in transformers is noticed: without a mask it is silent."""
-    samples = mixed_samples()[:3]
-    batch = collate([build_row(group_by_image(samples, IMAGE, 200))], pixels, IMAGES, pad_token_id=0)
+    records = mixed_records()[:3]
+    batch = collate([build_row(group_by_image(records, IMAGE, 200))], pixels, IMAGES, pad_token_id=0)
     right, _ = packed_loss(model, batch)
     del batch["attention_mask"]
     wrong, _ = packed_loss(model, batch)
@@ -204,8 +204,8 @@ def test_restarting_positions_without_the_mask_would_cut_the_image_off(
 def test_a_fork_at_a_supervised_token_repeats_the_last_shared_one() -> None:
     """Answers that differ in their first token, after the same question."""
     pair = [
-        sample("y", [10, 11, 50, 2], [False, False, True, True]),
-        sample("n", [10, 11, 51, 2], [False, False, True, True]),
+        encoded_record("y", [10, 11, 50, 2], [False, False, True, True]),
+        encoded_record("n", [10, 11, 51, 2], [False, False, True, True]),
     ]
     (group,) = group_by_image(pair, IMAGE, 100)
     assert group.prefix == len(HEAD) + 1
@@ -223,25 +223,25 @@ def test_sharing_is_refused_where_the_answer_follows_the_image_at_once() -> None
 
 
 def test_a_group_too_long_is_parted_and_a_record_too_long_is_named() -> None:
-    samples = [sample(f"r{n}", [n, 11, 12, 13, 14], [False] + [True] * 4) for n in range(20, 30)]
-    groups = group_by_image(samples, IMAGE, 30)
+    records = [encoded_record(f"r{n}", [n, 11, 12, 13, 14], [False] + [True] * 4) for n in range(20, 30)]
+    groups = group_by_image(records, IMAGE, 30)
     assert [len(group.records) for group in groups] == [3, 3, 3, 1]
     assert all(group.length <= 30 for group in groups)
     with pytest.raises(InputError, match="r20: 18 tokens, more than max_length=17"):
-        group_by_image(samples, IMAGE, 17)
+        group_by_image(records, IMAGE, 17)
 
 
 def test_eight_questions_cost_a_fraction_of_the_tokens() -> None:
     """The design's figure: 8 questions of 60 tokens on 576 picture tokens (and a head) 5,408 -> 1,096."""
     head = [1] * 20 + [IMAGE] * 576
-    samples = [
+    records = [
         EncodedRecord.of(
             f"q{n}", head + [100 + n] + [7] * 59, [IGNORE] * len(head) + [IGNORE] * 40 + [7] * 20, "p"
         )
         for n in range(8)
     ]
-    (group,) = group_by_image(samples, IMAGE, 2048)
-    assert sum(map(len, samples)) == 5248 and group.length == 1076
+    (group,) = group_by_image(records, IMAGE, 2048)
+    assert sum(map(len, records)) == 5248 and group.length == 1076
 
 
 @settings(max_examples=60)
@@ -260,14 +260,14 @@ def test_every_group_lands_in_one_row_within_the_limit(lengths: list[int], hidde
 @given(st.integers(0, 10_000))
 def test_targets_hold_every_supervised_token_once(seed: int) -> None:
     rng = random.Random(seed)
-    samples = []
+    records = []
     for number in range(rng.randint(1, 6)):
         size = rng.randint(2, 6)
         tail = [rng.randint(10, 13) for _ in range(size)]
         flags = [rng.random() < 0.5 for _ in range(size)]
-        samples.append(sample(str(number), tail, flags, rng.choice([("a",), ("b",), (), ("a", "b")])))
-    rows = [build_row([group]) for group in group_by_image(samples, IMAGE, 60)]
-    wanted = sorted(int(t) for s in samples for t in s.labels[1:] if t != IGNORE)
+        records.append(encoded_record(str(number), tail, flags, rng.choice([("a",), ("b",), (), ("a", "b")])))
+    rows = [build_row([group]) for group in group_by_image(records, IMAGE, 60)]
+    wanted = sorted(int(t) for s in records for t in s.labels[1:] if t != IGNORE)
     found = sorted(int(t) for row in rows for t in row.targets if t != IGNORE)
     assert found == wanted
     assert sum(np.count_nonzero(row.input_ids == IMAGE) for row in rows) == IMAGE_TOKENS * sum(

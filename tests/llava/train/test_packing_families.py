@@ -74,7 +74,7 @@ class Family:
             self.made[key] = replace(made, patches=made.patches.to(self.model.dtype))
         return self.made[key]
 
-    def sample(self, name: str, keys: list[str], tail: list[int], learned: str) -> EncodedRecord:
+    def encoded_record(self, name: str, keys: list[str], tail: list[int], learned: str) -> EncodedRecord:
         """Each picture between words, then `tail`, of which `x` in `learned` marks what is supervised."""
         keys = keys if len(keys) < 2 else [f"{name}#{n}:{key}" for n, key in enumerate(keys)]
         counts = self.images.token_counts([self.image(key).size[::-1] for key in keys])
@@ -82,24 +82,24 @@ class Family:
         labels = [token if mark == "x" else IGNORE for token, mark in zip(tail, learned, strict=True)]
         return EncodedRecord.of(name, head + tail, [IGNORE] * len(head) + labels, keys)
 
-    def samples(self) -> list[EncodedRecord]:
+    def records(self) -> list[EncodedRecord]:
         """Groups of four shapes, one in turns, one forking at a supervised token; several pictures; text."""
         return [
-            self.sample("w1", ["wide"], [10, 11, 12, 13], "..xx"),
-            self.sample("w2", ["wide"], [10, 14, 15, 16, 17, 18, 19], ".xx..xx"),
-            self.sample("w3", ["wide"], [20, 21, 22], ".xx"),
-            self.sample("several", ["tall", "wide"], [43, 44, 45], ".xx"),
-            self.sample("t1", ["tall"], [10, 30, 31], ".xx"),
-            self.sample("t2", ["tall"], [10, 32, 33, 34], ".xxx"),
-            self.sample("text", [], [40, 41, 42], ".xx"),
-            self.sample("q1", ["square"], [10, 11, 12], ".xx"),
-            self.sample("s1", ["small"], [10, 11, 12], "..x"),
-            self.sample("s2", ["small"], [13, 11, 12], "..x"),
-            self.sample("other", ["wide:2"], [10, 11, 12], "..x"),
+            self.encoded_record("w1", ["wide"], [10, 11, 12, 13], "..xx"),
+            self.encoded_record("w2", ["wide"], [10, 14, 15, 16, 17, 18, 19], ".xx..xx"),
+            self.encoded_record("w3", ["wide"], [20, 21, 22], ".xx"),
+            self.encoded_record("several", ["tall", "wide"], [43, 44, 45], ".xx"),
+            self.encoded_record("t1", ["tall"], [10, 30, 31], ".xx"),
+            self.encoded_record("t2", ["tall"], [10, 32, 33, 34], ".xxx"),
+            self.encoded_record("text", [], [40, 41, 42], ".xx"),
+            self.encoded_record("q1", ["square"], [10, 11, 12], ".xx"),
+            self.encoded_record("s1", ["small"], [10, 11, 12], "..x"),
+            self.encoded_record("s2", ["small"], [13, 11, 12], "..x"),
+            self.encoded_record("other", ["wide:2"], [10, 11, 12], "..x"),
         ]
 
-    def batch(self, samples: list[EncodedRecord], max_length: int, **options: Any) -> dict[str, Any]:
-        groups = group_by_image(samples, IMAGE, max_length, packing=options.pop("packing", True))
+    def batch(self, records: list[EncodedRecord], max_length: int, **options: Any) -> dict[str, Any]:
+        groups = group_by_image(records, IMAGE, max_length, packing=options.pop("packing", True))
         rows = [build_row(row) for row in pack_rows(groups, max_length, hidden_size=1)]
         return collate(rows, self.pixels, self.images, pad_token_id=0, **options)
 
@@ -115,12 +115,12 @@ class Family:
             given = dict(self.processor([images] if nested else images, return_tensors="pt"))
         return given | {"pixel_values": given["pixel_values"].double()}
 
-    def separate_loss(self, model: Any, sample: EncodedRecord) -> torch.Tensor:
+    def separate_loss(self, model: Any, record: EncodedRecord) -> torch.Tensor:
         """The naive twin: no mask, no positions, tensors as transformers' processor gives them."""
-        if sample.record_id not in self.given:
-            self.given[sample.record_id] = self.theirs(sample.images)
-        given = self.given[sample.record_id]
-        ids, labels = torch.tensor(sample.input_ids)[None], torch.tensor(sample.labels)
+        if record.record_id not in self.given:
+            self.given[record.record_id] = self.theirs(record.images)
+        given = self.given[record.record_id]
+        ids, labels = torch.tensor(record.input_ids)[None], torch.tensor(record.labels)
         logits = model(input_ids=ids, **given).logits
         return F.cross_entropy(logits[0, :-1], labels[1:], reduction="sum")
 
@@ -156,41 +156,41 @@ def assert_equal(found: tuple[float, Any], expected: tuple[float, Any]) -> None:
 def test_loss_and_every_gradient_equal_those_of_separate_records(
     family: Family, max_length: int, options: dict[str, Any]
 ) -> None:
-    samples = family.samples()
-    expected = family.gradients(family.separate_loss(family.model, sample) for sample in samples)
+    records = family.records()
+    expected = family.gradients(family.separate_loss(family.model, record) for record in records)
     for part in (LANGUAGE, VISION, PROJECTOR):
         assert any(part in name and float(g.norm()) > 0 for name, g in expected[1].items())
-    loss, count = packed_loss(family.model, family.batch(samples, max_length, **options))
+    loss, count = packed_loss(family.model, family.batch(records, max_length, **options))
     assert_equal(family.gradients([loss]), expected)
-    assert count == sum(int((sample.labels != IGNORE).sum()) for sample in samples)
+    assert count == sum(int((record.labels != IGNORE).sum()) for record in records)
 
 
 def test_flash_attentions_batch_is_a_record_a_row(family: Family) -> None:
     """Its kernel needs a GPU; the batch it gets, with its 2D mask, is checked under SDPA."""
-    samples = family.samples()
-    rows = [build_row([group]) for group in group_by_image(samples, IMAGE, 160, packing=False)]
+    records = family.records()
+    rows = [build_row([group]) for group in group_by_image(records, IMAGE, 160, packing=False)]
     batch = collate(rows, family.pixels, family.images, pad_token_id=0, attention=FLASH)
     assert batch["attention_mask"].sum(dim=1).tolist() == [len(row.input_ids) for row in rows]
-    expected = family.gradients(family.separate_loss(family.model, sample) for sample in samples)
+    expected = family.gradients(family.separate_loss(family.model, record) for record in records)
     assert_equal(family.gradients([packed_loss(family.model, batch)[0]]), expected)
     with pytest.raises(ValueError, match="a row must hold one record"):
-        family.batch(samples, 160, attention=FLASH)
+        family.batch(records, 160, attention=FLASH)
 
 
 def test_twenty_steps_end_at_the_same_weights(family: Family) -> None:
     """To 1e-6 of what the weights have moved: AdamW divides by gradients, and so by their rounding too."""
-    samples, start = family.samples(), copy.deepcopy(family.model.state_dict())
+    records, start = family.records(), copy.deepcopy(family.model.state_dict())
     ends = []
     for packed in (True, False):
         family.model.load_state_dict(start)
         trained = [p for p in family.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01)
         for step in range(20):
-            part = samples[step % 3 :: 3]
+            part = records[step % 3 :: 3]
             if packed:
                 family.gradients([packed_loss(family.model, family.batch(part, 160))[0]])
             else:
-                family.gradients(family.separate_loss(family.model, sample) for sample in part)
+                family.gradients(family.separate_loss(family.model, record) for record in part)
             optimizer.step()
         ends.append(torch.cat([p.detach().flatten() for p in trained]))
     family.model.load_state_dict(start)
@@ -202,8 +202,8 @@ def test_twenty_steps_end_at_the_same_weights(family: Family) -> None:
 def test_a_branch_sees_its_image_and_no_sibling(family: Family) -> None:
     def logits(sibling: list[int], shown: str) -> torch.Tensor:
         pair = [
-            family.sample("a", ["wide"], [10, 11, 12], ".xx"),
-            family.sample("b", ["wide"], sibling, ".xx"),
+            family.encoded_record("a", ["wide"], [10, 11, 12], ".xx"),
+            family.encoded_record("b", ["wide"], sibling, ".xx"),
         ]
         groups = group_by_image(pair, IMAGE, 300)
         assert len(groups) == 1 and groups[0].prefix
@@ -224,7 +224,7 @@ def test_a_branch_sees_its_image_and_no_sibling(family: Family) -> None:
 
 
 def test_the_block_mask_says_what_the_dense_mask_says(family: Family) -> None:
-    batch = family.batch(family.samples(), 160, attention=FLEX)
+    batch = family.batch(family.records(), 160, attention=FLEX)
     group, branch = batch["group"], batch["branch"]
     assert group.shape[1] % 128 == 0 and "attention_mask" not in batch
     made, dense = block_mask(group, branch), branch_mask(group, branch)
@@ -244,8 +244,8 @@ def test_flex_attention_takes_the_block_mask_as_it_is() -> None:
     """Forward only and in float32: on a CPU flex attention has no gradients."""
     family = Family("llava_next-llama")
     model = family.model.float()
-    expected, _ = packed_loss(model, family.batch(family.samples(), 160))
+    expected, _ = packed_loss(model, family.batch(family.records(), 160))
     model.base_model.model.set_attn_implementation({"text_config": FLEX, "vision_config": "sdpa"})
     with torch.no_grad():
-        found, _ = packed_loss(model, family.batch(family.samples(), 160, attention=FLEX))
+        found, _ = packed_loss(model, family.batch(family.records(), 160, attention=FLEX))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)

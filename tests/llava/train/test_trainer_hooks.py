@@ -59,7 +59,7 @@ CALLS = {
 
 def changed(what: str) -> str:
     return (
-        f"transformers {transformers.__version__} changed {what}, which LoraTrainer leans on (read from "
+        f"transformers {transformers.__version__} changed {what}, which LoraTrainer relies on (read from "
         f"{READ_FROM}): compare its trainer.py with the step drawn in LoraTrainer's docstring, mend "
         "llava/train/trainer.py, then this table"
     )
