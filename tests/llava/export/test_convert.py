@@ -17,7 +17,9 @@ from llava.export.convert import export
 from llava.model.builder import load_model
 from llava.model.folder import open_model_folder
 from llava.model.shards import open_weights
+from llava_inspect.export import main as export_command
 from tests.llava.model.test_original import DAMAGE, FAMILIES, logits
+from tests.support.commands import run_here
 from tests.support.family_models import save_family
 from tests.support.original_folders import save_original
 from tests.support.tiny_models import save_base, save_run
@@ -185,27 +187,22 @@ def test_what_does_not_fit_is_refused(tiny_model_dir, tmp_path):
         assert sorted(tmp_path.iterdir()) == before and not list(taken.iterdir())
 
 
-def command(repo, *arguments):
-    return subprocess.run(
-        [sys.executable, "scripts/export.py", *map(str, arguments)], cwd=repo, capture_output=True, text=True
-    )
-
-
 def test_the_command(repo, tiny_model_dir, tmp_path):
     output = tmp_path / "llava-v1.5-tiny"
-    flags = ("--format", "llava", "--model-path", tiny_model_dir, "--output", output)
-    done = command(repo, *flags, "--dtype", "bfloat16", "--max-shard-size", "1MB")
+    flags = ("--format", "llava", "--model-path", str(tiny_model_dir), "--output", str(output))
+    script = [sys.executable, "scripts/export.py", *flags, "--dtype", "bfloat16", "--max-shard-size", "1MB"]
+    done = subprocess.run(script, cwd=repo, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"wrote {output}" in done.stdout and "note: " in done.stdout
     assert {tensor.dtype for tensor in open_weights(output).values()} == {torch.bfloat16}
     assert (output / "model.safetensors.index.json").is_file()
-    again = command(repo, *flags)
+    again = run_here(export_command, *flags)
     assert again.returncode == 2
     assert again.stderr == f"error: {output} exists already; name another folder or pass --overwrite\n"
-    assert command(repo, *flags, "--overwrite").returncode == 0
+    assert run_here(export_command, *flags, "--overwrite").returncode == 0
     assert {tensor.dtype for tensor in open_weights(output).values()} == {torch.float16}
     assert not list(tmp_path.glob(".*"))
-    wrong = command(repo, *flags, "--max-shard-size", "many")
+    wrong = run_here(export_command, *flags, "--max-shard-size", "many")
     assert (wrong.returncode, wrong.stderr) == (2, "error: 'many' is no size; write it like 5GB or 500MB\n")
 
 

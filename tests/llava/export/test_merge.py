@@ -18,6 +18,8 @@ from llava.common.errors import InputError
 from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
 from llava.model.formats import name_in_memory
+from llava_inspect.merge import main as merge_command
+from tests.support.commands import run_here
 from tests.support.family_models import save_family
 from tests.support.tiny_models import save_base, save_run
 
@@ -91,14 +93,11 @@ def test_merged_logits_equal_the_adapters_in_each_family(bases, tmp_path, family
         assert (logits(tmp_path / "other") - adapted).abs().max() > 2 * (merged - adapted).abs().max()
 
 
-def test_the_command_says_that_the_base_was_quantised(repo, tmp_path):
+def test_the_command_says_that_the_base_was_quantised(tmp_path):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llava-inspect[quant]'")
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base, bits=4)
-    command = [sys.executable, str(repo / "scripts" / "merge_lora.py"), "--model-path", str(run)]
-    done = subprocess.run(
-        [*command, "--save-model-path", str(tmp_path / "merged")], capture_output=True, text=True, check=False
-    )
+    done = run_here(merge_command, "--model-path", run, "--save-model-path", tmp_path / "merged")
     assert done.returncode == 0, done.stderr
     said = "the adapter was trained on a base quantised to 4 bits"
     assert said in done.stdout and said in (tmp_path / "merged" / "README.md").read_text().replace(
@@ -405,6 +404,6 @@ def test_command(repo, tmp_path):
         LlavaForConditionalGeneration.from_pretrained(str(tmp_path / "out"), dtype="auto").dtype
         == torch.bfloat16
     )
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = run_here(merge_command, *command[2:])
     assert again.returncode == 2
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from eval.score import main as score_command
 from llava.export.merge import merge_adapters
+from llava_inspect.merge import main as merge_command
 from tests.llava.model.test_adapters import other_tools_adapter
+from tests.support.commands import run_here
 from tests.support.tiny_models import save_base, save_run
 
 VALUES = {"learning_rate": 0.0002, "lora": {"rank": 4, "language_targets": ["q_proj", "v_proj"]}}
@@ -83,7 +84,7 @@ def test_several_and_another_tools(base, tmp_path):
     assert text.count("Not recorded.") == 2
 
 
-def test_scores_come_from_eval_score(repo, base, tmp_path):
+def test_scores_come_from_eval_score(base, tmp_path):
     run = save_run(tmp_path / "run", base)
     rows = [("1", "yes", "yes"), ("2", "no", "yes")]
     questions = [
@@ -96,18 +97,14 @@ def test_scores_come_from_eval_score(repo, base, tmp_path):
     ]
     for name, lines in (("truth", questions), ("answers", answers)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    score = [sys.executable, "-m", "eval.score", "--answers-file", str(tmp_path / "answers.jsonl")]
-    score += ["--truth-file", str(tmp_path / "truth.jsonl"), "--output", str(tmp_path / "scores")]
-    done = subprocess.run(score, cwd=repo, capture_output=True, text=True, check=False)
+    files = ["--answers-file", tmp_path / "answers.jsonl", "--truth-file", tmp_path / "truth.jsonl"]
+    done = run_here(score_command, *files, "--output", tmp_path / "scores")
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, str(repo / "scripts" / "merge_lora.py"), "--model-path", str(run)]
-    command += ["--save-model-path", str(tmp_path / "out"), "--scores"]
-    wrong = subprocess.run([*command, str(base / "config.json")], capture_output=True, text=True, check=False)
+    merge = ["--model-path", run, "--save-model-path", tmp_path / "out", "--scores"]
+    wrong = run_here(merge_command, *merge, base / "config.json")
     assert wrong.returncode == 2 and wrong.stderr.startswith(f"error: {base / 'config.json'}: ")
     assert not (tmp_path / "out").exists()
-    done = subprocess.run(
-        [*command, str(tmp_path / "scores" / "scores.json")], capture_output=True, text=True, check=False
-    )
+    done = run_here(merge_command, *merge, tmp_path / "scores" / "scores.json")
     assert done.returncode == 0, done.stderr
     _, text = card_of(tmp_path / "out")
     assert "| presence | balanced_accuracy | 2 | - | 0.50 " in text and "`answers.jsonl`" in text

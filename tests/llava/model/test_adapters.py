@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,8 @@ from llava.model.adapters import apply_adapter
 from llava.model.builder import LoadedModel, load_model
 from llava.model.folder import open_model_folder
 from llava.model.formats import NON_LORA_WEIGHTS, SPELLINGS
+from llava_inspect.merge import main as merge_command
+from tests.support.commands import run_here
 from tests.support.family_models import FAMILIES, save_family
 from tests.support.original_folders import save_original
 from tests.support.tiny_models import save_base
@@ -345,25 +345,17 @@ def test_an_unfinished_checkpoint_of_the_original(base, tmp_path):
         load_model(tmp_path / "checkpoint-40", device="cpu")
 
 
-def test_the_command_merges_them_and_refuses_a_payload(repo, base, tmp_path):
+def test_the_command_merges_them_and_refuses_a_payload(base, tmp_path):
     other_tools_adapter(base, tmp_path / "adapter", "transformers 4")
-    script = [
-        sys.executable,
-        str(repo / "scripts" / "merge_lora.py"),
-        "--model-path",
-        str(tmp_path / "adapter"),
-    ]
-    command = [*script, "--save-model-path", str(tmp_path / "merged")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = ["--model-path", tmp_path / "adapter", "--save-model-path", tmp_path / "merged"]
+    done = run_here(merge_command, *arguments)
     assert done.returncode == 0, done.stderr
     expected = logits((loaded := load_model(tmp_path / "adapter", device="cpu")).model, loaded)
     assert (
         logits(load_model(tmp_path / "merged", device="cpu").model, loaded) - expected
     ).abs().max() < BOUND
     poison(tmp_path / "adapter")
-    again = subprocess.run(
-        [*command, "--overwrite"], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    again = run_here(merge_command, *arguments, "--overwrite")
     assert again.returncode == 2
     assert again.stderr.startswith("error: ") and again.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "merged"]

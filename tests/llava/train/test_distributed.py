@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.builder import load_model
+from llava.train.__main__ import main
+from tests.support.commands import run_here
 from tests.support.train_data import ask, many, write_config, write_data
 
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
@@ -62,8 +64,8 @@ def two(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 def single(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process that reads 4 items at once."""
     run = tmp_path_factory.mktemp("single") / "run"
-    command = [sys.executable, "-m", "llava.train", config(tiny_model_dir, data, run, batch_size=4)]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300, check=True)
+    done = run_here(main, config(tiny_model_dir, data, run, batch_size=4))
+    assert done.returncode == 0, done.stderr
     return run
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from safetensors.torch import load_file
 
 from llava.common.errors import InputError
 from llava.common.settings import validate_settings
+from llava.train.__main__ import main
 from llava.train.config import TrainSettings
 from llava.train.interruption import explain_out_of_memory
+from llava.train.trainer import LoraTrainer
+from tests.support.commands import run_here
 from tests.support.train_data import many, write_data
 
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
@@ -88,7 +92,7 @@ def same(first: Path, second: Path) -> bool:
 @pytest.fixture(scope="module")
 def finished(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    done = command(str(config(tiny_model_dir, data, run)))
+    done = run_here(main, config(tiny_model_dir, data, run))
     assert done.returncode == 0, done.stderr
     return run
 
@@ -117,33 +121,35 @@ def test_an_ended_run_goes_on_to_the_same_bits(
     if code > 0:
         *_, last = ended.stderr.splitlines()
         assert f"stopped after step {left}, which is saved; go on with --resume auto" in last
-    again = command(path, "--resume", "auto")
+    again = run_here(main, path, "--resume", "auto")
     assert again.returncode == 0, again.stderr
     assert same(run / "checkpoint-4", finished / "checkpoint-4") and same(run, finished)
     answers = "validation_answers.jsonl"
     assert (run / answers).read_text() == (finished / answers).read_text()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_is_gone_is_named_with_its_record(
-    tiny_model_dir: Path, data: Path, tmp_path: Path, workers: int
+def test_an_image_that_is_gone_is_named_with_its_record(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether the training process or a worker of its data loader finds out."""
     folder = tmp_path / "data"
     folder.mkdir()
     write_data(folder, many(3, 1))
-    harm = (
-        "real = LoraTrainer.train\n"
-        "def harmed(self, *args, **kwargs):\n"
-        "    (self.train_dataset.records.pictures.folder / 'p1.png').unlink()\n"
-        "    return real(self, *args, **kwargs)\n"
-        "LoraTrainer.train = harmed"
-    )
-    path = str(config(tiny_model_dir, folder, tmp_path / "run"))
-    done = command(path, "picture_cache_gb=0", f"dataloader_workers={workers}", harm=harm)
-    assert done.returncode == 2, done.stderr
-    *_, last = done.stderr.splitlines()
-    assert last.startswith("error: record 'r1-0': ") and "p1.png" in last
-    assert "Traceback" not in done.stderr
+    real = LoraTrainer.train
+
+    def without_an_image(self: LoraTrainer, *args: Any, **kwargs: Any) -> Any:
+        (self.train_dataset.records.images.folder / "p1.png").rename(folder / "moved")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoraTrainer, "train", without_an_image)
+    for workers in (0, 1):
+        run = config(tiny_model_dir, folder, tmp_path / f"run{workers}")
+        done = run_here(main, run, "picture_cache_gb=0", f"dataloader_workers={workers}")
+        assert done.returncode == 2, done.stderr
+        *_, last = done.stderr.splitlines()
+        assert last.startswith("error: record 'r1-0': ") and "p1.png" in last
+        assert "Traceback" not in done.stderr
+        (folder / "moved").rename(folder / "p1.png")
 
 
 def test_out_of_memory_says_what_to_change_in_order(tmp_path: Path) -> None:
