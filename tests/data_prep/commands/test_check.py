@@ -158,7 +158,7 @@ def test_boxes_in_the_padding(
         assert example["detail"].endswith(("of a 400 x 200 picture", "of a 200 x 400 picture"))
 
 
-def test_a_box_in_the_padding_of_a_image_that_is_absent(check: Callable) -> None:
+def test_a_box_in_the_padding_of_an_image_that_is_absent(check: Callable) -> None:
     bad = record("1", "<image>\nWhere?", "[0.1, 0.02, 0.3, 0.2]", image="none.png", meta={"frame": "padded"})
     assert list(check([bad])[1]) == ["absent-picture"]
 

@@ -65,7 +65,7 @@ def test_neither_trains_nor_tests(manifest_with: Callable[..., dict[str, Any]]) 
     assert not {name for name in sources(manifest) if "copy" in name}
 
 
-def test_a_image_in_the_folders_of_two_classes_is_left_out(repo: Path, tmp_path: Path) -> None:
+def test_an_image_in_the_folders_of_two_classes_is_left_out(repo: Path, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "made", 40) / "images"
     for number, photo in enumerate(sorted(photos.iterdir())):
         for name in ["nest", "good"][number % 2 :][: 2 if number == 0 else 1]:

@@ -203,7 +203,7 @@ def test_splits_by_the_names_of_the_files(tmp_path: Path, put: Put) -> None:
     assert found == [("train", "insulator"), ("val", "defect")]
 
 
-def test_a_image_of_several_splits_has_none(tmp_path: Path, put: Put) -> None:
+def test_an_image_of_several_splits_has_none(tmp_path: Path, put: Put) -> None:
     put("a.jpg")
     put("b.jpg")
     put("train.json", lists(images=[IMAGE, {"id": 8, "file_name": "b.jpg"}]))

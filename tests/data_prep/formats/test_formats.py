@@ -135,7 +135,7 @@ def test_one_image_has_one_name_in_a_file(
         ("a.csv", "other/day1/1.jpg", "day1/1.jpg"),
     ],
 )
-def test_a_image_that_lies_elsewhere_is_found(
+def test_an_image_that_lies_elsewhere_is_found(
     tmp_path: Path, put: Callable, file: str, written: str, image: str
 ) -> None:
     expected = put(image)

@@ -70,7 +70,7 @@ def test_images_with_their_discs(tmp_path: Path) -> None:
     assert [path.name for path in source.unannotated] == ["unlabelled.JPG"]
 
 
-def test_the_views_of_a_image_are_one_group(tmp_path: Path) -> None:
+def test_the_views_of_an_image_are_one_group(tmp_path: Path) -> None:
     names = ["7.JPG", "7d.JPG", "7H.jpg", "7v.JPG", "70.JPG", "7x.JPG", "tower7d.JPG"]
     source = read(folder(tmp_path / "Train", [record(name=name) for name in names], *names))
     groups = {image.file.name: image.group for image in source.images}

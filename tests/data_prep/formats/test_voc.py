@@ -103,7 +103,7 @@ def test_exif_rotation_turns_the_boxes(tmp_path: Path, put: Callable, orientatio
     assert "EXIF" in notes[0]
 
 
-def test_a_image_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -> None:
+def test_an_image_is_found_by_any_of_its_names(tmp_path: Path, put: Callable) -> None:
     for image in ("one/p.JPG", "two/p.jpg", "DJI.0001.png", "q.bmp", "lonely.jpg"):
         put(image)
     put("one/labels/p.xml", voc(filename="wrong"))

@@ -224,7 +224,7 @@ def test_missing_images_are_problems_and_never_their_namesakes(tmp_path: Path, p
     assert "3.txt: could belong to" in problems[2]
 
 
-def test_a_image_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
+def test_an_image_elsewhere_is_found_by_its_name(tmp_path: Path, put: Put) -> None:
     put("labels/classes.txt", "insulator")  # labelImg puts it there
     put("photos/2024/A.jpg")
     put("results.png")

@@ -79,7 +79,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
         assert together == [4], "the large picture is alone"
 
 
-def test_room_comes_back_from_a_image_that_cannot_be_read(
+def test_room_comes_back_from_an_image_that_cannot_be_read(
     repo: Path, tmp_path: Path, source: AnnotatedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for image in source.images[:-1]:

@@ -201,7 +201,7 @@ def test_a_defect_without_a_place_is_asked_of_the_whole_image_only(tmp_path: Pat
     assert not cropped.units, "a crop of a defective picture would be called sound"
 
 
-def test_a_image_no_larger_than_a_tile_is_one_unit(tmp_path: Path) -> None:
+def test_an_image_no_larger_than_a_tile_is_one_unit(tmp_path: Path) -> None:
     Image.new("RGB", (90, 100)).save(tmp_path / "a.png")
     for whole in (True, False):
         made = recipe(tiles={"side": 100, "whole": whole})

@@ -357,7 +357,7 @@ def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
                 assert off < 4.5, (task, language, answer)  # standard deviations; 24 tasks, 4 ways each
 
 
-def test_of_two_answers_about_a_image_either_may_come_first(full: Recipe) -> None:
+def test_of_two_answers_about_an_image_either_may_come_first(full: Recipe) -> None:
     order: dict[str, Counter[bool]] = defaultdict(Counter)
     seen: dict[tuple[str, str], Item] = {}
     for item in ask(make_units(400), full, "train", 0)[0]:

@@ -271,7 +271,7 @@ def test_marks_place_the_images() -> None:
         shape("<image> What?", 2)
 
 
-def test_a_image_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) -> None:
+def test_an_image_goes_as_its_file_unless_it_must_be_changed(tmp_path: Path) -> None:
     def sent(path: Path) -> tuple[str, bytes]:
         head, data = data_url(path).split(";base64,")
         return head, base64.b64decode(data)

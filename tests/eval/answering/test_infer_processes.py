@@ -128,7 +128,7 @@ def test_what_is_wrong_for_all_processes_is_told_once(work: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 5))
-def test_shares_are_all_questions_once_and_a_image_stays_with_one(images: list[int], parts: int) -> None:
+def test_shares_are_all_questions_once_and_an_image_stays_with_one(images: list[int], parts: int) -> None:
     """Image 0 is a question without a picture."""
     questions = [
         Question(question_id=index, image=f"{image}.png" if image else None, text="What?")

@@ -183,7 +183,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
     assert found.text.count(re.split(r"[\u2028\x00]", name)[0]) > 60
 
 
-def test_a_image_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_shown_is_said_to_be_so(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")

@@ -45,7 +45,7 @@ def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
     )
 
 
-def test_an_item_is_a_image_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_an_item_is_an_image_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, [*many(3, 4), ask("text", None, "Hello?", "Hi.")])
     records = read(tiny_model_dir, tmp_path)
     assert sorted(map(len, records.examples)) == [1, 4, 4, 4]
