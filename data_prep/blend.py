@@ -161,16 +161,7 @@ def blend(
             val or test hold it.
     """
     train = folder / "train.json"
-    others = sum(1 for _ in stream_records(train))
-    wanted = round(blend_file.share * others / (1 - blend_file.share))
-    if wanted > len(blend_file.usable):
-        raise InputError(_too_few(blend_file, wanted, others))
-    drawn = set(random.Random(f"{seed}/blend").sample(blend_file.usable, wanted))
-    records = {
-        position: record
-        for position, (_, value) in enumerate(stream_records(blend_file.file))
-        if position in drawn and (record := _parse_record(value)) is not None
-    }
+    records = _draw(blend_file, sum(1 for _ in stream_records(train)), seed)
     names = sorted({name for record in records.values() for name in record.images})
     prepared = _write_images(blend_file, names, recipe, store, workers)
     _check_held_out(blend_file, prepared, held_out, recipe.group.twins or 0)
@@ -192,6 +183,19 @@ def blend(
     }
 
 
+def _draw(blend_file: BlendFile, others: int, seed: int) -> dict[int, Record]:
+    """Draw records beside `others` records of train. Returns them by their positions in the file."""
+    wanted = round(blend_file.share * others / (1 - blend_file.share))
+    if wanted > len(blend_file.usable):
+        raise InputError(_too_few(blend_file, wanted, others))
+    drawn = set(random.Random(f"{seed}/blend").sample(blend_file.usable, wanted))
+    return {
+        position: record
+        for position, (_, value) in enumerate(stream_records(blend_file.file))
+        if position in drawn and (record := _parse_record(value)) is not None
+    }
+
+
 def _check_held_out(
     blend_file: BlendFile, prepared: Mapping[str, Prepared], held_out: Sequence[bytes], within: int
 ) -> None:
@@ -204,16 +208,16 @@ def _check_held_out(
         within: In how many bits hashes of near-duplicates differ at most.
     """
     hashes = [*held_out, *(item.fingerprint for item in prepared.values())]
-    twins = {
+    duplicates = {
         int(other) - len(held_out)
         for index, others, _ in near_twins(hashes, within)
         if index < len(held_out)
         for other in others
         if other >= len(held_out)
     }
-    if twins:
-        first = list(prepared)[min(twins)]
-        more = f" (and {len(twins) - 1} more of its pictures)" if len(twins) > 1 else ""
+    if duplicates:
+        first = list(prepared)[min(duplicates)]
+        more = f" (and {len(duplicates) - 1} more of its pictures)" if len(duplicates) > 1 else ""
         raise InputError(
             f"{blend_file.file}: its picture {first} looks like one of val or test{more}; take it out there"
         )
@@ -249,13 +253,13 @@ def _write_images(
     Raises:
         InputError: Images are damaged; it names the first and counts the others, after trying all.
     """
-    whole = recipe.model_copy(update={"unit": "picture"})
+    whole_images = recipe.model_copy(update={"unit": "picture"})
 
     def write(name: str) -> Prepared | InputError:
         assert blend_file.image_folder is not None
         image = AnnotatedImage(inside(blend_file.image_folder, name), name)
         try:
-            return prepare(image, whole, {}, store)
+            return prepare(image, whole_images, {}, store)
         except InputError as error:
             return error
 
