@@ -72,7 +72,7 @@ class SourceFolder:
         """A line for each file that cannot be used because of its name."""
         return [f"{readable(str(path))}: its name is not UTF-8; rename it" for path in self.misnamed]
 
-    def with_suffix(self, *suffixes: str) -> list[Path]:
+    def named(self, *suffixes: str) -> list[Path]:
         """Return the source's files with one of these suffixes (lower case, with the dot)."""
         return [path for path in self.files if path.suffix.lower() in suffixes]
 

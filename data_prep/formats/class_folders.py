@@ -25,7 +25,7 @@ def detect(folder: SourceFolder) -> str | None:
     It does if every image is in one of two or more class folders, and there is no annotation file and no
     folder of masks.
     """
-    if not folder.images or folder.with_suffix(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
+    if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
         return None
     classes = [_class_of(folder, image) for image in folder.images]
     if None in classes or any(_MASK_FOLDER in path.relative_to(folder.root).parts for path in folder.files):
@@ -37,7 +37,7 @@ def detect(folder: SourceFolder) -> str | None:
 def _has_label_texts(folder: SourceFolder) -> bool:
     """Return whether there are texts named like images (YOLO's labels); a README or a licence is none."""
     stems = {image.stem for image in folder.images}
-    return any(text.stem in stems or text.stem == "classes" for text in folder.with_suffix(".txt"))
+    return any(text.stem in stems or text.stem == "classes" for text in folder.named(".txt"))
 
 
 def _abbreviate(names: list[str]) -> str:

@@ -28,7 +28,7 @@ _DETECT_BYTES = 1 << 16  # read at each end of a file
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like COCO, None if it does not."""
-    count = sum(_is_coco(path) for path in folder.with_suffix(".json"))
+    count = sum(_is_coco(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with {', '.join(LISTS)} at the top" if count else None
 
 
@@ -60,14 +60,14 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no COCO files or no images.
     """
-    candidates = [path for path in folder.with_suffix(".json") if _is_coco(path)]
+    candidates = [path for path in folder.named(".json") if _is_coco(path)]
     if not candidates:
         raise InputError(f"{folder.root}: no COCO annotations (*.json) in it or below")
     require_images(folder, f"{folder.root}: {len(candidates)} COCO file(s)")
     contents, others, problems = read_files(candidates, read_file)
     if not contents and not problems:
         raise InputError(f"{folder.root}: none of its JSON file(s) has the lists {', '.join(LISTS)}")
-    others += set(folder.with_suffix(".json")) - set(candidates)
+    others += set(folder.named(".json")) - set(candidates)
     files = [content for _, content in contents]
     notes = note_unused(folder, others, "JSON file(s) that are not COCO")
     notes += _note_unused_categories(files)

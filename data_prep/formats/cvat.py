@@ -46,7 +46,7 @@ _CUBOID = [(f"x{corner}{face}", f"y{corner}{face}") for face in "12" for corner 
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like CVAT, None if it does not."""
-    count = sum(has_root(path, "annotations") for path in folder.with_suffix(".xml"))
+    count = sum(has_root(path, "annotations") for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotations> as root" if count else None
 
 
@@ -60,7 +60,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no CVAT files or no images.
     """
-    files, others, problems = read_files(folder.with_suffix(".xml"), read_entries)
+    files, others, problems = read_files(folder.named(".xml"), read_entries)
     notes: list[str] = []
     pairs: list[tuple[Path, Annotation]] = []
     splits: dict[Path, Split] = {}

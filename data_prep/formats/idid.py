@@ -45,7 +45,7 @@ _VIEW = re.compile(r"(\d+)[dhv]?", re.IGNORECASE)
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like IDID, None if it does not."""
-    count = sum(_is_idid(path) for path in folder.with_suffix(".json"))
+    count = sum(_is_idid(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with Labels and objects as in IDID" if count else None
 
 
@@ -68,7 +68,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no such file or no images.
     """
-    files = [path for path in folder.with_suffix(".json") if _is_idid(path)]
+    files = [path for path in folder.named(".json") if _is_idid(path)]
     if not files:
         raise InputError(f"{folder.root}: no IDID labels (labels_v1.2.json) in it or below")
     require_images(folder, f"{folder.root}: {len(files)} IDID file(s)")

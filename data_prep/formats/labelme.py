@@ -44,7 +44,7 @@ _START = re.compile(
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like LabelMe, None if it does not."""
-    count = sum(_is_labelme(path) for path in folder.with_suffix(".json"))
+    count = sum(_is_labelme(path) for path in folder.named(".json"))
     return f'{count} JSON file(s) with LabelMe\'s "shapes"' if count else None
 
 
@@ -66,7 +66,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no LabelMe files.
     """
-    files, others, problems = read_files(folder.with_suffix(".json"), _read_file)
+    files, others, problems = read_files(folder.named(".json"), _read_file)
     notes: list[str] = []
     pairs: list[tuple[Path, Annotation]] = []
     for path, content in files:

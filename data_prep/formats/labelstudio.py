@@ -34,7 +34,7 @@ _START = re.compile(
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like Label Studio, None if it does not."""
-    count = sum(_is_labelstudio(path) for path in folder.with_suffix(".json"))
+    count = sum(_is_labelstudio(path) for path in folder.named(".json"))
     return f"{count} JSON file(s) with Label Studio's tasks" if count else None
 
 
@@ -56,7 +56,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no exports or no images.
     """
-    files, others, problems = read_files(folder.with_suffix(".json"), read_tasks)
+    files, others, problems = read_files(folder.named(".json"), read_tasks)
     notes: list[str] = []
     pairs: list[tuple[Path, Annotation]] = []
     for path, (tasks, problems_of_file, notes_of_file) in files:

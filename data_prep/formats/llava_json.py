@@ -28,7 +28,7 @@ _ROLES = ("human", "gpt")
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like LLaVA's conversations, None if it does not."""
-    count = sum(_is_llava(path) for path in folder.with_suffix(".json", LINES_SUFFIX))
+    count = sum(_is_llava(path) for path in folder.named(".json", LINES_SUFFIX))
     return f'{count} JSON file(s) with "conversations"' if count else None
 
 
@@ -57,7 +57,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no such file or no images.
     """
-    candidates = folder.with_suffix(".json", LINES_SUFFIX)
+    candidates = folder.named(".json", LINES_SUFFIX)
     files = [path for path in candidates if _is_llava(path)]
     if not files:
         raise InputError(

@@ -100,7 +100,7 @@ def _set_of(folder: SourceFolder, image: Path) -> str | None:
 
 def _find_masks(folder: SourceFolder) -> list[tuple[Path, _ImageId]]:
     masks = []
-    for path in folder.with_suffix(*IMAGE_SUFFIXES):
+    for path in folder.named(*IMAGE_SUFFIXES):
         parts = path.relative_to(folder.root).parts
         if len(parts) >= 3 and parts[-3] == _MASK_FOLDER:
             stem = path.stem.casefold().removesuffix("_mask")

@@ -62,13 +62,13 @@ def _candidates(folder: SourceFolder) -> list[Path]:
     """
     listed = {
         state.parent / name
-        for state in folder.with_suffix(".json")
+        for state in folder.named(".json")
         if state.name == "state.json"
         for name in _data_files(state)
     }
     return [
         path
-        for path in folder.with_suffix(*SUFFIXES)
+        for path in folder.named(*SUFFIXES)
         if (path in listed if path.suffix.lower() == ".arrow" else path.name not in _DATASETS_FILES)
     ]
 

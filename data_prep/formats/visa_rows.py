@@ -33,7 +33,7 @@ class Row:
 def find_tables(folder: SourceFolder) -> list[Path]:
     """Return VisA's CSV files, those that name kinds first."""
     kinds, splits = [], []
-    for path in folder.with_suffix(".csv"):
+    for path in folder.named(".csv"):
         if path.name == KINDS_FILE and _header(path) >= _KINDS_COLUMNS:
             kinds.append(path)
         elif path.parent.name == "split_csv" and _header(path) >= _SPLIT_COLUMNS:

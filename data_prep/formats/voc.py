@@ -35,7 +35,7 @@ NAME = "voc"
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like Pascal VOC, None if it does not."""
-    count = sum(has_root(path, "annotation") for path in folder.with_suffix(".xml"))
+    count = sum(has_root(path, "annotation") for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotation> as root" if count else None
 
 
@@ -49,7 +49,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no XML or no images.
     """
-    files = folder.with_suffix(".xml")
+    files = folder.named(".xml")
     if not files:
         raise InputError(f"{folder.root}: no Pascal VOC annotations (*.xml) in it or below")
     require_images(folder, f"{folder.root}: {len(files)} XML file(s)")

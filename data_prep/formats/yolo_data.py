@@ -130,7 +130,7 @@ def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
     `data.yaml` comes before lists of names, which annotation tools leave behind. InputError if none names the
     classes.
     """
-    yamls = (read_data_yaml(path) for path in folder.with_suffix(".yaml", ".yml") if names_classes(path))
+    yamls = (read_data_yaml(path) for path in folder.named(".yaml", ".yml") if names_classes(path))
     from_yaml = [data_set for data_set in yamls if data_set is not None]
     lists = [read_names(path) for path in folder.files if path.name.casefold() in NAME_LISTS]
     notes = [note for data_set in from_yaml for note in data_set.notes]
@@ -196,7 +196,7 @@ def _images_of_entry(data_set: DataSet, entry: str, folder: SourceFolder, notes:
     # Roboflow writes ../train/images for train/images; paths of another machine lead nowhere.
     candidates = [parent / base / written, parent / written, parent / written.removeprefix("../")]
     image_folders = {path.parent: _normalize(path.parent) for path in folder.images}
-    lists = {_normalize(path): path for path in folder.with_suffix(".txt")}
+    lists = {_normalize(path): path for path in folder.named(".txt")}
     for candidate in map(_normalize, candidates):
         if candidate in lists:
             return _images_of_list(lists[candidate], folder, notes)

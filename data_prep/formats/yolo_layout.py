@@ -34,7 +34,7 @@ class YoloLayout:
         """Return the text files that are labels, by their name or folder, and the others."""
         labels: list[Path] = []
         others: list[Path] = []
-        for path in self.folder.with_suffix(".txt"):
+        for path in self.folder.named(".txt"):
             stem = path.stem.casefold()
             among_labels = _last_index(self._folders(path), "labels") is not None and stem not in _NO_LABELS
             (labels if stem in self._image_names or among_labels else others).append(path)
