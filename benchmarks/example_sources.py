@@ -1,4 +1,4 @@
-"""A small source of each annotation format, much as its tool writes it; for benchmarks.mutated_files."""
+"""Write a small source of each annotation format, much as its tool does; for benchmarks.mutated_files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 SIZE = (96, 64)
 NAMES = ("a1", "b2", "c3")
-# Of each picture, (class, box in pixels).
+# (class, box in pixels) of each object of an image.
 BOXES = {
     "a1": [("insulator", (4.0, 6.0, 80.0, 50.0)), ("broken", (10.0, 10.0, 26.0, 22.0))],
     "b2": [("insulator", (8.0, 4.0, 90.0, 60.0))],
@@ -22,28 +22,30 @@ CLASSES = ("insulator", "broken")
 
 
 def write_examples(root: Path) -> None:
-    """A folder per format below `root`, named by what `--format` calls it, with its own pictures."""
+    """Write a folder for each format below `root`, named by what `--format` calls it, with its own images."""
     for name, write in WRITERS.items():
         write(root / name)
 
 
-def image(file: Path, seed: int = 0) -> None:
+def write_image(file: Path, seed: int = 0) -> None:
+    """Write an image of `SIZE` with random colours."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR).save(file)
 
 
-def _images(folder: Path) -> None:
+def _write_images(folder: Path) -> None:
     for seed, name in enumerate(NAMES):
-        image(folder / f"{name}.jpg", seed)
+        write_image(folder / f"{name}.jpg", seed)
 
 
-def _json(file: Path, value: Any) -> None:
+def _write_json(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=1))
 
 
-def _mask(file: Path, name: str, value: int = 255) -> None:
+def _write_mask(file: Path, name: str, value: int = 255) -> None:
+    """Write a mask that has `value` in the boxes of an image."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
     for _, (x1, y1, x2, y2) in BOXES[name]:
@@ -51,14 +53,14 @@ def _mask(file: Path, name: str, value: int = 255) -> None:
     Image.fromarray(pixels).save(file)
 
 
-def _voc(folder: Path) -> None:
-    _images(folder)
+def _write_voc(folder: Path) -> None:
+    _write_images(folder)
     for name in NAMES:
         shapes = "".join(
-            f"  <object>\n    <name>{kind}</name>\n    <pose>Unspecified</pose>\n    <bndbox>\n"
+            f"  <object>\n    <name>{class_name}</name>\n    <pose>Unspecified</pose>\n    <bndbox>\n"
             f"      <xmin>{x1}</xmin>\n      <ymin>{y1}</ymin>\n      <xmax>{x2}</xmax>\n"
             f"      <ymax>{y2}</ymax>\n    </bndbox>\n  </object>\n"
-            for kind, (x1, y1, x2, y2) in BOXES[name]
+            for class_name, (x1, y1, x2, y2) in BOXES[name]
         )
         (folder / f"{name}.xml").write_text(
             f"<annotation>\n  <filename>{name}.jpg</filename>\n  <size>\n    <width>{SIZE[0]}</width>\n"
@@ -66,8 +68,8 @@ def _voc(folder: Path) -> None:
         )
 
 
-def _coco(folder: Path) -> None:
-    _images(folder)
+def _write_coco(folder: Path) -> None:
+    _write_images(folder)
     images = [
         {"id": number, "file_name": f"{name}.jpg", "width": SIZE[0], "height": SIZE[1]}
         for number, name in enumerate(NAMES)
@@ -76,46 +78,46 @@ def _coco(folder: Path) -> None:
         {
             "id": 10 * number + place,
             "image_id": number,
-            "category_id": CLASSES.index(kind) + 1,
+            "category_id": CLASSES.index(class_name) + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
             "area": (x2 - x1) * (y2 - y1),
             "iscrowd": 0,
         }
         for number, name in enumerate(NAMES)
-        for place, (kind, (x1, y1, x2, y2)) in enumerate(BOXES[name])
+        for place, (class_name, (x1, y1, x2, y2)) in enumerate(BOXES[name])
     ]
     mask = {"size": [SIZE[1], SIZE[0]], "counts": [64 * 10, 20, 44, 20, 64 * 84 - 20]}
     annotations.append({"id": 99, "image_id": 0, "category_id": 2, "segmentation": mask, "iscrowd": 1})
-    categories = [{"id": number, "name": kind} for number, kind in enumerate(CLASSES, start=1)]
-    _json(
+    categories = [{"id": number, "name": class_name} for number, class_name in enumerate(CLASSES, start=1)]
+    _write_json(
         folder / "instances.json",
         {"images": images, "annotations": annotations, "categories": categories},
     )
 
 
-def _yolo(folder: Path) -> None:
-    _images(folder / "images")
+def _write_yolo(folder: Path) -> None:
+    _write_images(folder / "images")
     (folder / "labels").mkdir(parents=True)
     (folder / "data.yaml").write_text("train: images\nval: images\nnc: 2\nnames: [insulator, broken]\n")
     for name in NAMES:
         lines = [
-            f"{CLASSES.index(kind)} {(x1 + x2) / 2 / SIZE[0]:.6f} {(y1 + y2) / 2 / SIZE[1]:.6f} "
+            f"{CLASSES.index(class_name)} {(x1 + x2) / 2 / SIZE[0]:.6f} {(y1 + y2) / 2 / SIZE[1]:.6f} "
             f"{(x2 - x1) / SIZE[0]:.6f} {(y2 - y1) / SIZE[1]:.6f}\n"
-            for kind, (x1, y1, x2, y2) in BOXES[name]
+            for class_name, (x1, y1, x2, y2) in BOXES[name]
         ]
         (folder / "labels" / f"{name}.txt").write_text("".join(lines))
 
 
-def _labelme(folder: Path) -> None:
-    _images(folder)
+def _write_labelme(folder: Path) -> None:
+    _write_images(folder)
     for name in NAMES:
         shapes = [
-            {"label": kind, "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "flags": {}}
-            for kind, (x1, y1, x2, y2) in BOXES[name]
+            {"label": class_name, "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "flags": {}}
+            for class_name, (x1, y1, x2, y2) in BOXES[name]
         ]
         shapes.append({"label": "broken", "points": [[1, 1], [9, 2], [5, 8]], "shape_type": "polygon"})
-        _json(
+        _write_json(
             folder / f"{name}.json",
             {
                 "version": "5.5.0",
@@ -129,13 +131,15 @@ def _labelme(folder: Path) -> None:
         )
 
 
-def _cvat(folder: Path) -> None:
-    _images(folder)
+def _write_cvat(folder: Path) -> None:
+    _write_images(folder)
     text = "<annotations>\n  <version>1.1</version>\n"
     for number, name in enumerate(NAMES):
         text += f'  <image id="{number}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">\n'
-        for kind, (x1, y1, x2, y2) in BOXES[name]:
-            text += f'    <box label="{kind}" xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}" rotation="5"/>\n'
+        for class_name, (x1, y1, x2, y2) in BOXES[name]:
+            text += (
+                f'    <box label="{class_name}" xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}" rotation="5"/>\n'
+            )
         text += '    <polygon label="broken" points="1,1;9,2;5,8"/>\n'
         text += '    <mask label="broken" left="3" top="4" width="4" height="3" rle="2,4,3,2,1"/>\n'
         text += '    <ellipse label="broken" cx="30" cy="30" rx="9" ry="5"/>\n    <tag label="broken"/>\n'
@@ -143,8 +147,8 @@ def _cvat(folder: Path) -> None:
     (folder / "annotations.xml").write_text(text + "</annotations>\n")
 
 
-def _labelstudio(folder: Path) -> None:
-    _images(folder)
+def _write_labelstudio(folder: Path) -> None:
+    _write_images(folder)
     tasks = []
     for number, name in enumerate(NAMES):
         results = [
@@ -160,34 +164,34 @@ def _labelstudio(folder: Path) -> None:
                     "width": 100 * (x2 - x1) / SIZE[0],
                     "height": 100 * (y2 - y1) / SIZE[1],
                     "rotation": 0,
-                    "rectanglelabels": [kind],
+                    "rectanglelabels": [class_name],
                 },
             }
-            for kind, (x1, y1, x2, y2) in BOXES[name]
+            for class_name, (x1, y1, x2, y2) in BOXES[name]
         ]
         image = f"/data/upload/1/0a1b2c3d-{name}.jpg"
         tasks.append({"id": number, "annotations": [{"id": 1, "result": results}], "data": {"image": image}})
-    _json(folder / "export.json", tasks)
+    _write_json(folder / "export.json", tasks)
 
 
-def _mvtec(folder: Path) -> None:
-    image(folder / "train" / "good" / "000.png", 7)
-    image(folder / "test" / "good" / "000.png", 8)
+def _write_mvtec(folder: Path) -> None:
+    write_image(folder / "train" / "good" / "000.png", 7)
+    write_image(folder / "test" / "good" / "000.png", 8)
     for seed, name in enumerate(NAMES):
-        image(folder / "test" / "broken" / f"{name}.png", seed)
-        _mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
+        write_image(folder / "test" / "broken" / f"{name}.png", seed)
+        _write_mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
 
 
-def _visa(folder: Path) -> None:
+def _write_visa(folder: Path) -> None:
     rows, kinds = ["object,split,label,image,mask"], ["image,label,mask"]
     for seed, name in enumerate(NAMES):
-        name_of_image, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
-        image(folder / name_of_image, seed)
-        _mask(folder / mask, name, value=1 + seed % 2)
-        rows.append(f"pcb1,test,anomaly,{name_of_image},{mask}")
+        image_name, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
+        write_image(folder / image_name, seed)
+        _write_mask(folder / mask, name, value=1 + seed % 2)
+        rows.append(f"pcb1,test,anomaly,{image_name},{mask}")
         label = ("bent", "scratch", '"bent,scratch"')[seed]
-        kinds.append(f"{name_of_image},{label},{mask}")
-    image(folder / "pcb1" / "Data" / "Images" / "Normal" / "0.JPG", 9)
+        kinds.append(f"{image_name},{label},{mask}")
+    write_image(folder / "pcb1" / "Data" / "Images" / "Normal" / "0.JPG", 9)
     rows.append("pcb1,train,normal,pcb1/Data/Images/Normal/0.JPG,")
     kinds.append("pcb1/Data/Images/Normal/0.JPG,normal,")
     (folder / "split_csv").mkdir()
@@ -195,21 +199,21 @@ def _visa(folder: Path) -> None:
     (folder / "pcb1" / "image_anno.csv").write_text("\n".join(kinds) + "\n")
 
 
-def _idid(folder: Path) -> None:
+def _write_idid(folder: Path) -> None:
     records = []
     for seed, name in enumerate(NAMES):
-        image(folder / f"{name}.JPG", seed)
+        write_image(folder / f"{name}.JPG", seed)
         objects: list[dict[str, Any]] = [{"bbox": [4, 4, 80, 50], "string": 1, "name": "insulator"}]
-        for kind, (x1, y1, x2, y2) in BOXES[name]:
-            stated = {"shell": "Broken"} if kind == "broken" else {"No issues": "No issues"}
+        for class_name, (x1, y1, x2, y2) in BOXES[name]:
+            stated = {"shell": "Broken"} if class_name == "broken" else {"No issues": "No issues"}
             box = [x1, y1, x2 - x1, y2 - y1]
             objects.append({"bbox": box, "string": 0, "name": "insulator", "conditions": stated})
         records.append({"Labels": {"objects": objects}, "filename": f"{name}.JPG"})
-    _json(folder / "labels_v1.2.json", records)
+    _write_json(folder / "labels_v1.2.json", records)
 
 
-def _table(folder: Path) -> None:
-    _images(folder)
+def _write_table(folder: Path) -> None:
+    _write_images(folder)
     questions = ["Is it broken?", "How many discs?", "What, if anything, is wrong?"]
     rows = [
         {"image": f"{name}.jpg", "question": question, "answer": answer, "group": "g1", "split": "train"}
@@ -225,8 +229,8 @@ def _table(folder: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rest.parquet")
 
 
-def _llava(folder: Path) -> None:
-    _images(folder)
+def _write_llava(folder: Path) -> None:
+    _write_images(folder)
     records = [
         {
             "id": f"{name}-{number}",
@@ -242,19 +246,19 @@ def _llava(folder: Path) -> None:
         for name in NAMES
         for number in range(2)
     ]
-    _json(folder / "train.json", records)
+    _write_json(folder / "train.json", records)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "voc": _voc,
-    "coco": _coco,
-    "yolo": _yolo,
-    "labelme": _labelme,
-    "cvat": _cvat,
-    "labelstudio": _labelstudio,
-    "mvtec": _mvtec,
-    "visa": _visa,
-    "idid": _idid,
-    "table": _table,
-    "llava": _llava,
+    "voc": _write_voc,
+    "coco": _write_coco,
+    "yolo": _write_yolo,
+    "labelme": _write_labelme,
+    "cvat": _write_cvat,
+    "labelstudio": _write_labelstudio,
+    "mvtec": _write_mvtec,
+    "visa": _write_visa,
+    "idid": _write_idid,
+    "table": _write_table,
+    "llava": _write_llava,
 }

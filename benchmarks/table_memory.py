@@ -1,10 +1,10 @@
-"""How much memory a million rows of questions take.
+"""Measure how much memory a million rows of questions take.
 
     python -m benchmarks.table_memory [--suffix .parquet] [--unique] [--convert]
 
-Writes a table about 10,000 pictures to a temporary folder, reads it in a process of its own and prints its
+Writes a table about 10,000 images to a temporary folder, reads it in a process of its own and prints its
 speed and by how much that process grew at most. `--unique` words every question and answer anew, the worst
-case: nothing is shared between rows. `--convert` does the whole conversion, with configs/recipes/vqa.yaml,
+case: nothing is shared between rows. `--convert` runs the whole conversion, with configs/recipes/vqa.yaml,
 instead of reading alone.
 """
 
@@ -28,35 +28,45 @@ REPO = Path(__file__).resolve().parents[1]
 COLUMNS = ("image", "question", "answer")
 
 
-def rows(count: int, images: int, unique: bool) -> Iterator[tuple[str, str, str]]:
+def make_rows(count: int, images: int, unique: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (image, question, answer); `unique` words each anew."""
     for number in range(count):
-        image, asked = f"photo_{number % images:05d}.jpg", number // images
-        thing = number if unique else asked
+        disc = number if unique else number // images
         answer = ("no", "yes")[number * 7919 % 3 == 0] + (f", at clamp {number}" if unique else "")
-        yield image, f"Is the insulator disc numbered {thing} from the top broken?", answer
+        question = f"Is the insulator disc numbered {disc} from the top broken?"
+        yield f"photo_{number % images:05d}.jpg", question, answer
 
 
 def write(folder: Path, suffix: str, count: int, images: int, unique: bool) -> None:
+    """Write the images and the table.
+
+    Args:
+        folder: Where to.
+        suffix: The table's kind, such as `.csv`.
+        count: Its rows.
+        images: How many images they are about, in turn.
+        unique: Words every question and answer anew.
+    """
     for number in range(images):
-        # Readers open no picture, conversions do: cells of random greys, so that no two are near-twins.
+        # Readers open no image, conversions do: cells of random greys, so that no two are near-duplicates.
         cells = np.random.default_rng(number).integers(0, 256, (16, 17), np.uint8)
         Image.fromarray(cells).resize((68, 64), Image.Resampling.NEAREST).save(
             folder / f"photo_{number:05d}.jpg"
         )
     file = folder / f"rows{suffix}"
-    made = rows(count, images, unique)
+    rows = make_rows(count, images, unique)
     if suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
 
-        columns = zip(*made, strict=True)
+        columns = zip(*rows, strict=True)
         pyarrow.parquet.write_table(pyarrow.table(dict(zip(COLUMNS, map(list, columns), strict=True))), file)
         return
     with file.open("w", newline="", encoding="utf-8") as text:
         if suffix == ".csv":
-            csv.writer(text).writerows([COLUMNS, *made])
+            csv.writer(text).writerows([COLUMNS, *rows])
         else:
-            lines = (json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in made)
+            lines = (json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows)
             text.write("[\n" + ",\n".join(lines) + "\n]" if suffix == ".json" else "\n".join(lines))
 
 
@@ -69,7 +79,7 @@ def measure(folder: Path) -> None:
     before, start = peak_mib(), time.process_time()
     source, problems = reader.read(scanned)
     seconds = time.process_time() - start
-    count = sum(len(said.conversations) for image in source.images for said in image.annotations)
+    count = sum(len(annotation.conversations) for image in source.images for annotation in image.annotations)
     assert not problems
     print(
         f"{count:,} rows about {len(source.images):,} pictures: {count / seconds:,.0f} rows/s of a core, "
@@ -93,7 +103,7 @@ def measure_convert(folder: Path, rows: int) -> None:
 
 
 def peak_mib() -> float:
-    """Of this process, MiB; ru_maxrss is in KiB on Linux, in bytes on macOS."""
+    """Return this process's peak memory in MiB; ru_maxrss is in KiB on Linux, in bytes on macOS."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1 << 20 if sys.platform == "darwin" else 1 << 10
     )

@@ -1,9 +1,9 @@
-"""General conversations among the training records, so that a tuned model keeps its manners.
+"""Blend general conversations into the training records, so that a tuned model keeps its general abilities.
 
 `convert --blend FILE.json --blend-image-folder DIR --blend-share 0.2` draws records of other LLaVA JSON (a
-part of LLaVA's own mix, say) into train.json. The share is of the resulting train records. Their pictures go
-the way of all others: re-encoded and named by their content. Their ids are made anew. A picture that looks
-like one of val or test is refused.
+part of LLaVA's own mix, say) into train.json. The share is of the resulting train records. Their images are
+processed as all others are: re-encoded and named by their content. Their ids are made anew. An image that
+looks like one of val or test is refused.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ TASK = "general"
 
 
 @dataclass(frozen=True)
-class General:
-    """A file of general conversations: `usable` are the positions of the records that could be taken,
-    `left_out` says how many could not, by reason."""
+class BlendFile:
+    """A file of general conversations.
+
+    `usable` are the positions of the records that can be drawn, `left_out` counts the others by reason.
+    """
 
     file: Path
     image_folder: Path | None
@@ -48,11 +50,12 @@ class General:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def find_general(args: argparse.Namespace) -> General | None:
-    """What the options of `add_blend_options` ask for, None if nothing; the file is read once, no picture.
+def open_blend_file(args: argparse.Namespace) -> BlendFile | None:
+    """Return the file that the --blend options name, None if they name none.
 
-    A record that does not follow LLaVA's rules, has several pictures or one that is not there is left out.
-    InputError for options that do not go together and a file that is not JSON.
+    The file is read once, but no image. A record that does not follow LLaVA's rules, has several images or
+    one that does not exist is left out. InputError for options that do not go together and a file that is not
+    JSON.
     """
     if args.blend is None:
         for option in ("blend_image_folder", "blend_share"):
@@ -67,24 +70,31 @@ def find_general(args: argparse.Namespace) -> General | None:
         raise InputError(f"--blend-image-folder {folder}: no such folder")
     usable: list[int] = []
     left_out: Counter[str] = Counter()
-    there: dict[str, bool] = {}
+    existing: dict[str, bool] = {}
     for position, (_, value) in enumerate(stream_records(args.blend)):
-        record = _record(value)
-        if record is None:
-            left_out["records that do not follow LLaVA's rules"] += 1
-        elif len(record.images) > 1:
-            # One column of names and of lists is more than `datasets` and the tools built on it read.
-            left_out["records with several pictures"] += 1
-        elif record.images and folder is None:
-            left_out["records with pictures (no --blend-image-folder)"] += 1
-        elif not all(_is_there(folder, name, there) for name in record.images):
-            left_out["records whose picture is absent"] += 1
+        if reason := _unusable(_parse_record(value), folder, existing):
+            left_out[reason] += 1
         else:
             usable.append(position)
-    return General(args.blend, folder, share, usable, left_out)
+    return BlendFile(args.blend, folder, share, usable, left_out)
 
 
-def _record(value: object) -> Record | None:
+def _unusable(record: Record | None, folder: Path | None, existing: dict[str, bool]) -> str | None:
+    """Return why a record cannot be drawn, as a plural for counts; None if it can."""
+    if record is None:
+        return "records that do not follow LLaVA's rules"
+    if len(record.images) > 1:
+        # One column of names and of lists is more than `datasets` and the tools built on it read.
+        return "records with several pictures"
+    if record.images and folder is None:
+        return "records with pictures (no --blend-image-folder)"
+    if not all(_image_exists(folder, name, existing) for name in record.images):
+        return "records whose picture is absent"
+    return None
+
+
+def _parse_record(value: object) -> Record | None:
+    """Return a record without its id and meta; None if it does not follow LLaVA's rules."""
     if isinstance(value, dict):  # their ids are not kept, so any will do: some mixes have numbers or none
         value = {**value, "id": str(value.get("id", "")), "meta": {}}
     try:
@@ -96,7 +106,8 @@ def _record(value: object) -> Record | None:
     return record
 
 
-def _is_there(folder: Path | None, name: str, known: dict[str, bool]) -> bool:
+def _image_exists(folder: Path | None, name: str, known: dict[str, bool]) -> bool:
+    """Return whether the image folder has a file of that name; `known` remembers the answers."""
     if name not in known:
         try:
             known[name] = folder is not None and inside(folder, name).is_file()
@@ -106,7 +117,7 @@ def _is_there(folder: Path | None, name: str, known: dict[str, bool]) -> bool:
 
 
 def blend(
-    general: General,
+    blend_file: BlendFile,
     folder: Path,
     recipe: Recipe,
     store: ImageStore,
@@ -114,86 +125,128 @@ def blend(
     workers: int,
     held_out: Sequence[bytes],
 ) -> dict[str, Any]:
-    """Add records of `general` to `folder`/train.json and their pictures to `store`; returns what the
-    manifest says of it.
+    """Add records of `blend_file` to `folder`/train.json, and their images to `store`.
 
-    To be called when train.json and all other pictures are written, as records are added to a share.
-    `held_out` are the fingerprints of the source pictures of val and test: none of them, nor a near-twin by
-    the recipe's rule, may come back as a training picture. The same `seed`, file and number of train records
-    draw the same records. InputError naming the largest possible share if there are too few, naming a damaged
-    picture, and naming one that val or test hold.
+    To be called when train.json and all other images are written, as records are added up to a share. The
+    same `seed`, file and number of train records draw the same records.
+
+    Args:
+        blend_file: The records to draw from.
+        folder: The output folder.
+        recipe: Says how images are written and which are near-duplicates.
+        store: Writes the images of the output.
+        seed: Of the draw.
+        workers: Threads that write images.
+        held_out: The perceptual hashes of the source images of val and test: none of them, nor a
+            near-duplicate by the recipe's rule, may come back as a training image.
+
+    Returns:
+        The manifest's entry about the blend.
+
+    Raises:
+        InputError: There are too few records (it names the largest possible share), an image is damaged, or
+            val or test hold it.
     """
     train = folder / "train.json"
-    others = sum(1 for _ in stream_records(train))
-    wanted = round(general.share * others / (1 - general.share))
-    if wanted > len(general.usable):
-        raise InputError(_too_few(general, wanted, others))
-    drawn = set(random.Random(f"{seed}/blend").sample(general.usable, wanted))
-    records = {
-        position: record
-        for position, (_, value) in enumerate(stream_records(general.file))
-        if position in drawn and (record := _record(value)) is not None
-    }
+    records = _draw(blend_file, sum(1 for _ in stream_records(train)), seed)
     names = sorted({name for record in records.values() for name in record.images})
-    prepared = _write_images(general, names, recipe, store, workers)
-    _check_held_out(general, prepared, held_out, recipe.group.twins or 0)
+    prepared = _write_images(blend_file, names, recipe, store, workers)
+    _check_held_out(blend_file, prepared, held_out, recipe.group.twins or 0)
     written = {name: item.units[0].image for name, item in prepared.items()}
-    blended = (_blended(general, position, record, written) for position, record in records.items())
+    blended = (_blended(blend_file, position, record, written) for position, record in records.items())
     write_json_list(train, chain((value for _, value in stream_records(train)), blended))
-    reasons = "".join(f"; left out: {number} {reason}" for reason, number in sorted(general.left_out.items()))
-    print(f"{general.file}: {len(records)} of {len(general.usable)} records blended into train{reasons}")
+    left_out = dict(sorted(blend_file.left_out.items()))
+    reasons = "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
+    print(
+        f"{blend_file.file}: {len(records)} of {len(blend_file.usable)} records blended into train{reasons}"
+    )
     return {
-        "file": str(general.file),
-        "sha256": sha256(general.file),
-        "share": general.share,
+        "file": str(blend_file.file),
+        "sha256": sha256(blend_file.file),
+        "share": blend_file.share,
         "records": len(records),
         "pictures": sorted(set(written.values())),
-        "left_out": dict(sorted(general.left_out.items())),
+        "left_out": left_out,
+    }
+
+
+def _draw(blend_file: BlendFile, others: int, seed: int) -> dict[int, Record]:
+    """Draw records beside `others` records of train. Returns them by their positions in the file."""
+    wanted = round(blend_file.share * others / (1 - blend_file.share))
+    if wanted > len(blend_file.usable):
+        raise InputError(_too_few(blend_file, wanted, others))
+    drawn = set(random.Random(f"{seed}/blend").sample(blend_file.usable, wanted))
+    return {
+        position: record
+        for position, (_, value) in enumerate(stream_records(blend_file.file))
+        if position in drawn and (record := _parse_record(value)) is not None
     }
 
 
 def _check_held_out(
-    general: General, prepared: Mapping[str, Prepared], held_out: Sequence[bytes], within: int
+    blend_file: BlendFile, prepared: Mapping[str, Prepared], held_out: Sequence[bytes], within: int
 ) -> None:
-    """InputError naming the first picture that looks like a held-out one, and how many more there are."""
+    """Raise an InputError if an image looks like a held-out one.
+
+    Args:
+        blend_file: For the message.
+        prepared: The images by their names in the file.
+        held_out: The perceptual hashes of the images of val and test.
+        within: In how many bits hashes of near-duplicates differ at most.
+    """
     hashes = [*held_out, *(item.fingerprint for item in prepared.values())]
-    twins = {
+    duplicates = {
         int(other) - len(held_out)
         for index, others, _ in near_twins(hashes, within)
         if index < len(held_out)
         for other in others
         if other >= len(held_out)
     }
-    if twins:
-        first = list(prepared)[min(twins)]
-        more = f" (and {len(twins) - 1} more of its pictures)" if len(twins) > 1 else ""
+    if duplicates:
+        first = list(prepared)[min(duplicates)]
+        more = f" (and {len(duplicates) - 1} more of its pictures)" if len(duplicates) > 1 else ""
         raise InputError(
-            f"{general.file}: its picture {first} looks like one of val or test{more}; take it out there"
+            f"{blend_file.file}: its picture {first} looks like one of val or test{more}; take it out there"
         )
 
 
-def _too_few(general: General, wanted: int, others: int) -> str:
-    count = len(general.usable)
-    reasons = "".join(f"; left out: {number} {reason}" for reason, number in general.left_out.items())
+def _too_few(blend_file: BlendFile, wanted: int, others: int) -> str:
+    """Return the message for fewer usable records than `wanted` beside `others` records of train."""
+    count = len(blend_file.usable)
+    reasons = "".join(f"; left out: {number} {reason}" for reason, number in blend_file.left_out.items())
     possible = math.floor(1000 * count / (count + others)) / 1000
     remedy = f"the largest share possible is {possible:g}" if possible else "name another file"
     return (
-        f"{general.file}: {wanted} record(s) make a share of {general.share:g} beside {others}, and {count} "
-        f"can be used; {remedy}{reasons}"
+        f"{blend_file.file}: {wanted} record(s) make a share of {blend_file.share:g} beside {others}, "
+        f"and {count} can be used; {remedy}{reasons}"
     )
 
 
 def _write_images(
-    general: General, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: int
+    blend_file: BlendFile, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: int
 ) -> dict[str, Prepared]:
-    """Name in the file -> the picture, written whole. InputError naming a damaged one, after trying all."""
-    whole = recipe.model_copy(update={"unit": "picture"})
+    """Write images to `store`, each as a whole.
+
+    Args:
+        blend_file: Says where the images are.
+        names: Their names in the file.
+        recipe: Says how images are written; its unit is not used.
+        store: Writes them.
+        workers: Threads.
+
+    Returns:
+        The images by their names in the file.
+
+    Raises:
+        InputError: Images are damaged; it names the first and counts the others, after trying all.
+    """
+    whole_images = recipe.model_copy(update={"unit": "picture"})
 
     def write(name: str) -> Prepared | InputError:
-        assert general.image_folder is not None
-        image = AnnotatedImage(inside(general.image_folder, name), name)
+        assert blend_file.image_folder is not None
+        image = AnnotatedImage(inside(blend_file.image_folder, name), name)
         try:
-            return prepare(image, whole, {}, store)
+            return prepare(image, whole_images, {}, store)
         except InputError as error:
             return error
 
@@ -207,18 +260,18 @@ def _write_images(
         pool.shutdown(cancel_futures=True)
     errors = [result for result in written.values() if isinstance(result, InputError)]
     if errors:
-        more = f" (and {len(errors) - 1} more of {general.file})" if len(errors) > 1 else ""
+        more = f" (and {len(errors) - 1} more of {blend_file.file})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
     prepared = {name: item for name, item in written.items() if isinstance(item, Prepared)}
     store.remember((item.digest, item.known) for item in prepared.values())
     return prepared
 
 
-def _blended(general: General, position: int, record: Record, written: dict[str, str]) -> Record:
+def _blended(blend_file: BlendFile, position: int, record: Record, written: dict[str, str]) -> Record:
     return Record(
         id=f"{TASK}-{position:07d}",
         image=written[record.images[0]] if record.images else None,
         conversations=record.conversations,
-        # Nothing is known of what its words of direction speak of: they are not to be turned with a picture.
-        meta={"task": TASK, "source": f"{general.file.name}#{position}", "flip": False},
+        # Which image side its words of direction refer to is unknown: a flip could not turn them along.
+        meta={"task": TASK, "source": f"{blend_file.file.name}#{position}", "flip": False},
     )

@@ -1,19 +1,19 @@
-"""JSON lists and JSON lines read item by item, so that a file of a million records needs room for one.
+"""Read JSON lists and JSON lines item by item, so that a file of a million records needs room for one.
 
-An item is `(line, value, why)`: the number of the line it begins on (the first is 1), what it holds, and
+An item is `(line, value, error)`: the number of the line it begins on (the first is 1), what it holds, and
 None; where it cannot be read, None and the reason in a few words.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from llava.common.errors import InputError
 
-Item = tuple[int, Any, str | None]
+StreamItem = tuple[int, Any, str | None]
 
 LINES_SUFFIX = ".jsonl"
 _CHUNK = 1 << 20  # characters
@@ -21,11 +21,11 @@ _MARGIN = 16  # an escape or a number cut by the end of what is in memory is rep
 _SPACE = " \t\r\n"
 
 
-def stream_items(path: Path) -> Iterator[Item]:
-    """The records of `path`: a line each if it is a .jsonl file (empty ones skipped), else of a JSON list.
+def stream_items(path: Path) -> Iterator[StreamItem]:
+    """Yield the records of `path`: the lines of a .jsonl file (empty ones skipped), else of a JSON list.
 
-    After a bad line the next is read; a bad record of a list is the last item. InputError if the file
-    cannot be opened.
+    After a bad line the next is read; a bad record of a list is the last item. InputError if the file cannot
+    be opened.
     """
     try:
         yield from _lines(path) if path.suffix.lower() == LINES_SUFFIX else _list(path)
@@ -36,14 +36,14 @@ def stream_items(path: Path) -> Iterator[Item]:
 
 
 def stream_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line, value) of every record; InputError naming the file and line of one that is not JSON."""
-    for line, value, why in stream_items(path):
-        if why is not None:
-            raise InputError(f"{path}, line {line}: {why}")
+    """Yield (line, value) of every record. InputError naming the file and line of one that is not JSON."""
+    for line, value, error in stream_items(path):
+        if error is not None:
+            raise InputError(f"{path}, line {line}: {error}")
         yield line, value
 
 
-def _lines(path: Path) -> Iterator[Item]:
+def _lines(path: Path) -> Iterator[StreamItem]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
@@ -51,39 +51,44 @@ def _lines(path: Path) -> Iterator[Item]:
                 if text.strip():
                     yield number, json.loads(text), None
             except (ValueError, RecursionError) as error:
-                yield number, None, _why(error)
+                yield number, None, _describe(error)
 
 
-def _list(path: Path) -> Iterator[Item]:
+def _list(path: Path) -> Iterator[StreamItem]:
     with path.open(encoding="utf-8-sig") as file:
         window = _Window(file)
         try:
-            if window.next_mark() != "[":
+            if window.next_character() != "[":
                 yield window.line, None, "expected a JSON list of records"
                 return
-            window.at += 1
-            if window.next_mark() == "]":
-                window.at += 1
-            else:
-                while True:
-                    window.next_mark()
-                    line = window.line
-                    yield line, window.value(), None
-                    mark = window.next_mark()
-                    window.at += 1
-                    if mark == "]":
-                        break
-                    if mark != ",":
-                        cut = "the list is cut short" if not mark else f"expected a comma, found {mark!r}"
-                        yield window.line, None, f"not valid JSON ({cut})"
-                        return
-            if window.next_mark():
+            window.position += 1
+            if error := (yield from _list_items(window)):
+                yield window.line, None, error
+            elif window.next_character():
                 yield window.line, None, "not valid JSON (text after the list)"
         except (ValueError, RecursionError) as error:
-            yield window.line, None, _why(error)
+            yield window.line, None, _describe(error)
 
 
-def _why(error: ValueError | RecursionError) -> str:
+def _list_items(window: _Window) -> Generator[StreamItem, None, str | None]:
+    """Yield the items up to the end of the list. Returns the reason if it has no end, else None."""
+    if window.next_character() == "]":
+        window.position += 1
+        return None
+    while True:
+        window.next_character()
+        line = window.line
+        yield line, window.read_value(), None
+        character = window.next_character()
+        window.position += 1
+        if character == "]":
+            return None
+        if character != ",":
+            fault = f"expected a comma, found {character!r}" if character else "the list is cut short"
+            return f"not valid JSON ({fault})"
+
+
+def _describe(error: ValueError | RecursionError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text; save the file as UTF-8"
     if isinstance(error, json.JSONDecodeError):
@@ -94,53 +99,59 @@ def _why(error: ValueError | RecursionError) -> str:
 
 
 class _Window:
-    """The part of a text file that is in memory. `at` is the next character, `line` its line's number."""
+    """The part of a text file that is in memory.
+
+    `position` is that of the next character in it, `line` the number of the line that character is on.
+    """
 
     def __init__(self, file: TextIO) -> None:
-        self.at = 0
+        self.position = 0
         self.line = 1
         self._file = file
         self._text = ""
-        self._counted = 0  # up to where newlines are in `line`
+        self._counted = 0  # the position up to which newlines are counted in `line`
         self._ended = False
 
-    def next_mark(self) -> str:
-        """Move over white space to the next character; "" at the end of the file."""
+    def next_character(self) -> str:
+        """Move over white space to the next character and return it; "" at the end of the file."""
         while True:
-            while self.at < len(self._text):
-                if self._text[self.at] not in _SPACE:
-                    self._count()
-                    return self._text[self.at]
-                self.at += 1
+            while self.position < len(self._text):
+                if self._text[self.position] not in _SPACE:
+                    self._count_lines()
+                    return self._text[self.position]
+                self.position += 1
             if self._ended:
-                self._count()
+                self._count_lines()
                 return ""
-            self._read_on()
+            self._read_more()
 
-    def value(self) -> Any:
-        """The JSON value that begins here. JSONDecodeError, ValueError or RecursionError if none does."""
+    def read_value(self) -> Any:
+        """Return the JSON value that begins at the position, and move behind it.
+
+        JSONDecodeError, ValueError or RecursionError if none does.
+        """
         decoder = json.JSONDecoder()
         while True:
             try:
-                value, end = decoder.raw_decode(self._text, self.at)
+                value, end = decoder.raw_decode(self._text, self.position)
                 if end < len(self._text) - _MARGIN or self._ended:  # else a number might go on
-                    self.at = end
+                    self.position = end
                     return value
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _MARGIN
-                if self._ended or not cut:
+                is_cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _MARGIN
+                if self._ended or not is_cut:
                     raise
-            self._read_on()
+            self._read_more()
 
-    def _count(self) -> None:
-        self.line += self._text.count("\n", self._counted, self.at)
-        self._counted = self.at
+    def _count_lines(self) -> None:
+        self.line += self._text.count("\n", self._counted, self.position)
+        self._counted = self.position
 
-    def _read_on(self) -> None:
-        self._count()
+    def _read_more(self) -> None:
+        self._count_lines()
         # As much again as is kept, so that a record longer than a chunk is not tried at every chunk.
-        kept = self._text[self.at :]
+        kept = self._text[self.position :]
         more = self._file.read(max(_CHUNK, len(kept)))
         self._ended = not more
         self._text = kept + more
-        self.at = self._counted = 0
+        self.position = self._counted = 0

@@ -1,4 +1,4 @@
-"""The output folder of a conversion: it appears whole or not at all, and files that stay the same stay."""
+"""Write the output folder of a conversion whole or not at all, keeping files whose content stays."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from data_prep.images.store import link
 from llava.common.files import sha256
 
-# All that a conversion writes; pictures are named by sixteen digits of their content's hash.
-_OURS = re.compile(
+# All that a conversion writes; images are named by sixteen digits of their content's hash.
+_WRITTEN = re.compile(
     r"(train|val|test|manifest|cache)\.json|(questions|truth)_test\.jsonl|report\.html|images/[0-9a-f]{16}\.jpg"
 )
 
 
 def foreign_files(output: Path) -> Iterator[Path]:
-    """What lies in an earlier output that no conversion wrote."""
+    """Yield the files in an earlier output that no conversion wrote."""
     for name, path in sorted(_files(output).items()) if output.is_dir() else ():
-        if not _OURS.fullmatch(name):
+        if not _WRITTEN.fullmatch(name):
             yield path
 
 
@@ -30,13 +30,13 @@ def foreign_files(output: Path) -> Iterator[Path]:
 def output_folder(output: Path) -> Iterator[Path]:
     """Yield a new folder that becomes `output` when the block succeeds; what was there stays until then.
 
-    A file with the content of the earlier one keeps that one, time and all; if nothing differs, `output` is
-    not touched. What a killed run left behind is put right first: an earlier output that was about to be
-    replaced comes back, half-made folders go.
+    A file with the content of the earlier one is that one, with its time; if nothing differs, `output` is
+    not touched. What a killed run left behind is cleaned up first: an earlier output that was about to be
+    replaced is restored, half-made folders are removed.
     """
     output = output.resolve()  # a link to a folder stays a link
     output.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(output)
+    _clean_up_after_killed_runs(output)
     fresh = output.with_name(f".{output.name}.{os.getpid()}.new")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
     fresh.mkdir()
@@ -44,7 +44,7 @@ def output_folder(output: Path) -> Iterator[Path]:
         yield fresh
         if not output.exists():
             fresh.rename(output)
-        elif not _share_unchanged(fresh, output):
+        elif not _link_unchanged(fresh, output):
             output.rename(old)
             fresh.rename(output)
             shutil.rmtree(old)
@@ -55,40 +55,43 @@ def output_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _share_unchanged(fresh: Path, earlier: Path) -> bool:
-    """Replace files in `fresh` by links to those in `earlier` that are equal; is all the same?"""
+def _link_unchanged(fresh: Path, earlier: Path) -> bool:
+    """Replace files in `fresh` by links to those in `earlier` that are equal. Returns whether all are."""
     files = _files(fresh)
-    same = files.keys() == _files(earlier).keys()
+    is_same = files.keys() == _files(earlier).keys()
     for name, path in files.items():
         other = earlier / name
         if not other.is_file() or other.is_symlink():
-            same = False
+            is_same = False
         elif not path.samefile(other):
             if path.stat().st_size == other.stat().st_size and sha256(path) == sha256(other):
                 path.unlink()
                 link(other, path)
             else:
-                same = False
-    return same
+                is_same = False
+    return is_same
 
 
 def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
 
 
-def _tidy(output: Path) -> None:
-    """Undo what runs that were killed left beside `output`."""
+def _clean_up_after_killed_runs(output: Path) -> None:
+    """Restore an earlier output and remove half-made folders that killed runs left beside `output`."""
     for path in sorted(output.parent.glob(f".{glob.escape(output.name)}.*")):
         match = re.fullmatch(r"(\d+)\.(new|old)", path.name.removeprefix(f".{output.name}."))
-        if match and not _alive(int(match[1])):
+        if match and not _is_running(int(match[1])):
             if match[2] == "old" and not output.exists():
                 path.rename(output)
             else:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
-    """Is it running, and not this very process? (In a container every run may have the same number.)"""
+def _is_running(process: int) -> bool:
+    """Return whether a process is running and is not this very one.
+
+    In a container every run may have the same number.
+    """
     if process == os.getpid():
         return False
     try:

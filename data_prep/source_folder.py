@@ -1,4 +1,4 @@
-"""The files of a source, and which image a name written in one of them means."""
+"""The files of a source, and the image that a name written in one of them means."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 def split_in(words: Iterable[str]) -> Split | None:
-    """The split that words such as folder names speak of (`valid`, `train2017`), None if none or several."""
+    """Return the split that words such as folder names state (`valid`, `train2017`); None if none or
+    several."""
     names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
-    found = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
-    return found.pop() if len(found) == 1 else None
+    splits = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else None
 
 
 class NoImageError(InputError):
-    """No picture has the name that a file speaks of, or only one that must be another."""
+    """No image has the name that a file states, or only one that must be another."""
 
 
 @dataclass(frozen=True)
 class SourceFolder:
-    """A source on disk: its files, hidden ones left out, sorted. Pictures may have a folder of their own.
+    """The files of a source on disk, sorted, without hidden ones. Images may have a folder of their own.
 
     `misnamed` are files whose names are not UTF-8. They are not among the others: no JSON can name them.
     """
@@ -53,7 +54,10 @@ class SourceFolder:
 
     @staticmethod
     def scan(root: Path, image_root: Path | None = None) -> SourceFolder:
-        """InputError if a folder is absent or its own name is not UTF-8."""
+        """List the files below `root`, and the images below `image_root` (default: `root`).
+
+        InputError if a folder is absent or its own name is not UTF-8.
+        """
         for folder in (root, *([image_root] if image_root else [])):
             if not _is_utf8(str(folder)):
                 raise InputError(f"{readable(str(folder))}: its name is not UTF-8; rename the folder")
@@ -65,11 +69,11 @@ class SourceFolder:
 
     @property
     def naming_problems(self) -> list[str]:
-        """A line for each file that is passed over because of its name."""
+        """A line for each file that cannot be used because of its name."""
         return [f"{readable(str(path))}: its name is not UTF-8; rename it" for path in self.misnamed]
 
     def named(self, *suffixes: str) -> list[Path]:
-        """The source's files with one of these suffixes (lower case, with the dot)."""
+        """Return the source's files with one of these suffixes (lower case, with the dot)."""
         return [path for path in self.files if path.suffix.lower() in suffixes]
 
     @cached_property
@@ -85,36 +89,44 @@ class SourceFolder:
         return names
 
     def key(self, image: Path) -> str:
-        """The picture's path below its folder, without suffix."""
+        """Return the image's path below its folder, without suffix."""
         return image.relative_to(self.image_root).with_suffix("").as_posix()
 
     @cached_property
     def _image_folders(self) -> set[tuple[str, ...]]:
-        """The ends of the paths below `picture_root` of all folders with pictures, last part first."""
+        """The ends of the paths below `image_root` of all folders with images, last part first."""
         folders = {image.parent.relative_to(self.image_root).parts for image in self.images}
-        backwards = [tuple(part.casefold() for part in reversed(parts)) for parts in folders]
-        return {parts[:count] for parts in backwards for count in range(1, len(parts) + 1)}
+        reversed_paths = [tuple(part.casefold() for part in reversed(parts)) for parts in folders]
+        return {parts[:count] for parts in reversed_paths for count in range(1, len(parts) + 1)}
 
     def split_of(self, image: Path) -> Split | None:
-        """The split that the picture's folders name."""
+        """Return the split that the image's folders name."""
         return split_in(image.relative_to(self.image_root).parent.parts)
 
     def image_of(
         self, file: Path, *names: str, split: Split | None = None, owners: dict[Path, str] | None = None
     ) -> Path:
-        """The picture that one of `names` (the likeliest first) written in `file` speaks of.
+        """Return the image that a name written in `file` means.
 
         Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
-        pictures with that name, the one that shares most of the written path, then has the split, then
-        shares most of the file's own path (`a/images/1.jpg` belongs to `a/labels/1.xml`).
+        images with that name, the one that shares most of the written path, then has the split, then shares
+        most of the file's own path (`a/images/1.jpg` belongs to `a/labels/1.xml`).
 
-        A picture that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
-        folders name another split than the written path and `split` (default: that of the file's folders)
-        do, or if another folder of pictures fits the written path better; but never one beside a file of
-        its name. A file that names many pictures notes in `owners` by which path it found each: a path that
-        leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after `1.jpg`) cannot lead to the same picture.
+        An image that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
+        folders name another split than the written path and `split` do, or if another folder of images fits
+        the written path better; but never one beside a file of its name.
 
-        NoPictureError if there is none, another InputError if there are still several.
+        Args:
+            file: The annotation file.
+            names: The names that the image may have, the likeliest first.
+            split: The image's split, if known; by default the one that the file's folders name.
+            owners: For a file that names many images: the written path that each image was found by so far,
+                kept up to date here. A path that leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after
+                `1.jpg`) cannot mean the same image.
+
+        Raises:
+            NoImageError: There is none.
+            InputError: There are still several, or the image belongs to another path.
         """
         split = split or split_in(file.relative_to(self.root).parent.parts)
         for name in names:
@@ -153,13 +165,20 @@ class SourceFolder:
     def _contradiction(
         self, file: Path, tail: tuple[str, ...], image: Path, split: Split | None
     ) -> str | None:
-        """Why `picture` cannot be the one meant, None if it can. `tail`: the written folders, last first."""
+        """Return why `image` cannot be the one meant, None if it can.
+
+        Args:
+            file: The annotation file.
+            tail: The written folders, last first.
+            image: An image with the written name.
+            split: The split of the image that is meant.
+        """
         if image.parent == file.parent and image.stem.casefold() == file.stem.casefold():
             return None
-        said = {split, split_in(tail)} - {None}
-        theirs = self.split_of(image)
-        if said and theirs and theirs not in said:
-            return f"which is of the split {theirs}, not {min(map(str, said))}"
+        stated = {split, split_in(tail)} - {None}
+        split_of_image = self.split_of(image)
+        if stated and split_of_image and split_of_image not in stated:
+            return f"which is of the split {split_of_image}, not {min(map(str, stated))}"
         fit = max((count for count in range(len(tail) + 1) if tail[:count] in self._image_folders), default=0)
         if fit > _same_tail(tail, image):
             return f"but there are pictures in a folder {'/'.join(reversed(tail[:fit]))!r} too"
@@ -167,7 +186,7 @@ class SourceFolder:
 
 
 def _files_below(root: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The files, and those whose names below `root` are not UTF-8."""
+    """Return the files below `root`, and those whose names below it are not UTF-8."""
     if not root.is_dir():
         raise InputError(f"{root}: {'is a file; name its folder' if root.exists() else 'no such folder'}")
     files: list[Path] = []
@@ -188,28 +207,31 @@ def _is_utf8(name: str) -> bool:
 
 
 def _shared(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many of the leading parts are the same."""
+    """Return how many of the leading parts are the same."""
     count = 0
-    for ours, theirs in zip(first, second, strict=False):
-        if ours != theirs:
+    for one, other in zip(first, second, strict=False):
+        if one != other:
             break
         count += 1
     return count
 
 
 def _same_tail(tail: Iterable[str], image: Path) -> int:
-    """How many of the written folders, last first, are those that the picture lies in."""
+    """Return how many of the written folders, last first, are those that the image lies in."""
     return _shared(tail, (part.casefold() for part in reversed(image.parent.parts)))
 
 
 def _claim(owners: dict[Path, str], file: Path, written: str, image: Path) -> None:
-    """Note in `owners` that `file` calls `picture` by `written`; see `SourceFolder.image_of`."""
+    """Note in `owners` that `file` calls `image` by `written`, see `SourceFolder.image_of`.
+
+    InputError if the image belongs to another path.
+    """
     owner = owners.setdefault(image, written)
     paths = [PureWindowsPath(name.casefold()) for name in (owner, written)]
     if any(path.suffix not in IMAGE_SUFFIXES for path in paths):
         paths = [path.with_suffix("") if path.suffix in IMAGE_SUFFIXES else path for path in paths]
     ends = zip(*(reversed(path.parts) for path in paths), strict=False)
-    if any(theirs != ours for theirs, ours in ends):
+    if any(one != other for one, other in ends):
         raise InputError(
             f"{file}: {owner!r} and {written!r} would both be {image}; one of them is missing, or write "
             f"them alike"

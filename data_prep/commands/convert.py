@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource
-from data_prep.blend import blend, find_general
+from data_prep.blend import blend, open_blend_file
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
 from data_prep.images.store import ImageStore
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     roots = [args.source, *([args.test_source] if args.test_source else [])]
     folders = [SourceFolder.scan(root, args.image_folder) for root in roots]
     sources = read_sources(folders, recipe, args.format)
-    general = find_general(args)
+    general = open_blend_file(args)
     with output_folder(args.output) as folder:
         store = ImageStore(folder, recipe.pictures, args.output if args.output.exists() else None)
         prepared = prepare_all(sources, recipe, store, args.workers)

@@ -119,8 +119,11 @@ def _split_of_file(folder: SourceFolder, file: Path) -> Split | None:
 def _find_images(
     folder: SourceFolder, coco: CocoFile, split: Split | None
 ) -> tuple[Sequence[tuple[Path, Annotation]], list[str]]:
-    """Find the image of each annotation. Returns (image, annotation) pairs, and a problem on those not found:
-    the first is told, the others are counted."""
+    """Find the image of each annotation.
+
+    Returns (image, annotation) pairs, and at most one problem: it names the first image that is not found and
+    counts the others.
+    """
     pairs: list[tuple[Path, Annotation]] = []
     owners: dict[Path, str] = {}
     errors: list[str] = []

@@ -156,7 +156,7 @@ def _add_shape(
         image: Its image, which gets the shape, or a note if it is empty or a duplicate.
         place: The entry's place in the file, for `notes`.
         full_place: The same with the file's name and the category, for notes on the image.
-        notes: Gets a note on each thing that real files do throughout.
+        notes: Gets notes on the file; many entries may have the same one.
 
     Raises:
         InputError: The entry has no readable box or outline; the message does not name the place.

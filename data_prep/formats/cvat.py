@@ -153,20 +153,14 @@ def _read_entry(file: Path, image: Element) -> Entry:
     shapes = ShapeCollector()
     labels: list[str] = []
     for position, element in enumerate(image, start=1):
+        place = f"{image_place}: <{element.tag}> {position}"
         class_name = parse_class_name(element.get("label"))
         if class_name is None:
-            raise InputError(f"{image_place}: <{element.tag}> {position} has no label")
-        place = f"{image_place}: <{element.tag}> {position} ({class_name})"
+            raise InputError(f"{place} has no label")
         if element.tag == "tag":
             labels.append(class_name)
-        elif element.get("outside") == "1":
-            shapes.leave_out("out of view")
-        elif element.tag in _WITHOUT_AREA:
-            shapes.leave_out(element.tag)
-        elif (shape := _shape(place, class_name, element, shapes.notes)) is None:
-            shapes.leave_out("empty mask")
         else:
-            shapes.add(shape, place)
+            _add_shape(element, class_name, f"{place} ({class_name})", shapes)
     shapes.note_left_out(f"{image_place}: shapes without an area or out of view left out")
     annotation = Annotation(
         file,
@@ -177,6 +171,18 @@ def _read_entry(file: Path, image: Element) -> Entry:
         notes=tuple(shapes.notes),
     )
     return Entry(annotation, split_in([image.get("subset", "")]))
+
+
+def _add_shape(element: Element, class_name: str, place: str, shapes: ShapeCollector) -> None:
+    """Add the shape of an element to `shapes`; `place` is the element's place in the file."""
+    if element.get("outside") == "1":
+        shapes.leave_out("out of view")
+    elif element.tag in _WITHOUT_AREA:
+        shapes.leave_out(element.tag)
+    elif (shape := _shape(place, class_name, element, shapes.notes)) is None:
+        shapes.leave_out("empty mask")
+    else:
+        shapes.add(shape, place)
 
 
 def _shape(place: str, class_name: str, element: Element, notes: list[str]) -> Shape | None:

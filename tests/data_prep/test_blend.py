@@ -1,4 +1,4 @@
-"""General conversations blended into train.json."""
+"""BlendFile conversations blended into train.json."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.blend import General, blend, find_general
+from data_prep.blend import BlendFile, blend, open_blend_file
 from data_prep.command_lines import add_blend
 from data_prep.images.store import ImageStore
 from data_prep.images.units import perceptual_hash
@@ -54,18 +54,18 @@ def recipe(repo: Path) -> Recipe:
 
 
 @pytest.fixture
-def general(tmp_path: Path) -> Callable[..., General]:
-    """Writes GENERAL (or other records) with its pictures; what the options make of it."""
+def general(tmp_path: Path) -> Callable[..., BlendFile]:
+    """Writes GENERAL (or other records) with its images, and returns what the options make of it."""
     for number in range(6):
         paint(tmp_path / "general" / "coco" / f"{number}.png", number)
 
-    def find(share: float, records: list[Any] = GENERAL, images: bool = True) -> General:
+    def find(share: float, records: list[Any] = GENERAL, images: bool = True) -> BlendFile:
         file = tmp_path / "mix.json"
         file.write_text(json.dumps(records))
         options = ["--blend", str(file), "--blend-share", str(share)]
         if images:
             options += ["--blend-image-folder", str(tmp_path / "general")]
-        found = find_general(parsed(*options))
+        found = open_blend_file(parsed(*options))
         assert found is not None
         return found
 
@@ -89,7 +89,7 @@ def train_folder(folder: Path, count: int = 12) -> Path:
 @pytest.fixture
 def mix(tmp_path: Path, recipe: Recipe) -> Callable[..., tuple[Path, dict[str, Any]]]:
     def run(
-        found: General, seed: int = 0, name: str = "out", held_out: Sequence[bytes] = ()
+        found: BlendFile, seed: int = 0, name: str = "out", held_out: Sequence[bytes] = ()
     ) -> tuple[Path, dict[str, Any]]:
         folder = train_folder(tmp_path / name)
         store = ImageStore(folder, recipe.pictures)
@@ -190,23 +190,23 @@ def test_a_held_out_image_does_not_come_back(general: Callable, mix: Callable, t
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_general(parsed(*options))
+        open_blend_file(parsed(*options))
 
 
-def test_nothing_asked_for_is_nothing() -> None:
-    assert find_general(parsed()) is None
+def test_no_options_blend_nothing() -> None:
+    assert open_blend_file(parsed()) is None
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mix.json").write_text('[{"id": "1"')
     with pytest.raises(InputError, match=r"mix\.json, line 1: not valid JSON"):
-        find_general(parsed("--blend", str(tmp_path / "mix.json"), "--blend-share", "0.1"))
+        open_blend_file(parsed("--blend", str(tmp_path / "mix.json"), "--blend-share", "0.1"))
 
 
 def test_convert_blends(
     repo: Path, tmp_path: Path, general: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole command, twice: the same bytes, and pictures that `check` can open."""
+    """The whole command, twice: the same bytes, and images that `check` can open."""
     for number in range(12):
         paint(tmp_path / "photos" / "photos" / f"{number}.jpg", 100 + number)
         box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
@@ -227,7 +227,7 @@ def test_convert_blends(
     assert mixed and len(mixed) == round(0.1 * len(records))
     manifest = read_json(tmp_path / "first" / "manifest.json")
     assert manifest["blend"]["records"] == len(mixed)
-    # A second run over the first knows the blended pictures too.
+    # A second run over the first knows the blended images too.
     known = (tmp_path / "first" / "cache.json").read_bytes()
     with monkeypatch.context() as context:
         context.setattr(

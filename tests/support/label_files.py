@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 
 def json_like(keys: Collection[str], words: Collection[str]) -> st.SearchStrategy[Any]:
-    """Nested lists and objects whose keys are mostly from `keys` and whose texts are mostly from `words`."""
+    """Generate nested lists and objects, with keys mostly from `keys` and texts mostly from `words`."""
     texts = st.sampled_from(sorted(words)) | st.text(max_size=4)
     numbers = st.integers() | st.floats() | st.sampled_from([0, 1, 10.5, 1e308, -3])
     leaves = texts | numbers | st.none() | st.booleans()
@@ -20,7 +20,7 @@ def json_like(keys: Collection[str], words: Collection[str]) -> st.SearchStrateg
 
 
 def conversations_like(image: str) -> st.SearchStrategy[Any]:
-    """What may stand in a list of LLaVA's records: records, some of the picture `image`, and nonsense."""
+    """Generate items of a list of LLaVA's records: records, some of them about `image`, and nonsense."""
     anything = json_like(
         ["from", "value", "image", "id", "task", "group"],
         ["human", "gpt", "<image>", "<image> q", image, "\0", "\ud800"],

@@ -14,6 +14,15 @@ Boxes = list[tuple[str, tuple[int, int, int, int]]]
 
 
 def write_pair(folder: Path, name: str, boxes: Boxes, seed: int, size: tuple[int, int] = (80, 48)) -> None:
+    """Write an image and its VOC file to `folder`.
+
+    Args:
+        folder: Gets folders `images` and `annotations`.
+        name: Of both files.
+        boxes: (class, corners in pixels) of its objects.
+        seed: Of its pixels.
+        size: Its (width, height).
+    """
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "annotations").mkdir(exist_ok=True)
@@ -30,7 +39,7 @@ def write_pair(folder: Path, name: str, boxes: Boxes, seed: int, size: tuple[int
 
 
 def write_photos(folder: Path, count: int = 60, seed: int = 0) -> Path:
-    """Pictures of which every third is sound; file names give the answer away, as real ones do."""
+    """Write images of which every third is sound; file names give the answer away, as real ones do."""
     rng = random.Random(seed)
     for index in range(count):
         kind = KINDS[index % 5] if index % 3 else None
@@ -44,6 +53,7 @@ def write_photos(folder: Path, count: int = 60, seed: int = 0) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, by its path there."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

@@ -148,8 +148,8 @@ def test_any_records_are_read_or_refused(
     conversations = [
         conversation
         for image in source.images
-        for note in image.annotations
-        for conversation in note.conversations
+        for annotation in image.annotations
+        for conversation in annotation.conversations
     ]
     assert conversations and all(
         question and answer for conversation in conversations for question, answer in conversation.turns

@@ -42,8 +42,8 @@ def turns_by_image(source: AnnotatedSource) -> dict[str, list[tuple[str, str]]]:
     return {
         image.key: [
             turn
-            for note in image.annotations
-            for conversation in note.conversations
+            for annotation in image.annotations
+            for conversation in annotation.conversations
             for turn in conversation.turns
         ]
         for image in source.images
