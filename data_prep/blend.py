@@ -28,7 +28,7 @@ from data_prep.images.store import ImageStore
 from data_prep.images.units import Prepared, prepare
 from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
-from data_prep.splits.splits import near_twins
+from data_prep.splits.groups import find_near_duplicates
 from llava.common.errors import InputError
 from llava.common.files import inside, sha256, write_json_list
 from llava.common.records import Record
@@ -197,7 +197,7 @@ def _check_held_out(
     hashes = [*held_out, *(item.fingerprint for item in prepared.values())]
     duplicates = {
         int(other) - len(held_out)
-        for index, others, _ in near_twins(hashes, within)
+        for index, others, _ in find_near_duplicates(hashes, within)
         if index < len(held_out)
         for other in others
         if other >= len(held_out)

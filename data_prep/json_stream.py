@@ -109,7 +109,7 @@ class _Window:
         self.line = 1
         self._file = file
         self._text = ""
-        self._counted = 0  # the position up to which newlines are counted in `line`
+        self._count_warning = 0  # the position up to which newlines are counted in `line`
         self._ended = False
 
     def next_character(self) -> str:
@@ -144,8 +144,8 @@ class _Window:
             self._read_more()
 
     def _count_lines(self) -> None:
-        self.line += self._text.count("\n", self._counted, self.position)
-        self._counted = self.position
+        self.line += self._text.count("\n", self._count_warning, self.position)
+        self._count_warning = self.position
 
     def _read_more(self) -> None:
         self._count_lines()
@@ -154,4 +154,4 @@ class _Window:
         more = self._file.read(max(_CHUNK, len(kept)))
         self._ended = not more
         self._text = kept + more
-        self.position = self._counted = 0
+        self.position = self._count_warning = 0

@@ -77,7 +77,7 @@ def _sizes(folder: Path) -> Callable[[str], Size | None]:
 def check_images(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:
     """Findings about the pictures that the records name: each is opened once."""
 
-    def look(name: str) -> tuple[str, str]:
+    def inspect_images(name: str) -> tuple[str, str]:
         """(what is found, why), or ("", hash of the pixels)."""
         try:
             path = inside(folder, name)
@@ -99,7 +99,7 @@ def check_images(linter: Linter, folder: Path, workers: int, *, decode: bool) ->
     pool = ThreadPoolExecutor(workers)
     try:
         results = track(
-            pool.map(look, names),
+            pool.map(inspect_images, names),
             "pictures",
             len(names),
             console=Console(stderr=True),

@@ -26,11 +26,11 @@ from data_prep.images.store import ImageStore
 from data_prep.images.units import Prepared, prepare, unknown_classes
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
-from data_prep.questions.select import BALANCED_AWAY, ask, dialogues
+from data_prep.questions.select import BALANCED_AWAY, make_dialogues, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
 from data_prep.report.page import page
-from data_prep.report.summary import SplitSummary, manifest, summarise, tell
+from data_prep.report.summary import SplitSummary, manifest, print_summary, summarise
 from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.errors import InputError
@@ -59,18 +59,18 @@ def run(args: argparse.Namespace) -> int:
         _drop_unused_images(folder, conversion)
         blended = None
         if general:
-            looks = _held_out_looks(conversion, prepared)
-            blended = blend(general, folder, recipe, store, args.seed, args.workers, looks)
-        said = manifest(args, conversion, summaries, folder) | {"blend": blended}
-        write_json(folder / "manifest.json", said)
+            held_out = _held_out_hashes(conversion, prepared)
+            blended = blend(general, folder, recipe, store, args.seed, args.workers, held_out)
+        content = manifest(args, conversion, summaries, folder) | {"blend": blended}
+        write_json(folder / "manifest.json", content)
         report = conversion_report(folder, conversion, summaries, sources, prepared, args.model_inputs)
         write_text(folder / "report.html", page(report))
-    tell(Console(), args.output, conversion, summaries)
+    print_summary(Console(), args.output, conversion, summaries)
     return 0
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    """InputError where the output could take the place of what is read, or of files that are not ours."""
+    """Raise InputError where the output could replace what is read, or files of another origin."""
     output, test_source = args.output, args.test_source
     folders = (args.source, test_source, args.image_folder, args.blend_image_folder)
     for folder in filter(None, folders):
@@ -115,7 +115,7 @@ def read_sources(folders: Sequence[SourceFolder], recipe: Recipe, format: str) -
 
 
 def _raise_problems(problems: Sequence[str], what: str) -> None:
-    """One problem is the error itself; several are listed before a line that sums them up."""
+    """Raise a single problem as it is; list several on stderr before an error that counts them."""
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
@@ -125,7 +125,7 @@ def _raise_problems(problems: Sequence[str], what: str) -> None:
 
 
 def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
-    """What the readers passed over or put right."""
+    """Gather the notes of the readers, and how many images have no annotation."""
     notes = [note for source in sources for note in source.notes]
     for source in sources:
         if alone := source.unannotated:
@@ -136,10 +136,19 @@ def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
 def prepare_all(
     sources: Sequence[AnnotatedSource], recipe: Recipe, store: ImageStore, workers: int
 ) -> list[list[Prepared]]:
-    """Decode, cut and encode every picture that `store` does not know in `workers` threads, and write the
-    units.
+    """Decode, cut and encode every image that `store` does not know, and write the units.
 
-    Returns the pictures of each source. InputError if any picture is damaged, after all were tried.
+    Args:
+        sources: The annotated images.
+        recipe: What units are cut.
+        store: Where they are written, and what an earlier conversion knows of them.
+        workers: The number of threads.
+
+    Returns:
+        The prepared images of each source.
+
+    Raises:
+        InputError: An image is damaged; all were tried.
     """
     names = recipe.known_names()
     jobs = [(number, image) for number, source in enumerate(sources) for image in source.images]
@@ -171,36 +180,38 @@ def prepare_all(
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
-    """Ask, and write train.json, val.json, test.json, questions_test.jsonl and truth_test.jsonl; a split
-    without questions has no file. Pictures that nothing is asked about leave `conversion`."""
+    """Make the questions and write train.json, val.json, test.json, questions_test.jsonl, truth_test.jsonl.
+
+    A split without questions has no file. Units that nothing is asked about are dropped from `conversion`.
+    """
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
     for split in SPLITS:
-        items, skipped = ask(conversion.units[split], recipe, split, seed)
+        qas, skipped = make_questions(conversion.units[split], recipe, split, seed)
         conversion.left_out.update(skipped)
-        if split == "train" and not items:
+        if split == "train" and not qas:
             raise InputError("the recipe asks nothing of the training pictures; look at its families")
-        silent = conversion.drop_silent(split, {item.unit.image for item in items})
-        if others := silent - skipped[BALANCED_AWAY]:
+        unasked = conversion.drop_unasked(split, {qa.unit.image for qa in qas})
+        if others := unasked - skipped[BALANCED_AWAY]:
             conversion.left_out["pictures that no family asks about"] += others
-        summaries[split] = summarise(conversion.units[split], items, group_of)
-        if not items:
+        summaries[split] = summarise(conversion.units[split], qas, group_of)
+        if not qas:
             continue
-        conversations = dialogues(items, recipe, seed) if split == "train" else []
-        records = (to_record(item, recipe, group_of[item.unit.image]) for item in items)
-        turns = (to_dialogue(talk, recipe, group_of[talk[0].unit.image]) for talk in conversations)
-        write_json_list(folder / f"{split}.json", chain(records, turns))
+        dialogues = make_dialogues(qas, recipe, seed) if split == "train" else []
+        records = (to_record(qa, recipe, group_of[qa.unit.image]) for qa in qas)
+        more = (to_dialogue(dialogue, recipe, group_of[dialogue[0].unit.image]) for dialogue in dialogues)
+        write_json_list(folder / f"{split}.json", chain(records, more))
         if split == "test":
-            write_jsonl(folder / "questions_test.jsonl", (to_question(item, recipe) for item in items))
+            write_jsonl(folder / "questions_test.jsonl", (to_question(qa, recipe) for qa in qas))
             write_jsonl(
                 folder / "truth_test.jsonl",
-                (to_truth(item, recipe, group_of[item.unit.image]) for item in items),
+                (to_truth(qa, recipe, group_of[qa.unit.image]) for qa in qas),
             )
     return summaries
 
 
-def _held_out_looks(conversion: Conversion, prepared: Iterable[Iterable[Prepared]]) -> list[bytes]:
-    """The fingerprints of the source pictures of val and test."""
+def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[Prepared]]) -> list[bytes]:
+    """Return the perceptual hashes of the source images of val and test."""
     images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
     return [
         item.fingerprint
@@ -211,7 +222,7 @@ def _held_out_looks(conversion: Conversion, prepared: Iterable[Iterable[Prepared
 
 
 def _drop_unused_images(folder: Path, conversion: Conversion) -> None:
-    """Pictures that were encoded and then left out (copies have the name of what was kept)."""
+    """Remove images that were encoded and then left out (copies have the name of what was kept)."""
     used = {Path(name).name for name in conversion.group_of}
     for path in (folder / "images").iterdir():
         if path.name not in used:

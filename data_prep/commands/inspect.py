@@ -31,11 +31,20 @@ from data_prep.images.decode import decoded
 from data_prep.images.units import Unit, perceptual_hash
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Grouping, Recipe, Shares
-from data_prep.report.model import Dialogue, Lines, Report, Role, Seen, View, roles_of
+from data_prep.report.model import (
+    ComparedImage,
+    Dialogue,
+    MessageList,
+    Report,
+    ShapeRole,
+    View,
+    roles_of,
+)
 from data_prep.report.page import page
-from data_prep.report.survey import pick, survey
+from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SourceFolder
-from data_prep.splits.splits import Member, count_leaks, find_groups, scaled_shares
+from data_prep.splits.assign import scaled_shares
+from data_prep.splits.groups import GroupMember, count_leaks, find_groups
 from llava.common.errors import InputError
 from llava.common.files import write_text
 from llava.common.html.markup import readable
@@ -45,25 +54,25 @@ _STOPS = "Convert stops until these are put right."
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A picture that could be read: as the report shows it and as grouping needs it, the most conspicuous
-    thing on it, what had to be put right in its annotations and done to its pixels."""
+class InspectedImage:
+    """An image that could be read: as the report shows it, as grouping needs it, its label (the most
+    conspicuous thing on it), notes on its annotations and changes of its pixels."""
 
     view: View
-    member: Member
+    member: GroupMember
     label: str
     notes: tuple[str, ...]
     changes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Naming:
-    """What a recipe makes of the names of classes in annotations; without one they stay as they are."""
+class ClassMapping:
+    """Maps the class names of annotations to those of a recipe; without a recipe they stay as they are."""
 
     recipe: Recipe | None
 
-    def of(self, written: str) -> str | None:
-        """The recipe's name, the written one where the recipe does not know it, None to pass over it."""
+    def name_of(self, written: str) -> str | None:
+        """Return the recipe's name, the written one where it has none, None for a class to pass over."""
         if self.recipe is None:
             return written
         names = self.recipe.known_names()
@@ -72,8 +81,8 @@ class Naming:
         kind = names[plain_name(written)]
         return None if kind is None else kind.name
 
-    def fate(self, written: str) -> str:
-        """In words, for a table. `unknown` at its beginning marks a name that convert stops at."""
+    def describe(self, written: str) -> str:
+        """Describe the mapping of a name in words; they begin with `unknown` if convert would stop at it."""
         assert self.recipe is not None
         names = self.recipe.known_names()
         plain = plain_name(written)
@@ -94,18 +103,18 @@ def run(args: argparse.Namespace) -> int:
     source, problems = _read(folder, args.format)
     problems = [*folder.naming_problems, *problems]
     alone = [AnnotatedImage(path, folder.key(path)) for path in source.unannotated]
-    looked, damaged = look(source.images or alone, Naming(recipe), args.workers)
-    if not looked:
+    inspected, damaged = inspect_images(source.images or alone, ClassMapping(recipe), args.workers)
+    if not inspected:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
-    report = inspection(folder, source, looked, problems, damaged, recipe, args.model_inputs)
+    report = inspection_report(folder, source, inspected, problems, damaged, recipe, args.model_inputs)
     write_text(args.output, page(report))
-    _tell(Console(), report, [*problems, *damaged], args.output)
+    _print_summary(Console(), report, [*problems, *damaged], args.output)
     return 0
 
 
 def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]]:
-    """The source and its problems; pictures without any annotations are a source of none."""
+    """Read the source and its problems; images without any annotations make a source of none."""
     try:
         reader, why = find_reader(folder, format)
     except NoFormatError as error:
@@ -117,17 +126,19 @@ def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]
     return reader.read(folder)
 
 
-def look(images: Sequence[AnnotatedImage], naming: Naming, workers: int) -> tuple[list[Looked], list[str]]:
-    """Decode every picture in `workers` threads. Returns those that can be read, in order, and a line for
-    each that cannot."""
+def inspect_images(
+    images: Sequence[AnnotatedImage], mapping: ClassMapping, workers: int
+) -> tuple[list[InspectedImage], list[str]]:
+    """Decode every image in `workers` threads; return those that can be read, in order, and a line for each
+    that cannot."""
 
-    def work(image: AnnotatedImage) -> Looked | str:
+    def work(image: AnnotatedImage) -> InspectedImage | str:
         try:
-            return _look(image, naming)
+            return _inspect_image(image, mapping)
         except InputError as error:
             return str(error)
 
-    looked, damaged = [], []
+    inspected, damaged = [], []
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
         results = track(
             pool.map(work, images),
@@ -140,60 +151,71 @@ def look(images: Sequence[AnnotatedImage], naming: Naming, workers: int) -> tupl
             if isinstance(result, str):
                 damaged.append(result)
             else:
-                looked.append(result)
-    return looked, damaged
+                inspected.append(result)
+    return inspected, damaged
 
 
-def _look(image: AnnotatedImage, naming: Naming) -> Looked:
+def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedImage:
     with decoded(image.file) as opened:
-        size, looks = opened.image.size, perceptual_hash(opened.image)
+        size, fingerprint = opened.image.size, perceptual_hash(opened.image)
     shapes, notes = merge_annotations(image, size, opened.orientation)
     named = tuple(
-        Shape(name, shape.box, shape.area) for shape in shapes if (name := naming.of(shape.name)) is not None
+        Shape(name, shape.box, shape.area)
+        for shape in shapes
+        if (name := mapping.name_of(shape.name)) is not None
     )
-    labels = [name for item in image.annotations for label in item.labels if (name := naming.of(label))]
+    labels = [name for item in image.annotations for label in item.labels if (name := mapping.name_of(label))]
     conversations = tuple(
         Dialogue(talk.task, talk.turns) for item in image.annotations for talk in item.conversations
     )
     split = image.split or ""
     unique = tuple(dict.fromkeys(labels))
     view = View(image.key, image.file, size, named, unique, split, conversations=conversations)
-    roles = roles_of(naming.recipe) if naming.recipe else {}
-    member = Member(image.key, looks, 0, image.group, image.split)
-    return Looked(view, member, _label(view, roles), tuple(notes), opened.changes)
+    roles = roles_of(mapping.recipe) if mapping.recipe else {}
+    member = GroupMember(image.key, fingerprint, 0, image.group, image.split)
+    return InspectedImage(view, member, _label(view, roles), tuple(notes), opened.changes)
 
 
-def _label(view: View, roles: dict[str, Role]) -> str:
-    """The most conspicuous thing that is no component, as `convert` would balance the splits by it."""
+def _label(view: View, roles: dict[str, ShapeRole]) -> str:
+    """Return the most conspicuous thing that is no component: the label that `convert` balances splits by."""
     things = tuple(shape for shape in view.shapes if roles.get(shape.name) != "component")
     labels = tuple(name for name in view.labels if roles.get(name) != "component")
     size = (round(view.size[0]), round(view.size[1]))
     return Unit(view.name, view.name, "", size, (), things, labels).label
 
 
-def inspection(
+def inspection_report(
     folder: SourceFolder,
     source: AnnotatedSource,
-    looked: Sequence[Looked],
+    inspected: Sequence[InspectedImage],
     problems: Sequence[str],
     damaged: Sequence[str],
     recipe: Recipe | None,
     model_inputs: Sequence[ModelInput],
 ) -> Report:
-    """The report on a source as it is. `problems` are of its annotations, `damaged` of its pictures."""
-    views = [item.view for item in looked]
-    members = [item.member for item in looked]
+    """Make the report on a source as it is.
+
+    Args:
+        folder: The source's files.
+        source: What was read of them.
+        inspected: The images that can be read.
+        problems: What is wrong with the annotations, a line each.
+        damaged: What is wrong with images, a line each.
+        recipe: The recipe that the source is to be converted by, if one was named.
+        model_inputs: The models whose view of box sizes is shown.
+    """
+    views = [image.view for image in inspected]
+    members = [image.member for image in inspected]
     rule = recipe.group if recipe else Grouping()
     groups = find_groups(members, rule)
+    shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
     report = survey(
         f"What is in {folder.root}",
         views,
-        pick(views),
-        [Seen(view.name, view.file, view.split) for view in views],
+        choose_samples(views),
+        [ComparedImage(view.name, view.file, view.split) for view in views],
         [member.fingerprint for member in members],
-        count_leaks(
-            members, groups, rule, scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
-        ),
+        count_leaks(members, groups, rule, shares),
         recipe,
         model_inputs,
     )
@@ -205,60 +227,70 @@ def inspection(
         ("boxes", f"{sum(len(view.shapes) for view in views):,}"),
         ("independent groups", f"{len(set(groups)):,}"),
     ]
-    report.mapping = _mapping(source, recipe)
+    report.mapping = _map_classes(source, recipe)
     if recipe and source.images:
         report.kinds = {
-            split: Counter(item.label for item in looked if item.view.split == split)
+            split: Counter(image.label for image in inspected if image.view.split == split)
             for split in report.splits
         }
-    unknown = [written for written, fate in report.mapping if fate.startswith("unknown")]
+    unknown = [written for written, mapped in report.mapping if mapped.startswith("unknown")]
     report.warnings = [
         *([] if source.images else ["no picture is annotated: convert needs annotations"]),
-        *_counted(problems, "annotation problem(s): convert stops until they are put right"),
-        *_counted(damaged, "picture(s) cannot be used: convert stops until they are put right"),
-        *_counted(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
+        *_count_warning(problems, "annotation problem(s): convert stops until they are put right"),
+        *_count_warning(damaged, "picture(s) cannot be used: convert stops until they are put right"),
+        *_count_warning(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
         *report.warnings,
     ]
+    report.notes = _messages(folder, source, inspected, problems, damaged)
+    return report
+
+
+def _messages(
+    folder: SourceFolder,
+    source: AnnotatedSource,
+    inspected: Sequence[InspectedImage],
+    problems: Sequence[str],
+    damaged: Sequence[str],
+) -> list[MessageList]:
     alone = [path.relative_to(folder.image_root).as_posix() for path in source.unannotated]
-    changes = Counter(change for item in looked for change in item.changes)
-    report.notes = [
-        Lines("Annotations that cannot be used", _STOPS, problems, whole=True),
-        Lines("Pictures that cannot be used", _STOPS, damaged, whole=True),
-        Lines(
+    changes = Counter(change for image in inspected for change in image.changes)
+    return [
+        MessageList("Annotations that cannot be used", _STOPS, problems, in_full=True),
+        MessageList("Pictures that cannot be used", _STOPS, damaged, in_full=True),
+        MessageList(
             "Put right or passed over",
             "A line for each thing.",
-            [*source.notes, *(note for item in looked for note in item.notes)],
+            [*source.notes, *(note for image in inspected for note in image.notes)],
         ),
-        Lines(
+        MessageList(
             "Changed in pictures",
             "Done while they are read.",
             [f"{change}: {count:,} picture(s)" for change, count in sorted(changes.items())],
         ),
-        Lines("Pictures without annotation", "They are left out of a conversion.", alone),
+        MessageList("Pictures without annotation", "They are left out of a conversion.", alone),
     ]
-    return report
 
 
-def _counted(lines: Sequence[str], what: str) -> list[str]:
+def _count_warning(lines: Sequence[str], what: str) -> list[str]:
     return [f"{len(lines):,} {what}. The first: {lines[0]}"] if lines else []
 
 
-def _mapping(source: AnnotatedSource, recipe: Recipe | None) -> list[tuple[str, str]]:
-    """Every class name as written, unknown ones first, with what the recipe makes of it."""
+def _map_classes(source: AnnotatedSource, recipe: Recipe | None) -> list[tuple[str, str]]:
+    """List every class name as written with what the recipe maps it to, unknown ones first."""
     if recipe is None:
         return []
-    naming = Naming(recipe)
+    mapping = ClassMapping(recipe)
     written = {
         name
         for image in source.images
         for item in image.annotations
         for name in (*(shape.name for shape in item.shapes), *item.labels)
     }
-    fates = [(name, naming.fate(name)) for name in sorted(written)]
-    return sorted(fates, key=lambda pair: not pair[1].startswith("unknown"))
+    descriptions = [(name, mapping.describe(name)) for name in sorted(written)]
+    return sorted(descriptions, key=lambda pair: not pair[1].startswith("unknown"))
 
 
-def _tell(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
+def _print_summary(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
     def say(text: str) -> None:
         console.print(escape(readable(text)), highlight=False, soft_wrap=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.splits.union_find import Unions
+from data_prep.union_find import UnionFind
 from llava.common.boxes import Box
 from llava.common.images import open_header
 
@@ -72,7 +72,7 @@ def _first_run_of_region(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray,
         ends: The column after its last.
         width: The mask's width.
     """
-    together = Unions(len(rows))
+    together = UnionFind(len(rows))
     # A run touches those of the row above that end at its first column or later and begin at its end or
     # earlier (corners count). Both are ranges, because runs are in reading order.
     row_length = width + 2
@@ -81,5 +81,5 @@ def _first_run_of_region(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray,
     last = np.searchsorted(rows * row_length + starts, above + ends, side="right")
     for run in np.flatnonzero(last > first):
         for other in range(first[run], last[run]):
-            together.join(int(run), int(other))
-    return np.array([together.root(run) for run in range(len(rows))], dtype=int)
+            together.union(int(run), int(other))
+    return np.array([together.find(run) for run in range(len(rows))], dtype=int)

@@ -23,7 +23,7 @@ from data_prep.annotations import (
 from data_prep.images.decode import decoded
 from data_prep.images.store import ImageStore, Known, part_name
 from data_prep.images.tiles import cut, grid, to_image, visible
-from data_prep.recipe.families import Kind
+from data_prep.recipe.families import DefectKind
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, holds_centre, intersection
@@ -91,7 +91,7 @@ class Prepared:
 
 
 def prepare(
-    annotated: AnnotatedImage, recipe: Recipe, names: Mapping[str, Kind | None], store: ImageStore
+    annotated: AnnotatedImage, recipe: Recipe, names: Mapping[str, DefectKind | None], store: ImageStore
 ) -> Prepared:
     """Decode `picture`, unless `store` knows all of it, and cut, scale, encode and write its units; the same
     input gives the same bytes.
@@ -109,9 +109,12 @@ def prepare(
         if known is None:
             opened = stack.enter_context(decoded(annotated.file))
             image = opened.image
-            looks = perceptual_hash(image).hex()
+            fingerprint = perceptual_hash(image).hex()
             known = Known(
-                size=image.size, orientation=opened.orientation, changes=opened.changes, fingerprint=looks
+                size=image.size,
+                orientation=opened.orientation,
+                changes=opened.changes,
+                fingerprint=fingerprint,
             )
         shapes, notes = merge_annotations(annotated, known.size, known.orientation)
         left_out: dict[str, int] = {}
@@ -143,7 +146,7 @@ def _whole(
     size: tuple[int, int],
     shapes: list[Shape],
     recipe: Recipe,
-    names: Mapping[str, Kind | None],
+    names: Mapping[str, DefectKind | None],
 ) -> Unit:
     """The whole picture, not written yet, with what the recipe knows of its shapes and labels."""
     # Two of the source's names may be aliases of one class, and speak of one object.
@@ -347,7 +350,7 @@ def perceptual_hash(image: Image.Image) -> bytes:
 
 
 def unknown_classes(
-    images: Iterable[AnnotatedImage], recipe: Recipe, names: Mapping[str, Kind | None]
+    images: Iterable[AnnotatedImage], recipe: Recipe, names: Mapping[str, DefectKind | None]
 ) -> list[str]:
     """A line for each class that the recipe does not know, with the first file that has it and how often it
     is there. `names` is `recipe.known_names()`."""

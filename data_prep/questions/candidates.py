@@ -1,4 +1,4 @@
-"""What a recipe's family asks of annotated pictures, and the answers: facts, not yet chosen or balanced."""
+"""Finds what a recipe's families can ask of units, with the answers; what is asked is chosen later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
-from data_prep.recipe.families import Family, FamilyName, Kind, KindWords
+from data_prep.recipe.families import DefectKind, FamilyName, KindWords, QuestionFamily
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, format_box, holds_centre, intersection, to_frame
@@ -22,12 +22,12 @@ _TRIES = 30
 
 @dataclass(slots=True)  # a table may make a million
 class Candidate:
-    """One thing to ask of a unit.
+    """A possible question about a unit, with its answer.
 
-    `about` is what it is asked about; `wordings` are questions in the order in which they are used, the first
-    `asked` of them are. `yes` is set where a yes/no question is answered with yes. `label` is what the
-    object really shows where that is not what the unit shows; `turns` follow the first question and answer;
-    `language` is that of a conversation of the source, where it is stated.
+    `about` is what it is asked about; `wordings` are questions in the order in which they are used, of
+    which the first `times_asked` are. `yes` is set where a yes/no question is answered with yes. `label`
+    is what the object really shows where that is not what the unit shows; `turns` follow the first
+    question and answer; `language` is that of a conversation of the source, where it is stated.
     """
 
     unit: Unit
@@ -37,48 +37,47 @@ class Candidate:
     about: str
     answer: str
     wordings: list[str]
-    asked: int = 1
+    times_asked: int = 1
     yes: bool = False
     label: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     language: str = ""
 
 
-class Rounds:
-    """Deals the numbers 0..n-1 in shuffled rounds, apart for each key: after any number of draws, how often
-    two numbers of a key were drawn differs by one at most."""
+class EvenSampler:
+    """Draws the numbers 0..n-1 evenly, apart for each key: after any number of draws, two numbers of a key
+    were drawn equally often, or one of them once more."""
 
     def __init__(self, seed: str) -> None:
         self.seed = seed
-        self.hands: dict[str, list[int]] = {}
+        self.remaining: dict[str, list[int]] = {}
         self.rounds: Counter[str] = Counter()
 
     def draw(self, key: str, n: int) -> int:
-        hand = self.hands.setdefault(key, [])
-        if not hand:
-            hand.extend(range(n))
-            random.Random(f"{self.seed}/{key}/{self.rounds[key]}").shuffle(hand)
+        numbers = self.remaining.setdefault(key, [])
+        if not numbers:
+            numbers.extend(range(n))
+            random.Random(f"{self.seed}/{key}/{self.rounds[key]}").shuffle(numbers)
             self.rounds[key] += 1
-        return hand.pop()
+        return numbers.pop()
 
 
 @dataclass
-class Asker:
-    """Asks one family of the units of one split, in the words of `recipe` (one language).
-
-    `skipped` counts what could not be asked, by reason.
+class CandidateFinder:
+    """Finds the candidates of one family among the units of one split, in the words of `recipe` (one
+    language). `skipped` counts what could not be asked, by reason.
     """
 
     task: str
-    family: Family
+    family: QuestionFamily
     recipe: Recipe
     split: Split
     seed: int
     skipped: Counter[str]
 
-    def facts(self, units: Sequence[Unit]) -> list[Candidate]:
-        self.sentences = Rounds(f"{self.seed}/{self.split}/{self.task}/sentences")
-        ask = {
+    def find(self, units: Sequence[Unit]) -> list[Candidate]:
+        self.sentences = EvenSampler(f"{self.seed}/{self.split}/{self.task}/sentences")
+        method = {
             "presence": self._presence,
             "kind": self._kind,
             "choice": self._kind,
@@ -89,22 +88,22 @@ class Asker:
             "report": self._report,
             "talk": self._talk,
         }[self.family.family]
-        found = [fact for unit in units for fact in ask(unit)]
+        found = [candidate for unit in units for candidate in method(unit)]
         if self.family.family == "count" and any(map(unplaced, units)) and {f.answer for f in found} == {"0"}:
             # Only pictures without defects could be asked: the answer would be known without looking.
             self.skipped[f"{self.task}: every answer would be 0, as no defect has a box"] += len(found)
             found = []
-        for fact in found if self.split == "train" else []:
-            fact.asked = min(self.family.times, len(fact.wordings))
+        for candidate in found if self.split == "train" else []:
+            candidate.times_asked = min(self.family.times, len(candidate.wordings))
         if share := self.family.negatives:
             absent = self._boxes_of_nothing if self.family.family == "region" else self._absent_kinds
             found += absent(units, found, share / (1 - share))
         return found
 
-    def _fact(
+    def _candidate(
         self, unit: Unit, about: str, answer: str, fields: Mapping[str, str] | None = None, label: str = ""
     ) -> Candidate:
-        words = {"choices": listed(self.recipe.kind_answers, self.recipe.or_word), "options": "{options}"}
+        words = {"choices": join_words(self.recipe.kind_answers, self.recipe.or_word), "options": "{options}"}
         filled = {**self._words(about).fields(), **words, **(fields or {})}
         wordings = [text.format(**filled) for text in self.family.questions]
         kind = self.family
@@ -130,23 +129,23 @@ class Asker:
             chosen = rng.sample(absent, min(self.family.absent, len(absent)))
             asked = [*((name, True) for name in unit.kinds), *((name, False) for name in chosen)]
         for about, there in asked:
-            fact = self._fact(unit, about, self.recipe.yes_word if there else self.recipe.no_word)
-            fact.yes = there
-            yield fact
+            candidate = self._candidate(unit, about, self.recipe.yes_word if there else self.recipe.no_word)
+            candidate.yes = there
+            yield candidate
 
     def _kind(self, unit: Unit) -> Iterator[Candidate]:
         if len(unit.kinds) > 1 and self.recipe.several == "skip":
             self._skip("several kinds of defect")
         elif unit.kinds:
-            yield self._fact(unit, "defect", self._words(unit.kinds[0]).word)
+            yield self._candidate(unit, "defect", self._words(unit.kinds[0]).word)
         elif self.recipe.none_word is not None:
-            yield self._fact(unit, "defect", self.recipe.none_word)
+            yield self._candidate(unit, "defect", self.recipe.none_word)
 
     def _count(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
             self._skip("defects without boxes")
         else:
-            yield self._fact(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
+            yield self._candidate(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
 
     def _where(self, unit: Unit) -> Iterator[Candidate]:
         for about in unit.kinds if self.family.of == "each" else [self.family.of]:
@@ -158,7 +157,7 @@ class Asker:
             elif shapes:
                 box = shapes[0].box
                 is_box = self.family.type == "box"
-                yield self._fact(unit, about, self._box(box, unit) if is_box else self._place(box, unit))
+                yield self._candidate(unit, about, self._box(box, unit) if is_box else self._place(box, unit))
 
     def _region(self, unit: Unit) -> Iterator[Candidate]:
         kinds: dict[str, dict[str, Shape]] = {}
@@ -169,7 +168,7 @@ class Asker:
                 self._skip("several kinds in one box")
                 continue
             ((name, shape),) = found.items()
-            yield self._fact(unit, name, self._said_of(name, shape.box, unit), {"box": text}, name)
+            yield self._candidate(unit, name, self._stated_groups(name, shape.box, unit), {"box": text}, name)
 
     def _component_region(self, unit: Unit) -> Iterator[Candidate]:
         shapes = shapes_of(unit, self.family.of)
@@ -184,8 +183,8 @@ class Asker:
                 self._skip("a defect at the edge of the box")
             elif inside or self.recipe.none_word is not None:
                 name = next(iter(inside), NONE)
-                answer = self._said_of(name, shape.box, unit)
-                yield self._fact(unit, self.family.of, answer, {"box": self._box(shape.box, unit)}, name)
+                answer = self._stated_groups(name, shape.box, unit)
+                yield self._candidate(unit, self.family.of, answer, {"box": self._box(shape.box, unit)}, name)
 
     def _describe(self, unit: Unit) -> Iterator[Candidate]:
         each = self.family.of == "each"
@@ -197,7 +196,7 @@ class Asker:
                 self._skip("defects without boxes")
                 continue
             kinds = [kind for kind in self.recipe.defects if kind.name in ([about] if each else unit.kinds)]
-            yield self._fact(unit, about, self._described(sentence, kinds, unit))
+            yield self._candidate(unit, about, self._described(sentence, kinds, unit))
 
     def _report(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
@@ -221,21 +220,21 @@ class Asker:
             entries = [{"component": self._usual_component(unit), **sound}]
         if entries:
             report = entries[0] if len(entries) == 1 else entries
-            yield self._fact(unit, "defect", json.dumps(report, ensure_ascii=False))
+            yield self._candidate(unit, "defect", json.dumps(report, ensure_ascii=False))
 
     def _talk(self, unit: Unit) -> Iterator[Candidate]:
-        for talk in unit.conversations:
-            (question, answer), *later = talk.turns
+        for conversation in unit.conversations:
+            (question, answer), *later = conversation.turns
             yield Candidate(
                 unit,
-                talk.task,
+                conversation.task,
                 "text",
                 "talk",
-                talk.task,
+                conversation.task,
                 answer,
                 [question],
                 turns=tuple(later),
-                language=talk.language or "",
+                language=conversation.language or "",
             )
 
     # --- what is not there ---------------------------------------------------------------------------
@@ -243,12 +242,12 @@ class Asker:
     def _absent_kinds(
         self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
-        """For every kind, `ratio` times as many questions as ask for it where it is: the name of a kind must
-        not tell whether it is there."""
+        """Ask for every kind where it is absent, `ratio` times as often as where it is present: the name of a
+        kind must not tell whether it is there."""
         found: list[Candidate] = []
         asked = Counter[str]()
-        for fact in there:
-            asked[fact.about] += fact.asked
+        for candidate in there:
+            asked[candidate.about] += candidate.times_asked
         for kind in self.recipe.defects:
             lacking = [unit for unit in units if kind.name not in unit.kinds]
             wanted = min(round(asked[kind.name] * ratio), len(lacking))
@@ -257,15 +256,15 @@ class Asker:
                 answer = self.recipe.absent_word
                 if self.family.family == "describe":
                     answer = _capital(self._sentence(self.family.whole, False).format(**kind.fields()))
-                found.append(self._fact(unit, kind.name, answer))
+                found.append(self._candidate(unit, kind.name, answer))
         return found
 
     def _boxes_of_nothing(
         self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
-        """Boxes that meet no defect, in turn on all units: each has the size of some defect of the split, and
-        lies on a component where there is one, so that neither size nor place gives the answer away."""
-        wanted = round(sum(fact.asked for fact in there) * ratio)
+        """Ask about boxes that meet no defect, in turn on all units. Each has the size of some defect of the
+        split and lies on a component where there is one, so that neither size nor place tells the answer."""
+        wanted = round(sum(candidate.times_asked for candidate in there) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
         models = [(shape.box, unit.size) for unit in units for shape in unit.defects]
         free = [unit for unit in units if not unplaced(unit)]
@@ -274,8 +273,8 @@ class Asker:
             before = len(found)
             for unit in rng.sample(free, min(len(free), wanted - len(found))):
                 if (box := _free_box(unit, models, rng)) is not None:
-                    answer = self._said_of(NONE, box, unit)
-                    found.append(self._fact(unit, NONE, answer, {"box": self._box(box, unit)}, NONE))
+                    answer = self._stated_groups(NONE, box, unit)
+                    found.append(self._candidate(unit, NONE, answer, {"box": self._box(box, unit)}, NONE))
             if len(found) == before:
                 break
         return found
@@ -289,14 +288,14 @@ class Asker:
         return place_of(box, unit.size, self.recipe.places)
 
     def _sentence(self, sentences: Sequence[str], defective: bool) -> str:
-        """Train and val deal the sentences in rounds, so that each (and its length) is as frequent as the
-        others, with and without defects; test takes the first."""
+        """Choose a sentence. Train and val draw them evenly, so that each (and its length) is as frequent as
+        the others, with and without defects; test takes the first."""
         if self.split == "test":
             return sentences[0]
         return sentences[self.sentences.draw("defect" if defective else NONE, len(sentences))]
 
-    def _said_of(self, name: str, box: Box, unit: Unit) -> str:
-        """The answer about a box that shows the kind `name`, or none."""
+    def _stated_groups(self, name: str, box: Box, unit: Unit) -> str:
+        """Answer a question about a box that shows the kind `name`, or none."""
         if self.family.type == "class":
             assert self.recipe.none_word is not None or name != NONE
             return self.recipe.none_word or "" if name == NONE else self._words(name).word
@@ -304,8 +303,8 @@ class Asker:
         fields = {} if name == NONE else self._words(name).fields() | {"place": self._place(box, unit)}
         return _capital(sentence.format(**fields))
 
-    def _described(self, sentence: str, kinds: Sequence[Kind], unit: Unit) -> str:
-        """`sentence` with `kinds`, each once, at its largest box."""
+    def _described(self, sentence: str, kinds: Sequence[DefectKind], unit: Unit) -> str:
+        """Fill `sentence` with `kinds`, each once, at its largest box."""
         places = []
         for kind in kinds:
             if boxes := [shape.box for shape in unit.defects if shape.name == kind.name]:
@@ -313,10 +312,10 @@ class Asker:
                 places.append(self.recipe.place_phrase.format(**kind.fields(), place=place))
         joiner = self.recipe.and_word
         phrases = [kind.phrase for kind in kinds]
-        return _capital(sentence.format(kinds=listed(phrases, joiner), places=listed(places, joiner)))
+        return _capital(sentence.format(kinds=join_words(phrases, joiner), places=join_words(places, joiner)))
 
     def _component_at(self, box: Box, unit: Unit) -> str:
-        """The smallest component that holds the middle of `box`."""
+        """Name the smallest component that holds the centre of `box`."""
         around = [shape for shape in unit.components if holds_centre(shape.box, box)]
         if not around:
             return self._usual_component(unit)
@@ -328,26 +327,27 @@ class Asker:
 
 
 def shapes_of(unit: Unit, about: str) -> list[Shape]:
-    """The boxes of any defect, or of one class."""
+    """Return the boxes of any defect, or of one class."""
     if about == "defect":
         return list(unit.defects)
     return [shape for shape in (*unit.components, *unit.defects) if shape.name == about]
 
 
 def unplaced(unit: Unit) -> list[str]:
-    """The kinds of defect that the unit shows nobody knows where."""
+    """Return the kinds of defect that the unit shows without a box."""
     placed = {shape.name for shape in unit.defects}
     return [name for name in unit.labels if name not in placed]
 
 
 def place_of(box: Box, size: tuple[int, int], places: Sequence[str]) -> str:
-    """Which of the nine `places` of a 3x3 grid over a picture of `size` the centre of `box` lies in."""
+    """Return which of the nine `places` of a 3x3 grid over an image of `size` the centre of `box` is in."""
     column = min(2, int((box[0] + box[2]) / 2 * 3 / size[0]))
     row = min(2, int((box[1] + box[3]) / 2 * 3 / size[1]))
     return places[3 * row + column]
 
 
-def listed(words: Sequence[str], joiner: str) -> str:
+def join_words(words: Sequence[str], joiner: str) -> str:
+    """Write a list as a sentence does: `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joiner} {words[-1]}" if words else ""
 
 
@@ -356,8 +356,8 @@ def _capital(text: str) -> str:
 
 
 def _free_box(unit: Unit, models: Sequence[tuple[Box, tuple[int, int]]], rng: random.Random) -> Box | None:
-    """A box of the size of one of `models` (boxes in pictures of a size) that meets no defect; None if none
-    was found in some tries."""
+    """Draw a box of the size of one of `models` (boxes in images of a size) that meets no defect; None if
+    none was found in some tries."""
     width, height = unit.size
     for _ in range(_TRIES):
         box, size = rng.choice(models)

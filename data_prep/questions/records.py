@@ -1,4 +1,4 @@
-"""A question with its answer, and the lines that it becomes: training record, test question, truth."""
+"""Questions with answers, and the lines that they become: training record, test question, truth."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_prep.recipe.schema import Recipe
 from llava.common.boxes import area
 from llava.common.records import IMAGE_PLACEHOLDER, YES_NO, Question, Record, TaskType, Truth, Turn
 
-# Families whose sentences may hold words of direction or boxes that speak of the picture.
-_SPEAK_OF_PLACES: tuple[FamilyName, ...] = ("where", "region", "describe", "report")
+# Families whose sentences may hold words of direction or boxes that refer to the image.
+_MENTION_PLACES: tuple[FamilyName, ...] = ("where", "region", "describe", "report")
 
 
 @dataclass(frozen=True, slots=True)  # a table may make a million
-class Item:
-    """One question with its answer, or a whole conversation of the source (`turns` follow the first).
+class QuestionAnswer:
+    """A chosen question with its answer, or a conversation of the source (`turns` follow the first).
 
     `language` is the one it is asked in; `number` tells apart conversations with the same first question.
     """
@@ -40,118 +40,118 @@ class Item:
 
     @property
     def id(self) -> str:
-        """Says nothing of the answer: a hash of the picture's name, the task and the question."""
+        """A hash of the image's name, the task and the question, which tells nothing of the answer."""
         text = "\n".join(
             (self.unit.image, self.task, self.question, *([str(self.number)] if self.number else []))
         )
         return hashlib.sha1(text.encode()).hexdigest()[:16]
 
 
-def classes_of(item: Item, recipe: Recipe) -> list[str] | None:
-    """The closed list of answers, None where the answers are open."""
-    if item.type == "yesno":
-        return list(recipe.yes_no(item.language) or YES_NO)
-    if item.options:
-        return list(LETTERS[: len(item.options)])
-    if item.type not in ("class", "box"):
+def answer_classes(qa: QuestionAnswer, recipe: Recipe) -> list[str] | None:
+    """Return the closed list of answers, None where the answers are open."""
+    if qa.type == "yesno":
+        return list(recipe.yes_no(qa.language) or YES_NO)
+    if qa.options:
+        return list(LETTERS[: len(qa.options)])
+    if qa.type not in ("class", "box"):
         return None
-    spoken = recipe.spoken(item.language)
-    if item.family == "where":
-        absent = [spoken.absent_word] if spoken.asked[item.task].negatives else []
-        return [*spoken.places, *absent] if item.type == "class" else absent or None
-    return spoken.kind_answers
+    in_language = recipe.in_language(qa.language)
+    if qa.family == "where":
+        absent = [in_language.absent_word] if in_language.active_families[qa.task].negatives else []
+        return [*in_language.places, *absent] if qa.type == "class" else absent or None
+    return in_language.kind_answers
 
 
-def to_record(item: Item, recipe: Recipe, group: str) -> Record:
+def to_record(qa: QuestionAnswer, recipe: Recipe, group: str) -> Record:
     return Record(
-        id=item.id,
-        image=item.unit.image,
-        conversations=_conversation(((item.question, item.answer), *item.turns)),
+        id=qa.id,
+        image=qa.unit.image,
+        conversations=_conversation(((qa.question, qa.answer), *qa.turns)),
         meta={
-            "source": item.unit.source,
+            "source": qa.unit.source,
             "group": group,
-            "task": item.task,
-            "type": item.type,
-            "language": item.language,
-            **_facts_of(item, recipe),
-            "flip": item.family in _SPEAK_OF_PLACES,
+            "task": qa.task,
+            "type": qa.type,
+            "language": qa.language,
+            **_question_meta(qa, recipe),
+            "flip": qa.family in _MENTION_PLACES,
         },
     )
 
 
-def to_dialogue(talk: Sequence[Item], recipe: Recipe, group: str) -> Record:
-    """Several questions on one picture as the turns of one record; the picture comes with the first."""
+def to_dialogue(questions: Sequence[QuestionAnswer], recipe: Recipe, group: str) -> Record:
+    """Make one record of several questions about an image, as its turns; the image comes with the first."""
     return Record(
-        id=hashlib.sha1("\n".join(item.id for item in talk).encode()).hexdigest()[:16],
-        image=talk[0].unit.image,
-        conversations=_conversation([(item.question, item.answer) for item in talk]),
+        id=hashlib.sha1("\n".join(qa.id for qa in questions).encode()).hexdigest()[:16],
+        image=questions[0].unit.image,
+        conversations=_conversation([(qa.question, qa.answer) for qa in questions]),
         meta={
-            "source": talk[0].unit.source,
+            "source": questions[0].unit.source,
             "group": group,
             "task": "dialogue",
-            "language": talk[0].language,
-            "flip": any(item.family in _SPEAK_OF_PLACES for item in talk),
+            "language": questions[0].language,
+            "flip": any(qa.family in _MENTION_PLACES for qa in questions),
         },
     )
 
 
 def _conversation(turns: Sequence[tuple[str, str]]) -> list[Turn]:
-    said = [(who, text) for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
-    said[0] = ("human", f"{IMAGE_PLACEHOLDER}\n{said[0][1]}")
-    return [Turn.model_validate({"from": who, "value": text}) for who, text in said]
+    answers = [(who, text) for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
+    answers[0] = ("human", f"{IMAGE_PLACEHOLDER}\n{answers[0][1]}")
+    return [Turn.model_validate({"from": who, "value": text}) for who, text in answers]
 
 
-def to_question(item: Item, recipe: Recipe) -> Question:
-    family = recipe.asked.get(item.task)
-    closed = item.type in ("yesno", "class") and family is not None and family.choices
-    choices = classes_of(item, recipe) if closed else None
+def to_question(qa: QuestionAnswer, recipe: Recipe) -> Question:
+    family = recipe.active_families.get(qa.task)
+    closed = qa.type in ("yesno", "class") and family is not None and family.choices
+    choices = answer_classes(qa, recipe) if closed else None
     return Question(
-        question_id=item.id,
-        image=item.unit.image,
-        text=item.question,
-        category=item.task,
+        question_id=qa.id,
+        image=qa.unit.image,
+        text=qa.question,
+        category=qa.task,
         choices=choices if choices and len(choices) > 1 else None,
     )
 
 
-def to_truth(item: Item, recipe: Recipe, group: str) -> Truth:
-    facts = _facts_of(item, recipe)
-    classes = classes_of(item, recipe)
+def to_truth(qa: QuestionAnswer, recipe: Recipe, group: str) -> Truth:
+    candidates = _question_meta(qa, recipe)
+    classes = answer_classes(qa, recipe)
     return Truth(
-        question_id=item.id,
-        answer=item.answer,
-        task=item.task,
-        type=item.type,
+        question_id=qa.id,
+        answer=qa.answer,
+        task=qa.task,
+        type=qa.type,
         group=group,
         classes=None if classes == list(YES_NO) else classes,
-        label=(label := facts.pop("label")),
-        language=item.language,
-        meta={"source": item.unit.source, **facts, **_area_of(item, label)},
+        label=(label := candidates.pop("label")),
+        language=qa.language,
+        meta={"source": qa.unit.source, **candidates, **_area_meta(qa, label)},
     )
 
 
-def _area_of(item: Item, label: str) -> dict[str, float]:
-    """`area`: the share of the picture that the largest box of what is asked about covers (any defect: of the
-    kind that `label` names). Nothing where there is no such box."""
-    unit = item.unit
-    name = label if item.about == "defect" else item.about
+def _area_meta(qa: QuestionAnswer, label: str) -> dict[str, float]:
+    """Return `area`, the share of the image that the largest box of what is asked about covers (for any
+    defect: of the kind that `label` names); nothing where there is no such box."""
+    unit = qa.unit
+    name = label if qa.about == "defect" else qa.about
     found = [area(shape.box) for shape in (*unit.components, *unit.defects) if shape.name == name]
     share = max(found, default=0.0) / (unit.size[0] * unit.size[1])
     return {"area": float(f"{min(share, 1.0):.4g}")} if share > 0 else {}
 
 
-def _facts_of(item: Item, recipe: Recipe) -> dict[str, Any]:
-    """What the unit really shows. A question about one kind by name is sliced by that kind if it is there."""
-    unit = item.unit
-    label = item.label or (item.about if item.about in unit.kinds else unit.label)
-    facts: dict[str, Any] = {"label": label, "kinds": unit.kinds, "about": item.about}
-    if item.options:
-        facts["options"] = list(item.options)
-    if item.type == "box" or item.family == "region":
-        facts |= {
+def _question_meta(qa: QuestionAnswer, recipe: Recipe) -> dict[str, Any]:
+    """Describe what the unit shows. A question about a kind by name is sliced by that kind if it is there."""
+    unit = qa.unit
+    label = qa.label or (qa.about if qa.about in unit.kinds else unit.label)
+    candidates: dict[str, Any] = {"label": label, "kinds": unit.kinds, "about": qa.about}
+    if qa.options:
+        candidates["options"] = list(qa.options)
+    if qa.type == "box" or qa.family == "region":
+        candidates |= {
             "frame": recipe.boxes.frame,
             "decimals": recipe.boxes.decimals,
             "width": unit.size[0],
             "height": unit.size[1],
         }
-    return facts
+    return candidates

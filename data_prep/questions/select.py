@@ -1,4 +1,4 @@
-"""Units become questions with answers, as the recipe's families say; docs/recipes.md states the rules."""
+"""Chooses questions with answers from the candidates, as the recipe says; docs/recipes.md has the rules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from data_prep.images.units import Unit
-from data_prep.questions.candidates import Asker, Candidate, Rounds
-from data_prep.questions.records import Item
-from data_prep.recipe.families import LETTERS, Family
+from data_prep.questions.candidates import Candidate, CandidateFinder, EvenSampler
+from data_prep.questions.records import QuestionAnswer
+from data_prep.recipe.families import LETTERS, QuestionFamily
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from llava.common.errors import InputError
@@ -20,211 +20,244 @@ from llava.common.records import YES_NO, TaskType
 BALANCED_AWAY = "pictures that the balance of answers leaves without a question"
 
 
-def ask(units: Sequence[Unit], recipe: Recipe, split: Split, seed: int) -> tuple[list[Item], Counter[str]]:
-    """All questions of a split: pictures in shuffled order, each picture's questions together and shuffled.
+def make_questions(
+    units: Sequence[Unit], recipe: Recipe, split: Split, seed: int
+) -> tuple[list[QuestionAnswer], Counter[str]]:
+    """Make all questions of a split: images in shuffled order, each image's questions together and shuffled.
 
-    Also returns how often something was not asked, as `what: why`, and how many units lost all their
-    questions to the balance. Only train is balanced; test asks every family of every unit, in its first
-    wording and every language. Depends on `seed` and the units, not on their order. InputError where a
-    conversation of the source has the name of a family's task.
+    Only train is balanced; test asks every family of every unit, in its first wording and every language. The
+    result depends on `seed` and the units, not on their order.
+
+    Args:
+        units: What to ask about.
+        recipe: Which families to ask, in which words.
+        split: The split of the units.
+        seed: Of order, wordings and balance.
+
+    Returns:
+        The questions with their answers; and how often something was not asked, by `what: why`, with the
+        number of units that lost all their questions to the balance.
+
+    Raises:
+        InputError: A conversation of the source has the name of a family's task.
     """
     skipped: Counter[str] = Counter()
     before_balance: set[str] = set()
-    items: dict[str, list[Item]] = {}
+    by_image: dict[str, list[QuestionAnswer]] = {}
     ordered = sorted(units, key=lambda unit: unit.image)
     random.Random(f"{seed}/{split}").shuffle(ordered)
-    first = next(iter(recipe.voices))
-    for language, share in recipe.voices.items():
-        voice = recipe.spoken(language)
-        heard = ordered if split == "test" else _sample(ordered, share, f"{seed}/{split}/{language}")
+    first = next(iter(recipe.language_shares))
+    for language, share in recipe.language_shares.items():
+        translated = recipe.in_language(language)
+        sampled = ordered if split == "test" else _sample_units(ordered, share, f"{seed}/{split}/{language}")
         reasons: Counter[str] = Counter()
-        for task, family in voice.asked.items():
+        for task, family in translated.active_families.items():
             # The conversations of the source are in one language, whatever the recipe's are.
             if family.family == "talk" and language != first:
                 continue
-            asked = ordered if family.family == "talk" else heard
-            facts = Asker(task, family, voice, split, seed, reasons).facts(asked)
-            before_balance.update(fact.unit.image for fact in facts)
-            for item in _items(facts, task, family, voice, split, seed):
-                items.setdefault(item.unit.image, []).append(item)
+            among = ordered if family.family == "talk" else sampled
+            candidates = CandidateFinder(task, family, translated, split, seed, reasons).find(among)
+            before_balance.update(candidate.unit.image for candidate in candidates)
+            for qa in _choose_wordings(candidates, task, family, translated, split, seed):
+                by_image.setdefault(qa.unit.image, []).append(qa)
         for reason, number in reasons.items():
             what, _, why = reason.partition(": ")
             skipped[reason if language == first else f"{what} in {language}: {why}"] += number
-    silent = sum(bool(unit.conversations) for unit in units)
-    if silent and not any(family.family == "talk" for family in recipe.asked.values()):
-        skipped["conversations of the source: the recipe has no talk family"] += silent
-    if silenced := len(before_balance - items.keys()):
-        skipped[BALANCED_AWAY] += silenced
-    for image, asked_of in items.items():
-        random.Random(f"{seed}/{image}/order").shuffle(asked_of)
-    return [item for unit in ordered for item in items.get(unit.image, [])], skipped
+    unasked = sum(bool(unit.conversations) for unit in units)
+    if unasked and not any(family.family == "talk" for family in recipe.active_families.values()):
+        skipped["conversations of the source: the recipe has no talk family"] += unasked
+    if balanced_away := len(before_balance - by_image.keys()):
+        skipped[BALANCED_AWAY] += balanced_away
+    for image, image_questions in by_image.items():
+        random.Random(f"{seed}/{image}/order").shuffle(image_questions)
+    return [qa for unit in ordered for qa in by_image.get(unit.image, [])], skipped
 
 
-def _sample(units: Sequence[Unit], share: float, seed: str) -> list[Unit]:
-    """`share` of the units, in their order."""
+def _sample_units(units: Sequence[Unit], share: float, seed: str) -> list[Unit]:
+    """Draw `share` of the units; they keep their order."""
     if share == 1:
         return list(units)
     chosen = random.Random(seed).sample(range(len(units)), round(share * len(units)))
     return [units[index] for index in sorted(chosen)]
 
 
-def _items(
-    facts: list[Candidate], task: str, family: Family, recipe: Recipe, split: Split, seed: int
-) -> list[Item]:
-    """Facts with their wordings chosen, balanced in train, as items."""
-    for fact in facts if split != "test" else []:
-        random.Random(f"{seed}/{fact.unit.image}/{task}/{fact.about}/words").shuffle(fact.wordings)
+def _choose_wordings(
+    candidates: list[Candidate], task: str, family: QuestionFamily, recipe: Recipe, split: Split, seed: int
+) -> list[QuestionAnswer]:
+    """Choose the wordings of one task's candidates; in train, balance their answers first."""
+    for candidate in candidates if split != "test" else []:
+        random.Random(f"{seed}/{candidate.unit.image}/{task}/{candidate.about}/words").shuffle(
+            candidate.wordings
+        )
     if split == "train" and family.balance is not None and family.type == "yesno":
-        _even_out(facts, family.balance, random.Random(f"{seed}/{task}/balance"))
+        _balance_yes_no(candidates, family.balance, random.Random(f"{seed}/{task}/balance"))
     if split == "train" and family.cap is not None:
-        _cap(facts, family.cap, random.Random(f"{seed}/{task}/cap"))
+        _cap_answers(candidates, family.cap, random.Random(f"{seed}/{task}/cap"))
     if family.family == "talk":
-        return _talk_items(facts, recipe)
-    letters = Rounds(f"{seed}/{split}/{task}/letters")
+        return _source_conversations(candidates, recipe)
+    letters = EvenSampler(f"{seed}/{split}/{task}/letters")
     return [
-        _item(fact, question, family, recipe, letters, seed)
-        for fact in facts
-        for question in fact.wordings[: fact.asked]
+        _make_question_answer(candidate, question, family, recipe, letters, seed)
+        for candidate in candidates
+        for question in candidate.wordings[: candidate.times_asked]
     ]
 
 
-def _item(fact: Candidate, question: str, family: Family, recipe: Recipe, letters: Rounds, seed: int) -> Item:
-    answer, options = fact.answer, tuple[str, ...]()
+def _make_question_answer(
+    candidate: Candidate,
+    question: str,
+    family: QuestionFamily,
+    recipe: Recipe,
+    letters: EvenSampler,
+    seed: int,
+) -> QuestionAnswer:
+    answer, options = candidate.answer, tuple[str, ...]()
     if family.family == "choice":
         number = family.options or len(recipe.kind_answers)
-        place = letters.draw(fact.answer, number)
-        options = _options(recipe.kind_answers, answer, number, place, f"{seed}/{fact.unit.image}/{question}")
+        place = letters.draw(candidate.answer, number)
+        options = _options(
+            recipe.kind_answers, answer, number, place, f"{seed}/{candidate.unit.image}/{question}"
+        )
         shown = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
         question, answer = question.replace("{options}", shown), LETTERS[place]
-    return Item(
-        unit=fact.unit,
-        task=fact.task,
-        type=fact.type,
-        family=fact.family,
+    return QuestionAnswer(
+        unit=candidate.unit,
+        task=candidate.task,
+        type=candidate.type,
+        family=candidate.family,
         language=recipe.language,
-        about=fact.about,
+        about=candidate.about,
         question=question,
         answer=answer,
-        yes=fact.yes,
-        label=fact.label,
+        yes=candidate.yes,
+        label=candidate.label,
         options=options,
     )
 
 
 def _options(answers: Sequence[str], right: str, number: int, place: int, seed: str) -> tuple[str, ...]:
-    """`number` of the `answers` in random order, the right one at `place`."""
+    """Draw `number` of the `answers` in random order, with the right one at `place`."""
     others = random.Random(seed).sample([answer for answer in answers if answer != right], number - 1)
     return (*others[:place], right, *others[place:])
 
 
-def _talk_items(facts: Sequence[Candidate], recipe: Recipe) -> list[Item]:
-    """The source's own conversations. A task in which every answer is yes or no is a yes/no task; a
-    conversation of several turns is text."""
-    own = {task for task, family in recipe.asked.items() if family.family != "talk"}
-    if taken := own & {fact.task for fact in facts}:
+def _source_conversations(candidates: Sequence[Candidate], recipe: Recipe) -> list[QuestionAnswer]:
+    """Turn the source's own conversations into questions. A task in which every answer is yes or no is a
+    yes/no task; a conversation of several turns is text."""
+    own = {task for task, family in recipe.active_families.items() if family.family != "talk"}
+    if taken := own & {candidate.task for candidate in candidates}:
         raise InputError(
             f"the source holds conversations of task {min(taken)!r}, and the recipe has a family of that "
             "name; give the family another key"
         )
-    languages = [fact.language or recipe.language for fact in facts]
+    languages = [candidate.language or recipe.language for candidate in candidates]
     types: dict[tuple[str, str], TaskType] = {}
-    said: list[str | None] = []
-    for fact, language in zip(facts, languages, strict=True):
-        said.append(None if fact.turns else _yes_or_no(fact.answer, recipe.yes_no(language)))
-        known = types.get((fact.task, language), "yesno")
-        types[fact.task, language] = "text" if said[-1] is None else known
-    image, seen = "", Counter[tuple[str, str]]()
-    items = []
-    for fact, language, word in zip(facts, languages, said, strict=True):
-        if fact.unit.image != image:
-            image, seen = fact.unit.image, Counter()
-        question = fact.wordings[0]
-        key = (fact.task, question)
-        items.append(
-            Item(
-                unit=fact.unit,
-                task=fact.task,
-                type=types[fact.task, language],
+    yes_no: list[str | None] = []
+    for candidate, language in zip(candidates, languages, strict=True):
+        yes_no.append(None if candidate.turns else _yes_or_no(candidate.answer, recipe.yes_no(language)))
+        known = types.get((candidate.task, language), "yesno")
+        types[candidate.task, language] = "text" if yes_no[-1] is None else known
+    image, repeats = "", Counter[tuple[str, str]]()
+    qas = []
+    for candidate, language, word in zip(candidates, languages, yes_no, strict=True):
+        if candidate.unit.image != image:
+            image, repeats = candidate.unit.image, Counter()
+        question = candidate.wordings[0]
+        key = (candidate.task, question)
+        qas.append(
+            QuestionAnswer(
+                unit=candidate.unit,
+                task=candidate.task,
+                type=types[candidate.task, language],
                 family="talk",
                 language=language,
-                about=fact.about,
+                about=candidate.about,
                 question=question,
-                answer=fact.answer,
+                answer=candidate.answer,
                 yes=word == "yes",
-                turns=fact.turns,
-                number=seen[key],
+                turns=candidate.turns,
+                number=repeats[key],
             )
         )
-        seen[key] += 1
-    return items
+        repeats[key] += 1
+    return qas
 
 
 def _yes_or_no(answer: str, words: tuple[str, str] | None) -> str | None:
     plain = answer.strip(" .!").casefold()
-    spoken = [word.casefold() for word in words or ()]
-    return YES_NO[spoken.index(plain)] if plain in spoken else None
+    yes_no = [word.casefold() for word in words or ()]
+    return YES_NO[yes_no.index(plain)] if plain in yes_no else None
 
 
-def dialogues(items: Sequence[Item], recipe: Recipe, seed: int) -> list[list[Item]]:
-    """`recipe.dialogues` conversations a picture and language, of two or three of its `items` of different
-    families; none where all are of one family. The source's own conversations stay as they are."""
-    conversations: list[list[Item]] = []
-    for (image, language), group in _by_image_and_language(items):
-        by_task: dict[str, list[Item]] = {}
-        for item in group:
-            by_task.setdefault(item.task, []).append(item)
+def make_dialogues(qas: Sequence[QuestionAnswer], recipe: Recipe, seed: int) -> list[list[QuestionAnswer]]:
+    """Draw `recipe.dialogues` dialogues for each image and language, each of two or three of its questions of
+    different families; none where all are of one family. The source's own conversations are not used."""
+    conversations: list[list[QuestionAnswer]] = []
+    for (image, language), group in _group_by_image_and_language(qas):
+        by_task: dict[str, list[QuestionAnswer]] = {}
+        for qa in group:
+            by_task.setdefault(qa.task, []).append(qa)
         name = image if language == recipe.language else f"{image}/{language}"
         rng = random.Random(f"{seed}/{name}/dialogues")
         for _ in range(recipe.dialogues if len(by_task) > 1 else 0):
             tasks = rng.sample(sorted(by_task), min(len(by_task), rng.choice((2, 3))))
-            talk = [rng.choice(by_task[task]) for task in tasks]
-            if talk not in conversations[-recipe.dialogues :]:
-                conversations.append(talk)
+            dialogue = [rng.choice(by_task[task]) for task in tasks]
+            if dialogue not in conversations[-recipe.dialogues :]:
+                conversations.append(dialogue)
     return conversations
 
 
-def _by_image_and_language(items: Sequence[Item]) -> list[tuple[tuple[str, str], list[Item]]]:
-    groups: list[tuple[tuple[str, str], list[Item]]] = []
-    for image, group in groupby(items, key=lambda item: item.unit.image):
-        by_language: dict[str, list[Item]] = {}
-        for item in group:
-            if item.family != "talk":
-                by_language.setdefault(item.language, []).append(item)
+def _group_by_image_and_language(
+    qas: Sequence[QuestionAnswer],
+) -> list[tuple[tuple[str, str], list[QuestionAnswer]]]:
+    groups: list[tuple[tuple[str, str], list[QuestionAnswer]]] = []
+    for image, group in groupby(qas, key=lambda qa: qa.unit.image):
+        by_language: dict[str, list[QuestionAnswer]] = {}
+        for qa in group:
+            if qa.family != "talk":
+                by_language.setdefault(qa.language, []).append(qa)
         groups += [((image, language), found) for language, found in sorted(by_language.items())]
     return groups
 
 
-def _even_out(facts: Sequence[Candidate], more: int, rng: random.Random) -> None:
-    """As many yes as no for each thing asked about: the rarer is asked in up to `more` other wordings, then
-    what the commoner has in excess is left out at random."""
-    for about in sorted({fact.about for fact in facts}):
-        sides = [[fact for fact in facts if fact.about == about and fact.yes is yes] for yes in (True, False)]
-        rare, common = sorted(sides, key=lambda side: sum(fact.asked for fact in side))
-        excess = sum(fact.asked for fact in common) - sum(fact.asked for fact in rare)
+def _balance_yes_no(candidates: Sequence[Candidate], more: int, rng: random.Random) -> None:
+    """Even out yes and no for each thing asked about: ask the rarer in up to `more` other wordings, then drop
+    what the commoner has in excess at random."""
+    for about in sorted({candidate.about for candidate in candidates}):
+        sides = [
+            [candidate for candidate in candidates if candidate.about == about and candidate.yes is yes]
+            for yes in (True, False)
+        ]
+        rare, common = sorted(sides, key=lambda side: sum(candidate.times_asked for candidate in side))
+        excess = sum(candidate.times_asked for candidate in common) - sum(
+            candidate.times_asked for candidate in rare
+        )
         for _ in range(more):
-            for fact in rng.sample(rare, len(rare)):
-                if excess > 0 and fact.asked < len(fact.wordings):
-                    fact.asked += 1
+            for candidate in rng.sample(rare, len(rare)):
+                if excess > 0 and candidate.times_asked < len(candidate.wordings):
+                    candidate.times_asked += 1
                     excess -= 1
-        _leave_out(common, excess, rng)
+        _drop_questions(common, excess, rng)
 
 
-def _cap(facts: Sequence[Candidate], most: float, rng: random.Random) -> None:
-    """No answer more than `most` times as often as the median answer (the lower of two in the middle)."""
+def _cap_answers(candidates: Sequence[Candidate], limit_factor: float, rng: random.Random) -> None:
+    """Ask no answer more than `limit_factor` times as often as the median answer (the lower of two)."""
     counts: Counter[str] = Counter()
-    for fact in facts:
-        counts[fact.answer] += fact.asked
+    for candidate in candidates:
+        counts[candidate.answer] += candidate.times_asked
     if not counts:
         return
-    limit = int(most * statistics.median_low(counts.values()))
+    limit = int(limit_factor * statistics.median_low(counts.values()))
     for answer in sorted(counts):
-        _leave_out([fact for fact in facts if fact.answer == answer], counts[answer] - limit, rng)
+        _drop_questions(
+            [candidate for candidate in candidates if candidate.answer == answer], counts[answer] - limit, rng
+        )
 
 
-def _leave_out(facts: Sequence[Candidate], excess: int, rng: random.Random) -> None:
-    """`excess` questions less, spread over the facts at random."""
+def _drop_questions(candidates: Sequence[Candidate], excess: int, rng: random.Random) -> None:
+    """Drop `excess` questions, spread over the candidates at random."""
     while excess > 0:
-        for fact in rng.sample(facts, min(excess, len(facts))):
-            if fact.asked:
-                fact.asked -= 1
+        for candidate in rng.sample(candidates, min(excess, len(candidates))):
+            if candidate.times_asked:
+                candidate.times_asked -= 1
                 excess -= 1

@@ -53,7 +53,7 @@ class KindWords(Settings):
         return {**self.forms, "kind": self.word, "phrase": self.phrase}
 
 
-class Kind(KindWords):
+class DefectKind(KindWords):
     """A class of box. `name` is what annotation files call it, and so do `aliases` (case, spaces, underscores
     and hyphens make no difference); scores and reports name it so. `word` is `name` if not written."""
 
@@ -61,7 +61,7 @@ class Kind(KindWords):
     aliases: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _default_word(self) -> Kind:
+    def _default_word(self) -> DefectKind:
         self.word = self.word or self.name
         return self
 
@@ -105,7 +105,7 @@ class FamilyWords(Settings):
     component: str = ""
 
 
-class Family(FamilyWords):
+class QuestionFamily(FamilyWords):
     """One question family. Its key in the recipe is the `task` that scores are reported under.
 
     `questions` are the wordings. Test questions use the first, so that scores of two runs compare like with
@@ -139,7 +139,7 @@ class Family(FamilyWords):
     choices: bool = True
 
     @model_validator(mode="after")
-    def _check(self) -> Family:
+    def _check(self) -> QuestionFamily:
         allowed = TYPES[self.family]
         self.type = self.type or allowed[0]
         if self.type not in allowed:

@@ -17,9 +17,9 @@ from data_prep.annotations import plain_name
 from data_prep.recipe.families import (
     LETTERS,
     TYPES,
-    Family,
+    DefectKind,
     FamilyWords,
-    Kind,
+    QuestionFamily,
     Translation,
     Words,
     check_fields,
@@ -136,8 +136,8 @@ class Recipe(Words):
     # picture: questions are about whole pictures. object: about a crop around each component. tile: about
     # overlapping tiles of very large pictures (and the whole).
     unit: Literal["picture", "object", "tile"] = "picture"
-    components: list[Kind] = Field(default_factory=list)
-    defects: list[Kind] = Field(default_factory=list)
+    components: list[DefectKind] = Field(default_factory=list)
+    defects: list[DefectKind] = Field(default_factory=list)
     # Annotation classes that say: nothing is wrong here. A component or defect of that name comes first.
     sound: list[str] = Field(default=["good", "normal", "ok", "sound", "unbroken", "undamaged", "no defect"])
     # Annotation classes to pass over. A class that the recipe does not know at all is an error.
@@ -145,7 +145,7 @@ class Recipe(Words):
     # Several kinds of defect in one picture: `skip` asks no `kind` question of it (their number is
     # reported), `largest` takes the kind of the largest box.
     several: Literal["skip", "largest"] = "skip"
-    families: dict[str, Family | None]
+    families: dict[str, QuestionFamily | None]
     # Conversations of two or three turns per training picture, made of its own questions and beside them. A
     # model tuned on single questions alone may answer a chat's second question in the form of the first.
     dialogues: int = Field(default=0, ge=0, le=8)
@@ -186,10 +186,10 @@ class Recipe(Words):
             )
         if self.unit == "object" and not self.components:
             raise ValueError("unit: object crops around components, and the recipe lists none")
-        if not self.asked:
+        if not self.active_families:
             raise ValueError("families: name at least one question family")
         things = {"defect", "each", *(kind.name for kind in self.components)}
-        for key, family in self.asked.items():
+        for key, family in self.active_families.items():
             if family.family != key and key in TYPES:
                 raise ValueError(f"families.{key}: its family is {family.family}; give it another key")
             if family.of not in things:
@@ -202,7 +202,7 @@ class Recipe(Words):
                     f"families.{key}: a crop around one component cannot be asked for components; "
                     "take unit: picture or tile, or leave the family out"
                 )
-        if not self.defects and any(family.family != "talk" for family in self.asked.values()):
+        if not self.defects and any(family.family != "talk" for family in self.active_families.values()):
             raise ValueError("defects: name at least one kind; only a talk family asks without")
         self._default_phrases()
         unknown = self.languages.keys() - {self.language, *self.translations}
@@ -210,10 +210,10 @@ class Recipe(Words):
             raise ValueError(
                 f"languages: there is no translation to {min(unknown)!r}; write it under `translations`"
             )
-        if not self.voices:
+        if not self.language_shares:
             raise ValueError("languages: one at least needs a share above 0")
-        for language in self.voices:
-            self.spoken(language)._check_words_fit("" if language == self.language else language)
+        for language in self.language_shares:
+            self.in_language(language)._check_words_fit("" if language == self.language else language)
         return self
 
     def _default_phrases(self) -> None:
@@ -234,14 +234,14 @@ class Recipe(Words):
             check_fields(self.place_phrase, {"phrase", "place", "kind"} | self.forms)
         except ValueError as error:
             raise ValueError(f"{where}place_phrase: {error}") from None
-        for task, family in self.asked.items():
+        for task, family in self.active_families.items():
             try:
                 family.check_wordings(family, self.forms)
                 self._check_answers(family)
             except ValueError as error:
                 raise ValueError(f"{where}families.{task}: {error}") from None
 
-    def _check_answers(self, family: Family) -> None:
+    def _check_answers(self, family: QuestionFamily) -> None:
         if family.family in ("kind", "choice") and len(self.kind_answers) < 2:
             raise ValueError(f"a {family.family} question needs two possible answers")
         if family.options is not None and family.options > len(self.kind_answers):
@@ -258,7 +258,7 @@ class Recipe(Words):
                 raise ValueError("component: write what a report calls the component of a defect outside any")
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[DefectKind]:
         return [*self.components, *self.defects]
 
     @property
@@ -267,7 +267,7 @@ class Recipe(Words):
         return set.intersection(*(set(words.forms) for words in (self.any_defect, *self.kinds)))
 
     @property
-    def voices(self) -> dict[str, float]:
+    def language_shares(self) -> dict[str, float]:
         """The share of each language that is asked in, the recipe's own first."""
         shares = {self.language: 1.0} | self.languages
         return {language: share for language, share in shares.items() if share > 0}
@@ -278,7 +278,7 @@ class Recipe(Words):
         words = known.get(language)
         return None if words is None else (words.yes_word, words.no_word)
 
-    def spoken(self, language: str) -> Recipe:
+    def in_language(self, language: str) -> Recipe:
         """The recipe in one of its languages: what is asked is the same, the words are the translation's.
 
         ValueError for a translation that lacks a kind or a family.
@@ -290,13 +290,13 @@ class Recipe(Words):
         return self._spoken[language]
 
     def _translated(self, language: str, words: Translation) -> Recipe:
-        def kind_in_words(kind: Kind) -> Kind:
+        def kind_in_words(kind: DefectKind) -> DefectKind:
             if kind.name not in words.kinds or not words.kinds[kind.name].word:
                 raise ValueError(f"translations.{language}.kinds: {kind.name!r} has no word there")
             said = words.kinds[kind.name]
             return kind.model_copy(update={**dict(said), "phrase": said.phrase or said.word})
 
-        def family_in_words(task: str, family: Family) -> Family:
+        def family_in_words(task: str, family: QuestionFamily) -> QuestionFamily:
             said = words.families.get(task, FamilyWords())
             if family.family != "talk" and not said.questions:
                 raise ValueError(f"translations.{language}.families.{task}: write its questions")
@@ -318,12 +318,14 @@ class Recipe(Words):
                 "language": language,
                 "components": [kind_in_words(kind) for kind in self.components],
                 "defects": [kind_in_words(kind) for kind in self.defects],
-                "families": {task: family_in_words(task, family) for task, family in self.asked.items()},
+                "families": {
+                    task: family_in_words(task, family) for task, family in self.active_families.items()
+                },
             }
         )
 
     @property
-    def asked(self) -> dict[str, Family]:
+    def active_families(self) -> dict[str, QuestionFamily]:
         """The families that are switched on, by task."""
         return {task: family for task, family in self.families.items() if family is not None}
 
@@ -336,9 +338,9 @@ class Recipe(Words):
         """The closed list of answers to a `kind` question."""
         return [*(kind.word for kind in self.defects), *([] if self.none_word is None else [self.none_word])]
 
-    def known_names(self) -> dict[str, Kind | None]:
+    def known_names(self) -> dict[str, DefectKind | None]:
         """Plain annotation name -> its class; None for names to pass over."""
-        names: dict[str, Kind | None] = {plain_name(name): None for name in (*self.sound, *self.ignore)}
+        names: dict[str, DefectKind | None] = {plain_name(name): None for name in (*self.sound, *self.ignore)}
         for kind in [*self.components, *self.defects]:
             names.update({plain_name(name): kind for name in (kind.name, *kind.aliases)})
         return names

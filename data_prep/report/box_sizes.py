@@ -8,21 +8,29 @@ from statistics import median, quantiles
 from data_prep.annotations import Shape
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
-from data_prep.report.model import BOUNDS, ROLES, THIN_SHARE, Role, Sizes, View, unit_noun
+from data_prep.report.model import (
+    BOUNDS,
+    SHAPE_ROLES,
+    THIN_SHARE,
+    BoxSizes,
+    ShapeRole,
+    View,
+    unit_noun,
+)
 
 
 def box_sizes(
-    views: Iterable[View], roles: Mapping[str, Role], model_inputs: Sequence[ModelInput]
-) -> list[Sizes]:
+    views: Iterable[View], roles: Mapping[str, ShapeRole], model_inputs: Sequence[ModelInput]
+) -> list[BoxSizes]:
     """For each model and each role that has boxes."""
-    found: dict[Role, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
+    found: dict[ShapeRole, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
     for view in views:
         for shape in view.shapes:
             by_class = found.setdefault(roles.get(shape.name, "box"), {})
             by_class.setdefault(shape.name, []).append((shape, view.size))
     sizes = []
     for model_input in model_inputs:
-        for role in [role for role in ROLES if role in found]:
+        for role in [role for role in SHAPE_ROLES if role in found]:
             bins = [0] * (len(BOUNDS) + 1)
             rows = []
             for name, shapes in sorted(found[role].items()):
@@ -31,14 +39,14 @@ def box_sizes(
                     bins[sum(side >= bound * model_input.patch for bound in BOUNDS)] += 1
                 thin = sum(side < model_input.patch for side in sides)
                 rows.append((name, len(sides), median(sides), thin))
-            sizes.append(Sizes(model_input, role, tuple(bins), tuple(rows)))
+            sizes.append(BoxSizes(model_input, role, tuple(bins), tuple(rows)))
     return sizes
 
 
 def thin_warnings(
     views: Sequence[View],
-    sizes: Sequence[Sizes],
-    roles: Mapping[str, Role],
+    sizes: Sequence[BoxSizes],
+    roles: Mapping[str, ShapeRole],
     recipe: Recipe | None,
     converted: bool = False,
 ) -> list[str]:
@@ -100,7 +108,7 @@ _ADVICE = {
 
 
 def _thin_when_cropped(
-    views: Iterable[View], roles: Mapping[str, Role], model_input: ModelInput, context: float
+    views: Iterable[View], roles: Mapping[str, ShapeRole], model_input: ModelInput, context: float
 ) -> int:
     """How many defects stay thinner than a patch in crops of whole components with that margin."""
     thin = 0

@@ -12,9 +12,9 @@ from data_prep.annotations import AnnotatedSource
 from data_prep.images.units import Prepared
 from data_prep.json_stream import stream_records
 from data_prep.model_inputs import ModelInput
-from data_prep.report.model import Answers, Dialogue, Lines, Report, Seen, View
+from data_prep.report.model import AnswerCounts, ComparedImage, Dialogue, MessageList, Report, View
 from data_prep.report.summary import SplitSummary, change_lines, left_out_lines
-from data_prep.report.survey import pick, survey
+from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
 
@@ -45,7 +45,7 @@ def conversion_report(
         for split in SPLITS
         for unit in conversion.units[split]
     ]
-    chosen = pick(views)
+    chosen = choose_samples(views)
     answers, conversations = tally(folder, [view.image for view in chosen])
     report = survey(
         "Conversion report",
@@ -78,17 +78,21 @@ def conversion_report(
         for split in SPLITS
     }
     report.notes = [
-        Lines("Changed in pictures", "Done before they were cut.", change_lines(conversion)),
-        Lines("Left out and not asked", "By the recipe's rules, by reason.", left_out_lines(conversion)),
-        Lines("Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes),
+        MessageList("Changed in pictures", "Done before they were cut.", change_lines(conversion)),
+        MessageList(
+            "Left out and not asked", "By the recipe's rules, by reason.", left_out_lines(conversion)
+        ),
+        MessageList(
+            "Put right or passed over", "A line for each thing, as in manifest.json.", conversion.notes
+        ),
     ]
     return report
 
 
-def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str, list[Dialogue]]]:
+def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[AnswerCounts], dict[str, list[Dialogue]]]:
     """The answers of every task in train.json, val.json and test.json, and the conversations about each of
     the `wanted` images. Reads record by record."""
-    answers: dict[tuple[str, str, str], Answers] = {}
+    answers: dict[tuple[str, str, str], AnswerCounts] = {}
     found: dict[str, list[Dialogue]] = {image: [] for image in wanted}
     for split in SPLITS:
         file = folder / f"{split}.json"
@@ -98,7 +102,7 @@ def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str,
             texts = [turn["value"] for turn in record["conversations"]]
             turns = tuple(zip(texts[::2], texts[1::2], strict=True))
             key = (split, task, language)
-            part = answers.setdefault(key, Answers(split, task, language, str(meta.get("type", ""))))
+            part = answers.setdefault(key, AnswerCounts(split, task, language, str(meta.get("type", ""))))
             if len(turns) == 1:
                 part.count += 1
                 part.add(turns[0][1])
@@ -111,7 +115,7 @@ def tally(folder: Path, wanted: Iterable[str]) -> tuple[list[Answers], dict[str,
     return list(answers.values()), found
 
 
-def one_sided(answers: Iterable[Answers]) -> list[str]:
+def one_sided(answers: Iterable[AnswerCounts]) -> list[str]:
     """A line per task of train that mostly has one answer."""
     warnings = []
     for part in answers:
@@ -131,7 +135,7 @@ def _seen(
     conversion: Conversion,
     sources: Sequence[AnnotatedSource],
     prepared: Sequence[Sequence[Prepared]],
-) -> list[Seen]:
+) -> list[ComparedImage]:
     """The source pictures with the split that their units went to, "" for those that were left out."""
     went_to: dict[tuple[bool, str], Split] = {}
     written: dict[tuple[bool, str], Path] = {}  # smaller than their sources, and so sooner drawn
@@ -146,5 +150,5 @@ def _seen(
         for image in source.images:
             written.setdefault((number == 1, image.key), image.file)
         names = [(number == 1, item.key) for item in items]
-        seen += [Seen(name[1], written[name], went_to.get(name, "")) for name in names]
+        seen += [ComparedImage(name[1], written[name], went_to.get(name, "")) for name in names]
     return seen

@@ -1,4 +1,4 @@
-"""The facts of a report on annotated pictures, as plain values.
+"""The content of a report on annotated images, as plain values.
 
 `inspect` makes a report of a folder as it is, `convert` one of what it wrote (conversion.py beside this
 file). survey.py gathers what both show, box_sizes.py the sizes of boxes to a model; page.py makes a page of
@@ -16,20 +16,20 @@ from typing import Literal
 from data_prep.annotations import Shape
 from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from data_prep.recipe.schema import Recipe
-from data_prep.splits.splits import Leaks
+from data_prep.splits.groups import Leaks
 
 SHOWN_LINES = 200  # of messages under a heading
 THIN_SHARE = 0.1  # of the defects, from which a report warns
 _MANY = 1000  # different answers of a task are counted up to here: free text has no end of them
 # Bounds of the size histogram, in patches.
 BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-Role = Literal["defect", "box", "component"]
-ROLES: tuple[Role, ...] = ("defect", "box", "component")  # the order in which they are shown
+ShapeRole = Literal["defect", "box", "component"]
+SHAPE_ROLES: tuple[ShapeRole, ...] = ("defect", "box", "component")  # the order in which they are shown
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """(question, answer) turns about a picture."""
+    """(question, answer) turns about an image."""
 
     task: str
     turns: tuple[tuple[str, str], ...]
@@ -37,10 +37,10 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class View:
-    """What the model is shown, a picture or a crop, and what is annotated there.
+    """An image, crop or tile that the model is asked about, and what is annotated on it.
 
     `file` holds its pixels. `image` is its name in the records, "" before a conversion; `split` is "" where
-    nothing says one. Boxes are in pixels of `size` (width, height).
+    none is stated. Boxes are in pixels of `size` (width, height).
     """
 
     name: str
@@ -58,8 +58,8 @@ class View:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A source picture and the split that it is in, "" where it is in none."""
+class ComparedImage:
+    """A source image that is compared with others, and the split that it is in, "" where it is in none."""
 
     name: str
     file: Path
@@ -67,12 +67,12 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Twin:
-    """Two pictures whose hashes differ in `distance` bits; `pictures` are their thumbnails as data URIs."""
+class NearDuplicate:
+    """Two images whose perceptual hashes differ in `distance` bits, with their thumbnails as data URIs."""
 
     distance: int
-    first: Seen
-    second: Seen
+    first: ComparedImage
+    second: ComparedImage
     images: tuple[str, str] = ("", "")
 
     @property
@@ -81,36 +81,36 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Near-twins: `pairs` whose hashes differ in at most `within` bits, `pictures` that they take in, pairs
-    `crossing` the splits that the pictures are in (None where they are in none), and what other ways to split
-    would leak."""
+class NearDuplicates:
+    """The near-duplicates of a source: how many `pairs` have hashes that differ in at most `within` bits, how
+    many `images` these are, how many pairs are `crossing` the splits (None without splits), what other ways
+    to split would leak, and the pairs that are `shown`."""
 
     within: int
     pairs: int
     images: int
     crossing: int | None
     leaks: Leaks | None
-    shown: tuple[Twin, ...]
+    shown: tuple[NearDuplicate, ...]
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Boxes (or labels of whole pictures) of one class, and the views that show it, by split."""
+    """How many boxes (or labels of whole images) of one class there are, and views that show it, by split."""
 
     name: str
-    role: Role
+    role: ShapeRole
     boxes: Counter[str]
     views: Counter[str]
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The shorter sides of the boxes of one role, in pixels of `eye`: how many between each two `BOUNDS`, and
-    per class its name, count, median and how many are thinner than a patch."""
+class BoxSizes:
+    """The shorter sides of the boxes of one role, in pixels of the model's input: how many between each two
+    `BOUNDS`, and per class its name, count, median and how many are thinner than a patch."""
 
     model_input: ModelInput
-    role: Role
+    role: ShapeRole
     bins: tuple[int, ...]
     classes: tuple[tuple[str, int, float, int], ...]
 
@@ -124,8 +124,8 @@ class Sizes:
 
 
 @dataclass
-class Answers:
-    """The answers of one task in one split and language: how often each, up to `_MANY` different ones, of
+class AnswerCounts:
+    """How often each answer of one task in one split and language is given, up to `_MANY` different ones, in
     `count` questions. `turns` of longer conversations, which mix tasks, are only counted."""
 
     split: str
@@ -142,8 +142,8 @@ class Answers:
 
     @property
     def commonest(self) -> tuple[str, float] | None:
-        """The commonest answer and its share: what a model scores that always says it. None where no answer
-        comes twice."""
+        """The commonest answer and its share, which a model scores that always gives it; None where no answer
+        is given twice."""
         if not self.answers:
             return None
         answer, count = min(self.answers.items(), key=lambda item: (-item[1], item[0]))
@@ -156,8 +156,8 @@ class Answers:
 
 @dataclass(frozen=True)
 class Sample:
-    """A view to look at: its thumbnail as a data URI and some of the conversations about it; `more` are left
-    out."""
+    """A view shown as an example: its thumbnail as a data URI and some of the conversations about it; `more`
+    are left out."""
 
     view: View
     image: str
@@ -166,47 +166,44 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Messages under a heading; the first `SHOWN_LINES` of them are shown, or all if they are wanted
-    `whole`."""
+class MessageList:
+    """Messages under a heading; the first `SHOWN_LINES` of them are shown, or all if `in_full`."""
 
     heading: str
     about: str
     lines: Sequence[str]
-    whole: bool = False
+    in_full: bool = False
 
 
 @dataclass
 class Report:
-    """All that a page shows. Parts that are empty are left out of it."""
+    """Everything that the page shows; parts that are empty are left out."""
 
     title: str
     facts: list[tuple[str, str]]
     unit: str  # what one view is called
     classes: list[ClassCount]
     splits: list[str]
-    model_inputs: Sequence[ModelInput] = (
-        MODEL_INPUTS  # the first is the model that warnings and samples are for
-    )
+    model_inputs: Sequence[ModelInput] = MODEL_INPUTS  # warnings and samples are for the first
     split_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> what -> how many
     mapping: list[tuple[str, str]] = field(default_factory=list)  # class as written, what becomes of it
     kinds: dict[str, Counter[str]] = field(default_factory=dict)  # split -> label -> views
     image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    sizes: list[Sizes] = field(default_factory=list)
-    answers: list[Answers] = field(default_factory=list)
-    twins: Twins | None = None
+    sizes: list[BoxSizes] = field(default_factory=list)
+    answers: list[AnswerCounts] = field(default_factory=list)
+    near_duplicates: NearDuplicates | None = None
     samples: list[Sample] = field(default_factory=list)
     view_count: int = 0
-    notes: list[Lines] = field(default_factory=list)
+    notes: list[MessageList] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def roles_of(recipe: Recipe) -> dict[str, Role]:
-    """The recipe's names of classes -> what they are."""
-    roles: dict[str, Role] = {kind.name: "component" for kind in recipe.components}
+def roles_of(recipe: Recipe) -> dict[str, ShapeRole]:
+    """Map the recipe's class names to their roles."""
+    roles: dict[str, ShapeRole] = {kind.name: "component" for kind in recipe.components}
     return roles | {kind.name: "defect" for kind in recipe.defects}
 
 
 def unit_noun(recipe: Recipe) -> str:
-    """What the recipe's questions are about."""
+    """Return the word for what the recipe's questions are about."""
     return {"picture": "picture", "object": "crop", "tile": "tile"}[recipe.unit]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.report.model import SHOWN_LINES, Lines, Report
-from data_prep.report.page_images import samples_part, twins_part
+from data_prep.report.model import SHOWN_LINES, MessageList, Report
+from data_prep.report.page_images import near_duplicates_part, samples_part
 from data_prep.report.page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
 from llava.common.html.markup import (
     Markup,
@@ -37,7 +37,7 @@ def page(report: Report) -> str:
             ("Classes", "classes", classes_part(report)),
             ("Sizes", "sizes", sizes_part(report)),
             ("Answers", "answers", answers_part(report)),
-            ("Near-twins", "twins", twins_part(report.twins)),
+            ("Near-twins", "twins", near_duplicates_part(report.near_duplicates)),
             ("Samples", "samples", samples_part(report)),
             ("Left out and put right", "notes", _notes(report.notes)),
         )
@@ -52,8 +52,8 @@ def _mapping(report: Report) -> Markup | None:
     if not report.mapping:
         return None
     rows = [
-        table_row(name, tag("td", fate, class_="warn" if fate.startswith("unknown") else None))
-        for name, fate in report.mapping[:MOST_ROWS]
+        table_row(name, tag("td", describe, class_="warn" if describe.startswith("unknown") else None))
+        for name, describe in report.mapping[:MOST_ROWS]
     ]
     caption = "Class names as the annotations write them, and what the recipe makes of them."
     return table(caption + first_of(len(rows), len(report.mapping)), ["written", "taken as"], rows)
@@ -74,11 +74,11 @@ def _splits(report: Report) -> Markup | None:
     )
 
 
-def _notes(notes: Sequence[Lines]) -> Markup | None:
+def _notes(notes: Sequence[MessageList]) -> Markup | None:
     parts = []
     for part in notes:
         if part.lines:
-            shown = part.lines if part.whole else part.lines[:SHOWN_LINES]
+            shown = part.lines if part.in_full else part.lines[:SHOWN_LINES]
             listed = [tag("li", cut(line, _TEXT)) for line in shown]
             about = part.about + first_of(len(listed), len(part.lines))
             parts.append(tag("h3", f"{part.heading} ({len(part.lines):,})"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from data_prep.report.model import ROLES, Report, Sample, Twin, Twins
+from data_prep.report.model import SHAPE_ROLES, NearDuplicate, NearDuplicates, Report, Sample
 from data_prep.report.survey import SAMPLE_SIDE
 from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.records import IMAGE_PLACEHOLDER
@@ -15,17 +15,19 @@ _TEXT = 400  # characters of a question or an answer
 _COLOURS = ("#ff4d4f", "#18b6f6", "#ffc233", "#3ecf6e", "#c77dff", "#ff8a3d", "#5b8cff", "#f06ab8")
 
 
-def twins_part(twins: Twins | None) -> Markup | None:
-    if twins is None:
+def near_duplicates_part(near_duplicates: NearDuplicates | None) -> Markup | None:
+    if near_duplicates is None:
         return None
-    leaks = twins.leaks
-    if not twins.pairs:
-        lines = [f"No two pictures differ in {twins.within} or fewer of the 256 bits of their hashes."]
+    leaks = near_duplicates.leaks
+    if not near_duplicates.pairs:
+        lines = [
+            f"No two pictures differ in {near_duplicates.within} or fewer of the 256 bits of their hashes."
+        ]
     else:
         lines = [
-            f"{twins.pairs:,} pair(s) of pictures, {twins.images:,} pictures in all, differ in "
-            f"{twins.within} or fewer of the 256 bits of their perceptual hashes. A model that is trained on "
-            f"one and tested on the other remembers instead of looking."
+            f"{near_duplicates.pairs:,} pair(s) of pictures, {near_duplicates.images:,} pictures in all, "
+            f"differ in {near_duplicates.within} or fewer of the 256 bits of their perceptual hashes. A model "
+            "that is trained on one and tested on the other remembers instead of looking."
         ]
     others = leaks is not None and leaks.akin > leaks.twins
     if leaks and others:
@@ -41,15 +43,19 @@ def twins_part(twins: Twins | None) -> Markup | None:
             f"The splits that the source itself states divide {leaks.given_akin:,} of these pairs "
             f"({leaks.given_twins or 0:,} of near-twins)."
         )
-    if twins.crossing is not None and twins.pairs:
-        lines.append(f"As the pictures are split here, {twins.crossing or 'none'} of the pairs are divided.")
+    if near_duplicates.crossing is not None and near_duplicates.pairs:
+        lines.append(
+            f"As the pictures are split here, {near_duplicates.crossing or 'none'} of the pairs are divided."
+        )
     parts = [tag("p", line) for line in lines]
-    if twins.pairs > len(twins.shown):
-        parts.append(tag("p", f"First {len(twins.shown)} of {twins.pairs:,} pairs.", class_="soft"))
-    return together([*parts, tag("div", *(_pair(twin) for twin in twins.shown), class_="cards")])
+    if near_duplicates.pairs > len(near_duplicates.shown):
+        parts.append(
+            tag("p", f"First {len(near_duplicates.shown)} of {near_duplicates.pairs:,} pairs.", class_="soft")
+        )
+    return together([*parts, tag("div", *(_pair(twin) for twin in near_duplicates.shown), class_="cards")])
 
 
-def _pair(twin: Twin) -> Markup:
+def _pair(twin: NearDuplicate) -> Markup:
     one, two = twin.first, twin.second
     if twin.crossing:
         state = tag("span", f"on two sides: {one.split} and {two.split}", class_="warn")
@@ -59,10 +65,10 @@ def _pair(twin: Twin) -> Markup:
         state = tag("span", f"one in {one.split or two.split}, the other left out", class_="ok")
     else:
         state = None
-    stills = [_still(data, seen.name) for data, seen in zip(twin.images, (one, two), strict=True)]
+    thumbnails = [_thumbnail(data, seen.name) for data, seen in zip(twin.images, (one, two), strict=True)]
     return tag(
         "figure",
-        tag("div", *stills, class_="pair"),
+        tag("div", *thumbnails, class_="pair"),
         tag(
             "figcaption",
             tag("b", f"{twin.distance} of 256 bits differ"),
@@ -74,7 +80,7 @@ def _pair(twin: Twin) -> Markup:
     )
 
 
-def _still(data: str, name: str) -> Markup:
+def _thumbnail(data: str, name: str) -> Markup:
     shown = tag("img", src=data, alt=f"Picture {name}") if data else tag("p", "cannot be read")
     return tag("div", shown, class_="picture")
 
@@ -99,7 +105,7 @@ def samples_part(report: Report) -> Markup | None:
 
 def _colours(report: Report) -> dict[str, str]:
     """Red first, for defects, and where nothing says what is one, for the rarest class."""
-    rows = sorted(report.classes, key=lambda row: (ROLES.index(row.role), row.boxes.total(), row.name))
+    rows = sorted(report.classes, key=lambda row: (SHAPE_ROLES.index(row.role), row.boxes.total(), row.name))
     return {row.name: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
 
 
@@ -128,7 +134,7 @@ def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
         "figure",
         tag("div", *(image if sample.image else [tag("p", "cannot be read")]), class_="picture"),
         tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels)),
-        _talk(sample),
+        _conversation(sample),
     )
 
 
@@ -150,7 +156,7 @@ def _outlines(sample: Sample, colours: dict[str, str]) -> Markup:
     )
 
 
-def _talk(sample: Sample) -> Markup | None:
+def _conversation(sample: Sample) -> Markup | None:
     if not sample.conversations:
         return None
     lines = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from data_prep.report.model import BOUNDS, THIN_SHARE, Answers, Report, Sizes
+from data_prep.report.model import BOUNDS, THIN_SHARE, AnswerCounts, BoxSizes, Report
 from llava.common.html.markup import (
     Markup,
     bar_cell,
@@ -131,7 +131,7 @@ def _image_sizes(report: Report) -> Markup:
     return table(caption, ["size", number_head(f"{unit}s"), number_head("share"), ""], rows)
 
 
-def _box_sizes(sizes: Sizes, unit: str) -> tuple[str, Markup]:
+def _box_sizes(sizes: BoxSizes, unit: str) -> tuple[str, Markup]:
     """A heading and what goes below it."""
     model_input = sizes.model_input
     noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
@@ -233,7 +233,7 @@ def answers_part(report: Report) -> Markup | None:
     return together([intro, table("Answers by task and split.", columns, rows)])
 
 
-def _answer_bar(part: Answers, looks: dict[str, str]) -> Markup:
+def _answer_bar(part: AnswerCounts, looks: dict[str, str]) -> Markup:
     """The shares of the answers that have a look, in its order."""
     shares = {answer: part.answers[answer] / part.count for answer in looks if part.answers[answer]}
     if not shares:

@@ -19,10 +19,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_prep.images.units import Unit
-from data_prep.questions.records import Item
+from data_prep.questions.records import QuestionAnswer
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
-from data_prep.splits.splits import Leaks
+from data_prep.splits.groups import Leaks
 from llava.common.files import sha256
 from llava.common.html.markup import readable
 
@@ -40,7 +40,9 @@ class SplitSummary:
     tasks: dict[str, dict[str, Any]]
 
 
-def summarise(units: Sequence[Unit], items: Sequence[Item], group_of: Mapping[str, str]) -> SplitSummary:
+def summarise(
+    units: Sequence[Unit], items: Sequence[QuestionAnswer], group_of: Mapping[str, str]
+) -> SplitSummary:
     tasks: dict[str, dict[str, Any]] = {}
     for item in items:
         task = tasks.setdefault(item.task, {"type": item.type, "questions": 0, "yes": 0})
@@ -111,7 +113,7 @@ def _hash_of_names(images: Mapping[str, str]) -> str:
 # --- the console ----------------------------------------------------------------------------------------
 
 
-def tell(
+def print_summary(
     console: Console, output: Path, conversion: Conversion, summaries: Mapping[Split, SplitSummary]
 ) -> None:
     """Print what was made. Notes are shown by kind; manifest.json has them all."""

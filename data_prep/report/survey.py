@@ -1,4 +1,4 @@
-"""What every report on annotated pictures shows: counts, box sizes, near-twins side by side, samples."""
+"""Gathers what every report on annotated images shows: counts, box sizes, near-duplicates, samples."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Grouping, Recipe
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.model import (
-    ROLES,
+    SHAPE_ROLES,
     ClassCount,
+    ComparedImage,
     Dialogue,
+    NearDuplicate,
+    NearDuplicates,
     Report,
-    Role,
     Sample,
-    Seen,
-    Twin,
-    Twins,
+    ShapeRole,
     View,
     roles_of,
     unit_noun,
 )
 from data_prep.source_folder import SPLITS
-from data_prep.splits.splits import IntArray, Leaks, near_twins
+from data_prep.splits.groups import IntArray, Leaks, find_near_duplicates
 from llava.common.html.page import thumbnail
 
-SAMPLES, TWIN_PAIRS = 24, 12
-TWIN_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
-_TWINS_WITHIN = Grouping().twins or 0  # bits, where a recipe looks for none
-_TALKS = 6  # conversations under a sample
+SAMPLES, SHOWN_PAIRS = 24, 12
+PAIR_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
+_WITHIN_BITS = Grouping().twins or 0  # bits, where a recipe looks for none
+_SHOWN_CONVERSATIONS = 6  # conversations under a sample
 
 
 def survey(
     title: str,
     views: Sequence[View],
     chosen: Sequence[View],
-    images: Sequence[Seen],
+    images: Sequence[ComparedImage],
     fingerprints: Sequence[bytes],
     leaks: Leaks | None,
     recipe: Recipe | None,
@@ -45,14 +45,24 @@ def survey(
     *,
     converted: bool = False,
 ) -> Report:
-    """A report on `views`, with samples of the `chosen` ones (see `pick`) and near-twins among the source
-    `pictures`, which have a fingerprint each. `converted`: the views are the recipe's units, not pictures as
-    they are in the source. Without a recipe all classes are just boxes."""
+    """Describe annotated images: classes, box sizes, near-duplicates and samples.
+
+    Args:
+        title: The page's title.
+        views: What is described.
+        chosen: The views to show as samples (`choose_samples`).
+        images: The source images, among which near-duplicates are looked for.
+        fingerprints: Their perceptual hashes.
+        leaks: What other ways to split would leak.
+        recipe: Names the roles of classes; without one all are just boxes.
+        model_inputs: The models whose view of box sizes is shown.
+        converted: Whether the views are the recipe's units, not images as they are in the source.
+    """
     roles = roles_of(recipe) if recipe else {}
     sizes = box_sizes(views, roles, model_inputs)
     wanted = recipe.group.twins if recipe else None
-    within = _TWINS_WITHIN if wanted is None else wanted
-    twins = show_twins(images, near_twins(fingerprints, within), within, leaks)
+    within = _WITHIN_BITS if wanted is None else wanted
+    near_duplicates = show_near_duplicates(images, find_near_duplicates(fingerprints, within), within, leaks)
     return Report(
         title=title,
         facts=[],
@@ -62,15 +72,18 @@ def survey(
         model_inputs=model_inputs,
         image_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
-        twins=twins,
+        near_duplicates=near_duplicates,
         samples=draw_samples(chosen, model_inputs[0]),
         view_count=len(views),
-        warnings=[*thin_warnings(views, sizes, roles, recipe, converted), *twin_warnings(twins)],
+        warnings=[
+            *thin_warnings(views, sizes, roles, recipe, converted),
+            *near_duplicate_warnings(near_duplicates),
+        ],
     )
 
 
-def count_classes(views: Iterable[View], roles: Mapping[str, Role]) -> list[ClassCount]:
-    """Per class, defects first, the commonest first."""
+def count_classes(views: Iterable[View], roles: Mapping[str, ShapeRole]) -> list[ClassCount]:
+    """Count each class; defects come first, and the commonest of them."""
     boxes: dict[str, Counter[str]] = {}
     shown: dict[str, Counter[str]] = {}
     for view in views:
@@ -79,25 +92,25 @@ def count_classes(views: Iterable[View], roles: Mapping[str, Role]) -> list[Clas
         for name in view.classes:
             shown.setdefault(name, Counter())[view.split] += 1
     counts = [ClassCount(name, roles.get(name, "box"), boxes[name], shown[name]) for name in boxes]
-    return sorted(counts, key=lambda row: (ROLES.index(row.role), -row.boxes.total(), row.name))
+    return sorted(counts, key=lambda row: (SHAPE_ROLES.index(row.role), -row.boxes.total(), row.name))
 
 
-def show_twins(
-    images: Sequence[Seen],
+def show_near_duplicates(
+    images: Sequence[ComparedImage],
     pairs: Iterable[tuple[int, IntArray, IntArray]],
     within: int,
     leaks: Leaks | None,
-) -> Twins:
-    """`pairs` are what near_twins gives for the pictures, in their order. Those to be shown: the divided ones
-    first, then the nearest, each picture once as far as that goes."""
+) -> NearDuplicates:
+    """Count the pairs that `find_near_duplicates` gives, and choose those to show: pairs that splits divide
+    first, then the nearest, each image once as far as possible."""
     count = crossing = 0
-    taking_part: set[int] = set()
+    in_a_pair: set[int] = set()
     candidates: list[tuple[bool, int, int, int]] = []
     for index, others, distances in pairs:
         count += len(others)
-        taking_part |= {index, *others.tolist()}
+        in_a_pair |= {index, *others.tolist()}
         for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
-            across = Twin(distance, images[index], images[other]).crossing
+            across = NearDuplicate(distance, images[index], images[other]).crossing
             crossing += across
             candidates.append((not across, distance, index, other))
         if len(candidates) > 10_000:  # a film of a thousand like pictures has half a million pairs
@@ -105,14 +118,14 @@ def show_twins(
     shown = []
     for _, distance, index, other in _apart(candidates):
         one, two = images[index], images[other]
-        stills = (thumbnail(one.file, TWIN_SIDE), thumbnail(two.file, TWIN_SIDE))
-        shown.append(Twin(distance, one, two, stills))
-    known = any(seen.split for seen in images)
-    return Twins(within, count, len(taking_part), crossing if known else None, leaks, tuple(shown))
+        thumbnails = (thumbnail(one.file, PAIR_SIDE), thumbnail(two.file, PAIR_SIDE))
+        shown.append(NearDuplicate(distance, one, two, thumbnails))
+    known = any(image.split for image in images)
+    return NearDuplicates(within, count, len(in_a_pair), crossing if known else None, leaks, tuple(shown))
 
 
 def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool, int, int, int]]:
-    """The first `TWIN_PAIRS` pairs, those of pictures that are in no earlier pair before others."""
+    """Return the first `SHOWN_PAIRS` pairs, those of images that are in no earlier pair before others."""
     ordered = sorted(candidates)
     used: set[int] = set()
     fresh = []
@@ -121,11 +134,11 @@ def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool,
             used |= {pair[2], pair[3]}
             fresh.append(pair)
     rest = sorted(set(ordered) - set(fresh))
-    return sorted([*fresh, *rest][:TWIN_PAIRS])
+    return sorted([*fresh, *rest][:SHOWN_PAIRS])
 
 
-def pick(views: Sequence[View], seed: int = 0) -> list[View]:
-    """Up to `SAMPLES` views that show every split and every set of classes in turn."""
+def choose_samples(views: Sequence[View], seed: int = 0) -> list[View]:
+    """Choose up to `SAMPLES` views that show every split and every set of classes in turn."""
     strata: dict[tuple[str, tuple[str, ...]], list[View]] = {}
     for view in views:
         strata.setdefault((view.split, tuple(view.classes)), []).append(view)
@@ -143,8 +156,8 @@ def pick(views: Sequence[View], seed: int = 0) -> list[View]:
 
 
 def draw_samples(views: Sequence[View], model_input: ModelInput) -> list[Sample]:
-    """The views with their thumbnails: as large as the model sees them, so that what cannot be seen in the
-    report cannot be seen by the model either."""
+    """Make the views' thumbnails as large as the model sees them, so that what cannot be seen in the report
+    cannot be seen by the model either."""
     samples = []
     for view in views:
         some = _of_each_task(view.conversations)
@@ -154,19 +167,19 @@ def draw_samples(views: Sequence[View], model_input: ModelInput) -> list[Sample]
 
 
 def _of_each_task(conversations: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
-    """Up to `_TALKS`: the first of each task, then the second of each."""
-    seen: Counter[str] = Counter()
+    """Choose up to `_SHOWN_CONVERSATIONS`: the first of each task, then the second of each."""
+    counts: Counter[str] = Counter()
     ranked = []
-    for number, talk in enumerate(conversations):
-        ranked.append((seen[talk.task], number))
-        seen[talk.task] += 1
-    return tuple(conversations[number] for _, number in sorted(ranked)[:_TALKS])
+    for number, conversation in enumerate(conversations):
+        ranked.append((counts[conversation.task], number))
+        counts[conversation.task] += 1
+    return tuple(conversations[number] for _, number in sorted(ranked)[:_SHOWN_CONVERSATIONS])
 
 
-def twin_warnings(twins: Twins) -> list[str]:
-    if not twins.crossing:
+def near_duplicate_warnings(near_duplicates: NearDuplicates) -> list[str]:
+    if not near_duplicates.crossing:
         return []
     return [
-        f"{twins.crossing} near-twin pair(s) lie in two splits: scores on the held-out pictures will be too "
-        f"good. Group them (group.twins, group.pattern in the recipe)."
+        f"{near_duplicates.crossing} near-twin pair(s) lie in two splits: scores on the held-out pictures "
+        "will be too good. Group them (group.twins, group.pattern in the recipe)."
     ]

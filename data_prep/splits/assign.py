@@ -1,117 +1,149 @@
-"""Pictures that were read and cut, in groups and splits: what is there to ask about."""
+"""Puts the groups of images into splits, and leaves out what would let a test score be too good."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Prepared, Unit
-from data_prep.recipe.schema import Recipe
+from data_prep.recipe.schema import Recipe, Shares
 from data_prep.source_folder import SPLITS, Split
-from data_prep.splits.splits import (
-    Leaks,
-    Member,
-    assign_splits,
-    count_leaks,
-    find_groups,
-    given_splits,
-    scaled_shares,
-)
+from data_prep.splits.groups import GroupMember, Leaks, count_leaks, count_splits, find_groups
 from llava.common.errors import InputError
 
 
 @dataclass
 class Conversion:
-    """What was read, cut, grouped and split, ready to be asked about."""
+    """What was read, cut, grouped and split: the units that questions are made of, and notes on the way."""
 
     recipe: Recipe
     units: dict[Split, list[Unit]] = field(default_factory=dict)
     group_of: dict[str, str] = field(default_factory=dict)
+    """The group of each unit's image."""
     notes: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    # What was done to source pictures before they were cut: a phrase -> the keys of the pictures.
     changes: dict[str, list[str]] = field(default_factory=dict)
+    """What was done to source images before they were cut: a phrase -> the keys of the images."""
     leaks: Leaks | None = None
 
-    def drop_silent(self, split: Split, asked: Set[str]) -> int:
-        """Forget the units of `split` whose image is not among those `asked` about; returns how many."""
-        silent = [unit for unit in self.units[split] if unit.image not in asked]
+    def drop_unasked(self, split: Split, asked: Set[str]) -> int:
+        """Drop the units of `split` whose image is not among those `asked` about; return how many."""
+        unasked = [unit for unit in self.units[split] if unit.image not in asked]
         self.units[split] = [unit for unit in self.units[split] if unit.image in asked]
-        for unit in silent:
+        for unit in unasked:
             del self.group_of[unit.image]
-        return len(silent)
+        return len(unasked)
 
 
 def split_units(
     prepared: Sequence[Sequence[Prepared]], recipe: Recipe, seed: int, notes: Sequence[str] = ()
 ) -> Conversion:
-    """Group the pictures and assign the splits. `prepared` is [source] or [source, test source].
+    """Group the images and assign the groups to splits.
 
-    A picture that is there twice is kept once. If its copies are annotated differently, none is kept: one of
+    An image that is there twice is kept once. If its copies are annotated differently, none is kept: one of
     them is wrong (most often it was not annotated at all), nothing tells which, and a wrong answer would be
-    trained on or scored by. A training picture akin to one of the test source is left out, as it would
-    inflate the test's score. So is, with `splits.given: keep`, a picture akin to one that the
-    source holds out further.
+    trained on or scored by. A training image that is a near-duplicate of one of the test source, or in its
+    group, is left out, as it would inflate the test's score. So is, with `splits.given: keep`, one whose
+    group has an image that the source holds out further.
+
+    Args:
+        prepared: The images of the source; of the test source too, if there is one.
+        recipe: Its rules of groups and splits.
+        seed: Of the assignment.
+        notes: Notes on the sources, which come first.
+
+    Raises:
+        InputError: Nothing is left for a split.
     """
     conversion = Conversion(recipe, {split: [] for split in SPLITS}, notes=list(notes))
+    has_test_source = len(prepared) == 2
     # The test source comes first, so that it keeps what both hold.
-    tagged = [(number, item) for number in reversed(range(len(prepared))) for item in prepared[number]]
-    for _, item in tagged:
-        conversion.notes.extend(item.notes)
-        conversion.left_out.update(item.left_out)
-        for change in item.changes:
-            conversion.changes.setdefault(change, []).append(item.key)
-    members = [Member(item.key, item.fingerprint, number, item.group, item.split) for number, item in tagged]
+    numbered = [(number, image) for number in reversed(range(len(prepared))) for image in prepared[number]]
+    for _, image in numbered:
+        conversion.notes.extend(image.notes)
+        conversion.left_out.update(image.left_out)
+        for change in image.changes:
+            conversion.changes.setdefault(change, []).append(image.key)
+    members = [
+        GroupMember(image.key, image.fingerprint, number, image.group, image.split)
+        for number, image in numbered
+    ]
     groups = find_groups(members, recipe.group)
-    shares = scaled_shares(recipe.splits, without_test=len(prepared) == 2)
+    shares = scaled_shares(recipe.splits, without_test=has_test_source)
     conversion.leaks = count_leaks(members, groups, recipe.group, shares)
+    stated = _stated_splits(numbered, recipe, has_test_source)
+    fixed = given_splits(stated, groups)
+    images = [image for _, image in numbered]
+    units = _keep_units(conversion, images, groups, stated, fixed, has_test_source)
+    open_groups = {group: [unit.label for unit in cut] for group, cut in units.items() if group not in fixed}
+    splits = fixed | assign_splits(open_groups, shares, seed)
+    for group, cut in units.items():
+        conversion.units[splits[group]].extend(cut)
+    _require_units(conversion, shares, len(units))
+    return conversion
 
-    held_out = _held_out(tagged, recipe, test_source=len(prepared) == 2)
-    fixed = given_splits(held_out, groups)
-    doubtful = _annotated_differently([unit for _, item in tagged for unit in item.units])
-    for copies in doubtful.values():
+
+def _keep_units(
+    conversion: Conversion,
+    images: Sequence[Prepared],
+    groups: Sequence[str],
+    stated: Sequence[Split | None],
+    fixed: Mapping[str, Split],
+    has_test_source: bool,
+) -> dict[str, list[Unit]]:
+    """Choose the units of each group: no copies, and no images whose group belongs to another split.
+
+    Args:
+        conversion: Gets the notes and counts of what is left out.
+        images: The prepared images.
+        groups: The group of each.
+        stated: The split that each must be in, None where that is open.
+        fixed: The split of each group of which an image has a stated one.
+        has_test_source: Whether the test images are a source of their own.
+    """
+    conflicting = _annotated_differently([unit for image in images for unit in image.units])
+    for copies in conflicting.values():
         keys = ", ".join(unit.key for unit in copies)
         conversion.left_out["copies of one picture that are annotated differently"] += len(copies)
         conversion.notes.append(f"{keys}: left out, as these are one picture and annotated differently")
     units: dict[str, list[Unit]] = {}
-    seen: dict[str, Unit] = {}
-    for (_, item), group, said in zip(tagged, groups, held_out, strict=True):
-        if fixed.get(group, said) != said and (said or len(prepared) == 2):
-            reason = f"{said or 'training'} pictures akin to a {fixed[group]} picture"
+    first_of: dict[str, Unit] = {}
+    for image, group, split in zip(images, groups, stated, strict=True):
+        if fixed.get(group, split) != split and (split or has_test_source):
+            reason = f"{split or 'training'} pictures akin to a {fixed[group]} picture"
             conversion.left_out[reason] += 1
-            conversion.notes.append(f"{item.key}: left out, akin to a {fixed[group]} picture of the source")
+            conversion.notes.append(f"{image.key}: left out, akin to a {fixed[group]} picture of the source")
             continue
-        for unit in item.units:
-            if unit.image in doubtful:
+        for unit in image.units:
+            if unit.image in conflicting:
                 continue
-            if (first := seen.setdefault(unit.image, unit)) is not unit:
+            if (first := first_of.setdefault(unit.image, unit)) is not unit:
                 conversion.left_out["copies of another picture"] += 1
                 conversion.notes.append(f"{unit.key}: left out, the same picture as {first.key}")
                 continue
             units.setdefault(group, []).append(unit)
             conversion.group_of[unit.image] = group
+    return units
 
-    free = {group: [unit.label for unit in cut] for group, cut in units.items() if group not in fixed}
-    splits = fixed | assign_splits(free, shares, seed)
-    for group, cut in units.items():
-        conversion.units[splits[group]].extend(cut)
+
+def _require_units(conversion: Conversion, shares: Mapping[Split, float], groups: int) -> None:
+    """Raise InputError if a split that should have units has none."""
     for split in SPLITS:
-        if not conversion.units[split] and (split == "train" or shares[split] > 0):
-            if recipe.splits.given == "keep":
-                raise InputError(
-                    f"nothing is left for {split}: the source's own splits have none; "
-                    f"set splits.{split}=0 or splits.given=ignore"
-                )
+        if conversion.units[split] or (split != "train" and shares[split] == 0):
+            continue
+        if conversion.recipe.splits.given == "keep":
             raise InputError(
-                f"nothing is left for {split}: {len(units)} group(s) of pictures are too few to split"
+                f"nothing is left for {split}: the source's own splits have none; "
+                f"set splits.{split}=0 or splits.given=ignore"
             )
-    return conversion
+        raise InputError(f"nothing is left for {split}: {groups} group(s) of pictures are too few to split")
 
 
 def _annotated_differently(units: Sequence[Unit]) -> dict[str, list[Unit]]:
-    """The copies of each image on which they do not agree."""
+    """Find the images whose copies are annotated differently, with those copies."""
     copies: dict[str, list[Unit]] = {}
     for unit in units:
         copies.setdefault(unit.image, []).append(unit)
@@ -123,7 +155,7 @@ def _annotated_differently(units: Sequence[Unit]) -> dict[str, list[Unit]]:
 
 
 def _agree(first: Unit, second: Unit) -> bool:
-    """Are two copies annotated the same? The sides of boxes may be a pixel apart: tools round differently."""
+    """Tell whether two copies are annotated the same; sides may be a pixel apart, as tools round."""
     return (
         set(first.labels) == set(second.labels)
         and _same_shapes(first.components, second.components)
@@ -145,14 +177,70 @@ def _same_shapes(first: Sequence[Shape], second: Sequence[Shape]) -> bool:
     return not left
 
 
-def _held_out(
-    tagged: Sequence[tuple[int, Prepared]], recipe: Recipe, *, test_source: bool
+def _stated_splits(
+    numbered: Sequence[tuple[int, Prepared]], recipe: Recipe, has_test_source: bool
 ) -> list[Split | None]:
-    """The split that each (number of its source, picture) must be in, None where that is open."""
+    """Return the split that each (number of its source, image) must be in, None where that is open."""
     if recipe.splits.given == "ignore":
-        return ["test" if number else None for number, _ in tagged]
-    if test_source:
+        return ["test" if number else None for number, _ in numbered]
+    if has_test_source:
         raise InputError("--test-source and splits.given=keep both say what the test pictures are; use one")
-    if not any(item.split for _, item in tagged):
+    if not any(image.split for _, image in numbered):
         raise InputError("splits.given=keep, but the source states no splits; leave it out")
-    return [item.split for _, item in tagged]
+    return [image.split for _, image in numbered]
+
+
+def given_splits(given: Sequence[Split | None], groups: Sequence[str]) -> dict[str, Split]:
+    """Return the split of each group of which an image has a `given` one: the most held out of them, so that
+    no image leaves a given test set. Groups without are absent."""
+    return {
+        group: next(split for split in reversed(SPLITS) if split in splits)
+        for group, splits in count_splits(given, groups).items()
+        if any(splits.keys() - {None})
+    }
+
+
+def assign_splits(
+    groups: Mapping[str, Sequence[str]], shares: Mapping[Split, float], seed: int
+) -> dict[str, Split]:
+    """Assign a split to each group so that every label's share is as close as groups allow.
+
+    `groups` holds the labels of each group's units; `shares` sum to 1. A group counts for the label of it
+    that is rarest overall. Label by label, largest groups first, each goes where that label is most short of
+    its target; what is left by rounding goes where units of all labels are. Deterministic in `seed`.
+    """
+    rarity = Counter(label for labels in groups.values() for label in labels)
+    strata: dict[str, list[str]] = {}
+    for name in sorted(groups):
+        label = min(groups[name], key=lambda item: (rarity[item], item))
+        strata.setdefault(label, []).append(name)
+
+    used = [split for split, share in shares.items() if share > 0]
+    missing_overall = dict.fromkeys(used, 0.0)  # of the labels so far
+    assigned: dict[str, Split] = {}
+    for label in sorted(strata, key=lambda item: (-len(strata[item]), item)):
+        members = strata[label]
+        random.Random(f"{seed}/{label}").shuffle(members)
+        members.sort(key=lambda name: -len(groups[name]))  # stable: keeps the shuffle among equals
+        units = sum(len(groups[name]) for name in members)
+        missing_here = {split: shares[split] * units for split in used}
+        for split in used:
+            missing_overall[split] += missing_here[split]
+        for name in members:
+            split = max(used, key=lambda item: round(missing_here[item], 6))
+            if missing_here[split] < 1:
+                # Only fractions are left: whichever gets it, the label is within one of its target, so
+                # the sums over labels decide. Else each label's rounding would favour the same split.
+                open_splits = [item for item in used if missing_here[item] > 1e-6] or used
+                split = max(open_splits, key=lambda item: round(missing_overall[item], 6))
+            assigned[name] = split
+            missing_here[split] -= len(groups[name])
+            missing_overall[split] -= len(groups[name])
+    return assigned
+
+
+def scaled_shares(shares: Shares, without_test: bool) -> dict[Split, float]:
+    """Scale the shares to a sum of 1; with a test source of its own, only train and val have one."""
+    values = {split: 0.0 if split == "test" and without_test else getattr(shares, split) for split in SPLITS}
+    total = sum(values.values())
+    return {split: value / total for split, value in values.items()}

@@ -5,8 +5,8 @@ from typing import Any
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
-from data_prep.questions.records import Item
-from data_prep.questions.select import ask
+from data_prep.questions.records import QuestionAnswer
+from data_prep.questions.select import make_questions
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from llava.common.settings import validate_settings
@@ -48,8 +48,8 @@ def only(task: str, family: dict[str, Any], **changes: Any) -> Recipe:
     return validate_settings(Recipe, values | changes, "test.yaml")
 
 
-def asked_of(recipe: Recipe, *units: Unit, split: Split = "test") -> list[Item]:
-    return ask(units, recipe, split, 0)[0]
+def asked_of(recipe: Recipe, *units: Unit, split: Split = "test") -> list[QuestionAnswer]:
+    return make_questions(units, recipe, split, 0)[0]
 
 
 CRACK, MOSS = Shape("crack", (20, 20, 40, 40)), Shape("moss", (150, 60, 180, 90))

@@ -19,7 +19,7 @@ from data_prep.images.units import prepare
 from data_prep.recipe.schema import Recipe
 from data_prep.report.summary import by_kind
 from data_prep.source_folder import SourceFolder
-from data_prep.splits.splits import assign_splits
+from data_prep.splits.assign import assign_splits
 from llava.common.boxes import from_frame, parse_box
 from llava.common.errors import InputError
 from llava.common.files import read_json_list, read_jsonl

@@ -16,8 +16,8 @@ import pytest
 
 from data_prep.annotations import Conversation, Shape
 from data_prep.images.units import Unit
-from data_prep.questions.records import Item, to_dialogue, to_question, to_record, to_truth
-from data_prep.questions.select import ask, dialogues
+from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.select import make_dialogues, make_questions
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from eval.scoring.families import family_of
@@ -47,7 +47,7 @@ def units() -> list[Unit]:
 
 
 def test_multiple_choice_names_the_right_option(full: Recipe, units: list[Unit]) -> None:
-    items = [item for item in ask(units, full, "train", 0)[0] if item.family == "choice"]
+    items = [item for item in make_questions(units, full, "train", 0)[0] if item.family == "choice"]
     letters: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         right = item.unit.kinds[0] if item.unit.kinds else "none"
@@ -99,7 +99,7 @@ def test_regions_in_sentences() -> None:
 
 
 def test_boxes_without_a_defect_look_like_boxes_with_one(full: Recipe, units: list[Unit]) -> None:
-    items = [item for item in ask(units, full, "test", 0)[0] if item.task == "region"]
+    items = [item for item in make_questions(units, full, "test", 0)[0] if item.task == "region"]
     nothing = [item for item in items if item.answer == "none"]
     assert len(nothing) / len(items) == pytest.approx(0.4, abs=0.01)
     sizes = {(round(s.box[2] - s.box[0]), round(s.box[3] - s.box[1])) for unit in units for s in unit.defects}
@@ -120,7 +120,7 @@ def test_regions_of_a_component_say_what_is_wrong_with_it() -> None:
     )
     assert sorted(item.answer for item in asked_of(recipe, two)) == ["crack", "none"]
     edge = replace(make_unit(1, CRACK), components=(Shape("insulator", (35, 35, 60, 60)),))
-    items, skipped = ask([edge, make_unit(2, CRACK, MOSS)], recipe, "test", 0)
+    items, skipped = make_questions([edge, make_unit(2, CRACK, MOSS)], recipe, "test", 0)
     assert items == []
     assert skipped == {"region: a defect at the edge of the box": 1, "region: several kinds of defect": 1}
 
@@ -156,7 +156,7 @@ def test_reports_are_json_on_one_line() -> None:
 
 def test_what_is_not_there(full: Recipe, units: list[Unit]) -> None:
     for split in ("train", "test"):
-        items = ask(units, full, split, 0)[0]
+        items = make_questions(units, full, split, 0)[0]
         for task, share in (("where", 0.2), ("box", 0.2), ("describe_kind", 0.25)):
             per_kind: dict[str, Counter[bool]] = defaultdict(Counter)
             for item in (item for item in items if item.task == task):
@@ -184,7 +184,7 @@ def test_conversations_of_the_source() -> None:
             ),
         ),
     ]
-    items, skipped = ask(units, recipe, "test", 0)
+    items, skipped = make_questions(units, recipe, "test", 0)
     assert skipped == {}
     assert Counter((item.task, item.type) for item in items) == {
         ("rust", "yesno"): 2,
@@ -202,7 +202,7 @@ def test_conversations_of_the_source() -> None:
     assert record.meta["flip"] is False  # what its words of direction speak of is not known
     # The test asks the first question of it.
     assert to_question(next(i for i in items if i.task == "chat"), recipe).text == "What is it?"
-    assert dialogues(items, recipe, 0) == []
+    assert make_dialogues(items, recipe, 0) == []
     for truth in (to_truth(item, recipe, "g") for item in items):
         assert family_of(truth.task, [truth]).evaluate([truth.answer]).right.all()
 
@@ -210,16 +210,16 @@ def test_conversations_of_the_source() -> None:
 def test_conversations_are_left_out_or_refused_aloud() -> None:
     unit = make_unit(0, CRACK, conversations=(Conversation((("Any rust?", "Yes"),), "presence"),))
     recipe = only("presence", {"questions": ["Fine?"]})
-    assert ask([unit], recipe, "test", 0)[1] == {
+    assert make_questions([unit], recipe, "test", 0)[1] == {
         "conversations of the source: the recipe has no talk family": 1
     }
     both = recipe.model_dump() | {"families": {"presence": {"questions": ["Fine?"]}, "talk": {}}}
     with pytest.raises(InputError, match=r"'presence'.*another key"):
-        ask([unit], validate_settings(Recipe, both, "t"), "test", 0)
+        make_questions([unit], validate_settings(Recipe, both, "t"), "test", 0)
 
 
 def test_what_a_label_without_a_place_cannot_answer_is_counted(full: Recipe) -> None:
-    items, skipped = ask([make_unit(0, labels=("pollution",))], full, "test", 0)
+    items, skipped = make_questions([make_unit(0, labels=("pollution",))], full, "test", 0)
     answers = {item.task: item.answer for item in items}
     assert answers["presence"] == "yes" and answers["kind"] == "pollution"
     assert answers["describe_fully"] == "The insulator has pollution."
@@ -234,7 +234,7 @@ def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
     sound = [make_unit(number) for number in range(3, 5)]
 
     def counted(units: list[Unit]) -> tuple[list[str], Counter[str]]:
-        items, skipped = ask(units, full, "test", 0)
+        items, skipped = make_questions(units, full, "test", 0)
         return sorted(item.answer for item in items if item.task == "count"), skipped
 
     answers, skipped = counted([*unplaced, *sound])
@@ -248,7 +248,7 @@ def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
 
 
 def counts_of(recipe: Recipe, units: list[Unit], task: str, split: Split = "train") -> Counter[str]:
-    return Counter(item.answer for item in ask(units, recipe, split, 0)[0] if item.task == task)
+    return Counter(item.answer for item in make_questions(units, recipe, split, 0)[0] if item.task == task)
 
 
 def test_common_answers_are_capped_in_train_alone() -> None:
@@ -262,7 +262,7 @@ def test_common_answers_are_capped_in_train_alone() -> None:
 
 
 def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Unit]) -> None:
-    items = [item for item in ask(units, full, "train", 0)[0] if item.task == "describe_fully"]
+    items = [item for item in make_questions(units, full, "train", 0)[0] if item.task == "describe_fully"]
     for defective, starts in (
         (True, ("The insulator has", "The insulator was inspected")),
         (
@@ -282,7 +282,9 @@ def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Uni
         for start, count in counts.items():
             share = 2 / 3 if defective and start == "The insulator has" else 1 / sentences
             assert abs(count - share * len(said)) <= 1
-    first = [item.answer for item in ask(units, full, "test", 0)[0] if item.task == "describe_fully"]
+    first = [
+        item.answer for item in make_questions(units, full, "test", 0)[0] if item.task == "describe_fully"
+    ]
     assert all("inspected" not in text for text in first), "the test takes the first sentence"
 
 
@@ -290,9 +292,9 @@ def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Uni
 
 
 def lines(recipe: Recipe, units: Sequence[Unit], seed: int = 0) -> str:
-    items = ask(units, recipe, "train", seed)[0]
+    items = make_questions(units, recipe, "train", seed)[0]
     records = [to_record(item, recipe, "g") for item in items]
-    records += [to_dialogue(talk, recipe, "g") for talk in dialogues(items, recipe, seed)]
+    records += [to_dialogue(talk, recipe, "g") for talk in make_dialogues(items, recipe, seed)]
     return "\n".join(record.model_dump_json() for record in records)
 
 
@@ -327,7 +329,7 @@ def test_no_random_hashes_decide(repo: Path) -> None:
 
 def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
     units = make_units(400)
-    items = ask(units, trilingual, "train", 0)[0]
+    items = make_questions(units, trilingual, "train", 0)[0]
     assert len({item.id for item in items}) == len(items)
     for item in items:
         # Another answer to the same question would have the same id.
@@ -337,7 +339,7 @@ def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
     for item in items:
         position[item.id] = seen[item.unit.image]
         seen[item.unit.image] += 1
-    by_task: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    by_task: dict[tuple[str, str], list[QuestionAnswer]] = defaultdict(list)
     for item in items:
         if item.type in ("yesno", "class", "count"):
             by_task[item.task, item.language].append(item)
@@ -359,8 +361,8 @@ def test_ids_and_order_do_not_tell_the_answer(trilingual: Recipe) -> None:
 
 def test_of_two_answers_about_an_image_either_may_come_first(full: Recipe) -> None:
     order: dict[str, Counter[bool]] = defaultdict(Counter)
-    seen: dict[tuple[str, str], Item] = {}
-    for item in ask(make_units(400), full, "train", 0)[0]:
+    seen: dict[tuple[str, str], QuestionAnswer] = {}
+    for item in make_questions(make_units(400), full, "train", 0)[0]:
         first = seen.setdefault((item.unit.image, item.task), item)
         if first.answer != item.answer:
             order[item.task][first.answer < item.answer] += 1
@@ -382,7 +384,7 @@ def test_neighbours_in_the_file_are_independent() -> None:
 def test_closed_questions_state_their_choices(trilingual: Recipe, units: list[Unit]) -> None:
     """In the words of the question's language, as the truth's classes."""
     seen: set[tuple[str, str]] = set()
-    for item in ask(units, trilingual, "test", 0)[0]:
+    for item in make_questions(units, trilingual, "test", 0)[0]:
         question, truth = to_question(item, trilingual), to_truth(item, trilingual, "g")
         if truth.type in ("yesno", "class"):
             assert question.choices == (truth.classes or ["yes", "no"])
@@ -391,8 +393,8 @@ def test_closed_questions_state_their_choices(trilingual: Recipe, units: list[Un
         else:
             assert question.choices is None
     assert seen == {(kind, language) for kind in ("yesno", "class") for language in ("en", "ko", "ru")}
-    silent = only("p", {"family": "presence", "questions": ["Is there?"], "choices": False})
-    assert all(to_question(item, silent).choices is None for item in asked_of(silent, make_unit(1, CRACK)))
+    unasked = only("p", {"family": "presence", "questions": ["Is there?"], "choices": False})
+    assert all(to_question(item, unasked).choices is None for item in asked_of(unasked, make_unit(1, CRACK)))
 
 
 def test_truth_states_how_much_of_the_image_its_box_covers() -> None:

@@ -10,7 +10,7 @@ import pytest
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
 from data_prep.questions.records import to_record, to_truth
-from data_prep.questions.select import ask
+from data_prep.questions.select import make_questions
 from data_prep.recipe.schema import Recipe
 from eval.scoring.families import family_of
 from llava.common.records import report_entries
@@ -44,7 +44,7 @@ def script_of(text: str) -> set[str]:
 
 def test_every_word_is_in_the_language_of_the_record(trilingual: Recipe, units: list[Unit]) -> None:
     for split in ("train", "test"):
-        for item in ask(units, trilingual, split, 0)[0]:
+        for item in make_questions(units, trilingual, split, 0)[0]:
             texts = [item.question, item.answer]
             if item.type == "json":
                 texts = [item.question.replace("JSON", ""), " ".join(map(str, values_of(item.answer)))]
@@ -64,7 +64,7 @@ def values_of(report: str) -> list[str]:
 
 def test_the_test_asks_the_same_in_every_language(trilingual: Recipe, units: list[Unit]) -> None:
     facts: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for item in ask(units, trilingual, "test", 0)[0]:
+    for item in make_questions(units, trilingual, "test", 0)[0]:
         facts[item.language].add((item.unit.image, item.task, item.about, item.label))
     assert facts["en"] == facts["ko"] == facts["ru"]
 
@@ -72,8 +72,8 @@ def test_the_test_asks_the_same_in_every_language(trilingual: Recipe, units: lis
 def test_shares_of_languages(repo: Path, units: list[Unit]) -> None:
     file = repo / "configs" / "recipes" / "insulator.yaml"
     recipe = load_settings(Recipe, file, ["languages.ko=0.25", "languages.en=0"])
-    assert recipe.voices == {"ko": 0.25}
-    items = ask(units, recipe, "train", 0)[0]
+    assert recipe.language_shares == {"ko": 0.25}
+    items = make_questions(units, recipe, "train", 0)[0]
     assert {item.language for item in items} == {"ko"}
     assert len({item.unit.image for item in items}) == 60
     per_thing: dict[str, Counter[str]] = defaultdict(Counter)
@@ -102,7 +102,7 @@ def test_images_with_other_languages_are_not_flipped(trilingual: Recipe) -> None
 
 def test_every_true_answer_is_scored_as_right(trilingual: Recipe, units: list[Unit]) -> None:
     by_task: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for item in ask(units, trilingual, "test", 0)[0]:
+    for item in make_questions(units, trilingual, "test", 0)[0]:
         by_task[item.task, item.language].append(to_truth(item, trilingual, "g"))
     assert len(by_task) == 3 * 13
     for (task, _), truths in by_task.items():

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from data_prep.__main__ import main as data_prep
-from data_prep.recipe.families import Family, FamilyName, Kind, Words
+from data_prep.recipe.families import DefectKind, FamilyName, QuestionFamily, Words
 from data_prep.recipe.schema import Recipe
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl
@@ -39,9 +39,9 @@ SHIPPED = [
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes(repo: Path, name: str) -> None:
     loaded = load_settings(Recipe, repo / "configs" / "recipes" / f"{name}.yaml")
-    assert loaded.asked
+    assert loaded.active_families
     for language in (loaded.language, *loaded.translations):
-        for family in loaded.spoken(language).asked.values():
+        for family in loaded.in_language(language).active_families.values():
             assert len(family.questions) >= 2 or family.family == "talk", "several phrasings each"
 
 
@@ -52,7 +52,7 @@ def test_every_shipped_recipe_is_tested(repo: Path) -> None:
 
 def test_the_full_recipe_has_every_family(repo: Path) -> None:
     loaded = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
-    assert {family.family for family in loaded.asked.values()} == set(get_args(FamilyName))
+    assert {family.family for family in loaded.active_families.values()} == set(get_args(FamilyName))
     assert set(loaded.translations) == {"ko", "ru"}
     plain = load_settings(Recipe, repo / "configs" / "recipes" / "insulator.yaml")
     known = [(kind.name, kind.aliases, kind.phrase) for kind in plain.defects]
@@ -62,16 +62,16 @@ def test_the_full_recipe_has_every_family(repo: Path) -> None:
 def test_overrides_reach_inside(repo: Path) -> None:
     file = repo / "configs" / "recipes" / "insulator.yaml"
     loaded = load_settings(Recipe, file, ["families.count=null", "families.kind.times=3", "splits.test=0.3"])
-    assert "count" not in loaded.asked
-    assert loaded.asked["kind"].times == 3 and loaded.splits.test == 0.3
+    assert "count" not in loaded.active_families
+    assert loaded.active_families["kind"].times == 3 and loaded.splits.test == 0.3
     with pytest.raises(InputError, match=r"families\.kind\.tims.*did you mean 'times'"):
         load_settings(Recipe, file, ["families.kind.tims=3"])
 
 
 def test_defaults_are_filled_in() -> None:
     made = recipe(families={"box": {"family": "where", "type": "box", "questions": ["Box of it?"]}})
-    assert made.asked["box"].of == "defect"
-    assert recipe().asked["presence"].type == "yesno"
+    assert made.active_families["box"].of == "defect"
+    assert recipe().active_families["presence"].type == "yesno"
     assert [kind.phrase for kind in made.components] == ["an insulator"]
     assert made.kind_answers == ["missing disc", "nest", "none"]
     known = made.known_names()
@@ -172,12 +172,14 @@ def german(**changes: Any) -> Recipe:
 
 def test_any_language_can_be_added_as_data() -> None:
     made = german()
-    assert made.voices == {"en": 1, "de": 0.5}
-    spoken = made.spoken("de")
-    assert spoken.kind_answers == ["Scheibe fehlt", "Nest", "keiner"]
-    assert [kind.phrase for kind in spoken.defects] == ["Scheibe fehlt", "ein Nest"]
-    assert spoken.kind_names == ["missing disc", "nest"], "annotations, labels and scores keep the names"
-    assert made.spoken("en") is made and made.yes_no("de") == ("ja", "nein") and made.yes_no("fr") is None
+    assert made.language_shares == {"en": 1, "de": 0.5}
+    in_language = made.in_language("de")
+    assert in_language.kind_answers == ["Scheibe fehlt", "Nest", "keiner"]
+    assert [kind.phrase for kind in in_language.defects] == ["Scheibe fehlt", "ein Nest"]
+    assert in_language.kind_names == ["missing disc", "nest"], "annotations, labels and scores keep the names"
+    assert (
+        made.in_language("en") is made and made.yes_no("de") == ("ja", "nein") and made.yes_no("fr") is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,10 @@ def test_recipes_build_on_others(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("extends: [base/a.yaml, b.yaml]\nfamilies: {presence: {times: 2}}\n")
     made = load_settings(Recipe, tmp_path / "c.yaml", ["families.count.times=3"])
     assert made.several == "skip" and made.kind_names == ["crack"]
-    assert {task: family.times for task, family in made.asked.items()} == {"presence": 2, "count": 3}
+    assert {task: family.times for task, family in made.active_families.items()} == {
+        "presence": 2,
+        "count": 3,
+    }
     for text, message in (
         ("extends: c.yaml", "extends itself"),
         ("extends: absent.yaml", "absent.yaml: no such file"),
@@ -230,7 +235,7 @@ def test_the_example_in_the_docs_loads_and_converts(repo: Path, tmp_path: Path) 
     (tmp_path / "blades.de.yaml").write_text(f"extends: blades.yaml\n{german_words}", encoding="utf-8")
     off = [f"families.{task}=null" for task in ("presence_of", "where", "region", "report")]
     german = load_settings(Recipe, tmp_path / "blades.de.yaml", ["languages.de=1", *off])
-    assert german.spoken("de").kind_answers == ["Riss", "Erosion", "keiner"]
+    assert german.in_language("de").kind_answers == ["Riss", "Erosion", "keiner"]
 
     source = tmp_path / "photos"
     for index in range(24):
@@ -242,13 +247,13 @@ def test_the_example_in_the_docs_loads_and_converts(repo: Path, tmp_path: Path) 
         data_prep(["convert", "--source", str(source), "--recipe", str(file), "--output", str(output)]) == 0
     )
     truths = read_jsonl(output / "truth_test.jsonl", Truth)
-    assert {truth.task for truth in truths} == set(load_settings(Recipe, file).asked)
+    assert {truth.task for truth in truths} == set(load_settings(Recipe, file).active_families)
     assert {truth.label for truth in truths} == {"crack", "erosion", "none"}
 
 
 def test_the_docs_name_every_field(repo: Path) -> None:
     text = (repo / "docs" / "recipes.md").read_text(encoding="utf-8")
-    for settings in (Recipe, Family, Kind, Words):
+    for settings in (Recipe, QuestionFamily, DefectKind, Words):
         for name in settings.model_fields:
             assert f"`{name}`" in text or name in ("families", "translations", "languages"), name
     for name in get_args(FamilyName):

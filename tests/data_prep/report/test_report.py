@@ -17,17 +17,24 @@ from data_prep.annotations import Shape
 from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.conversion import one_sided
-from data_prep.report.model import Answers, Lines, Report, Role, Seen, View
+from data_prep.report.model import AnswerCounts, ComparedImage, MessageList, Report, ShapeRole, View
 from data_prep.report.page import page
-from data_prep.report.survey import SAMPLES, TWIN_PAIRS, count_classes, draw_samples, pick, show_twins
-from data_prep.splits.splits import near_twins
+from data_prep.report.survey import (
+    SAMPLES,
+    SHOWN_PAIRS,
+    choose_samples,
+    count_classes,
+    draw_samples,
+    show_near_duplicates,
+)
+from data_prep.splits.groups import find_near_duplicates
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag
 from llava.common.records import Record
 from tests.support.html_page import Page, check_alone
 from tests.support.photos import write_photos
 
-ROLES: dict[str, Role] = {"defect": "defect", "insulator": "component"}
+SHAPE_ROLES: dict[str, ShapeRole] = {"defect": "defect", "insulator": "component"}
 
 
 def view(name: str = "a", split: str = "", *shapes: Shape, size: tuple[int, int] = (1152, 864)) -> View:
@@ -55,7 +62,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
         view("a", "", box("defect", 90, 47.9), box("insulator", 500, 300)),
         view("b", "", box("defect", 90, 48), box("defect", 90, 11)),
     ]
-    defects, components = box_sizes(views, ROLES, [ModelInput()])
+    defects, components = box_sizes(views, SHAPE_ROLES, [ModelInput()])
     assert (defects.role, components.role) == ("defect", "component")
     assert defects.bins == (1, 0, 1, 1, 0, 0, 0)  # 3.2, 13.97 and 14 model pixels
     assert (defects.count, defects.thin, defects.classes[0][0]) == (3, 2, "defect")
@@ -65,7 +72,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
 def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
     thick = [10, 20, 20, 20, 20, 20, 20, 20, 20, 20]
     views = [view(str(n), "", box("defect", 200, side)) for n, side in enumerate(thick)]
-    (warning,) = thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
+    (warning,) = thin_warnings(views, box_sizes(views, SHAPE_ROLES, [ModelInput()]), SHAPE_ROLES, None)
     assert warning.startswith("10 of 10 defects (100%) are thinner than one 14-pixel patch")
     assert "unit: object" in warning and "unit: tile" in warning
     share = int(re.findall(r"at most (\d+)%", warning)[0]) / 100
@@ -76,18 +83,20 @@ def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
 
 def test_no_warning_where_components_alone_or_few_defects_are_thin() -> None:
     views = [view(str(n), "", box("defect", 90, 90), box("insulator", 900, 20)) for n in range(19)]
-    assert not thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
+    assert not thin_warnings(views, box_sizes(views, SHAPE_ROLES, [ModelInput()]), SHAPE_ROLES, None)
     views.append(view("thin", "", box("defect", 90, 20)))
-    assert not thin_warnings(views, box_sizes(views, ROLES, [ModelInput()]), ROLES, None)
+    assert not thin_warnings(views, box_sizes(views, SHAPE_ROLES, [ModelInput()]), SHAPE_ROLES, None)
 
 
 def test_the_warning_says_how_other_models_fare() -> None:
     views = [view(str(n), "", box("defect", 90, side)) for n, side in enumerate([20, 30, 30, 30])]
-    (warning,) = thin_warnings(views, box_sizes(views, ROLES, MODEL_INPUTS), ROLES, None)
+    (warning,) = thin_warnings(views, box_sizes(views, SHAPE_ROLES, MODEL_INPUTS), SHAPE_ROLES, None)
     assert warning.startswith("4 of 4 defects (100%)") and "LLaVA-1.5 sees the whole picture" in warning
     assert "To LLaVA-1.6, at 672 pixels, 25% are." in warning
     # What counts is the first model: one that sees enough is not warned about others.
-    assert not thin_warnings(views[1:], box_sizes(views[1:], ROLES, MODEL_INPUTS[::-1]), ROLES, None)
+    assert not thin_warnings(
+        views[1:], box_sizes(views[1:], SHAPE_ROLES, MODEL_INPUTS[::-1]), SHAPE_ROLES, None
+    )
 
 
 def test_without_a_recipe_the_warning_names_the_thin_classes() -> None:
@@ -97,25 +106,25 @@ def test_without_a_recipe_the_warning_names_the_thin_classes() -> None:
 
 
 def test_commonest_answer_is_the_baseline() -> None:
-    part = Answers("train", "presence", "en", "yesno", count=10)
+    part = AnswerCounts("train", "presence", "en", "yesno", count=10)
     for answer in ["no"] * 7 + ["yes"] * 3:
         part.add(answer)
     assert part.commonest == ("no", 0.7)
     assert len(one_sided([part])) == 1 and "70%" in one_sided([part])[0]
-    even = Answers("train", "presence", "en", "yesno", count=10)
+    even = AnswerCounts("train", "presence", "en", "yesno", count=10)
     for answer in ["no", "yes"] * 5:
         even.add(answer)
     assert not one_sided([even])
 
 
 def test_answers_of_free_text_take_bounded_room() -> None:
-    part = Answers("train", "vqa", "en", count=5000)
+    part = AnswerCounts("train", "vqa", "en", count=5000)
     for number in range(5000):
         part.add(f"answer {number}")
     assert len(part.answers) == 1000 and part.different == "1,000 or more" and part.commonest is None
 
 
-def stills(folder: Path, count: int) -> list[Path]:
+def thumbnails(folder: Path, count: int) -> list[Path]:
     files = [folder / f"{number}.png" for number in range(count)]
     for number, file in enumerate(files):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(file)
@@ -123,38 +132,38 @@ def stills(folder: Path, count: int) -> list[Path]:
 
 
 def test_twins_in_two_splits_come_first(tmp_path: Path) -> None:
-    files = stills(tmp_path, 4)
+    files = thumbnails(tmp_path, 4)
     prints = [bytes(32), bytes(32), b"\xff" * 32, b"\xfe" + b"\xff" * 31]
-    images = [Seen(file.stem, file, split) for file, split in zip(files, "aabc", strict=True)]
-    twins = show_twins(images, near_twins(prints, 8), 8, None)
-    assert (twins.pairs, twins.images, twins.crossing) == (2, 4, 1)
-    assert [(twin.distance, twin.first.name, twin.second.name) for twin in twins.shown] == [
+    images = [ComparedImage(file.stem, file, split) for file, split in zip(files, "aabc", strict=True)]
+    near_duplicates = show_near_duplicates(images, find_near_duplicates(prints, 8), 8, None)
+    assert (near_duplicates.pairs, near_duplicates.images, near_duplicates.crossing) == (2, 4, 1)
+    assert [(twin.distance, twin.first.name, twin.second.name) for twin in near_duplicates.shown] == [
         (1, "2", "3"),
         (0, "0", "1"),
     ]
-    assert all(still.startswith("data:image/jpeg") for twin in twins.shown for still in twin.images)
-    found = check_alone(page(report(twins=twins)))
+    assert all(still.startswith("data:image/jpeg") for twin in near_duplicates.shown for still in twin.images)
+    found = check_alone(page(report(near_duplicates=near_duplicates)))
     assert "on two sides: b and c" in found.text and "both in a" in found.text
 
 
 def test_a_film_of_like_images_shows_a_few_pairs(tmp_path: Path) -> None:
-    (file,) = stills(tmp_path, 1)
-    images = [Seen(str(number), file) for number in range(200)]
-    twins = show_twins(images, near_twins([bytes(32)] * 200, 8), 8, None)
-    assert twins.pairs == 200 * 199 // 2 and twins.crossing is None
-    assert len(twins.shown) == TWIN_PAIRS
-    names = [name for twin in twins.shown for name in (twin.first.name, twin.second.name)]
-    assert len(set(names)) == 2 * TWIN_PAIRS  # not the same picture in every pair
-    assert f"First {TWIN_PAIRS} of 19,900 pairs." in Page(page(report(twins=twins))).text
+    (file,) = thumbnails(tmp_path, 1)
+    images = [ComparedImage(str(number), file) for number in range(200)]
+    near_duplicates = show_near_duplicates(images, find_near_duplicates([bytes(32)] * 200, 8), 8, None)
+    assert near_duplicates.pairs == 200 * 199 // 2 and near_duplicates.crossing is None
+    assert len(near_duplicates.shown) == SHOWN_PAIRS
+    names = [name for twin in near_duplicates.shown for name in (twin.first.name, twin.second.name)]
+    assert len(set(names)) == 2 * SHOWN_PAIRS  # not the same picture in every pair
+    assert f"First {SHOWN_PAIRS} of 19,900 pairs." in Page(page(report(near_duplicates=near_duplicates))).text
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.sampled_from("abcd")), max_size=80))
 def test_samples_show_every_split_and_class(kinds: Sequence[tuple[str, str]]) -> None:
     views = [view(str(n), split, box(name, 9, 9)) for n, (split, name) in enumerate(kinds)]
-    chosen = pick(views)
+    chosen = choose_samples(views)
     assert len(chosen) == min(SAMPLES, len(views)) == len({item.name for item in chosen})
     assert {(item.split, *item.classes) for item in chosen} == set(kinds)  # 12 at most
-    assert pick(views) == chosen
+    assert choose_samples(views) == chosen
 
 
 HOSTILE = [
@@ -169,11 +178,13 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
-    (file,) = stills(tmp_path, 1)
+    (file,) = thumbnails(tmp_path, 1)
     shapes = (Shape(name, (1.0, 1.0, 5.0, 5.0)),)
     seen = View(name, file, (8, 8), shapes, (name,), name, conversations=())
-    answers = Answers(name, name, name, name, 1, answers=Counter({name: 1}))
-    twins = show_twins([Seen(name, file, name)] * 2, near_twins([bytes(32)] * 2, 8), 8, None)
+    answers = AnswerCounts(name, name, name, name, 1, answers=Counter({name: 1}))
+    near_duplicates = show_near_duplicates(
+        [ComparedImage(name, file, name)] * 2, find_near_duplicates([bytes(32)] * 2, 8), 8, None
+    )
     text = page(
         report(
             title=name,
@@ -186,10 +197,10 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
             image_sizes=Counter({(8, 8): 1}),
             sizes=box_sizes([seen], {}, [ModelInput(name)]),
             answers=[answers],
-            twins=twins,
+            near_duplicates=near_duplicates,
             samples=draw_samples([seen], ModelInput()),
             view_count=1,
-            notes=[Lines(name, name, [name])],
+            notes=[MessageList(name, name, [name])],
             warnings=[name],
         )
     )
@@ -211,7 +222,7 @@ def test_a_tag_escapes_what_it_holds(inside: str, value: str) -> None:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     lines = [f"file {number}" for number in range(10_000)]
-    text = page(report(notes=[Lines("Left out", "Why.", lines)]))
+    text = page(report(notes=[MessageList("Left out", "Why.", lines)]))
     assert "First 200 of 10,000." in Page(text).text and "Left out (10,000)" in Page(text).text
     assert len(text) < 50_000
 
@@ -253,7 +264,7 @@ def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     assert "images/broken_disc_001" in found.text and "images/z_again" in found.text
     assert "of 256 bits differ ; both in" in found.text
     images = found.named("img")
-    assert SAMPLES < len(images) <= SAMPLES + 2 * TWIN_PAIRS
+    assert SAMPLES < len(images) <= SAMPLES + 2 * SHOWN_PAIRS
     assert all(image["alt"] for image in images)
     assert len(found.named("rect")) >= 2 * SAMPLES  # boxes are drawn
     boxed = read_json_list(converted / "train.json", Record)

@@ -15,15 +15,8 @@ from data_prep.images.store import ImageStore, Known
 from data_prep.images.units import Prepared, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.source_folder import Split
-from data_prep.splits.splits import (
-    Member,
-    assign_splits,
-    count_leaks,
-    find_groups,
-    given_splits,
-    near_twins,
-    scaled_shares,
-)
+from data_prep.splits.assign import assign_splits, given_splits, scaled_shares
+from data_prep.splits.groups import GroupMember, count_leaks, find_groups, find_near_duplicates
 from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.settings import load_settings, validate_settings
@@ -43,8 +36,8 @@ def flipped(hash: bytes, bits: int) -> bytes:
 
 def member(
     key: str, hash: bytes | None = None, group: str | None = None, split: Split | None = None
-) -> Member:
-    return Member(key, hash or looks(), group=group, split=split)
+) -> GroupMember:
+    return GroupMember(key, hash or looks(), group=group, split=split)
 
 
 def test_groups_by_pattern_folders_source_and_looks() -> None:
@@ -77,17 +70,19 @@ def test_groups_by_pattern_folders_source_and_looks() -> None:
 
 
 def test_two_sources_share_patterns_and_not_folders() -> None:
-    pair = [Member("images/tower7_a", looks(), 0), Member("images/tower7_b", looks(), 1)]
+    pair = [GroupMember("images/tower7_a", looks(), 0), GroupMember("images/tower7_b", looks(), 1)]
     assert len(set(find_groups(pair, Grouping(folders=1)))) == 2
     assert len(set(find_groups(pair, Grouping(pattern=r"(tower\d+)")))) == 1
-    same = [Member("a", looks(), 0), Member("a", looks(), 1)]
+    same = [GroupMember("a", looks(), 0), GroupMember("a", looks(), 1)]
     assert len(set(find_groups(same, Grouping()))) == 2
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=12), st.integers(0, 64))
 def test_near_twins_are_all_pairs_within_the_distance(hashes: list[bytes], within: int) -> None:
     found = {
-        (i, int(j)): int(d) for i, js, ds in near_twins(hashes, within) for j, d in zip(js, ds, strict=True)
+        (i, int(j)): int(d)
+        for i, js, ds in find_near_duplicates(hashes, within)
+        for j, d in zip(js, ds, strict=True)
     }
     for i, first in enumerate(hashes):
         for j in range(i + 1, len(hashes)):
@@ -108,7 +103,7 @@ def test_leaks_are_those_of_repeated_draws() -> None:
     assert leaks.random_twins == pytest.approx(apart, rel=0.03)
     # What the source's own split divides is counted, not estimated.
     given: list[Split | None] = ["train", "test", "train"] * 10 + [None] * 60
-    stated = [Member(m.key, m.fingerprint, split=split) for m, split in zip(members, given, strict=True)]
+    stated = [GroupMember(m.key, m.fingerprint, split=split) for m, split in zip(members, given, strict=True)]
     leaks = count_leaks(stated, groups, rule, shares)
     assert (leaks.given_twins, leaks.given_akin) == (20, 20)
 
@@ -181,8 +176,8 @@ def test_every_group_gets_one_split(groups: dict[str, list[str]]) -> None:
     assert splits == assign_splits(dict(reversed(groups.items())), shares, seed=1)
 
 
-def fingerprints(files: list[Path]) -> list[Member]:
-    return [Member(file.stem, perceptual_hash(open_image(file))) for file in files]
+def fingerprints(files: list[Path]) -> list[GroupMember]:
+    return [GroupMember(file.stem, perceptual_hash(open_image(file))) for file in files]
 
 
 def test_the_known_twins_of_cplid_are_found(shared_data: Path) -> None:
