@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -53,18 +53,24 @@ def first_comment(path: Path) -> str:
 
 
 def copy_with_bases(path: Path, output: Path) -> None:
-    """Copy a YAML file and, beside the copy, the files that it extends; nothing is overwritten."""
-    copies = {output: path}
-    pending = [(output, path)]
-    while pending:
-        target, source = pending.pop()
-        extends = yaml.safe_load(read_text(source)).get("extends") or []
-        for name in [extends] if isinstance(extends, str) else extends:
-            copies[target.parent / name] = source.parent / name
-            pending.append((target.parent / name, source.parent / name))
-    for target in copies:
-        if target.exists():
-            raise InputError(f"{target} exists already; name another file")
-    for target, source in copies.items():
-        write_text(target, read_text(source))
-        print(f"{target} (a copy of {source.name})")
+    """Copy a YAML file and, beside the copy, the files that it extends. No file is changed that is there:
+    a base with the same content is kept, any other is refused before anything is written."""
+    copies = list(dict.fromkeys([(output, path), *_bases(path, output.parent)]))
+    targets = [target for target, _ in copies]
+    for target, source in copies:
+        kept = target != output and target.exists() and read_text(target) == read_text(source)
+        if (target.exists() and not kept) or targets.count(target) > 1:
+            raise InputError(f"{target} exists already or would be written twice; name another file")
+    for target, source in copies:
+        if not target.exists():
+            write_text(target, read_text(source))
+            print(f"{target} (a copy of {source.name})")
+
+
+def _bases(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that a YAML file extends, and theirs, each after its place below `folder`."""
+    settings = yaml.safe_load(read_text(path))
+    names = settings.get("extends") if isinstance(settings, dict) else None
+    for name in [names] if isinstance(names, str) else names or []:
+        yield folder / name, path.parent / name
+        yield from _bases(path.parent / name, (folder / name).parent)
