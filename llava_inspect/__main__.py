@@ -14,7 +14,7 @@ from llava.common.errors import InputError
 from llava.common.launch import run_process
 from llava_inspect.commands import COMMANDS
 
-EXAMPLE = """examples, from annotated photos to a chat:
+EXAMPLE = """examples:
   llava-inspect inspect --source photos --output before.html
   llava-inspect convert --source photos --recipe insulator --output data
   llava-inspect train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data \\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of a virtual environment with this wheel and this environment's other packages."""
+    """The programs of a virtual environment that has this wheel and the libraries of the tests' own."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
@@ -99,16 +100,17 @@ def test_the_wheel_holds_what_ships_and_no_more(wheel: Path) -> None:
     assert {"llava/common/html/style.css", "eval/report/report.css", "eval/report/report.js"} < names
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == packages
-    modules = {
-        str(path.relative_to(REPO)) for package in packages for path in (REPO / package).rglob("*.py")
-    }
+    modules = {str(path.relative_to(REPO)) for package in packages for path in (REPO / package).rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
 
 
-def test_configs_and_recipes_are_listed_and_copied(run: Run, tmp_path: Path) -> None:
-    code = "import llava; from llava.common.shipped import shipped_root; print(llava.__file__, shipped_root())"
+def test_the_environment_has_the_wheel_and_not_the_checkout(run: Run, programs: Path) -> None:
+    code = "import llava.common.shipped as s; print(s.__file__, s.find_recipe(s.Path('vqa')))"
     for place in run("python", "-c", code).split():
-        assert Path(place).is_relative_to(run_prefix(run)), place
+        assert Path(place).is_relative_to(programs.parent), place
+
+
+def test_configs_and_recipes_are_listed_and_copied(run: Run, tmp_path: Path) -> None:
     configs = run("llava-inspect", "configs")
     assert configs.count("\n") == len(list((REPO / "configs").glob("*.yaml")))
     assert "tiny_cpu                   Teaches the embedded base insulator inspection" in configs
@@ -132,36 +134,51 @@ def test_configs_and_recipes_are_listed_and_copied(run: Run, tmp_path: Path) -> 
     assert said.endswith("no such file\n") and "zero2" not in said.splitlines()[-1]
 
 
-def run_prefix(run: Run) -> Path:
-    return Path(run("python", "-c", "import sys; print(sys.prefix)").strip())
-
-
 def test_the_road(run: Run, tmp_path: Path) -> None:
-    def inspect(*arguments: str, **options: str) -> str:
-        return run("llava-inspect", *arguments, **options)
+    """From photos to a chat and to other clients, a command a step, each with little to do."""
 
-    inspect("scenes", "--output", "photos", "--count", "24", "--workers", "1")
-    assert len(list((tmp_path / "photos").rglob("*.jpg"))) == 24
-    said = inspect("inspect", "--source", "photos", "--recipe", "insulator", "--output", "before.html")
-    print(said)
+    def command(line: str, **options: str) -> str:
+        return run("llava-inspect", *line.split(), **options)
+
+    command("scenes --output photos --count 24 --workers 1")
+    photos = sorted((tmp_path / "photos").rglob("*.jpg"))
+    assert len(photos) == 24
+    assert "annotated pictures: 24" in command(
+        "inspect --source photos --recipe insulator --output before.html"
+    )
     assert "<style>" in (tmp_path / "before.html").read_text(encoding="utf-8")
-    print(inspect("convert", "--source", "photos", "--recipe", "insulator", "--output", "data"))
-    splits = [f"data/{split}.json" for split in ("train", "val", "test")]
-    print(inspect("check", *splits, "--image-folder", "data"))
-    few = json.loads((tmp_path / "data/val.json").read_text(encoding="utf-8"))[:4]
-    (tmp_path / "val.json").write_text(json.dumps(few), encoding="utf-8")
-    print(inspect(
-        "train", "tiny_cpu", "data_path=data/train.json", "val_path=val.json", "image_folder=data",
-        "output_dir=run", "max_steps=2", "eval_steps=2", "logging_steps=1", "batch_size=2", "eval_generate_samples=2",
-    ))
-    print(inspect("merge", "--model-path", "run", "--save-model-path", "merged"))
-    answers = ["--image-folder", "data", "--question-file", "data/questions_test.jsonl", "--answers-file", "answers.jsonl"]
-    print(inspect("infer", "--model-path", "merged", *answers))
-    print(inspect("score", "--answers-file", "answers.jsonl", "--truth-file", "data/truth_test.jsonl", "--output", "scores"))
-    print(inspect("compare", "scores", "scores"))
-    for format in ("llava", "gguf"):
-        print(inspect("export", "--format", format, "--model-path", "merged", "--output", format))
-    photo = str(next((tmp_path / "photos").rglob("*.jpg")))
-    print(inspect("chat", "--model-path", "merged", "--image-file", photo, input="Is there a defect?\n"))
-    for path in sorted(tmp_path.rglob("*")): print(path.relative_to(tmp_path))
-    assert 0
+    said = command("convert --source photos --recipe insulator --output data")
+    assert "next: llava-inspect train configs/tiny_cpu.yaml data_path=data/train.json" in said
+    said = command("check data/train.json data/val.json data/test.json --image-folder data")
+    assert said.endswith("24 picture(s), all decoded: nothing found\n")
+
+    shorten(tmp_path / "data" / "val.json", 4)
+    said = command(
+        "train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data output_dir=run "
+        "max_steps=2 eval_steps=2 logging_steps=1 batch_size=2 eval_generate_samples=2"
+    )
+    assert "run: the adapter of step 2" in said
+    assert "merged run into merged" in command("merge --model-path run --save-model-path merged")
+    command(
+        "infer --model-path merged --image-folder data --question-file data/questions_test.jsonl "
+        "--answers-file answers.jsonl"
+    )
+    said = command("score --answers-file answers.jsonl --truth-file data/truth_test.jsonl --output scores")
+    assert "written to scores/scores.json and scores/report.html" in said
+    page = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    assert "<style>" in page and "<script>" in page and "data:image/jpeg" in page
+    assert "presence: B the same answers" in command("compare scores scores")
+
+    assert "wrote llava-v1.5-mine" in command(
+        "export --format llava --model-path merged --output llava-v1.5-mine"
+    )
+    assert (tmp_path / "llava-v1.5-mine" / "tokenizer.model").is_file()
+    if importlib.util.find_spec("gguf"):
+        assert "wrote gguf" in command("export --format gguf --model-path merged --output gguf")
+        assert {"model-f16.gguf", "mmproj-f16.gguf"} <= {path.name for path in (tmp_path / "gguf").iterdir()}
+    said = command(f"chat --model-path merged --image-file {photos[0]}", input="Is there a defect?\n")
+    assert "ASSISTANT: " in said and said.endswith("exit...\n")
+
+
+def shorten(path: Path, length: int) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))[:length]), encoding="utf-8")
