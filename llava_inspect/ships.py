@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name:<26} {first_comment(shipped_root() / folder / f'{name}.yaml')}")
         return 0
     path = find(args.name)
+    if not path.resolve().is_relative_to(shipped_root() / folder):
+        raise InputError(f"{path} does not ship; choose from {', '.join(names_in(folder))}")
     if args.output is None:
         print(read_text(path), end="")
         return 0
@@ -53,15 +55,21 @@ def first_comment(path: Path) -> str:
 
 
 def copy_with_bases(path: Path, output: Path) -> None:
-    """Copy a YAML file and, beside the copy, the files that it extends. No file is changed that is there:
-    a base with the same content is kept, any other is refused before anything is written."""
-    copies = list(dict.fromkeys([(output, path), *_bases(path, output.parent)]))
-    targets = [target for target, _ in copies]
-    for target, source in copies:
-        kept = target != output and target.exists() and read_text(target) == read_text(source)
-        if (target.exists() and not kept) or targets.count(target) > 1:
-            raise InputError(f"{target} exists already or would be written twice; name another file")
-    for target, source in copies:
+    """Copy a YAML file and, beside the copy, the files that it extends.
+
+    No file is changed that is there: a base with the same content is kept, all else is refused before
+    anything is written.
+    """
+    if output.exists():
+        raise InputError(f"{output} exists already; name another file")
+    bases = dict(_bases(path, output.parent))
+    if output in bases:
+        raise InputError(f"{output}: {path.stem} extends a file of that name; name another file")
+    for target, source in bases.items():
+        if target.exists() and read_text(target) != read_text(source):
+            raise InputError(f"{target} differs from the {source.name} that ships; use another folder")
+
+    for target, source in {output: path, **bases}.items():
         if not target.exists():
             write_text(target, read_text(source))
             print(f"{target} (a copy of {source.name})")
