@@ -14,17 +14,17 @@ from llava.common.errors import InputError
 from llava.common.files import read_text, write_text
 from llava.common.shipped import CONFIGS, RECIPES, find_config, find_recipe, names_in, shipped_root
 
-_KINDS = {
+_SHIPPED = {
     "configs": (CONFIGS, find_config, "training config", "llava15_7b_lora"),
     "recipes": (RECIPES, find_recipe, "recipe", "insulator"),
 }
 
 
 def main(argv: Sequence[str]) -> int:
-    kind, *rest = argv
-    folder, find, noun, example = _KINDS[kind]
+    command, *rest = argv
+    folder, find, noun, example = _SHIPPED[command]
     parser = CommandParser(
-        f"llava-inspect {kind}",
+        f"llava-inspect {command}",
         f"List the {noun}s that ship, or copy one to change it.",
         examples=["", f"{example} --output my.yaml"],
     )

@@ -123,6 +123,13 @@ def test_a_mistake_is_one_line_with_exit_code_2(repo: Path, arguments: list[str]
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 
+def test_a_mistaken_command_of_data_prep(repo: Path) -> None:
+    command = [sys.executable, "-m", "data_prep", "convrt"]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: no command 'convrt'; choose inspect, convert, check or scenes\n"
+
+
 def test_started_as_names_the_program_within_alone() -> None:
     def parser() -> CommandParser:
         return CommandParser("python -m own", "What it does.", examples=["--a b\n--c", ""])
