@@ -11,13 +11,16 @@ SHIPPED = ("configs", "playground/tiny-llava")
 
 class BuildWithShippedFiles(build_py):
     def run(self) -> None:
-        super().run()
         if self.editable_mode:  # the checkout itself is used
+            super().run()
             return
-        target = Path(self.build_lib) / "llava" / "shipped"
-        shutil.rmtree(target, ignore_errors=True)
+        target = Path(self.build_lib)
+        # an earlier build's files, which may have been moved or removed since
+        for package in {name.partition(".")[0] for name in self.packages or ()}:
+            shutil.rmtree(target / package, ignore_errors=True)
+        super().run()
         for folder in SHIPPED:
-            shutil.copytree(folder, target / folder)
+            shutil.copytree(folder, target / "llava" / "shipped" / folder)
 
 
 setup(cmdclass={"build_py": BuildWithShippedFiles})

@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.formats import AUTO, READERS
 from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
@@ -233,6 +232,8 @@ def add_blend(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
+    from data_prep.formats import AUTO, READERS  # for the two commands that read annotations
+
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help=holds)
     parser.add_argument(
         "--format",

@@ -14,10 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from eval.answering.questions import read_questions
-from eval.compare import compare_runs
-from eval.report.cases import make_cases
-from eval.report.console import print_scores
-from eval.report.page import render_page
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
@@ -271,12 +267,18 @@ def _read_files(
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse_arguments(argv)
     if arguments.compare:
+        from eval.compare import compare_runs
+
         compare_runs(arguments.compare)
         return 0
     if arguments.output.exists() and not arguments.output.is_dir():
         raise InputError(f"{arguments.output} is a file; --output names a folder")
     if arguments.image_folder is not None and not arguments.image_folder.is_dir():
         raise InputError(f"{arguments.image_folder}: no such image folder")
+    # here, so that --help and mistyped flags answer at once
+    from eval.report.cases import make_cases
+    from eval.report.console import print_scores
+
     options = ScoringOptions(arguments.bootstrap, arguments.seed, arguments.miss_rate)
     main_input = _read_files(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
     _, truths, tuned, base = main_input
@@ -319,6 +321,8 @@ def _missing_images(cases: Sequence[Case], folder: Path) -> str:
 
 def _write(folder: Path, scores: Scores, cases: Sequence[Case], images: Path | None) -> list[Path]:
     """Write scores.json and report.html, both or neither."""
+    from eval.report.page import render_page
+
     texts = {
         "scores.json": to_json(scores, indent=1) + "\n",
         "report.html": render_page(scores, cases, images or folder),

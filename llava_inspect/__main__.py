@@ -6,14 +6,15 @@ import difflib
 import sys
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 from llava import __version__
 from llava.common.cli import started_as
-from llava.common.errors import InputError, run_command
+from llava.common.errors import InputError
 from llava.common.launch import run_process
 from llava_inspect.commands import COMMANDS
 
-EXAMPLE = """example, from annotated photos to a chat:
+EXAMPLE = """examples:
   llava-inspect inspect --source photos --output before.html
   llava-inspect convert --source photos --recipe insulator --output data
   llava-inspect train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data \\
@@ -30,7 +31,7 @@ EXAMPLE = """example, from annotated photos to a chat:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text())
+        print(help_text(_program()))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"llava-inspect {__version__}")
@@ -42,22 +43,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(names)}"
         raise InputError(f"no command {name!r}; {hint}")
-    with started_as(f"llava-inspect {name}"):
+    with started_as(f"{_program()} {name}"):
         return command.run(rest)
 
 
-def help_text() -> str:
-    """The table of commands by group, and the road as an example."""
-    lines = ["usage: llava-inspect COMMAND [...]", "", "Teach LLaVA your inspection domain.", ""]
+def _program() -> str:
+    """Return how this program was started, as its help and errors name it."""
+    as_module = Path(sys.argv[0]).parts[-2:] == ("llava_inspect", "__main__.py")
+    return "python -m llava_inspect" if as_module else "llava-inspect"
+
+
+def help_text(program: str) -> str:
+    """Return the table of commands by group, and the road as an example."""
+    lines = [f"usage: {program} COMMAND [...]", "", "Teach LLaVA your inspection domain.", ""]
     for group, commands in groupby(COMMANDS, key=lambda command: command.group):
         lines += [f"{group}:", *(f"  {command.name:<9} {command.summary}" for command in commands), ""]
-    return "\n".join([*lines, EXAMPLE])
+    return "\n".join([*lines, EXAMPLE.replace("llava-inspect", program)])
 
 
 def entry_point() -> None:
-    """The console script."""
-    # a training process or one of several that answer ends in its own way (llava.common.launch)
-    (run_process if sys.argv[1:2] in (["train"], ["infer"]) else run_command)(main)
+    """Run the console script; one of several processes that train or answer ends as torchrun needs it."""
+    run_process(main)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -14,17 +14,17 @@ from llava.common.errors import InputError
 from llava.common.files import read_text, write_text
 from llava.common.shipped import CONFIGS, RECIPES, find_config, find_recipe, names_in, shipped_root
 
-_KINDS = {
+_SHIPPED = {
     "configs": (CONFIGS, find_config, "training config", "llava15_7b_lora"),
     "recipes": (RECIPES, find_recipe, "recipe", "insulator"),
 }
 
 
 def main(argv: Sequence[str]) -> int:
-    kind, *rest = argv
-    folder, find, noun, example = _KINDS[kind]
+    command, *rest = argv
+    folder, find, noun, example = _SHIPPED[command]
     parser = CommandParser(
-        f"llava-inspect {kind}",
+        f"llava-inspect {command}",
         f"List the {noun}s that ship, or copy one to change it.",
         examples=["", f"{example} --output my.yaml"],
     )
@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name:<26} {first_comment(shipped_root() / folder / f'{name}.yaml')}")
         return 0
     path = find(args.name)
+    if not path.resolve().is_relative_to(shipped_root() / folder):
+        raise InputError(f"{path} does not ship; choose from {', '.join(names_in(folder))}")
     if args.output is None:
         print(read_text(path), end="")
         return 0
@@ -53,18 +55,30 @@ def first_comment(path: Path) -> str:
 
 
 def copy_with_bases(path: Path, output: Path) -> None:
-    """Copy a YAML file and, beside the copy, the files that it extends; nothing is overwritten."""
-    copies = {output: path}
-    pending = [(output, path)]
-    while pending:
-        target, source = pending.pop()
-        extends = yaml.safe_load(read_text(source)).get("extends") or []
-        for name in [extends] if isinstance(extends, str) else extends:
-            copies[target.parent / name] = source.parent / name
-            pending.append((target.parent / name, source.parent / name))
-    for target in copies:
-        if target.exists():
-            raise InputError(f"{target} exists already; name another file")
-    for target, source in copies.items():
-        write_text(target, read_text(source))
-        print(f"{target} (a copy of {source.name})")
+    """Copy a YAML file and, beside the copy, the files that it extends.
+
+    No file is changed that is there: a base with the same content is kept, all else is refused before
+    anything is written.
+    """
+    if output.exists():
+        raise InputError(f"{output} exists already; name another file")
+    bases = dict(_bases(path, output.parent))
+    if output in bases:
+        raise InputError(f"{output}: {path.stem} extends a file of that name; name another file")
+    for target, source in bases.items():
+        if target.exists() and read_text(target) != read_text(source):
+            raise InputError(f"{target} differs from the {source.name} that ships; use another folder")
+
+    for target, source in {output: path, **bases}.items():
+        if not target.exists():
+            write_text(target, read_text(source))
+            print(f"{target} (a copy of {source.name})")
+
+
+def _bases(path: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that a YAML file extends, and theirs, each after its place below `folder`."""
+    settings = yaml.safe_load(read_text(path))
+    names = settings.get("extends") if isinstance(settings, dict) else None
+    for name in [names] if isinstance(names, str) else names or []:
+        yield folder / name, path.parent / name
+        yield from _bases(path.parent / name, (folder / name).parent)

@@ -6,36 +6,37 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-import yaml
 
 from llava.common.errors import InputError
-from llava.common.files import read_text
-from llava.common.shipped import find_config
 from llava.train.__main__ import main as train_in_this_process
+from llava.train.__main__ import parse_arguments
+from llava.train.config import TrainSettings
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv or {"-h", "--help"} & set(argv):
-        return train_in_this_process(list(argv))
-    command = launch_command(argv)
-    if command is None:
-        return train_in_this_process(list(argv))
-    print("+", shlex.join(command), flush=True)
+    if "LOCAL_RANK" in os.environ:  # one of the processes that torchrun or accelerate started
+        return train_in_this_process(argv)
+    _, settings = parse_arguments(argv)  # --help and mistakes end here, once
+    command = launch_command(argv, settings)
+    print("+", shlex.join(command or [sys.executable, "-m", "llava.train", *argv]), flush=True)
+    if command is None:  # the same without another start of Python
+        return train_in_this_process(argv)
     os.execv(command[0], command)
 
 
-def launch_command(argv: Sequence[str]) -> list[str] | None:
+def launch_command(argv: Sequence[str], settings: TrainSettings) -> list[str] | None:
     """Return the command that starts the training's processes; None if this process trains alone.
 
     The environment says how many there are: NUM_GPUS on this machine (by default all of its GPUs; without a
     GPU, a number above 1 starts processes on the CPU, to try it out), and for several machines NNODES,
     NODE_RANK, MASTER_ADDR and MASTER_PORT. DeepSpeed and FSDP need the launcher even for one process.
     """
-    machines = _number("NNODES", "machines", 1)
-    processes = _number("NUM_GPUS", "GPUs") if "NUM_GPUS" in os.environ else _count_gpus()
-    if processes <= 1 and machines == 1 and not is_sharded(argv):
+    machines = _read_number("NNODES", " of machines") or 1
+    processes = _read_number("NUM_GPUS")
+    if processes is None:
+        processes = _count_gpus()
+    sharded = settings.deepspeed is not None or settings.fsdp
+    if processes <= 1 and machines == 1 and not sharded:
         return None
     command = [sys.executable, "-m", "llava.common.launch", "--nnodes", str(machines)]
     command += ["--nproc-per-node", str(max(processes, 1))]
@@ -53,25 +54,13 @@ def launch_command(argv: Sequence[str]) -> list[str] | None:
     return [*command, "-m", "llava.train", *argv]
 
 
-def is_sharded(argv: Sequence[str]) -> bool:
-    """Tell whether an argument, or the config file among them, asks for DeepSpeed or FSDP."""
-    values: dict[str, object] = {}
-    for argument in argv:
-        if "=" not in argument and not argument.startswith("-"):
-            path = find_config(Path(argument))
-            settings = yaml.safe_load(read_text(path)) if path.is_file() else None
-            values |= settings if isinstance(settings, dict) else {}
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if equals and name in ("deepspeed", "fsdp"):
-            values[name] = yaml.safe_load(value)
-    return bool(values.get("deepspeed") or values.get("fsdp"))
-
-
-def _number(name: str, noun: str, default: int = 0) -> int:
-    text = os.environ.get(name) or str(default)
-    if not text.isdigit() or (name == "NNODES" and int(text) < 1):
-        raise InputError(f"{name}={text} is no number{'' if noun == 'GPUs' else f' of {noun}'}")
+def _read_number(name: str, noun: str = "") -> int | None:
+    """Return the environment variable as a number; None if it is not set. Zero machines are no number."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or (name == "NNODES" and int(text) < 1):
+        raise InputError(f"{name}={text} is no number{noun}")
     return int(text)
 
 

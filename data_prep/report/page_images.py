@@ -26,8 +26,8 @@ def near_duplicates_part(near_duplicates: NearDuplicates | None) -> Markup | Non
     else:
         lines = [
             f"{near_duplicates.pairs:,} pair(s) of pictures, {near_duplicates.images:,} pictures in all, "
-            f"differ in {near_duplicates.within} or fewer of the 256 bits of their perceptual hashes. A model "
-            "that is trained on one and tested on the other remembers instead of looking."
+            f"differ in {near_duplicates.within} or fewer of the 256 bits of their perceptual hashes. "
+            "A model that is trained on one and tested on the other remembers instead of looking."
         ]
     others = leaks is not None and leaks.akin > leaks.twins
     if leaks and others:

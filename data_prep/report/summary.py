@@ -23,6 +23,7 @@ from data_prep.questions.records import QuestionAnswer
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
 from data_prep.splits.groups import Leaks
+from llava.common.cli import command_name
 from llava.common.files import sha256
 from llava.common.html.markup import readable
 
@@ -139,7 +140,8 @@ def print_summary(
     say(f"look at: {output / 'report.html'}")
     val = output / "val.json" if summaries["val"].questions else "null"
     say(
-        f"next: scripts/finetune_lora.sh configs/tiny_cpu.yaml data_path={output / 'train.json'} "
+        f"next: {command_name('train', 'scripts/finetune_lora.sh')} configs/tiny_cpu.yaml "
+        f"data_path={output / 'train.json'} "
         f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
     )
 

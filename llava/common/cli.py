@@ -24,6 +24,13 @@ def started_as(program: str) -> Iterator[None]:
         _started_as.reset(token)
 
 
+def command_name(name: str, otherwise: str) -> str:
+    """Return how the user starts another command: `llava-inspect NAME` within llava-inspect, else
+    `otherwise`, such as the script in a checkout that does the same."""
+    program = _started_as.get()
+    return f"{program.rpartition(' ')[0]} {name}" if program else otherwise
+
+
 class CommandParser(argparse.ArgumentParser):
     """The parser of a command: its help ends with examples, and `--like_this` is taken for `--like-this`."""
 

@@ -1,8 +1,9 @@
 """The files that ship with the toolkit: configs, recipes and the embedded base model.
 
 In a checkout they lie in its own folders, in an installed wheel under llava/shipped with the same relative
-paths (setup.py puts them there). So `configs/tiny_cpu.yaml` and `playground/tiny-llava` mean the same
-wherever a command is run: a file of that path if there is one, else the shipped one.
+paths (setup.py, which has the same list, puts them there). So `configs/tiny_cpu.yaml` and
+`playground/tiny-llava` mean the same wherever a command is run: a file of that path if there is one, else the
+shipped one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from llava.common.errors import InputError
 
 CONFIGS = Path("configs")
 RECIPES = CONFIGS / "recipes"
+SHIPPED = (CONFIGS, Path("playground/tiny-llava"))
 
 
 def shipped_root() -> Path:
@@ -23,10 +25,14 @@ def shipped_root() -> Path:
 
 
 def find_shipped(path: Path) -> Path:
-    """Return `path` if it exists or is absolute, else the shipped file or folder of that relative path;
-    `path` itself if neither exists."""
+    """Return `path` if it exists, else the shipped file or folder of that relative path; `path` itself if
+    neither exists. Nothing else of a checkout (its runs, its data) is found from other folders."""
+    if path.exists() or path.is_absolute() or ".." in path.parts:
+        return path
+    if not any(path.is_relative_to(folder) for folder in SHIPPED):
+        return path
     shipped = shipped_root() / path
-    return shipped if not path.exists() and ".." not in path.parts and shipped.exists() else path
+    return shipped if shipped.exists() else path
 
 
 def find_config(name: Path) -> Path:
@@ -48,13 +54,8 @@ def names_in(folder: Path) -> list[str]:
 
 def _find(name: Path, folder: Path, noun: str) -> Path:
     found = find_shipped(name)
-    if found.exists():
-        return found
-    if len(name.parts) == 1 and not name.suffix:
-        by_name = shipped_root() / folder / f"{name}.yaml"
-        if by_name.is_file():
-            return by_name
-        raise InputError(
-            f"{name}: no such file, and no {noun} of that name ships: {', '.join(names_in(folder))}"
-        )
-    return name  # whoever reads it says that it is absent
+    if found.is_file() or len(name.parts) != 1 or name.suffix:
+        return found  # if there is no such file, whoever reads it says so
+    if name.name in names_in(folder):
+        return shipped_root() / folder / f"{name}.yaml"
+    raise InputError(f"{name}: no such file, and no {noun} of that name ships: {', '.join(names_in(folder))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,19 @@ from llava.train.config import TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    options, settings = parse_arguments(argv)
+    require_inputs(settings)
+    # Seconds of imports: only for settings that can be right.
+    from llava.train.finetune import train
+    from llava.train.plan import Target
+
+    target = None if options.gpus is None else Target.parse(options.gpus)
+    train(settings, resume=options.resume, dry_run=options.dry_run, target=target)
+    return 0
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, TrainSettings]:
+    """Read the command line and the config that it names; torch-free. InputError for what does not fit."""
     parser = CommandParser(
         "python -m llava.train",
         "Fine-tune a LLaVA model with LoRA, as a YAML file says.",
@@ -49,14 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load_settings(TrainSettings, find_config(options.config), options.overrides)
     if options.gpus and not options.dry_run:
         raise InputError("--gpus plans for other GPUs than this machine's: give it with --dry-run")
-    require_inputs(settings)
-    # Seconds of imports: only for settings that can be right.
-    from llava.train.finetune import train
-    from llava.train.plan import Target
-
-    target = None if options.gpus is None else Target.parse(options.gpus)
-    train(settings, resume=options.resume, dry_run=options.dry_run, target=target)
-    return 0
+    return options, settings
 
 
 def require_inputs(settings: TrainSettings) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from llava.common.cli import command_name
 from llava.common.errors import InputError
 from llava.conversation import AUTO, default_conversation, get_template
 from llava.model.builder import LoadedModel, load_model, make_processor
@@ -141,7 +142,8 @@ def open_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, T
     if not base.is_model:
         base.require_llava()
         kind = "a run directory" if base.kind == "run" else "an adapter"
-        raise InputError(f"{base} is {kind}; train on a whole model (scripts/merge_lora.py makes one)")
+        merge = command_name("merge", "scripts/merge_lora.py")
+        raise InputError(f"{base} is {kind}; train on a whole model ({merge} makes one)")
     if base.is_original and zero_stage(settings) == 3:
         raise InputError(f"{base}: ZeRO-3 reads no original folder; scripts/export.py --format hf first")
     if settings.liger and (kind := base.config.model_type) != "llava":

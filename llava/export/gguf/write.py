@@ -26,6 +26,7 @@ from typing import Any, get_args
 import torch
 from yaml import YAMLError
 
+from llava.common.cli import command_name
 from llava.common.errors import InputError
 from llava.conversation import ConvTemplate
 from llava.export.gguf.tensors import (
@@ -120,9 +121,8 @@ def open_source(model_path: str | Path | ModelFolder, model_base: str | Path | N
         [found] = find_sources([folder], model_base)
         base, run = found.base, found.run
         if found.info is not None and found.info.bits is not None:
-            raise InputError(
-                f"{folder} was trained on a quantised base; merge it first: scripts/merge_lora.py"
-            )
+            merge = command_name("merge", "scripts/merge_lora.py")
+            raise InputError(f"{folder} was trained on a quantised base; merge it first: {merge}")
     elif model_base is not None:
         raise InputError(f"{folder.name} is a whole model and takes no --model-base")
     config = base.config

@@ -128,7 +128,7 @@ def test_gradient_checkpointing_is_chosen_where_memory_needs_it(
         assert self.settings.gradient_checkpointing is expected
         raise InputError(f"checkpointing={self.args.activation_checkpointing}")
 
-    monkeypatch.setattr(Target, "here", lambda arguments: Target("cpu", memory))
+    monkeypatch.setattr(Target, "this_machine", lambda arguments: Target("cpu", memory))
     monkeypatch.setattr(LoraTrainer, "train", look)
     with pytest.raises(InputError, match=f"checkpointing={expected}"):
         main([config(tiny_model_dir, data, tmp_path / "run")])
