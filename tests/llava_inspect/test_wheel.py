@@ -82,8 +82,12 @@ def copy_tracked_files(target: Path) -> Path:
 
 
 def pip(*arguments: str | Path) -> None:
+    """Run pip where it sees no checkout: it would take that one's metadata for what is installed."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=sys.prefix, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
