@@ -11,6 +11,7 @@ from benchmarks.infer_contenders import CONTENDERS, make_requests, random_model,
 from benchmarks.infer_speed import rate, same, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("questions", [1, 3])
 def test_all_contenders_do_the_same_job(questions: int) -> None:
     loaded = random_model("cpu")

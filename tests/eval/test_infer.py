@@ -87,6 +87,7 @@ def test_a_rerun_is_byte_identical_and_batches_do_not_matter(model: Path, work: 
     assert (work / "out" / "a.jsonl").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_after_a_kill_exactly_the_missing_questions_are_answered(
     model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

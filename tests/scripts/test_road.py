@@ -44,6 +44,7 @@ def readme_block(repo: Path, title: str, language: str = "bash") -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_readme_python_and_settings(checkout: Path, repo: Path) -> None:
     """The Python block runs, and the YAML for a GPU is a valid training configuration."""
     (checkout / "snippet.py").write_text(readme_block(repo, "From Python, with LLaVA's names", "python"))
@@ -53,6 +54,7 @@ def test_readme_python_and_settings(checkout: Path, repo: Path) -> None:
     assert load_settings(TrainSettings, settings).model_name_or_path == "llava-hf/llava-1.5-7b-hf"
 
 
+@pytest.mark.slow
 def test_readme_road_on_own_photos(checkout: Path, repo: Path) -> None:
     """Every command of 'Your own photos', then those of handing the model on, with few photos and steps."""
     run("python -m data_prep scenes --output playground/data_train --count 40 --seed 5", checkout)
@@ -94,6 +96,7 @@ def test_quickstart_refuses_before_it_removes_anything(checkout: Path, argument:
     assert kept.exists()
 
 
+@pytest.mark.slow
 def test_quickstart_learns(checkout: Path) -> None:
     """The whole quickstart but for three of its seven epochs (they take as long as a sixth of all tests): on
     pictures that training never saw the tuned model must know its job."""

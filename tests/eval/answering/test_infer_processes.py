@@ -74,6 +74,7 @@ def answered(*paths: Path) -> list[str]:
     return [str(json.loads(line)["question_id"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_failed_run_of_two_goes_on_with_one_or_three(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main(arguments(work, "whole.jsonl"))
     expected = (work / "whole.jsonl").read_bytes()
@@ -120,6 +121,7 @@ def test_a_failed_run_of_two_goes_on_with_one_or_three(work: Path, monkeypatch: 
     assert (work / "b" / "a.jsonl").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_what_is_wrong_for_all_processes_is_told_once(work: Path) -> None:
     done = launch(2, "-m", "eval.infer", *arguments(work, "out/a.jsonl"), "--model-path", "nowhere")
     assert done.returncode == 2

@@ -41,6 +41,7 @@ def arguments(work: Path, answers: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_workers_answer_as_one_process_and_go_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     main(arguments(work, "whole.jsonl"))

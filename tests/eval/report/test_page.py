@@ -395,12 +395,14 @@ def shown(text: str) -> tuple[int, int, str]:
     return len(cards), len(rows), said
 
 
+@pytest.mark.browser
 def test_the_script_runs_under_its_own_policy(browse: Callable[[str], str], written: str) -> None:
     text = browse(written)
     assert shown(text) == (12, 168, "12 pictures, 168 questions")
     assert all("hidden" not in form for form in Page(text).named("form"))
 
 
+@pytest.mark.browser
 def test_the_filter_shows_what_is_asked_for(browse: Callable[[str], str], written: str) -> None:
     wanted: list[tuple[dict[str, str], int]] = [
         ({"task": "kind", "state": "unparsed"}, 8),

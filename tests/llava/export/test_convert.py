@@ -187,6 +187,7 @@ def test_what_does_not_fit_is_refused(tiny_model_dir, tmp_path):
         assert sorted(tmp_path.iterdir()) == before and not list(taken.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command(repo, tiny_model_dir, tmp_path):
     output = tmp_path / "llava-v1.5-tiny"
     flags = ("--format", "llava", "--model-path", str(tiny_model_dir), "--output", str(output))

@@ -318,6 +318,7 @@ merge_adapters(sys.argv[1], Path(sys.argv[2]), max_shard_size=60_000, overwrite=
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True], ids=["new", "over an earlier model"])
 def test_a_killed_merge_leaves_nothing_that_looks_finished(repo, tmp_path, earlier):
     base = save_base(tmp_path / "base")
@@ -393,6 +394,7 @@ def test_overflow_is_refused(tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 def test_command(repo, tmp_path):
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base)

@@ -414,6 +414,7 @@ def test_model_names_and_base64():
         load_image_from_base64("***")
 
 
+@pytest.mark.slow
 def test_a_whole_model_loads_without_peft(tiny_model_dir: Path) -> None:
     """Which takes about as long to import as torch, and a chat waits for it."""
     program = (

@@ -61,6 +61,7 @@ def test_piped_questions_and_an_empty_line(model: Path, photo: Path, tmp_path: P
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing written
 
 
+@pytest.mark.slow
 def test_end_of_input_ends_the_chat_and_debug_shows_the_prompt(model: Path, photo: Path) -> None:
     done = subprocess.run(
         command(model, photo, "--max_new_tokens", "4", "--debug"), input="What is it?\nSure?",
@@ -72,6 +73,7 @@ def test_end_of_input_ends_the_chat_and_debug_shows_the_prompt(model: Path, phot
     assert "USER: Sure? ASSISTANT: " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, photo: Path) -> None:
     done = subprocess.run(
         command(model, photo, "--max-new-tokens", "4"), input="say </s> now\nWhat is it?\n",
@@ -82,6 +84,7 @@ def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, phot
     assert f"ASSISTANT: {first_answer(model, 'What is it?', 4)}\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     """Piped in: the answers are those of a chat in which the same was done by hand."""
     other = tmp_path / "another one.png"
@@ -172,6 +175,7 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, O
         os.close(ours)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> None:
     """On a terminal: the image and the stopped answer stay in the conversation."""
     full_answer = first_answer(model, "Describe it.", 1500)
@@ -203,6 +207,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
     process = subprocess.Popen(
         command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE

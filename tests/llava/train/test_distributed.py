@@ -18,6 +18,8 @@ from llava.train.__main__ import main
 from tests.support.commands import run_here
 from tests.support.train_data import ask, many, write_config, write_data
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
 TOLERANCE = 5e-4
 """Largest difference of a weight after two steps in float32: a twentieth of a step (1e-2). Nearly all agree

@@ -97,6 +97,7 @@ def test_activations_are_what_autograd_keeps(
     assert expected == pytest.approx(measured, rel=0.15 if checkpointing else 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize("flags", [[], ["--packing", "--checkpointing"]])
 def test_the_estimate_is_near_the_measured_peak(repo: Path, flags: list[str]) -> None:

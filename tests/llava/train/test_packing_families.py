@@ -237,6 +237,7 @@ def test_the_block_mask_says_what_the_dense_mask_says(family: Family) -> None:
     assert torch.equal(made.to_dense()[:, 0].bool(), blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="flex attention on a CPU is compiled by g++, absent here"
 )

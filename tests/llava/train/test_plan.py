@@ -195,6 +195,7 @@ def test_a_shipped_config_plans_its_model_and_fits_what_its_header_says(
     assert "activations, language model" in said and "This may not fit" not in said
 
 
+@pytest.mark.slow
 def test_the_script_plans_for_gpus_that_are_not_here(
     repo: Path, small_files: Path, data: Path, tmp_path: Path
 ) -> None:

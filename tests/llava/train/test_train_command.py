@@ -105,6 +105,7 @@ def test_resuming_gives_the_bits_of_the_uninterrupted_run(
     assert same(run / "checkpoint-6", finished / "checkpoint-6")
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_nothing_that_looks_like_a_checkpoint(
     tiny_model_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_finished_run_may_be_made_longer(
     assert json.loads((run / "trainer_state.json").read_text())["global_step"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["true", "false"])
 def test_steps_are_the_same_however_they_are_cut(
     tiny_model_dir: Path, data: Path, tmp_path: Path, packing: str
@@ -230,6 +232,7 @@ def test_overwriting_removes_the_old_run_and_nothing_else(
     assert (run / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_the_script_shows_the_plan_and_trains_nothing_on_a_dry_run(
     repo: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def finished(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPath
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "step", "then", "code", "left"),
     [

@@ -56,6 +56,7 @@ def train(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_figures_and_answers_and_sends_nothing(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_wandb_offline_keeps_figures_and_answers_and_sends_nothing(
     assert shown["data"] == [[entry[name] for name in shown["columns"]] for entry in answers(run)]
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_rates_figures_and_answers(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
