@@ -17,7 +17,7 @@ from eval.scoring.answers import read_truth
 from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import write_jsonl
-from tests.eval.test_score import answer
+from tests.support.score_rows import answer
 
 # The keys that mmad.json really has; most are not for us.
 MMAD = {

@@ -16,7 +16,7 @@ from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl, write_jsonl
 from llava.common.records import Truth
-from tests.eval.test_score import answer, run, truth
+from tests.support.score_rows import answer, run, truth
 
 
 def answer_with_p(question: int | str, yes: float, **more: Any) -> dict[str, Any]:

@@ -5,6 +5,15 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+HOSTILE = [  # names that files and classes may have
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"'><svg onload=alert(1)>",
+    "&lt;b&gt; & </td></table>",
+    "\u202egnp.exe \x00\x1b[31m",
+    "caf\udce9",
+]
+
 
 class Page(HTMLParser):
     """Holds what a browser would read: elements with their attributes, and the text."""

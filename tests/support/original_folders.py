@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from sentencepiece import SentencePieceProcessor
 
 from tests.support.family_models import family_config, family_image_processor, family_model
 
+WIDE_IMAGE = Image.effect_noise((70, 30), 90).convert("RGB")
 RENAMED = (
     ("model.language_model.", "model."),
     ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
@@ -121,3 +123,11 @@ def write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         torch.save(tensors, path)
     else:
         save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
+
+
+def logits(loaded, image=WIDE_IMAGE):
+    size = (image.height, image.width)
+    ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [size])])
+    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(image)])
+    with torch.no_grad():
+        return loaded.model(input_ids=ids, **pixels).logits

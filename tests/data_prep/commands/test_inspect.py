@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from llava.common.errors import InputError
-from tests.data_prep.report.test_report import HOSTILE, check_alone
+from tests.support.html_page import HOSTILE, check_alone
 from tests.support.photos import needs_bytes_as_names, write_photos
 
 

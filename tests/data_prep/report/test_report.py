@@ -31,7 +31,7 @@ from data_prep.splits.groups import find_near_duplicates
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag
 from llava.common.records import Record
-from tests.support.html_page import Page, check_alone
+from tests.support.html_page import HOSTILE, Page, check_alone
 from tests.support.photos import write_photos
 
 SHAPE_ROLES: dict[str, ShapeRole] = {"defect": "defect", "insulator": "component"}
@@ -164,16 +164,6 @@ def test_samples_show_every_split_and_class(kinds: Sequence[tuple[str, str]]) ->
     assert len(chosen) == min(SAMPLES, len(views)) == len({item.name for item in chosen})
     assert {(item.split, *item.classes) for item in chosen} == set(kinds)  # 12 at most
     assert choose_samples(views) == chosen
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "\"'><svg onload=alert(1)>",
-    "&lt;b&gt; & </td></table>",
-    "\u202egnp.exe \x00\x1b[31m",
-    "caf\udce9",
-]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -18,10 +18,10 @@ from llava.model.builder import load_model
 from llava.model.folder import open_model_folder
 from llava.model.shards import open_weights
 from llava_inspect.export import main as export_command
-from tests.llava.model.test_original import DAMAGE, FAMILIES, logits
+from tests.llava.model.test_original import DAMAGE, FAMILIES
 from tests.support.commands import run_here
 from tests.support.family_models import save_family
-from tests.support.original_folders import save_original
+from tests.support.original_folders import logits, save_original
 from tests.support.tiny_models import save_base, save_run
 
 

@@ -11,8 +11,8 @@ import yaml
 from eval.score import main as score_command
 from llava.export.merge import merge_adapters
 from llava_inspect.merge import main as merge_command
-from tests.llava.model.test_adapters import other_tools_adapter
 from tests.support.commands import run_here
+from tests.support.other_adapters import other_tools_adapter
 from tests.support.tiny_models import save_base, save_run
 
 VALUES = {"learning_rate": 0.0002, "lora": {"rank": 4, "language_targets": ["q_proj", "v_proj"]}}

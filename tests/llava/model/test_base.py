@@ -12,9 +12,8 @@ from llava.common.errors import InputError
 from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
 from llava.model.formats import NON_LORA_WEIGHTS, PROJECTOR_BIN
-from tests.llava.model.test_adapters import original_lora
-from tests.llava.model.test_original import logits
-from tests.support.original_folders import save_original, write_file
+from tests.support.original_folders import logits, save_original, write_file
+from tests.support.other_adapters import original_lora
 
 IMAGES = ("model.mm_projector.", "model.image_newline")
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
@@ -17,19 +16,10 @@ from llava.model.folder import open_model_folder
 from llava.model.sentencepiece import tokenizer_of_pieces
 from llava.model.shards import open_file, open_weights, parse_size, write_shards
 from tests.support.family_models import family_config, family_model
-from tests.support.original_folders import save_original, write_file, write_weights
+from tests.support.original_folders import logits, save_original, write_file, write_weights
 from tests.support.paths import REPO
 
 FAMILIES = ["llava-llama", "llava_next-llama", "llava_next-mistral"]
-WIDE = Image.effect_noise((70, 30), 90).convert("RGB")
-
-
-def logits(loaded, image=WIDE):
-    size = (image.height, image.width)
-    ids = torch.tensor([loaded.processor.encode_prompt([("human", "<image>\nWhat is it?")], [size])])
-    pixels = loaded.processor.vision.inputs([loaded.processor.pixels(image)])
-    with torch.no_grad():
-        return loaded.model(input_ids=ids, **pixels).logits
 
 
 @pytest.fixture

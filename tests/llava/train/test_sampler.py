@@ -16,7 +16,7 @@ from llava.train.config import AugmentSettings
 from llava.train.dataset import TrainingSet
 from llava.train.packing import IGNORE, attention_cost
 from llava.train.sampler import SPARE, BalancedBatches, assign_to_processes, global_batches
-from tests.llava.train.test_trainer import read
+from tests.support.record_sets import read_records
 from tests.support.train_data import ask, many, write_data
 
 HIDDEN = 64
@@ -98,7 +98,10 @@ def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path,
     texts = [ask("t", None, "Hi?", "Hello."), ask("u", None, "A longer text?", "Yes, it is.")]
     write_data(tmp_path, [*texts, *(many(2, 2) if image else [])])
     items = TrainingSet(
-        read(tiny_model_dir, tmp_path), seed=0, questions_per_picture=None, augmentation=AugmentSettings()
+        read_records(tiny_model_dir, tmp_path),
+        seed=0,
+        questions_per_picture=None,
+        augmentation=AugmentSettings(),
     )
     spare: Any = items[SPARE]
     ((record,),) = [group.records for group in spare.groups]
@@ -109,7 +112,10 @@ def test_a_spare_item_has_nothing_to_learn(tiny_model_dir: Path, tmp_path: Path,
 def test_costs_are_those_of_the_questions_drawn(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(3, 6))
     items = TrainingSet(
-        read(tiny_model_dir, tmp_path), seed=0, questions_per_picture=2, augmentation=AugmentSettings()
+        read_records(tiny_model_dir, tmp_path),
+        seed=0,
+        questions_per_picture=2,
+        augmentation=AugmentSettings(),
     )
     for index in range(len(items)):
         assert items.lengths(index) == [group.length for group in items[index].groups]

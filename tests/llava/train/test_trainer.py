@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +11,23 @@ import torch
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.common.settings import validate_settings
-from llava.model.folder import open_model_folder
-from llava.train.config import AugmentSettings, TrainSettings
-from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
-from llava.train.finetune import make_record_processor
+from llava.train.config import AugmentSettings
+from llava.train.dataset import TrainingSet
 from llava.train.validation import answer_figures, count_answers, normalise, sample_records
+from tests.support.record_sets import read_records
 from tests.support.train_data import ask, many, write_data
-
-
-def settings_for(base: Path, folder: Path, **changes: Any) -> TrainSettings:
-    values = {
-        "model_name_or_path": str(base),
-        "data_path": folder / "train.json",
-        "image_folder": folder,
-        "output_dir": folder / "run",
-        "max_length": 512,
-    }
-    return validate_settings(TrainSettings, values | changes, "test")
-
-
-def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
-    return iter(names)
-
-
-def read(base: Path, folder: Path, **changes: Any) -> RecordSet:
-    settings = settings_for(base, folder, **changes)
-    processor = make_record_processor(open_model_folder(base), settings)
-    store = ImageLoader(folder, processor, settings.picture_cache_gb * 1e9)
-    return RecordSet(
-        settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
-    )
 
 
 def test_an_item_is_an_image_with_its_questions(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, [*many(3, 4), ask("text", None, "Hello?", "Hi.")])
-    records = read(tiny_model_dir, tmp_path)
+    records = read_records(tiny_model_dir, tmp_path)
     assert sorted(map(len, records.examples)) == [1, 4, 4, 4]
     item = records.example(0)
     (group,) = item.groups
     assert len(group.records) == 4 and list(item.pixels) == ["p0.png"]
     assert [
-        len(group.records) for group in read(tiny_model_dir, tmp_path, packing=False).example(0).groups
+        len(group.records)
+        for group in read_records(tiny_model_dir, tmp_path, packing=False).example(0).groups
     ] == [1] * 4
 
 
@@ -73,7 +47,7 @@ def test_an_epoch_is_drawn_from_its_number_and_the_seed_alone(tiny_model_dir: Pa
 
     def fresh(seed: int = 0, **changes: Any) -> TrainingSet:
         augmentation = AugmentSettings(flip_horizontal=0.5, brightness=0.3)
-        records = read(tiny_model_dir, tmp_path, **changes)
+        records = read_records(tiny_model_dir, tmp_path, **changes)
         return TrainingSet(records, seed=seed, questions_per_picture=2, augmentation=augmentation)
 
     items = fresh()
@@ -101,7 +75,7 @@ def test_what_cannot_be_trained_on_is_named_first(
     write_data(tmp_path, [record for record in records if record.get("image") == "p.png"])
     (tmp_path / "train.json").write_text(json.dumps(records), encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
-        read(tiny_model_dir, tmp_path)
+        read_records(tiny_model_dir, tmp_path)
     assert "train.json" in str(caught.value)
 
 
@@ -110,7 +84,7 @@ def test_a_truncated_image_is_named_with_its_record(tiny_model_dir: Path, tmp_pa
     whole = (tmp_path / "p1.png").read_bytes()
     (tmp_path / "p1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"record 'r1-0': .*p1.png: .*cut short"):
-        read(tiny_model_dir, tmp_path)
+        read_records(tiny_model_dir, tmp_path)
 
 
 def test_answers_are_counted() -> None:
@@ -123,7 +97,7 @@ def test_answers_are_counted() -> None:
 
 def test_a_sample_spreads_over_images(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(4, 5))
-    records = read(tiny_model_dir, tmp_path)
+    records = read_records(tiny_model_dir, tmp_path)
     chosen = sample_records(records, 8, seed=0)
     assert chosen == sample_records(records, 8, seed=0) and len(set(chosen)) == 8
     assert sorted(index // 5 for index in chosen) == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -132,7 +106,7 @@ def test_a_sample_spreads_over_images(tiny_model_dir: Path, tmp_path: Path) -> N
 
 def test_pixels_are_the_processors_own(tiny_model_dir: Path, tmp_path: Path) -> None:
     write_data(tmp_path, many(1, 1))
-    records = read(tiny_model_dir, tmp_path)
+    records = read_records(tiny_model_dir, tmp_path)
     with Image.open(tmp_path / "p0.png") as image:
         expected = records.images.processor.pixels(image.convert("RGB"))
     assert torch.equal(records.images.pixels("p0.png").patches, expected.patches)

@@ -24,9 +24,9 @@ from llava.export.gguf.write import export_gguf
 from llava.model.builder import load_model
 from llava.model.folder import open_model_folder
 from llava.model.run_dir import copy_processor_files
-from tests.llava.export.gguf.test_vocab import TEXTS
 from tests.support.byte_level import save_byte_level
 from tests.support.family_models import save_family
+from tests.support.gguf_files import TEXTS
 from tests.support.small_model import save_random_model
 from tests.support.tiny_models import save_base, save_run
 

@@ -7,7 +7,6 @@ import gguf
 import jinja2
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llava.common.errors import InputError
@@ -15,11 +14,9 @@ from llava.conversation import conv_templates
 from llava.export.gguf.vocab import read_vocab
 from llava.export.gguf.write import chat_template, export_gguf
 from llava.model.folder import open_model_folder
-from tests.llava.export.gguf.test_write import changed, values_of
 from tests.support.byte_level import LLAMA_3, byte_level_tokenizer, save_byte_level
+from tests.support.gguf_files import TEXTS, changed, values_of
 from tests.support.tiny_models import save_base
-
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="<>\x00"), max_size=60)
 
 
 def joined_by_score(text, values):

@@ -19,6 +19,7 @@ from llava.export.gguf.write import export_gguf, open_source
 from llava.export.merge import merge_adapters
 from llava.model.builder import load_model
 from tests.support.family_models import save_family
+from tests.support.gguf_files import changed, values_of
 from tests.support.small_model import save_random_model
 from tests.support.tiny_models import save_base, save_run
 
@@ -30,15 +31,6 @@ def tensors_of(path):
         tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1])
         for tensor in reader.tensors
     }
-
-
-def values_of(path):
-    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
-
-
-def changed(folder, name, **values):
-    path = folder / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def unpermuted(rows, heads):
