@@ -1,8 +1,8 @@
-"""How fast `data_prep convert` makes pictures, against what Pillow alone can do with the same files.
+"""Measure how fast `data_prep convert` writes images, against what Pillow alone can do with the same files.
 
 The limit is Pillow decoding, scaling and encoding the same files on the same cores, in threads and in
-processes, whichever is faster; it reads no annotation, looks for no twins and writes no file. Both are run in
-turn, several times, and the best of each counts, so that a busy machine is unkind to both.
+processes, whichever is faster; it reads no annotation, compares no images and writes no file. Both are run in
+turn, several times, and the best of each counts, so that a busy machine slows down both.
 
     python -m benchmarks.data_prep --source photos --recipe configs/recipes/insulator.yaml
     python -m benchmarks.data_prep --source photos --recipe configs/recipes/insulator.yaml \\
@@ -34,7 +34,7 @@ from data_prep.annotations import AnnotatedSource
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.formats import AUTO, READERS
 from data_prep.images.store import ImageStore
-from data_prep.images.units import prepare
+from data_prep.images.units import prepare_image
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SourceFolder
 from llava.common.boxes import Box
@@ -46,7 +46,7 @@ Job = tuple[
 
 
 def pillow(job: Job) -> int:
-    """The physical limit: decode, cut, scale, encode. Returns the bytes."""
+    """Decode, cut, scale and encode, the least that a conversion must do. Returns the number of bytes."""
     file, parts, quality = job
     total = 0
     with Image.open(file) as opened:
@@ -105,7 +105,7 @@ def _jobs(source: AnnotatedSource, recipe: Recipe, folder: Path) -> list[Job]:
     store = ImageStore(folder / "first", recipe.pictures)
     jobs: list[Job] = []
     for image in source.images:
-        prepared = prepare(image, recipe, recipe.known_names(), store)
+        prepared = prepare_image(image, recipe, recipe.known_names(), store)
         parts = [(unit.crop, unit.size) for unit in prepared.units if unit.crop]
         jobs.append((image.file, parts, recipe.pictures.quality))
     return jobs

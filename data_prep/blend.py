@@ -25,7 +25,7 @@ from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage
 from data_prep.images.store import ImageStore
-from data_prep.images.units import Prepared, prepare
+from data_prep.images.units import PreparedImage, prepare_image
 from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
 from data_prep.splits.groups import find_near_duplicates
@@ -184,7 +184,7 @@ def _draw(blend_file: BlendFile, others: int, seed: int) -> dict[int, Record]:
 
 
 def _check_held_out(
-    blend_file: BlendFile, prepared: Mapping[str, Prepared], held_out: Sequence[bytes], within: int
+    blend_file: BlendFile, prepared: Mapping[str, PreparedImage], held_out: Sequence[bytes], within: int
 ) -> None:
     """Raise an InputError if an image looks like a held-out one.
 
@@ -224,7 +224,7 @@ def _too_few(blend_file: BlendFile, wanted: int, others: int) -> str:
 
 def _write_images(
     blend_file: BlendFile, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: int
-) -> dict[str, Prepared]:
+) -> dict[str, PreparedImage]:
     """Write images to `store`, each as a whole.
 
     Args:
@@ -242,11 +242,11 @@ def _write_images(
     """
     whole_images = recipe.model_copy(update={"unit": "picture"})
 
-    def write(name: str) -> Prepared | InputError:
+    def write(name: str) -> PreparedImage | InputError:
         assert blend_file.image_folder is not None
         image = AnnotatedImage(inside(blend_file.image_folder, name), name)
         try:
-            return prepare(image, whole_images, {}, store)
+            return prepare_image(image, whole_images, {}, store)
         except InputError as error:
             return error
 
@@ -262,8 +262,8 @@ def _write_images(
     if errors:
         more = f" (and {len(errors) - 1} more of {blend_file.file})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
-    prepared = {name: item for name, item in written.items() if isinstance(item, Prepared)}
-    store.remember((item.digest, item.known) for item in prepared.values())
+    prepared = {name: item for name, item in written.items() if isinstance(item, PreparedImage)}
+    store.add_to_cache((item.digest, item.cached) for item in prepared.values())
     return prepared
 
 

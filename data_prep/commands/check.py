@@ -1,4 +1,4 @@
-"""`python -m data_prep check`: what is wrong with LLaVA conversation JSON, from whatever tool."""
+"""`python -m data_prep check`: find what is wrong with LLaVA conversation JSON, from whatever tool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from data_prep.commands.lint import KINDS, Example, Linter, Size
+from data_prep.commands.lint import FINDINGS, Example, Linter, Size
 from data_prep.formats.sizes import image_size
 from data_prep.images.decode import decoded
 from data_prep.json_stream import stream_records
@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     linter = Linter(_token_counter(args.tokenizer), args.max_length, args.picture_tokens, sizes)
     for file in args.files:
         before = linter.records
-        linter.begin()
+        linter.start_file()
         for index, (_, value) in enumerate(stream_records(file)):
-            linter.record(file, index, value)
-        linter.end()
+            linter.check_record(file, index, value)
+        linter.finish_file()
         if linter.records == before:
             raise InputError(f"{file}: holds no records")
     check_images(linter, args.image_folder, args.workers, decode=not args.no_pictures)
@@ -62,7 +62,7 @@ def _token_counter(folder: Path | None) -> Callable[[str], int]:
 
 
 def _sizes(folder: Path) -> Callable[[str], Size | None]:
-    """The size of a picture by its name, from its header; None where `check_pictures` will say why."""
+    """Return a function from an image's name to its size; None where `check_images` will say why."""
 
     @cache
     def size_of(name: str) -> Size | None:
@@ -75,53 +75,60 @@ def _sizes(folder: Path) -> Callable[[str], Size | None]:
 
 
 def check_images(linter: Linter, folder: Path, workers: int, *, decode: bool) -> None:
-    """Findings about the pictures that the records name: each is opened once."""
+    """Add findings about the images that the records name; each image is opened once.
 
-    def inspect_images(name: str) -> tuple[str, str]:
-        """(what is found, why), or ("", hash of the pixels)."""
-        try:
-            path = inside(folder, name)
-            if not path.is_file():
-                return "absent-picture", name
-            if not decode:
-                return "", ""
-            with decoded(path) as opened:
-                size, pixels = str(opened.image.size).encode(), opened.image.tobytes()
-                return "", hashlib.blake2b(pixels, digest_size=16, key=size).hexdigest()
-        except InputError as error:
-            outside = "is outside" in str(error)
-            return "absent-picture" if outside else "damaged-picture", str(error)
-        except (OSError, ValueError):  # no name that a file can have
-            return "absent-picture", name
-
+    Args:
+        linter: Has checked all records.
+        folder: The image folder.
+        workers: Threads.
+        decode: Decode the images, and compare their pixels across files; else only check that they exist.
+    """
     names = list(linter.images)
     by_pixels: dict[str, str] = {}
     pool = ThreadPoolExecutor(workers)
     try:
         results = track(
-            pool.map(inspect_images, names),
+            pool.map(partial(_check_image, folder, decode), names),
             "pictures",
             len(names),
             console=Console(stderr=True),
             transient=True,
         )
-        for name, (kind, detail) in zip(names, results, strict=True):
-            place, files = linter.images[name]
-            if kind:
-                linter.found(kind, place, detail)
+        for name, (finding, detail) in zip(names, results, strict=True):
+            location, files = linter.images[name]
+            if finding:
+                linter.add_finding(finding, location, detail)
             if len(files) > 1:
-                linter.found("shared-name", place, f"{name} in {_listed(files)}")
-            if kind or not decode:
+                linter.add_finding("shared-name", location, f"{name} in {_join_files(files)}")
+            if finding or not decode:
                 continue
             first = by_pixels.setdefault(detail, name)
             others = linter.images[first][1]
             if first != name and (files - others or others - files):
-                linter.found("shared-picture", place, f"{name} is {first} of {_listed(others)}")
+                linter.add_finding("shared-picture", location, f"{name} is {first} of {_join_files(others)}")
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _listed(files: set[Path]) -> str:
+def _check_image(folder: Path, decode: bool, name: str) -> tuple[str, str]:
+    """Return (finding, detail) for an image, or ("", hash of its pixels) if nothing is wrong with it."""
+    try:
+        path = inside(folder, name)
+        if not path.is_file():
+            return "absent-picture", name
+        if not decode:
+            return "", ""
+        with decoded(path) as opened:
+            size, pixels = str(opened.image.size).encode(), opened.image.tobytes()
+            return "", hashlib.blake2b(pixels, digest_size=16, key=size).hexdigest()
+    except InputError as error:
+        outside = "is outside" in str(error)
+        return "absent-picture" if outside else "damaged-picture", str(error)
+    except (OSError, ValueError):  # no name that a file can have
+        return "absent-picture", name
+
+
+def _join_files(files: set[Path]) -> str:
     return " and ".join(sorted(map(str, files)))
 
 
@@ -133,11 +140,16 @@ def _write(path: Path, linter: Linter, files: Sequence[Path]) -> None:
 
 
 def as_json(linter: Linter, files: Sequence[Path]) -> dict[str, Any]:
-    """The findings as plain values."""
+    """Return the findings as plain values."""
 
     def plain(example: Example) -> dict[str, Any]:
-        place = example.place
-        return {"file": str(place.file), "index": place.index, "id": place.id, "detail": example.detail}
+        location = example.location
+        return {
+            "file": str(location.file),
+            "index": location.index,
+            "id": location.id,
+            "detail": example.detail,
+        }
 
     return {
         "files": [str(file) for file in files],
@@ -146,7 +158,7 @@ def as_json(linter: Linter, files: Sequence[Path]) -> dict[str, Any]:
         "findings": [
             {
                 "kind": kind,
-                "what": KINDS[kind],
+                "what": FINDINGS[kind],
                 "count": finding.count,
                 "examples": [plain(example) for example in finding.examples],
             }
@@ -156,7 +168,7 @@ def as_json(linter: Linter, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _ordered(linter: Linter) -> list[tuple[str, Any]]:
-    return [(kind, linter.findings[kind]) for kind in KINDS if kind in linter.findings]
+    return [(kind, linter.findings[kind]) for kind in FINDINGS if kind in linter.findings]
 
 
 def _report(console: Console, linter: Linter, files: int, *, decoded: bool) -> None:
@@ -172,8 +184,10 @@ def _report(console: Console, linter: Linter, files: int, *, decoded: bool) -> N
     for kind, finding in _ordered(linter):
         lines = []
         for example in finding.examples:
-            place = example.place
-            name = f" ({place.id})" if place.id else ""
-            lines.append(f"{escape(f'{place.file.name} {place.index}{name}')}: {escape(example.detail)}")
-        table.add_row(f"[bold]{kind}[/]\n{escape(KINDS[kind])}", str(finding.count), "\n".join(lines))
+            location = example.location
+            name = f" ({location.id})" if location.id else ""
+            lines.append(
+                f"{escape(f'{location.file.name} {location.index}{name}')}: {escape(example.detail)}"
+            )
+        table.add_row(f"[bold]{kind}[/]\n{escape(FINDINGS[kind])}", str(finding.count), "\n".join(lines))
     console.print(table)

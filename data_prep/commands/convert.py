@@ -23,14 +23,14 @@ from data_prep.blend import blend, open_blend_file
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
 from data_prep.images.store import ImageStore
-from data_prep.images.units import Prepared, prepare, unknown_classes
+from data_prep.images.units import PreparedImage, prepare_image, unknown_classes
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import BALANCED_AWAY, make_dialogues, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
 from data_prep.report.page import page
-from data_prep.report.summary import SplitSummary, manifest, print_summary, summarise
+from data_prep.report.summary import SplitSummary, make_manifest, print_summary, summarise_split
 from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.errors import InputError
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if general:
             held_out = _held_out_hashes(conversion, prepared)
             blended = blend(general, folder, recipe, store, args.seed, args.workers, held_out)
-        content = manifest(args, conversion, summaries, folder) | {"blend": blended}
+        content = make_manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", content)
         report = conversion_report(folder, conversion, summaries, sources, prepared, args.model_inputs)
         write_text(folder / "report.html", page(report))
@@ -135,7 +135,7 @@ def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
 
 def prepare_all(
     sources: Sequence[AnnotatedSource], recipe: Recipe, store: ImageStore, workers: int
-) -> list[list[Prepared]]:
+) -> list[list[PreparedImage]]:
     """Decode, cut and encode every image that `store` does not know, and write the units.
 
     Args:
@@ -153,13 +153,13 @@ def prepare_all(
     names = recipe.known_names()
     jobs = [(number, image) for number, source in enumerate(sources) for image in source.images]
 
-    def work(job: tuple[int, AnnotatedImage]) -> Prepared | str:
+    def work(job: tuple[int, AnnotatedImage]) -> PreparedImage | str:
         try:
-            return prepare(job[1], recipe, names, store)
+            return prepare_image(job[1], recipe, names, store)
         except InputError as error:
             return str(error)
 
-    prepared: list[list[Prepared]] = [[] for _ in sources]
+    prepared: list[list[PreparedImage]] = [[] for _ in sources]
     problems: list[str] = []
     # Threads: Pillow decodes, scales and encodes outside Python's lock.
     pool = ThreadPoolExecutor(workers)
@@ -175,7 +175,7 @@ def prepare_all(
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures
     _raise_problems(problems, "picture(s) cannot be used")
-    store.remember((item.digest, item.known) for items in prepared for item in items)
+    store.add_to_cache((item.digest, item.cached) for items in prepared for item in items)
     return prepared
 
 
@@ -194,7 +194,7 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         unasked = conversion.drop_unasked(split, {qa.unit.image for qa in qas})
         if others := unasked - skipped[BALANCED_AWAY]:
             conversion.left_out["pictures that no family asks about"] += others
-        summaries[split] = summarise(conversion.units[split], qas, group_of)
+        summaries[split] = summarise_split(conversion.units[split], qas, group_of)
         if not qas:
             continue
         dialogues = make_dialogues(qas, recipe, seed) if split == "train" else []
@@ -210,7 +210,7 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
     return summaries
 
 
-def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[Prepared]]) -> list[bytes]:
+def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]) -> list[bytes]:
     """Return the perceptual hashes of the source images of val and test."""
     images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
     return [

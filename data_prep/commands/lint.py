@@ -1,7 +1,7 @@
-"""What can be wrong with LLaVA conversation JSON, whatever tool made it; `check` is the command.
+"""Find what is wrong with LLaVA conversation JSON, whatever tool made it; `check` is the command.
 
-Records are looked at one by one as plain JSON, so that a bad one hides nothing of the others. What is kept of
-each is a few numbers: texts are compared by their hash.
+Records are checked one by one as plain JSON, so that a bad one hides nothing of the others. A few numbers are
+kept of each: texts are compared by their hash.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER
 
-# Kind of finding -> what is counted.
-KINDS = {
+# Code of a finding -> what is counted.
+FINDINGS = {
     "not-a-record": "records without conversations, or with fields that are no text",
     "no-id": "records without an id that is text",
     "id-twice": "records with an id that an earlier one has",
@@ -47,8 +47,8 @@ _FILE_NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
-    """A record: its file, its index there (from 0) and its id."""
+class RecordLocation:
+    """Where a record is: its file, its index there (from 0) and its id."""
 
     file: Path
     index: int
@@ -57,7 +57,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Example:
-    place: Place
+    location: RecordLocation
     detail: str
 
 
@@ -67,38 +67,47 @@ class Finding:
     examples: list[Example] = field(default_factory=list)
 
 
-class _Tally:
-    """How often each answer is given to a question."""
+class _AnswerTally:
+    """Counts how often each answer is given to each question."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, int] = defaultdict(int)
-        self._answered: dict[int, int] = defaultdict(int)
-        self._most: dict[int, int] = defaultdict(int)
-        self._texts: dict[int, tuple[str, str, Place]] = {}  # of questions asked often: its commonest answer
+        self._question_counts: dict[int, int] = defaultdict(int)
+        self._answer_counts: dict[int, int] = defaultdict(int)
+        self._highest_counts: dict[int, int] = defaultdict(int)
+        self._texts: dict[
+            int, tuple[str, str, RecordLocation]
+        ] = {}  # of frequent questions: the commonest answer
 
-    def add(self, question: str, answer: str, place: Place) -> None:
-        asked, answered = hash(question), hash((question, answer))
-        self._asked[asked] += 1
-        self._answered[answered] += 1
-        if self._answered[answered] > self._most[asked]:
-            self._most[asked] = self._answered[answered]
-            if self._most[asked] * 2 >= ONE_SIDED_FROM:
-                self._texts[asked] = question, answer, place
+    def add(self, question: str, answer: str, location: RecordLocation) -> None:
+        question_key, answer_key = hash(question), hash((question, answer))
+        self._question_counts[question_key] += 1
+        self._answer_counts[answer_key] += 1
+        if self._answer_counts[answer_key] > self._highest_counts[question_key]:
+            self._highest_counts[question_key] = self._answer_counts[answer_key]
+            if self._highest_counts[question_key] * 2 >= ONE_SIDED_FROM:
+                self._texts[question_key] = question, answer, location
 
-    def one_sided(self) -> Iterator[tuple[str, str, float, int, Place]]:
-        """(question, its commonest answer, that one's share, answers in all, a record)."""
-        for key, (question, answer, place) in self._texts.items():
-            share, count = self._most[key] / self._asked[key], self._asked[key]
+    def one_sided(self) -> Iterator[tuple[str, str, float, int, RecordLocation]]:
+        """Yield the questions with nearly always one answer.
+
+        Each as (question, commonest answer, its share, number of answers, location of a record with it).
+        """
+        for key, (question, answer, location) in self._texts.items():
+            share, count = self._highest_counts[key] / self._question_counts[key], self._question_counts[key]
             if count >= ONE_SIDED_FROM and share > ONE_SIDED_SHARE:
-                yield question, answer, share, count, place
+                yield question, answer, share, count, location
 
 
 class Linter:
-    """Gathers findings. Per file: `begin`, `record` for each, `end`.
+    """Collects findings. For each file call `start_file`, `check_record` for each record, `finish_file`.
 
-    `tokens` counts (or estimates) the tokens of a text; a picture counts as `picture_tokens`. `size_of` gives
-    the (width, height) of a named picture, None if it has none. `pictures` are all that were named: the first
-    record that does, and the files (by number) that do.
+    `images` are all images that records name: the location of the first record and the files that name it.
+
+    Args:
+        tokens: Counts (or estimates) the tokens of a text.
+        max_length: The length in tokens from which a record is too long.
+        image_tokens: The tokens that an image takes.
+        size_of: Returns the (width, height) of a named image, None if it has none.
     """
 
     def __init__(
@@ -109,116 +118,126 @@ class Linter:
         size_of: Callable[[str], Size | None],
     ) -> None:
         self.findings: dict[str, Finding] = {}
-        self.images: dict[str, tuple[Place, set[Path]]] = {}
+        self.images: dict[str, tuple[RecordLocation, set[Path]]] = {}
         self.records = 0
         self._tokens, self._max_length, self._image_tokens = tokens, max_length, image_tokens
         self._size_of = size_of
         self._ids: set[int] = set()
         self._answers: dict[int, int] = {}
-        self._wordings = _Tally()
-        self._tasks = _Tally()
+        self._wordings = _AnswerTally()
+        self._tasks = _AnswerTally()
 
-    def found(self, kind: str, place: Place, detail: str) -> None:
-        assert kind in KINDS
+    def add_finding(self, kind: str, location: RecordLocation, detail: str) -> None:
+        assert kind in FINDINGS
         finding = self.findings.setdefault(kind, Finding())
         finding.count += 1
         if len(finding.examples) < SHOWN_EXAMPLES:
-            finding.examples.append(Example(place, detail))
+            finding.examples.append(Example(location, detail))
 
-    def begin(self) -> None:
-        self._wordings, self._tasks = _Tally(), _Tally()
+    def start_file(self) -> None:
+        self._wordings, self._tasks = _AnswerTally(), _AnswerTally()
 
-    def end(self) -> None:
-        for tally in (self._tasks, self._wordings):
-            for question, answer, share, count, place in tally.one_sided():
-                detail = f"{_short(question)}: {share:.0%} of {count} answers are {_short(answer)}"
-                self.found("one-sided", place, detail)
+    def finish_file(self) -> None:
+        """Add the findings about the file as a whole."""
+        for count_answers in (self._tasks, self._wordings):
+            for question, answer, share, count, location in count_answers.one_sided():
+                detail = f"{_shortened(question)}: {share:.0%} of {count} answers are {_shortened(answer)}"
+                self.add_finding("one-sided", location, detail)
 
-    def record(self, file: Path, index: int, value: Any) -> None:
+    def check_record(self, file: Path, index: int, value: Any) -> None:
+        """Check record `index` of a file, a JSON value."""
         self.records += 1
         name = value.get("id") if isinstance(value, dict) else None
-        place = Place(file, index, str(name)[:80] if isinstance(name, str | int) else "")
+        location = RecordLocation(file, index, str(name)[:80] if isinstance(name, str | int) else "")
         images, turns = _images(value), _turns(value)
         if images is None or turns is None:
-            self.found("not-a-record", place, "`image`" if turns is not None else "`conversations`")
+            self.add_finding("not-a-record", location, "`image`" if turns is not None else "`conversations`")
             return
-        self._check_id(place, name)
+        self._check_id(location, name)
         for image in images:
-            self.images.setdefault(image, (place, set()))[1].add(file)
-        self._check_turns(place, images, turns)
+            self.images.setdefault(image, (location, set()))[1].add(file)
+        self._check_turns(location, images, turns)
         meta = value.get("meta")
         if not isinstance(meta, dict):
             meta = {}
         if meta.get("frame") == "padded" and len(images) == 1:
-            self._check_padding(place, images[0], turns, meta)
-        self._check_answers(place, images, turns, meta.get("task"))
+            self._check_padding(location, images[0], turns, meta)
+        self._check_answers(location, images, turns, meta.get("task"))
 
-    def _check_id(self, place: Place, name: object) -> None:
+    def _check_id(self, location: RecordLocation, name: object) -> None:
         if not isinstance(name, str) or not name:
-            self.found("no-id", place, f"the id is {_short(name)}")
+            self.add_finding("no-id", location, f"the id is {_shortened(name)}")
         elif hash(name) in self._ids:
-            self.found("id-twice", place, f"id {_short(name)}")
+            self.add_finding("id-twice", location, f"id {_shortened(name)}")
         else:
             self._ids.add(hash(name))
 
-    def _check_turns(self, place: Place, images: Sequence[str], turns: Sequence[tuple[str, str]]) -> None:
+    def _check_turns(
+        self, location: RecordLocation, images: Sequence[str], turns: Sequence[tuple[str, str]]
+    ) -> None:
         for position, (role, _) in enumerate(turns):
             if role != _ROLES[position % 2]:
-                self.found("roles", place, f"turn {position} is by {_short(role)}")
+                self.add_finding("roles", location, f"turn {position} is by {_shortened(role)}")
                 break
         else:
             if len(turns) % 2:
-                self.found("roles", place, "the last turn is by human")
+                self.add_finding("roles", location, "the last turn is by human")
         marks = sum(text.count(IMAGE_PLACEHOLDER) for role, text in turns if role == "human")
         stray = sum(text.count(IMAGE_PLACEHOLDER) for role, text in turns if role != "human")
         if marks != len(images) or stray:
             more = f" and {stray} in answers" if stray else ""
-            self.found("image-marks", place, f"{len(images)} picture(s), {marks} mark(s){more}")
+            self.add_finding("image-marks", location, f"{len(images)} picture(s), {marks} mark(s){more}")
         length = sum(self._tokens(text) for _, text in turns) + self._image_tokens * len(images)
         if length > self._max_length:
-            self.found("too-long", place, f"about {length} tokens")
+            self.add_finding("too-long", location, f"about {length} tokens")
         for role, text in turns:
             if role == "human" and (leak := _named_file(text, images)):
-                self.found("file-name", place, f"{_short(leak)} in {_short(text)}")
+                self.add_finding("file-name", location, f"{_shortened(leak)} in {_shortened(text)}")
             if role == "gpt":
                 for box in parse_boxes(text):
                     if min(box) < 0 or max(box) > 1:
-                        self.found("box-outside", place, f"[{', '.join(f'{value:g}' for value in box)}]")
+                        self.add_finding(
+                            "box-outside", location, f"[{', '.join(f'{value:g}' for value in box)}]"
+                        )
 
     def _check_padding(
-        self, place: Place, image: str, turns: Sequence[tuple[str, str]], meta: dict[str, Any]
+        self, location: RecordLocation, image: str, turns: Sequence[tuple[str, str]], meta: dict[str, Any]
     ) -> None:
-        """`meta` may state the picture's size; else the picture does."""
+        """Check for boxes in the padding. `meta` may state the image's size, else the file does."""
         boxes = [box for _, text in turns for box in parse_boxes(text)]
         size = (_stated_size(meta) or self._size_of(image)) if boxes else None
         decimals = meta.get("decimals")
         rounding = 10.0 ** -(decimals if isinstance(decimals, int) and 0 < decimals < 10 else 2)
         for box in boxes:
-            # One that leaves the frame is `box-outside` already.
+            # One that leaves the frame is a `box-outside` finding already.
             if size and min(box) >= 0 and max(box) <= 1 and _in_padding(box, size, rounding):
-                said = ", ".join(f"{value:g}" for value in box)
-                self.found("box-in-padding", place, f"[{said}] of a {size[0]:g} x {size[1]:g} picture")
+                coordinates = ", ".join(f"{value:g}" for value in box)
+                self.add_finding(
+                    "box-in-padding", location, f"[{coordinates}] of a {size[0]:g} x {size[1]:g} picture"
+                )
 
     def _check_answers(
-        self, place: Place, images: Sequence[str], turns: Sequence[tuple[str, str]], task: object
+        self, location: RecordLocation, images: Sequence[str], turns: Sequence[tuple[str, str]], task: object
     ) -> None:
         for position in range(len(turns) - 1):
-            (asker, asked), (speaker, text) = turns[position : position + 2]
-            if asker != "human" or speaker != "gpt":
+            (first_role, question_text), (second_role, text) = turns[position : position + 2]
+            if first_role != "human" or second_role != "gpt":
                 continue
-            question = " ".join(asked.replace(IMAGE_PLACEHOLDER, " ").split())
+            question = " ".join(question_text.replace(IMAGE_PLACEHOLDER, " ").split())
             answer = " ".join(text.split()).casefold().rstrip(".")
             if not answer:
-                self.found("empty-answer", place, f"to {_short(question)}")
+                self.add_finding("empty-answer", location, f"to {_shortened(question)}")
                 continue
-            if len(turns) == 2:  # which questions a longer conversation asks may depend on what is there
-                self._wordings.add(question, answer, place)
+            if len(turns) == 2:  # the questions of a longer conversation may depend on the image
+                self._wordings.add(question, answer, location)
             if len(turns) == 2 and answer in ("yes", "no"):
-                self._tasks.add(f"yes/no of task {task}" if task else "all yes/no", answer, place)
-            if position == 0 and images:  # later questions depend on what was said before
+                self._tasks.add(f"yes/no of task {task}" if task else "all yes/no", answer, location)
+            if position == 0 and images:  # later questions depend on the turns before
                 known = self._answers.setdefault(hash((tuple(images), question)), hash(answer))
                 if known != hash(answer):
-                    self.found("contradiction", place, f"{_short(question)} -> {_short(text)}")
+                    self.add_finding(
+                        "contradiction", location, f"{_shortened(question)} -> {_shortened(text)}"
+                    )
 
 
 def _stated_size(meta: dict[str, Any]) -> Size | None:
@@ -229,8 +248,11 @@ def _stated_size(meta: dict[str, Any]) -> Size | None:
 
 
 def _in_padding(box: Box, size: Size, rounding: float) -> bool:
-    """Whether less than half of the box lies on the picture, or on what rounding may have moved off it: the
-    last decimal of the padded frame is `rounding` of the square's side."""
+    """Return whether less than half of the box lies on the image.
+
+    The image is enlarged by what rounding may move a box off it: the last decimal of the padded frame is
+    `rounding` of the square's side.
+    """
     width, height = size
     margin = rounding * max(size)
     image = (-margin, -margin, width + margin, height + margin)
@@ -241,7 +263,7 @@ def _in_padding(box: Box, size: Size, rounding: float) -> bool:
 
 
 def _images(record: Any) -> list[str] | None:
-    """The names of a record's pictures, None where they are no text."""
+    """Return the names of a record's images, None where they are not text."""
     if not isinstance(record, dict):
         return None
     images = record.get("image")
@@ -252,7 +274,7 @@ def _images(record: Any) -> list[str] | None:
 
 
 def _turns(record: Any) -> list[tuple[str, str]] | None:
-    """(role, text) pairs, None where there are none or they are no text."""
+    """Return (role, text) pairs, None where there are none or they are not text."""
     turns = record.get("conversations") if isinstance(record, dict) else None
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         return None
@@ -262,7 +284,7 @@ def _turns(record: Any) -> list[tuple[str, str]] | None:
 
 
 def _is_text(value: str) -> bool:
-    """Without half a surrogate pair, which JSON can hold and no tokenizer takes."""
+    """Return whether a text is without lone surrogates, which JSON can hold and no tokenizer takes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -271,7 +293,7 @@ def _is_text(value: str) -> bool:
 
 
 def _named_file(text: str, images: Sequence[str]) -> str | None:
-    """What in a question names a picture's file: any name with a picture's suffix, or the picture's own name
+    """Return what in a question names an image file: any name with an image suffix, or the image's own name
     without it, if that has a digit (else it may be a word)."""
     if match := _FILE_NAME.search(text):
         return match.group()
@@ -282,6 +304,6 @@ def _named_file(text: str, images: Sequence[str]) -> str | None:
     return None
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"

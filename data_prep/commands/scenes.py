@@ -38,20 +38,20 @@ class _Rate(ProgressColumn):
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a worker reports of a picture it wrote."""
+class WrittenScene:
+    """A scene that a worker wrote: the name of its files and its objects."""
 
     name: str
     objects: list[tuple[str, Box]]
 
 
 def scene_name(seed: int, index: int) -> str:
-    """The file name without its ending. It says nothing about what the picture shows."""
+    """Return the file name without suffix. It does not give away what the image shows."""
     return f"scene_{seed}_{index:05d}"
 
 
 def voc_xml(name: str, size: tuple[int, int], objects: Sequence[tuple[str, Box]]) -> str:
-    """A Pascal VOC annotation. `size` is (width, height); boxes are 0-based, x2 and y2 exclusive."""
+    """Return a Pascal VOC annotation. `size` is (width, height); boxes are 0-based, x2 and y2 exclusive."""
     width, height = size
     root = ElementTree.Element("annotation")
 
@@ -80,21 +80,29 @@ def voc_xml(name: str, size: tuple[int, int], objects: Sequence[tuple[str, Box]]
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def write_scene(index: int, *, folder: Path, seed: int, defect_share: float) -> Written:
-    """Render picture `index` and write it and its annotation into `folder`."""
+def write_scene(index: int, *, folder: Path, seed: int, defect_share: float) -> WrittenScene:
+    """Render image `index` and write it and its annotation into `folder`."""
     scene = render(seed, index, defect_share=defect_share)
     name = scene_name(seed, index)
     scene.image.save(folder / "images" / f"{name}.jpg", quality=scene.jpeg_quality)
     write_text(folder / "annotations" / f"{name}.xml", voc_xml(name, scene.image.size, scene.objects))
-    return Written(name, scene.objects)
+    return WrittenScene(name, scene.objects)
 
 
 def write_scenes(
     output: Path, count: int, seed: int, *, workers: int = 1, defect_share: float = 0.5
-) -> list[Written]:
-    """Write pictures 0 to `count` - 1 of `seed` to the new folder `output`, all of them or nothing.
+) -> list[WrittenScene]:
+    """Write images 0 to `count` - 1 of `seed` to the new folder `output`, all of them or none.
 
-    The bytes do not depend on `workers`. Raises InputError if `output` exists.
+    Args:
+        output: The folder.
+        count: How many images.
+        seed: Other seeds are other scenes.
+        workers: Processes; the bytes do not depend on them.
+        defect_share: The share of images with a defect, 0 to 1.
+
+    Raises:
+        InputError: `output` exists.
     """
     columns = (
         TextColumn("rendering"),
@@ -103,7 +111,7 @@ def write_scenes(
         _Rate(),
         TimeRemainingColumn(),
     )
-    written: list[Written] = []
+    written: list[WrittenScene] = []
     with atomic_folder(output) as folder, Progress(*columns, console=Console(stderr=True)) as progress:
         (folder / "images").mkdir()
         (folder / "annotations").mkdir()
@@ -121,8 +129,8 @@ def write_scenes(
     return written
 
 
-def contact_sheet(folder: Path, images: Sequence[Written]) -> Image.Image:
-    """The first pictures side by side, boxes drawn: strings in yellow, defects in red."""
+def contact_sheet(folder: Path, images: Sequence[WrittenScene]) -> Image.Image:
+    """Draw the first images side by side with their boxes: strings in yellow, defects in red."""
     shown = list(islice(images, _SHEET_IMAGES))
     rows = -(-len(shown) // _SHEET_COLUMNS)
     sheet = Image.new("RGB", (_SHEET_COLUMNS * _SHEET_CELL, rows * _SHEET_CELL), (24, 24, 24))

@@ -1,8 +1,8 @@
-"""Pictures named by their content, and what an earlier conversion knows of them, so that none is made twice.
+"""Store images by their content, and reuse those of an earlier conversion, so that none is made twice.
 
-`cache.json` in the output says of each source file, by the hash of its bytes: its size and hash of looks, and
-the name of the picture that each part of it became. The next conversion with the same settings of pictures
-opens only source files that it does not find there. The cache may be deleted at any time.
+`cache.json` in the output holds for each source file, by the hash of its bytes, its size and perceptual hash,
+and the name of the image that each part of it became. The next conversion with the same image settings opens
+only source files that it does not find there. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from llava.common.errors import InputError
 from llava.common.files import read_text, to_json, write_text
 
 CACHE = "cache.json"
-_SCHEMA = 2  # 1 had fingerprints made of every pixel
+_SCHEMA = 2  # 1 had fingerprints of every pixel
 # Checked, as they become paths and bytes: the cache is a file like any other, and may be damaged.
 _Name = Annotated[str, Field(pattern=r"^images/[0-9a-f]{16}\.jpg$")]
 _Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Known(BaseModel):
-    """What was found when a source picture was decoded: upright size (width, height), the EXIF orientation it
-    was stored in, what was changed, its perceptual hash, and the written picture of each part (`x1 y1 x2 y2`
-    in pixels)."""
+class CachedImage(BaseModel):
+    """What the cache holds of a source image.
+
+    `size` is the upright (width, height), `orientation` the EXIF orientation it was stored in, `changes` what
+    was done to its pixels, `fingerprint` its perceptual hash, `parts` the written image of each part
+    (`x1 y1 x2 y2` in pixels).
+    """
 
     size: tuple[PositiveInt, PositiveInt]
     orientation: int = Field(ge=1, le=8)
@@ -44,29 +47,33 @@ class Known(BaseModel):
 
 class _Cache(BaseModel):
     made_with: dict[str, str | int]
-    pictures: dict[str, Known]  # the key of a file that exists
+    pictures: dict[str, CachedImage]  # the key of a file that exists
 
 
 def part_name(box: Box) -> str:
+    """Return the key of a part of an image in `CachedImage.parts`."""
     return " ".join(f"{value:g}" for value in box)
 
 
 class ImageStore:
-    """Pictures in `folder`/images. Those that `earlier`, a folder of an earlier conversion, already holds are
-    linked from there (copied where the disk knows no links), after a look at their content."""
+    """Writes images to `folder`/images.
+
+    Images that `earlier`, the folder of an earlier conversion, already holds are linked from there (copied
+    where the file system has no links), after their content was checked.
+    """
 
     def __init__(self, folder: Path, settings: ImageSettings, earlier: Path | None = None):
         self.folder, self.earlier, self.settings = folder, earlier, settings
         (folder / "images").mkdir(exist_ok=True)
-        self._known = _read(earlier / CACHE, settings) if earlier else {}
-        self._remembered: dict[str, Known] = {}
+        self._cached = _read(earlier / CACHE, settings) if earlier else {}
+        self._entries: dict[str, CachedImage] = {}
 
-    def known(self, digest: str) -> Known | None:
-        """What an earlier conversion knows of the source file with this SHA-256."""
-        return self._known.get(digest)
+    def find_cached(self, digest: str) -> CachedImage | None:
+        """Return what an earlier conversion found of the source file with this SHA-256."""
+        return self._cached.get(digest)
 
-    def keep(self, name: str) -> bool:
-        """Take over the picture `name` from the earlier conversion; False if it is not there, or changed."""
+    def reuse(self, name: str) -> bool:
+        """Reuse the image `name` of the earlier conversion. Return False if it is absent or changed."""
         if (self.folder / name).exists():
             return True
         if self.earlier is None:
@@ -80,9 +87,9 @@ class ImageStore:
         return True
 
     def write(self, data: bytes) -> str:
-        """The name of the picture with these bytes, which is written if it is not there yet."""
+        """Write an image if it is not there yet, and return its name."""
         name = name_of(data)
-        if not self.keep(name):
+        if not self.reuse(name):
             try:
                 with (self.folder / name).open("xb") as file:
                     file.write(data)
@@ -90,14 +97,16 @@ class ImageStore:
                 pass
         return name
 
-    def remember(self, found: Iterable[tuple[str, Known]]) -> None:
-        """Add what is known of source files, each with the SHA-256 of it, to the cache in `folder`. Two
-        pictures may be one file, cut differently."""
-        for digest, known in found:
-            earlier = self._remembered.setdefault(digest, known)
-            if earlier is not known:
-                earlier.parts.update(known.parts)
-        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(self._remembered.items())))
+    def add_to_cache(self, entries: Iterable[tuple[str, CachedImage]]) -> None:
+        """Add entries for source files, each with the file's SHA-256, to the cache in `folder`.
+
+        Two images may be the same file, cut differently.
+        """
+        for digest, cached in entries:
+            earlier = self._entries.setdefault(digest, cached)
+            if earlier is not cached:
+                earlier.parts.update(cached.parts)
+        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(self._entries.items())))
         write_text(self.folder / CACHE, to_json(cache) + "\n")
 
 
@@ -106,7 +115,7 @@ def name_of(data: bytes) -> str:
 
 
 def link(source: Path, target: Path) -> None:
-    """`target` becomes the file `source`, or a copy of it with its time; nothing if it is there already."""
+    """Link `target` to the file `source`, or copy it with its time. Does nothing if it exists already."""
     try:
         os.link(source, target)
     except FileExistsError:
@@ -115,8 +124,8 @@ def link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _read(path: Path, settings: ImageSettings) -> dict[str, Known]:
-    """Empty for a cache that is absent, damaged or made with other settings: pictures are then made anew."""
+def _read(path: Path, settings: ImageSettings) -> dict[str, CachedImage]:
+    """Read a cache; it is empty if absent, damaged or made with other settings: images are then made anew."""
     try:
         cache = _Cache.model_validate_json(read_text(path))
     except (InputError, ValidationError):
@@ -125,6 +134,6 @@ def _read(path: Path, settings: ImageSettings) -> dict[str, Known]:
 
 
 def _made_with(settings: ImageSettings) -> dict[str, str | int]:
-    """All that the bytes of a written picture depend on, beside its source."""
+    """Return all that the bytes of a written image depend on, beside its source."""
     libraries = {"pillow": PIL.__version__, "jpeg": features.version("jpg") or ""}
     return {"schema": _SCHEMA, **libraries, **settings.model_dump()}

@@ -1,4 +1,4 @@
-"""An annotated picture becomes units with boxes: the whole picture, crops around components, or tiles."""
+"""Cut an annotated image into units with boxes: the whole image, crops around components, or tiles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from data_prep.annotations import (
     plain_name,
 )
 from data_prep.images.decode import decoded
-from data_prep.images.store import ImageStore, Known, part_name
+from data_prep.images.store import CachedImage, ImageStore, part_name
 from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.recipe.families import DefectKind
 from data_prep.recipe.schema import Recipe
@@ -36,11 +36,11 @@ _HASH_SAMPLES = 24
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What questions are asked about: a picture, a crop or a tile, as written to the output.
+    """What questions are asked about: an image, a crop or a tile, as written to the output.
 
-    `key` is unique in a source; `source` is the key of its picture. `image` is its name in the output, made
-    from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's. `crop` is
-    the part of the upright source picture that it shows, in pixels of that; None: all of it, at its size.
+    `key` is unique in a source; `source` is the key of its source image. `image` is its name in the output,
+    made from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's. `crop`
+    is the part of the upright source image that it shows, in pixels of that; None: all of it, at its size.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Unit:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of defect shown, the largest box's first, those without a place last."""
+        """The kinds of defect that the unit shows, the largest box's first, those without a box last."""
         ordered = sorted(self.defects, key=lambda shape: (-area(shape.box), shape.name, shape.box))
         return list(dict.fromkeys([*(shape.name for shape in ordered), *self.labels]))
 
@@ -65,15 +65,18 @@ class Unit:
         return next(iter(self.kinds), "none")
 
     def in_image(self, box: Box) -> Box:
-        """A box on this unit, in pixels of its source picture."""
+        """Return a box on this unit in pixels of its source image."""
         return box if self.crop is None else to_image(box, self.crop, self.size)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """One source picture: its units, written; its perceptual hash; notes; how many things were left out for
-    which reason; what the source says of its group and split; what was changed in its pixels. `digest` is
-    the SHA-256 of its file and `known` what the next conversion need not find out again."""
+class PreparedImage:
+    """A source image whose units are written.
+
+    `fingerprint` is its perceptual hash; `left_out` counts what was left out, by reason; `group` and `split`
+    are those that the source states. `digest` is the SHA-256 of its file and `cached` what the next
+    conversion need not find out again.
+    """
 
     key: str
     units: tuple[Unit, ...]
@@ -83,21 +86,28 @@ class Prepared:
     group: str | None
     split: Split | None
     digest: str
-    known: Known
+    cached: CachedImage
 
     @property
     def changes(self) -> tuple[str, ...]:
-        return self.known.changes
+        return self.cached.changes
 
 
-def prepare(
+def prepare_image(
     annotated: AnnotatedImage, recipe: Recipe, names: Mapping[str, DefectKind | None], store: ImageStore
-) -> Prepared:
-    """Decode `picture`, unless `store` knows all of it, and cut, scale, encode and write its units; the same
-    input gives the same bytes.
+) -> PreparedImage:
+    """Cut, scale, encode and write the units of an image; the same input gives the same bytes.
 
-    `names` is `recipe.known_names()`. InputError naming the file for a damaged picture or boxes of another
-    picture.
+    The image is decoded only if the store does not hold all of it.
+
+    Args:
+        annotated: The image with its annotations.
+        recipe: Says how it is cut and written.
+        names: `recipe.known_names()`.
+        store: Writes the units' images.
+
+    Raises:
+        InputError: The file is damaged or the boxes are of another image; it names the file.
     """
     try:
         digest = sha256(annotated.file)
@@ -105,52 +115,52 @@ def prepare(
         raise InputError(f"{annotated.file}: cannot be read ({error.strerror})") from None
     with ExitStack() as stack:
         image: Image.Image | None = None
-        known = store.known(digest)
-        if known is None:
+        cached = store.find_cached(digest)
+        if cached is None:
             opened = stack.enter_context(decoded(annotated.file))
             image = opened.image
             fingerprint = perceptual_hash(image).hex()
-            known = Known(
+            cached = CachedImage(
                 size=image.size,
                 orientation=opened.orientation,
                 changes=opened.changes,
                 fingerprint=fingerprint,
             )
-        shapes, notes = merge_annotations(annotated, known.size, known.orientation)
+        shapes, notes = merge_annotations(annotated, cached.size, cached.orientation)
         left_out: dict[str, int] = {}
         units, parts = [], {}
-        for unit in _cuts(_whole(annotated, known.size, shapes, recipe, names), recipe, left_out):
+        for unit in _cut_units(_whole_image(annotated, cached.size, shapes, recipe, names), recipe, left_out):
             assert unit.crop is not None
             part = part_name(unit.crop)
-            name = known.parts.get(part)
-            if name is None or not store.keep(name):
+            name = cached.parts.get(part)
+            if name is None or not store.reuse(name):
                 image = image or stack.enter_context(decoded(annotated.file)).image
                 name = store.write(_encoded(image, unit.crop, recipe))
             parts[part] = name
             units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
-    return Prepared(
+    return PreparedImage(
         annotated.key,
         tuple(units),
-        bytes.fromhex(known.fingerprint),
+        bytes.fromhex(cached.fingerprint),
         tuple(notes),
         left_out,
         annotated.group,
         annotated.split,
         digest,
-        known.model_copy(update={"parts": parts}),
+        cached.model_copy(update={"parts": parts}),
     )
 
 
-def _whole(
+def _whole_image(
     image: AnnotatedImage,
     size: tuple[int, int],
     shapes: list[Shape],
     recipe: Recipe,
     names: Mapping[str, DefectKind | None],
 ) -> Unit:
-    """The whole picture, not written yet, with what the recipe knows of its shapes and labels."""
-    # Two of the source's names may be aliases of one class, and speak of one object.
-    known = list(
+    """Return the whole image as a unit, not written yet, with the shapes and labels that the recipe knows."""
+    # Two of the source's names may be aliases of one class, for the same object.
+    kept = list(
         dict.fromkeys(
             replace(shape, name=kind.name)
             for shape in shapes
@@ -169,16 +179,16 @@ def _whole(
         image.key,
         "",
         size,
-        tuple(shape for shape in known if shape.name in component_names),
-        tuple(shape for shape in known if shape.name not in component_names),
+        tuple(shape for shape in kept if shape.name in component_names),
+        tuple(shape for shape in kept if shape.name not in component_names),
         tuple(dict.fromkeys(labels)),
-        tuple(talk for annotation in image.annotations for talk in annotation.conversations),
+        tuple(conversation for annotation in image.annotations for conversation in annotation.conversations),
         (0.0, 0.0, float(size[0]), float(size[1])),
     )
 
 
-def _cuts(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
-    """The units of a picture, at the picture's scale, each with its `crop`."""
+def _cut_units(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+    """Return the units of an image at the image's scale, each with its `crop`."""
     if recipe.unit == "picture":
         return [whole]
     tiles = grid(whole.size, recipe.tiles) if recipe.unit == "tile" else []
@@ -191,9 +201,9 @@ def _cuts(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
         # Any part of it may be the sound one.
         _leave_out(left_out, "pictures not cut, because a defect has no place")
     elif tiles:
-        units += _tiles(whole, tiles, recipe, left_out)
+        units += _tile_units(whole, tiles, recipe, left_out)
     else:
-        units += _crops(whole, recipe, left_out)
+        units += _crop_units(whole, recipe, left_out)
     return units
 
 
@@ -202,49 +212,49 @@ def _leave_out(left_out: dict[str, int], reason: str, count: int = 1) -> None:
         left_out[reason] = left_out.get(reason, 0) + count
 
 
-def _tiles(whole: Unit, tiles: list[Box], recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
-    """The tiles that show nothing by less than the recipe's share."""
+def _tile_units(whole: Unit, tiles: list[Box], recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+    """Return the tiles, without those that show less of an object than `tiles.min_visible`."""
     units: list[Unit] = []
-    homeless = set(whole.defects)
+    uncovered = set(whole.defects)
     for number, tile in enumerate(tiles):
-        seen = {
-            shape: share
+        fractions = {
+            shape: fraction
             for shape in (*whole.components, *whole.defects)
-            if (share := visible(shape.box, tile)) > 0
+            if (fraction := visible(shape.box, tile)) > 0
         }
-        if any(share < recipe.tiles.min_visible for share in seen.values()):
+        if any(fraction < recipe.tiles.min_visible for fraction in fractions.values()):
             _leave_out(left_out, "tiles that show a rest of something (tiles.min_visible)")
             continue
-        homeless -= set(seen)
+        uncovered -= set(fractions)
         units.append(
             Unit(
                 f"{whole.key}#{number}",
                 whole.source,
                 "",
                 (round(tile[2] - tile[0]), round(tile[3] - tile[1])),
-                tuple(_cut(shape, tile) for shape in whole.components if shape in seen),
-                tuple(_cut(shape, tile) for shape in whole.defects if shape in seen),
+                tuple(_cut_shape(shape, tile) for shape in whole.components if shape in fractions),
+                tuple(_cut_shape(shape, tile) for shape in whole.defects if shape in fractions),
                 crop=tile,
             )
         )
-    _leave_out(left_out, "defects in no tile", len(homeless))
+    _leave_out(left_out, "defects in no tile", len(uncovered))
     return units
 
 
-def _cut(shape: Shape, part: Box) -> Shape:
-    """The shape on a part of the picture. Its area is taken to shrink with its box."""
+def _cut_shape(shape: Shape, part: Box) -> Shape:
+    """Return the shape on a part of the image. Its area is assumed to shrink with its box."""
     box = cut(shape.box, part)
     return Shape(shape.name, box, None if shape.area is None else shape.area * area(box) / area(shape.box))
 
 
-def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
-    """A crop per component, or per window of it.
+def _crop_units(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+    """Return a crop per component, or per window of it.
 
-    A defect belongs to each crop that holds its centre, because there it is seen; a crop that shows only the
-    rim of a defect has no honest answer and is left out.
+    A defect belongs to each crop that holds its centre, because it is visible there; a crop that shows only
+    the edge of a defect has no true answer and is left out.
     """
     units: list[Unit] = []
-    homeless = set(whole.defects)
+    uncovered = set(whole.defects)
     parts = [
         Shape(component.name, part)
         for component in whole.components
@@ -259,7 +269,7 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
         margin = recipe.crops.context * side
         crop = _pixel_box((x1 - margin, y1 - margin, x2 + margin, y2 + margin), whole.size)
         inside = [shape for shape in whole.defects if holds_centre(crop, shape.box)]
-        homeless -= set(inside)
+        uncovered -= set(inside)
         if any(intersection(crop, shape.box) > 0 for shape in whole.defects if shape not in inside):
             _leave_out(left_out, "crops that cut a defect at their edge")
             continue
@@ -269,18 +279,18 @@ def _crops(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
                 whole.source,
                 "",
                 (round(crop[2] - crop[0]), round(crop[3] - crop[1])),
-                (_cut(component, crop),),
-                tuple(_cut(shape, crop) for shape in inside),
+                (_cut_shape(component, crop),),
+                tuple(_cut_shape(shape, crop) for shape in inside),
                 crop=crop,
             )
         )
-    _leave_out(left_out, "defects outside every component's crop", len(homeless))
+    _leave_out(left_out, "defects outside every component's crop", len(uncovered))
     _leave_out(left_out, "pictures without a component", int(not whole.components))
     return units
 
 
 def _windows(box: Box, count: int) -> list[Box]:
-    """`box` in `count` equal parts along its longer side."""
+    """Return `box` in `count` equal parts along its longer side."""
     x1, y1, x2, y2 = box
     cuts = [number / count for number in range(count + 1)]
     if x2 - x1 >= y2 - y1:
@@ -300,19 +310,19 @@ def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
 
 
 def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """`size`, or what it becomes when its longer side is scaled down to `max_side`."""
+    """Return `size`, scaled down so that the longer side is at most `max_side`."""
     factor = max_side / max(size)
     return size if factor >= 1 else (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
 
 
 def _encoded(image: Image.Image, crop: Box, recipe: Recipe) -> bytes:
-    """JPEG bytes of a part of the picture, scaled down if the recipe asks for it."""
+    """Return JPEG bytes of a part of the image, scaled down to the recipe's `max_side`."""
     part = image if _whole_pixels(crop) == (0, 0, *image.size) else image.crop(_whole_pixels(crop))
     size = _fitting(part.size, recipe.pictures.max_side)
     if size != part.size:
         part = part.resize(size, Image.Resampling.LANCZOS)
     buffer = BytesIO()
-    # Pillow would copy the comment of the source file, which may say what the picture shows.
+    # Pillow would copy the comment of the source file, which may give away what the image shows.
     part.save(buffer, "JPEG", quality=recipe.pictures.quality, subsampling=0, comment=b"")
     return buffer.getvalue()
 
@@ -335,11 +345,11 @@ def _scaled(shape: Shape, x: float, y: float) -> Shape:
 
 
 def perceptual_hash(image: Image.Image) -> bytes:
-    """dHash of 256 bits (N. Krawetz, "Kind of Like That", 2013): is each cell of a 17x16 grid darker than
-    the next? Re-encoded and scaled copies differ in a few bits, other pictures in some 80 and more.
+    """Return the dHash of 256 bits (N. Krawetz, "Kind of Like That", 2013).
 
-    Of a large picture only as many rows and columns are looked at as give each side of a cell _HASH_SAMPLES:
-    that changes a bit or two, and costs a fraction.
+    A bit says whether a cell of a 17x16 grid is darker than the next one. Re-encoded and scaled copies differ
+    in a few bits, other images in some 80 and more. A large image is first reduced to `_HASH_SAMPLES` rows
+    and columns per cell: that changes a bit or two, and costs a fraction.
     """
     step = min(image.width // (_HASH_SIDE + 1), image.height // _HASH_SIDE) // _HASH_SAMPLES
     if step > 1:
@@ -352,8 +362,8 @@ def perceptual_hash(image: Image.Image) -> bytes:
 def unknown_classes(
     images: Iterable[AnnotatedImage], recipe: Recipe, names: Mapping[str, DefectKind | None]
 ) -> list[str]:
-    """A line for each class that the recipe does not know, with the first file that has it and how often it
-    is there. `names` is `recipe.known_names()`."""
+    """Return a line for each class that the recipe does not know, with its first file and its count.
+    `names` is `recipe.known_names()`."""
     first: dict[str, str] = {}
     count: Counter[str] = Counter()
     for image in images:

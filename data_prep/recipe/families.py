@@ -38,9 +38,12 @@ _NEEDED: dict[FamilyName, str] = {"choice": "options", "region": "box"}
 
 
 class KindWords(Settings):
-    """How sentences speak of a class. `word` is the answer to "which kind?", `phrase` is how a sentence says
-    that there is one ("a missing disc"), `forms` are further forms that wordings may use by name, such as
-    grammatical cases; `severity` and `action` are what a condition report says of it."""
+    """The words for a class in questions and answers.
+
+    `word` is the answer to "which kind?", `phrase` is how a sentence says that there is one ("a missing
+    disc"), `forms` are further forms that wordings may use by name, such as grammatical cases; `severity` and
+    `action` are what a condition report states for it.
+    """
 
     word: str = ""
     phrase: str = ""
@@ -49,13 +52,16 @@ class KindWords(Settings):
     action: str = ""
 
     def fields(self) -> dict[str, str]:
-        """What the wordings of a question or sentence about it are filled with."""
+        """Return what fills the fields of a wording about the class."""
         return {**self.forms, "kind": self.word, "phrase": self.phrase}
 
 
 class DefectKind(KindWords):
-    """A class of box. `name` is what annotation files call it, and so do `aliases` (case, spaces, underscores
-    and hyphens make no difference); scores and reports name it so. `word` is `name` if not written."""
+    """A class of boxes: a kind of defect, or of component.
+
+    `name` and `aliases` are what annotation files call it (case, spaces, underscores and hyphens make no
+    difference); scores and reports use `name`. `word` is `name` if not written.
+    """
 
     name: str = Field(min_length=1)
     aliases: list[str] = Field(default_factory=list)
@@ -67,13 +73,13 @@ class DefectKind(KindWords):
 
 
 class Words(Settings):
-    """All that questions and answers say beside the wordings of families and the words for kinds."""
+    """The words of questions and answers, except the wordings of families and the words for kinds."""
 
     yes_word: str = Field(default="yes", min_length=1)
     no_word: str = Field(default="no", min_length=1)
     # The answer to a `kind` question about a picture without defects; null asks only where there is one.
     none_word: str | None = "none"
-    # The answer where what is asked for is not there (`negatives` of a `where` family).
+    # The answer where what is asked for is absent (`negatives` of a `where` family).
     absent_word: str = Field(default="not in this picture", min_length=1)
     # How lists end: "a, b and c", "a, b or c".
     and_word: str = Field(default="and", min_length=1)
@@ -97,7 +103,7 @@ class Words(Settings):
 
 
 class FamilyWords(Settings):
-    """The wordings of a family in one language, see `Family`."""
+    """The wordings of a family in one language, see `QuestionFamily`."""
 
     questions: list[str] = Field(default_factory=list)
     answers: list[str] = Field(default_factory=list)
@@ -106,7 +112,7 @@ class FamilyWords(Settings):
 
 
 class QuestionFamily(FamilyWords):
-    """One question family. Its key in the recipe is the `task` that scores are reported under.
+    """A question family. Its key in the recipe is the `task` that scores are reported under.
 
     `questions` are the wordings. Test questions use the first, so that scores of two runs compare like with
     like. `answers` are sentences to answer with (`describe`, and `region` of type text), `whole` those for
@@ -150,6 +156,12 @@ class QuestionFamily(FamilyWords):
         elif not self.questions:
             raise ValueError("questions: write at least one wording")
         self._check_sentences()
+        self._check_scope()
+        self._check_options()
+        return self
+
+    def _check_scope(self) -> None:
+        """Check `of`."""
         if self.family in ("kind", "choice", "report", "talk") and self.of != "defect":
             raise ValueError(f"a {self.family} family is about any defect; leave out `of`")
         if self.family == "count" and self.of == "each":
@@ -158,6 +170,8 @@ class QuestionFamily(FamilyWords):
             raise ValueError("a region family asks about boxes of defects or of a component, not each kind")
         if self.family == "describe" and self.of not in ("defect", "each"):
             raise ValueError("a describe family is of defect (the whole picture) or of each kind")
+
+    def _check_options(self) -> None:
         if self.negatives and not self.may_be_absent():
             raise ValueError(
                 "`negatives` are for where and describe of each kind, and for region of defects; "
@@ -169,7 +183,6 @@ class QuestionFamily(FamilyWords):
             raise ValueError("`options` is for a choice family")
         if self.component and self.family != "report":
             raise ValueError("`component` is for a report family")
-        return self
 
     def may_be_absent(self) -> bool:
         if self.family == "region":
@@ -177,31 +190,39 @@ class QuestionFamily(FamilyWords):
         return self.family in ("where", "describe") and self.of == "each"
 
     def _check_sentences(self) -> None:
-        told = self.family == "describe" or (self.family == "region" and self.type == "text")
-        if told != bool(self.answers) or (self.whole and not told):
+        has_sentences = self.family == "describe" or (self.family == "region" and self.type == "text")
+        if has_sentences != bool(self.answers) or (self.whole and not has_sentences):
             raise ValueError(
                 "`answers` and `whole` are the sentences of a describe family or of a region family of type "
                 "text, and only of these"
             )
         absent = self.family == "describe" and self.of == "each" and not self.negatives
-        if told and not self.whole and not absent and not (self.family == "region" and self.of == "defect"):
+        if (
+            has_sentences
+            and not self.whole
+            and not absent
+            and not (self.family == "region" and self.of == "defect")
+        ):
             raise ValueError("`whole`: write a sentence for where there is no defect")
-        if told and not self.whole and self.negatives:
+        if has_sentences and not self.whole and self.negatives:
             raise ValueError("`whole`: write a sentence for what is not there (`negatives` ask for it)")
 
     def check_wordings(self, words: FamilyWords, forms: set[str]) -> None:
-        """ValueError for a wording with a field that it cannot have. `forms` are the names of further forms
-        that every kind has. `words` are the family's own, or those of another language."""
+        """Raise a ValueError for a wording with a field that it cannot have.
+
+        `words` are the family's own, or those of another language; `forms` are the names of the further forms
+        that every kind has.
+        """
         about = {"kind", "phrase"} | forms
-        asked: set[str] = set()
+        allowed: set[str] = set()
         if self.family in ("presence", "count", "where") or self.of == "each":
-            asked = about
+            allowed = about
         elif self.family == "kind":
-            asked = {"choices"}
+            allowed = {"choices"}
         elif needed := _NEEDED.get(self.family):
-            asked = {needed}
+            allowed = {needed}
         for text in words.questions:
-            check_fields(text, asked)
+            check_fields(text, allowed)
             if (needed := _NEEDED.get(self.family)) and needed not in fields_of(text):
                 raise ValueError(f"{text!r}: a {self.family} question needs {{{needed}}} in its wording")
         for text in words.answers:
@@ -211,7 +232,8 @@ class QuestionFamily(FamilyWords):
 
 
 def fields_of(text: str) -> set[str]:
-    """The names in curly brackets; ValueError for brackets that do not fit or hold more than a name."""
+    """Return the names in curly brackets. Raises a ValueError for brackets that do not match or hold more
+    than a name."""
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
@@ -223,6 +245,7 @@ def fields_of(text: str) -> set[str]:
 
 
 def check_fields(text: str, allowed: set[str]) -> None:
+    """Raise a ValueError for a wording that is empty, holds an image mark or uses a field not allowed."""
     used = fields_of(text)
     if used - allowed:
         names = ", ".join(f"{{{name}}}" for name in sorted(allowed)) or "none"
@@ -232,8 +255,11 @@ def check_fields(text: str, allowed: set[str]) -> None:
 
 
 class Translation(Words):
-    """The words of a recipe in another language: every field of `Words`, the words for every kind (by its
-    `name`) and the wordings of every family that is switched on."""
+    """The words of a recipe in another language.
+
+    It has every field of `Words`, the words for every kind (by its `name`) and the wordings of every active
+    family.
+    """
 
     kinds: dict[str, KindWords]
     families: dict[str, FamilyWords]

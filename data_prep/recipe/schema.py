@@ -1,8 +1,8 @@
-"""A recipe says, as data, how annotated boxes become questions and answers.
+"""The schema of a recipe, which says as data how annotated boxes become questions and answers.
 
-It names the classes, the question families with their wordings, and how pictures are cut, grouped and
-split. Any field can be overridden on the command line, for instance `families.count.times=2`,
-`splits.test=0.2`, or `families.count=null` to leave a family out.
+It names the classes, the question families with their wordings, and how images are cut, grouped and split.
+Any field can be overridden on the command line, for instance `families.count.times=2`, `splits.test=0.2`, or
+`families.count=null` to leave a family out.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def _pattern(value: str) -> str:
 
 
 class Grouping(Settings):
-    """Pictures that are not independent share a group, and a group is never divided between splits.
+    """How images are grouped: those that are not independent share a group, which no split divides.
 
-    Each rule joins pictures, and so do several in a chain; what no rule joins is a group of its own. What the
-    source itself says (a table's column, versions of one picture in an export) always counts.
-    `pattern`: a regular expression with one pair of brackets, searched in the picture's path below the
-    source without suffix (`line3/tower12_004`); pictures in which the brackets match the same are joined.
-    `folders`: pictures that share the first so many folders of that path are joined (1: `line3`).
-    `twins`: pictures whose perceptual hashes (dHash, 256 bits) differ in at most so many bits are joined;
-    null does not look.
+    Each rule joins images, and so do several in a chain; an image that no rule joins is a group of its own.
+    What the source itself states (a table's column, versions of one image in an export) always counts.
+    `pattern`: a regular expression with one pair of brackets, searched in the image's path below the source
+    without suffix (`line3/tower12_004`); images in which the brackets match the same text are joined.
+    `folders`: images that share the first so many folders of that path are joined (1: `line3`).
+    `twins`: near-duplicates, images whose perceptual hashes (dHash, 256 bits) differ in at most so many bits,
+    are joined; null does not compare images.
     """
 
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
@@ -56,11 +56,11 @@ class Grouping(Settings):
 
 
 class Shares(Settings):
-    """The share of the pictures in each split; they are scaled to a sum of 1.
+    """The share of the images in each split; the shares are scaled to a sum of 1.
 
     `given`: what to do with splits that the source itself states. `ignore` splits anew, because exports often
-    divide near-twins (the report says how many); `keep` keeps them: of a group that they divide, only the
-    pictures in test, else in val, are kept, and pictures without a split are shared out.
+    divide near-duplicates (the report says how many); `keep` keeps them: of a group that they divide, only
+    the images in test, else in val, are kept, and images without a split are distributed by the shares.
     """
 
     train: float = Field(default=0.7, gt=0)
@@ -77,9 +77,9 @@ class Shares(Settings):
 
 
 class ImageSettings(Settings):
-    """How pictures are written: re-encoded as JPEG, all alike, so that no codec trace tells them apart.
+    """How images are written: all are re-encoded as JPEG, so that no codec trace distinguishes them.
 
-    `max_side` in pixels: a larger picture (or crop) is scaled down to it. `quality`: JPEG's, 1..95.
+    `max_side` in pixels: a larger image (or crop) is scaled down to it. `quality`: JPEG's, 1..95.
     """
 
     max_side: int = Field(default=672, ge=16)
@@ -87,10 +87,13 @@ class ImageSettings(Settings):
 
 
 class ObjectCrops(Settings):
-    """unit: object. `windows`: each component's box is cut into so many equal parts along its longer side,
+    """How crops are cut with `unit: object`.
+
+    `windows`: each component's box is cut into so many equal parts along its longer side,
     and each part is a crop; 1 takes the box whole. Windows put sound and defective parts of one component
     side by side, so that its surroundings do not give the answer away. `context`: margin on every side, as a
-    share of the part's longer side. `min_side`: parts whose longer side is smaller (pixels) are left out."""
+    share of the part's longer side. `min_side`: parts whose longer side is smaller (pixels) are left out.
+    """
 
     context: float = Field(default=0.3, ge=0, le=2)
     min_side: int = Field(default=24, ge=1)
@@ -98,13 +101,13 @@ class ObjectCrops(Settings):
 
 
 class Tiles(Settings):
-    """unit: tile, for pictures in which defects would vanish when they are scaled down. The picture is
-    covered with square tiles, spread evenly; data_prep/images/tiles.py has the rules of boxes at their edges.
+    """How tiles are cut with `unit: tile`, for images in which defects would vanish when scaled down.
 
-    `side` in pixels of the picture. `overlap` of neighbours, at least, as a share of the side; objects that
-    are not larger than it are whole in some tile. `min_visible`: a box stays in a tile if at least this share
-    of what one tile could show of it is there; a tile that shows less of one is left out. 0 keeps all.
-    `whole`: ask about the whole picture, scaled down, as well.
+    The image is covered with square tiles, spread evenly; data_prep/images/tiles.py has the rules for boxes
+    at their edges. `side` in pixels of the image. `overlap` of neighbours, at least, as a share of the side;
+    objects that are not larger than it are whole in some tile. `min_visible`: a box stays in a tile if the
+    tile shows at least this share of what it could show of it at most; a tile that shows less of an object
+    is left out. 0 keeps all. `whole`: ask about the whole image, scaled down, as well.
     """
 
     side: int = Field(default=672, ge=32)
@@ -120,34 +123,34 @@ class BoxText(Settings):
     decimals: int = Field(default=3, ge=1, le=6)
 
 
-_ENGLISH = Words()  # made once: it is asked for each row of a table
+_ENGLISH = Words()  # made once: it is needed for each row of a table
 
 
 class Recipe(Words):
-    """The whole recipe; the fields' own classes say what they mean."""
+    """A recipe; the classes of its fields say what they mean."""
 
     # The language that the recipe itself is written in.
     language: str = Field(default="en", min_length=1)
     # Its words in other languages, by language (configs/recipes/insulator.ko.yaml is one).
     translations: dict[str, Translation] = Field(default_factory=dict)
-    # In which languages is asked: the share of the pictures of train and val that are asked in each. Test
-    # pictures are asked in each with a share above 0. The recipe's own language has 1 if not written.
+    # The languages of the questions: the share of the train and val images that are asked about in each. Test
+    # images are asked about in each with a share above 0. The recipe's own language has 1 if not written.
     languages: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    # picture: questions are about whole pictures. object: about a crop around each component. tile: about
-    # overlapping tiles of very large pictures (and the whole).
+    # picture: questions are about whole images. object: about a crop around each component. tile: about
+    # overlapping tiles of very large images (and the whole).
     unit: Literal["picture", "object", "tile"] = "picture"
     components: list[DefectKind] = Field(default_factory=list)
     defects: list[DefectKind] = Field(default_factory=list)
-    # Annotation classes that say: nothing is wrong here. A component or defect of that name comes first.
+    # Annotation classes that mean: nothing is wrong here. A component or defect of that name comes first.
     sound: list[str] = Field(default=["good", "normal", "ok", "sound", "unbroken", "undamaged", "no defect"])
-    # Annotation classes to pass over. A class that the recipe does not know at all is an error.
+    # Annotation classes to ignore. A class that the recipe does not know at all is an error.
     ignore: list[str] = Field(default_factory=list)
-    # Several kinds of defect in one picture: `skip` asks no `kind` question of it (their number is
+    # Several kinds of defect in one image: `skip` asks no `kind` question of it (their number is
     # reported), `largest` takes the kind of the largest box.
     several: Literal["skip", "largest"] = "skip"
     families: dict[str, QuestionFamily | None]
-    # Conversations of two or three turns per training picture, made of its own questions and beside them. A
-    # model tuned on single questions alone may answer a chat's second question in the form of the first.
+    # Conversations of two or three turns per training image, made of its own questions, in addition to them.
+    # A model tuned on single questions alone may answer a chat's second question in the form of the first.
     dialogues: int = Field(default=0, ge=0, le=8)
     group: Grouping = Grouping()
     splits: Shares = Shares()
@@ -156,7 +159,7 @@ class Recipe(Words):
     tiles: Tiles = Tiles()
     boxes: BoxText = BoxText()
 
-    _spoken: dict[str, Recipe] = PrivateAttr(default_factory=dict)
+    _by_language: dict[str, Recipe] = PrivateAttr(default_factory=dict)
 
     @field_validator("families", mode="before")
     @classmethod
@@ -171,8 +174,20 @@ class Recipe(Words):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        self._check_classes()
+        if not self.active_families:
+            raise ValueError("families: name at least one question family")
+        for key, family in self.active_families.items():
+            self._check_family(key, family)
+        if not self.defects and any(family.family != "talk" for family in self.active_families.values()):
+            raise ValueError("defects: name at least one kind; only a talk family asks without")
+        self._default_phrases()
+        self._check_languages()
+        return self
+
+    def _check_classes(self) -> None:
         owners: dict[str, str] = {plain_name(name): "ignore" for name in self.ignore}
-        for kind in [*self.components, *self.defects]:
+        for kind in self.kinds:
             for name in {plain_name(name) for name in (kind.name, *kind.aliases)}:
                 if name in owners:
                     raise ValueError(
@@ -186,25 +201,23 @@ class Recipe(Words):
             )
         if self.unit == "object" and not self.components:
             raise ValueError("unit: object crops around components, and the recipe lists none")
-        if not self.active_families:
-            raise ValueError("families: name at least one question family")
-        things = {"defect", "each", *(kind.name for kind in self.components)}
-        for key, family in self.active_families.items():
-            if family.family != key and key in TYPES:
-                raise ValueError(f"families.{key}: its family is {family.family}; give it another key")
-            if family.of not in things:
-                known = ", ".join(sorted(things))
-                raise ValueError(f"families.{key}.of: {family.of!r} is not one of {known}")
-            asks_of_component = family.of not in ("defect", "each") and family.family != "region"
-            if self.unit == "object" and asks_of_component:
-                # Others of its kind may be seen beside it, and nothing says how much of them.
-                raise ValueError(
-                    f"families.{key}: a crop around one component cannot be asked for components; "
-                    "take unit: picture or tile, or leave the family out"
-                )
-        if not self.defects and any(family.family != "talk" for family in self.active_families.values()):
-            raise ValueError("defects: name at least one kind; only a talk family asks without")
-        self._default_phrases()
+
+    def _check_family(self, key: str, family: QuestionFamily) -> None:
+        if family.family != key and key in TYPES:
+            raise ValueError(f"families.{key}: its family is {family.family}; give it another key")
+        subjects = {"defect", "each", *(kind.name for kind in self.components)}
+        if family.of not in subjects:
+            known = ", ".join(sorted(subjects))
+            raise ValueError(f"families.{key}.of: {family.of!r} is not one of {known}")
+        is_about_component = family.of not in ("defect", "each") and family.family != "region"
+        if self.unit == "object" and is_about_component:
+            # Others of its kind may be visible beside it, and nothing says how much of them.
+            raise ValueError(
+                f"families.{key}: a crop around one component cannot be asked for components; "
+                "take unit: picture or tile, or leave the family out"
+            )
+
+    def _check_languages(self) -> None:
         unknown = self.languages.keys() - {self.language, *self.translations}
         if unknown:
             raise ValueError(
@@ -214,16 +227,15 @@ class Recipe(Words):
             raise ValueError("languages: one at least needs a share above 0")
         for language in self.language_shares:
             self.in_language(language)._check_words_fit("" if language == self.language else language)
-        return self
 
     def _default_phrases(self) -> None:
-        """`a` or `an` before an English word; other languages have no such rule here."""
+        """Put `a` or `an` before an English word; for other languages there is no rule here."""
         for kind in self.kinds:
             article = "an" if kind.word[0].lower() in "aeiou" else "a"
             kind.phrase = kind.phrase or (f"{article} {kind.word}" if self.language == "en" else kind.word)
 
     def _check_words_fit(self, language: str) -> None:
-        """ValueError where words are missing or do not fit; `language` is that of a translation."""
+        """Raise a ValueError where words are missing or conflict; `language` is that of a translation."""
         where = f"translations.{language}." if language else ""
         answers = [kind.word.casefold() for kind in self.defects]
         if self.none_word is not None and self.none_word.casefold() in answers:
@@ -263,70 +275,54 @@ class Recipe(Words):
 
     @property
     def forms(self) -> set[str]:
-        """The names of the further forms that all that can be asked about has."""
+        """The names of the further forms that every kind has."""
         return set.intersection(*(set(words.forms) for words in (self.any_defect, *self.kinds)))
 
     @property
     def language_shares(self) -> dict[str, float]:
-        """The share of each language that is asked in, the recipe's own first."""
+        """The share of each language of the questions, the recipe's own first."""
         shares = {self.language: 1.0} | self.languages
         return {language: share for language, share in shares.items() if share > 0}
 
     def yes_no(self, language: str) -> tuple[str, str] | None:
-        """The words for yes and no of any language that is known here, None for others."""
+        """Return the words for yes and no in a language, None for languages that the recipe does not have."""
         known: dict[str, Words] = {"en": _ENGLISH, **self.translations, self.language: self}
         words = known.get(language)
         return None if words is None else (words.yes_word, words.no_word)
 
     def in_language(self, language: str) -> Recipe:
-        """The recipe in one of its languages: what is asked is the same, the words are the translation's.
+        """Return the recipe with the words of one of its languages; what is asked stays the same.
 
-        ValueError for a translation that lacks a kind or a family.
+        Raises a ValueError for a translation that lacks a kind or a family.
         """
         if language == self.language:
             return self
-        if language not in self._spoken:
-            self._spoken[language] = self._translated(language, self.translations[language])
-        return self._spoken[language]
+        if language not in self._by_language:
+            self._by_language[language] = self._translated(language, self.translations[language])
+        return self._by_language[language]
 
     def _translated(self, language: str, words: Translation) -> Recipe:
-        def kind_in_words(kind: DefectKind) -> DefectKind:
-            if kind.name not in words.kinds or not words.kinds[kind.name].word:
-                raise ValueError(f"translations.{language}.kinds: {kind.name!r} has no word there")
-            said = words.kinds[kind.name]
-            return kind.model_copy(update={**dict(said), "phrase": said.phrase or said.word})
-
-        def family_in_words(task: str, family: QuestionFamily) -> QuestionFamily:
-            said = words.families.get(task, FamilyWords())
-            if family.family != "talk" and not said.questions:
-                raise ValueError(f"translations.{language}.families.{task}: write its questions")
-            for field in ("answers", "whole", "component"):
-                if bool(getattr(family, field)) != bool(getattr(said, field)):
-                    raise ValueError(
-                        f"translations.{language}.families.{task}: {field}: write it as in the recipe"
-                    )
-            return family.model_copy(update=dict(said))
-
         own = {name: getattr(words, name) for name in Words.model_fields}
         if self.none_word is None:
             own["none_word"] = None
         elif words.none_word is None:
             raise ValueError(f"translations.{language}.none_word: write it, the recipe has one")
+        families = self.active_families.items()
         return self.model_copy(
             update={
                 **own,
                 "language": language,
-                "components": [kind_in_words(kind) for kind in self.components],
-                "defects": [kind_in_words(kind) for kind in self.defects],
+                "components": [_translated_kind(kind, language, words) for kind in self.components],
+                "defects": [_translated_kind(kind, language, words) for kind in self.defects],
                 "families": {
-                    task: family_in_words(task, family) for task, family in self.active_families.items()
+                    task: _translated_family(task, family, language, words) for task, family in families
                 },
             }
         )
 
     @property
     def active_families(self) -> dict[str, QuestionFamily]:
-        """The families that are switched on, by task."""
+        """The families that are not null, by task."""
         return {task: family for task, family in self.families.items() if family is not None}
 
     @property
@@ -339,8 +335,27 @@ class Recipe(Words):
         return [*(kind.word for kind in self.defects), *([] if self.none_word is None else [self.none_word])]
 
     def known_names(self) -> dict[str, DefectKind | None]:
-        """Plain annotation name -> its class; None for names to pass over."""
+        """Return the class of each plain annotation name, None for names to ignore."""
         names: dict[str, DefectKind | None] = {plain_name(name): None for name in (*self.sound, *self.ignore)}
         for kind in [*self.components, *self.defects]:
             names.update({plain_name(name): kind for name in (kind.name, *kind.aliases)})
         return names
+
+
+def _translated_kind(kind: DefectKind, language: str, words: Translation) -> DefectKind:
+    if kind.name not in words.kinds or not words.kinds[kind.name].word:
+        raise ValueError(f"translations.{language}.kinds: {kind.name!r} has no word there")
+    translation = words.kinds[kind.name]
+    return kind.model_copy(update={**dict(translation), "phrase": translation.phrase or translation.word})
+
+
+def _translated_family(
+    task: str, family: QuestionFamily, language: str, words: Translation
+) -> QuestionFamily:
+    translation = words.families.get(task, FamilyWords())
+    if family.family != "talk" and not translation.questions:
+        raise ValueError(f"translations.{language}.families.{task}: write its questions")
+    for field in ("answers", "whole", "component"):
+        if bool(getattr(family, field)) != bool(getattr(translation, field)):
+            raise ValueError(f"translations.{language}.families.{task}: {field}: write it as in the recipe")
+    return family.model_copy(update=dict(translation))

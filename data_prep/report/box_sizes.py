@@ -1,4 +1,4 @@
-"""The sizes of boxes as a model sees them, and a warning where it most likely misses some."""
+"""Measure boxes as a model sees them, and warn where it most likely misses some."""
 
 from __future__ import annotations
 
@@ -13,33 +13,40 @@ from data_prep.report.model import (
     SHAPE_ROLES,
     THIN_SHARE,
     BoxSizes,
+    ClassSizes,
     ShapeRole,
     View,
     unit_noun,
 )
 
+_ADVICE = {
+    "picture": "crop around each component (unit: object in the recipe) or tile the pictures (unit: tile)",
+    "crop": "cut smaller crops (crops.windows, crops.context in the recipe)",
+    "tile": "cut smaller tiles (tiles.side in the recipe)",
+}
+
 
 def box_sizes(
     views: Iterable[View], roles: Mapping[str, ShapeRole], model_inputs: Sequence[ModelInput]
 ) -> list[BoxSizes]:
-    """For each model and each role that has boxes."""
-    found: dict[ShapeRole, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
+    """Return the sizes of the boxes of each role that has boxes, for each model."""
+    by_role: dict[ShapeRole, dict[str, list[tuple[Shape, tuple[float, float]]]]] = {}
     for view in views:
         for shape in view.shapes:
-            by_class = found.setdefault(roles.get(shape.name, "box"), {})
+            by_class = by_role.setdefault(roles.get(shape.name, "box"), {})
             by_class.setdefault(shape.name, []).append((shape, view.size))
     sizes = []
     for model_input in model_inputs:
-        for role in [role for role in SHAPE_ROLES if role in found]:
+        for role in [role for role in SHAPE_ROLES if role in by_role]:
             bins = [0] * (len(BOUNDS) + 1)
-            rows = []
-            for name, shapes in sorted(found[role].items()):
+            classes = []
+            for name, shapes in sorted(by_role[role].items()):
                 sides = [model_input.thickness(shape.box, size) for shape, size in shapes]
                 for side in sides:
                     bins[sum(side >= bound * model_input.patch for bound in BOUNDS)] += 1
                 thin = sum(side < model_input.patch for side in sides)
-                rows.append((name, len(sides), median(sides), thin))
-            sizes.append(BoxSizes(model_input, role, tuple(bins), tuple(rows)))
+                classes.append(ClassSizes(name, len(sides), median(sides), thin))
+            sizes.append(BoxSizes(model_input, role, tuple(bins), tuple(classes)))
     return sizes
 
 
@@ -50,77 +57,89 @@ def thin_warnings(
     recipe: Recipe | None,
     converted: bool = False,
 ) -> list[str]:
-    """A line for each role of boxes of which the first model most likely misses some, with what to do about
-    it, and how other models would fare.
-    `converted`: the views are the recipe's units, not pictures as they are in the source."""
+    """Return a warning for each role of boxes of which the first model most likely misses some.
+
+    It says what to do about it and how other models would fare.
+
+    Args:
+        views: The images, crops or tiles.
+        sizes: Their box sizes, from `box_sizes`.
+        roles: The role of each class, by name.
+        recipe: The recipe, if there is one.
+        converted: the views are the recipe's units, not images as they are in the source.
+    """
     warnings = []
     for part in sizes:
         if part.model_input != sizes[0].model_input:
             break
-        # Without a recipe nothing tells defects from the rest, so the classes that are thin speak.
-        classes = [row for row in part.classes if part.role != "box" or row[3] >= THIN_SHARE * row[1]]
-        count, thin = sum(row[1] for row in classes), sum(row[3] for row in classes)
+        # Without a recipe nothing tells defects from the rest, so only classes with thin boxes count.
+        classes = [row for row in part.classes if part.role != "box" or row.thin >= THIN_SHARE * row.count]
+        count, thin = sum(row.count for row in classes), sum(row.thin for row in classes)
         if part.role == "component" or not thin or thin < THIN_SHARE * count:
             continue
-        model_input, names = part.model_input, {row[0] for row in classes}
-        shares = [
-            model_input.thickness(shape.box, view.size) / model_input.side
-            for view in views
-            for shape in view.shapes
-            if shape.name in names
-        ]
-        tenth = quantiles(shares, n=10, method="inclusive")[0] if len(shares) > 1 else shares[0]
-        widest = tenth * model_input.side / model_input.patch
+        model_input, names = part.model_input, {row.name for row in classes}
         unit = unit_noun(recipe) if recipe and converted else "picture"
-        what = "defects" if part.role == "defect" else f"boxes of {_named(sorted(names))}"
+        what = "defects" if part.role == "defect" else f"boxes of {_join_names(sorted(names))}"
         lines = [
             f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one "
             f"{model_input.patch}-pixel patch when {model_input.name} sees the whole {unit} at "
-            f"{model_input.side} pixels: it may not see them at all."
+            f"{model_input.side} pixels: it may not see them at all.",
+            *_other_models(part, sizes, names, count),
+            f"Advice: {_ADVICE[unit]}.",
         ]
-        for other in sizes:
-            if other.model_input != model_input and other.role == part.role:
-                still = sum(row[3] for row in other.classes if row[0] in names)
-                name, side = other.model_input.name, other.model_input.side
-                lines.append(f"To {name}, at {side} pixels, {still / count:.0%} are.")
-        lines.append(f"Advice: {_ADVICE[unit]}.")
         if recipe and recipe.components and not converted:
-            still = _thin_when_cropped(views, roles, model_input, recipe.crops.context)
-            lines.append(f"Cropped around each component, {still / count:.0%} would be thinner.")
+            still_thin = _count_thin_in_crops(views, roles, model_input, recipe.crops.context)
+            lines.append(f"Cropped around each component, {still_thin / count:.0%} would be thinner.")
         lines.append(
-            f"Nine of ten are a patch or more thick in a crop or tile that spans at most {widest:.0%} of the "
-            f"{unit}'s longer side."
+            f"Nine of ten are a patch or more thick in a crop or tile that spans at most "
+            f"{_sufficient_span(views, names, model_input):.0%} of the {unit}'s longer side."
         )
         warnings.append(" ".join(lines))
     return warnings
 
 
-def _named(names: Sequence[str]) -> str:
+def _other_models(part: BoxSizes, sizes: Sequence[BoxSizes], names: set[str], count: int) -> list[str]:
+    lines = []
+    for other in sizes:
+        if other.model_input != part.model_input and other.role == part.role:
+            thin = sum(row.thin for row in other.classes if row.name in names)
+            name, side = other.model_input.name, other.model_input.side
+            lines.append(f"To {name}, at {side} pixels, {thin / count:.0%} are.")
+    return lines
+
+
+def _sufficient_span(views: Sequence[View], names: set[str], model_input: ModelInput) -> float:
+    """Return which share of the longer side a crop may span so that nine of ten boxes of the classes `names`
+    are at least a patch thick."""
+    shares = [
+        model_input.thickness(shape.box, view.size) / model_input.side
+        for view in views
+        for shape in view.shapes
+        if shape.name in names
+    ]
+    tenth = quantiles(shares, n=10, method="inclusive")[0] if len(shares) > 1 else shares[0]
+    return tenth * model_input.side / model_input.patch
+
+
+def _join_names(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-_ADVICE = {
-    "picture": "crop around each component (unit: object in the recipe) or tile the pictures (unit: tile)",
-    "crop": "cut smaller crops (crops.windows, crops.context in the recipe)",
-    "tile": "cut smaller tiles (tiles.side in the recipe)",
-}
-
-
-def _thin_when_cropped(
+def _count_thin_in_crops(
     views: Iterable[View], roles: Mapping[str, ShapeRole], model_input: ModelInput, context: float
 ) -> int:
-    """How many defects stay thinner than a patch in crops of whole components with that margin."""
+    """Return how many defects stay thinner than a patch in crops of whole components with that margin."""
     thin = 0
     for view in views:
-        parts = [shape.box for shape in view.shapes if roles.get(shape.name) == "component"]
+        components = [shape.box for shape in view.shapes if roles.get(shape.name) == "component"]
         for shape in view.shapes:
             if roles.get(shape.name, "box") != "defect":
                 continue
             x, y = (shape.box[0] + shape.box[2]) / 2, (shape.box[1] + shape.box[3]) / 2
             sides = [
                 max(x2 - x1, y2 - y1) * (1 + 2 * context)
-                for x1, y1, x2, y2 in parts
+                for x1, y1, x2, y2 in components
                 if x1 <= x <= x2 and y1 <= y <= y2
             ]
             side = min([*sides, max(view.size)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import AnnotatedSource
-from data_prep.images.units import Prepared
+from data_prep.images.units import PreparedImage
 from data_prep.json_stream import stream_records
 from data_prep.model_inputs import ModelInput
 from data_prep.report.model import AnswerCounts, ComparedImage, Dialogue, MessageList, Report, View
@@ -27,7 +27,7 @@ def conversion_report(
     conversion: Conversion,
     summaries: Mapping[Split, SplitSummary],
     sources: Sequence[AnnotatedSource],
-    prepared: Sequence[Sequence[Prepared]],
+    prepared: Sequence[Sequence[PreparedImage]],
     model_inputs: Sequence[ModelInput],
 ) -> Report:
     """The report on a conversion whose pictures and records lie in `folder`, made of `sources`, cut to
@@ -134,7 +134,7 @@ def _seen(
     folder: Path,
     conversion: Conversion,
     sources: Sequence[AnnotatedSource],
-    prepared: Sequence[Sequence[Prepared]],
+    prepared: Sequence[Sequence[PreparedImage]],
 ) -> list[ComparedImage]:
     """The source pictures with the split that their units went to, "" for those that were left out."""
     went_to: dict[tuple[bool, str], Split] = {}

@@ -105,14 +105,27 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class ClassSizes:
+    """The shorter sides of one class's boxes in model pixels: how many, the median, and how many `thin` ones
+    are less than a patch."""
+
+    name: str
+    count: int
+    median: float
+    thin: int
+
+
+@dataclass(frozen=True)
 class BoxSizes:
-    """The shorter sides of the boxes of one role, in pixels of the model's input: how many between each two
-    `BOUNDS`, and per class its name, count, median and how many are thinner than a patch."""
+    """The shorter sides of the boxes of one role, in pixels of `model_input`.
+
+    `bins` count the boxes between each two `BOUNDS`.
+    """
 
     model_input: ModelInput
     role: ShapeRole
     bins: tuple[int, ...]
-    classes: tuple[tuple[str, int, float, int], ...]
+    classes: tuple[ClassSizes, ...]
 
     @property
     def count(self) -> int:
@@ -120,7 +133,7 @@ class BoxSizes:
 
     @property
     def thin(self) -> int:
-        return sum(row[3] for row in self.classes)
+        return sum(row.thin for row in self.classes)
 
 
 @dataclass

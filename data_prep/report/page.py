@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from data_prep.report.model import SHOWN_LINES, MessageList, Report
 from data_prep.report.page_images import near_duplicates_part, samples_part
-from data_prep.report.page_tables import MOST_ROWS, answers_part, classes_part, sizes_part
+from data_prep.report.page_tables import SHOWN_ROWS, answers_part, classes_part, sizes_part
 from llava.common.html.markup import (
     Markup,
     cut,
@@ -52,8 +52,8 @@ def _mapping(report: Report) -> Markup | None:
     if not report.mapping:
         return None
     rows = [
-        table_row(name, tag("td", describe, class_="warn" if describe.startswith("unknown") else None))
-        for name, describe in report.mapping[:MOST_ROWS]
+        table_row(name, tag("td", outcome, class_="warn" if outcome.startswith("unknown") else None))
+        for name, outcome in report.mapping[:SHOWN_ROWS]
     ]
     caption = "Class names as the annotations write them, and what the recipe makes of them."
     return table(caption + first_of(len(rows), len(report.mapping)), ["written", "taken as"], rows)

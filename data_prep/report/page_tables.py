@@ -1,4 +1,4 @@
-"""Tables of a report's page: classes, sizes, answers."""
+"""The tables of a report's page: classes, sizes, answers."""
 
 from __future__ import annotations
 
@@ -21,50 +21,51 @@ from llava.common.html.markup import (
     together,
 )
 
-_PARTS = ("first", "second", "third", "fourth")  # looks of the parts of a bar of answers
+_STYLES = ("first", "second", "third", "fourth")  # CSS classes of the parts of a bar of answers
 _FEW_ANSWERS = 12
 _SIZES = 8  # sizes of pictures listed one by one
-MOST_ROWS = 60  # of a table of classes
+SHOWN_ROWS = 60  # of a table of classes
 
 
 def classes_part(report: Report) -> Markup | None:
     if not report.classes and not report.kinds:
         return None
-    splits = [split for split in report.splits if _has(report, split)]
+    splits = [split for split in report.splits if _has_rows(report, split)]
     parts = []
     if report.kinds:
-        parts.append(_kinds(report, splits))
+        parts.append(_kinds_table(report, splits))
     if report.classes:
         parts.append(_class_table(report, splits))
     return together(parts)
 
 
-def _has(report: Report, split: str) -> bool:
+def _has_rows(report: Report, split: str) -> bool:
     return any(row.views[split] for row in report.classes) or bool(report.kinds.get(split))
 
 
-def _kinds(report: Report, splits: Sequence[str]) -> Markup:
-    """A row per label and a column per split: shares that should be alike stand side by side."""
+def _kinds_table(report: Report, splits: Sequence[str]) -> Markup:
+    """Return a table with a row per label and a column per split, so that shares that should be alike stand
+    side by side."""
     parts = {split: report.kinds.get(split, Counter()) for split in splits}
     names = sorted({name for part in parts.values() for name in part})
     rows = []
-    for name in names[:MOST_ROWS]:
+    for name in names[:SHOWN_ROWS]:
         cells = []
         for part in parts.values():
             share = part[name] / max(1, part.total())
-            said = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
-            cells.append(tag("td", said, strip([("first", share)]), class_="share"))
+            text = tag("div", f"{part[name]:,} ", tag("span", f"{share:.0%}", class_="soft"))
+            cells.append(tag("td", text, strip([("first", share)]), class_="share"))
         rows.append(table_row(name, *cells))
     heads = [
         f"{split or f'{report.unit}s'} ({part.total():,})" if len(parts) > 1 else f"{report.unit}s"
         for split, part in parts.items()
     ]
     caption = f"What each {report.unit} shows: its largest defect" + (", by split." if any(splits) else ".")
-    return table(caption + first_of(min(len(names), MOST_ROWS), len(names)), ["shows", *heads], rows)
+    return table(caption + first_of(min(len(names), SHOWN_ROWS), len(names)), ["shows", *heads], rows)
 
 
 def _class_table(report: Report, splits: Sequence[str]) -> Markup:
-    most = max(row.boxes.total() for row in report.classes)
+    maximum = max(row.boxes.total() for row in report.classes)
     several = list(splits) if len(splits) > 1 else []
     with_roles = any(row.role != "box" for row in report.classes)
     rows = [
@@ -74,9 +75,9 @@ def _class_table(report: Report, splits: Sequence[str]) -> Markup:
             *(number_cell(row.boxes[split]) for split in several),
             number_cell(row.boxes.total()),
             number_cell(row.views.total()),
-            bar_cell(row.boxes.total() / most),
+            bar_cell(row.boxes.total() / maximum),
         )
-        for row in report.classes[:MOST_ROWS]
+        for row in report.classes[:SHOWN_ROWS]
     ]
     return table(
         "Annotated objects (boxes, or labels of whole pictures) by class."
@@ -99,7 +100,7 @@ def sizes_part(report: Report) -> Markup | None:
     parts = [_image_sizes(report)]
     for size in report.sizes:
         heading, body = _box_sizes(size, report.unit)
-        # Where components are is seldom the question, nor are other models: folded away.
+        # Readers seldom need components or other models: these tables are folded.
         if size.role == "component" or size.model_input != report.model_inputs[0]:
             parts.append(tag("details", tag("summary", heading), body))
         else:
@@ -132,90 +133,67 @@ def _image_sizes(report: Report) -> Markup:
 
 
 def _box_sizes(sizes: BoxSizes, unit: str) -> tuple[str, Markup]:
-    """A heading and what goes below it."""
+    """Return a heading and the tables below it."""
     model_input = sizes.model_input
     noun = {"defect": "defects", "component": "components", "box": "boxes"}[sizes.role]
-    edges = [0.0, *(bound * model_input.patch for bound in BOUNDS)]
+    shown_as = f"{unit} {model_input.scaling}, patch {model_input.patch}"
+    heading = f"{noun.capitalize()} as {model_input.name} sees them: {shown_as}"
+    return heading, together([_histogram(sizes, noun), _sizes_by_class(sizes, noun)])
+
+
+def _histogram(sizes: BoxSizes, noun: str) -> Markup:
+    patch = sizes.model_input.patch
+    edges = [0.0, *(bound * patch for bound in BOUNDS)]
     filled = [number for number, count in enumerate(sizes.bins) if count]
     at_one = BOUNDS.index(1.0)  # the bin below one patch; it and the next are always shown
-    shown = range(min(at_one, *filled), max(at_one + 1, *filled) + 1)
     rows = []
-    for number, count in enumerate(sizes.bins):
-        if number not in shown:
-            continue
-        last = number == len(BOUNDS)
-        label = f"{edges[number]:g} and more" if last else f"{edges[number]:g} to {edges[number + 1]:g}"
-        thin = not last and edges[number + 1] <= model_input.patch
-        at_patch = not last and edges[number + 1] == model_input.patch
+    for number in range(min(at_one, *filled), max(at_one + 1, *filled) + 1):
+        count = sizes.bins[number]
+        is_last = number == len(BOUNDS)
+        label = f"{edges[number]:g} and more" if is_last else f"{edges[number]:g} to {edges[number + 1]:g}"
+        is_thin = not is_last and edges[number + 1] <= patch
+        ends_at_patch = not is_last and edges[number + 1] == patch
         rows.append(
             table_row(
                 label,
                 number_cell(count),
                 number_cell(f"{count / sizes.count:.0%}"),
-                bar_cell(count / sizes.count, "thin" if thin else "first"),
-                class_="patch" if at_patch else None,
+                bar_cell(count / sizes.count, "thin" if is_thin else "first"),
+                class_="patch" if ends_at_patch else None,
             )
         )
     caption = (
         f"The shorter side of {sizes.count:,} {noun} in model pixels. The dashed line is one patch: what "
         f"lies above it in the table is thinner, and a model may not see it."
     )
-    histogram = table(caption, ["model pixels", number_head(noun), number_head("share"), ""], rows)
-    class_rows = [
-        table_row(
-            name,
-            number_cell(count),
-            number_cell(f"{middle:.1f}"),
-            number_cell(
-                f"{thin:,} ({thin / count:.0%})",
-                "warn" if thin >= THIN_SHARE * count and thin and sizes.role != "component" else "",
-            ),
+    return table(caption, ["model pixels", number_head(noun), number_head("share"), ""], rows)
+
+
+def _sizes_by_class(sizes: BoxSizes, noun: str) -> Markup:
+    rows = []
+    for row in sizes.classes[:SHOWN_ROWS]:
+        warn = row.thin >= THIN_SHARE * row.count and row.thin and sizes.role != "component"
+        rows.append(
+            table_row(
+                row.name,
+                number_cell(row.count),
+                number_cell(f"{row.median:.1f}"),
+                number_cell(f"{row.thin:,} ({row.thin / row.count:.0%})", "warn" if warn else ""),
+            )
         )
-        for name, count, middle, thin in sizes.classes[:MOST_ROWS]
-    ]
-    by_class = table(
-        f"The same by class.{first_of(len(class_rows), len(sizes.classes))}",
-        [
-            "class",
-            number_head(noun),
-            number_head("median, model pixels"),
-            number_head("thinner than a patch"),
-        ],
-        class_rows,
-    )
-    shown_as = f"{unit} {model_input.scaling}, patch {model_input.patch}"
-    heading = f"{noun.capitalize()} as {model_input.name} sees them: {shown_as}"
-    return heading, together([histogram, by_class])
+    heads = ["class", *map(number_head, (noun, "median, model pixels", "thinner than a patch"))]
+    return table(f"The same by class.{first_of(len(rows), len(sizes.classes))}", heads, rows)
 
 
 def answers_part(report: Report) -> Markup | None:
     if not report.answers:
         return None
-    several = len({part.language for part in report.answers}) > 1
-    rows = []
+    with_language = len({part.language for part in report.answers}) > 1
+    rows: list[Markup] = []
     for task, language in dict.fromkeys((part.task, part.language) for part in report.answers):
         parts = [part for part in report.answers if (part.task, part.language) == (task, language)]
-        overall = sum((part.answers for part in parts), Counter())
-        looks: dict[str, str] = {}
-        if len(overall) <= _FEW_ANSWERS:  # no use in naming a few of hundreds
-            ordered = sorted(overall, key=lambda word: (-overall[word], word))
-            looks = dict(zip(ordered, _PARTS, strict=False))
-        for number, part in enumerate(parts):
-            answer, share = part.commonest or ("", 0.0)
-            said = cut(answer, 60) if part.commonest or not part.count else "each only once"
-            name = f"{task} ({language})" if several and language else task
-            rows.append(
-                tag(
-                    "tr",
-                    tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
-                    tag("td", part.split),
-                    number_cell(part.count or f"{part.turns:,} turns"),
-                    number_cell(part.different),
-                    tag("td", said),
-                    number_cell(f"{share:.0%}" if share else ""),
-                    _answer_bar(part, looks),
-                )
-            )
+        name = f"{task} ({language})" if with_language and language else task
+        rows += _answer_rows(name, parts)
     intro = tag(
         "p",
         "The commonest answer is the baseline: what a model scores that always says it. A model that scores "
@@ -233,15 +211,41 @@ def answers_part(report: Report) -> Markup | None:
     return together([intro, table("Answers by task and split.", columns, rows)])
 
 
-def _answer_bar(part: AnswerCounts, looks: dict[str, str]) -> Markup:
-    """The shares of the answers that have a look, in its order."""
-    shares = {answer: part.answers[answer] / part.count for answer in looks if part.answers[answer]}
+def _answer_rows(name: str, parts: Sequence[AnswerCounts]) -> list[Markup]:
+    """Return the rows of one task and language, a row per split."""
+    overall = sum((part.answers for part in parts), Counter())
+    styles: dict[str, str] = {}
+    if len(overall) <= _FEW_ANSWERS:  # no use in naming a few of hundreds
+        ordered = sorted(overall, key=lambda word: (-overall[word], word))
+        styles = dict(zip(ordered, _STYLES, strict=False))
+    rows = []
+    for number, part in enumerate(parts):
+        answer, share = part.commonest or ("", 0.0)
+        commonest = cut(answer, 60) if part.commonest or not part.count else "each only once"
+        rows.append(
+            tag(
+                "tr",
+                tag("th", name, scope="rowgroup", rowspan=len(parts)) if number == 0 else None,
+                tag("td", part.split),
+                number_cell(part.count or f"{part.turns:,} turns"),
+                number_cell(part.different),
+                tag("td", commonest),
+                number_cell(f"{share:.0%}" if share else ""),
+                _answer_bar(part, styles),
+            )
+        )
+    return rows
+
+
+def _answer_bar(part: AnswerCounts, styles: dict[str, str]) -> Markup:
+    """Return a bar with the shares of the answers that have a style, in the order of `styles`."""
+    shares = {answer: part.answers[answer] / part.count for answer in styles if part.answers[answer]}
     if not shares:
         return tag("td", class_="wide answers")
     keys = [
         tag(
             "span",
-            tag("i", class_=f"swatch {looks[answer]}"),
+            tag("i", class_=f"swatch {styles[answer]}"),
             f"{cut(answer, 24)} {share:.0%}",
             class_="key",
         )
@@ -249,5 +253,5 @@ def _answer_bar(part: AnswerCounts, looks: dict[str, str]) -> Markup:
     ]
     if len(part.answers) > len(shares):
         keys.append(tag("span", f"{len(part.answers) - len(shares)} more", class_="key"))
-    shown = strip((looks[answer], share) for answer, share in shares.items())
+    shown = strip((styles[answer], share) for answer, share in shares.items())
     return tag("td", shown, tag("div", *keys, class_="soft"), class_="wide answers")

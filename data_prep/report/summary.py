@@ -1,4 +1,4 @@
-"""What a conversion came to: its counts and notes, in manifest.json and on the console."""
+"""Summarise a conversion: its counts and notes, in manifest.json and on the console."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from llava.common.cli import command_name
 from llava.common.files import sha256
 from llava.common.html.markup import readable
 
-SHOWN_KINDS = 12  # of warnings
+SHOWN_GROUPS = 12  # of warnings
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class SplitSummary:
     tasks: dict[str, dict[str, Any]]
 
 
-def summarise(
+def summarise_split(
     units: Sequence[Unit], items: Sequence[QuestionAnswer], group_of: Mapping[str, str]
 ) -> SplitSummary:
+    """Count the units, groups, labels and questions of one split."""
     tasks: dict[str, dict[str, Any]] = {}
     for item in items:
         task = tasks.setdefault(item.task, {"type": item.type, "questions": 0, "yes": 0})
@@ -65,10 +66,17 @@ def summarise(
 # --- manifest.json --------------------------------------------------------------------------------------
 
 
-def manifest(
+def make_manifest(
     args: argparse.Namespace, conversion: Conversion, summaries: Mapping[Split, SplitSummary], folder: Path
 ) -> dict[str, Any]:
-    """All that the files in `folder` were made of and with. `args` are those of `convert`."""
+    """Return all that the files in `folder` were made of and with.
+
+    Args:
+        args: The arguments of `convert`.
+        conversion: The units by split, and what was left out.
+        summaries: The counts of each split.
+        folder: Holds the written files.
+    """
     try:
         ours = version("llava-inspect")
     except PackageNotFoundError:
@@ -107,7 +115,7 @@ def manifest(
 
 
 def _hash_of_names(images: Mapping[str, str]) -> str:
-    """Pictures are named by their content, so their names stand for it."""
+    """Return a hash of the image names; images are named by their content."""
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
 
 
@@ -117,29 +125,29 @@ def _hash_of_names(images: Mapping[str, str]) -> str:
 def print_summary(
     console: Console, output: Path, conversion: Conversion, summaries: Mapping[Split, SplitSummary]
 ) -> None:
-    """Print what was made. Notes are shown by kind; manifest.json has them all."""
+    """Print what was made. Similar notes are shown once; manifest.json has them all."""
 
-    def say(text: str) -> None:
+    def print_line(text: str) -> None:
         console.print(readable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     console.print(_table(output, summaries))
     if conversion.leaks:
-        say(_leaks_text(conversion.leaks))
+        print_line(_leaks_text(conversion.leaks))
     for line in change_lines(conversion):
-        say(f"changed: {line}")
+        print_line(f"changed: {line}")
     for line in left_out_lines(conversion):
-        say(line)
-    kinds = by_kind(conversion.notes)
-    for notes in kinds[:SHOWN_KINDS]:
+        print_line(line)
+    groups = group_similar(conversion.notes)
+    for notes in groups[:SHOWN_GROUPS]:
         more = f" (and {len(notes) - 1:,} more like this)" if len(notes) > 1 else ""
-        say(f"warning: {notes[0]}{more}")
-    if len(kinds) > SHOWN_KINDS:
-        say(f"... and {len(kinds) - SHOWN_KINDS} more kinds of warning")
-    if len(conversion.notes) > min(len(kinds), SHOWN_KINDS):
-        say(f"all {len(conversion.notes):,} warnings: {output / 'manifest.json'}")
-    say(f"look at: {output / 'report.html'}")
+        print_line(f"warning: {notes[0]}{more}")
+    if len(groups) > SHOWN_GROUPS:
+        print_line(f"... and {len(groups) - SHOWN_GROUPS} more kinds of warning")
+    if len(conversion.notes) > min(len(groups), SHOWN_GROUPS):
+        print_line(f"all {len(conversion.notes):,} warnings: {output / 'manifest.json'}")
+    print_line(f"look at: {output / 'report.html'}")
     val = output / "val.json" if summaries["val"].questions else "null"
-    say(
+    print_line(
         f"next: {command_name('train', 'scripts/finetune_lora.sh')} configs/tiny_cpu.yaml "
         f"data_path={output / 'train.json'} "
         f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
@@ -147,7 +155,7 @@ def print_summary(
 
 
 def change_lines(conversion: Conversion) -> list[str]:
-    """A line for each thing done to source pictures before they were cut."""
+    """Return a line for each change made to source images before they were cut."""
     return [
         f"{change}: {len(keys):,} source picture(s), for instance {keys[0]}"
         for change, keys in sorted(conversion.changes.items())
@@ -155,8 +163,8 @@ def change_lines(conversion: Conversion) -> list[str]:
 
 
 def left_out_lines(conversion: Conversion) -> list[str]:
-    """A line for each reason: `not asked: 3 x kind (several kinds)` of `kind: several kinds`, else `left out:
-    3 crops ...`."""
+    """Return a line for each reason: `not asked: 3 x kind (several kinds)` for the reason `kind: several
+    kinds`, `left out: 3 crops ...` for one without a colon."""
     lines = []
     for reason, count in sorted(conversion.left_out.items()):
         what, _, why = reason.partition(": ")
@@ -164,18 +172,17 @@ def left_out_lines(conversion: Conversion) -> list[str]:
     return sorted(lines)
 
 
-def by_kind(notes: Iterable[str]) -> list[list[str]]:
-    """Notes that say the same of different files, objects or numbers, together; in the order of the first of
-    each kind.
+def group_similar(notes: Iterable[str]) -> list[list[str]]:
+    """Group notes that say the same of different files, objects or numbers, in order of first occurrence.
 
-    A note's kind is what is left of it without its beginning up to the first `: ` (the file), without what
-    stands in quotes or brackets and without words that hold a digit, a slash or a dot.
+    Two notes are similar if they are equal without their beginning up to the first `: ` (the file), without
+    what stands in quotes or brackets and without words that hold a digit, a slash or a dot.
     """
-    kinds: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for note in notes:
-        said = note.partition(": ")[2] or note
-        kinds.setdefault(re.sub(r"'[^']*'|\(.*?\)+|\S*[\d/\\.]\S*", "", said), []).append(note)
-    return list(kinds.values())
+        message = note.partition(": ")[2] or note
+        groups.setdefault(re.sub(r"'[^']*'|\(.*?\)+|\S*[\d/\\.]\S*", "", message), []).append(note)
+    return list(groups.values())
 
 
 def _leaks_text(leaks: Leaks) -> str:
@@ -208,7 +215,7 @@ def _table(output: Path, summaries: Mapping[Split, SplitSummary]) -> Table:
     table.add_section()
     row("questions", [part.questions for part in parts], last=True)
     for task in sorted({task for part in parts for task in part.tasks}):
-        facts = [part.tasks.get(task, {"questions": 0}) for part in parts]
-        shares = [f"{fact['yes_share']:.0%}" if "yes_share" in fact else "" for fact in facts]
-        row(f"  {task}", [fact["questions"] for fact in facts], shares)
+        counts = [part.tasks.get(task, {"questions": 0}) for part in parts]
+        shares = [f"{count['yes_share']:.0%}" if "yes_share" in count else "" for count in counts]
+        row(f"  {task}", [count["questions"] for count in counts], shares)
     return table

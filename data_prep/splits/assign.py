@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from data_prep.annotations import Shape
-from data_prep.images.units import Prepared, Unit
+from data_prep.images.units import PreparedImage, Unit
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.groups import GroupMember, Leaks, count_leaks, count_splits, find_groups
@@ -39,7 +39,7 @@ class Conversion:
 
 
 def split_units(
-    prepared: Sequence[Sequence[Prepared]], recipe: Recipe, seed: int, notes: Sequence[str] = ()
+    prepared: Sequence[Sequence[PreparedImage]], recipe: Recipe, seed: int, notes: Sequence[str] = ()
 ) -> Conversion:
     """Group the images and assign the groups to splits.
 
@@ -88,7 +88,7 @@ def split_units(
 
 def _keep_units(
     conversion: Conversion,
-    images: Sequence[Prepared],
+    images: Sequence[PreparedImage],
     groups: Sequence[str],
     stated: Sequence[Split | None],
     fixed: Mapping[str, Split],
@@ -178,7 +178,7 @@ def _same_shapes(first: Sequence[Shape], second: Sequence[Shape]) -> bool:
 
 
 def _stated_splits(
-    numbered: Sequence[tuple[int, Prepared]], recipe: Recipe, has_test_source: bool
+    numbered: Sequence[tuple[int, PreparedImage]], recipe: Recipe, has_test_source: bool
 ) -> list[Split | None]:
     """Return the split that each (number of its source, image) must be in, None where that is open."""
     if recipe.splits.given == "ignore":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.commands.lint import KINDS
+from data_prep.commands.lint import FINDINGS
 from llava.common.errors import InputError
 from tests.support.label_files import conversations_like
 
@@ -60,7 +60,7 @@ def check(tmp_path: Path, photos: Path) -> Callable[..., tuple[int, Findings]]:
         code = data_prep(["check", *paths, "--image-folder", str(photos), "--json", str(out), *options])
         found = json.loads(out.read_text())
         assert found["records"] == sum(map(len, files))
-        assert all(KINDS[finding["kind"]] == finding["what"] for finding in found["findings"])
+        assert all(FINDINGS[finding["kind"]] == finding["what"] for finding in found["findings"])
         return code, {finding["kind"]: finding for finding in found["findings"]}
 
     return run

@@ -15,9 +15,9 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.formats import voc
 from data_prep.images.store import ImageStore
-from data_prep.images.units import prepare
+from data_prep.images.units import prepare_image
 from data_prep.recipe.schema import Recipe
-from data_prep.report.summary import by_kind
+from data_prep.report.summary import group_similar
 from data_prep.source_folder import SourceFolder
 from data_prep.splits.assign import assign_splits
 from llava.common.boxes import from_frame, parse_box
@@ -280,7 +280,7 @@ def test_one_box_under_two_names_of_a_class_is_one(tmp_path: Path, repo: Path) -
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "insulator_full.yaml")
     (image,) = voc.read(SourceFolder.scan(tmp_path))[0].images
     store = ImageStore(tmp_path, recipe.pictures)
-    (unit,) = prepare(image, recipe, recipe.known_names(), store).units
+    (unit,) = prepare_image(image, recipe, recipe.known_names(), store).units
     assert [(shape.name, shape.box) for shape in unit.defects] == [("missing disc", box)]
 
 
@@ -437,6 +437,6 @@ def test_kinds_of_notes() -> None:
         "2 XML file(s) that are not Pascal VOC passed over, for instance a.xml",
         "75 XML file(s) that are not Pascal VOC passed over, for instance c/b.xml",
     ]
-    assert [len(kind) for kind in by_kind(notes)] == [2, 1, 2, 2, 2]
-    assert by_kind(notes)[0] == notes[:2]
-    assert sorted(note for kind in by_kind(notes) for note in kind) == sorted(notes)
+    assert [len(kind) for kind in group_similar(notes)] == [2, 1, 2, 2, 2]
+    assert group_similar(notes)[0] == notes[:2]
+    assert sorted(note for kind in group_similar(notes) for note in kind) == sorted(notes)

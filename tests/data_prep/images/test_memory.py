@@ -91,7 +91,7 @@ def test_room_comes_back_from_an_image_that_cannot_be_read(
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="11 picture"):
         prepare_all([source], recipe, ImageStore(tmp_path / "out", recipe.pictures), workers=3)
-    with budget.taken(SIDE**2):
+    with budget.reserve(SIDE**2):
         pass
 
 
@@ -99,7 +99,7 @@ def test_who_waits_for_room_gets_it() -> None:
     budget, order = PixelBudget(10), list[int]()
 
     def work(pixels: int) -> None:
-        with budget.taken(pixels):
+        with budget.reserve(pixels):
             order.append(pixels)
 
     with ThreadPoolExecutor(16) as pool:

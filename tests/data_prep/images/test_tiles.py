@@ -17,7 +17,7 @@ from data_prep.__main__ import main as data_prep
 from data_prep.annotations import AnnotatedImage, Annotation, Shape
 from data_prep.images.store import ImageStore
 from data_prep.images.tiles import cut, grid, to_image, visible
-from data_prep.images.units import Prepared, prepare
+from data_prep.images.units import PreparedImage, prepare_image
 from data_prep.recipe.schema import Recipe, Tiles
 from llava.common.boxes import Box, intersection
 from llava.common.files import read_json_list
@@ -90,10 +90,10 @@ def recipe(**changes: Any) -> Recipe:
 
 def tiled(
     file: Path, shapes: list[Shape], made: Recipe, folder: Path, labels: tuple[str, ...] = ()
-) -> Prepared:
+) -> PreparedImage:
     folder.mkdir(exist_ok=True)
     image = AnnotatedImage(file, "a", [Annotation(file, shapes=tuple(shapes), labels=labels)])
-    return prepare(image, made, made.known_names(), ImageStore(folder, made.pictures))
+    return prepare_image(image, made, made.known_names(), ImageStore(folder, made.pictures))
 
 
 def scattered(size: tuple[int, int], count: int) -> Iterator[Shape]:

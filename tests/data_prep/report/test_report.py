@@ -65,7 +65,7 @@ def test_sizes_count_boxes_by_patches_and_class() -> None:
     defects, components = box_sizes(views, SHAPE_ROLES, [ModelInput()])
     assert (defects.role, components.role) == ("defect", "component")
     assert defects.bins == (1, 0, 1, 1, 0, 0, 0)  # 3.2, 13.97 and 14 model pixels
-    assert (defects.count, defects.thin, defects.classes[0][0]) == (3, 2, "defect")
+    assert (defects.count, defects.thin, defects.classes[0].name) == (3, 2, "defect")
     assert (components.count, components.thin) == (1, 0)
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
 from data_prep.commands.convert import prepare_all, split_units
-from data_prep.images.store import ImageStore, Known
-from data_prep.images.units import Prepared, perceptual_hash
+from data_prep.images.store import CachedImage, ImageStore
+from data_prep.images.units import PreparedImage, perceptual_hash
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.source_folder import Split
 from data_prep.splits.assign import assign_splits, given_splits, scaled_shares
@@ -113,12 +113,12 @@ def test_a_group_goes_where_its_most_held_out_image_is() -> None:
     assert given_splits(given, ["a", "a", "b", "b", "b", "c", "d"]) == {"a": "test", "b": "val", "d": "train"}
 
 
-def prepared(key: str, image: int, split: Split | None, group: str | None = None) -> Prepared:
+def prepared(key: str, image: int, split: Split | None, group: str | None = None) -> PreparedImage:
     from data_prep.images.units import Unit
 
     unit = Unit(key, key, f"images/{image}.jpg", (10, 10), (), (), labels=("nest",) if image % 2 else ())
-    known = Known(size=(10, 10), orientation=1, fingerprint="0" * 64)
-    return Prepared(key, (unit,), looks(), (), {}, group, split, "", known)
+    known = CachedImage(size=(10, 10), orientation=1, fingerprint="0" * 64)
+    return PreparedImage(key, (unit,), looks(), (), {}, group, split, "", known)
 
 
 def recipe(**splits: object) -> Recipe:
