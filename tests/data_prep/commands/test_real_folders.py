@@ -15,6 +15,8 @@ from llava.common.boxes import from_frame, parse_box
 from llava.common.files import read_json_list
 from llava.common.records import Record
 
+pytestmark = pytest.mark.slow
+
 SPLITS = ("train", "val", "test")
 RECIPE = """
 components: [{name: insulator}]

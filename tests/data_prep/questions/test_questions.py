@@ -298,12 +298,14 @@ def lines(recipe: Recipe, units: Sequence[Unit], seed: int = 0) -> str:
     return "\n".join(record.model_dump_json() for record in records)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_units_makes_no_difference(trilingual: Recipe, units: list[Unit]) -> None:
     shuffled = random.Random(5).sample(units, len(units))
     assert lines(trilingual, units) == lines(trilingual, shuffled)
     assert lines(trilingual, units) != lines(trilingual, units, seed=1)
 
 
+@pytest.mark.slow
 def test_no_random_hashes_decide(repo: Path) -> None:
     """Two interpreters that hash texts differently write the same questions."""
     code = (

@@ -43,6 +43,7 @@ def test_seeds_and_indices_are_different_scenes() -> None:
     assert len(set(images)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DEFECTS)
 def test_box_holds_what_the_defect_changed(kind: str) -> None:
     for index in with_kind(kind, 4):
@@ -81,6 +82,7 @@ def test_shares_of_kinds() -> None:
     assert drawn[:20] != drawn[20:40]
 
 
+@pytest.mark.slow
 def test_annotations_are_voc_within_bounds(tmp_path: Path) -> None:
     folder, sheet = tmp_path / "scenes", tmp_path / "sheet.png"
     main(["scenes", "--output", str(folder), "--count", "20", "--seed", "8", "--contact-sheet", str(sheet)])
@@ -104,6 +106,7 @@ def test_annotations_are_voc_within_bounds(tmp_path: Path) -> None:
         image.load()
 
 
+@pytest.mark.slow
 def test_the_string_is_the_subject() -> None:
     for index in range(12):
         scene = render(SEED, index, with_defect=False)

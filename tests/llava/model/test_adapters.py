@@ -63,6 +63,7 @@ def test_logits_are_those_that_peft_gives(base, tmp_path, spelling, variant):
     require_same(base, tmp_path / "adapter", theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("spelling", ["transformers 4", "transformers 5"])
 def test_each_family(tmp_path, tiny_model_dir, family, spelling):
@@ -139,6 +140,7 @@ def test_a_lora_folder_of_the_original(base, tmp_path, projector):
     require_same(base, tmp_path / "llava-lora", theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llava-llama", "llava_next-llama"])
 def test_a_lora_folder_of_the_original_over_an_original_base(tmp_path, tiny_model_dir, family):
     base, _ = save_original(tiny_model_dir, tmp_path / "llava-v1.5-7b", family, scale=0.2)

@@ -65,6 +65,7 @@ def build(dtype: torch.dtype, *, vision: bool, dropout: float, checkpointing: bo
     return model.train(), config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize(
     ("dtype", "vision", "dropout", "checkpointing"),

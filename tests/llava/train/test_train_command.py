@@ -93,6 +93,7 @@ def test_only_what_the_config_names_is_trained(finished: Path, tiny_model_dir: P
     assert changed and all("multi_modal_projector" in name for name in changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3])
 def test_resuming_gives_the_bits_of_the_uninterrupted_run(
     finished: Path, tiny_model_dir: Path, data: Path, tmp_path: Path, step: int
@@ -127,6 +128,7 @@ def test_a_kill_while_saving_leaves_nothing_that_looks_like_a_checkpoint(
     assert same(run, finished)
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_be_made_longer(
     finished: Path, tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:

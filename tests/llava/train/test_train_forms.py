@@ -22,6 +22,8 @@ from tests.support.family_models import save_family
 from tests.support.original_folders import save_original
 from tests.support.train_data import many, write_config, write_data
 
+pytestmark = pytest.mark.slow
+
 FORMS: dict[str, dict[str, Any]] = {
     "hugging face": {"family": "llava-llama"},
     "1.5, tower beside": {"family": "llava-llama", "original": True},

@@ -105,6 +105,7 @@ def test_tensorboard_holds_rates_figures_and_answers(
     assert asked and all(question in shown for question in asked)
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_and_a_resumed_one_stays_ended(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
