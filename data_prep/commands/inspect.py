@@ -166,7 +166,9 @@ def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedIma
     )
     labels = [name for item in image.annotations for label in item.labels if (name := mapping.name_of(label))]
     conversations = tuple(
-        Dialogue(talk.task, talk.turns) for item in image.annotations for talk in item.conversations
+        Dialogue(conversation.task, conversation.turns)
+        for item in image.annotations
+        for conversation in item.conversations
     )
     split = image.split or ""
     unique = tuple(dict.fromkeys(labels))

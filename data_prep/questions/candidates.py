@@ -121,16 +121,16 @@ class CandidateFinder:
 
     def _presence(self, unit: Unit) -> Iterator[Candidate]:
         if self.family.of != "each":
-            there = bool(unit.kinds if self.family.of == "defect" else shapes_of(unit, self.family.of))
-            asked = [(self.family.of, there)]
+            present = bool(unit.kinds if self.family.of == "defect" else shapes_of(unit, self.family.of))
+            subjects = [(self.family.of, present)]
         else:
             absent = [name for name in self.recipe.kind_names if name not in unit.kinds]
             rng = random.Random(f"{self.seed}/{unit.image}/{self.task}")
             chosen = rng.sample(absent, min(self.family.absent, len(absent)))
-            asked = [*((name, True) for name in unit.kinds), *((name, False) for name in chosen)]
-        for about, there in asked:
-            candidate = self._candidate(unit, about, self.recipe.yes_word if there else self.recipe.no_word)
-            candidate.yes = there
+            subjects = [*((name, True) for name in unit.kinds), *((name, False) for name in chosen)]
+        for about, present in subjects:
+            candidate = self._candidate(unit, about, self.recipe.yes_word if present else self.recipe.no_word)
+            candidate.yes = present
             yield candidate
 
     def _kind(self, unit: Unit) -> Iterator[Candidate]:
@@ -240,17 +240,17 @@ class CandidateFinder:
     # --- what is not there ---------------------------------------------------------------------------
 
     def _absent_kinds(
-        self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
+        self, units: Sequence[Unit], present: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
         """Ask for every kind where it is absent, `ratio` times as often as where it is present: the name of a
         kind must not tell whether it is there."""
         found: list[Candidate] = []
-        asked = Counter[str]()
-        for candidate in there:
-            asked[candidate.about] += candidate.times_asked
+        counts = Counter[str]()
+        for candidate in present:
+            counts[candidate.about] += candidate.times_asked
         for kind in self.recipe.defects:
             lacking = [unit for unit in units if kind.name not in unit.kinds]
-            wanted = min(round(asked[kind.name] * ratio), len(lacking))
+            wanted = min(round(counts[kind.name] * ratio), len(lacking))
             rng = random.Random(f"{self.seed}/{self.split}/{self.task}/{kind.name}/absent")
             for unit in rng.sample(lacking, wanted):
                 answer = self.recipe.absent_word
@@ -260,11 +260,11 @@ class CandidateFinder:
         return found
 
     def _boxes_of_nothing(
-        self, units: Sequence[Unit], there: Sequence[Candidate], ratio: float
+        self, units: Sequence[Unit], present: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
         """Ask about boxes that meet no defect, in turn on all units. Each has the size of some defect of the
         split and lies on a component where there is one, so that neither size nor place tells the answer."""
-        wanted = round(sum(candidate.times_asked for candidate in there) * ratio)
+        wanted = round(sum(candidate.times_asked for candidate in present) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
         models = [(shape.box, unit.size) for unit in units for shape in unit.defects]
         free = [unit for unit in units if not unplaced(unit)]

@@ -145,10 +145,10 @@ def _seen(
             went_to[name] = split
             if unit.key == unit.source:  # the whole picture
                 written[name] = folder / unit.image
-    seen = []
+    compared = []
     for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
         for image in source.images:
             written.setdefault((number == 1, image.key), image.file)
         names = [(number == 1, item.key) for item in items]
-        seen += [ComparedImage(name[1], written[name], went_to.get(name, "")) for name in names]
-    return seen
+        compared += [ComparedImage(name[1], written[name], went_to.get(name, "")) for name in names]
+    return compared

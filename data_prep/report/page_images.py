@@ -124,10 +124,10 @@ def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
     labels = [tag("span", f"labelled {name}", class_="key") for name in view.labels]
     if not keys and not labels:
         keys = [tag("span", "nothing annotated", class_="key")]
-    said = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
+    boxes_in_words = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
     split = [tag("span", view.split, class_="tag"), " "] if view.split else []
     image = [
-        tag("img", src=sample.image, alt=f"{view.name} with {said}"),
+        tag("img", src=sample.image, alt=f"{view.name} with {boxes_in_words}"),
         _outlines(sample, colours),
     ]
     return tag(
@@ -160,9 +160,9 @@ def _conversation(sample: Sample) -> Markup | None:
     if not sample.conversations:
         return None
     lines = []
-    for talk in sample.conversations:
-        for number, (question, answer) in enumerate(talk.turns[:_TURNS]):
-            chip = tag("span", talk.task if number == 0 else "then", class_="tag")
+    for conversation in sample.conversations:
+        for number, (question, answer) in enumerate(conversation.turns[:_TURNS]):
+            chip = tag("span", conversation.task if number == 0 else "then", class_="tag")
             asked = question.replace(IMAGE_PLACEHOLDER, "").strip()
             lines.append(tag("dt", chip, " ", cut(asked, _TEXT)))
             lines.append(tag("dd", cut(answer, _TEXT)))

@@ -103,7 +103,7 @@ def require_same_run(info: RunInfo, checkpoint: Path) -> None:
     }
     for name in info.config.keys() - _MAY_CHANGE:
         pairs[name] = (before.config.get(name), info.config[name])
-    changed = sorted(name for name, (there, here) in pairs.items() if there != here)
+    changed = sorted(name for name, (earlier, now) in pairs.items() if earlier != now)
     if changed:
         raise InputError(
             f"{checkpoint} cannot be resumed: {', '.join(changed)} differ from its run; "
