@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -30,12 +31,19 @@ def user_message(error: Exception) -> str | None:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and exit: 0 done, 2 bad input (see `user_message`), 130 interrupted."""
+    """Run a command's `main` and exit: 0 done, 2 bad input (see `user_message`), 130 interrupted, 141 if
+    nobody reads the output any more (`| head`)."""
     try:
         code = main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left would fail again at exit
+        code = 141  # as a shell reports SIGPIPE
     except Exception as error:
         message = user_message(error)
         if message is None:

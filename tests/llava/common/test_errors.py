@@ -45,3 +45,10 @@ def test_a_name_that_no_file_can_have(repo: Path) -> None:
     command = [sys.executable, *flags.split(), "x" * 300]
     done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr == f"error: {'x' * 300}: File name too long\n"
+
+
+def test_output_that_nobody_reads_any_more_is_no_traceback(repo: Path) -> None:
+    program = "from llava.common.errors import run_command; run_command(lambda: print('line\\n' * 100_000, flush=True))"
+    command = f'"{sys.executable}" -c "{program}" | head -1'
+    done = subprocess.run(["bash", "-c", command], cwd=repo, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("line\n", "")
