@@ -48,7 +48,8 @@ def test_a_name_that_no_file_can_have(repo: Path) -> None:
 
 
 def test_output_that_nobody_reads_any_more_is_no_traceback(repo: Path) -> None:
-    program = "from llava.common.errors import run_command; run_command(lambda: print('line\\n' * 100_000, flush=True))"
+    many_lines = "run_command(lambda: print('line\\n' * 100_000, flush=True))"
+    program = f"from llava.common.errors import run_command; {many_lines}"
     command = f'"{sys.executable}" -c "{program}" | head -1'
     done = subprocess.run(["bash", "-c", command], cwd=repo, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("line\n", "")
