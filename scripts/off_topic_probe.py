@@ -20,8 +20,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from tiny_base.canvas import COLOURS, HELD_OUT_SEED, PLACES, SHAPES
 from tiny_base.questions import questions
-from tiny_base.scenes import COLOURS, HELD_OUT_SEED, PLACES, SHAPES, render
+from tiny_base.scenes import render
 
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, write_jsonl

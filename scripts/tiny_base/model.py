@@ -26,8 +26,9 @@ from transformers import (
 
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import default_conversation as llava_prompt
+from tiny_base.canvas import GRID, PATCH, SIZE, TRAIN_SEED
 from tiny_base.questions import WORDS, questions
-from tiny_base.scenes import GRID, PATCH, SIZE, TRAIN_SEED, render
+from tiny_base.scenes import render
 
 WIDTH = 160
 VOCABULARY = 1024

@@ -6,7 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from tiny_base.scenes import COLOURS, CONDITIONS, PLACES, SHAPES, Row, Scene, Thing, place_name
+from tiny_base.canvas import COLOURS, CONDITIONS, PLACES, SHAPES
+from tiny_base.rows import Row
+from tiny_base.scenes import Scene, Thing, place_name
 
 Pair = tuple[str, str, str]  # family, question, answer
 

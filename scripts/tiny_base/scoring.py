@@ -13,9 +13,10 @@ from transformers import LlavaForConditionalGeneration
 from llava.common.files import write_text
 from llava.inference.engine import Engine, Request
 from llava.model.builder import bfloat16_is_native, load_model
+from tiny_base.canvas import CHANNELS, COLOURS, CONDITIONS, HELD_OUT_SEED
 from tiny_base.model import MEAN, STD, WIDTH
 from tiny_base.questions import questions
-from tiny_base.scenes import CHANNELS, COLOURS, CONDITIONS, HELD_OUT_SEED, Scene, render
+from tiny_base.scenes import Scene, render
 
 AIM = 0.9  # what makes the base good enough to tune on
 HELD_OUT_STREAM = 10_000_000  # scenes of the answer scores come after those of the feature AUCs

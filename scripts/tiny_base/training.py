@@ -24,9 +24,10 @@ from llava.train.packing import (
     pack_rows,
     packed_loss,
 )
+from tiny_base.canvas import CHANNELS, CONDITIONS, TRAIN_SEED
 from tiny_base.model import CONTEXT, WIDTH
 from tiny_base.questions import WORDS, Pair, questions, repeat_exercise
-from tiny_base.scenes import CHANNELS, CONDITIONS, TRAIN_SEED, render
+from tiny_base.scenes import render
 from tiny_base.scoring import (
     DenseHead,
     dense_scores,

@@ -36,8 +36,9 @@ def test_plain_transformers_loads_it() -> None:
 
 def test_scenes_are_pure_functions_of_seed_and_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(REPO / "scripts"), *sys.path])
+    from tiny_base.canvas import CHANNELS
     from tiny_base.questions import questions
-    from tiny_base.scenes import CHANNELS, render
+    from tiny_base.scenes import render
 
     for index in range(12):
         first, again = render(7, index), render(7, index)
