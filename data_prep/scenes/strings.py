@@ -254,12 +254,20 @@ def _paint(
     length: float,
     bite: Bite | None,
 ) -> _Surface:
+    """Draw the units of a string from back to front and look up each pixel's geometry.
+
+    Args:
+        kind: The type of string.
+        tables: The slices of each shape of unit: whole, bare, yoke.
+        shapes: The shape of each unit, an index into `tables`.
+        pitch: The distance of two units along the axis, in pixels.
+        margin: Free pixels around the string.
+        size: The (height, width) of the picture.
+        length: The string's length as it appears, in pixels.
+        bite: Where discs are broken, if any are.
+    """
     sine, cosine = math.sin(kind.tilt), math.cos(kind.tilt)
     height, width = size
-    index = np.zeros(size, np.int16)
-    shape_of = np.full(size, -1, np.int8)
-    unit_of = np.full(size, _EMPTY, np.int16)
-    fracture = np.zeros(size, np.bool_)
     fitting = (length / cosine - kind.discs * pitch) / 2
 
     def origin(unit: int) -> float:
@@ -267,48 +275,8 @@ def _paint(
         start = fitting + unit * pitch if unit >= 0 else 0.0
         return length / cosine - start if kind.caps_near else start
 
-    stamps: dict[int, tuple[NDArray[np.int16], int, int]] = {}
-
-    def stamp(shape: int) -> tuple[NDArray[np.int16], int, int]:
-        """A unit's slice numbers (-1 outside) around its origin: every unit of a shape looks the same."""
-        if shape not in stamps:
-            slices = tables[shape]
-            left = math.floor(float((slices.place * cosine - slices.radius * sine).min())) - 1
-            right = math.ceil(float((slices.place * cosine + slices.radius * sine).max())) + 1
-            half = math.ceil(float(slices.radius.max())) + 1
-            numbers = np.full((2 * half, right - left), -1, np.int16)
-            v = np.arange(-half, half, dtype=np.float32)[:, None] + np.float32(0.5)
-            u = np.arange(left, right, dtype=np.float32)[None, :] + np.float32(0.5)
-            for number, (a, r) in enumerate(zip(slices.place, slices.radius, strict=True)):
-                top, low = max(0, math.floor(half - r)), min(2 * half, math.ceil(half + r))
-                first = max(0, math.floor(a * cosine - r * sine - left))
-                last = min(right - left, math.ceil(a * cosine + r * sine - left) + 1)
-                vv, uu = v[top:low], u[:, first:last]
-                reach = (r * r - vv * vv).clip(0)
-                inside = (uu - a * cosine) ** 2 <= reach * np.float32(sine * sine)
-                numbers[top:low, first:last][inside] = number
-            stamps[shape] = (numbers, left, half)
-        return stamps[shape]
-
-    order = sorted(shapes, reverse=kind.caps_near)
-    for unit in order:
-        shape = shapes[unit]
-        slices = tables[shape]
-        start = origin(unit) * cosine
-        if bite is not None and unit in bite.units:
-            numbers, left, half, broken = _bitten(slices, bite, sine, cosine)
-        else:
-            numbers, left, half = stamp(shape)
-            broken = None
-        x, y = margin + round(start) + left, height // 2 - half
-        rows = slice(max(y, 0), min(y + numbers.shape[0], height))
-        columns = slice(max(x, 0), min(x + numbers.shape[1], width))
-        cut = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
-        visible = numbers[cut] >= 0
-        index[rows, columns][visible] = numbers[cut][visible]
-        shape_of[rows, columns][visible] = shape
-        unit_of[rows, columns][visible] = unit
-        fracture[rows, columns][visible] = broken[cut][visible] if broken is not None else False
+    places = {unit: margin + round(origin(unit) * cosine) for unit in shapes}
+    index, shape_of, unit_of, fracture = _draw_units(kind, tables, shapes, places, size, bite)
 
     offsets = np.cumsum([0, *(len(t.place) for t in tables[:-1])])
     flat = index + offsets[shape_of]
@@ -339,6 +307,74 @@ def _paint(
         look_up("open_air"),
         fracture,
     )
+
+
+def _draw_units(
+    kind: StringType,
+    tables: list[_Slices],
+    shapes: dict[int, int],
+    places: dict[int, int],
+    size: tuple[int, int],
+    bite: Bite | None,
+) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int16], NDArray[np.bool_]]:
+    """Stamp the units over each other, those behind first.
+
+    Args:
+        kind: The type of string.
+        tables: The slices of each shape of unit.
+        shapes: The shape of each unit.
+        places: The column of each unit's origin.
+        size: The (height, width) of the picture.
+        bite: Where discs are broken, if any are.
+
+    Returns:
+        For each pixel the number of the slice, its shape, its unit, and whether it shows a raw fracture.
+    """
+    sine, cosine = math.sin(kind.tilt), math.cos(kind.tilt)
+    height, width = size
+    index = np.zeros(size, np.int16)
+    shape_of = np.full(size, -1, np.int8)
+    unit_of = np.full(size, _EMPTY, np.int16)
+    fracture = np.zeros(size, np.bool_)
+    stamps: dict[int, tuple[NDArray[np.int16], int, int]] = {}
+    for unit in sorted(shapes, reverse=kind.caps_near):
+        shape = shapes[unit]
+        if bite is not None and unit in bite.units:
+            numbers, left, half, broken = _bitten(tables[shape], bite, sine, cosine)
+        else:
+            if shape not in stamps:  # every unit of a shape looks the same
+                stamps[shape] = _stamp(tables[shape], sine, cosine)
+            numbers, left, half = stamps[shape]
+            broken = None
+        x, y = places[unit] + left, height // 2 - half
+        rows = slice(max(y, 0), min(y + numbers.shape[0], height))
+        columns = slice(max(x, 0), min(x + numbers.shape[1], width))
+        cut = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
+        visible = numbers[cut] >= 0
+        index[rows, columns][visible] = numbers[cut][visible]
+        shape_of[rows, columns][visible] = shape
+        unit_of[rows, columns][visible] = unit
+        fracture[rows, columns][visible] = broken[cut][visible] if broken is not None else False
+    return index, shape_of, unit_of, fracture
+
+
+def _stamp(slices: _Slices, sine: float, cosine: float) -> tuple[NDArray[np.int16], int, int]:
+    """Draw a unit around its origin; return its slice numbers (-1 outside), left edge and half its height."""
+    left = math.floor(float((slices.place * cosine - slices.radius * sine).min())) - 1
+    right = math.ceil(float((slices.place * cosine + slices.radius * sine).max())) + 1
+    half = math.ceil(float(slices.radius.max())) + 1
+    numbers = np.full((2 * half, right - left), -1, np.int16)
+    v = np.arange(-half, half, dtype=np.float32)[:, None] + np.float32(0.5)
+    u = np.arange(left, right, dtype=np.float32)[None, :] + np.float32(0.5)
+    for number, (a, r) in enumerate(zip(slices.place, slices.radius, strict=True)):
+        top, low = max(0, math.floor(half - r)), min(2 * half, math.ceil(half + r))
+        first = max(0, math.floor(a * cosine - r * sine - left))
+        last = min(right - left, math.ceil(a * cosine + r * sine - left) + 1)
+        vv, uu = v[top:low], u[:, first:last]
+        reach = (r * r - vv * vv).clip(0)
+        inside = (uu - a * cosine) ** 2 <= reach * np.float32(sine * sine)
+        numbers[top:low, first:last][inside] = number
+    return numbers, left, half
 
 
 def _bitten(
@@ -376,33 +412,78 @@ def _shade(
     rng: np.random.Generator,
     defects: StringDefects,
 ) -> tuple[Array, dict[str, NDArray[np.bool_]]]:
-    """Colours from sun, sky, shadow of the next disc, gloss and stains; masks of the stains."""
+    """Colour a surface by sun, sky, the shadow of the next disc, gloss and stains.
+
+    Args:
+        kind: The type of string.
+        surface: What each pixel shows.
+        sun: The unit vector towards the sun in the flat frame.
+        sunlight: How strong the sun is, 0 to 1.
+        pitch: The distance of two units along the axis, in pixels.
+        disc_radius: Of the widest slice, in pixels.
+        rng: The source of chance; it is drawn from alike whatever the defects.
+        defects: Which discs are stained.
+
+    Returns:
+        The colours (h, w, 3) in 0..1, and the masks of the stains.
+    """
     sine, cosine = math.sin(kind.tilt), math.cos(kind.tilt)
-    height, width = surface.unit.shape
     out = surface.normal_out
     normal_u = surface.normal_axis * cosine - out * surface.front * sine
     normal_v = out * surface.side
     normal_w = surface.normal_axis * sine + out * surface.front * cosine
     facing = normal_u * sun[0] + normal_v * sun[1] + normal_w * sun[2]
+    lit = _sunlit(kind, surface, sun, pitch, disc_radius)
+    albedo, gloss = _material(kind, surface, disc_radius, rng)
+    coats = _stains(kind, surface, disc_radius, albedo, gloss, defects)
 
-    # Shadow: follow the ray to the sun up to the planes of this disc's rim and of the next one's.
+    ambient = (0.40 + 0.14 * (-normal_v) + 0.10 * normal_w) * surface.open_air
+    # Thin glass also passes light from behind.
+    wrap = 0.35 if kind.material == "glass" else 0.08
+    diffuse = np.clip((facing + wrap) / (1 + wrap), 0, 1) * (0.15 + 0.85 * lit)
+    light = (1.15 - 0.45 * sunlight) * ambient + 0.95 * sunlight * diffuse
+    colour = albedo * light[..., None]
+    half = np.asarray((sun[0], sun[1], sun[2] + 1.0))
+    half /= np.linalg.norm(half)
+    shine = np.clip(normal_u * half[0] + normal_v * half[1] + normal_w * half[2], 0, 1) ** 45
+    mirror = np.clip(-(2 * normal_w * normal_v), 0, 1) * (0.05 + 0.35 * (1 - np.abs(normal_w)) ** 3)
+    colour += (gloss * (0.75 * sunlight * shine * lit + mirror * surface.open_air))[..., None]
+    return np.asarray(np.clip(colour, 0, 1), np.float32), coats
+
+
+def _sunlit(
+    kind: StringType, surface: _Surface, sun: tuple[float, float, float], pitch: float, disc_radius: float
+) -> Array:
+    """Return how much sun reaches each pixel, 0 to 1.
+
+    The ray to the sun is followed to the planes of this disc's rim and of the next one's.
+    """
+    sine, cosine = math.sin(kind.tilt), math.cos(kind.tilt)
     sun_axis = sun[0] * cosine + sun[2] * sine
     sun_front = -sun[0] * sine + sun[2] * cosine
-    lit = np.ones((height, width), np.float32)
-    if abs(sun_axis) > 0.05:
-        step = 1 if sun_axis > 0 else -1
-        rim = -0.60 * pitch if kind.caps_near else 0.60 * pitch
-        for ahead in (0, 1):
-            caster = surface.unit + (-ahead * step if kind.caps_near else ahead * step)
-            distance = (rim + ahead * step * pitch - surface.local) / np.float32(sun_axis)
-            hits = (caster >= 0) & (caster < kind.discs) & (distance > 0.08 * pitch)
-            reach = np.hypot(
-                surface.front * surface.radius + distance * sun_front,
-                surface.side * surface.radius + distance * sun[1],
-            )
-            cover = 1 - smoothstep(0.92, 1.04, np.asarray(reach / disc_radius, np.float32))
-            lit = np.minimum(lit, 1 - cover * hits)
+    lit = np.ones(surface.unit.shape, np.float32)
+    if abs(sun_axis) <= 0.05:
+        return lit
+    step = 1 if sun_axis > 0 else -1
+    rim = -0.60 * pitch if kind.caps_near else 0.60 * pitch
+    for ahead in (0, 1):
+        caster = surface.unit + (-ahead * step if kind.caps_near else ahead * step)
+        distance = (rim + ahead * step * pitch - surface.local) / np.float32(sun_axis)
+        hits = (caster >= 0) & (caster < kind.discs) & (distance > 0.08 * pitch)
+        reach = np.hypot(
+            surface.front * surface.radius + distance * sun_front,
+            surface.side * surface.radius + distance * sun[1],
+        )
+        cover = 1 - smoothstep(0.92, 1.04, np.asarray(reach / disc_radius, np.float32))
+        lit = np.minimum(lit, 1 - cover * hits)
+    return lit
 
+
+def _material(
+    kind: StringType, surface: _Surface, disc_radius: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return the colour (h, w, 3) and gloss (h, w) of shells, steel, rust and raw fractures, unlit."""
+    height, width = surface.unit.shape
     albedo = np.empty((height, width, 3), np.float32)
     albedo[:] = np.asarray(kind.colour, np.float32)
     metal = (surface.material == METAL) | (surface.material == STUB)
@@ -427,21 +508,7 @@ def _shade(
     raw = raws.get(kind.material, (1.25, 1.18, 1.06))
     albedo = np.where(surface.fracture[..., None], np.asarray(raw, np.float32), albedo)
     gloss = np.where(surface.fracture, 0.05, np.where(metal, 0.25, kind.gloss)).astype(np.float32)
-
-    coats = _stains(kind, surface, disc_radius, albedo, gloss, defects)
-
-    ambient = (0.40 + 0.14 * (-normal_v) + 0.10 * normal_w) * surface.open_air
-    # Thin glass also passes light from behind.
-    wrap = 0.35 if kind.material == "glass" else 0.08
-    diffuse = np.clip((facing + wrap) / (1 + wrap), 0, 1) * (0.15 + 0.85 * lit)
-    light = (1.15 - 0.45 * sunlight) * ambient + 0.95 * sunlight * diffuse
-    colour = albedo * light[..., None]
-    half = np.asarray((sun[0], sun[1], sun[2] + 1.0))
-    half /= np.linalg.norm(half)
-    shine = np.clip(normal_u * half[0] + normal_v * half[1] + normal_w * half[2], 0, 1) ** 45
-    mirror = np.clip(-(2 * normal_w * normal_v), 0, 1) * (0.05 + 0.35 * (1 - np.abs(normal_w)) ** 3)
-    colour += (gloss * (0.75 * sunlight * shine * lit + mirror * surface.open_air))[..., None]
-    return np.asarray(np.clip(colour, 0, 1), np.float32), coats
+    return albedo, gloss
 
 
 def _stains(
