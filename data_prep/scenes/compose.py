@@ -12,7 +12,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from data_prep.scenes.background import background
 from data_prep.scenes.noise import field
 from data_prep.scenes.steel import Point, nest, ring, shade, truss, wire
-from data_prep.scenes.strings import Bite, StringDefects, StringType, paint_string
+from data_prep.scenes.string_types import Bite, StringDefects, StringType
+from data_prep.scenes.strings import paint_string
 
 Box = tuple[int, int, int, int]
 
