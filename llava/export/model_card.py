@@ -69,9 +69,7 @@ def model_card(
         else ""
     )
     made_of = "".join(_merged_from(part, mixed=len(parts) > 1) for part in parts)
-    missing = (
-        "Not measured when this was written. `scripts/merge_lora.py --scores scores.json` puts them here."
-    )
+    missing = "Not measured when this was written. `llava-inspect merge --scores scores.json` puts them here."
     return f"""---
 {_front(base, save_format)}---
 
@@ -147,7 +145,7 @@ def _recipes(parts: Sequence[MergedAdapter]) -> str:
             values = yaml.safe_dump(info.config, sort_keys=False, default_flow_style=None, allow_unicode=True)
             names.setdefault(values, []).append(f"`{_name(adapter)}`")
     blocks = [
-        f"Of {', '.join(of)}, for `scripts/finetune_lora.sh`:\n\n```yaml\n{values}```\n"
+        f"Of {', '.join(of)}, for `llava-inspect train`:\n\n```yaml\n{values}```\n"
         for values, of in names.items()
     ]
     return "\n".join(blocks) or "Not recorded.\n"

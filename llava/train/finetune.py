@@ -145,7 +145,8 @@ def open_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, T
         merge = command_name("merge", "scripts/merge_lora.py")
         raise InputError(f"{base} is {kind}; train on a whole model ({merge} makes one)")
     if base.is_original and zero_stage(settings) == 3:
-        raise InputError(f"{base}: ZeRO-3 reads no original folder; scripts/export.py --format hf first")
+        export = command_name("export", "scripts/export.py")
+        raise InputError(f"{base}: ZeRO-3 reads no original folder; {export} --format hf first")
     if settings.liger and (kind := base.config.model_type) != "llava":
         raise InputError(f"liger=true knows LLaVA-1.5 only, and {base} is {kind}: set liger=false")
     if settings.conv_mode in (None, AUTO):

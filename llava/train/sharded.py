@@ -61,7 +61,9 @@ def require_sharding(settings: TrainSettings) -> None:
     if stage and importlib.util.find_spec("deepspeed") is None:
         raise InputError("deepspeed needs DeepSpeed: pip install 'llava-inspect[deepspeed]'")
     if "LOCAL_RANK" not in os.environ:
-        raise InputError(f"{key} needs a process a device: start the run with scripts/finetune_lora.sh")
+        raise InputError(
+            f"{key} needs a process a device: start it with scripts/finetune_lora.sh or llava-inspect train"
+        )
     if is_sharded(settings) and settings.best_by == "accuracy":
         raise InputError("best_by: accuracy needs answers, which sharded parameters do not give; use loss")
 

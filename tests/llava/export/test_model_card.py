@@ -57,7 +57,7 @@ def test_a_run(base, tmp_path):
     assert "- `data/train.json` (sha256 `abc`)" in text
     assert "Not measured when this was written" in text
     recipe = text.split("```yaml\n")[1].split("```")[0]
-    assert yaml.safe_load(recipe) == VALUES  # as scripts/finetune_lora.sh would read it
+    assert yaml.safe_load(recipe) == VALUES  # as `llava-inspect train` would read it
     assert "--model-path insulator --image-file" in text and "LlavaForConditionalGeneration" in text
 
 
