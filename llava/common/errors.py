@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -40,9 +41,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is left would fail again at exit
+        if not _reader_is_gone():
+            raise  # another pipe broke, to a process that died
+        # What is left in the buffer would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141  # as a shell reports SIGPIPE
     except Exception as error:
         message = user_message(error)
@@ -51,3 +53,10 @@ def run_command(main: Callable[[], int | None]) -> None:
         print(f"error: {message}", file=sys.stderr)
         code = 2
     sys.exit(code or 0)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether standard output is a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

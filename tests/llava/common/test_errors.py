@@ -53,3 +53,11 @@ def test_output_that_nobody_reads_any_more_is_no_traceback(repo: Path) -> None:
     command = f'"{sys.executable}" -c "{program}" | head -1'
     done = subprocess.run(["bash", "-c", command], cwd=repo, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+def test_another_broken_pipe_than_that_of_the_output_is_a_mistake_of_the_program(repo: Path) -> None:
+    program = "import os\ndef main():\n r, w = os.pipe(); os.close(r); os.write(w, b'x')\n"
+    program += "from llava.common.errors import run_command; run_command(main)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
