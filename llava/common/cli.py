@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 _started_as: ContextVar[str | None] = ContextVar("started_as", default=None)
 
@@ -65,6 +65,10 @@ class CommandParser(argparse.ArgumentParser):
         if args is not None:
             args = [_with_dashes(arg) for arg in args]
         return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End as other bad input does, in one line: argparse would print all flags first."""
+        self.exit(2, f"error: {message}; {self.prog} --help shows all flags\n")
 
 
 def _with_dashes(arg: str) -> str:

@@ -149,3 +149,17 @@ def test_flags_are_read_with_dashes_and_underscores() -> None:
     parser.add_argument("--model-path")
     assert parser.parse_args(["--model_path", "a_b"]).model_path == "a_b"
     assert parser.parse_args(["--model-path=a_b"]).model_path == "a_b"
+
+
+def test_a_missing_or_unknown_flag_is_one_line(repo: Path) -> None:
+    for flags, message in (
+        ([], "the following arguments are required: --format, --model-path, --output"),
+        (
+            ["--format", "hf", "--model-path", "a", "--output", "b", "--nope"],
+            "unrecognized arguments: --nope",
+        ),
+    ):
+        command = [sys.executable, "-m", "llava_inspect", "export", *flags]
+        done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr == f"error: {message}; python -m llava_inspect export --help shows all flags\n"
