@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -51,7 +52,8 @@ def first_comment(path: Path) -> str:
     """Return the first sentence of the comment that a YAML file begins with, shortened to a line."""
     lines = takewhile(lambda line: line.startswith("# "), read_text(path).splitlines())
     text = " ".join(line.removeprefix("# ") for line in lines)
-    return textwrap.shorten(text.split(". ")[0].removesuffix("."), 80, placeholder=" ...")
+    sentence = re.split(r"(?<!\b[A-Z])\. ", text, maxsplit=1)[0]  # "Y. Huang" is one word of it
+    return textwrap.shorten(sentence.removesuffix("."), 80, placeholder=" ...")
 
 
 def copy_with_bases(path: Path, output: Path) -> None:

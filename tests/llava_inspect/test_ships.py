@@ -10,6 +10,7 @@ from llava.common.errors import InputError
 from llava.common.settings import load_settings
 from llava.train.config import TrainSettings
 from llava_inspect.__main__ import main
+from llava_inspect.ships import first_comment
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +70,8 @@ def test_only_what_ships_is_copied(tmp_path: Path, name: str) -> None:
     (tmp_path / "mine.yaml").write_text("extends: mine.yaml\n")
     with pytest.raises(InputError, match=r"does not ship; choose from .*, tiny_cpu"):
         main(["configs", name])
+
+
+def test_the_list_shortens_no_name_of_an_author(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# Tiles of Y. Huang et al. Two sizes.\nclasses: {}\n")
+    assert first_comment(tmp_path / "a.yaml") == "Tiles of Y. Huang et al"
