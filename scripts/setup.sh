@@ -25,8 +25,10 @@ find_python() {
 
 extras=$(IFS=,; echo "$*")
 stamp=.venv/installed
-wanted="$(cat pyproject.toml constraints.txt | cksum) [$extras]"
-if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp" && .venv/bin/python -c '' 2>/dev/null; then
+pins=$(cat pyproject.toml constraints.txt | cksum)
+wanted="$pins [$extras]"
+# The console script, not Python: it names its Python by a whole path, which is wrong once the folder has moved.
+if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp" && .venv/bin/llava-inspect --version >/dev/null 2>&1; then
     exit 0
 fi
 if ! .venv/bin/python -c '' 2>/dev/null; then
@@ -42,6 +44,7 @@ if .venv/bin/python -m pip list --format=freeze 2>/dev/null | grep -qiE "^llava(
     echo "       Remove it: .venv/bin/python -m pip uninstall llava llava-torch" >&2
     exit 2
 fi
-# Each line is a set of extras that this environment satisfies; a changed pin makes all earlier lines void.
-{ grep -F "$(cat pyproject.toml constraints.txt | cksum) [" "$stamp" 2>/dev/null || true; echo "$wanted"; } > "$stamp.new"
+# Each line is a set of extras that this environment satisfies, none being always one of them; a changed pin
+# makes all earlier lines void.
+{ grep -F "$pins [" "$stamp" 2>/dev/null || true; printf '%s\n' "$pins []" "$wanted"; } | sort -u > "$stamp.new"
 mv "$stamp.new" "$stamp"
