@@ -113,7 +113,7 @@ def _against_first(first: Scores, run: Scores, first_task: TaskScore, task: Task
     paired = _paired_difference(first, run, first_task, task)
     if paired is not None and paired.low is not None and paired.high is not None:
         outcome = "better" if paired.low > 0 else "WORSE" if paired.high < 0 else "not decided"
-        return f"{outcome}, in pairs: {interval_text(paired, '+', escaped=False)}"
+        return f"{outcome}, in pairs: {interval_text(paired, '+', escaped=False)}{_guess(outcome, task)}"
     if run.answers.sha256 == first.answers.sha256:
         return "the same answers"
     old, new = _headline(first_task), _headline(task)
@@ -121,8 +121,14 @@ def _against_first(first: Scores, run: Scores, first_task: TaskScore, task: Task
     if old.low is None or old.high is None or new.low is None or new.high is None:
         return f"not known: {difference}, without intervals"
     if new.low > old.high or new.high < old.low:
-        return f"{'better' if new.value > old.value else 'WORSE'}, intervals apart: {difference}"
+        outcome = "better" if new.value > old.value else "WORSE"
+        return f"{outcome}, intervals apart: {difference}{_guess(outcome, task)}"
     return f"not known, intervals overlap: {difference}"
+
+
+def _guess(outcome: str, task: TaskScore) -> str:
+    """Return what takes the worth from a "better": that a guess without looking may do as well."""
+    return "; but not shown to be better than a blind guess" if outcome == "better" and not task.sees else ""
 
 
 def _paired_difference(first: Scores, run: Scores, first_task: TaskScore, task: TaskScore) -> Estimate | None:

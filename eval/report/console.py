@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from eval.report.phrases import probability
 from eval.report.verdict import summarise_standings
 from eval.scoring.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
 
@@ -176,15 +177,17 @@ def _overview_table(answer_form: str, tasks: Sequence[TaskScore]) -> Table:
         cells.append(" / ".join(f"{value:.2f}" for value in baselines))
         if compared:
             cells.append(_value(task.base.metrics.get(task.headline) if task.base else None))
-            cells.append(_difference(task.difference[task.headline] if task.difference else None))
+            difference = task.difference[task.headline] if task.difference else None
+            cells.append(_difference(difference, guess=task.outcome == "blind"))
         table.add_row(*cells)
     return table
 
 
-def _difference(estimate: Estimate | None) -> str:
+def _difference(estimate: Estimate | None, guess: bool = False) -> str:
+    """Return a difference in the colour of what it means; `guess`: a blind guess may do as well."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return interval_text(estimate, "+")
-    style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else "yellow"
+    style = "yellow" if guess else "green" if estimate.low > 0 else "red" if estimate.high < 0 else "yellow"
     return f"[{style}]{interval_text(estimate, '+')}[/]"
 
 
@@ -271,16 +274,16 @@ def _probability_table(tasks: Sequence[TaskScore]) -> Table:
 
 
 def threshold_lines(tasks: Sequence[TaskScore]) -> list[str]:
-    """Return for each yes/no task, in words, where to call yes."""
+    """Return in words where to call yes, for each yes/no task that a threshold helps."""
     lines = []
     for task in tasks:
         threshold = task.tuned.choices.threshold if task.tuned.choices else None
-        if threshold is None:
+        if threshold is None or not threshold.separates:
             continue
         line = (
             f"{task.task}: to miss at most {threshold.miss_rate:.0%}, call yes from P(yes) = "
-            f"{threshold.threshold:.4g}: misses {threshold.miss:.0%}, false alarms {threshold.over_call:.0%} "
-            "on the pictures it was chosen from"
+            f"{probability(threshold.threshold)}: misses {threshold.miss:.0%}, false alarms "
+            f"{threshold.over_call:.0%} on the pictures it was chosen from"
         )
         if threshold.cross_miss and threshold.cross_over_call:
             misses, alarms = (

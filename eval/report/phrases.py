@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_FLOOR, Decimal
+from math import floor, log10
+
 from eval.scoring.schema import Estimate, TaskScore
 
 
@@ -11,6 +14,16 @@ def percent(value: float) -> str:
     if shown == "0%" and value > 0:
         return "under 1%"
     return "over 99%" if shown == "100%" and value < 1 else shown
+
+
+def probability(value: float) -> str:
+    """Return a probability to three figures of its distance from 0 or 1, whichever is nearer: `0.338`,
+    `0.00412`, `0.99987`. Rounded down: what a threshold lets through it still lets through as it is shown."""
+    distance = min(value, 1 - value)
+    if distance <= 0:
+        return f"{value:.0f}"
+    last = Decimal(1).scaleb(floor(log10(distance)) - 2)
+    return f"{Decimal(repr(value)).quantize(last, ROUND_FLOOR):f}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.report.phrases import capitalise, percent
+from eval.report.phrases import capitalise, percent, probability
 from eval.scoring.intervals import wilson_interval
 from eval.scoring.schema import ChoiceScore, Estimate, TaskScore, Threshold
 from llava.common.html.markup import Markup, tag, together
@@ -118,7 +118,7 @@ def _roc(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | None:
         if "auroc" in choices.metrics
     ]
     threshold = systems["tuned"].threshold if "tuned" in systems else None
-    if threshold is not None:
+    if threshold is not None and threshold.separates:
         x, y = _at(threshold.over_call, 1 - threshold.miss)
         marks.append(tag("circle", class_="chosen", cx=x, cy=y, r=6))
         words.append(_threshold_words(threshold))
@@ -133,7 +133,7 @@ def _roc(task: TaskScore, systems: dict[str, ChoiceScore]) -> Markup | None:
 
 def _threshold_words(threshold: Threshold) -> str:
     words = (
-        f"The ring: called from a probability of {threshold.threshold:.2f} up, it misses "
+        f"The ring: called from a probability of {probability(threshold.threshold)} up, it misses "
         f"{percent(threshold.miss)} here, with false alarms on {percent(threshold.over_call)}"
     )
     if not (threshold.cross_miss and threshold.cross_over_call):

@@ -12,6 +12,7 @@ from eval.report.phrases import (
     percent_in_brackets,
     percent_with_interval,
     percentage_points,
+    probability,
     times,
     times_in,
     to_two_figures,
@@ -82,9 +83,11 @@ def _threshold(task: TaskScore) -> str | None:
     threshold = task.tuned.choices.threshold if task.tuned.choices else None
     if threshold is None or threshold.cross_miss is None or threshold.cross_over_call is None:
         return None
+    if not threshold.separates:
+        return None
     yes = (task.classes or ["yes"])[0]
     return (
-        f"Called {yes} from a probability of {threshold.threshold:.2f} up, it misses at most "
+        f"Called {yes} from a probability of {probability(threshold.threshold)} up, it misses at most "
         f"{percent(threshold.miss_rate)} here; on new pictures expect it to miss "
         f"{percent_with_interval(threshold.cross_miss)}, with "
         f"false alarms on {percent_with_interval(threshold.cross_over_call)}."
@@ -220,6 +223,11 @@ def _against_base(task: TaskScore) -> list[str]:
     figures = f"{percent(tuned.value)} against {percent(base.value)}{_gap(task, gap)}"
     if task.outcome == "better":
         return [f"Better than the base model: {figures}."]
+    if task.outcome == "blind":
+        return [
+            f"Above the base model, {figures}; but not shown to be better than a guess without looking, so "
+            "this says nothing of what it sees."
+        ]
     if task.outcome == "worse":
         return [f"WORSE than the base model: {figures}."]
     needed = (
@@ -235,12 +243,18 @@ def _gap(task: TaskScore, gap: Estimate) -> str:
     """Return the range of the difference, tuned minus base, as a clause."""
     if gap.low is None or gap.high is None:
         return ""
-    if task.outcome == "better":
-        return f", by {100 * gap.low:.0f} to {100 * gap.high:.0f} percentage points"
+    if task.outcome in ("better", "blind"):
+        return f", by {_points(gap.low)} to {_points(gap.high)} percentage points"
     if task.outcome == "worse":
-        return f", by {-100 * gap.high:.0f} to {-100 * gap.low:.0f} percentage points"
+        return f", by {_points(-gap.high)} to {_points(-gap.low)} percentage points"
     low, high = percentage_points(gap.low), percentage_points(gap.high)
     return f"; the difference could be {low} to {high} percentage points"
+
+
+def _points(value: float) -> str:
+    """Return whole percentage points; 0 only where the value, which is not negative, is that."""
+    shown = f"{100 * value:.0f}"
+    return "under 1" if shown == "0" and value > 0 else shown
 
 
 def _counted_cases(task: TaskScore, row: ClassScore, unit: str, *, with_it: bool) -> str:

@@ -80,6 +80,15 @@ class Threshold(_Part):
     cross_miss: Estimate | None = None
     cross_over_call: Estimate | None = None
 
+    @property
+    def separates(self) -> bool:
+        """Whether more of the true "yes" than of the true "no" are called yes, here and cross-fitted: a
+        threshold that calls everything yes misses nothing, and is none."""
+        rates = [(self.miss, self.over_call)]
+        if self.cross_miss and self.cross_over_call:
+            rates.append((self.cross_miss.value, self.cross_over_call.value))
+        return all(1 - miss > over_call for miss, over_call in rates)
+
 
 class ChoiceScore(_Part):
     """Metrics of the choices' probabilities, on the `n` questions that have them (`without` have
@@ -135,7 +144,7 @@ class Slice(_Part):
     difference: Estimate | None = None
 
 
-ComparisonOutcome = Literal["better", "worse", "same", "undecided", "alone"]
+ComparisonOutcome = Literal["better", "worse", "same", "undecided", "blind", "alone"]
 
 
 class TaskScore(_Part):
@@ -143,7 +152,8 @@ class TaskScore(_Part):
 
     `majority` and `random` are what blind guessing earns. `difference` is tuned minus base, paired on the
     same resamples; `verdict` says in words what it means for the `headline` metric, `outcome` in one word
-    (`alone`: there is no base). `needed_groups`: how many groups, roughly, would decide a difference of this
+    (`blind`: above base, but not shown to be above blind guessing, so no verdict against base; `alone`: there
+    is no base). `needed_groups`: how many groups, roughly, would decide a difference of this
     size. `sees`: whether the whole interval of tuned is above blind guessing (True), not above it at all
     (False) or neither (absent).
 

@@ -112,10 +112,12 @@ def score_task(
     ]
     differences, same = _compare_systems(systems)
     decisive = None if differences is None else differences[family.headline]
-    outcome = comparison_outcome(decisive, same)
+    majority, random = rounded_values(family.majority_baseline()), rounded_values(family.random_baseline())
+    blind = max(baseline[family.headline] for baseline in (majority, random) if baseline)
+    sees = _beats_blind_guessing(systems[0].estimates[family.headline], blind)
+    outcome = comparison_outcome(decisive, same, sees)
     groups = len(systems[0].sums)
     needed = groups_needed(decisive, groups) if outcome == "undecided" else None
-    majority, random = rounded_values(family.majority_baseline()), rounded_values(family.random_baseline())
     result = TaskScore(
         task=task,
         type=truths[0].type,
@@ -130,13 +132,10 @@ def score_task(
         random=random,
         difference=differences,
         ceiling=rounded_values(family.ceiling() or {}) or None if isinstance(family, BoxFamily) else None,
-        verdict=describe_difference(decisive, same, needed),
+        verdict=describe_difference(outcome, decisive, blind, needed),
         outcome=outcome,
         needed_groups=needed,
-        sees=_beats_blind_guessing(
-            systems[0].estimates[family.headline],
-            [baseline[family.headline] for baseline in (majority, random) if baseline],
-        ),
+        sees=sees,
         about=_common_subject(truths),
         slices=[*truth_slices(truths, outcomes), *_other_slices(truths, outcomes, options)],
     )
@@ -176,13 +175,11 @@ def _compare_systems(systems: Sequence[_SystemEstimates]) -> tuple[dict[str, Est
     return paired_differences([tuned.estimates, base.estimates], [tuned.draws, base.draws], same), same
 
 
-def _beats_blind_guessing(headline: Estimate, baselines: Sequence[float]) -> bool | None:
-    """Return whether the interval lies above the best baseline (True), not above it at all (False), or
-    neither."""
+def _beats_blind_guessing(headline: Estimate, blind: float) -> bool | None:
+    """Return whether the interval lies above `blind` (True), not above it at all (False), or neither."""
     if headline.low is None or headline.high is None:
         return None
-    best = max(baselines)
-    return True if headline.low > best else False if headline.high <= best else None
+    return True if headline.low > blind else False if headline.high <= blind else None
 
 
 def _common_subject(truths: Sequence[Truth]) -> str | None:

@@ -47,6 +47,20 @@ def test_probabilities_give_a_ranking_and_a_threshold(
     assert "call yes from P(yes) = 0.303" in capsys.readouterr().out
 
 
+def test_a_threshold_that_tells_nothing_apart_is_not_recommended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To miss few, P(yes) from nearly 0 up would have to be called yes: that is everything."""
+    truths = [truth(i, "yes" if i % 2 else "no") for i in range(60)]
+    answers = [answer_with_p(i, round(0.000002 * (1 + i // 2 % 10), 6)) for i in range(60)]
+    (task,) = run(tmp_path, truths, answers).tasks
+    assert task.tuned.choices and task.tuned.choices.threshold
+    assert not task.tuned.choices.threshold.separates
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "call yes from" not in capsys.readouterr().out
+    assert "from a probability of" not in page
+
+
 def test_probabilities_of_classes_and_letters(tmp_path: Path) -> None:
     kinds = ["burn", "bird nest", "none"]
     truths = [truth(i, kinds[i % 3], "class", classes=kinds) for i in range(30)]

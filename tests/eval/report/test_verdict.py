@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.phrases import percent, percentage_points
+from eval.report.phrases import percent, percentage_points, probability
 from eval.report.verdict import HEADLINES, Verdict, make_verdict, summarise_standings
 from eval.scoring.schema import TaskScore
 from llava.common.records import TaskType, Truth
@@ -159,6 +159,18 @@ def test_base_and_tuned_are_compared_in_words(tuned: int, base: int, line: str) 
     )
 
 
+def test_no_verdict_against_base_where_a_guess_does_as_well() -> None:
+    """Two texts that are alike: tuned is far above base, and so is whoever always says that text."""
+    truths = truths_of("describe", "text", ["A sound insulator."] * 2)
+    task = task_of(truths, ["A sound insulator."] * 2, ["xyz"] * 2)
+    assert (task.outcome, task.sees, task.majority["token_f1"]) == ("blind", False, 1.0)
+    assert task.verdict.startswith("no verdict: +1.00 [") and task.verdict.endswith("looking (1.00)")
+    assert "not shown to be better than a guess without looking" in make_verdict(task).lines[-1]
+    other = answers_of("base", truths, ["xyz"] * 2)
+    whole = scores_of(truths, answers_of("tuned", truths, ["A sound insulator."] * 2), other).verdict
+    assert whole == "No verdict on describe: above base, but a guess without looking may do as well."
+
+
 def test_a_test_too_small_says_how_many_it_would_take() -> None:
     truths = presence(30, 30)
     tuned = ["yes"] * 27 + ["no"] * 33
@@ -199,6 +211,12 @@ def test_the_summary_names_every_task_once() -> None:
 def test_percents_never_round_to_certainty(value: float) -> None:
     shown = percent(value)
     assert (shown == "0%") == (value == 0) and (shown == "100%") == (value == 1)
+
+
+@given(st.floats(1e-6, 1 - 1e-6).map(lambda value: round(value, 6)))
+def test_probabilities_are_never_shown_as_certain_nor_rounded_up(value: float) -> None:
+    shown = float(probability(value))
+    assert 0 < shown <= value and shown == pytest.approx(value, abs=0.01 * min(value, 1 - value))
 
 
 def test_points_have_a_sign_but_for_nothing() -> None:
