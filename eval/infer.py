@@ -257,7 +257,8 @@ def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: 
     if failed:
         print(f"{len(failed)} of them are empty, see metadata.error:", file=sys.stderr)
         for answer in failed[:20]:
-            print(f"  {answer.question_id}: {answer.metadata['error']}", file=sys.stderr)
+            photo = f" ({answer.metadata['source']})" if "source" in answer.metadata else ""
+            print(f"  {answer.question_id}{photo}: {answer.metadata['error']}", file=sys.stderr)
         if len(failed) > 20:
             print(f"  and {len(failed) - 20} more", file=sys.stderr)
     truncated = sum(bool(answer.metadata.get("truncated")) for answer in answers)

@@ -41,6 +41,7 @@ class Unit:
     `key` is unique in a source; `source` is the key of its source image. `image` is its name in the output,
     made from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's. `crop`
     is the part of the upright source image that it shows, in pixels of that; None: all of it, at its size.
+    `photo` is the source image's own name: its path below the source.
     """
 
     key: str
@@ -52,6 +53,15 @@ class Unit:
     labels: tuple[str, ...] = ()  # kinds of defect only
     conversations: tuple[Conversation, ...] = ()
     crop: Box | None = None
+    photo: str = ""
+
+    @property
+    def name(self) -> str:
+        """The photo's own name, for people to read; of a crop or tile also which part of the photo it is."""
+        if self.crop is None or self.key == self.source:
+            return self.photo
+        x1, y1, x2, y2 = map(round, self.crop)
+        return f"{self.photo} (x {x1} to {x2}, y {y1} to {y2})"
 
     @property
     def kinds(self) -> list[str]:
@@ -184,6 +194,7 @@ def _whole_image(
         tuple(dict.fromkeys(labels)),
         tuple(conversation for annotation in image.annotations for conversation in annotation.conversations),
         (0.0, 0.0, float(size[0]), float(size[1])),
+        image.key + image.file.suffix,
     )
 
 
@@ -235,6 +246,7 @@ def _tile_units(whole: Unit, tiles: list[Box], recipe: Recipe, left_out: dict[st
                 tuple(_cut_shape(shape, tile) for shape in whole.components if shape in fractions),
                 tuple(_cut_shape(shape, tile) for shape in whole.defects if shape in fractions),
                 crop=tile,
+                photo=whole.photo,
             )
         )
     _leave_out(left_out, "defects in no tile", len(uncovered))
@@ -282,6 +294,7 @@ def _crop_units(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[U
                 (_cut_shape(component, crop),),
                 tuple(_cut_shape(shape, crop) for shape in inside),
                 crop=crop,
+                photo=whole.photo,
             )
         )
     _leave_out(left_out, "defects outside every component's crop", len(uncovered))

@@ -111,6 +111,7 @@ def to_question(qa: QuestionAnswer, recipe: Recipe) -> Question:
         text=qa.question,
         category=qa.task,
         choices=choices if choices and len(choices) > 1 else None,
+        source=qa.unit.name or None,
     )
 
 

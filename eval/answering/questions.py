@@ -110,7 +110,7 @@ def make_answer(
         choices: The probability of each of the question's choices.
         truncated: Whether the answer was cut off at the limit of new tokens.
     """
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = {"source": question.source} if question.source else {}
     if error is not None:
         metadata["error"] = error
     if choices is not None:

@@ -61,6 +61,7 @@ def _case(
         group=truth.group,
         label=truth.label,
         images=question.images,
+        names=_photo_names(question, truth),
         question=question.text,
         truth=truth.answer,
         tuned=answers[0],
@@ -69,6 +70,13 @@ def _case(
         asked_box=_asked_box(truth, question),
         slices=slices,
     )
+
+
+def _photo_names(question: Question, truth: Truth) -> list[str]:
+    """Return the photos' own names as far as they are known: that of a question about one, or, in files of
+    earlier versions, of its truth."""
+    own = question.source or truth.meta.get("source")
+    return [own] if isinstance(own, str) and len(question.images) == 1 else question.images
 
 
 def _answer(file: AnswerFile, outcomes: Outcomes, question: str, index: int) -> CaseAnswer:

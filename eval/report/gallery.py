@@ -28,9 +28,13 @@ _GRADED = ("box", "text", "json")  # answers that may be partly right
 
 @dataclass(frozen=True)
 class Card:
-    """Holds the questions about one image, or about several asked about together, or one about none."""
+    """Holds the questions about one image, or about several asked about together, or one about none.
+
+    `images` are files of the image folder, `names` what people know them by.
+    """
 
     images: tuple[str, ...]
+    names: tuple[str, ...]
     cases: tuple[Case, ...]
 
     @property
@@ -56,7 +60,9 @@ def make_cards(cases: Sequence[Case]) -> list[Card]:
     by_images: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
         by_images.setdefault(tuple(case.images) or ("", case.question_id), []).append(case)
-    cards = [Card(tuple(group[0].images), tuple(group)) for group in by_images.values()]
+    cards = [
+        Card(tuple(group[0].images), tuple(group[0].names), tuple(group)) for group in by_images.values()
+    ]
     return sorted(cards, key=lambda card: (card.value, -_regressions(card)))
 
 
@@ -224,20 +230,20 @@ def _card(card: Card, anchor: str, embedded: EmbeddedImages, anchors: dict[str, 
     """
     numbers = _numbers(card)
     images = []
-    for position, name in enumerate(card.images):
-        if (known := anchors.get(name)) is not None:
+    for position, (image, name) in enumerate(zip(card.images, card.names, strict=True)):
+        if (known := anchors.get(image)) is not None:
             link = tag("a", f"{name} is shown there", href=f"#{known}")
             images.append(tag("div", tag("p", link), class_="picture"))
         else:
-            images.append(_image(card, name, embedded, numbers if position == 0 else {}))
-            if embedded.data_uri(name):
-                anchors[name] = anchor
+            images.append(_image(card, position, embedded, numbers if position == 0 else {}))
+            if embedded.data_uri(image):
+                anchors[image] = anchor
     wrong = [case for case in card.cases if not case.tuned.right]
     right = [case for case in card.cases if case.tuned.right]
     shown = [_question_block(case, numbers) for case in wrong[:_MAX_QUESTIONS]]
     folded = [_question_block(case, numbers) for case in right[: _MAX_QUESTIONS - len(shown)]]
     more = len(card.cases) - len(shown) - len(folded)
-    name = ", ".join(card.images) or "asked without a picture"
+    name = ", ".join(card.names) or "asked without a picture"
     tally = f"{len(right)} of {counted(len(card.cases), 'answer')} right"
     label = tag("span", "shows ", tag("b", card.label), "; ") if card.label else None
     return tag(
@@ -249,7 +255,7 @@ def _card(card: Card, anchor: str, embedded: EmbeddedImages, anchors: dict[str, 
         tag("p", f"and {counted(more, 'more question')}", class_="ask-more soft") if more else None,
         class_="case",
         id=anchor,
-        data_name=name,
+        data_name=" ".join(dict.fromkeys((*card.names, *card.images))),
     )
 
 
@@ -276,9 +282,10 @@ def _boxes(case: Case) -> list[tuple[str, Corners]]:
     return [(css_class, box) for css_class, box in boxes if box is not None]
 
 
-def _image(card: Card, name: str, embedded: EmbeddedImages, numbers: dict[str, int]) -> Markup:
-    """Return an image with the boxes of its questions; `numbers` are the pins' by question."""
-    data = embedded.data_uri(name)
+def _image(card: Card, position: int, embedded: EmbeddedImages, numbers: dict[str, int]) -> Markup:
+    """Return one of a card's images with the boxes of its questions; `numbers` are the pins' by question."""
+    name = card.names[position]
+    data = embedded.data_uri(card.images[position])
     if not data:
         errors = {case.tuned.error for case in card.cases if case.tuned.error}
         why = f"This picture cannot be shown: {name}. {' '.join(sorted(errors))}".strip()
@@ -287,7 +294,7 @@ def _image(card: Card, name: str, embedded: EmbeddedImages, numbers: dict[str, i
     pins: list[Markup] = []
     box_classes: list[str] = []
     # Boxes of a question about several images are of the first.
-    for case in card.cases if name == card.images[0] else []:
+    for case in card.cases if card.images[position] == card.images[0] else []:
         boxes = _boxes(case)
         for css_class, box in boxes:
             rectangles += _rectangle(css_class, box, f"{css_class}: {display_text(case)}")

@@ -244,7 +244,8 @@ class CaseAnswer(_Part):
 class Case(_Part):
     """One question. Boxes are x1, y1, x2, y2 as fractions (0..1) of the image itself, in whichever frame they
     were written; `asked_box` is one that the question names. `slices` maps `by` of a Slice (size,
-    source, language) to the name of the one that the question is in."""
+    source, language) to the name of the one that the question is in. `names` are the photos' own, one for
+    each of `images`."""
 
     question_id: str
     task: str
@@ -252,6 +253,7 @@ class Case(_Part):
     group: str
     label: str | None
     images: list[str]
+    names: list[str]
     question: str
     truth: str
     tuned: CaseAnswer

@@ -68,7 +68,11 @@ class Record(BaseModel):
 
 
 class Question(BaseModel):
-    """A line of a question file. `image` must be present; null asks without an image."""
+    """A line of a question file. `image` must be present; null asks without an image.
+
+    `source` is the photo's own name, for people to read: `image` may be named by its content. No model ever
+    sees either name.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -77,6 +81,7 @@ class Question(BaseModel):
     text: str = Field(min_length=1)
     category: str = "default"
     choices: list[str] | None = Field(default=None, min_length=2)
+    source: str | None = None
 
     @property
     def images(self) -> list[str]:
@@ -97,8 +102,8 @@ def question_text(text: str, images: int) -> str:
 class Answer(BaseModel):
     """A line of an answers file.
 
-    `metadata` holds `error` for a question that could not be answered, and `choices`, a probability per
-    choice, for one that asked for it.
+    `metadata` holds `error` for a question that could not be answered, `choices`, a probability per choice,
+    for one that asked for it, and `source`, the photo's own name, where the question has it.
     """
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())

@@ -172,6 +172,14 @@ def test_train_is_balanced_and_test_is_whole(converted: Path) -> None:
     assert len(texts) >= 10
 
 
+def test_questions_name_the_photo_as_its_owner_does(converted: Path, photos: Path) -> None:
+    _, questions, truths = load(converted)
+    own = {path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg")}
+    assert own and {question.source for question in questions} <= own
+    source_of = {truth.question_id: truth.meta["source"] for truth in truths}
+    assert all(question.source == f"{source_of[question.question_id]}.jpg" for question in questions)
+
+
 def test_splits_are_stratified(converted: Path) -> None:
     manifest = json.loads((converted / "manifest.json").read_text())
     splits = manifest["splits"]

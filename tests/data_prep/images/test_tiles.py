@@ -114,7 +114,8 @@ def test_tiles_of_an_aerial_image_map_back_exactly(tmp_path: Path) -> None:
     made = recipe(tiles={"side": 1380}, pictures={"max_side": 690})
     prepared = tiled(tmp_path / "a.jpg", shapes, made, tmp_path / "out")
     whole, *tiles = prepared.units
-    assert whole.crop == (0, 0, *size) and whole.size == (690, 460)
+    assert whole.crop == (0, 0, *size) and whole.size == (690, 460) and whole.name == "a.jpg"
+    assert tiles[0].name.startswith("a.jpg (x ") and len({tile.name for tile in tiles}) == len(tiles)
     assert len(whole.defects) + len(whole.components) == 40
     everything = len(grid(size, made.tiles))
     rests = prepared.left_out["tiles that show a rest of something (tiles.min_visible)"]

@@ -147,11 +147,14 @@ def answers(work: Path) -> dict[str | int, dict]:
 
 def test_questions_are_asked_as_they_would_be_here(server: Server, work: Path) -> None:
     decoding = ["--temperature", "0.5", "--top-p", "0.9", "--max-new-tokens", "9", "--seed", "3"]
+    named = [json.loads(line) | {"source": "broken_017.jpg"} for line in (work / "q.jsonl").open()]
+    write_questions(work, named)
     assert main(arguments(server, work, "--concurrency", "3", *decoding)) == 0
+    assert "broken_017" not in json.dumps(server.asked), "a photo's own name is for people alone"
     rows = answers(work)
     assert list(rows) == [json.loads(line)["question_id"] for line in (work / "q.jsonl").open()]
     assert all(row["text"] == row["prompt"] and row["model_id"] == "tuned" for row in rows.values())
-    assert all(row["metadata"] == {} for row in rows.values())
+    assert all(row["metadata"] == {"source": "broken_017.jpg"} for row in rows.values())
     assert 2 <= server.most_at_once <= 3
     assert len(server.asked) == 13
     body = next(body for body in server.asked if text_of(body) == "Q21?")

@@ -232,7 +232,7 @@ def case(number: int, right: bool, label: str = "") -> Case:
     answer = CaseAnswer(text="x", parsed=True, right=right, value=float(right))
     return Case(
         question_id=str(number), task="t", type="class", group="g", label=label or None,
-        images=[f"{number}.png"], question="?", truth="x", tuned=answer,
+        images=[f"{number}.png"], names=[f"{number}.png"], question="?", truth="x", tuned=answer,
     )  # fmt: skip
 
 
@@ -250,6 +250,21 @@ def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
     wrong = {card.label for card in cards if not card.right}
     if len(chosen) >= 4:
         assert wrong <= {card.label for card in chosen if not card.right}
+
+
+def test_photos_are_called_by_their_own_names(tmp_path: Path) -> None:
+    """A question names its photo; an earlier version's file left that to the truth."""
+    truths = truths_of("presence", "yesno", ["yes"] * 6 + ["no"] * 6)
+    for number, truth in enumerate(truths):
+        truth.meta["source"] = f"line3/tower{number}"
+    questions = asked(truths)
+    for number in range(6):
+        questions[number].source = f"line3/tower{number}.jpg (x 0 to 90, y 10 to 60)"
+    scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes"] * 12), None, questions)
+    found = Page(render_page(scores, cases, images(tmp_path)))
+    assert "tower2.jpg (x 0 to 90, y 10 to 60)" in found.text and "line3/tower7" in found.text
+    assert ".png" not in found.text
+    assert all("tower" in image["alt"] for image in found.named("img"))
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
