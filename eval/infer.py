@@ -58,6 +58,17 @@ class AnsweringModel(Protocol):
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser = CommandParser("python -m eval.infer", "Answer a question file.", notes=NOTES, examples=EXAMPLES)
+    parser.add_argument("--image-folder", type=Path, required=True, help="picture names are inside it")
+    parser.add_argument("--question-file", type=Path, required=True, help="JSONL, a question a line")
+    parser.add_argument("--answers-file", type=Path, required=True, help="JSONL to write")
+    parser.add_argument("--num-chunks", type=int, default=1, help="split the questions into so many parts")
+    parser.add_argument("--chunk-idx", type=int, default=0, help="which part to answer, from 0")
+    add_answering_flags(parser)
+    return parser.parse_args(argv)
+
+
+def add_answering_flags(parser: CommandParser) -> None:
+    """Add the flags that say which model answers, where it runs and how answers are drawn."""
     add_model_flags(parser, required=False)
     parser.add_argument("--endpoint", metavar="URL", help="ask this server instead of a model loaded here")
     parser.add_argument("--endpoint-model", metavar="NAME", help="its model (default: the first it lists)")
@@ -70,15 +81,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--ray-workers", type=int, metavar="N", help="models on it (default: one for each GPU, or else CPU)"
     )
-    parser.add_argument("--image-folder", type=Path, required=True, help="picture names are inside it")
-    parser.add_argument("--question-file", type=Path, required=True, help="JSONL, a question a line")
-    parser.add_argument("--answers-file", type=Path, required=True, help="JSONL to write")
-    parser.add_argument("--num-chunks", type=int, default=1, help="split the questions into so many parts")
-    parser.add_argument("--chunk-idx", type=int, default=0, help="which part to answer, from 0")
     add_sampling_flags(parser, max_new_tokens=128)
     parser.add_argument("--batch-size", type=int, help="questions at a time (default: what memory allows)")
     parser.add_argument("--overwrite", action="store_true", help="discard answers that are there already")
-    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +92,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     questions = read_questions(args.question_file)
     questions = chunk(questions, args.num_chunks, args.chunk_idx)
     images = find_images(questions, args.image_folder)
+    partial = answer_questions(args, questions, images)
+    return write_answers(questions, partial, args.answers_file) if partial else 0
+
+
+def answer_questions(
+    args: Namespace, questions: Sequence[Question], images: Mapping[str, Path]
+) -> PartialAnswers | None:
+    """Answer what is not answered yet.
+
+    Args:
+        args: The flags of eval.infer.
+        questions: What to answer.
+        images: The path of each image by its name in the questions.
+
+    Returns:
+        All the answers, in files that the caller discards when they are written elsewhere; None in all but
+        the main process.
+    """
     processes = join_process_group(args.device)
     is_main = processes.rank == 0
     server = Endpoint(args) if args.endpoint else None
@@ -111,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if is_main:
                 print(f"answers so far are in {partial.path}; the same command goes on", file=sys.stderr)
             raise
-    return write_answers(questions, partial, args.answers_file) if is_main else 0
+    return partial if is_main else None
 
 
 def check_arguments(args: Namespace) -> None:
@@ -244,15 +267,9 @@ def answer_all(
 
 def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: Path) -> int:
     """Write the answers in the order of the questions, and report errors and truncated answers."""
-    answers = [partial.answers[question.question_id] for question in questions]
+    answers = in_order(questions, partial)
     failed = [answer for answer in answers if "error" in answer.metadata]
-    if len(failed) == len(answers):
-        partial.discard()
-        raise InputError(f"no question could be answered; the first: {failed[0].metadata['error']}")
-    write_jsonl(path, answers)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # before the only other copy goes
-    partial.discard()
+    save_answers(answers, partial, path)
     print(f"{len(answers)} answers in {path}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of them are empty, see metadata.error:", file=sys.stderr)
@@ -261,10 +278,32 @@ def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: 
             print(f"  {answer.question_id}{photo}: {answer.metadata['error']}", file=sys.stderr)
         if len(failed) > 20:
             print(f"  and {len(failed) - 20} more", file=sys.stderr)
+    report_truncated(answers)
+    return 0
+
+
+def in_order(questions: Sequence[Question], partial: PartialAnswers) -> list[Answer]:
+    """Return the answers in the order of the questions; InputError if all of them are errors."""
+    answers = [partial.answers[question.question_id] for question in questions]
+    if all("error" in answer.metadata for answer in answers):
+        partial.discard()
+        raise InputError(f"no question could be answered; the first: {answers[0].metadata['error']}")
+    return answers
+
+
+def save_answers(answers: Sequence[Answer], partial: PartialAnswers, path: Path) -> None:
+    """Write the answers file, and discard the partial ones when it is on the disk."""
+    write_jsonl(path, answers)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # before the only other copy goes
+    partial.discard()
+
+
+def report_truncated(answers: Sequence[Answer]) -> None:
+    """Print how many answers were cut off."""
     truncated = sum(bool(answer.metadata.get("truncated")) for answer in answers)
     if truncated:
         print(f"{truncated} were cut off by --max-new-tokens (metadata.truncated)", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

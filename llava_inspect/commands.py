@@ -44,6 +44,7 @@ COMMANDS = (
         "train", TRAINING, "fine-tune with LoRA as a config says -> run directory", "llava_inspect.train"
     ),
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
+    Command("predict", ANSWERS, "ask about photos -> answers.csv and a gallery", "llava_inspect.predict"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),

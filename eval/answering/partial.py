@@ -134,7 +134,7 @@ class PartialAnswers:
         lines = complete_lines.decode("utf-8", errors="replace").split(
             "\n"
         )  # splitlines would split at U+2028 too
-        remedy = "use --overwrite to discard it, or another --answers-file"
+        remedy = "add --overwrite to discard it, or name another output"
         try:
             header = json.loads(lines[0])["run"]
             recorded = {key: header.get(key) for key in run}

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.report.phrases import counted, percent
+from eval.report.pictures import DrawnBox, EmbeddedImages, box_legend, filter_form, picture
 from eval.scoring.schema import Case, CaseAnswer, Corners
-from llava.common.errors import InputError
 from llava.common.files import inside
 from llava.common.html.markup import Markup, cut, tag, together
-from llava.common.html.page import thumbnail
 from llava.common.records import IMAGE_PLACEHOLDER
 
 MAX_IMAGES = 120
-MAX_BYTES = 3_500_000  # of embedded images, as text
+MAX_BYTES = 6_000_000  # of embedded images, as text
 RIGHT_SHARE = 0.25  # fraction of the images shown that were answered without a mistake
-SIDE, QUALITY = 448, 72  # of an embedded JPEG
 _TEXT = 600  # characters of a question or an answer
 _MAX_QUESTIONS = 40  # shown of one image
 _MIN_PROBABILITY = 0.005  # that is worth showing
@@ -96,31 +94,12 @@ def _alternate_labels(cards: Sequence[Card]) -> list[Card]:
     return [card for _, _, card in sorted(ranked, key=lambda item: item[:2])]
 
 
-class EmbeddedImages:
-    """The images that the page embeds, each once, however many cards show it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.bytes = 0
-        self._data_uris: dict[str, str] = {}
-
-    def data_uri(self, name: str) -> str:
-        """Return a data URI, or "" for an image that is absent, unreadable or outside the folder."""
-        if name not in self._data_uris:
-            try:
-                self._data_uris[name] = thumbnail(inside(self.folder, name), SIDE, QUALITY)
-            except InputError:
-                self._data_uris[name] = ""
-            self.bytes += len(self._data_uris[name])
-        return self._data_uris[name]
-
-
 def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
     """Return the gallery, with images from `folder`; None without cases."""
     if not cases:
         return None
     cards = make_cards(cases)
-    embedded = EmbeddedImages(folder)
+    embedded = EmbeddedImages(lambda name: inside(folder, name))
     shown: set[int] = set()
     for card in choose_cards(cards):
         for name in card.images:
@@ -164,17 +143,13 @@ def _summary(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
 
 def _legend(cards: Sequence[Card]) -> Markup | None:
     cases = [case for card in cards for case in card.cases]
-    keys = [
-        tag("span", tag("i", class_=f"frame {style_class}"), words, class_="key")
-        for style_class, words, has in (
-            ("truth", "true box", any(case.truth_box for case in cases)),
-            ("tuned", "box of tuned", any(case.tuned.box for case in cases)),
-            ("base", "box of base", any(case.base and case.base.box for case in cases)),
-            ("asked", "box that the question names", any(case.asked_box for case in cases)),
-        )
-        if has
-    ]
-    return tag("p", *keys, class_="keys soft") if keys else None
+    drawn = {
+        "truth": any(case.truth_box for case in cases),
+        "tuned": any(case.tuned.box for case in cases),
+        "base": any(case.base and case.base.box for case in cases),
+        "asked": any(case.asked_box for case in cases),
+    }
+    return box_legend([css_class for css_class, has in drawn.items() if has])
 
 
 def _filter(cards: Sequence[Card]) -> Markup:
@@ -187,24 +162,9 @@ def _filter(cards: Sequence[Card]) -> Markup:
         del states["partly"]
     tasks = {task: task for task in dict.fromkeys(case.task for case in cases)}
     labels = {label: label for label in sorted({case.label for case in cases if case.label})}
-    fields = [
-        _select("Task", "task", tasks),
-        _select("Answers", "state", states),
-        _select("What it shows", "label", labels) if labels else tag("input", type="hidden", name="label"),
-        tag(
-            "label",
-            "Words",
-            tag("input", type="search", name="words", placeholder="in questions, answers, names"),
-        ),
-        tag("button", "Show all", type="reset"),
-        tag("output", id="count", class_="soft", aria_live="polite"),
-    ]
-    return tag("form", *fields, id="filter", class_="filter", hidden="", aria_label="Filter the pictures")
-
-
-def _select(label: str, name: str, options: dict[str, str]) -> Markup:
-    made = [tag("option", cut(words, 60), value=value) for value, words in {"": "all", **options}.items()]
-    return tag("label", label, tag("select", *made, name=name))
+    return filter_form(
+        {"task": ("Task", tasks), "state": ("Answers", states), "label": ("What it shows", labels)}
+    )
 
 
 # --- one card ----------------------------------------------------------------------------------------
@@ -290,33 +250,20 @@ def _image(card: Card, position: int, embedded: EmbeddedImages, numbers: dict[st
         errors = {case.tuned.error for case in card.cases if case.tuned.error}
         why = f"This picture cannot be shown: {name}. {' '.join(sorted(errors))}".strip()
         return tag("div", tag("p", cut(why, 300)), class_="picture")
-    rectangles: list[Markup] = []
+    boxes: list[DrawnBox] = []
     pins: list[Markup] = []
-    box_classes: list[str] = []
     # Boxes of a question about several images are of the first.
     for case in card.cases if card.images[position] == card.images[0] else []:
-        boxes = _boxes(case)
-        for css_class, box in boxes:
-            rectangles += _rectangle(css_class, box, f"{css_class}: {display_text(case)}")
-        if case.question_id in numbers and boxes:
-            pins.append(_pin(numbers[case.question_id], boxes[0][1]))
-        box_classes += [css_class for css_class, _ in boxes]
+        of_case = _boxes(case)
+        boxes += [
+            DrawnBox(css_class, box, f"{css_class}: {display_text(case)}") for css_class, box in of_case
+        ]
+        if case.question_id in numbers and of_case:
+            pins.append(_pin(numbers[case.question_id], of_case[0][1]))
     alt = f"Picture {name}" + (f", which shows {card.label}" if card.label else "")
-    if box_classes:
-        alt += " with boxes of " + " and ".join(dict.fromkeys(box_classes))
-    drawing = (
-        tag("svg", *rectangles, viewBox="0 0 1 1", preserveAspectRatio="none", aria_hidden="true")
-        if rectangles
-        else None
-    )
-    return tag("div", tag("img", src=data, alt=alt, loading="lazy"), drawing, *pins, class_="picture")
-
-
-def _rectangle(css_class: str, box: Corners, title: str) -> list[Markup]:
-    """Return a box on a dark rim, which keeps it visible on bright images."""
-    x1, y1, x2, y2 = box
-    place = {"x": f"{x1:.4f}", "y": f"{y1:.4f}", "width": f"{x2 - x1:.4f}", "height": f"{y2 - y1:.4f}"}
-    return [tag("rect", class_="under", **place), tag("rect", tag("title", title), class_=css_class, **place)]
+    if boxes:
+        alt += " with boxes of " + " and ".join(dict.fromkeys(box.css_class for box in boxes))
+    return picture(data, alt, boxes, pins)
 
 
 def _pin(number: int, box: Corners) -> Markup:

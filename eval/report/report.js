@@ -1,4 +1,31 @@
 (() => {
+  const dialog = document.createElement("dialog");
+  dialog.className = "large";
+  dialog.addEventListener("click", () => dialog.close());
+  document.body.append(dialog);
+  const enlarge = (picture) => {
+    const image = picture.querySelector("img"), copy = picture.cloneNode(true);
+    for (const name of ["tabindex", "role", "aria-label"]) copy.removeAttribute(name);
+    copy.style.width = `min(94vw, ${(80 * image.naturalWidth) / image.naturalHeight}vh)`;
+    const name = document.createElement("p");
+    name.textContent = picture.closest(".case").querySelector("h3").textContent;
+    const legend = copy.querySelector("svg") && document.querySelector(".boxes");
+    dialog.replaceChildren(copy, name, ...(legend ? [legend.cloneNode(true)] : []));
+    dialog.showModal();
+  };
+  for (const picture of document.querySelectorAll(".picture:has(img)")) {
+    picture.tabIndex = 0;
+    picture.setAttribute("role", "button");
+    picture.setAttribute("aria-label", `Enlarge: ${picture.querySelector("img").alt}`);
+    picture.addEventListener("click", () => enlarge(picture));
+    picture.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      enlarge(picture);
+    });
+  }
+})();
+(() => {
   const form = document.getElementById("filter");
   if (!form) return;
   const cards = [...document.querySelectorAll(".case")];

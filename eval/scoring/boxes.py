@@ -13,7 +13,7 @@ import numpy as np
 from eval.scoring import parse
 from eval.scoring.metrics import Array, Metrics, box_metrics, box_rows, iou
 from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
-from llava.common.boxes import Box, Frame, from_frame
+from llava.common.boxes import Box, Frame, box_in_image
 from llava.common.errors import InputError
 from llava.common.records import Truth
 
@@ -131,13 +131,7 @@ def frame_conversion(task: str, truth: Truth) -> Callable[[Box], Box | None]:
             f"task {task!r}, question {truth.question_id!r}: a box needs meta `frame` "
             f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"
         )
-
-    def to_image(box: Box) -> Box | None:
-        x1, y1, x2, y2 = from_frame(box, width, height, frame)
-        clipped = max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0)
-        return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
-
-    return to_image
+    return lambda box: box_in_image(box, width, height, frame)
 
 
 def truth_box(truth: Truth) -> Box | None:

@@ -42,6 +42,14 @@ def from_frame(box: Box, width: float, height: float, frame: Frame) -> Box:
     return x1 * across - left, y1 * down - top, x2 * across - left, y2 * down - top
 
 
+def box_in_image(box: Box, width: float, height: float, frame: Frame) -> Box | None:
+    """Convert a box from 0..1 in `frame` to 0..1 of the `width` x `height` image, clipped to it; None for a
+    box in the padding alone."""
+    x1, y1, x2, y2 = from_frame(box, width, height, frame)
+    clipped = max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0)
+    return clipped if clipped[0] < clipped[2] and clipped[1] < clipped[3] else None
+
+
 def format_box(box: Box, decimals: int = 3) -> str:
     """Write `[0.125, 0.300, 0.500, 0.725]`, always with `decimals` digits: answers have one length."""
     return "[" + ", ".join(f"{value:.{decimals}f}" for value in box) + "]"

@@ -1,0 +1,194 @@
+"""Answer questions about photos that nobody has annotated: answers.csv, answers.jsonl and gallery.html.
+
+The command is `llava-inspect predict`, which says which photos and which questions. Answering is that of
+eval.infer: a killed run goes on, and a photo that cannot be read costs its own answers alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.infer import answer_questions, check_arguments, in_order, report_truncated, save_answers
+from eval.report.photo_page import PhotoAnswer, PhotoCard, render_photo_page
+from eval.report.phrases import counted
+from eval.scoring.parse import parse_yes_no, same_text
+from llava.common.boxes import Box, Frame, box_in_image, parse_box
+from llava.common.errors import InputError
+from llava.common.files import atomic_path, write_jsonl
+from llava.common.images import upright_size
+from llava.common.records import Answer, Question
+
+COLUMNS = ("photo", "question", "answer", "probability", "p_yes", "task", "problem")
+_MAX_LISTED = 20  # photos that cannot be read
+
+
+@dataclass(frozen=True)
+class PhotoQuestion:
+    """A question to ask of every photo.
+
+    Of a yes/no question, `yes_no` are the words for yes and no. `about` is what it asks for; one that
+    `presupposes` that this is there is dropped from the answers where a yes/no question about the same was
+    answered no. `frame` is the frame of boxes in the answer, None where they have none.
+    """
+
+    text: str
+    task: str = ""
+    choices: tuple[str, ...] | None = None
+    yes_no: tuple[str, str] | None = None
+    about: str = ""
+    presupposes: bool = False
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question about one photo, with its answer."""
+
+    photo: str
+    asked: PhotoQuestion
+    answer: Answer
+
+    @property
+    def error(self) -> str:
+        return str(self.answer.metadata.get("error", ""))
+
+    @property
+    def probabilities(self) -> Mapping[str, float]:
+        return self.answer.metadata.get("choices") or {}
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of the answer, where it is one of the choices."""
+        return next((p for name, p in self.probabilities.items() if same_text(name, self.answer.text)), None)
+
+    @property
+    def p_yes(self) -> float | None:
+        return self.probabilities.get(self.asked.yes_no[0]) if self.asked.yes_no else None
+
+    @property
+    def says(self) -> str | None:
+        """Yes or no, as a yes/no question was answered."""
+        return parse_yes_no(self.answer.text, self.asked.yes_no) if self.asked.yes_no else None
+
+
+def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[PhotoQuestion]) -> int:
+    """Ask every question of every photo and write the answers to the folder `args.output`.
+
+    Args:
+        args: The flags of eval.infer that say which model answers and how, and `output`.
+        photos: Path of each photo by its own name, which no model sees.
+        questions: What is asked of each.
+
+    Raises:
+        InputError: The folder holds answers already, or no photo could be read.
+    """
+    _check_output(args)
+    lines = [
+        Question(
+            question_id=f"{number}-{position}",
+            image=name,
+            text=asked.text,
+            category=asked.task or "default",
+            choices=list(asked.choices) if asked.choices else None,
+            source=name,
+        )
+        for number, name in enumerate(photos)
+        for position, asked in enumerate(questions)
+    ]
+    args.question_file, args.answers_file = args.output / "questions.jsonl", args.output / "answers.jsonl"
+    args.num_chunks, args.chunk_idx = 1, 0
+    check_arguments(args)
+    write_jsonl(args.question_file, lines)
+    partial = answer_questions(args, lines, photos)
+    if partial is None:
+        return 0
+    answers = in_order(lines, partial)
+    asked_of = zip(lines, [question for _ in photos for question in questions], answers, strict=True)
+    rows = _without_what_is_absent(
+        [_Asked(line.images[0], asked, answer) for line, asked, answer in asked_of]
+    )
+    _write_table(args.output / "answers.csv", rows)
+    page = render_photo_page(_cards(rows, photos), sorted({answer.model_id for answer in answers}))
+    with atomic_path(args.output / "gallery.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    save_answers([row.answer for row in rows], partial, args.answers_file)
+    _report(args.output, rows, len(photos))
+    report_truncated(answers)
+    return 0
+
+
+def _check_output(args: Namespace) -> None:
+    if args.output.exists() and not args.output.is_dir():
+        raise InputError(f"{args.output} is a file; --output names a folder")
+    if (args.output / "answers.jsonl").exists() and not args.overwrite:
+        raise InputError(f"{args.output} holds answers already; name another --output or add --overwrite")
+
+
+def _without_what_is_absent(rows: Sequence[_Asked]) -> list[_Asked]:
+    """Drop the answers to questions that presuppose what the model says is not there."""
+    absent = {(row.photo, row.asked.about) for row in rows if row.says == "no"}
+    return [row for row in rows if not (row.asked.presupposes and (row.photo, row.asked.about) in absent)]
+
+
+def _write_table(path: Path, rows: Sequence[_Asked]) -> None:
+    """Write a row per answer, with a byte order mark: without it Excel takes UTF-8 for another encoding."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            numbers = ("" if value is None else f"{value:.6g}" for value in (row.probability, row.p_yes))
+            answer = row.answer
+            writer.writerow((row.photo, answer.prompt, answer.text, *numbers, row.asked.task, row.error))
+
+
+def _cards(rows: Sequence[_Asked], photos: Mapping[str, Path]) -> list[PhotoCard]:
+    by_photo: dict[str, list[_Asked]] = {}
+    for row in rows:
+        by_photo.setdefault(row.photo, []).append(row)
+    return [
+        PhotoCard(name, photos[name], tuple(_shown(row, photos[name]) for row in asked))
+        for name, asked in by_photo.items()
+    ]
+
+
+def _shown(row: _Asked, path: Path) -> PhotoAnswer:
+    return PhotoAnswer(
+        question=row.answer.prompt,
+        text=row.answer.text,
+        error=row.error,
+        probabilities=row.probabilities,
+        closed=row.asked.choices is not None,
+        box=_box(row, path),
+    )
+
+
+def _box(row: _Asked, path: Path) -> Box | None:
+    """Return the box that the answer is, in 0..1 of the photo; None where it is none or its frame unknown."""
+    box = parse_box(row.answer.text)
+    if box is None or row.asked.frame is None:
+        return None
+    height, width = upright_size(path)
+    return box_in_image(box, width, height, row.asked.frame)
+
+
+def _report(output: Path, rows: Sequence[_Asked], photos: int) -> None:
+    """Print where the answers are, and which photos have none."""
+    print(f"{counted(len(rows), 'answer')} about {counted(photos, 'photo')}:", file=sys.stderr)
+    for name, what in (
+        ("gallery.html", "photos with their answers, to look at"),
+        ("answers.csv", "a row per answer, with probabilities; opens in Excel"),
+        ("answers.jsonl", "the same for programs"),
+    ):
+        print(f"  {output / name}  {what}", file=sys.stderr)
+    errors = {row.photo: row.error for row in rows if row.error}
+    if errors:
+        print(f"{counted(len(errors), 'photo')} without an answer:", file=sys.stderr)
+        for name, error in list(errors.items())[:_MAX_LISTED]:
+            print(f"  {name}: {error}", file=sys.stderr)
+        if len(errors) > _MAX_LISTED:
+            print(f"  and {len(errors) - _MAX_LISTED} more, see `problem` in answers.csv", file=sys.stderr)
