@@ -105,7 +105,10 @@ def questions_to_ask(args: Namespace) -> list[PhotoQuestion]:
     asked += [
         PhotoQuestion(text, choices=choices, yes_no=yes_no, frame=frame) for text in args.question or []
     ]
-    return asked or [PhotoQuestion(DESCRIBE)]
+    if asked:
+        return asked
+    print(f"no --recipe and no --question: asking {DESCRIBE!r}", file=sys.stderr)
+    return [PhotoQuestion(DESCRIBE)]
 
 
 def _yes_no(choices: tuple[str, ...] | None) -> tuple[str, str] | None:

@@ -80,7 +80,7 @@ def scores_part(tasks: Sequence[TaskScore]) -> Markup:
         if rows:
             parts += [tag("h3", heading), _scores(rows, caption, other_metrics)]
         if "yesno" in types and (yes_no := [task for task in rows if task.type == "yesno"]):
-            parts.append(_alarms(yes_no))
+            parts.append(tag("div", _alarms(yes_no), class_="not-printed"))
     return together(parts)
 
 

@@ -376,29 +376,35 @@ def test_any_small_test_makes_a_page(kinds: dict[TaskType, list[tuple[int, ...]]
 
 
 @pytest.fixture(scope="module")
-def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium: the script of the report is not tried in a browser")
     folder = tmp_path_factory.mktemp("browser")
 
-    def dump(text: str) -> str:
-        """The page's elements after its scripts ran."""
+    def run(text: str, *action: str) -> str:
+        """What Chromium prints when it opens a page and then does something."""
         (folder / "page.html").write_text(text, encoding="utf-8")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
         address = (folder / "page.html").as_uri()
         done = subprocess.run(
-            [program, *flags, "--virtual-time-budget=2000", "--dump-dom", address],
+            [program, *flags, "--virtual-time-budget=2000", *action, address],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0 and "<html" in done.stdout, done.stderr[-1000:]
+        assert done.returncode == 0, done.stderr[-1000:]
         return done.stdout
 
     try:  # where it cannot even show an empty page, that says nothing about ours
-        dump("<html></html>")
+        assert "<html" in run("<html></html>", "--dump-dom")
     except (AssertionError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"Chromium does not run here: {error}")
-    return dump
+    return run
+
+
+@pytest.fixture(scope="module")
+def browse(chromium: Callable[..., str]) -> Callable[[str], str]:
+    """Gives a page's elements after its scripts ran."""
+    return lambda text: chromium(text, "--dump-dom")
 
 
 def shown(text: str) -> tuple[int, int, str]:
@@ -447,3 +453,27 @@ def test_the_filter_shows_what_is_asked_for(browse: Callable[[str], str], writte
     ):
         assert (rows, said) == (questions, f"{cards} pictures, {questions} questions shown"), fields
         assert (cards > 0) == (questions > 0)
+
+
+@pytest.mark.browser
+def test_a_click_enlarges_a_picture_with_its_boxes_and_its_name(
+    browse: Callable[[str], str], written: str
+) -> None:
+    driver = """
+      document.querySelector(".picture:has(rect.tuned)").click();
+      const dialog = document.querySelector("dialog");
+      document.title = JSON.stringify([dialog.open, dialog.querySelectorAll("rect.tuned, rect.truth").length,
+        dialog.innerText]);
+    """
+    free = re.sub(r"<meta http-equiv=[^>]*>", "", written)
+    text = browse(free.replace("</body>", f"<script>{driver}</script></body>"))
+    (title,) = re.findall(r"<title>(.*?)</title>", text)[:1]
+    is_open, boxes, words = json.loads(html.unescape(title))
+    assert is_open and boxes >= 2
+    assert re.search(r"\d+\.png", words) and "true box" in words and "box of tuned" in words
+
+
+@pytest.mark.browser
+def test_it_prints_on_one_page(chromium: Callable[..., str], written: str, tmp_path: Path) -> None:
+    chromium(written, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())) == 1
