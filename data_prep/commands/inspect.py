@@ -258,7 +258,11 @@ def inspection_report(
         *([] if source.images else ["no picture is annotated: convert needs annotations"]),
         *_count_warning(problems, "annotation problem(s): convert stops until they are put right"),
         *_count_warning(damaged, "picture(s) cannot be used: convert stops until they are put right"),
-        *_count_warning(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
+        *_count_warning(
+            unknown,
+            "class name(s) that the recipe does not know; add them or ignore them, or let --write-recipe "
+            "(without --recipe) make a recipe of them",
+        ),
         *report.warnings,
     ]
     report.notes = _messages(folder, source, inspected, problems, damaged)

@@ -359,6 +359,16 @@ def perceptual_hash(image: Image.Image) -> bytes:
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
 
 
+def class_names(images: Iterable[AnnotatedImage]) -> set[str]:
+    """Return the plain names of all classes in the annotations."""
+    return {
+        plain_name(name)
+        for image in images
+        for annotation in image.annotations
+        for name in (*(shape.name for shape in annotation.shapes), *annotation.labels)
+    }
+
+
 def unknown_classes(
     images: Iterable[AnnotatedImage], recipe: Recipe, names: Mapping[str, DefectKind | None]
 ) -> list[str]:

@@ -13,7 +13,7 @@ from llava.common.errors import InputError
 from llava.common.files import read_json_list, write_json_list
 from llava.common.records import Record
 from llava.common.settings import load_settings
-from tests.support.photos import Boxes, write_pair
+from tests.support.photos import Boxes, write_boxes
 
 BOLT = ("bolt", (10, 5, 70, 43))
 CORRODED, MISSING = ("corroded", (20, 10, 40, 30)), ("missing_nut", (50, 15, 75, 40))
@@ -31,13 +31,6 @@ def first_recipe(photos: Path, *more: str) -> tuple[Recipe, str, dict[str, set[s
         question, answer = (turn.value.removeprefix("<image>\n") for turn in record.conversations[:2])
         asked.setdefault(question, set()).add(answer)
     return load_settings(Recipe, file), file.read_text(encoding="utf-8"), asked
-
-
-def write_boxes(folder: Path, *photos: Boxes, count: int = 18, size: tuple[int, int] = (80, 48)) -> Path:
-    """Write `count` photos with the boxes of each of `photos` in turn."""
-    for number in range(count):
-        write_pair(folder, f"p{number:02d}", photos[number % len(photos)], number, size)
-    return folder
 
 
 def write_folders(root: Path, *names: str, count: int = 6) -> Path:
