@@ -261,9 +261,14 @@ def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     assert "images/broken_disc_001" in found.text and "images/z_again" in found.text
     assert "of 256 bits differ ; both in" in found.text
     images = found.named("img")
-    assert SAMPLES < len(images) <= SAMPLES + 2 * SHOWN_PAIRS
+    assert (
+        2 * SAMPLES < len(images) <= 2 * SAMPLES + 2 * SHOWN_PAIRS
+    )  # a sample as the model sees it, and large
     assert all(image["alt"] for image in images)
     assert len(found.named("rect")) >= 2 * SAMPLES  # boxes are drawn
+    links = {link["href"] for link in found.named("a") if link.get("title") == "enlarge"}
+    assert links == {f"#{figure['id']}" for figure in found.named("figure") if "id" in figure}
+    assert len(links) == SAMPLES
     boxed = read_json_list(converted / "train.json", Record)
     shown = [record for record in boxed if record.conversations[1].value in found.text]
     assert shown
