@@ -35,7 +35,7 @@ or a step at a time:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text(_program()))
+        print(help_text(program_name()))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"llava-inspect {__version__}")
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(names)}"
         raise InputError(f"no command {name!r}; {hint}")
-    with started_as(f"{_program()} {name}"):
+    with started_as(f"{program_name()} {name}"):
         return command.run(rest)
 
 
-def _program() -> str:
+def program_name() -> str:
     """Return how this program was started, as its help and errors name it, so that what they say can be
     typed: .venv/bin/llava-inspect where the environment is not activated."""
     started = Path(sys.argv[0])
