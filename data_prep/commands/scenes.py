@@ -24,7 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from data_prep.scenes.compose import STRING, Box, render
+from data_prep.scenes.compose import STRING, render
+from data_prep.scenes.raster import Box
 from llava.common.files import atomic_folder, atomic_path, write_text
 
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
