@@ -45,9 +45,6 @@ class Chance:
         """At least `low`, below `high`."""
         return int(self._bits.integers(low, high))
 
-    def integers(self, high: int, count: int) -> NDArray[np.int64]:
-        return self._bits.integers(high, size=count)
-
     def seed(self) -> int:
         return self.integer(0, 2**32)
 
