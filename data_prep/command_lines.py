@@ -36,7 +36,11 @@ def parse_scenes(argv: Sequence[str]) -> argparse.Namespace:
         "--count", type=int, default=400, metavar="N", help="pictures to render (default: 400)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="other seeds are other scenes (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="other seeds are other scenes, the same seed the same bytes on any machine (default: 0)",
     )
     parser.add_argument(
         "--defect-share",
