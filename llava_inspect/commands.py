@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-DATA, TRAINING, ANSWERS, USE, SHIPPED = (
+WHOLE, DATA, TRAINING, ANSWERS, USE, SHIPPED = (
+    "In one command",
     "Data",
     "Training",
     "Answers and scores",
@@ -36,6 +37,8 @@ def _data(name: str, summary: str) -> Command:
 
 
 COMMANDS = (
+    Command("run", WHOLE, "annotated photos -> a model, and how far to trust it", "llava_inspect.run"),
+    Command("predict", WHOLE, "ask about photos -> answers.csv and a gallery", "llava_inspect.predict"),
     _data("scenes", "render insulator photos with boxes, to try things on"),
     _data("inspect", "look at annotated photos -> one HTML page"),
     _data("convert", "photos and a recipe -> conversation JSON, test questions"),
@@ -44,7 +47,6 @@ COMMANDS = (
         "train", TRAINING, "fine-tune with LoRA as a config says -> run directory", "llava_inspect.train"
     ),
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
-    Command("predict", ANSWERS, "ask about photos -> answers.csv and a gallery", "llava_inspect.predict"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
