@@ -50,12 +50,14 @@ class _Asked:
     """A question about one photo, with its answer."""
 
     photo: str
+    path: Path
     asked: PhotoQuestion
     answer: Answer
 
     @property
     def error(self) -> str:
-        return str(self.answer.metadata.get("error", ""))
+        """Why there is no answer, without the path: the photo's name stands beside it."""
+        return str(self.answer.metadata.get("error", "")).removeprefix(f"{self.path}: ")
 
     @property
     def probabilities(self) -> Mapping[str, float]:
@@ -110,14 +112,14 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
     answers = in_order(lines, partial)
     asked_of = zip(lines, [question for _ in photos for question in questions], answers, strict=True)
     rows = _without_what_is_absent(
-        [_Asked(line.images[0], asked, answer) for line, asked, answer in asked_of]
+        [_Asked(line.images[0], photos[line.images[0]], asked, answer) for line, asked, answer in asked_of]
     )
     _write_table(args.output / "answers.csv", rows)
-    page = render_photo_page(_cards(rows, photos), sorted({answer.model_id for answer in answers}))
+    page = render_photo_page(_cards(rows), sorted({answer.model_id for answer in answers}))
     with atomic_path(args.output / "gallery.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     save_answers([row.answer for row in rows], partial, args.answers_file)
-    _report(args.output, rows, len(photos))
+    _report(args.output, rows)
     report_truncated(answers)
     return 0
 
@@ -146,39 +148,38 @@ def _write_table(path: Path, rows: Sequence[_Asked]) -> None:
             writer.writerow((row.photo, answer.prompt, answer.text, *numbers, row.asked.task, row.error))
 
 
-def _cards(rows: Sequence[_Asked], photos: Mapping[str, Path]) -> list[PhotoCard]:
+def _cards(rows: Sequence[_Asked]) -> list[PhotoCard]:
     by_photo: dict[str, list[_Asked]] = {}
     for row in rows:
         by_photo.setdefault(row.photo, []).append(row)
-    return [
-        PhotoCard(name, photos[name], tuple(_shown(row, photos[name]) for row in asked))
-        for name, asked in by_photo.items()
-    ]
+    return [PhotoCard(name, asked[0].path, tuple(map(_shown, asked))) for name, asked in by_photo.items()]
 
 
-def _shown(row: _Asked, path: Path) -> PhotoAnswer:
+def _shown(row: _Asked) -> PhotoAnswer:
     return PhotoAnswer(
         question=row.answer.prompt,
         text=row.answer.text,
         error=row.error,
         probabilities=row.probabilities,
         closed=row.asked.choices is not None,
-        box=_box(row, path),
+        box=_box(row),
     )
 
 
-def _box(row: _Asked, path: Path) -> Box | None:
+def _box(row: _Asked) -> Box | None:
     """Return the box that the answer is, in 0..1 of the photo; None where it is none or its frame unknown."""
     box = parse_box(row.answer.text)
     if box is None or row.asked.frame is None:
         return None
-    height, width = upright_size(path)
+    height, width = upright_size(row.path)
     return box_in_image(box, width, height, row.asked.frame)
 
 
-def _report(output: Path, rows: Sequence[_Asked], photos: int) -> None:
+def _report(output: Path, rows: Sequence[_Asked]) -> None:
     """Print where the answers are, and which photos have none."""
-    print(f"{counted(len(rows), 'answer')} about {counted(photos, 'photo')}:", file=sys.stderr)
+    answered = [row.photo for row in rows if not row.error]
+    photos = counted(len(set(answered)), "photo")
+    print(f"{counted(len(answered), 'answer')} about {photos}:", file=sys.stderr)
     for name, what in (
         ("gallery.html", "photos with their answers, to look at"),
         ("answers.csv", "a row per answer, with probabilities; opens in Excel"),

@@ -70,11 +70,9 @@ def render_photo_page(cards: Sequence[PhotoCard], models: Sequence[str]) -> str:
         drawn.append(card)
         if embedded.bytes > MAX_BYTES:
             break
-    total = sum(len(card.answers) for card in cards)
+    total = sum(not answer.error for card in cards for answer in card.answers)
     facts = f"{counted(len(cards), 'photo')}, {counted(total, 'answer')} by “{', '.join(models)}”. "
-    note = (
-        "Nobody has checked these answers. The report of eval.score says how far this model may be relied on."
-    )
+    note = "Nobody has checked these answers. How far to rely on this model, only a scored test says."
     failed = {card.name: answer.error for card in cards for answer in card.answers if answer.error}
     warnings = [f"{name} has no answer: {error}" for name, error in list(failed.items())[:_MAX_LISTED]]
     if len(failed) > _MAX_LISTED:

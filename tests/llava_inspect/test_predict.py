@@ -28,7 +28,7 @@ boxes: {frame: padded, decimals: 2}
 """
 SAYS = {
     "Is there a crack?": "yes",
-    "Is there a rust?": "no",
+    "Is there rust?": "no",
     "What is wrong?": "crack",
     "Give the box of the crack.": "[0.25, 0.50, 0.75, 0.75]",
     "Give the box of the rust.": "[0.10, 0.10, 0.20, 0.20]",
@@ -101,7 +101,7 @@ def test_a_recipe_asks_and_every_answer_names_its_photo(
         assert row["p_yes"] == {"yes": "0.9", "no": "0.1"}.get(row["answer"], "")
     bad = [row for row in rows if row["photo"] == "cut.jpg"]
     assert bad and all("cut short" in row["problem"] and not row["answer"] for row in bad)
-    assert "1 photo without an answer:\n  cut.jpg: " in capsys.readouterr().err
+    assert "1 photo without an answer:\n  cut.jpg: the picture is damaged" in capsys.readouterr().err
     lines = [json.loads(line) for line in (output / "answers.jsonl").open(encoding="utf-8")]
     assert [line["metadata"]["source"] for line in lines] == [row["photo"] for row in rows]
     assert not [request for request in asked if "turm" in request.text]
