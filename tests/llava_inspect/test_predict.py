@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,23 @@ def test_what_cannot_be_done_is_said_in_a_line(
     with pytest.raises(InputError, match=message):
         predict(tmp_path, tiny_model_dir, *(text.format(photos=photos) for text in arguments))
     assert not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_the_folder_for_photos_is_used_as_its_readme_says(
+    photos: Path,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    asked: list[Request],
+    repo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (repo / "playground" / "data_infer" / "README.md").read_text(encoding="utf-8")
+    (command,) = (line for line in text.splitlines() if line.startswith("    llava-inspect predict "))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "playground").mkdir()
+    photos.rename(tmp_path / "playground" / "data_infer")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "merged").symlink_to(tiny_model_dir)
+    assert main([*shlex.split(command)[2:], "--device", "cpu"]) == 0
+    for name in ("answers.csv", "answers.jsonl", "gallery.html"):
+        assert f"`{name}`" in text and (tmp_path / "runs" / "predict-data_infer" / name).is_file()
