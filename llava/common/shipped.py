@@ -14,7 +14,8 @@ from llava.common.errors import InputError
 
 CONFIGS = Path("configs")
 RECIPES = CONFIGS / "recipes"
-SHIPPED = (CONFIGS, Path("playground/tiny-llava"))
+EMBEDDED_MODEL = Path("playground/tiny-llava")
+SHIPPED = (CONFIGS, EMBEDDED_MODEL)
 
 
 def shipped_root() -> Path:
