@@ -89,6 +89,8 @@ class RunInfo(Settings):
     dtype: DtypeName | None = None
     """Of the frozen weights and the arithmetic."""
     step: int | None = None
+    notes: list[str] = Field(default_factory=list)
+    """What somebody should know who uses the result, in sentences: that the run was too short."""
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
     data: dict[str, str] = Field(default_factory=dict)

@@ -36,7 +36,8 @@ def config(base: Path, data: Path, run: Path) -> str:
         base, data, run,
         lora={"rank": 4, "dropout": 0.1, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
         epochs=3, batch_size=2, gradient_accumulation_steps=2, questions_per_picture=2, learning_rate=1e-2,
-        augment={"flip_horizontal": 0.5, "brightness": 0.2}, eval_generate_samples=4, eval_max_new_tokens=3,
+        augment={"flip_horizontal": 0.5, "brightness": 0.2},
+        eval_generate_samples=4, eval_max_new_tokens=3, eval_steps=2,
         keep_checkpoints=10,
     )  # fmt: skip
 
