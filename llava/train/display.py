@@ -41,8 +41,8 @@ class Display(TrainerCallback, AbstractContextManager):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rates]}"),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.console,
             disable=not (shown and self.console.is_terminal),
         )

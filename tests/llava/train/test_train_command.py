@@ -83,6 +83,13 @@ def test_the_best_validated_state_is_kept(finished: Path) -> None:
     assert same(finished, finished / f"checkpoint-{best}")
 
 
+def test_a_run_that_was_too_short_says_so_in_run_json(finished: Path) -> None:
+    """Its loss fell to the last of its six steps."""
+    (note,) = read_run_info(finished).notes
+    assert "epochs=6 --resume auto would train on" in note
+    assert not read_run_info(finished / "checkpoint-2").notes
+
+
 def test_only_what_the_config_names_is_trained(finished: Path, tiny_model_dir: Path) -> None:
     names = set(load_file(finished / "adapter_model.safetensors"))
     assert all("q_proj" in name or "mlp.fc1" in name for name in names)
