@@ -9,11 +9,14 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_prep.model_inputs import MODEL_INPUTS, ModelInput
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
-from llava.common.shipped import find_recipe
+from llava.common.shipped import DEFAULT_CONFIG, find_recipe
+
+if TYPE_CHECKING:
+    from data_prep.model_inputs import ModelInput
 
 
 def parse_scenes(argv: Sequence[str]) -> argparse.Namespace:
@@ -33,7 +36,11 @@ def parse_scenes(argv: Sequence[str]) -> argparse.Namespace:
         "--count", type=int, default=400, metavar="N", help="pictures to render (default: 400)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="other seeds are other scenes (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="other seeds are other scenes, the same seed the same bytes on any machine (default: 0)",
     )
     parser.add_argument(
         "--defect-share",
@@ -65,11 +72,13 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "python -m data_prep inspect",
         "Look at a folder of annotated photos: what is there, how large it is to the model, which pictures "
-        "are near-twins, what is damaged. Writes one HTML page that opens without a network.",
+        "are near-twins, what is damaged. Writes one HTML page that opens without a network, a first recipe, "
+        "or both.",
         notes="Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing "
         "can be read.",
         examples=[
             "--source photos --output report.html",
+            "--source photos --write-recipe my.yaml",
             "--source photos --recipe configs/recipes/insulator.yaml --output report.html",
         ],
     )
@@ -80,16 +89,33 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE.yaml",
         help="say what it makes of the class names as well; a file, or the name of one that ships",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="replaced if there")
-    _add_model_input(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.html", help="the page to write; replaced if there"
+    )
+    parser.add_argument(
+        "--write-recipe",
+        type=Path,
+        metavar="FILE.yaml",
+        help="write a first recipe, made of the classes that are there, to be edited; a new file",
+    )
+    _add_model(parser)
     _add_workers(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     _require_workers(args)
     args.recipe = args.recipe and find_recipe(args.recipe)
-    args.model_inputs = _model_inputs(args)
-    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
-        raise InputError(f"--output {args.output}: name the page to write, such as report.html")
+    args.model_inputs = _model_inputs(args.model)
+    output, new = args.output, args.write_recipe
+    if output is None and new is None:
+        raise InputError("name what to write: --output report.html, --write-recipe my.yaml or both")
+    if output and (output.suffix.lower() not in (".html", ".htm") or output.is_dir()):
+        raise InputError(f"--output {output}: name the page to write, such as report.html")
+    if new and new.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"--write-recipe {new}: name the recipe to write, such as my.yaml")
+    if new and new.exists():
+        raise InputError(f"--write-recipe {new}: exists already; name another file or remove it first")
+    if new and args.recipe:
+        raise InputError("--write-recipe makes a recipe of the classes as annotated; leave out --recipe")
     if args.overrides and not args.recipe:
         raise InputError(f"{args.overrides[0]!r}: key=value overrides a recipe, and no --recipe is given")
     return args
@@ -147,13 +173,13 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
         help="for instance 0.7,0.15,0.15 (default: recipe)",
     )
     _add_workers(parser)
-    _add_model_input(parser)
+    _add_model(parser)
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     _require_workers(args)
     args.recipe = find_recipe(args.recipe)
-    args.model_inputs = _model_inputs(args)
+    args.model_inputs = _model_inputs(args.model)
     return args
 
 
@@ -206,16 +232,11 @@ With several files (the splits of one data set): pictures that two of them hold,
     return parser.parse_args(argv)
 
 
-def _model_inputs(args: argparse.Namespace) -> tuple[ModelInput, ...]:
-    """Return the model inputs to show: the one that --model-side and --patch state, if any, then LLaVA's."""
-    for name in ("model_side", "patch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
-    if args.model_side is None and args.patch is None:
-        return MODEL_INPUTS
-    stated = ModelInput("your model", args.model_side or ModelInput.side, args.patch or ModelInput.patch)
-    return (stated, *MODEL_INPUTS)
+def _model_inputs(model: str) -> tuple[ModelInput, ...]:
+    """Return the input of the model that box sizes are judged by, then those that are shown beside it."""
+    from data_prep.model_inputs import model_inputs_for  # which imports pydantic and OmegaConf
+
+    return model_inputs_for(model)
 
 
 def add_blend(parser: argparse.ArgumentParser) -> None:
@@ -246,16 +267,13 @@ def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
     )
 
 
-def _add_model_input(parser: argparse.ArgumentParser) -> None:
-    always = ", ".join(f"{model_input.name} at {model_input.side}" for model_input in MODEL_INPUTS)
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model-side",
-        type=int,
-        metavar="N",
-        help=f"box sizes to another model first: pixels of the square that it sees (always shown: {always})",
-    )
-    parser.add_argument(
-        "--patch", type=int, metavar="N", help=f"the patch of that model (default: {ModelInput.patch})"
+        "--model",
+        default=DEFAULT_CONFIG,
+        metavar="MODEL",
+        help="judge box sizes as the model sees them that will be trained: a training config, a model's "
+        f"folder or a Hub name of LLaVA (default: {DEFAULT_CONFIG})",
     )
 
 

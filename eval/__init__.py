@@ -1,0 +1,1 @@
+import llava  # noqa: F401  # first of all it finds the right Python

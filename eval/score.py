@@ -31,6 +31,7 @@ from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, mean_s
 from eval.scoring.tasks import ScoredTask, ScoringOptions, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
 from llava.common.cli import CommandParser
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
 from llava.common.records import Question, Truth
@@ -304,7 +305,7 @@ def _print_omissions(truths: Sequence[Truth], cases: Sequence[Case], image_folde
     if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
         print(
             f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
-            "pip install 'llava-inspect[text]'"
+            f"{how_to_install('text')}"
         )
     if not cases:
         print("the report shows no pictures: name the --question-file that was asked")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,6 +17,8 @@ from llava.common.launch import run_process
 from llava_inspect.commands import COMMANDS
 
 EXAMPLE = """examples:
+  llava-inspect run photos
+or a step at a time:
   llava-inspect inspect --source photos --output before.html
   llava-inspect convert --source photos --recipe insulator --output data
   llava-inspect train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data \\
@@ -31,7 +35,7 @@ EXAMPLE = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text(_program()))
+        print(help_text(program_name()))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"llava-inspect {__version__}")
@@ -43,14 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(names)}"
         raise InputError(f"no command {name!r}; {hint}")
-    with started_as(f"{_program()} {name}"):
+    with started_as(f"{program_name()} {name}"):
         return command.run(rest)
 
 
-def _program() -> str:
-    """Return how this program was started, as its help and errors name it."""
-    as_module = Path(sys.argv[0]).parts[-2:] == ("llava_inspect", "__main__.py")
-    return "python -m llava_inspect" if as_module else "llava-inspect"
+def program_name() -> str:
+    """Return how this program was started, as its help and errors name it, so that what they say can be
+    typed: .venv/bin/llava-inspect where the environment is not activated."""
+    started = Path(sys.argv[0])
+    if started.parts[-2:] == ("llava_inspect", "__main__.py"):
+        return "python -m llava_inspect"
+    found = shutil.which("llava-inspect")
+    if started.name != "llava-inspect" or not started.exists() or (found and started.samefile(found)):
+        return "llava-inspect"
+    return shlex.quote(sys.argv[0])
 
 
 def help_text(program: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-DATA, TRAINING, ANSWERS, USE, SHIPPED = (
+WHOLE, DATA, TRAINING, ANSWERS, USE, SHIPPED = (
+    "In one command",
     "Data",
     "Training",
     "Answers and scores",
@@ -36,6 +37,7 @@ def _data(name: str, summary: str) -> Command:
 
 
 COMMANDS = (
+    Command("run", WHOLE, "annotated photos -> a model, and how far to trust it", "llava_inspect.run"),
     _data("scenes", "render insulator photos with boxes, to try things on"),
     _data("inspect", "look at annotated photos -> one HTML page"),
     _data("convert", "photos and a recipe -> conversation JSON, test questions"),

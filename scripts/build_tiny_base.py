@@ -15,8 +15,14 @@ The work folder (default build/tiny_base) keeps the state of each stage; the mod
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, wherever it is called from
+
+import llava  # noqa: F401  # before what only the right Python has
+
+# isort: split
 import torch
 from tiny_base.model import build_tokenizer, new_model, save_model
 from tiny_base.scoring import DenseHead, answer_scores, dense_scores, device_and_autocast, write_card

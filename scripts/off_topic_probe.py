@@ -15,10 +15,16 @@ can be asked: what counts is base against tuned, not the share of right answers 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, wherever it is called from
+
+import llava  # noqa: F401  # before what only the right Python has
+
+# isort: split
 import numpy as np
 from tiny_base.canvas import COLOURS, HELD_OUT_SEED, PLACES, SHAPES
 from tiny_base.questions import questions

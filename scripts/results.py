@@ -17,6 +17,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, wherever it is called from
+
 from eval.scoring.schema import Estimate, Scores, TaskScore
 from llava.common.files import read_text, write_text
 

@@ -2,7 +2,7 @@
 # Set up .venv in the repository root with the versions of constraints.txt. Run again, it only checks.
 #
 #   scripts/setup.sh              what the road from photos to a merged model needs
-#   scripts/setup.sh dev quant    with extras of pyproject.toml
+#   scripts/setup.sh dev quant    with extras of pyproject.toml, such as gguf, quant, deepspeed, wandb, endpoint
 #   PYTHON=python3.12 scripts/setup.sh    with this Python
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,13 @@ find_python() {
     exit 2
 }
 
+known=$(sed -n '/^\[project.optional-dependencies\]/,/^$/s/ = \[.*//p' pyproject.toml)
+for extra in "$@"; do
+    if ! grep -qxF -- "$extra" <<< "$known"; then
+        echo "error: there is no extra $extra; choose from ${known//$'\n'/ }" >&2
+        exit 2
+    fi
+done
 extras=$(IFS=,; echo "$*")
 stamp=.venv/installed
 pins=$(cat pyproject.toml constraints.txt | cksum)
@@ -48,3 +55,4 @@ fi
 # makes all earlier lines void.
 { grep -F "$pins [" "$stamp" 2>/dev/null || true; printf '%s\n' "$pins []" "$wanted"; } | sort -u > "$stamp.new"
 mv "$stamp.new" "$stamp"
+echo "Done. In each new terminal: . .venv/bin/activate   (without it, write .venv/bin/llava-inspect)"

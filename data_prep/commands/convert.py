@@ -23,9 +23,9 @@ from data_prep.blend import blend, open_blend_file
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
 from data_prep.images.store import ImageStore
-from data_prep.images.units import PreparedImage, prepare_image, unknown_classes
+from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
 from data_prep.output import foreign_files, output_folder
-from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import BALANCED_AWAY, make_dialogues, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
@@ -33,9 +33,11 @@ from data_prep.report.page import page
 from data_prep.report.summary import SplitSummary, make_manifest, print_summary, summarise_split
 from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
+from llava.common.cli import command_name
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_json_list, write_jsonl, write_text
 from llava.common.settings import load_settings, validate_settings
+from llava.common.shipped import RECIPES, find_recipe, names_in
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,20 +110,34 @@ def read_sources(folders: Sequence[SourceFolder], recipe: Recipe, format: str) -
         problems += found
         sources.append(source)
     _raise_problems(problems, "annotation file(s) cannot be used")
-    names = recipe.known_names()
-    images = (image for source in sources for image in source.images)
-    _raise_problems(unknown_classes(images, recipe, names), "class(es) are not in the recipe")
+    images = [image for source in sources for image in source.images]
+    unknown = unknown_classes(images, recipe, recipe.known_names())
+    _raise_problems(unknown, "class(es) are not in the recipe", _remedy(images, folders) if unknown else "")
     return sources
 
 
-def _raise_problems(problems: Sequence[str], what: str) -> None:
-    """Raise a single problem as it is; list several on stderr before an error that counts them."""
+def _remedy(images: Iterable[AnnotatedImage], folders: Sequence[SourceFolder]) -> str:
+    """Say which recipes that ship know all classes of the images, and how to get one that does."""
+    written = class_names(images)
+    knowing = []
+    for name in names_in(RECIPES):
+        recipe = load_settings(Recipe, find_recipe(Path(name)))
+        if written <= recipe.known_names().keys():
+            knowing.append(name)
+    shipped = f"--recipe {' or '.join(knowing)} knows all classes here; " if knowing else ""
+    inspect = command_name("inspect", "python -m data_prep inspect")
+    return f"; {shipped}`{inspect} --source {folders[0].root} --write-recipe my.yaml` makes a recipe of them"
+
+
+def _raise_problems(problems: Sequence[str], what: str, remedy: str = "") -> None:
+    """Raise a single problem as it is; list several on stderr before an error that counts them. Both end in
+    the `remedy`."""
     if len(problems) == 1:
-        raise InputError(problems[0])
+        raise InputError(problems[0] + remedy)
     if problems:
         print(*problem_lines(problems), sep="\n", file=sys.stderr)
         listed = "listed above" if len(problems) <= FEW else f"examples above; {ALL_OF_THEM}"
-        raise InputError(f"{len(problems):,} {what} ({listed}); nothing was written")
+        raise InputError(f"{len(problems):,} {what} ({listed}); nothing was written{remedy}")
 
 
 def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
@@ -182,12 +198,18 @@ def prepare_all(
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
     """Make the questions and write train.json, val.json, test.json, questions_test.jsonl, truth_test.jsonl.
 
-    A split without questions has no file. Units that nothing is asked about are dropped from `conversion`.
+    A split without questions has no file. Units that nothing is asked about are dropped from `conversion`. A
+    task that has no question in train is not asked in val and test either.
     """
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
+    trained: set[str] = set()
     for split in SPLITS:
         qas, skipped = make_questions(conversion.units[split], recipe, split, seed)
+        if split == "train":
+            trained = {qa.task for qa in qas}
+        else:
+            qas = _drop_untrained(qas, trained, conversion)
         conversion.left_out.update(skipped)
         if split == "train" and not qas:
             raise InputError("the recipe asks nothing of the training pictures; look at its families")
@@ -208,6 +230,24 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
                 (to_truth(qa, recipe, group_of[qa.unit.image]) for qa in qas),
             )
     return summaries
+
+
+def _drop_untrained(
+    qas: Sequence[QuestionAnswer], trained: set[str], conversion: Conversion
+) -> list[QuestionAnswer]:
+    """Return the questions of tasks that are trained, and note the others; the source's own conversations are
+    kept, whatever their tasks."""
+    kept = [qa for qa in qas if qa.task in trained or qa.family == "talk"]
+    for task in sorted({qa.task for qa in qas} - {qa.task for qa in kept}):
+        conversion.left_out[f"{task}: it is not trained"] += sum(qa.task == task for qa in qas)
+        note = (
+            f"{task} is neither trained nor asked: the training pictures give no question, or always the "
+            "same answer (to learn yes and no, pictures with and without a defect are needed); add pictures, "
+            f"or leave the family out (families.{task}=null)"
+        )
+        if note not in conversion.notes:
+            conversion.notes.append(note)
+    return kept
 
 
 def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from data_prep.annotations import (
     plain_name,
 )
 from data_prep.commands.problems import problem_lines
-from data_prep.formats import NoFormatError, find_reader
+from data_prep.formats import AUTO, NoFormatError, find_reader
 from data_prep.images.decode import decoded
 from data_prep.images.units import Unit, perceptual_hash
 from data_prep.model_inputs import ModelInput
@@ -45,6 +46,8 @@ from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SourceFolder
 from data_prep.splits.assign import scaled_shares
 from data_prep.splits.groups import GroupMember, count_leaks, find_groups
+from data_prep.starter.text import starter_recipe
+from llava.common.cli import command_name
 from llava.common.errors import InputError
 from llava.common.files import write_text
 from llava.common.html.markup import readable
@@ -108,9 +111,23 @@ def run(args: argparse.Namespace) -> int:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
     report = inspection_report(folder, source, inspected, problems, damaged, recipe, args.model_inputs)
-    write_text(args.output, page(report))
+    if args.output:
+        write_text(args.output, page(report))
     _print_summary(Console(), report, [*problems, *damaged], args.output)
+    if args.write_recipe:
+        _write_recipe(args, [image.view for image in inspected])
     return 0
+
+
+def _write_recipe(args: argparse.Namespace, views: Sequence[View]) -> None:
+    """Write a first recipe, and say what to do with it."""
+    words = ["--source", args.source, "--recipe", args.write_recipe, "--output", "runs/data"]
+    words += ["--format", args.format] if args.format != AUTO else []
+    words += ["--image-folder", args.image_folder] if args.image_folder else []
+    convert = command_name("convert", "python -m data_prep convert")
+    command = f"{convert} {shlex.join(map(str, words))}"
+    write_text(args.write_recipe, starter_recipe(str(args.source), views, args.model_inputs[0], command))
+    print(f"recipe: {args.write_recipe} (a first one: read and edit it)\nnext: {command}")
 
 
 def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]]:
@@ -228,6 +245,7 @@ def inspection_report(
         ("cannot be read", f"{len(damaged):,}"),
         ("boxes", f"{sum(len(view.shapes) for view in views):,}"),
         ("independent groups", f"{len(set(groups)):,}"),
+        ("box sizes judged by", model_inputs[0].summary),
     ]
     report.mapping = _map_classes(source, recipe)
     if recipe and source.images:
@@ -240,7 +258,11 @@ def inspection_report(
         *([] if source.images else ["no picture is annotated: convert needs annotations"]),
         *_count_warning(problems, "annotation problem(s): convert stops until they are put right"),
         *_count_warning(damaged, "picture(s) cannot be used: convert stops until they are put right"),
-        *_count_warning(unknown, "class name(s) that the recipe does not know; add them, or ignore them"),
+        *_count_warning(
+            unknown,
+            "class name(s) that the recipe does not know; add them or ignore them, or let --write-recipe "
+            "(without --recipe) make a recipe of them",
+        ),
         *report.warnings,
     ]
     report.notes = _messages(folder, source, inspected, problems, damaged)
@@ -292,7 +314,7 @@ def _map_classes(source: AnnotatedSource, recipe: Recipe | None) -> list[tuple[s
     return sorted(descriptions, key=lambda pair: not pair[1].startswith("unknown"))
 
 
-def _print_summary(console: Console, report: Report, unusable: Sequence[str], output: Path) -> None:
+def _print_summary(console: Console, report: Report, unusable: Sequence[str], output: Path | None) -> None:
     def say(text: str) -> None:
         console.print(escape(readable(text)), highlight=False, soft_wrap=True)
 
@@ -301,4 +323,5 @@ def _print_summary(console: Console, report: Report, unusable: Sequence[str], ou
         say(f"warning: {line}")
     for line in problem_lines(unusable):
         say(line)
-    say(f"report: {output}")
+    if output:
+        say(f"report: {output}")

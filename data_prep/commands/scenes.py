@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +25,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from data_prep.scenes.compose import STRING, Box, render
+from data_prep.scenes.compose import STRING, render
+from data_prep.scenes.raster import Box
 from llava.common.files import atomic_folder, atomic_path, write_text
 
 _SHEET_IMAGES, _SHEET_COLUMNS, _SHEET_CELL = 30, 6, 300
@@ -80,6 +82,15 @@ def voc_xml(name: str, size: tuple[int, int], objects: Sequence[tuple[str, Box]]
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
+def keep_memory() -> None:
+    """Have the C library keep the memory that arrays free: fetching it anew takes a quarter of the time.
+
+    glibc raises what it keeps to twice the largest block that was freed so far, up to 32 MB. Elsewhere this
+    does nothing.
+    """
+    np.empty(31 << 20, np.uint8)
+
+
 def write_scene(index: int, *, folder: Path, seed: int, defect_share: float) -> WrittenScene:
     """Render image `index` and write it and its annotation into `folder`."""
     scene = render(seed, index, defect_share=defect_share)
@@ -118,11 +129,12 @@ def write_scenes(
         task = progress.add_task("rendering", total=count)
         work = partial(write_scene, folder=folder, seed=seed, defect_share=defect_share)
         if workers == 1:
+            keep_memory()
             for index in range(count):
                 written.append(work(index))
                 progress.advance(task)
         else:
-            with ProcessPoolExecutor(workers) as pool:
+            with ProcessPoolExecutor(workers, initializer=keep_memory) as pool:
                 for item in pool.map(work, range(count), chunksize=4):
                     written.append(item)
                     progress.advance(task)

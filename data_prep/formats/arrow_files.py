@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.formats.table_columns import Row, find_columns
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
 
@@ -30,7 +31,7 @@ def _import_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise MissingLibraryError(
-            "Parquet files and `datasets` folders need pyarrow: pip install -e '.[tables]'"
+            f"Parquet files and `datasets` folders need pyarrow: {how_to_install('tables')}"
         ) from None
     return pyarrow
 

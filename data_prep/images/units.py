@@ -129,7 +129,7 @@ def prepare_image(
         shapes, notes = merge_annotations(annotated, cached.size, cached.orientation)
         left_out: dict[str, int] = {}
         units, parts = [], {}
-        for unit in _cut_units(_whole_image(annotated, cached.size, shapes, recipe, names), recipe, left_out):
+        for unit in cut_units(whole_unit(annotated, cached.size, shapes, recipe, names), recipe, left_out):
             assert unit.crop is not None
             part = part_name(unit.crop)
             name = cached.parts.get(part)
@@ -151,7 +151,7 @@ def prepare_image(
     )
 
 
-def _whole_image(
+def whole_unit(
     image: AnnotatedImage,
     size: tuple[int, int],
     shapes: list[Shape],
@@ -187,7 +187,7 @@ def _whole_image(
     )
 
 
-def _cut_units(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
+def cut_units(whole: Unit, recipe: Recipe, left_out: dict[str, int]) -> list[Unit]:
     """Return the units of an image at the image's scale, each with its `crop`."""
     if recipe.unit == "picture":
         return [whole]
@@ -357,6 +357,16 @@ def perceptual_hash(image: Image.Image) -> bytes:
     grey = image.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.int16)
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
+
+
+def class_names(images: Iterable[AnnotatedImage]) -> set[str]:
+    """Return the plain names of all classes in the annotations."""
+    return {
+        plain_name(name)
+        for image in images
+        for annotation in image.annotations
+        for name in (*(shape.name for shape in annotation.shapes), *annotation.labels)
+    }
 
 
 def unknown_classes(

@@ -191,10 +191,16 @@ class QuestionFamily(FamilyWords):
 
     def _check_sentences(self) -> None:
         has_sentences = self.family == "describe" or (self.family == "region" and self.type == "text")
-        if has_sentences != bool(self.answers) or (self.whole and not has_sentences):
+        if has_sentences and not self.answers:
+            example = "There is {phrase} here." if self.family == "region" else "The picture shows {kinds}."
             raise ValueError(
-                "`answers` and `whole` are the sentences of a describe family or of a region family of type "
-                "text, and only of these"
+                f"answers: write the sentences that a {self.family} question is answered with, such as "
+                f'"{example}"; sentences that the source itself holds are asked by a talk family'
+            )
+        if not has_sentences and (self.answers or self.whole):
+            raise ValueError(
+                f"a {self.family} question is not answered in sentences; leave out `answers` and `whole` "
+                "(they are for describe, and for region of type text)"
             )
         absent = self.family == "describe" and self.of == "each" and not self.negatives
         if (

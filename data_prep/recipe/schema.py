@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from data_prep.annotations import plain_name
+from data_prep.recipe.english import SOUND_NAMES, noun_phrase
 from data_prep.recipe.families import (
     LETTERS,
     TYPES,
@@ -142,7 +143,7 @@ class Recipe(Words):
     components: list[DefectKind] = Field(default_factory=list)
     defects: list[DefectKind] = Field(default_factory=list)
     # Annotation classes that mean: nothing is wrong here. A component or defect of that name comes first.
-    sound: list[str] = Field(default=["good", "normal", "ok", "sound", "unbroken", "undamaged", "no defect"])
+    sound: list[str] = Field(default=list(SOUND_NAMES))
     # Annotation classes to ignore. A class that the recipe does not know at all is an error.
     ignore: list[str] = Field(default_factory=list)
     # Several kinds of defect in one image: `skip` asks no `kind` question of it (their number is
@@ -229,10 +230,10 @@ class Recipe(Words):
             self.in_language(language)._check_words_fit("" if language == self.language else language)
 
     def _default_phrases(self) -> None:
-        """Put `a` or `an` before an English word; for other languages there is no rule here."""
+        """Make a phrase of an English word ("a crack", "a corroded part"); for other languages there is no
+        rule here."""
         for kind in self.kinds:
-            article = "an" if kind.word[0].lower() in "aeiou" else "a"
-            kind.phrase = kind.phrase or (f"{article} {kind.word}" if self.language == "en" else kind.word)
+            kind.phrase = kind.phrase or (noun_phrase(kind.word) if self.language == "en" else kind.word)
 
     def _check_words_fit(self, language: str) -> None:
         """Raise a ValueError where words are missing or conflict; `language` is that of a translation."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median, quantiles
 
 from data_prep.annotations import Shape
 from data_prep.model_inputs import ModelInput
-from data_prep.recipe.schema import Recipe
+from data_prep.recipe.schema import ObjectCrops, Recipe
 from data_prep.report.model import (
     BOUNDS,
     SHAPE_ROLES,
@@ -18,12 +19,14 @@ from data_prep.report.model import (
     View,
     unit_noun,
 )
+from llava.common.boxes import Box, area, holds_centre
 
 _ADVICE = {
-    "picture": "crop around each component (unit: object in the recipe) or tile the pictures (unit: tile)",
+    "picture": "tile the pictures (unit: tile in the recipe) or train a model that sees more pixels",
     "crop": "cut smaller crops (crops.windows, crops.context in the recipe)",
     "tile": "cut smaller tiles (tiles.side in the recipe)",
 }
+_CROP_ADVICE = "crop around each component (unit: object in the recipe) or tile the pictures (unit: tile)"
 
 
 def box_sizes(
@@ -80,22 +83,40 @@ def thin_warnings(
         model_input, names = part.model_input, {row.name for row in classes}
         unit = unit_noun(recipe) if recipe and converted else "picture"
         what = "defects" if part.role == "defect" else f"boxes of {_join_names(sorted(names))}"
+        can_crop = unit == "picture" and lie_in_components(views, names, roles)
         lines = [
             f"{thin:,} of {count:,} {what} ({thin / count:.0%}) are thinner than one "
             f"{model_input.patch}-pixel patch when {model_input.name} sees the whole {unit} at "
             f"{model_input.side} pixels: it may not see them at all.",
             *_other_models(part, sizes, names, count),
-            f"Advice: {_ADVICE[unit]}.",
+            f"Advice: {_CROP_ADVICE if can_crop else _ADVICE[unit]}.",
         ]
-        if recipe and recipe.components and not converted:
-            still_thin = _count_thin_in_crops(views, roles, model_input, recipe.crops.context)
+        if recipe and can_crop:
+            still_thin = thin_in_crops(views, roles, model_input, recipe.crops)
             lines.append(f"Cropped around each component, {still_thin / count:.0%} would be thinner.")
         lines.append(
             f"Nine of ten are a patch or more thick in a crop or tile that spans at most "
-            f"{_sufficient_span(views, names, model_input):.0%} of the {unit}'s longer side."
+            f"{sufficient_span(views, names, model_input):.0%} of the {unit}'s longer side."
         )
         warnings.append(" ".join(lines))
     return warnings
+
+
+def lie_in_components(views: Iterable[View], names: set[str], roles: Mapping[str, ShapeRole]) -> bool:
+    """Return whether most boxes of one of the classes `names` lie in components: where there are no roles, in
+    boxes of another class."""
+    count, inside = Counter[str](), Counter[str]()
+    for view in views:
+        for shape in view.shapes:
+            if shape.name not in names:
+                continue
+            count[shape.name] += 1
+            inside[shape.name] += any(
+                holds_centre(other.box, shape.box) and area(other.box) > area(shape.box)
+                for other in view.shapes
+                if (roles.get(other.name) == "component" if roles else other.name != shape.name)
+            )
+    return any(inside[name] > number / 2 for name, number in count.items())
 
 
 def _other_models(part: BoxSizes, sizes: Sequence[BoxSizes], names: set[str], count: int) -> list[str]:
@@ -108,7 +129,7 @@ def _other_models(part: BoxSizes, sizes: Sequence[BoxSizes], names: set[str], co
     return lines
 
 
-def _sufficient_span(views: Sequence[View], names: set[str], model_input: ModelInput) -> float:
+def sufficient_span(views: Sequence[View], names: set[str], model_input: ModelInput) -> float:
     """Return which share of the longer side a crop may span so that nine of ten boxes of the classes `names`
     are at least a patch thick."""
     shares = [
@@ -126,22 +147,24 @@ def _join_names(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-def _count_thin_in_crops(
-    views: Iterable[View], roles: Mapping[str, ShapeRole], model_input: ModelInput, context: float
+def thin_in_crops(
+    views: Iterable[View], roles: Mapping[str, ShapeRole], model_input: ModelInput, crops: ObjectCrops
 ) -> int:
-    """Return how many defects stay thinner than a patch in crops of whole components with that margin."""
+    """Return how many defects stay thinner than a patch in crops of components."""
     thin = 0
     for view in views:
         components = [shape.box for shape in view.shapes if roles.get(shape.name) == "component"]
         for shape in view.shapes:
             if roles.get(shape.name, "box") != "defect":
                 continue
-            x, y = (shape.box[0] + shape.box[2]) / 2, (shape.box[1] + shape.box[3]) / 2
-            sides = [
-                max(x2 - x1, y2 - y1) * (1 + 2 * context)
-                for x1, y1, x2, y2 in components
-                if x1 <= x <= x2 and y1 <= y <= y2
-            ]
+            sides = [_crop_side(box, crops) for box in components if holds_centre(box, shape.box)]
             side = min([*sides, max(view.size)])
             thin += model_input.thickness(shape.box, (side, side)) < model_input.patch
     return thin
+
+
+def _crop_side(component: Box, crops: ObjectCrops) -> float:
+    """Return the longer side of a crop of a component, or of a window of it."""
+    x1, y1, x2, y2 = component
+    shorter, longer = sorted((x2 - x1, y2 - y1))
+    return max(longer / crops.windows, shorter) * (1 + 2 * crops.context)

@@ -64,6 +64,7 @@ def conversion_report(
         (f"{report.unit}s written", f"{len(views):,}"),
         ("groups", f"{len(set(conversion.group_of.values())):,}"),
         ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
+        ("box sizes judged by", model_inputs[0].summary),
     ]
     report.answers = answers
     report.kinds = {split: Counter(summaries[split].labels) for split in SPLITS}

@@ -169,11 +169,12 @@ class AnswerCounts:
 
 @dataclass(frozen=True)
 class Sample:
-    """A view shown as an example: its thumbnail as a data URI and some of the conversations about it; `more`
-    are left out."""
+    """A view shown as an example: its thumbnail and a `large` image for eyes better than the model's, as data
+    URIs, and some of the conversations about it; `more` are left out."""
 
     view: View
     image: str
+    large: str
     conversations: tuple[Dialogue, ...]
     more: int
 

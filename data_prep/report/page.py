@@ -22,7 +22,7 @@ from llava.common.html.markup import (
     tag,
     together,
 )
-from llava.common.html.page import callout, document
+from llava.common.html.page import callout, document, read_asset
 
 _TEXT = 400  # characters of a message
 
@@ -45,7 +45,7 @@ def page(report: Report) -> str:
     ]
     facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in report.facts]
     header = [tag("dl", *facts, class_="facts"), callout(report.warnings)]
-    return document(report.title, header, sections)
+    return document(report.title, header, sections, style=read_asset("data_prep.report", "report.css"))
 
 
 def _mapping(report: Report) -> Markup | None:

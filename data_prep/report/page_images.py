@@ -97,8 +97,12 @@ def samples_part(report: Report) -> Markup | None:
         about += f"at most {SAMPLE_SIDE} pixels wide or high; {model_input.name} sees {model_input.side}."
     return together(
         [
-            tag("p", about),
-            tag("div", *(_sample(sample, colours) for sample in report.samples), class_="cards"),
+            tag("p", f"{about} A click enlarges a {report.unit}."),
+            tag(
+                "div",
+                *(_sample(sample, number, colours) for number, sample in enumerate(report.samples)),
+                class_="cards",
+            ),
         ]
     )
 
@@ -109,7 +113,7 @@ def _colours(report: Report) -> dict[str, str]:
     return {row.name: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
 
 
-def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
+def _sample(sample: Sample, number: int, colours: dict[str, str]) -> Markup:
     view = sample.view
     boxes = Counter(shape.name for shape in view.shapes)
     keys = [
@@ -126,15 +130,19 @@ def _sample(sample: Sample, colours: dict[str, str]) -> Markup:
         keys = [tag("span", "nothing annotated", class_="key")]
     boxes_in_words = ", ".join(f"{count} {name}" for name, count in sorted(boxes.items())) or "no boxes"
     split = [tag("span", view.split, class_="tag"), " "] if view.split else []
+    # A link to the figure itself enlarges it, by the style's :target, and one to its caption ends that.
+    anchor, alt = f"sample-{number}", f"{view.name} with {boxes_in_words}"
     image = [
-        tag("img", src=sample.image, alt=f"{view.name} with {boxes_in_words}"),
+        tag("a", tag("img", src=sample.image, alt=alt), href=f"#{anchor}", title="enlarge"),
+        tag("a", tag("img", src=sample.large, alt=alt), href=f"#{anchor}-name", class_="large", title="back"),
         _outlines(sample, colours),
     ]
     return tag(
         "figure",
         tag("div", *(image if sample.image else [tag("p", "cannot be read")]), class_="picture"),
-        tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels)),
+        tag("figcaption", *split, tag("b", view.name), tag("div", *keys, *labels), id=f"{anchor}-name"),
         _conversation(sample),
+        id=anchor,
     )
 
 

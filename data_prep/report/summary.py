@@ -26,6 +26,7 @@ from data_prep.splits.groups import Leaks
 from llava.common.cli import command_name
 from llava.common.files import sha256
 from llava.common.html.markup import readable
+from llava.common.shipped import CONFIGS, DEFAULT_CONFIG
 
 SHOWN_GROUPS = 12  # of warnings
 
@@ -148,7 +149,7 @@ def print_summary(
     print_line(f"look at: {output / 'report.html'}")
     val = output / "val.json" if summaries["val"].questions else "null"
     print_line(
-        f"next: {command_name('train', 'scripts/finetune_lora.sh')} configs/tiny_cpu.yaml "
+        f"next: {command_name('train', 'scripts/finetune_lora.sh')} {CONFIGS / DEFAULT_CONFIG}.yaml "
         f"data_path={output / 'train.json'} "
         f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
     )

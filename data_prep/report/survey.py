@@ -25,10 +25,11 @@ from data_prep.report.model import (
 )
 from data_prep.source_folder import SPLITS
 from data_prep.splits.groups import IntArray, Leaks, find_near_duplicates
-from llava.common.html.page import thumbnail
+from llava.common.html.page import thumbnail, thumbnails
 
 SAMPLES, SHOWN_PAIRS = 24, 12
-PAIR_SIDE, SAMPLE_SIDE = 224, 448  # pixels of a thumbnail's longer side, the samples' at most
+# Pixels of a thumbnail's longer side: of near-twins, of samples (at most) and of samples that are enlarged.
+PAIR_SIDE, SAMPLE_SIDE, LARGE_SIDE = 224, 448, 640
 _WITHIN_BITS = Grouping().twins or 0  # bits, where a recipe looks for none
 _SHOWN_CONVERSATIONS = 6  # conversations under a sample
 
@@ -156,13 +157,13 @@ def choose_samples(views: Sequence[View], seed: int = 0) -> list[View]:
 
 
 def draw_samples(views: Sequence[View], model_input: ModelInput) -> list[Sample]:
-    """Make the views' thumbnails as large as the model sees them, so that what cannot be seen in the report
-    cannot be seen by the model either."""
+    """Make the views' thumbnails as large as the model sees them, so that what cannot be seen in them cannot
+    be seen by the model either; and larger ones, to check annotations by."""
     samples = []
     for view in views:
         some = _of_each_task(view.conversations)
-        image = thumbnail(view.file, min(model_input.side, SAMPLE_SIDE))
-        samples.append(Sample(view, image, some, len(view.conversations) - len(some)))
+        image, large = thumbnails(view.file, (min(model_input.side, SAMPLE_SIDE), LARGE_SIDE))
+        samples.append(Sample(view, image, large, some, len(view.conversations) - len(some)))
     return samples
 
 

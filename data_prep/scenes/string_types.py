@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from data_prep.scenes.chance import Chance
 from data_prep.scenes.noise import Array
 
 METAL, SHELL, STUB = 0, 1, 2
@@ -81,20 +80,20 @@ class StringType:
         return max(1, round(self.discs / 5.5)) if self.is_composite else 1
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> StringType:
-        material = str(rng.choice(list(SHELLS), p=[0.32, 0.24, 0.26, 0.18]))
-        colours = SHELLS[material]
-        base = np.asarray(colours[int(rng.integers(len(colours)))]) * rng.uniform(0.9, 1.1)
+    def draw(chance: Chance) -> StringType:
+        material = chance.pick(list(SHELLS), (0.32, 0.24, 0.26, 0.18))
+        tone = chance.uniform(0.9, 1.1)
+        red, green, blue = chance.pick(SHELLS[material])
         composite = material == "composite"
         return StringType(
             material=material,
-            colour=(float(base[0]), float(base[1]), float(base[2])),
-            discs=int(rng.integers(11, 16)) if composite else int(rng.integers(5, 9)),
-            ratio=float(rng.uniform(2.3, 2.9)) if composite else float(rng.uniform(1.5, 1.95)),
-            tilt=float(rng.uniform(0.12, 0.36) if composite else rng.uniform(0.18, 0.48)),
-            caps_near=bool(rng.random() < 0.5),
-            rust=float(rng.uniform(0.3, 1.0) if rng.random() < 0.35 else rng.uniform(0, 0.1)),
-            gloss=float(0.12 if composite else rng.uniform(0.5, 1.0)),
+            colour=(red * tone, green * tone, blue * tone),
+            discs=chance.integer(11, 16) if composite else chance.integer(5, 9),
+            ratio=chance.uniform(2.3, 2.9) if composite else chance.uniform(1.5, 1.95),
+            tilt=chance.uniform(0.12, 0.36) if composite else chance.uniform(0.18, 0.48),
+            caps_near=chance.happens(0.5),
+            rust=chance.uniform(0.3, 1.0) if chance.happens(0.35) else chance.uniform(0, 0.1),
+            gloss=0.12 if composite else chance.uniform(0.5, 1.0),
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.answering.questions import batch_questions
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.common.files import to_json
 from llava.common.records import Answer, Question
@@ -41,7 +42,7 @@ class Cluster:
             import ray
             import ray.data
         except ImportError:
-            raise InputError("--ray needs: pip install 'llava-inspect[ray]'") from None
+            raise InputError(f"--ray needs: {how_to_install('ray')}") from None
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         local: dict[str, Any] = {}
         if args.ray == "local":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eval.answering.questions import group_by_image, make_answer
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.common.images import decode, open_header
 from llava.common.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
@@ -48,7 +49,7 @@ class Endpoint:
         try:
             from openai import OpenAI
         except ImportError:
-            raise InputError("--endpoint needs: pip install 'llava-inspect[endpoint]'") from None
+            raise InputError(f"--endpoint needs: {how_to_install('endpoint')}") from None
         address = urlsplit(args.endpoint)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise InputError(f"--endpoint {args.endpoint}: expected an address like http://localhost:8000/v1")

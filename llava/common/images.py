@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 
 # The limit on the pixels that a header may state: 0.9 GB as RGB. Pillow's own limit warns at 89 million, and
@@ -175,7 +176,7 @@ def _identify(source: Path | str | BytesIO, name: str) -> Image.Image:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise InputError(f"{name}: a HEIC picture; to read it: pip install pillow-heif") from None
+        raise InputError(f"{name}: a HEIC picture; to read it: {how_to_install('heic')}") from None
     register_heif_opener()
     return Image.open(source)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from llava.common.errors import InputError, one_line
 from llava.common.files import first_problem, read_text
@@ -46,7 +46,7 @@ def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] 
     for override in overrides:
         if "=" not in override or override.startswith("-"):
             raise InputError(f"{override!r}: write overrides as key=value, for instance epochs=3")
-    values = _read_values(path, ())
+    values = read_values(path)
     try:
         merged = OmegaConf.merge(values, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged, resolve=True)
@@ -56,26 +56,41 @@ def load_settings(cls: type[SettingsType], path: Path, overrides: Sequence[str] 
     return validate_settings(cls, {str(key): value for key, value in plain.items()}, str(path))
 
 
-def _read_values(path: Path, extended_by: tuple[Path, ...]) -> DictConfig:
-    """Return the values of a file and of those that it extends; `extended_by` extend it."""
+def read_values(path: Path, extended_by: tuple[Path, ...] = ()) -> DictConfig:
+    """Return the values of a YAML file and of those that it extends, as they are written; `extended_by`
+    extend it. InputError as for `load_settings`."""
     if path.resolve() in extended_by:
         raise InputError(f"{path}: extends itself, by way of {extended_by[-1].name}; take one `extends` out")
+    text = read_text(path)
     try:
-        values = OmegaConf.create(read_text(path))
+        values = OmegaConf.create(text)
         if not isinstance(values, DictConfig):
             raise InputError(f"{path}: expected `key: value` lines, found a list")
         extends = values.pop("extends", None)
         names = list(extends) if isinstance(extends, ListConfig) else [] if extends is None else [extends]
         if not all(isinstance(name, str) for name in names):
             raise InputError(f"{path}: extends: write a file name or a list of them")
-        bases = [_read_values(path.parent / name, (*extended_by, path.resolve())) for name in names]
+        bases = [read_values(path.parent / name, (*extended_by, path.resolve())) for name in names]
         merged = OmegaConf.merge(*bases, values)
     except AssertionError:  # OmegaConf's, for a bare number
         raise InputError(f"{path}: expected `key: value` lines") from None
+    except MarkedYAMLError as error:
+        raise InputError(f"{path}{_yaml_problem(text, error)}") from None
     except _YAML_ERRORS as error:
         raise InputError(f"{path}: {one_line(error)}") from None
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _yaml_problem(text: str, error: MarkedYAMLError) -> str:
+    """Return `, line 3: what is wrong` for a text that is no YAML."""
+    if error.problem_mark is None:
+        return f": {one_line(error)}"
+    number = error.problem_mark.line
+    line = "".join(text.splitlines()[number : number + 1])
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return f", line {number + 1}: begins with a tab; YAML is indented by spaces, so write these instead"
+    return f", line {number + 1}: not valid YAML ({error.problem})"
 
 
 def validate_settings(cls: type[SettingsType], values: dict[str, Any], source: str) -> SettingsType:

@@ -14,6 +14,7 @@ from llava.common.errors import InputError
 
 CONFIGS = Path("configs")
 RECIPES = CONFIGS / "recipes"
+DEFAULT_CONFIG = "tiny_cpu"  # whose model is trained where the user names none
 EMBEDDED_MODEL = Path("playground/tiny-llava")
 SHIPPED = (CONFIGS, EMBEDDED_MODEL)
 

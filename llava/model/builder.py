@@ -20,6 +20,7 @@ from transformers import (
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import AUTO, ConvTemplate, get_template
@@ -323,7 +324,7 @@ def quantisation(bits: Literal[4, 8], dtype: torch.dtype) -> BitsAndBytesConfig:
     QLoRA, arXiv 2305.14314) or 8 bits, computed in `dtype`; the vision tower, the projector and the LM head
     stay as they are."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"{bits} bits need bitsandbytes: pip install 'llava-inspect[quant]'")
+        raise InputError(f"{bits} bits need bitsandbytes: {how_to_install('quant')}")
     kept = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)

@@ -24,11 +24,14 @@ COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
 /help                this list
 /exit                end the chat, as do an empty line and Ctrl-D; Ctrl-C ends only an answer"""
 
+COMMAND_NAMES = ("/image ", "/reset ", "/undo", "/help", "/exit")
+"""With a space behind those that take a path."""
+
 NOTES = f"""In the chat:
 {COMMANDS}
 
-Questions can also be piped in, a line each. Answers are greedy (temperature 0, where LLaVA's own chat takes
-0.2): asking twice must not give two findings."""
+Tab completes commands and paths. Questions can also be piped in, a line each. Answers are greedy (temperature
+0, where LLaVA's own chat takes 0.2): asking twice must not give two findings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chat.add_image(image)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # arrow keys in the questions; absent on Windows
+            complete_on_tab()
         print_note("/help shows the commands")
     while (line := read_line()) is not None and line != "/exit":
         if line.startswith("/"):
@@ -75,6 +78,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream_answer(chat, line, args.debug)
     print("exit...")
     return 0
+
+
+def complete_on_tab() -> None:
+    """Have Tab complete commands and paths, and arrow keys move in a question. ImportError on Windows, whose
+    Python has no readline."""
+    import readline
+
+    def complete(word: str, index: int) -> str | None:
+        before = readline.get_line_buffer()[: readline.get_begidx()]  # of the word
+        found = [line[len(before) :] for line in completions(before + word)]
+        return found[index] if index < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" ")
+    is_libedit = "libedit" in (readline.__doc__ or "")  # stands in for readline in some builds of Python
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+
+
+def completions(line: str) -> list[str]:
+    """Return what `line` may become: the commands that begin so; after one that takes a path, the files and
+    folders that do."""
+    command, space, typed = line.partition(" ")
+    if not space:
+        return [name for name in COMMAND_NAMES if line.startswith("/") and name.startswith(line)]
+    if f"{command} " not in COMMAND_NAMES:
+        return []
+    folder, slash, name = typed.rpartition("/")
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):
+        paths = sorted(Path(folder + slash).expanduser().iterdir())
+    shown = [path for path in paths if path.name.startswith(name) and (name or path.name[0] != ".")]
+    return [f"{command} {folder}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
 
 
 def read_line() -> str | None:

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.model.builder import DTYPES, bfloat16_is_native
 from llava.model.run_dir import DtypeName
@@ -108,17 +109,17 @@ def require_supported(settings: TrainSettings) -> None:
     if kind == FLASH and weights_dtype(settings, torch.device("cuda")) == torch.float32:
         raise InputError(f"attn_implementation={FLASH} computes in bfloat16 and float16: set dtype")
     wanted = {
-        "flash_attn": (kind == FLASH, "attn_implementation=flash_attention_2", "flash-attn"),
-        "liger_kernel": (settings.liger, "liger=true", "liger-kernel"),
-        "bitsandbytes": (settings.bits is not None, f"bits={settings.bits}", "'llava-inspect[quant]'"),
-        "wandb": ("wandb" in settings.report_to, "report_to wandb", "'llava-inspect[wandb]'"),
+        "flash_attn": (kind == FLASH, "attn_implementation=flash_attention_2", "pip install flash-attn"),
+        "liger_kernel": (settings.liger, "liger=true", "pip install liger-kernel"),
+        "bitsandbytes": (settings.bits is not None, f"bits={settings.bits}", how_to_install("quant")),
+        "wandb": ("wandb" in settings.report_to, "report_to wandb", how_to_install("wandb")),
         "tensorboard": (
-            "tensorboard" in settings.report_to, "report_to tensorboard", "'llava-inspect[tensorboard]'",
+            "tensorboard" in settings.report_to, "report_to tensorboard", how_to_install("tensorboard"),
         ),
     }  # fmt: skip
-    for module, (asked, setting, package) in wanted.items():
+    for module, (asked, setting, remedy) in wanted.items():
         if asked and importlib.util.find_spec(module) is None:
-            raise InputError(f"{setting} needs {module}: pip install {package}")
+            raise InputError(f"{setting} needs {module}: {remedy}")
     try:
         for tracker in get_reporting_integration_callbacks(settings.report_to):
             tracker()

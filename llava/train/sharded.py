@@ -22,6 +22,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments, training_args
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.common.files import read_json
 from llava.train.config import TrainSettings
@@ -59,7 +60,7 @@ def require_sharding(settings: TrainSettings) -> None:
         return
     key = "deepspeed" if stage else "fsdp"
     if stage and importlib.util.find_spec("deepspeed") is None:
-        raise InputError("deepspeed needs DeepSpeed: pip install 'llava-inspect[deepspeed]'")
+        raise InputError(f"deepspeed needs DeepSpeed: {how_to_install('deepspeed')}")
     if "LOCAL_RANK" not in os.environ:
         raise InputError(
             f"{key} needs a process a device: start it with scripts/finetune_lora.sh or llava-inspect train"

@@ -13,7 +13,7 @@ import pytest
 from llava import __version__
 from llava.common.cli import CommandParser, command_name, started_as
 from llava.common.errors import InputError
-from llava_inspect.__main__ import main
+from llava_inspect.__main__ import main, program_name
 from llava_inspect.commands import COMMANDS
 
 NAMES = [command.name for command in COMMANDS]
@@ -142,6 +142,20 @@ def test_started_as_names_the_program_within_alone() -> None:
     with pytest.raises(InputError), started_as("llava-inspect own"):
         raise InputError("a mistake")
     assert parser().prog == "python -m own"
+
+
+def test_commands_are_named_as_they_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the environment activated, `llava-inspect` alone would not be found."""
+    program = tmp_path / "our env" / "bin" / "llava-inspect"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program_name() == f"'{program}'"
+    with started_as(f"{program_name()} run"):
+        assert command_name("chat", "a script") == f"'{program}' chat"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert program_name() == "llava-inspect"
 
 
 def test_flags_are_read_with_dashes_and_underscores() -> None:

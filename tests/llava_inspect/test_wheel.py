@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -56,6 +55,7 @@ def run(programs: Path, tmp_path: Path) -> Run:
     """Runs a program of the environment in an empty folder, without a network; returns its stdout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "NUM_GPUS": "1", "COLUMNS": "200"}
+    environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"  # as if activated
 
     def run(program: str, *arguments: str, input: str = "", code: int = 0) -> str:
         done = subprocess.run(
@@ -153,38 +153,29 @@ def test_the_road(run: Run, tmp_path: Path) -> None:
         "inspect --source photos --recipe insulator --output before.html"
     )
     assert "<style>" in (tmp_path / "before.html").read_text(encoding="utf-8")
-    said = command("convert --source photos --recipe insulator --output data")
-    assert "next: llava-inspect train configs/tiny_cpu.yaml data_path=data/train.json" in said
-    said = command("check data/train.json data/val.json data/test.json --image-folder data")
-    assert said.endswith("24 picture(s), all decoded: nothing found\n")
-
-    shorten(tmp_path / "data" / "val.json", 4)
     said = command(
-        "train tiny_cpu data_path=data/train.json val_path=data/val.json image_folder=data output_dir=run "
-        "max_steps=2 eval_steps=2 logging_steps=1 batch_size=2 eval_generate_samples=2"
+        "run photos --recipe insulator --output mine max_steps=2 eval_steps=2 logging_steps=1 batch_size=2 "
+        "eval_generate_samples=2"
     )
-    assert "run: the adapter of step 2" in said
-    assert "merged run into merged" in command("merge --model-path run --save-model-path merged")
-    command(
-        "infer --model-path merged --image-folder data --question-file data/questions_test.jsonl "
-        "--answers-file answers.jsonl"
+    assert "next: llava-inspect train configs/tiny_cpu.yaml data_path=mine/data/train.json" in said
+    assert "mine/adapter: the adapter of step 2" in said
+    assert "merged mine/adapter into mine/merged" in said
+    assert "written to mine/scores/scores.json and mine/scores/report.html" in said
+    assert "llava-inspect chat --model-path mine/merged --image-file mine/data/images/" in said
+    said = command(
+        "check mine/data/train.json mine/data/val.json mine/data/test.json --image-folder mine/data"
     )
-    said = command("score --answers-file answers.jsonl --truth-file data/truth_test.jsonl --output scores")
-    assert "written to scores/scores.json and scores/report.html" in said
-    page = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    assert said.endswith("24 picture(s), all decoded: nothing found\n")
+    page = (tmp_path / "mine" / "scores" / "report.html").read_text(encoding="utf-8")
     assert "<style>" in page and "<script>" in page and "data:image/jpeg" in page
-    assert "presence: B the same answers" in command("compare scores scores")
+    assert "presence: B the same answers" in command("compare mine/scores mine/scores")
 
     assert "wrote llava-v1.5-mine" in command(
-        "export --format llava --model-path merged --output llava-v1.5-mine"
+        "export --format llava --model-path mine/merged --output llava-v1.5-mine"
     )
     assert (tmp_path / "llava-v1.5-mine" / "tokenizer.model").is_file()
     if importlib.util.find_spec("gguf"):
-        assert "wrote gguf" in command("export --format gguf --model-path merged --output gguf")
+        assert "wrote gguf" in command("export --format gguf --model-path mine/merged --output gguf")
         assert {"model-f16.gguf", "mmproj-f16.gguf"} <= {path.name for path in (tmp_path / "gguf").iterdir()}
-    said = command(f"chat --model-path merged --image-file {photos[0]}", input="Is there a defect?\n")
+    said = command(f"chat --model-path mine/merged --image-file {photos[0]}", input="Is there a defect?\n")
     assert "ASSISTANT: " in said and said.endswith("exit...\n")
-
-
-def shorten(path: Path, length: int) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8"))[:length]), encoding="utf-8")

@@ -42,6 +42,14 @@ def test_what_is_installed_is_not_installed_again(clone: Path) -> None:
     assert installs(clone, "dev") == []
 
 
+def test_an_unknown_extra_is_refused_with_those_that_there_are(clone: Path) -> None:
+    done = subprocess.run(
+        ["scripts/setup.sh", "gguf", "quannt"], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and not (clone / "calls").exists()
+    assert done.stderr.startswith("error: there is no extra quannt; choose from wandb tensorboard quant ")
+
+
 def test_changed_pins_are_installed(clone: Path) -> None:
     assert installs(clone, "dev") == [".[dev]"]
     with (clone / "constraints.txt").open("a", encoding="utf-8") as file:

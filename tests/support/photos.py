@@ -52,6 +52,13 @@ def write_photos(folder: Path, count: int = 60, seed: int = 0) -> Path:
     return folder
 
 
+def write_boxes(folder: Path, *photos: Boxes, count: int = 18, size: tuple[int, int] = (80, 48)) -> Path:
+    """Write `count` images of `size` with the boxes of each of `photos` in turn."""
+    for number in range(count):
+        write_pair(folder, f"p{number:02d}", photos[number % len(photos)], number, size)
+    return folder
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a folder, by its path there."""
     return {

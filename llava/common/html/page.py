@@ -91,11 +91,21 @@ def callout(warnings: Sequence[str]) -> Markup:
 
 def thumbnail(file: Path, side: int, quality: int = 82) -> str:
     """Return an image as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
+    return thumbnails(file, (side,), quality)[0]
+
+
+def thumbnails(file: Path, sides: Sequence[int], quality: int = 82) -> list[str]:
+    """Return an image as JPEG data URIs, one for each of `sides`: its longer side has at most so many pixels.
+    They are "" if it cannot be read."""
     try:
         image = open_image(file)
     except InputError:
-        return ""
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        return [""] * len(sides)
+    made = []
+    for side in sides:
+        scaled = image.copy()
+        scaled.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = BytesIO()
+        scaled.save(buffer, format="JPEG", quality=quality)
+        made.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"))
+    return made

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from packaging.version import Version
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 
 PromptPart = list[int] | np.ndarray
@@ -31,12 +32,12 @@ OLDEST = Version("0.3.36")
 def require_llama_cpp() -> str:
     """Return the version of llama-cpp-python; InputError if it is absent or too old."""
     if importlib.util.find_spec("llama_cpp") is None:
-        raise InputError("--verify needs llama-cpp-python: pip install 'llava-inspect[llamacpp]'")
+        raise InputError(f"--verify needs llama-cpp-python: {how_to_install('llamacpp')}")
     found = version("llama-cpp-python")
     if Version(found) < OLDEST:
         raise InputError(
             f"--verify needs llama-cpp-python {OLDEST} or later, {found} is installed: "
-            "pip install --upgrade 'llava-inspect[llamacpp]'"
+            f"{how_to_install('llamacpp')}"
         )
     return found
 

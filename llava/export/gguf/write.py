@@ -27,6 +27,7 @@ import torch
 from yaml import YAMLError
 
 from llava.common.cli import command_name
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.conversation import ConvTemplate
 from llava.export.gguf.tensors import (
@@ -328,4 +329,4 @@ def _refuse_output(output: Path, overwrite: bool) -> None:
 
 def _require_gguf() -> None:
     if importlib.util.find_spec("gguf") is None:
-        raise InputError("writing GGUF needs the gguf package: pip install 'llava-inspect[gguf]'")
+        raise InputError(f"writing GGUF needs the gguf package: {how_to_install('gguf')}")

@@ -25,7 +25,7 @@ from llava.common.errors import InputError
 from llava.common.files import read_json_list, read_jsonl
 from llava.common.records import Question, Record, Truth
 from llava.common.settings import load_settings
-from tests.support.photos import KINDS, Boxes, contents, write_pair, write_photos
+from tests.support.photos import KINDS, Boxes, contents, write_boxes, write_pair, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -440,3 +440,18 @@ def test_kinds_of_notes() -> None:
     assert [len(kind) for kind in group_similar(notes)] == [2, 1, 2, 2, 2]
     assert group_similar(notes)[0] == notes[:2]
     assert sorted(note for kind in group_similar(notes) for note in kind) == sorted(notes)
+
+
+def test_what_cannot_be_trained_is_not_asked_either(
+    convert: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a sound picture every answer to "Is there a defect?" would be yes: training learns nothing
+    of it, so the test must not score it."""
+    kinds = [[("insulator", (5, 5, 75, 43)), (kind, (9, 9, 30, 30))] for kind in KINDS]
+    output = convert(write_boxes(tmp_path / "photos", *kinds, count=30))
+    records, questions, _ = load(output)
+    assert "presence" not in {record.meta["task"] for split in records.values() for record in split}
+    assert "presence" not in {question.category for question in questions}
+    assert {question.category for question in questions} >= {"kind", "presence_of"}
+    said = capsys.readouterr().out
+    assert "warning: presence is neither trained nor asked" in said and "(families.presence=null)" in said

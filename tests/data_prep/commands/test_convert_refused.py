@@ -11,7 +11,7 @@ import pytest
 from data_prep.__main__ import main as data_prep
 from data_prep.commands.problems import FEW, problem_lines
 from llava.common.errors import InputError
-from tests.support.photos import needs_bytes_as_names, write_photos
+from tests.support.photos import needs_bytes_as_names, write_boxes, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +153,13 @@ def test_a_thousand_problems_take_a_screen() -> None:
     lines = problem_lines([*problems, "/a/b\x1b.xml: faultaa"])
     assert len(lines) < 60 and lines[-1] == "  ... and 880 of 88 more kinds"
     assert not any("\x1b" in line for line in lines)
+
+
+def test_an_unknown_class_points_to_the_recipe_that_knows_it(tmp_path: Path) -> None:
+    source = write_boxes(tmp_path / "photos", [("insulator", (5, 5, 75, 43)), ("defect", (9, 9, 30, 30))])
+    convert = ["convert", "--source", str(source), "--output", str(tmp_path / "out"), "--recipe"]
+    with pytest.raises(InputError) as caught:
+        data_prep([*convert, "insulator"])
+    assert "; --recipe defect knows all classes here; `python -m data_prep inspect" in str(caught.value)
+    assert str(caught.value).endswith(f"--source {source} --write-recipe my.yaml` makes a recipe of them")
+    assert data_prep([*convert, "defect"]) == 0

@@ -108,7 +108,10 @@ def test_nothing_to_look_at_is_an_error(damage: bytes, tmp_path: Path) -> None:
     ("more", "said"),
     [
         (("--output", "report.xml"), "name the page to write"),
-        (("--output", "r.html", "--patch", "0"), "--patch 0: must be 1 or more"),
+        ((), "name what to write: --output report.html, --write-recipe my.yaml or both"),
+        (("--output", "r.html", "--model", "some/thing"), "--model some/thing: no such folder"),
+        (("--write-recipe", "r.yaml", "--recipe", "defect"), "leave out --recipe"),
+        (("--write-recipe", "r.txt"), "such as my.yaml"),
         (("--output", "r.html", "splits.test=0.2"), "no --recipe is given"),
     ],
 )
@@ -117,12 +120,16 @@ def test_wrong_options_are_refused(photos: Path, more: tuple[str, ...], said: st
         data_prep(["inspect", "--source", str(photos), *more])
 
 
-def test_another_model_is_shown_beside_the_usual_one(photos: Path, tmp_path: Path) -> None:
-    text = inspect(photos, tmp_path / "report.html", "--model-side", "112", "--patch", "8")
-    own = text.index("your model sees them: picture padded to a square of 112 pixels, patch 8")
+def test_box_sizes_are_judged_by_the_model_that_is_named(photos: Path, tmp_path: Path) -> None:
+    text = inspect(photos, tmp_path / "report.html")
+    assert "box sizes judged by tiny-llava (144 pixels, patch 12)" in text, (
+        "the one that is trained by default"
+    )
+    own = text.index("tiny-llava sees them: picture padded to a square of 144 pixels, patch 12")
     usual = text.index("LLaVA-1.5 sees them: picture padded to a square of 336 pixels, patch 14")
     assert own < usual < text.index("LLaVA-1.6 sees them: picture fitted into 672 x 672 pixels")
-    assert "as large as your model sees them" in text
+    text = inspect(photos, tmp_path / "report.html", "--model", "llava15_7b_lora")
+    assert "box sizes judged by llava-1.5-7b-hf (336 pixels, patch 14)" in text and "144" not in text
 
 
 def test_images_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,5 +178,5 @@ def test_thin_defects_of_real_photos_are_warned_of(shared_data: Path, repo: Path
     formats = shared_data / "formats"
     more = ("--image-folder", str(formats / "images"), "--recipe", str(repo / "configs/recipes/defect.yaml"))
     text = inspect(formats / "voc", tmp_path / "report.html", *more)
-    assert "of 8 defects (38%) are thinner than one 14-pixel patch" in text
+    assert "of 8 defects (100%) are thinner than one 12-pixel patch" in text
     assert "crop around each component (unit: object in the recipe)" in text

@@ -55,7 +55,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    datasets = pytest.importorskip("datasets", reason="needs the library datasets: pip install -e '.[dev]'")
+    datasets = pytest.importorskip("datasets", reason="needs the library datasets: scripts/setup.sh dev")
 
     def run(files: Any) -> Any:
         return datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))

@@ -138,7 +138,7 @@ def test_large_images_become_tiles(
     shared_data: Path, convert: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The set has no annotations; one is drawn here on each picture, the HEIC one too."""
-    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif: pip install -e '.[heic]'")
+    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif: scripts/setup.sh heic")
     photos = tmp_path / "photos"
     photos.mkdir()
     sizes = {"ttpla_26_2970": (3840, 2160), "000001268_fog4": (4928, 3264), "IMG20230605163953": (2352, 3136)}

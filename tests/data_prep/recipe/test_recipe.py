@@ -93,7 +93,11 @@ def test_defaults_are_filled_in() -> None:
         ({"families": {"presence": {"questions": ["{"]}}}, "questions|families"),
         ({"families": {"presence": {"type": "box", "questions": ["?"]}}}, "has type yesno, not box"),
         ({"families": {"presence": {"of": "tower", "questions": ["?"]}}}, "'tower' is not one of"),
-        ({"families": {"describe": {"questions": ["?"]}}}, "describe family"),
+        ({"families": {"describe": {"questions": ["?"]}}}, "answers: write the sentences that a describe"),
+        (
+            {"families": {"presence": {"questions": ["?"], "answers": ["x"]}}},
+            "presence question is not answered",
+        ),
         ({"families": {"where": {"family": "kind", "questions": ["?"]}}}, "another key"),
         ({"defects": [{"name": "a"}, {"name": "b", "aliases": ["A"]}]}, "belongs to both a and b"),
         ({"none_word": "nest"}, "is the name of a defect"),
@@ -115,7 +119,7 @@ def test_defaults_are_filled_in() -> None:
         ({"families": {"choice": {"questions": ["{options}"], "options": 4}}}, "only 3 possible answers"),
         ({"families": {"region": {"questions": ["What is this?"]}}}, r"needs \{box\}"),
         ({"families": {"region": {"of": "each", "questions": ["{box}"]}}}, "not each kind"),
-        ({"families": {"region": {"type": "text", "questions": ["{box}"]}}}, "sentences of"),
+        ({"families": {"region": {"type": "text", "questions": ["{box}"]}}}, "the sentences that a region"),
         (
             {"none_word": None, "families": {"region": {"questions": ["{box}"], "negatives": 0.5}}},
             "none_word",

@@ -74,11 +74,18 @@ def test_warning_of_thin_defects_tells_a_span_that_would_do() -> None:
     views = [view(str(n), "", box("defect", 200, side)) for n, side in enumerate(thick)]
     (warning,) = thin_warnings(views, box_sizes(views, SHAPE_ROLES, [ModelInput()]), SHAPE_ROLES, None)
     assert warning.startswith("10 of 10 defects (100%) are thinner than one 14-pixel patch")
-    assert "unit: object" in warning and "unit: tile" in warning
+    assert "unit: object" not in warning and "unit: tile" in warning, "there is no component to crop around"
     share = int(re.findall(r"at most (\d+)%", warning)[0]) / 100
     seen = [side * 336 / (share * 1152) for side in thick]
     assert sum(side >= 13.8 for side in seen) == 9  # up to the rounding to whole percents
     assert max(seen) < 16  # and no smaller span than needed
+
+
+@pytest.mark.parametrize("roles", [SHAPE_ROLES, {}])
+def test_crops_are_advised_where_defects_lie_in_components(roles: dict[str, ShapeRole]) -> None:
+    views = [view(str(n), "", box("defect", 90, 20), box("insulator", 900, 30)) for n in range(4)]
+    (warning,) = thin_warnings(views, box_sizes(views, roles, [ModelInput()]), roles, None)
+    assert "crop around each component (unit: object in the recipe)" in warning
 
 
 def test_no_warning_where_components_alone_or_few_defects_are_thin() -> None:
@@ -254,21 +261,27 @@ def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     assert "images/broken_disc_001" in found.text and "images/z_again" in found.text
     assert "of 256 bits differ ; both in" in found.text
     images = found.named("img")
-    assert SAMPLES < len(images) <= SAMPLES + 2 * SHOWN_PAIRS
+    assert (
+        2 * SAMPLES < len(images) <= 2 * SAMPLES + 2 * SHOWN_PAIRS
+    )  # a sample as the model sees it, and large
     assert all(image["alt"] for image in images)
     assert len(found.named("rect")) >= 2 * SAMPLES  # boxes are drawn
+    links = {link["href"] for link in found.named("a") if link.get("title") == "enlarge"}
+    assert links == {f"#{figure['id']}" for figure in found.named("figure") if "id" in figure}
+    assert len(links) == SAMPLES
     boxed = read_json_list(converted / "train.json", Record)
     shown = [record for record in boxed if record.conversations[1].value in found.text]
     assert shown
 
 
-def test_conversion_report_shows_sizes_to_both_models_and_says_how_they_look(converted: Path) -> None:
+def test_conversion_report_shows_sizes_to_several_models_and_says_how_they_look(converted: Path) -> None:
     found = Page((converted / "report.html").read_text(encoding="utf-8"))
-    assert "Defects as LLaVA-1.5 sees them: picture padded to a square of 336 pixels, patch 14" in found.text
+    assert "box sizes judged by tiny-llava (144 pixels, patch 12)" in found.text
+    assert "Defects as tiny-llava sees them: picture padded to a square of 144 pixels, patch 12" in found.text
     later = "Defects as LLaVA-1.6 sees them: picture fitted into 672 x 672 pixels, in tiles of 336, patch 14"
     assert later in found.text
-    assert len(found.named("details")) == 3  # all but what the first model sees of defects
-    assert "as large as LLaVA-1.5 sees them" in found.text
+    assert len(found.named("details")) == 5  # all but what the first model sees of defects
+    assert "as large as tiny-llava sees them" in found.text
 
 
 def test_report_is_the_same_for_any_number_of_workers(converted: Path, repo: Path, tmp_path: Path) -> None:
@@ -293,9 +306,9 @@ def test_defects_thinner_than_a_patch_are_warned_of(repo: Path, tmp_path: Path) 
     command = ["convert", "--source", str(photos), "--recipe", str(recipe), "--output", str(tmp_path / "out")]
     assert data_prep([*command, "unit=picture"]) == 0
     found = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    assert "12 of 12 defects (100%) are thinner than one 14-pixel patch" in found.text
+    assert "12 of 12 defects (100%) are thinner than one 12-pixel patch" in found.text
     command[-1] = str(tmp_path / "mine")
-    assert data_prep([*command, "unit=picture", "--model-side", "672", "--patch", "14"]) == 0
+    assert data_prep([*command, "unit=picture", "--model", "llava16_mistral_7b_lora"]) == 0
     found = Page((tmp_path / "mine" / "report.html").read_text(encoding="utf-8"))
-    assert "Defects as your model sees them: picture padded to a square of 672 pixels" in found.text
+    assert "Defects as llava-v1.6-mistral-7b-hf sees them: picture fitted into 672 x 672 pixels" in found.text
     assert "Nothing that asks for attention" in found.text

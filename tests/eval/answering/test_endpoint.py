@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.support.small_model import image
 
-pytest.importorskip("openai", reason="pip install 'llava-inspect[endpoint]'")
+pytest.importorskip("openai", reason="scripts/setup.sh endpoint")
 
 from eval.answering.endpoint import MAX_FAILURES, choice_probabilities, data_url, message_parts
 from eval.infer import main

@@ -14,7 +14,7 @@ from eval.infer import main
 from llava.common.errors import InputError
 from tests.support.small_model import image, save_random_model
 
-pytest.importorskip("ray.data", reason="pip install 'llava-inspect[ray]'")
+pytest.importorskip("ray.data", reason="scripts/setup.sh ray")
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_heic(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         context.setitem(sys.modules, "pillow_heif", None)
         context.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
         context.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
-        with pytest.raises(InputError, match=r"\.heic: a HEIC picture; to read it: pip install pillow-heif"):
+        with pytest.raises(InputError, match=r"\.heic: a HEIC picture; to read it: .*heic"):
             open_image(photo)
     pytest.importorskip("pillow_heif", reason="needs the extra `heic`")
     opened = read_image(photo)

@@ -80,7 +80,7 @@ def test_merged_logits_equal_the_adapters_in_each_family(bases, tmp_path, family
     there the merged model is only nearer than the whole base is."""
     settings = VARIANTS[variant]
     if "bits" in settings:
-        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llava-inspect[quant]'")
+        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: scripts/setup.sh quant")
     run = save_run(tmp_path / "run", bases[family], **settings)
     merge_adapters(run, tmp_path / "merged")
     adapted, merged, base = (logits(path) for path in (run, tmp_path / "merged", bases[family]))
@@ -94,7 +94,7 @@ def test_merged_logits_equal_the_adapters_in_each_family(bases, tmp_path, family
 
 
 def test_the_command_says_that_the_base_was_quantised(tmp_path):
-    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llava-inspect[quant]'")
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: scripts/setup.sh quant")
     base = save_base(tmp_path / "base")
     run = save_run(tmp_path / "run", base, bits=4)
     done = run_here(merge_command, "--model-path", run, "--save-model-path", tmp_path / "merged")

@@ -1,6 +1,7 @@
 """Any folder is loaded for what its content says it is, or refused in one line."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import (
@@ -380,7 +382,7 @@ def test_hub_names_go_to_the_hub(base, monkeypatch):
 def test_quantisation_says_what_to_install(base, monkeypatch):
     monkeypatch.setattr(builder.importlib.util, "find_spec", lambda name: None)
     for flags in ({"load_8bit": True}, {"load_4bit": True}):
-        with pytest.raises(InputError, match="need bitsandbytes: pip install"):
+        with pytest.raises(InputError, match=re.escape(f"need bitsandbytes: {how_to_install('quant')}")):
             load_model(base, device="cpu", **flags)
     with pytest.raises(InputError, match="choose one"):
         load_model(base, device="cpu", load_8bit=True, load_4bit=True)

@@ -18,7 +18,7 @@ from llava.common.errors import run_command
 from llava.inference.chat import Chat
 from llava.inference.model_runner import ModelRunner
 from llava.model.builder import load_model
-from llava.serve.cli import main
+from llava.serve.cli import COMMAND_NAMES, COMMANDS, completions, main
 from tests.support.paths import REPO
 from tests.support.small_model import image, plain_text, save_random_model
 
@@ -175,6 +175,24 @@ def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, O
         os.close(ours)
 
 
+def test_tab_completes_commands_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "our photos"))
+    (tmp_path / "our photos").mkdir()
+    for name in ("a 1.jpg", "a 2.jpg", "b.jpg", ".hidden.jpg"):
+        (tmp_path / "our photos" / name).touch()
+    assert {line.split()[0] for line in COMMANDS.splitlines()} == {name.strip() for name in COMMAND_NAMES}
+    assert completions("/") == list(COMMAND_NAMES)
+    assert completions("/im") == ["/image "]
+    assert completions("/image ") == ["/image our photos/"]
+    assert completions("/image our photos/a ") == [f"/image our photos/a {n}.jpg" for n in (1, 2)]
+    assert completions("/reset ~/b") == ["/reset ~/b.jpg"]
+    assert completions(f"/image {tmp_path}/our") == [f"/image {tmp_path}/our photos/"]
+    assert completions("/image our photos/.") == ["/image our photos/.hidden.jpg"]
+    for line in ("Is it", "/undo ", "/image nowhere/a", "/nothing a", ""):
+        assert completions(line) == []
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> None:
     """On a terminal: the image and the stopped answer stay in the conversation."""
@@ -185,6 +203,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
         out,
     ):
         out.wait_for("USER: ")
+        os.write(terminal, b"/un\t\n")
+        out.wait_for("USER: ", out.wait_for("(nothing has been asked)"))
         os.write(terminal, b"Describe it.\n")
         at = out.wait_for("ASSISTANT: ")
         out.wait_for(full_answer[:20], at)  # it streams

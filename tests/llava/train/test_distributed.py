@@ -117,7 +117,7 @@ def test_spread_over_two_processes_it_trains_as_one(
     if kind == "fsdp":
         changes: dict[str, object] = {"fsdp": True}
     else:
-        pytest.importorskip("deepspeed", reason="pip install 'llava-inspect[deepspeed]'")
+        pytest.importorskip("deepspeed", reason="scripts/setup.sh deepspeed")
         changes = {"deepspeed": str(repo / "configs" / "deepspeed" / f"{kind}.json")}
     run = tmp_path / "run"
     path = config(tiny_model_dir, data, run, batch_size=1, gradient_accumulation_steps=2, **changes)
@@ -132,7 +132,7 @@ def test_in_bfloat16_zero3_trains_and_goes_on_as_in_float32_but_for_rounding(
     repo: Path, tiny_model_dir: Path, data: Path, tmp_path: Path, single: Path
 ) -> None:
     """What is published for ZeRO-3 runs in bfloat16: frozen weights, adapters and checkpoints are that."""
-    pytest.importorskip("deepspeed", reason="pip install 'llava-inspect[deepspeed]'")
+    pytest.importorskip("deepspeed", reason="scripts/setup.sh deepspeed")
     run = tmp_path / "run"
     zero3 = str(repo / "configs" / "deepspeed" / "zero3.json")
     path = config(tiny_model_dir, data, run, deepspeed=zero3, dtype="bfloat16")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
 from llava.train.__main__ import main
 from llava.train.plan import Target
@@ -60,7 +61,7 @@ def train(*arguments: str, **environment: str) -> None:
 def test_wandb_offline_keeps_figures_and_answers_and_sends_nothing(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("wandb", reason="pip install 'llava-inspect[wandb]'")
+    pytest.importorskip("wandb", reason="scripts/setup.sh wandb")
     run = tmp_path / "run"
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -84,7 +85,7 @@ def test_wandb_offline_keeps_figures_and_answers_and_sends_nothing(
 def test_tensorboard_holds_rates_figures_and_answers(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    reason = "pip install 'llava-inspect[tensorboard]'"
+    reason = "scripts/setup.sh tensorboard"
     pytest.importorskip("tensorboard", reason=reason)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -143,9 +144,9 @@ def test_gradient_checkpointing_is_chosen_where_memory_needs_it(
         ("dtype=float16", "", "needs a CUDA device: use float32 or bfloat16"),
         ("attn_implementation=flex_attention", "", "needs a CUDA device: use sdpa"),
         ("liger=true", "", "liger=true needs a CUDA device"),
-        ("bits=4", "bitsandbytes", "bits=4 needs bitsandbytes: pip install 'llava-inspect[quant]'"),
-        ("report_to=[wandb]", "wandb", "pip install 'llava-inspect[wandb]'"),
-        ("report_to=[tensorboard]", "tensorboard", "pip install 'llava-inspect[tensorboard]'"),
+        ("bits=4", "bitsandbytes", f"bits=4 needs bitsandbytes: {how_to_install('quant')}"),
+        ("report_to=[wandb]", "wandb", how_to_install("wandb")),
+        ("report_to=[tensorboard]", "tensorboard", how_to_install("tensorboard")),
         ("report_to=[nosuch]", "", "report_to: "),
     ],
 )

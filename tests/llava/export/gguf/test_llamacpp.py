@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent: pip install 'llava-inspect[llamacpp]'")
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent: scripts/setup.sh llamacpp")
 
 import torch
 from hypothesis import given, settings

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import weakref
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.export.convert import export
 from llava.export.gguf import llamacpp, verify
@@ -309,8 +311,8 @@ def test_rows_that_q8_0_cannot_hold_are_told(tmp_path):
     assert_holds(tmp_path / "out", "q8_0", load_model(folder, device="cpu").model, ROUNDINGS["q8_0"])
 
 
-@pytest.mark.parametrize("package", ["gguf", "llama_cpp"])
-def test_an_absent_package_is_one_line(tmp_path, tiny_model_dir, monkeypatch, package):
+@pytest.mark.parametrize(("package", "extra"), [("gguf", "gguf"), ("llama_cpp", "llamacpp")])
+def test_an_absent_package_is_one_line(tmp_path, tiny_model_dir, monkeypatch, package, extra):
     folder = tmp_path / "out"
     if package == "llama_cpp":
         export_gguf(tiny_model_dir, folder)
@@ -318,7 +320,7 @@ def test_an_absent_package_is_one_line(tmp_path, tiny_model_dir, monkeypatch, pa
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == package else found(name)
     )
-    with pytest.raises(InputError, match=r"pip install 'llava-inspect\[(gguf|llamacpp)\]'"):
+    with pytest.raises(InputError, match=re.escape(how_to_install(extra))):
         if package == "gguf":
             export_gguf(tiny_model_dir, folder)
         else:
