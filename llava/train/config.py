@@ -46,12 +46,13 @@ class AugmentSettings(Settings):
 
 
 class AutoEpochs(Settings):
-    """How many passes `epochs: auto` makes: as many as take `steps` optimiser steps, rounded, but at least
-    `least` and at most `most`. So few pictures are read often, and many seldom. The defaults suit a published
-    LLaVA, which has seen millions of pictures; configs/tiny_cpu.yaml has those of the embedded base."""
+    """How many passes `epochs: auto` makes: as many as read `pictures` pictures, rounded, at least `least`
+    and at most `most`. So few pictures are read often, and many seldom, whatever the batch and the number of
+    GPUs. The defaults suit a published LLaVA, which has seen millions of pictures; configs/tiny_cpu.yaml has
+    those of the embedded base."""
 
-    steps: int = Field(default=100, gt=0)
-    """Optimiser steps in which the base has learned a domain."""
+    pictures: int = Field(default=1600, gt=0)
+    """Reading so many, each again in every pass, the base learns a domain."""
     least: int = Field(default=1, gt=0)
     most: int = Field(default=10, gt=0)
 

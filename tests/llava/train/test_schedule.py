@@ -24,11 +24,11 @@ def settings(**values: Any) -> TrainSettings:
 @pytest.mark.parametrize(
     ("config", "items", "epochs", "steps"),
     [
-        ("tiny_cpu", 20, 60, 180),  # no more than 60 times
-        ("tiny_cpu", 88, 45, 495),
-        ("tiny_cpu", 125, 31, 496),
-        ("tiny_cpu", 158, 25, 500),
-        ("tiny_cpu", 1027, 7, 903),  # no fewer than 7 times
+        ("tiny_cpu", 20, 60, 300),  # no more than 60 times
+        ("tiny_cpu", 88, 36, 792),
+        ("tiny_cpu", 125, 26, 832),
+        ("tiny_cpu", 158, 20, 800),
+        ("tiny_cpu", 1027, 7, 1799),  # no fewer than 7 times
         ("llava15_7b_lora", 40, 10, 30),
         ("llava15_7b_lora", 500, 3, 96),
         ("llava15_7b_lora", 150_000, 1, 9375),
@@ -42,8 +42,9 @@ def test_epochs_follow_from_the_number_of_pictures(
     assert (schedule.epochs, schedule.steps) == (epochs, steps)
 
 
-def test_more_devices_make_fewer_and_larger_steps() -> None:
-    one, four = (schedule_of(settings(epochs=2), 160, devices) for devices in (1, 4))
+def test_more_devices_make_fewer_and_larger_steps_of_the_same_epochs() -> None:
+    one, four = (schedule_of(settings(epochs="auto", auto_epochs={"pictures": 320}), 160, n) for n in (1, 4))
+    assert one.epochs == four.epochs == 2
     assert (one.epoch_steps, four.epoch_steps) == (10, 3) and (one.steps, four.steps) == (20, 6)
 
 
@@ -95,11 +96,11 @@ THIRTY_EIGHT_EPOCHS = (0.4213, 0.2523, 0.1825, 0.187, 0.1878, 0.1721, 0.1672, 0.
 def test_a_loss_that_still_falls_is_reported_with_the_remedy() -> None:
     (note,) = notes_on(history(*SEVEN_EPOCHS), settings(epochs=7))
     assert note == (
-        "the validation loss was still falling at the end (20% over the second half): "
-        "epochs=14 --resume auto would train on"
+        "the validation loss was still falling at the end (20% over the second half): train longer "
+        "by epochs=14 (--resume auto goes on from here)"
     )
     (note,) = notes_on(history(*SEVEN_EPOCHS), settings(epochs=7, max_steps=80))
-    assert "max_steps=160 --resume auto" in note
+    assert "by max_steps=160 (--resume auto" in note
 
 
 @pytest.mark.parametrize(

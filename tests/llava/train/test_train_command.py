@@ -86,7 +86,7 @@ def test_the_best_validated_state_is_kept(finished: Path) -> None:
 def test_a_run_that_was_too_short_says_so_in_run_json(finished: Path) -> None:
     """Its loss fell to the last of its six steps."""
     (note,) = read_run_info(finished).notes
-    assert "epochs=6 --resume auto would train on" in note
+    assert "train longer by epochs=6 (--resume auto" in note
     assert not read_run_info(finished / "checkpoint-2").notes
 
 
