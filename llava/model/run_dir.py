@@ -64,6 +64,9 @@ class LoraSettings(Settings):
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     vision_targets: list[str] = Field(default_factory=list)
+    vision_layers: int | None = Field(default=None, ge=1)
+    """Adapters go on so many of the vision tower's last layers that are read; on all if null. Nothing is
+    computed backwards through the layers before them."""
 
 
 class BaseInfo(Settings):

@@ -35,6 +35,7 @@ from llava.train.config import TrainSettings
 from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
 from llava.train.display import Display, parameter_table, plan_table
 from llava.train.interruption import explain_out_of_memory
+from llava.train.last_layer import SupervisedLastLayer
 from llava.train.metrics import rates_text, set_tracker_folders
 from llava.train.plan import Plan, Target, meta_model, plan, speed_of
 from llava.train.preview import label_panels, memory_table, memory_verdict
@@ -47,6 +48,7 @@ from llava.train.sharded import (
     require_sharding,
     zero_stage,
 )
+from llava.train.summed_lora import sum_adapters_into_weights
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
 
@@ -257,6 +259,10 @@ def load(
     if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
         leave_casting_to_autocast(model)
     name_fsdp_layers(arguments, model)
+    if settings.deepspeed is None and not settings.fsdp:  # those watch every layer's call
+        SupervisedLastLayer(loaded.model)
+        if arguments.device.type == "cpu" and not arguments.bf16:
+            sum_adapters_into_weights(model)
     return loaded, model
 
 
