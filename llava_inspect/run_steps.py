@@ -191,24 +191,24 @@ def _override(key: str, path: Path) -> str:
 
 def choose_config(model: str) -> str:
     """Return the training config that `--model` means: one by its file or name, or the shipped one for the
-    model of that folder or Hub name.
+    model of that folder or Hub name. Of several it is the one without `bits`, which trains faster; who wants
+    to spare memory names the other.
 
     Raises:
-        InputError: No config ships for this model, or several.
+        InputError: No config ships for this model.
     """
     path = find_shipped(Path(model).expanduser())
     if path.suffix in (".yaml", ".yml") or (len(path.parts) == 1 and not path.is_dir()):
         find_config(path)
         return model
     files = {name: shipped_root() / CONFIGS / f"{name}.yaml" for name in names_in(CONFIGS)}
-    found = [name for name, file in files.items() if _settings(file).model_name_or_path == model]
-    if len(found) == 1:
-        return found[0]
-    example = f"--model {found[0] if found else 'CONFIG'}"
+    found = {
+        name: settings for name in files if (settings := _settings(files[name])).model_name_or_path == model
+    }
     if found:
-        raise InputError(f"--model {model}: {' and '.join(found)} are for it; name one, such as {example}")
+        return min(found, key=lambda name: found[name].bits is not None)
     raise InputError(
-        f"--model {model}: no training config ships for it; name the one that suits it, as {example} "
+        f"--model {model}: no training config ships for it; name the one that suits it, as --model CONFIG "
         f"model_name_or_path={model}, of {', '.join(files)}"
     )
 

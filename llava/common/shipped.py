@@ -15,7 +15,8 @@ from llava.common.errors import InputError
 CONFIGS = Path("configs")
 RECIPES = CONFIGS / "recipes"
 DEFAULT_CONFIG = "tiny_cpu"  # whose model is trained where the user names none
-SHIPPED = (CONFIGS, Path("playground/tiny-llava"))
+EMBEDDED_MODEL = Path("playground/tiny-llava")
+SHIPPED = (CONFIGS, EMBEDDED_MODEL)
 
 
 def shipped_root() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from llava.conversation import AUTO, ConvTemplate, get_template
 from llava.mm_utils import get_model_name_from_path
 from llava.model.base import find_base
 from llava.model.folder import ModelFolder, open_model_folder
-from llava.model.formats import HEAD, UNUSABLE
+from llava.model.formats import HEAD, UNUSABLE, VISION
+from llava.model.lora import last_vision_layer
 from llava.model.run_dir import DtypeName
 from llava.model.shards import StoredTensor, some
 from llava.processing.text import RecordProcessor
@@ -255,7 +257,21 @@ def load_model_weights(
     for module in model.modules():  # else 4-bit scales are rounded to bfloat16 when a CPU first answers
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    _skip_unread_layers(model)
     return model
+
+
+def _skip_unread_layers(model: Any) -> None:
+    """Leave out the vision layers behind the one that is read: LLaVA-1.5 reads the last but one."""
+    last = last_vision_layer(model)
+    for name, module in model.named_modules():
+        layer = re.search(r"\.layers\.(\d+)$", name)
+        if name.startswith(VISION) and layer and int(layer.group(1)) > last:
+            module.forward = _unchanged
+
+
+def _unchanged(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return hidden_states
 
 
 def _weight_files(folder: Path) -> list[Path]:

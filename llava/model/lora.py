@@ -39,20 +39,23 @@ def select_targets(model: nn.Module, settings: LoraSettings) -> list[str]:
     Vision layers past the one whose features the model reads are left out: nothing would reach them.
     InputError naming a target that matches no layer, with the names there are.
     """
+    last = last_vision_layer(model)
+    vision = range(last + 1)[-(settings.vision_layers or 0) :]
     return [
         *_layers_named(model, LANGUAGE, settings.language_targets, "language"),
-        *_layers_named(model, VISION, settings.vision_targets, "vision"),
+        *_layers_named(model, VISION, settings.vision_targets, "vision", vision),
     ]
 
 
-def _layers_named(model: nn.Module, part: str, targets: list[str], part_name: str) -> list[str]:
-    last_layer = _last_vision_layer(model) if part == VISION else None
+def _layers_named(
+    model: nn.Module, part: str, targets: list[str], part_name: str, among: range | None = None
+) -> list[str]:
     found: dict[str, list[str]] = {}
     for name, module in model.named_modules():
         layer = re.search(r"\.layers\.(\d+)\.", name)
         if not (name.startswith(part) and layer and isinstance(module, nn.Linear)):
             continue
-        if last_layer is None or int(layer.group(1)) <= last_layer:
+        if among is None or int(layer.group(1)) in among:
             found.setdefault(name.rpartition(".")[2], []).append(name)
     for target in targets:
         if target not in found:
@@ -63,7 +66,7 @@ def _layers_named(model: nn.Module, part: str, targets: list[str], part_name: st
     return [name for name, _ in model.named_modules() if name in wanted]
 
 
-def _last_vision_layer(model: nn.Module) -> int:
+def last_vision_layer(model: nn.Module) -> int:
     """Return the last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
     config: Any = model.config
     chosen = config.vision_feature_layer

@@ -64,6 +64,9 @@ class LoraSettings(Settings):
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     vision_targets: list[str] = Field(default_factory=list)
+    vision_layers: int | None = Field(default=None, ge=1)
+    """Adapters go on so many of the vision tower's last layers that are read; on all if null. Nothing is
+    computed backwards through the layers before them."""
 
 
 class BaseInfo(Settings):
@@ -89,6 +92,8 @@ class RunInfo(Settings):
     dtype: DtypeName | None = None
     """Of the frozen weights and the arithmetic."""
     step: int | None = None
+    notes: list[str] = Field(default_factory=list)
+    """What somebody should know who uses the result, in sentences: that the run was too short."""
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
     data: dict[str, str] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.train.plan import Target
 
     target = None if options.gpus is None else Target.parse(options.gpus)
-    train(settings, resume=options.resume, dry_run=options.dry_run, target=target)
+    train(settings, resume=options.resume, dry_run=options.dry_run, target=target, verbose=options.verbose)
     return 0
 
 
@@ -52,12 +52,18 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Tra
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check the data, print the plan, an estimate of memory and what is learned; reads no weights",
+        help="check the data, print the plan, how long it will take, the memory that it needs and what is "
+        "learned; reads no weights",
     )
     parser.add_argument(
         "--gpus",
         metavar="Nx#GB",
         help="with --dry-run: plan for these GPUs (8x80: eight of 80 GB), not for this machine",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="while training, show learning rate, gradient norm, tokens a second and memory too",
     )
     options = parser.parse_intermixed_args(argv)
     settings = load_settings(TrainSettings, find_config(options.config), options.overrides)

@@ -16,18 +16,19 @@ from llava.model.run_dir import DtypeName
 from llava.train.config import TrainSettings
 from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.packing import FLASH, FLEX
+from llava.train.schedule import Schedule
 from llava.train.sharded import allow_fsdp_on_cpu, sharding_arguments
 
 
 def training_arguments(settings: TrainSettings) -> TrainingArguments:
-    """Translate the settings for this machine, whose processes and devices are set up on the way."""
+    """Translate the settings for this machine, whose processes and devices are set up on the way. What is
+    `auto` waits for the data (`set_schedule`)."""
     cuda = torch.cuda.is_available()
     dtype = weights_dtype(settings, torch.device("cuda" if cuda else "cpu"))
     evaluates = settings.val_path is not None
     devices: dict[str, Any] = {"use_cpu": not cuda} | sharding_arguments(settings, cuda=cuda)
     arguments = TrainingArguments(
         output_dir=str(settings.output_dir),
-        num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -51,12 +52,10 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         logging_strategy="steps",
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,  # compute_loss stops instead
-        eval_strategy="no" if not evaluates else "steps" if settings.eval_steps else "epoch",
-        eval_steps=settings.eval_steps,
+        eval_strategy="steps" if evaluates else "no",
         metric_for_best_model=f"eval_{settings.best_by}" if evaluates else None,
         greater_is_better=settings.best_by == "accuracy" if evaluates else None,
-        save_strategy="steps" if settings.save_steps else "epoch",
-        save_steps=settings.save_steps or 0,
+        save_strategy="steps",
         report_to=settings.report_to or "none",
         use_liger_kernel=settings.liger,
         # The loss is our own: supervised positions alone.
@@ -70,6 +69,13 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         # One process drives one device; several are scripts/finetune_lora.sh's torchrun.
         arguments._n_gpu = 1
     return arguments
+
+
+def set_schedule(arguments: TrainingArguments, schedule: Schedule) -> None:
+    """Give the Trainer the numbers that follow from the data."""
+    arguments.num_train_epochs = schedule.epochs
+    arguments.eval_steps = schedule.eval_steps
+    arguments.save_steps = schedule.save_steps
 
 
 def weights_dtype(settings: TrainSettings, device: torch.device) -> torch.dtype:

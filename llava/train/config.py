@@ -6,9 +6,18 @@ Torch-free. The defaults suit LLaVA-1.5-7B on one GPU of 40 GB; configs/tiny_cpu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from llava.common.settings import Settings
 from llava.common.shipped import find_shipped
@@ -36,6 +45,24 @@ class AugmentSettings(Settings):
     cut off. Pictures with a record that speaks of places are left as they are."""
 
 
+class AutoEpochs(Settings):
+    """How many passes `epochs: auto` makes: as many as read `pictures` pictures, rounded, at least `least`
+    and at most `most`. So few pictures are read often, and many seldom, whatever the batch and the number of
+    GPUs. The defaults suit a published LLaVA, which has seen millions of pictures; configs/tiny_cpu.yaml has
+    those of the embedded base."""
+
+    pictures: int = Field(default=1600, gt=0)
+    """Reading so many, each again in every pass, the base learns a domain."""
+    least: int = Field(default=1, gt=0)
+    most: int = Field(default=10, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> AutoEpochs:
+        if self.least > self.most:
+            raise ValueError(f"least is {self.least}, most is {self.most}: there is nothing between them")
+        return self
+
+
 class TrainSettings(Settings):
     # Model and data
     model_name_or_path: str
@@ -59,8 +86,9 @@ class TrainSettings(Settings):
     """Keep the projector as it is; otherwise it is trained in full beside the adapters."""
 
     # How long and how fast
-    epochs: float = Field(default=1.0, gt=0)
-    """Passes over the pictures."""
+    epochs: PositiveFloat | Literal["auto"] = "auto"
+    """Passes over the pictures; auto follows from how many there are, as `auto_epochs` says."""
+    auto_epochs: AutoEpochs = Field(default_factory=AutoEpochs)
     max_steps: int | None = Field(default=None, gt=0)
     """Stop after this many optimiser steps, whatever `epochs` says."""
     batch_size: int = Field(default=4, gt=0)
@@ -118,8 +146,8 @@ class TrainSettings(Settings):
 
     # Watching and keeping
     logging_steps: int = Field(default=10, gt=0)
-    eval_steps: int | None = Field(default=None, gt=0)
-    """Validate every so many steps; once an epoch if not given."""
+    eval_steps: PositiveInt | Literal["auto"] = "auto"
+    """Validate every so many steps, and after the last; auto is eight times in a run."""
     eval_batch_size: int | None = Field(default=None, gt=0)
     """Pictures at once in validation; `batch_size` if null."""
     eval_generate_samples: int = Field(default=200, ge=0)
@@ -127,15 +155,27 @@ class TrainSettings(Settings):
     eval_max_new_tokens: int = Field(default=64, gt=0)
     best_by: Literal["loss", "accuracy"] = "loss"
     """Which validation figure chooses the state that is kept: a checkpoint is written at every best."""
-    early_stopping_patience: int | None = Field(default=None, gt=0)
-    """Stop after so many validations in a row without a better `best_by`."""
-    save_steps: int | None = Field(default=None, gt=0)
-    """Write a checkpoint every so many steps; once an epoch if not given."""
+    early_stopping_patience: PositiveInt | Literal["auto"] | None = "auto"
+    """Stop after so many validations in a row without a better `best_by`; never if null. auto is half of the
+    run's validations, at least three: the low rates at its end often bring a better state."""
+    save_steps: PositiveInt | Literal["auto"] = "auto"
+    """Write a checkpoint every so many steps, and after the last; auto is eight times in a run, and no more
+    than 500 steps apart."""
     keep_checkpoints: int = Field(default=3, gt=0)
     """How many to keep; the best and the last are never removed."""
     report_to: list[str] = Field(default_factory=list)
     """Trackers to send figures and sample answers to: wandb, tensorboard or another that transformers knows.
     Nothing is sent anywhere without it."""
+
+    @field_validator("epochs", "eval_steps", "early_stopping_patience", "save_steps", mode="wrap")
+    @classmethod
+    def _number_or_auto(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Say in one message what pydantic says for each type of the union."""
+        try:
+            return handler(value)
+        except ValidationError:
+            kind = "number" if info.field_name == "epochs" else "whole number"
+            raise ValueError(f"{value!r} is neither auto nor a {kind} above 0") from None
 
     @field_validator("deepspeed")
     @classmethod
@@ -148,7 +188,7 @@ class TrainSettings(Settings):
             raise ValueError("deepspeed and fsdp are two ways to spread a model: choose one")
         if self.best_by == "accuracy" and not self.eval_generate_samples:
             raise ValueError("best_by: accuracy needs eval_generate_samples above 0")
-        if self.early_stopping_patience is not None and self.val_path is None:
+        if isinstance(self.early_stopping_patience, int) and self.val_path is None:
             raise ValueError("early_stopping_patience counts validations: give val_path")
         if self.attn_implementation == "flash_attention_2" and self.packing:
             raise ValueError(

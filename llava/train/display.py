@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +13,7 @@ from rich.table import Table
 from transformers import TrainerCallback
 
 from llava.model.lora import PartCount
+from llava.train.duration import in_words
 from llava.train.metrics import rates_text
 
 _LABELS = {
@@ -25,11 +27,13 @@ _LABELS = {
 class Display(TrainerCallback, AbstractContextManager):
     """Shows progress on stderr; it is a context manager, so that the bar is closed whatever happens.
 
-    `shown` is false on every process but the first. The bar lives on terminals; elsewhere the lines of
-    `on_log` and `validation` show the progress.
+    `shown` is false on every process but the first; `verbose` shows what somebody wants who tunes the
+    training itself. The bar lives on terminals; elsewhere the lines of `on_log` and `validation` show the
+    progress.
     """
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, shown: bool, verbose: bool = False) -> None:
+        self.verbose = verbose
         self.console = Console(stderr=True, quiet=not shown)
         self.trainer: Any = None
         self._progress = Progress(
@@ -37,8 +41,8 @@ class Display(TrainerCallback, AbstractContextManager):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rates]}"),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.console,
             disable=not (shown and self.console.is_terminal),
         )
@@ -60,25 +64,29 @@ class Display(TrainerCallback, AbstractContextManager):
         self._progress.remove_task(task)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started, self._first_step = time.monotonic(), state.global_step
         self._task = self._progress.add_task("step", total=state.max_steps, rates="")
         self._progress.update(self._task, completed=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.update(self._task, completed=state.global_step, rates=self.trainer.meter.average())
+        rates = rates_text(self.trainer.meter.average(), verbose=self.verbose)
+        self._progress.update(self._task, completed=state.global_step, rates=rates)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
-        if logs and "loss" in logs:
+        if not logs or "loss" not in logs:
+            return
+        parts = [f"step {state.global_step}/{state.max_steps}", f"loss {logs['loss']:.4f}"]
+        parts.append(rates_text(logs, verbose=self.verbose))
+        if self.verbose:
             rate = logs.get("learning_rate_language", logs["learning_rate"])
-            self.console.print(
-                f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"learning rate {rate:.2g}  gradient norm {logs['grad_norm']:.2g}  "
-                f"{rates_text(logs)}  {logs['step_seconds']:.2f} s/step  "
-                f"peak memory {logs['peak_memory_gb']:.1f} GB",
-                highlight=False,
-                soft_wrap=True,
-            )
+            parts.append(f"learning rate {rate:.2g}  gradient norm {logs['grad_norm']:.2g}")
+            parts.append(f"{logs['step_seconds']:.2f} s/step  peak memory {logs['peak_memory_gb']:.1f} GB")
+        if left := state.max_steps - state.global_step:
+            step_seconds = (time.monotonic() - self._started) / (state.global_step - self._first_step)
+            parts.append(f"{in_words(left * step_seconds)} left")
+        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
         text = "  ".join(

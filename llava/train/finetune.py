@@ -19,12 +19,15 @@ from llava.common.errors import InputError
 from llava.conversation import AUTO, default_conversation, get_template
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.model.folder import ModelFolder, open_model_folder
+from llava.model.hub import HubError
+from llava.model.known_shapes import KnownShape, known_shape
 from llava.model.lora import attach, leave_casting_to_autocast, parameter_counts, set_dtype_of_trained
 from llava.processing.text import RecordProcessor
 from llava.train.arguments import (
     attention_implementation,
     dtype_name,
     require_supported,
+    set_schedule,
     training_arguments,
     weights_dtype,
 )
@@ -32,10 +35,12 @@ from llava.train.config import TrainSettings
 from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
 from llava.train.display import Display, parameter_table, plan_table
 from llava.train.interruption import explain_out_of_memory
-from llava.train.metrics import set_tracker_folders
-from llava.train.plan import Plan, Target, meta_model, plan
-from llava.train.preview import label_panels, memory_table, memory_warning
+from llava.train.last_layer import SupervisedLastLayer
+from llava.train.metrics import rates_text, set_tracker_folders
+from llava.train.plan import Plan, Target, meta_model, plan, speed_of
+from llava.train.preview import label_panels, memory_table, memory_verdict
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
+from llava.train.schedule import decided, schedule_of
 from llava.train.sharded import (
     is_sharded,
     name_fsdp_layers,
@@ -43,6 +48,7 @@ from llava.train.sharded import (
     require_sharding,
     zero_stage,
 )
+from llava.train.summed_lora import sum_adapters_into_weights
 from llava.train.trainer import LoraTrainer
 from llava.train.validation import Validation
 
@@ -53,6 +59,7 @@ def train(
     resume: str | None = None,
     dry_run: bool = False,
     target: Target | None = None,
+    verbose: bool = False,
 ) -> Path:
     """Run the whole fine-tuning.
 
@@ -61,6 +68,7 @@ def train(
         resume: `auto` or a checkpoint to go on from.
         dry_run: Stop after the plan; no weights are needed and nothing is written.
         target: The devices that a dry run plans for; None for this machine.
+        verbose: Show learning rate, gradient norm, tokens a second and memory while it trains.
 
     Returns:
         The run directory.
@@ -73,13 +81,15 @@ def train(
     checkpoint = find_checkpoint(settings.output_dir, resume)
     if not (resume or settings.overwrite_output_dir):
         require_free(settings.output_dir)
-    base, settings = open_base(settings, weights=not dry_run)
+    base, settings = open_base(settings, dry_run=dry_run)
     # Before the arguments: from them on DeepSpeed divides every model that is made.
     structure = meta_model(base.config, settings)
     arguments = set_up_process(settings, dry_run=dry_run, other_target=target is not None)
     out = Console(quiet=not arguments.should_log)
+    if isinstance(base, KnownShape):
+        out.print(base.note, style="yellow", highlight=False, soft_wrap=True)
 
-    with Display(arguments.should_log) as display:
+    with Display(arguments.should_log, verbose) as display:
         processor = make_record_processor(base, settings)
         sets, training_set = read_data(settings, processor, display)
         # Every batch of several processes has an image (see sampler.py), or none has: the projector rests.
@@ -136,9 +146,17 @@ def set_up_process(settings: TrainSettings, *, dry_run: bool, other_target: bool
     return arguments
 
 
-def open_base(settings: TrainSettings, *, weights: bool) -> tuple[ModelFolder, TrainSettings]:
-    """Open the base model's folder; return it, and the settings with its template if they name none."""
-    base = open_model_folder(settings.model_name_or_path, weights=weights)
+def open_base(settings: TrainSettings, *, dry_run: bool) -> tuple[ModelFolder, TrainSettings]:
+    """Open the base model's folder; return it, and the settings with its template if they name none. A dry
+    run takes the shape of a published model where the Hub does not give its files."""
+    name = settings.model_name_or_path
+    base: ModelFolder | None
+    try:
+        base = open_model_folder(name, weights=not dry_run)
+    except HubError:
+        base = known_shape(name) if dry_run else None
+        if base is None:
+            raise
     if not base.is_model:
         base.require_llava()
         kind = "a run directory" if base.kind == "run" else "an adapter"
@@ -183,33 +201,41 @@ def make_plan(
     structure: PeftModel,
     sets: dict[Path, RecordSet],
 ) -> tuple[TrainSettings, Plan]:
-    """Plan the run, and decide by its memory on gradient checkpointing where the settings say `auto`.
+    """Plan the run, and decide what the settings leave to `auto`: the length of the run by the data, gradient
+    checkpointing by the memory.
 
     Args:
         settings: The run's settings.
-        arguments: The Trainer's arguments; the decision is written into them too.
+        arguments: The Trainer's arguments; the decisions are written into them too.
         devices: What the run is planned for.
         training_set: The examples to train on.
         structure: The model with its adapters, on the meta device.
         sets: The records of each file.
 
     Returns:
-        The settings with the decision, and the plan.
+        The settings with the decisions, and the plan.
     """
+    schedule = schedule_of(settings, len(training_set), devices.count)
+    settings = decided(settings, schedule)
+    set_schedule(arguments, schedule)
+    speed = speed_of(settings, arguments, devices, structure.get_base_model().config)
+
+    def plan_with(settings: TrainSettings) -> Plan:
+        return plan(settings, arguments, devices, schedule, speed, training_set, structure, sets)
+
     if settings.gradient_checkpointing == "auto":
         without = settings.model_copy(update={"gradient_checkpointing": False})
-        fits = plan(without, arguments, devices, training_set, structure, sets).fits_comfortably
+        fits = plan_with(without).fits_comfortably
         settings = settings.model_copy(update={"gradient_checkpointing": not fits})
         arguments.activation_checkpointing = not fits
-    return settings, plan(settings, arguments, devices, training_set, structure, sets)
+    return settings, plan_with(settings)
 
 
 def print_plan(run_plan: Plan, structure: PeftModel, out: Console) -> None:
     out.print(parameter_table(parameter_counts(structure)))
     out.print(plan_table(run_plan.rows))
     out.print(memory_table(run_plan))
-    if not run_plan.fits:
-        out.print(memory_warning(run_plan))
+    out.print(memory_verdict(run_plan))
 
 
 def load(
@@ -233,6 +259,10 @@ def load(
     if (arguments.bf16 or arguments.fp16) and settings.deepspeed is None:  # that has no autocast
         leave_casting_to_autocast(model)
     name_fsdp_layers(arguments, model)
+    if settings.deepspeed is None and not settings.fsdp:  # those watch every layer's call
+        SupervisedLastLayer(loaded.model)
+        if arguments.device.type == "cpu" and not arguments.bf16:
+            sum_adapters_into_weights(model)
     return loaded, model
 
 
@@ -258,10 +288,12 @@ def print_summary(trainer: LoraTrainer, step: int | None, out: Console) -> None:
         raise SystemExit(128 + number)
     why = f"best validation {trainer.settings.best_by}" if trainer.best_checkpoint() else "the last state"
     out.print(
-        f"{trainer.run_dir}: the adapter of step {step} ({why}); {trainer.meter.average()}",
+        f"{trainer.run_dir}: the adapter of step {step} ({why}); {rates_text(trainer.meter.average())}",
         highlight=False,
         soft_wrap=True,
     )
+    for note in trainer.run_info.notes:
+        out.print(note, style="yellow", highlight=False, soft_wrap=True)
 
 
 def make_record_processor(base: ModelFolder, settings: TrainSettings) -> RecordProcessor:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from llava.common.errors import InputError
 from llava.train.config import TrainSettings
@@ -23,12 +22,8 @@ _REPEAT_SECONDS = 5.0
 
 
 class RunControl(TrainerCallback):
-    """Decides when to validate, save and stop. It runs after transformers' own DefaultFlowCallback and
-    corrects it:
-
-    - validation and saving "once an epoch" happen with the epoch's last step, not after it, so that every
-      checkpoint knows the validation of its step and resuming from it repeats nothing and leaves nothing out;
-    - once a signal has come and all processes know of it, the current step ends with a checkpoint.
+    """Ends a run with a checkpoint after the current step, once a signal has come and all processes know of
+    it. It runs after transformers' own DefaultFlowCallback.
 
     `received` is the signal that this process got, `agreed` the one that all processes know of.
     """
@@ -59,16 +54,10 @@ class RunControl(TrainerCallback):
             self.received, self._received_at = number, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
-            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH
-            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
         if args.world_size == 1:
             self.agreed = self.received
         if self.agreed:
             control.should_save = control.should_training_stop = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_evaluate = control.should_save = False
 
 
 @contextmanager

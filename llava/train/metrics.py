@@ -65,9 +65,9 @@ class Meter(TrainerCallback):
         self._read_before, self._steps_before = self._read, self._steps
         return figures | self._rates | {"peak_memory_gb": peak_memory() / 1e9}
 
-    def average(self) -> str:
-        """Describe the rates since the start in words."""
-        return rates_text(_rates(self._read, time.monotonic() - self._started - self._paused))
+    def average(self) -> dict[str, float]:
+        """Return the rates a second since the start."""
+        return _rates(self._read, time.monotonic() - self._started - self._paused)
 
 
 def _rates(read: torch.Tensor, seconds: float) -> dict[str, float]:
@@ -75,11 +75,13 @@ def _rates(read: torch.Tensor, seconds: float) -> dict[str, float]:
     return {name: count / max(seconds, 1e-9) for name, count in zip(names, read.tolist(), strict=True)}
 
 
-def rates_text(figures: Mapping[str, float]) -> str:
-    return (
-        f"{figures['pictures_per_second']:.1f} pictures/s  {figures['tokens_per_second']:.0f} tokens/s  "
-        f"{figures['supervised_tokens_per_second']:.0f} supervised tokens/s"
-    )
+def rates_text(figures: Mapping[str, float], *, verbose: bool = False) -> str:
+    """Say how fast it goes: images a second (tokens, where there are none); if `verbose`, all rates."""
+    images = f"{figures['pictures_per_second']:.1f} images/s"
+    tokens = f"{figures['tokens_per_second']:.0f} tokens/s"
+    if verbose:
+        return f"{images}  {tokens}  {figures['supervised_tokens_per_second']:.0f} supervised tokens/s"
+    return images if figures["pictures_per_second"] else tokens
 
 
 def peak_memory() -> int:

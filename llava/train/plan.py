@@ -23,10 +23,12 @@ from llava.model.lora import attach
 from llava.train.arguments import attention_implementation, weights_dtype
 from llava.train.config import TrainSettings
 from llava.train.dataset import Collator, RecordSet, TrainingSet
+from llava.train.duration import Speed, Work, guess_speed, in_words, measure_speed, run_seconds
 from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate_memory, sizes_of
 from llava.train.packing import IGNORE
 from llava.train.sampler import SPARE, global_batches
+from llava.train.schedule import Schedule
 from llava.train.sharded import zero_stage
 
 _LIVE_PARAMETERS = 10**9  # DeepSpeed's default of stage3_max_live_parameters
@@ -39,16 +41,18 @@ class Target:
     device: str
     memory: int
     count: int = 1
+    here: bool = False
+    """Whether they are this machine's."""
 
     @classmethod
     def this_machine(cls, arguments: TrainingArguments) -> Target:
         """The devices of this machine; processes on a CPU share its memory."""
         if arguments.device.type == "cuda":
             memory = torch.cuda.get_device_properties(arguments.device).total_memory
-            return cls("cuda", memory, arguments.world_size)
+            return cls("cuda", memory, arguments.world_size, here=True)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return cls("cpu", memory // local, arguments.world_size)
+        return cls("cpu", memory // local, arguments.world_size, here=True)
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -87,6 +91,14 @@ class Plan:
         return sum(self.parts.values()) <= 0.85 * self.target.memory
 
 
+def speed_of(settings: TrainSettings, arguments: TrainingArguments, target: Target, config: Any) -> Speed:
+    """Measure what a device of this machine computes, or guess it of others; `config` is the model's."""
+    if not target.here:
+        return guess_speed(target.memory)
+    text, arithmetic = config.text_config, arithmetic_of(settings, arguments, target.device)
+    return measure_speed(arguments.device, arithmetic, text.hidden_size, text.intermediate_size)
+
+
 def meta_model(config: Any, settings: TrainSettings) -> PeftModel:
     """Build the model that `config` describes with its adapters attached, on the meta device."""
     with torch.device("meta"):
@@ -98,6 +110,8 @@ def plan(
     settings: TrainSettings,
     arguments: TrainingArguments,
     target: Target,
+    schedule: Schedule,
+    speed: Speed,
     examples: TrainingSet,
     model: PeftModel,
     sets: Mapping[Path, RecordSet],
@@ -108,6 +122,8 @@ def plan(
         settings: The run's settings.
         arguments: The Trainer's arguments on this machine.
         target: The devices to plan for.
+        schedule: How long the run is, on those devices.
+        speed: What one of them computes.
         examples: The training set.
         model: The model with its adapters, on the meta device.
         sets: The records of each file.
@@ -122,9 +138,6 @@ def plan(
     packed, unpacked, supervised = examples.token_counts()
     batch = find_largest_batch(settings, examples, target.count, config)
     sharding = sharding_of(settings, target.count, sizes)
-    batches = math.ceil(len(examples) / (settings.batch_size * target.count))
-    epoch_steps = math.ceil(batches / settings.gradient_accumulation_steps)
-    steps = settings.max_steps or math.ceil(settings.epochs * epoch_steps)
     kind = f"{arithmetic.bits} bits" if arithmetic.bits else f"{8 * arithmetic.weights}-bit numbers"
     rows = {"base": settings.model_name_or_path, "devices": f"{target}, frozen weights in {kind}"}
     for path, records in sets.items():
@@ -134,11 +147,42 @@ def plan(
         f"({unpacked / packed:.1f} times), {supervised:,} supervised",
         "largest batch": f"{batch.rows} x {batch.length:,} tokens, {batch.supervised:,} supervised, "
         f"{batch.tiles} picture tiles",
-        "steps": f"{steps:,} ({epoch_steps:,} an epoch)",
-        "run directory": str(settings.output_dir),
     }
+    rows |= _schedule_rows(settings, schedule)
+    tiles = batch.tiles / min(settings.batch_size, len(examples))  # of an item, at most
+    epoch = Work(packed, batch.length, supervised, tiles * len(examples))
+    held_out = None if settings.val_path is None else sets[settings.val_path]
+    read = validation_work(settings, held_out, batch.length, tiles) * schedule.validations
+    learned = epoch * (schedule.steps / schedule.epoch_steps)
+    seconds = run_seconds(sizes, arithmetic, sharding, learned, read, speed.flops)
+    rows |= {"time": f"{in_words(seconds)}, {speed.source}", "run directory": str(settings.output_dir)}
     parts = estimate_memory(sizes, batch, arithmetic, sharding)
     return Plan(rows, target, parts, _remedies(settings, sizes, batch, arithmetic, sharding))
+
+
+def _schedule_rows(settings: TrainSettings, schedule: Schedule) -> dict[str, str]:
+    """Say how long the run is, and how often it validates and saves."""
+    epochs = f"{schedule.steps / schedule.epoch_steps:.3g}"
+    rows = {"steps": f"{schedule.steps:,}: {epochs} epochs of {schedule.epoch_steps:,}"}
+    if settings.val_path is not None:
+        patience = f", until {schedule.patience} in a row are no better" if schedule.patience else ""
+        rows["validation"] = f"every {schedule.eval_steps:,} steps{patience}"
+    rows["checkpoints"] = f"every {schedule.save_steps:,} steps"
+    return rows
+
+
+def validation_work(settings: TrainSettings, held_out: RecordSet | None, length: int, tiles: float) -> Work:
+    """Count what one validation reads: all held-out records for their loss, some once more to answer them."""
+    if held_out is None:
+        return Work(0, length, 0, 0)
+    items = len(held_out.examples)
+    answered = min(settings.eval_generate_samples / len(held_out.records), 1)
+    tokens = supervised = 0
+    for indices in held_out.examples:
+        records = [held_out.encoded[index] for index in indices]
+        tokens += sum(group.length for group in held_out.group(records))
+        supervised += sum(int((record.labels != IGNORE).sum()) for record in records)
+    return Work(tokens, length, supervised, tiles * items) * (1 + answered)
 
 
 def _require_context(sets: Mapping[Path, RecordSet], context: int) -> None:

@@ -79,12 +79,13 @@ def memory_table(plan: Plan) -> Table:
     return table
 
 
-def memory_warning(plan: Plan) -> Text:
-    """List what to change where the estimate is above the device's memory."""
-    total = sum(plan.parts.values())
+def memory_verdict(plan: Plan) -> Text:
+    """Say whether the estimate is within the device's memory and, if not, what each change would give."""
+    total, has = sum(plan.parts.values()), plan.target.memory
+    if plan.fits:
+        return Text(f"fits: {total / 1e9:.1f} of {has / 1e9:.0f} GB, estimated", style="bold green")
     text = Text(
-        f"This may not fit: {format_bytes(total)} are estimated, "
-        f"the device has {format_bytes(plan.target.memory)}.",
+        f"This may not fit: {format_bytes(total)} are estimated, the device has {format_bytes(has)}.",
         style="bold red",
     )
     for change, size in plan.remedies.items():

@@ -32,7 +32,7 @@ TENSORBOARD = "tensorboard"
 """The folder within a run for TensorBoard's files."""
 _MAY_CHANGE = {
     "model_name_or_path", "data_path", "val_path", "image_folder", "output_dir", "overwrite_output_dir",
-    "epochs", "max_steps", "dtype", "deepspeed", "fsdp", "attn_implementation", "liger",
+    "epochs", "auto_epochs", "max_steps", "dtype", "deepspeed", "fsdp", "attn_implementation", "liger",
     "gradient_checkpointing", "picture_cache_gb", "dataloader_workers", "logging_steps", "eval_steps",
     "eval_batch_size", "eval_generate_samples", "eval_max_new_tokens", "best_by", "early_stopping_patience",
     "save_steps", "keep_checkpoints", "report_to",

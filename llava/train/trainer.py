@@ -34,6 +34,7 @@ from llava.train.metrics import Meter, append_answers, drop_answers_after, send_
 from llava.train.packing import IGNORE, Batch, packed_loss
 from llava.train.runs import ANSWERS_FILE, CONFIG_FILE
 from llava.train.sampler import train_loader
+from llava.train.schedule import notes_on
 from llava.train.sharded import full_parameters, full_shape, is_sharded
 from llava.train.validation import Answer, Validation, answer_figures, count_answers
 
@@ -290,10 +291,10 @@ class LoraTrainer(Trainer):
         return best
 
     def _patience_exhausted(self) -> bool:
-        patience = self.settings.early_stopping_patience
+        patience = self.settings.early_stopping_patience  # a number or None: `auto` is decided
         best = self.state.best_global_step or 0
         since = sum("eval_loss" in entry and entry["step"] > best for entry in self.state.log_history)
-        return patience is not None and since >= patience
+        return isinstance(patience, int) and since >= patience
 
     # Checkpoints
 
@@ -373,7 +374,10 @@ class LoraTrainer(Trainer):
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def finish(self) -> int:
-        """Put the best state (without validation, the last) into the run directory and return its step."""
+        """Put the best state (without validation, the last) into the run directory and return its step; what
+        there is to know about it goes into run.json."""
+        notes = notes_on(self.state.log_history, self.settings)
+        self.run_info = self.run_info.model_copy(update={"notes": notes})
         best = self.best_checkpoint()
         step = self.state.global_step
         with full_parameters(self.model):

@@ -196,6 +196,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(
 
 def test_the_config_is_that_of_the_model() -> None:
     assert choose_config("llava-hf/llava-1.5-13b-hf") == "llava15_13b_qlora"
+    assert choose_config("llava-hf/llava-1.5-7b-hf") == "llava15_7b_lora"  # not the one in 4 bits
     assert choose_config("playground/tiny-llava") == choose_config("tiny_cpu") == "tiny_cpu"
     with pytest.raises(InputError, match=r"/models/a: no training config ships for it; .* --model CONFIG"):
         choose_config("/models/a")

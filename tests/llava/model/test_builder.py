@@ -178,7 +178,7 @@ def test_what_cannot_be_loaded_is_refused_in_a_line(base, run, tmp_path):
         (adapter, None, "adapter"),
         (broken, None, "run.json: base: Field required"),
         (base / "config.json", None, "is a file"),
-        ("an--owner/of-no-name", None, "is no folder here and the Hub does not give it: Cannot have --"),
+        ("an--owner/of-no-name", None, "no name that the Hub could have: Cannot have --"),
         (base, run, "takes no --model-base"),
     ]
     for path, model_base, message in cases:

@@ -12,14 +12,15 @@ import pytest
 
 from llava.common.errors import InputError
 from llava.common.settings import load_settings
+from llava.model.known_shapes import known_shape, weights_size
 from llava.train.__main__ import main
 from llava.train.config import TrainSettings
 from llava.train.plan import Target, meta_model
-from tests.support.real_shapes import SHAPES, save_shape
 from tests.support.train_data import ask, many, write_data
 
-GPUS = {"llava15_7b_lora": "1x24", "llava15_13b_qlora": "1x16", "llava16_mistral_7b_lora": "1x40",
-        "llava16_34b_zero3": "4x40", "onevision_7b_lora": "1x40"}  # fmt: skip
+GPUS = {"llava15_7b_lora": "1x24", "llava15_7b_qlora_12gb": "1x12", "llava15_13b_qlora": "1x16",
+        "llava16_mistral_7b_lora": "1x40", "llava16_34b_zero3": "4x40",
+        "onevision_7b_lora": "1x40"}  # fmt: skip
 """What the header of each config says that it needs."""
 
 
@@ -38,7 +39,14 @@ def small_files(tiny_model_dir: Path, tmp_path: Path) -> Path:
     )
 
 
-def write_config(base: Path, data: Path, path: Path, **values: object) -> str:
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub cannot be reached, and nothing of it is in the cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def write_config(base: Path | str, data: Path, path: Path, **values: object) -> str:
     values = {
         "model_name_or_path": str(base),
         "data_path": str(data / "train.json"),
@@ -89,10 +97,11 @@ def test_colour_marks_what_is_learned_on_a_terminal(
 
 
 def test_a_plan_for_other_gpus_warns_and_says_what_each_change_would_give(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_hub: None
 ) -> None:
-    base = save_shape("llava15_7b_lora", tmp_path / "base")
-    config = write_config(base, data, tmp_path / "c.json", dtype="bfloat16", gradient_checkpointing=False)
+    config = write_config(
+        "llava-hf/llava-1.5-7b-hf", data, tmp_path / "c.json", dtype="bfloat16", gradient_checkpointing=False
+    )
     assert main([config, "--dry-run", "--gpus", "1x16"]) == 0
     said = capsys.readouterr().out
     assert "This may not fit" in said
@@ -116,7 +125,7 @@ def test_steps_are_those_of_the_planned_devices(
     config = write_config(
         small_files, data, tmp_path / "c.json", batch_size=1, gradient_accumulation_steps=1, epochs=3
     )
-    for gpus, steps in [("1x24", "12 (4 an epoch)"), ("2x24", "6 (2 an epoch)")]:
+    for gpus, steps in [("1x24", "12: 3 epochs of 4"), ("2x24", "6: 3 epochs of 2")]:
         main([config, "--dry-run", "--gpus", gpus])
         assert steps in capsys.readouterr().out
 
@@ -131,15 +140,14 @@ def test_steps_are_those_of_the_planned_devices(
         (["--gpus", "1x24"], "give it with --dry-run"),
         (["--dry-run", "--gpus", "2x24", "deepspeed=nowhere.json"], "nowhere.json"),
         (["--dry-run", "deepspeed=configs/deepspeed/zero3.json"], "scripts/finetune_lora.sh"),
-        (["--dry-run", "model_name_or_path=nobody/nothing-here"], "Hub does not give it"),
+        (["--dry-run", "model_name_or_path=nobody/nothing-here"], "nothing-here --list"),
     ],
 )
 def test_what_cannot_work_is_one_line(
     small_files: Path, data: Path, tmp_path: Path, repo: Path, arguments: list[str], message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, no_hub: None,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(repo)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=message) as caught:
         main([write_config(small_files, data, tmp_path / "c.json"), *arguments])
     assert "\n" not in str(caught.value)
@@ -178,21 +186,38 @@ def test_targets_are_read_as_people_write_them() -> None:
     assert str(Target.parse("8x80")) == "8 GPUs of 80 GB"
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
-def test_a_shipped_config_plans_its_model_and_fits_what_its_header_says(
+@pytest.mark.parametrize("name", sorted(GPUS))
+def test_a_shipped_config_plans_its_model_without_the_hub_and_fits_what_its_header_says(
     name: str, repo: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, no_hub: None,
 ) -> None:  # fmt: skip
-    """The real shape of the model, nothing of it loaded."""
     monkeypatch.chdir(repo)
     config = repo / "configs" / f"{name}.yaml"
-    assert load_settings(TrainSettings, config).model_name_or_path.startswith("llava-hf/")
-    base = save_shape(name, tmp_path / "base")
-    overrides = [f"model_name_or_path={base}", f"data_path={data / 'train.json'}", f"image_folder={data}"]
+    assert known_shape(load_settings(TrainSettings, config).model_name_or_path)
+    overrides = [f"data_path={data / 'train.json'}", f"image_folder={data}"]
     overrides += ["val_path=null", f"output_dir={tmp_path / 'run'}"]
     assert main([str(config), "--dry-run", "--gpus", GPUS[name], *overrides]) == 0
     said = capsys.readouterr().out
-    assert "activations, language model" in said and "This may not fit" not in said
+    assert "planned by its known shape" in said and "activations, language model" in said
+    assert re.search(rf"fits: [\d.]+ of {GPUS[name][2:]} GB", said)
+    assert re.search(
+        r"time some \d+ (second|minute|hour)s?, if a GPU computes \d+ TFLOP/s",
+        " ".join(said.replace("│", "").split()),
+    )
+    assert said.count("tokens learned") == 3
+
+
+def test_every_shipped_config_is_among_these(repo: Path) -> None:
+    assert {path.stem for path in (repo / "configs").glob("*.yaml")} == {*GPUS, "tiny_cpu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("llava-hf/llava-1.5-7b-hf", 7.06), ("llava-hf/llava-v1.6-34b-hf", 34.7)]
+)
+def test_a_known_shape_has_the_published_number_of_parameters(name: str, billions: float) -> None:
+    shape = known_shape(name)
+    assert shape is not None
+    assert weights_size(shape) / 2e9 == pytest.approx(billions, rel=0.01)
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def config(base: Path, data: Path, run: Path) -> str:
         base, data, run,
         lora={"rank": 4, "dropout": 0.1, "language_targets": ["q_proj"], "vision_targets": ["fc1"]},
         epochs=3, batch_size=2, gradient_accumulation_steps=2, questions_per_picture=2, learning_rate=1e-2,
-        augment={"flip_horizontal": 0.5, "brightness": 0.2}, eval_generate_samples=4, eval_max_new_tokens=3,
+        augment={"flip_horizontal": 0.5, "brightness": 0.2},
+        eval_generate_samples=4, eval_max_new_tokens=3, eval_steps=2,
         keep_checkpoints=10,
     )  # fmt: skip
 
@@ -80,6 +81,13 @@ def test_the_best_validated_state_is_kept(finished: Path) -> None:
     best = min(losses, key=lambda step: losses[step])
     assert read_run_info(finished).step == best
     assert same(finished, finished / f"checkpoint-{best}")
+
+
+def test_a_run_that_was_too_short_says_so_in_run_json(finished: Path) -> None:
+    """Its loss fell to the last of its six steps."""
+    (note,) = read_run_info(finished).notes
+    assert "train longer by epochs=6 (--resume auto" in note
+    assert not read_run_info(finished / "checkpoint-2").notes
 
 
 def test_only_what_the_config_names_is_trained(finished: Path, tiny_model_dir: Path) -> None:

@@ -31,6 +31,7 @@ def test_the_tiny_config_is_valid_and_overrides_reach_inside(repo: Path) -> None
 
 GPU_CONFIGS = {  # pictures of a step on its GPUs, tokens of a row
     "llava15_7b_lora": (16, 2048),
+    "llava15_7b_qlora_12gb": (16, 2048),
     "llava15_13b_qlora": (16, 2048),
     "llava16_34b_zero3": (16, 4096),
     "llava16_mistral_7b_lora": (16, 4096),
@@ -59,7 +60,7 @@ def test_the_gpu_configs_resolve_to_what_their_headers_promise(repo: Path, name:
     gpus = 4 if settings.deepspeed else 1
     images = settings.batch_size * settings.gradient_accumulation_steps * gpus
     assert (images, settings.max_length) == GPU_CONFIGS[name]
-    assert (settings.lora.rank, settings.lora.alpha, settings.epochs) == (32, 64, 3)
+    assert (settings.lora.rank, settings.lora.alpha, settings.epochs) == (32, 64, "auto")
     assert settings.dtype == "bfloat16" and settings.gradient_checkpointing is True
     assert settings.bits == (4 if "qlora" in name else None)
     assert (settings.learning_rate, settings.mm_projector_lr) == (2e-4, 2e-5)
@@ -77,7 +78,10 @@ def test_defaults_freeze_the_tower_and_leave_images_alone(tmp_path: Path) -> Non
         ("learning_rat: 1e-4\n", (), "unknown key 'learning_rat'; did you mean 'learning_rate'"),
         ("", ("lora.rnk=4",), "unknown key 'lora.rnk'; did you mean 'rank'"),
         ("", ("augment.flip=0.5",), "unknown key 'augment.flip'"),
-        ("epochs: -1\n", (), "epochs: "),
+        ("epochs: -1\n", (), "epochs: -1 is neither auto nor a number above 0"),
+        ("", ("eval_steps=2.5",), "eval_steps: 2.5 is neither auto nor a whole number above 0"),
+        ("", ("save_steps=never",), "save_steps: 'never' is neither auto nor a whole number above 0"),
+        ("auto_epochs: {least: 20}\n", (), "least is 20, most is 10"),
         ("", ("vision_lr=1e-3",), "lora.vision_targets is empty"),
         ("", ("best_by=accuracy", "eval_generate_samples=0"), "best_by: accuracy needs"),
         ("", ("lora.language_targets=[]",), "lora names no targets"),

@@ -43,6 +43,7 @@ def config(base: Path, folder: Path, run: Path) -> Path:
         "logging_steps": 1,
         "eval_generate_samples": 2,
         "eval_max_new_tokens": 2,
+        "eval_steps": 2,
         "save_steps": 1,
         "keep_checkpoints": 10,
     }
