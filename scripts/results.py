@@ -1,10 +1,11 @@
 """Write the tables of results in README.md and docs/results.md from the scores that they show.
 
 `docs/scores/NAME.json` is the scores.json of the commands that docs/results.md names. A table of headlines
-stands between `<!-- scores NAME -->` and `<!-- end -->`, one of every number between `<!-- all NAME -->` and
-`<!-- end -->`; what is between them is not for editing by hand.
+stands between `<!-- scores NAME -->` and `<!-- end -->`, a shorter one for the README between
+`<!-- brief NAME -->` and `<!-- end -->`, one of every number between `<!-- all NAME -->` and `<!-- end -->`;
+what is between them is not for editing by hand.
 
-    cp playground/quickstart/scores/scores.json docs/scores/quickstart.json
+    cp playground/quickstart/run/scores/scores.json docs/scores/quickstart.json
     python scripts/results.py           # write
     python scripts/results.py --check   # exit code 1 if a table is not that of its scores
 """
@@ -24,7 +25,9 @@ from llava.common.files import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-_TABLE_PLACE = re.compile(r"<!-- (?P<what>scores|all) (?P<name>\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
+_TABLE_PLACE = re.compile(
+    r"<!-- (?P<what>scores|brief|all) (?P<name>\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL
+)
 
 _METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -43,6 +46,11 @@ _QUESTIONS = {
     "box": "where is it? (box)",
     "describe": "describe it",
     "choice": "which of these four? (letters)",
+}
+_BRIEF = {
+    "presence": "Is there a defect?",
+    "presence_of": "Is there a broken disc? (and the other kinds)",
+    "kind": "Which defect is it?",
 }
 _NUMBERS = {
     "accuracy": "accuracy",
@@ -77,6 +85,20 @@ def headline_table(scores: Scores) -> str:
         tuned = _headline_cell(task.tuned.metrics[task.headline], blind=majority)
         lines.append(f"| {question} | {task.n} | {base} | {tuned} | {majority:.2f} |")
     return "\n".join(["", *lines, "", *filter(None, map(_recalls, scores.tasks)), ""])
+
+
+def brief_table(scores: Scores) -> str:
+    """Return the rows of the README: presence, each kind by its name, and kind."""
+    lines = [
+        "| share of right answers, sound and defective counted alike | base | tuned | guess |",
+        "|---|---|---|---|",
+    ]
+    for task in scores.tasks:
+        if task.task in _BRIEF and task.base is not None:
+            base, guess = task.base.metrics[task.headline].value, task.majority[task.headline]
+            tuned = _headline_cell(task.tuned.metrics[task.headline], blind=guess)
+            lines.append(f"| {_BRIEF[task.task]} | {base:.2f} | {tuned} | {guess:.2f} |")
+    return "\n".join(["", *lines, "", *filter(None, map(_found, scores.tasks)), ""])
 
 
 def full_table(scores: Scores) -> str:
@@ -127,13 +149,20 @@ def _headline_cell(estimate: Estimate, blind: float) -> str:
     return " ".join([f"{bold}{value}{bold}", *interval])
 
 
+def _found(task: TaskScore) -> str:
+    """Return in words which defects were found, for the task `presence`."""
+    if task.task != "presence":
+        return ""
+    parts = [(part.label or "", part.tuned.value, part.n) for part in task.slices if part.answer == "yes"]
+    sound = [(1 - part.tuned.value, part.n) for part in task.slices if part.answer == "no"]
+    alarms = f"{round(sum(share * n for share, n in sound))} of {sum(n for _, n in sound)}"
+    return f"Defects found: {_recall_list(parts)}. False alarms: {alarms}."
+
+
 def _recalls(task: TaskScore) -> str:
     """Return the right answers per true class in words, for the tasks `presence` and `kind`."""
     if task.task == "presence":
-        parts = [(part.label or "", part.tuned.value, part.n) for part in task.slices if part.answer == "yes"]
-        sound = [(1 - part.tuned.value, part.n) for part in task.slices if part.answer == "no"]
-        alarms = f"{round(sum(share * n for share, n in sound))} of {sum(n for _, n in sound)}"
-        return f"Defects found: {_recall_list(parts)}. False alarms: {alarms}."
+        return _found(task)
     if task.task == "kind" and task.tuned.per_class:
         parts = [
             (row.name, row.recall.value, row.support)
@@ -155,7 +184,8 @@ def fill_tables(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         path = ROOT / "docs" / "scores" / f"{match['name']}.json"
         scores = Scores.model_validate_json(read_text(path))
-        content = headline_table(scores) if match["what"] == "scores" else full_table(scores)
+        table = {"scores": headline_table, "brief": brief_table, "all": full_table}[match["what"]]
+        content = table(scores)
         return f"<!-- {match['what']} {match['name']} -->\n{content}"
 
     return _TABLE_PLACE.sub(fill, text)

@@ -36,46 +36,62 @@ def run(script: str, folder: Path) -> str:
     return done.stdout
 
 
-def readme_block(repo: Path, title: str, language: str = "bash") -> str:
-    """The first block of `language` under the README's heading `title`."""
-    section = (repo / "README.md").read_text(encoding="utf-8").split(f"\n## {title}\n", 1)[1]
-    found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
+def blocks(page: Path, title: str, language: str = "bash") -> list[str]:
+    """The blocks of `language` under the page's heading `title`, or under its first one."""
+    text = page.read_text(encoding="utf-8")
+    section = text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0] if title else text
+    found = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     assert found
-    return found[1]
+    return found
 
 
 @pytest.mark.slow
-def test_readme_python_and_settings(checkout: Path, repo: Path) -> None:
+def test_python_and_settings(checkout: Path, repo: Path) -> None:
     """The Python block runs, and the YAML for a GPU is a valid training configuration."""
-    (checkout / "snippet.py").write_text(readme_block(repo, "From Python, with LLaVA's names", "python"))
+    [snippet] = blocks(repo / "docs" / "models.md", "From Python, with LLaVA's names", "python")
+    (checkout / "snippet.py").write_text(snippet)
     run("python snippet.py", checkout)
     settings = checkout / "my.yaml"
-    settings.write_text(readme_block(repo, "On a GPU", "yaml"), encoding="utf-8")
+    settings.write_text(blocks(repo / "docs" / "gpu.md", "", "yaml")[0], encoding="utf-8")
     assert load_settings(TrainSettings, settings).model_name_or_path == "llava-hf/llava-1.5-7b-hf"
 
 
 @pytest.mark.slow
-def test_readme_road_on_own_photos(checkout: Path, repo: Path) -> None:
-    """Every command of 'Your own photos', then those of handing the model on, with few photos and steps."""
+def test_own_photos(checkout: Path, repo: Path) -> None:
+    """README's one command and the commands that it consists of, then those of docs/own_photos.md that are
+    not among them and of handing the model on, with few photos and steps."""
     run("python -m data_prep scenes --output playground/data_train --count 40 --seed 5", checkout)
     photo = next((checkout / "playground" / "data_train").rglob("*.jpg"))
     (checkout / "photo.jpg").symlink_to(photo)
-    block = readme_block(repo, "Your own photos")
-    assert "llava-inspect train tiny_cpu" in block
-    block = block.replace("train tiny_cpu", "train tiny_cpu max_steps=3 eval_steps=3")
-    said = run(
-        block.replace("--image-file photo.jpg", "--image-file photo.jpg <<< 'Is there a defect?'"), checkout
-    )
-    assert "ASSISTANT" in said
+    (checkout / "playground" / "data_infer").mkdir()
+    (checkout / "playground" / "data_infer" / "new.jpg").write_bytes(photo.read_bytes())
+    whole, parts = blocks(repo / "README.md", "Your own photos")
+    whole = whole.replace(". .venv/bin/activate\n", "")
+    whole = whole.replace("run playground/data_train", "run playground/data_train max_steps=3")
+    said = run(whole, checkout)
+    assert "May you rely on it?" in said
+    assert (checkout / "runs/predict-data_infer/answers.csv").read_text().count("new.jpg") > 5
+
+    run(few_steps(parts), checkout)
     scores = json.loads((checkout / "runs" / "scores" / "scores.json").read_text(encoding="utf-8"))
-    tasks = {task["task"] for task in scores["tasks"]}
-    assert {"presence", "kind"} <= tasks
-    run(readme_block(repo, "Hand it to other programs"), checkout)
+    assert {"presence", "kind"} <= {task["task"] for task in scores["tasks"]}
+
+    [detailed] = blocks(repo / "docs" / "own_photos.md", "")
+    kept = [part for part in detailed.split("\n\n") if re.search("llava-inspect (inspect|chat)", part)]
+    assert len(kept) == 2
+    said = run("\n".join(kept).replace("photo.jpg", "photo.jpg <<< 'Is there a defect?'"), checkout)
+    assert "ASSISTANT" in said
+    run(blocks(repo / "docs" / "models.md", "Merge and export")[0], checkout)
     assert same_tensors(checkout / "runs" / "merged", checkout / "runs" / "hf")
     assert {path.name for path in (checkout / "runs" / "gguf").glob("*.gguf")} == {
         "model-f16.gguf",
         "mmproj-f16.gguf",
     }
+
+
+def few_steps(commands: str) -> str:
+    assert "llava-inspect train tiny_cpu" in commands
+    return commands.replace("train tiny_cpu", "train tiny_cpu max_steps=3")
 
 
 def same_tensors(first: Path, second: Path) -> bool:
@@ -102,7 +118,9 @@ def test_quickstart_learns(checkout: Path) -> None:
     pictures that training never saw the tuned model must know its job."""
     said = run("scripts/quickstart.sh epochs=4", checkout)
     assert "llava.serve.cli" in said
-    scores = json.loads((checkout / "playground/quickstart/scores/scores.json").read_text(encoding="utf-8"))
+    scores = json.loads(
+        (checkout / "playground/quickstart/run/scores/scores.json").read_text(encoding="utf-8")
+    )
     tasks = {task["task"]: task for task in scores["tasks"]}
     presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
                       for name in ("presence", "kind"))  # fmt: skip
