@@ -113,19 +113,22 @@ def test_quickstart_refuses_before_it_removes_anything(checkout: Path, argument:
 
 
 @pytest.mark.slow
-def test_quickstart_learns(checkout: Path) -> None:
-    """The whole quickstart but for three of its seven epochs (they take as long as a sixth of all tests): on
-    pictures that training never saw the tuned model must know its job."""
-    said = run("scripts/quickstart.sh epochs=4", checkout)
-    assert "llava.serve.cli" in said
+def test_quickstart_learns(checkout: Path, repo: Path) -> None:
+    """The whole quickstart but for three of its five epochs (they take as long as a tenth of all tests): on
+    pictures that training never saw the tuned model must know its job. The questions and their truth are,
+    to the byte, those of the scores that README shows."""
+    said = run("scripts/quickstart.sh epochs=2", checkout)
+    assert "llava-inspect chat" in said
     scores = json.loads(
         (checkout / "playground/quickstart/run/scores/scores.json").read_text(encoding="utf-8")
     )
+    shown = json.loads((repo / "docs" / "scores" / "quickstart.json").read_text(encoding="utf-8"))
+    assert scores["truth"]["sha256"] == shown["truth"]["sha256"]
     tasks = {task["task"]: task for task in scores["tasks"]}
     presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
                       for name in ("presence", "kind"))  # fmt: skip
-    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.82 and 0.67 (docs/results.md has
-    # all epochs'); 150 pictures leave some 0.06 to either side, and another processor rounds otherwise.
+    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.81 and 0.63; 150 pictures leave some
+    # 0.06 to either side, and another processor rounds otherwise.
     assert presence["base"]["value"] < 0.65
-    assert presence["tuned"]["value"] >= 0.78 and presence["tuned"]["low"] > 0.7
-    assert kind["tuned"]["value"] >= 0.6
+    assert presence["tuned"]["value"] >= 0.72 and presence["tuned"]["low"] > 0.65
+    assert kind["tuned"]["value"] >= 0.5
