@@ -28,8 +28,7 @@ from llava.conversation import AUTO, ConvTemplate, get_template
 from llava.mm_utils import get_model_name_from_path
 from llava.model.base import find_base
 from llava.model.folder import ModelFolder, open_model_folder
-from llava.model.formats import HEAD, UNUSABLE, VISION
-from llava.model.lora import last_vision_layer
+from llava.model.formats import HEAD, UNUSABLE, VISION, last_vision_layer
 from llava.model.run_dir import DtypeName
 from llava.model.shards import StoredTensor, some
 from llava.processing.text import RecordProcessor
@@ -263,7 +262,7 @@ def load_model_weights(
 
 def _skip_unread_layers(model: Any) -> None:
     """Leave out the vision layers behind the one that is read: LLaVA-1.5 reads the last but one."""
-    last = last_vision_layer(model)
+    last = last_vision_layer(model.config)
     for name, module in model.named_modules():
         layer = re.search(r"\.layers\.(\d+)$", name)
         if name.startswith(VISION) and layer and int(layer.group(1)) > last:

@@ -251,3 +251,11 @@ def _pinpoints(config: dict[str, Any], where: Path) -> list[list[int]]:
         raise InputError(
             f"{where}: image_grid_pinpoints is {str(given)[:60]!r}, expected a list of [width, height]"
         ) from None
+
+
+def last_vision_layer(config: Any) -> int:
+    """Return the last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
+    chosen = config.vision_feature_layer
+    count = config.vision_config.num_hidden_layers
+    indices = [chosen] if isinstance(chosen, int) else chosen
+    return max(index - 1 if index >= 0 else count + index for index in indices)

@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from llava.common.errors import InputError, one_line
-from llava.model.formats import LANGUAGE, PROJECTOR, VISION
+from llava.model.formats import LANGUAGE, PROJECTOR, VISION, last_vision_layer
 from llava.model.run_dir import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS, LoraSettings
 from llava.model.shards import open_file, write_tensors
 
@@ -39,7 +39,7 @@ def select_targets(model: nn.Module, settings: LoraSettings) -> list[str]:
     Vision layers past the one whose features the model reads are left out: nothing would reach them.
     InputError naming a target that matches no layer, with the names there are.
     """
-    last = last_vision_layer(model)
+    last = last_vision_layer(model.config)
     vision = range(last + 1)[-(settings.vision_layers or 0) :]
     return [
         *_layers_named(model, LANGUAGE, settings.language_targets, "language"),
@@ -64,15 +64,6 @@ def _layers_named(
             )
     wanted = {name for target in targets for name in found[target]}
     return [name for name, _ in model.named_modules() if name in wanted]
-
-
-def last_vision_layer(model: nn.Module) -> int:
-    """Return the last vision layer whose output the projector reads (hidden state 0 precedes layer 0)."""
-    config: Any = model.config
-    chosen = config.vision_feature_layer
-    count = config.vision_config.num_hidden_layers
-    indices = [chosen] if isinstance(chosen, int) else chosen
-    return max(index - 1 if index >= 0 else count + index for index in indices)
 
 
 def attach(model: Any, settings: LoraSettings, *, train_projector: bool) -> PeftModel:

@@ -7,13 +7,14 @@ import pytest
 from data_prep.model_inputs import ModelInput, model_input_of, model_inputs_for
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_text
-from tests.support.real_shapes import SHAPES, save_shape
+from llava.model.known_shapes import SHAPES
 
 
-@pytest.mark.parametrize("config", SHAPES)
-def test_a_shipped_config_and_the_models_own_folder_agree(config: str, tmp_path: Path) -> None:
-    by_name = model_input_of(config)
-    folder = model_input_of(str(save_shape(config, tmp_path / "model")))
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_hubs_name_and_the_models_own_folder_agree(name: str, tmp_path: Path) -> None:
+    by_name = model_input_of(name)
+    write_json(tmp_path / "model" / "config.json", SHAPES[name])
+    folder = model_input_of(str(tmp_path / "model"))
     assert (folder.side, folder.patch, folder.tile) == (by_name.side, by_name.patch, by_name.tile)
     assert folder.name == "model" and "llava" in by_name.name
 

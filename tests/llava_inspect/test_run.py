@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_and_so_does_an_interrupted_one(copied: Path, photo
     for name in ("adapter", "merged"):
         shutil.rmtree(copied / name)
     (copied / "answers.jsonl").unlink()
-    typed = [sys.executable, "-m", "llava_inspect", *command(photos, copied, "max_steps=12", "eval_steps=12")]
+    typed = [sys.executable, "-m", "llava_inspect", *command(photos, copied, "max_steps=60", "eval_steps=60")]
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -254,8 +254,9 @@ def test_a_killed_run_goes_on_and_so_does_an_interrupted_one(copied: Path, photo
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
 
+    reached = max(int(path.name.rpartition("-")[2]) for path in (copied / "adapter").glob("checkpoint-*"))
     second = start()
-    wait_for(copied / "adapter" / "checkpoint-5", second)
+    wait_for(copied / "adapter" / f"checkpoint-{reached + 2}", second)
     os.killpg(second.pid, signal.SIGINT)  # Ctrl-C
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 130, said
