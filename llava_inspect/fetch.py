@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.common.cli import CommandParser, command_name
+from llava.common.cli import CommandParser, command_name, print_next
 from llava.common.errors import InputError
 
 
@@ -47,7 +47,7 @@ def print_files(model: str, files: dict[str, int]) -> None:
     for name, size in files.items():
         print(f"{size / 1e6:>12,.1f} MB  {name}")
     print(f"{sum(files.values()) / 1e6:>12,.1f} MB  in all")
-    print(f"next: {command_name('fetch', 'python -m llava_inspect fetch')} {model} --output DIR")
+    print_next(f"{command_name('fetch', 'python -m llava_inspect fetch')} {model} --output DIR")
 
 
 def download(model: str, files: dict[str, int], output: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -18,7 +19,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from llava.common.cli import CommandParser, command_name
+from llava.common.cli import IN_A_RUN, CommandParser, command_name
 from llava.common.errors import InputError
 from llava.common.files import read_text
 from llava.common.shipped import DEFAULT_CONFIG, find_recipe, shipped_root
@@ -183,7 +184,7 @@ def run_command_of(step: Step, lock: int) -> int:
     # the console script by itself, so that messages name commands as the user writes them
     program = [started] if started.name == "llava-inspect" else ["-m", "llava_inspect"]
     command = [sys.executable, *program, *step.arguments]
-    with subprocess.Popen(command, pass_fds=[lock]) as process:
+    with subprocess.Popen(command, pass_fds=[lock], env=os.environ | {IN_A_RUN: "1"}) as process:
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
             while True:

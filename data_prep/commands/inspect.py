@@ -47,7 +47,7 @@ from data_prep.source_folder import SourceFolder
 from data_prep.splits.assign import scaled_shares
 from data_prep.splits.groups import GroupMember, count_leaks, find_groups
 from data_prep.starter.text import starter_recipe
-from llava.common.cli import command_name
+from llava.common.cli import command_name, print_next
 from llava.common.errors import InputError
 from llava.common.files import write_text
 from llava.common.html.markup import readable
@@ -127,7 +127,8 @@ def _write_recipe(args: argparse.Namespace, views: Sequence[View]) -> None:
     convert = command_name("convert", "python -m data_prep convert")
     command = f"{convert} {shlex.join(map(str, words))}"
     write_text(args.write_recipe, starter_recipe(str(args.source), views, args.model_inputs[0], command))
-    print(f"recipe: {args.write_recipe} (a first one: read and edit it)\nnext: {command}")
+    print(f"recipe: {args.write_recipe} (a first one: read and edit it)")
+    print_next(command)
 
 
 def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]]:

@@ -23,7 +23,7 @@ from data_prep.questions.records import QuestionAnswer
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
 from data_prep.splits.groups import Leaks
-from llava.common.cli import command_name
+from llava.common.cli import command_name, print_next
 from llava.common.files import sha256
 from llava.common.html.markup import readable
 from llava.common.shipped import CONFIGS, DEFAULT_CONFIG
@@ -148,8 +148,8 @@ def print_summary(
         print_line(f"all {len(conversion.notes):,} warnings: {output / 'manifest.json'}")
     print_line(f"look at: {output / 'report.html'}")
     val = output / "val.json" if summaries["val"].questions else "null"
-    print_line(
-        f"next: {command_name('train', 'scripts/finetune_lora.sh')} {CONFIGS / DEFAULT_CONFIG}.yaml "
+    print_next(
+        f"{command_name('train', 'scripts/finetune_lora.sh')} {CONFIGS / DEFAULT_CONFIG}.yaml "
         f"data_path={output / 'train.json'} "
         f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
     )

@@ -6,10 +6,14 @@ LLaVA writes `--model-path` but `--top_p` and `--num_beams`; here every flag may
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
+
+IN_A_RUN = "LLAVA_INSPECT_IN_A_RUN"
+"""The environment variable by which a command knows that `llava-inspect run` started it."""
 
 _started_as: ContextVar[str | None] = ContextVar("started_as", default=None)
 
@@ -29,6 +33,13 @@ def command_name(name: str, otherwise: str) -> str:
     `otherwise`, such as the script in a checkout that does the same."""
     program = _started_as.get()
     return f"{program.rpartition(' ')[0]} {name}" if program else otherwise
+
+
+def print_next(command: str) -> None:
+    """Print the command that the user would go on with; nothing in a step of `llava-inspect run`, which goes
+    on by itself."""
+    if IN_A_RUN not in os.environ:
+        print(f"next: {command}")
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -274,3 +274,17 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     while not path.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_step_does_not_say_what_comes_next(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["inspect", "--source", str(photos), "--write-recipe", str(tmp_path / "recipe.yaml")]
+    step = Step("inspect", "Look at the photos", arguments, tmp_path / "recipe.yaml", "photos")
+    assert main(arguments) == 0
+    assert "next: " in capfd.readouterr().out
+    (tmp_path / "recipe.yaml").unlink()
+    with (tmp_path / "lock").open("w") as lock:
+        assert run_module.run_command_of(step, lock.fileno()) == 0
+    said = capfd.readouterr().out
+    assert "recipe: " in said and "next: " not in said
