@@ -31,7 +31,7 @@ from data_prep.formats.outlines import (
     ellipse_box,
     mask_box,
     polygon_area,
-    rotated_corners,
+    rotated_box,
 )
 from data_prep.formats.shapes import ShapeCollector
 from data_prep.formats.xml import has_root, parse_xml
@@ -224,8 +224,7 @@ def _box(place: str, class_name: str, element: Element, degrees: float, notes: l
     if not degrees:
         return Shape(class_name, box)
     notes.append(f"{place} is turned by {degrees:g} degrees; the box around it is taken")
-    corners = rotated_corners(box, degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
-    return Shape(class_name, bounding_box(corners), polygon_area(corners))
+    return Shape(class_name, *rotated_box(box, degrees))
 
 
 def _numbers(place: str, element: Element, *names: str) -> list[float]:
