@@ -33,6 +33,7 @@ from llava.common.images import MAX_PIXELS
 
 NAME = "labelme"
 
+_IGNORE = "__ignore__"  # what LabelMe's own converters leave out, whatever it outlines
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _OUTLINES = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's rotated rectangle
 _WITH_AREA = ("rectangle", "circle", "mask", *_OUTLINES)
@@ -131,7 +132,7 @@ def _read_file(file: Path) -> _LabelMeFile:
     ]
     if joined := shapes.add_parts(part for part in read if part is not None):
         shapes.note(f"{file}: {joined} object(s) joined of several shapes by their group_id")
-    shapes.note_left_out(f"{file}: shapes without an area left out")
+    shapes.note_left_out(f"{file}: shapes left out")
     path = data.get("imagePath")
     annotation = Annotation(
         file,
@@ -166,7 +167,9 @@ def _read_shape(item: Any, place: str, shapes: ShapeCollector) -> tuple[Shape, s
     kind = item.get("shape_type") or "polygon"  # files of LabelMe 3 and earlier do not say
     place = f"{place} ({class_name})"
     group = item.get("group_id")
-    if kind in _WITHOUT_AREA:
+    if class_name == _IGNORE:
+        shapes.leave_out(f"labelled {_IGNORE}")
+    elif kind in _WITHOUT_AREA:
         shapes.leave_out(kind)
     elif (shape := _shape(place, class_name, kind, item)) is None:
         shapes.leave_out("empty mask")

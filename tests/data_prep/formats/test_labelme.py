@@ -89,6 +89,7 @@ def test_shapes_of_one_label_and_group_are_one_object(put: Callable) -> None:
                 shape("polygon", *right, group_id=None),
                 shape("point", (1, 1), group_id=0),
                 shape("polygon", *right, group_id=0),
+                shape("polygon", *right, label="__ignore__"),
             ),
         )
     )
@@ -101,7 +102,7 @@ def test_shapes_of_one_label_and_group_are_one_object(put: Callable) -> None:
     twice, joined, left_out = annotation.notes
     assert twice.endswith("shape 8 (x) is there twice; kept once")
     assert joined.endswith("1 object(s) joined of several shapes by their group_id")
-    assert left_out.endswith("left out: 1 point")
+    assert left_out.endswith("left out: 1 labelled __ignore__, 1 point")
 
 
 def test_points_and_lines_are_left_out_with_a_note(put: Callable) -> None:
@@ -109,7 +110,7 @@ def test_points_and_lines_are_left_out_with_a_note(put: Callable) -> None:
     path = put("a.json", file(shape("point", (3, 4)), *lines, shape("rectangle", (0, 0), (5, 5))))
     annotation = read_annotation(path)
     assert len(annotation.shapes) == 1
-    assert annotation.notes == (f"{path}: shapes without an area left out: 1 line, 1 linestrip, 1 point",)
+    assert annotation.notes == (f"{path}: shapes left out: 1 line, 1 linestrip, 1 point",)
 
 
 def test_flags_of_the_image_are_labels_and_doubles_are_kept_once(put: Callable) -> None:
