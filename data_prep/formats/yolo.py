@@ -24,10 +24,10 @@ from data_prep.formats.outlines import bounding_box, polygon_area
 from data_prep.formats.shapes import ShapeCollector
 from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo_data import (
-    NAME_LISTS,
     DataSet,
     data_set_of,
     find_data_sets,
+    is_name_list,
     names_classes,
     set_splits,
 )
@@ -106,12 +106,12 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     notes += _add_backgrounds(folder, pairs, label_folders)
     for what, files in ignored.items():
         notes.append(f"{len(files)} label file(s) hold {what}, passed over; for instance {files[0]}")
-    others = [path for path in others if path.name.casefold() not in NAME_LISTS]
+    others = [path for path in others if not is_name_list(path)]
     notes += note_unused(folder, others, "text file(s) that are no labels")
     source = make_source(folder, NAME, pairs)
     notes += set_splits(source, folder, data_sets)
     set_groups_and_splits(source, folder)
-    return replace(source, notes=tuple(notes)), problems
+    return replace(source, notes=(*notes, *source.notes)), problems
 
 
 def _add_backgrounds(

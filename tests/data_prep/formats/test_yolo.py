@@ -200,7 +200,7 @@ def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
     source, problems = read(tmp_path)
     assert problems == []
     assert [image.split for image in source.images] == ["train", None, "test"]
-    assert "1 picture(s) are in several splits of data.yaml" in "\n".join(source.notes)
+    assert "1 picture(s) are listed for several splits" in "\n".join(source.notes)
     lost = (
         "train.txt: 1 line(s) that name no picture here passed over, such as '/somewhere/images/a/lost.jpg'"
     )
@@ -376,3 +376,16 @@ def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
     expected, _ = coco.read(SourceFolder.scan(shared_data / "formats" / "coco", images))
     for ours, theirs in zip(source.images, expected.images, strict=True):
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)
+
+
+@pytest.mark.parametrize("name", ["predefined_classes.txt", "data/predefined_classes.txt", "coco.names"])
+def test_lists_of_names_by_other_names(tmp_path: Path, put: Put, name: str) -> None:
+    put(name, "insulator\ndefect\n")
+    put("a.jpg")
+    put("a.txt", BOX)
+    source, problems = read(tmp_path)
+    assert yolo.detect(SourceFolder.scan(tmp_path)) and problems == [] and source.notes == ()
+    assert [shape.name for shape in shapes_of(source.images[0])] == ["insulator"]
+    if name.endswith(".txt"):  # labelImg's choice of names says less than what it saved
+        put("classes.txt", "nest\ndefect\n")
+        assert [shape.name for shape in shapes_of(read(tmp_path)[0].images[0])] == ["nest"]
