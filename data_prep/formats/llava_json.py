@@ -19,7 +19,7 @@ from data_prep.formats.layout import note_unused, require_images
 from data_prep.json_stream import LINES_SUFFIX, stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
-from llava.common.records import IMAGE_PLACEHOLDER
+from llava.common.records import IMAGE_PLACEHOLDER, unread_content
 
 NAME = "llava"
 _DETECT_BYTES = 1 << 13
@@ -118,6 +118,8 @@ def _add_record(collector: ConversationCollector, place: str, record: Any, split
         if len(images) > 1:
             return "with several pictures"
         (images,) = images
+    if reason := unread_content(record):
+        raise InputError(reason)
     name = parse_text(images, "image")
     if not name:
         raise InputError("names no picture")
