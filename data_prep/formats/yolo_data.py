@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -46,6 +47,12 @@ class DataSet:
     path: str = ""
     images: dict[Split, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def indices(self) -> dict[str, int]:
+        """The index of each class by its name in lower case, without names that are numbers."""
+        names = {name.casefold(): index for index, name in self.names.items()}
+        return {name: index for name, index in names.items() if parse_number(name) is None}
 
 
 def read_data_yaml(file: Path) -> DataSet | None:
