@@ -177,7 +177,7 @@ def _read_files(
         why = (
             f"; as pixels they could be read as {would_fit}"
             if reading
-            else ", nor do pixels fit the pictures"
+            else "; as pixels no order of them fits the pictures"
         )
         return contents, [*problems, *(f"{error}{why}" for *_, error in in_pixels)]
     notes.append(
