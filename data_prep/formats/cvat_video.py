@@ -122,12 +122,21 @@ def _read_meta(file: Path, root: Element, task: str, tracks: Sequence[Track]) ->
     filtered = re.search(r"step\s*=\s*(\d{1,6})", texts.get("frame_filter", ""))
     step = max(1, int(filtered[1])) if filtered else 1
     start = int(parse_number(texts.get("start_frame")) or 0)
-    last = parse_number(texts.get("stop_frame"))
-    stop = max(frame for track in tracks for frame in [*track.frames, start]) if last is None else int(last)
-    names = [texts.get("source", ""), texts.get("name", ""), file.name]
-    stems = [PureWindowsPath(name).stem.casefold() for name in names if name]
+    stop = int(parse_number(texts.get("stop_frame")) or start)
+    seen = [
+        frame
+        for track in tracks
+        for frame, shape in zip(track.frames, track.shapes, strict=True)
+        if shape.get("outside") != "1"
+    ]
+    frames = range(start, stop + 1, step)
+    if seen and not all(frame in frames for frame in seen):
+        # The export of a job counts its first and last frame otherwise than its tracks do.
+        frames = range(min(seen), max(seen) + 1, step)
+    names = [root.findtext("meta/source") or "", texts.get("source", ""), texts.get("name", ""), file.name]
+    stems = [PureWindowsPath(name.strip()).stem.casefold() for name in names if name.strip()]
     size = parse_size(meta.findtext("original_size/width"), meta.findtext("original_size/height"))
-    return Video(tuple(stems), range(start, stop + 1, step), size)
+    return Video(tuple(stems), frames, size)
 
 
 def _find_pictures(folder: SourceFolder, file: Path, video: Video, notes: list[str]) -> dict[int, Path]:

@@ -321,7 +321,7 @@ def video(*tracks: str, start: int = 0, stop: int = 9, step: int = 1, source: st
     meta = (
         f"<meta><task><id>5</id><name>t</name><start_frame>{start}</start_frame><stop_frame>{stop}</stop_frame>"
         f"{filtered}<original_size><width>100</width><height>50</height></original_size>"
-        f"<source>{source}</source></task></meta>"
+        f"</task><source>{source}</source></meta>"
     )
     return f"<annotations><version>1.1</version>{meta}{''.join(tracks)}</annotations>"
 
@@ -384,6 +384,17 @@ def test_frames_are_found_however_they_are_numbered(
     assert [left for _, left in by_number] == expected
     assert any("its pictures are numbered" in note for note in source.notes) == bool(numbering)
     assert not numbering or any(numbering in note for note in source.notes)
+
+
+def test_a_job_counts_its_frames_otherwise_than_its_tracks(tmp_path: Path, put: Callable) -> None:
+    """CVAT writes first and last frame of a job by their place in the task, 4 to 6, in steps of 5."""
+    for number in (20, 25, 30):
+        put(f"frame_{number:06}.png")
+    shapes = track(key(20, 20, 0, 50, 9), key(30, 30, 0, 50, 9), key(35, outside=1))
+    put("a.xml", video(shapes, start=4, stop=6, step=5).replace("task>", "job>"))
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    assert [box[0][0] for box in boxes_of(source).values()] == [20, 25, 30]
 
 
 def test_each_video_has_frames_and_a_group_of_its_own(tmp_path: Path, put: Callable) -> None:

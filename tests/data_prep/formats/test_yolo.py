@@ -376,7 +376,9 @@ def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
     images = shared_data / "formats" / "images"
     source, problems = read(shared_data / "formats" / "yolo", images)
     assert problems == [] and len(source.images) == 12
-    assert "12 picture(s) are in several splits" in source.notes[0]  # its train and val are one folder
+    assert (
+        "12 picture(s) are listed for several splits" in source.notes[0]
+    )  # its train and val are one folder
     expected, _ = coco.read(SourceFolder.scan(shared_data / "formats" / "coco", images))
     for ours, theirs in zip(source.images, expected.images, strict=True):
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)
