@@ -21,7 +21,7 @@ from llava.common.files import read_json
 LISTS = ("images", "annotations", "categories")
 Id = int | float | str
 Entry = TypeVar("Entry")
-_PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")  # "007" is another id than 7
+_PLAIN_NUMBER = re.compile("[0-9]{1,18}")
 
 
 @dataclass

@@ -32,6 +32,7 @@ from llava.common.files import read_json
 from llava.common.images import MAX_PIXELS
 
 NAME = "labelme"
+_DETECT_BYTES = 1 << 16
 
 _IGNORE = "__ignore__"  # what LabelMe's own converters leave out, whatever it outlines
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
@@ -52,7 +53,7 @@ def detect(folder: SourceFolder) -> str | None:
 def _is_labelme(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return _START.match(file.read(4096)) is not None
+            return _START.match(file.read(_DETECT_BYTES)) is not None
     except OSError:
         return False
 

@@ -425,7 +425,7 @@ def test_the_key_of_a_list_may_lie_across_two_reads(tmp_path: Path, put: Put) ->
 
 
 def test_an_id_that_is_a_text_in_one_list_is_found(tmp_path: Path, put: Put) -> None:
-    boxes = [{**BOX, "image_id": "7"}, {**BOX, "image_id": 8, "category_id": "2"}]
+    boxes = [{**BOX, "image_id": "7"}, {**BOX, "image_id": 8, "category_id": "02"}]
     images = [IMAGE, {"id": "8", "file_name": "b.jpg"}, {"id": "007", "file_name": "c.jpg"}]
     file = read_file(put("a.json", lists(*boxes, images=images, categories=[*CATEGORIES, *CATEGORIES])))
     assert file.problems == []

@@ -87,6 +87,7 @@ def test_every_bad_record_is_named_with_its_line(read: Callable, tmp_path: Path)
         {"id": 5, "image": "a.jpg"},
         7,
         record("<image>\nq", "a", system="Answer in German."),
+        record("<image>\nq", "a", image=None, images=["a.jpg"]),
     ]
     _, problems = read("[\n" + ",\n".join(map(json.dumps, records)) + "]")
     start = f"{tmp_path / 'train.json'}, line "
@@ -101,6 +102,7 @@ def test_every_bad_record_is_named_with_its_line(read: Callable, tmp_path: Path)
         "9: not a record with named fields",
         "10 (id '1'): its `system` is not used; put what the model needs into the first question, or take it "
         "out",
+        "11 (id '1'): it has `images`; call it `image`, a name or a list of names",
     ]
 
 
