@@ -258,7 +258,7 @@ def inspection_report(
     report.warnings = [
         *([] if source.images else ["no picture is annotated: convert needs annotations"]),
         *_count_warning(problems, "annotation problem(s): convert stops until they are put right"),
-        *([] if problems else passed_over(folder, source)),
+        *(passed_over(folder, source) if source.images and not problems else []),
         *_count_warning(damaged, "picture(s) cannot be used: convert stops until they are put right"),
         *_count_warning(
             unknown,

@@ -42,7 +42,7 @@ def unread_content(record: Any) -> str | None:
     if key := _media_key(record):
         return f"it has a `{key}`, and only pictures are read here; take the record out"
     for key in ("system", "tools"):
-        if record.get(key):
+        if record.get(key) and record[key] != "[]":  # LLaMA-Factory's for none
             return (
                 f"its `{key}` is not used; put what the model needs into the first question, or take it out"
             )

@@ -37,7 +37,7 @@ def read(folder: Path, *records: Any) -> list[Record]:
         (record(audios=["a.wav"]), "it has a `audios`"),
         (record(image=None, images=["b.jpg"]), "it has `images`; call it `image`"),
         (record(system="Answer in one word."), "its `system` is not used"),
-        (record(tools="[]"), "its `tools` is not used"),
+        (record(tools='[{"name": "measure"}]'), "its `tools` is not used"),
         (record(rejected={"from": "gpt", "value": "no"}), "it has `rejected`"),
         (record(kto_tag=False), "it has `kto_tag`"),
         (
@@ -60,7 +60,7 @@ def test_what_is_not_read_is_refused(tmp_path: Path, bad: dict, reason: str) -> 
     "good",
     [
         record(source="tower 12", width=640, label="broken", weight_kg=3, images=["b.jpg"]),
-        record(system="", tools=None, videos=[], audios=[], objects=[]),
+        record(system="", tools="[]", videos=[], audios=[], objects=[]),
         record(QUESTION | {"markdown": None, "timestamp": 7}, ANSWER | {"weight": 1, "loss": True}),
         text_only("How is <video> closed?\n<video>\n<source src=a></video>"),
         text_only("Which tag plays sound, <audio> or <sound>?"),
