@@ -145,6 +145,16 @@ def _write_cvat(folder: Path) -> None:
         text += '    <ellipse label="broken" cx="30" cy="30" rx="9" ry="5"/>\n    <tag label="broken"/>\n'
         text += "  </image>\n"
     (folder / "annotations.xml").write_text(text + "</annotations>\n")
+    text = "<annotations>\n  <meta><task><start_frame>2</start_frame><stop_frame>6</stop_frame>\n"
+    text += "    <frame_filter>step=2</frame_filter></task></meta>\n"
+    text += '  <track id="0" label="insulator">\n'
+    for frame, outside in ((2, 0), (6, 0), (8, 1)):
+        write_image(folder / "video" / f"frame_{frame:06}.png", frame)
+        text += (
+            f'    <box frame="{frame}" outside="{outside}" xtl="4" ytl="6" xbr="{20 + frame}" ybr="50"/>\n'
+        )
+    (folder / "video" / "frame_000008.png").rename(folder / "video" / "frame_000004.png")
+    (folder / "video" / "annotations.xml").write_text(text + "  </track>\n</annotations>\n")
 
 
 def _write_labelstudio(folder: Path) -> None:

@@ -98,14 +98,25 @@ def make_source(
         format: What `--format` calls the format.
         pairs: An image may be in several.
         notes: Lines on what was ignored or corrected.
+
+    An image without annotation in a folder of masks (`names_masks`), with the name of an annotated one, is
+    its mask and no unannotated image.
     """
     by_image: dict[Path, AnnotatedImage] = {}
     for image, annotation in pairs:
         annotated = by_image.setdefault(image, AnnotatedImage(image, folder.key(image)))
         annotated.annotations.append(annotation)
     images = tuple(by_image[image] for image in folder.images if image in by_image)
-    unannotated = tuple(image for image in folder.images if image not in by_image)
-    return AnnotatedSource(format, images, unannotated, tuple(notes))
+    stems = {image.stem.casefold() for image in by_image}
+    unannotated: list[Path] = []
+    masks: list[Path] = []
+    for image in folder.images:
+        if image not in by_image:
+            is_mask = image.stem.casefold() in stems and folder.in_mask_folder(image)
+            (masks if is_mask else unannotated).append(image)
+    if masks:
+        notes = [*notes, f"{len(masks)} picture(s) taken for masks of others, for instance {masks[0]}"]
+    return AnnotatedSource(format, images, tuple(unannotated), tuple(notes))
 
 
 def merge_annotations(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
@@ -33,6 +33,19 @@ def split_in(words: Iterable[str]) -> Split | None:
     names = (re.sub(r"\d{4}$", "", word.casefold()) for word in words)
     splits = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
     return splits.pop() if len(splits) == 1 else None
+
+
+# Words of the names of folders whose images are drawn for those of other folders: masks, annotations shown.
+_MASK_WORDS = {"mask", "seg", "segmentation", "visualization", "visualisation", "gt", "groundtruth", "truth"}
+_MASK_WORDS |= {"label", "annotation", "trimap"}
+
+
+@cache
+def names_masks(folder: str) -> bool:
+    """Return whether a folder's name says that its images are masks or drawings (`SegmentationClass`,
+    `train_masks`)."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])", folder)
+    return any(word.casefold().removesuffix("s") in _MASK_WORDS for word in words)
 
 
 class NoImageError(InputError):
@@ -103,14 +116,19 @@ class SourceFolder:
         """Return the split that the image's folders name."""
         return split_in(image.relative_to(self.image_root).parent.parts)
 
+    def in_mask_folder(self, image: Path) -> bool:
+        """Return whether a folder that the image lies in names masks or drawings."""
+        return any(map(names_masks, image.relative_to(self.image_root).parent.parts))
+
     def image_of(
         self, file: Path, *names: str, split: Split | None = None, owners: dict[Path, str] | None = None
     ) -> Path:
         """Return the image that a name written in `file` means.
 
         Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
-        images with that name, the one that shares most of the written path, then has the split, then shares
-        most of the file's own path (`a/images/1.jpg` belongs to `a/labels/1.xml`).
+        images with that name, the one that shares most of the written path, then has the split, then is no
+        mask (`JPEGImages/1.jpg`, not `SegmentationClass/1.png`), then shares most of the file's own path
+        (`a/images/1.jpg` belongs to `a/labels/1.xml`), then has one of the written names with its suffix.
 
         An image that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
         folders name another split than the written path and `split` do, or if another folder of images fits
@@ -134,7 +152,7 @@ class SourceFolder:
             known_suffix = written.suffix.lower() in IMAGE_SUFFIXES
             for plain in dict.fromkeys((written.name, written.stem if known_suffix else written.name)):
                 if candidates := self._by_name.get(plain.casefold()):
-                    image = self._nearest(file, written, candidates, split)
+                    image = self._nearest(file, written, candidates, split, names)
                     if owners is not None:
                         _claim(owners, file, name, image)
                     return image
@@ -142,7 +160,12 @@ class SourceFolder:
         raise NoImageError(f"{file}: no picture named {also} in {self.image_root} or below")
 
     def _nearest(
-        self, file: Path, written: PureWindowsPath, candidates: list[Path], split: Split | None
+        self,
+        file: Path,
+        written: PureWindowsPath,
+        candidates: list[Path],
+        split: Split | None,
+        names: Sequence[str],
     ) -> Path:
         tail = tuple(part.casefold() for part in reversed(written.parts[:-1]))
         reasons = [self._contradiction(file, tail, image, split) for image in candidates]
@@ -151,15 +174,22 @@ class SourceFolder:
             found = candidates[0].relative_to(self.image_root).as_posix()
             raise NoImageError(f"{file}: no picture {str(written)!r}; found only {found}, {reasons[0]}")
 
-        def rank(image: Path) -> tuple[int, bool, int]:
+        full_names = {PureWindowsPath(name).name.casefold() for name in names}
+
+        def rank(image: Path) -> tuple[int, bool, bool, int, bool]:
             same_split = split is not None and self.split_of(image) == split
-            return _same_tail(tail, image), same_split, _shared(file.parent.parts, image.parent.parts)
+            is_photo = image.parent == file.parent or not self.in_mask_folder(image)
+            shared = _shared(file.parent.parts, image.parent.parts)
+            return _same_tail(tail, image), same_split, is_photo, shared, image.name.casefold() in full_names
 
         best = max(map(rank, fitting))
         nearest = [image for image in fitting if rank(image) == best]
         if len(nearest) > 1:
-            names = " and ".join(path.relative_to(self.image_root).as_posix() for path in nearest[:2])
-            raise InputError(f"{file}: could belong to {names}; give the pictures different names")
+            listed = " and ".join(path.relative_to(self.image_root).as_posix() for path in nearest[:2])
+            raise InputError(
+                f"{file}: could belong to {listed}; give the pictures different names, or name the folder "
+                "of photos with --image-folder"
+            )
         return nearest[0]
 
     def _contradiction(

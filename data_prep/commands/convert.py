@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from data_prep.annotations import AnnotatedImage, AnnotatedSource
 from data_prep.blend import blend, open_blend_file
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
+from data_prep.formats.seen import passed_over
 from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
 from data_prep.output import foreign_files, output_folder
@@ -108,7 +110,8 @@ def read_sources(folders: Sequence[SourceFolder], recipe: Recipe, format: str) -
         print(f"{folder.root}: format {reader.NAME} ({why})")
         source, found = reader.read(folder)
         problems += found
-        sources.append(source)
+        unread = [] if found else passed_over(folder, source)
+        sources.append(replace(source, notes=(*unread, *source.notes)))
     _raise_problems(problems, "annotation file(s) cannot be used")
     images = [image for source in sources for image in source.images]
     unknown = unknown_classes(images, recipe, recipe.known_names())

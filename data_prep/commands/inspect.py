@@ -28,6 +28,7 @@ from data_prep.annotations import (
 )
 from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, NoFormatError, find_reader
+from data_prep.formats.seen import passed_over
 from data_prep.images.decode import decoded
 from data_prep.images.units import Unit, perceptual_hash
 from data_prep.model_inputs import ModelInput
@@ -258,6 +259,7 @@ def inspection_report(
     report.warnings = [
         *([] if source.images else ["no picture is annotated: convert needs annotations"]),
         *_count_warning(problems, "annotation problem(s): convert stops until they are put right"),
+        *(passed_over(folder, source) if source.images and not problems else []),
         *_count_warning(damaged, "picture(s) cannot be used: convert stops until they are put right"),
         *_count_warning(
             unknown,

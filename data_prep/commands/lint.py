@@ -15,11 +15,12 @@ from typing import Any
 
 from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
-from llava.common.records import IMAGE_PLACEHOLDER
+from llava.common.records import IMAGE_PLACEHOLDER, unread_content
 
 # Code of a finding -> what is counted.
 FINDINGS = {
     "not-a-record": "records without conversations, or with fields that are no text",
+    "unread": "records with a video, a system prompt or the like, which training does not read and refuses",
     "no-id": "records without an id that is text",
     "id-twice": "records with an id that an earlier one has",
     "roles": "records with turns not by human and gpt in turn, ending with gpt",
@@ -154,6 +155,8 @@ class Linter:
             self.add_finding("not-a-record", location, "`image`" if turns is not None else "`conversations`")
             return
         self._check_id(location, name)
+        if reason := unread_content(value):
+            self.add_finding("unread", location, reason)
         for image in images:
             self.images.setdefault(image, (location, set()))[1].add(file)
         self._check_turns(location, images, turns)

@@ -22,6 +22,7 @@ from data_prep.formats import (
     voc,
     yolo,
 )
+from data_prep.formats.seen import describe_files
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
@@ -108,6 +109,7 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
     if not reasons:
         raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
+            f"{describe_files(folder)}"
         )
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise InputError(f"{folder.root}: could be read in several ways ({listed}); choose one with --format")

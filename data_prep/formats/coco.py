@@ -5,7 +5,8 @@ pixels from the top left; `segmentation` is a list of polygons or a run-length m
 "Microsoft COCO", 2014; https://cocodataset.org/#format-data). What real files do to it: several files for
 one folder, a `_annotations.coco.json` beside the images of each split and a category that nothing uses
 (Roboflow), `file_name` with a foreign folder, boxes without size or with a negative one, no `bbox`, one
-image listed twice, ids of nothing.
+image listed twice, ids of nothing, ids that are numbers in one list and texts in the other (VGG VIA), the
+angle of a rotated box apart from it (CVAT).
 
 One file is read in coco_file.py, its run-length masks in coco_masks.py.
 """
@@ -23,7 +24,9 @@ from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.errors import InputError
 
 NAME = "coco"
-_DETECT_BYTES = 1 << 16  # read at each end of a file
+_DETECT_BYTES = 1 << 20  # read at a time
+_LONGEST_KEY = 256  # bytes, with the space around the colon: a key may lie across two reads
+_LIST_KEYS = {name: re.compile(rb'"%s"\s*:\s*\[' % name.encode()) for name in LISTS}
 
 
 def detect(folder: SourceFolder) -> str | None:
@@ -33,19 +36,22 @@ def detect(folder: SourceFolder) -> str | None:
 
 
 def _is_coco(path: Path) -> bool:
-    """Judge by the keys in the first and last bytes: a list between them may be very long."""
+    """Judge by the names of the lists. They come in any order, and a list before them may be very long."""
+    known: set[str] = set()
+    names_images = False
     try:
         with path.open("rb") as file:
-            ends = file.read(_DETECT_BYTES)
-            length = file.seek(0, 2)
-            file.seek(max(_DETECT_BYTES, length - _DETECT_BYTES))
-            ends += b"\n" + file.read()
+            block = file.read(_DETECT_BYTES)
+            if not re.match(rb"(?:\xef\xbb\xbf)?\s*\{", block):
+                return False
+            while block and len(known) < 2:
+                known |= {name for name, key in _LIST_KEYS.items() if key.search(block)}
+                names_images = names_images or b'"file_name"' in block
+                more = file.read(_DETECT_BYTES)
+                block = block[-_LONGEST_KEY:] + more if more else b""
     except OSError:
         return False
-    if not re.match(rb"(?:\xef\xbb\xbf)?\s*\{", ends):
-        return False
-    keys = {key for key in LISTS if re.search(rb'"%s"\s*:\s*\[' % key.encode(), ends)}
-    return len(keys) > 1 or ("images" in keys and b'"file_name"' in ends)
+    return len(known) > 1 or (names_images and "images" in known)
 
 
 def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:

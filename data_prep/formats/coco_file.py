@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.annotations import Annotation, Shape
 from data_prep.formats.coco_masks import mask_outline
 from data_prep.formats.fields import parse_number, parse_size
 from data_prep.formats.layout import OtherFormatError
-from data_prep.formats.outlines import bounding_box, polygon_area
+from data_prep.formats.outlines import bounding_box, polygon_area, rotated_box
 from data_prep.formats.shapes import ShapeCollector
 from llava.common.boxes import Box
 from llava.common.errors import InputError
@@ -19,6 +20,8 @@ from llava.common.files import read_json
 
 LISTS = ("images", "annotations", "categories")
 Id = int | float | str
+Entry = TypeVar("Entry")
+_PLAIN_NUMBER = re.compile("[0-9]{1,18}")
 
 
 @dataclass
@@ -95,6 +98,17 @@ def _parse_id(value: object) -> Id | None:
     return value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
 
 
+def _look_up(entries: Mapping[Id, Entry], written: object) -> Entry | None:
+    """Return the entry with an id, None if there is none. An id that is a number in one list and a text in
+    the other, as VGG VIA writes them, is the same id."""
+    id = _parse_id(written)
+    if id is None or id in entries:
+        return None if id is None else entries[id]
+    if isinstance(id, str):
+        return entries.get(int(id)) if _PLAIN_NUMBER.fullmatch(id) else None
+    return entries.get(str(id))
+
+
 def _read_categories(items: Sequence[Any], problems: _Messages) -> dict[Id, str]:
     """Return the name of each category by its id."""
     categories: dict[Id, str] = {}
@@ -137,12 +151,12 @@ def _category_and_image(
     """Return the name of an annotation's category and its image."""
     if not isinstance(item, dict):
         raise InputError("an annotation is an object with image_id, category_id and bbox")
-    image_id, category_id = _parse_id(item.get("image_id")), _parse_id(item.get("category_id"))
-    if image_id is None or image_id not in images:
+    image, category = _look_up(images, item.get("image_id")), _look_up(categories, item.get("category_id"))
+    if image is None:
         raise InputError("its image_id is not among the ids in `images`")
-    if category_id is None or category_id not in categories:
+    if category is None:
         raise InputError("its category_id is not among the ids in `categories`")
-    return categories[category_id], images[image_id]
+    return category, image
 
 
 def _add_shape(
@@ -166,6 +180,9 @@ def _add_shape(
         box, is_reversed = _bbox(item["bbox"])
         if is_reversed:
             image.shapes.note(f"{full_place} the box has a negative width or height; put right")
+        if degrees := _rotation(item):
+            box, area = _rotated(box, degrees, outline, area)
+            notes.add(place, "is turned, the angle stands apart from its bbox; the box around it is taken")
     elif outline is not None:
         box = outline
         notes.add(place, "has no bbox; taken from its segmentation")
@@ -183,6 +200,34 @@ def _bbox(value: object) -> tuple[Box, bool]:
     if x is None or y is None or width is None or height is None:
         raise InputError("its bbox is not four numbers (x, y, width, height)")
     return bounding_box([(x, y), (x + width, y + height)]), width < 0 or height < 0
+
+
+def _rotation(item: dict[str, Any]) -> float:
+    """Return the degrees by which a bbox is rotated about its centre, 0 for none.
+
+    CVAT (the COCO writer of Datumaro) keeps them in `attributes`; an attribute of that name that is no number
+    is one of the user's own.
+    """
+    attributes = item.get("attributes")
+    written = attributes.get("rotation") if isinstance(attributes, dict) else item.get("rotation")
+    return (parse_number(written) or 0.0) % 360
+
+
+def _rotated(box: Box, degrees: float, outline: Box | None, area: float | None) -> tuple[Box, float | None]:
+    """Return the box around a rotated bbox, and the area in it.
+
+    Args:
+        box: The bbox, before it is rotated.
+        degrees: Its rotation.
+        outline: The box around its segmentation, None without one. Where that is more than the bbox once
+            more, it lies in its place already and counts.
+        area: The area of the segmentation.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    is_bbox = area is not None and abs(area - width * height) <= 0.01 * width * height
+    if outline and not (is_bbox and all(abs(a - b) <= 1 for a, b in zip(outline, box, strict=True))):
+        return outline, area
+    return rotated_box(box, degrees)
 
 
 def _segmentation(

@@ -32,7 +32,9 @@ from llava.common.files import read_json
 from llava.common.images import MAX_PIXELS
 
 NAME = "labelme"
+_DETECT_BYTES = 1 << 16
 
+_IGNORE = "__ignore__"  # what LabelMe's own converters leave out, whatever it outlines
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _OUTLINES = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's rotated rectangle
 _WITH_AREA = ("rectangle", "circle", "mask", *_OUTLINES)
@@ -51,7 +53,7 @@ def detect(folder: SourceFolder) -> str | None:
 def _is_labelme(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return _START.match(file.read(4096)) is not None
+            return _START.match(file.read(_DETECT_BYTES)) is not None
     except OSError:
         return False
 
@@ -125,9 +127,13 @@ def _read_file(file: Path) -> _LabelMeFile:
     if not isinstance(data["shapes"], list):
         raise InputError(f'{file}: "shapes" is not a list')
     shapes = ShapeCollector()
-    for position, item in enumerate(data["shapes"], start=1):
-        _add_shape(item, f"{file}: shape {position}", shapes)
-    shapes.note_left_out(f"{file}: shapes without an area left out")
+    read = [
+        _read_shape(item, f"{file}: shape {position}", shapes)
+        for position, item in enumerate(data["shapes"], start=1)
+    ]
+    if joined := shapes.add_parts(part for part in read if part is not None):
+        shapes.note(f"{file}: {joined} object(s) joined of several shapes by their group_id")
+    shapes.note_left_out(f"{file}: shapes left out")
     path = data.get("imagePath")
     annotation = Annotation(
         file,
@@ -149,7 +155,11 @@ def _labels(file: Path, flags: Any) -> tuple[str, ...]:
     return tuple(label for label in labels if label is not None)
 
 
-def _add_shape(item: Any, place: str, shapes: ShapeCollector) -> None:
+def _read_shape(item: Any, place: str, shapes: ShapeCollector) -> tuple[Shape, str, str | None] | None:
+    """Return a shape, its place and its group; None for one that is left out, which `shapes` counts.
+
+    Shapes of one label in one group are parts of one object (labelme's own labelme2coco.py joins them).
+    """
     if not isinstance(item, dict):
         raise InputError(f"{place} is {type(item).__name__}, expected an object")
     class_name = parse_class_name(item.get("label"))
@@ -157,12 +167,16 @@ def _add_shape(item: Any, place: str, shapes: ShapeCollector) -> None:
         raise InputError(f'{place} has no readable "label" (found {item.get("label")!r})')
     kind = item.get("shape_type") or "polygon"  # files of LabelMe 3 and earlier do not say
     place = f"{place} ({class_name})"
-    if kind in _WITHOUT_AREA:
+    group = item.get("group_id")
+    if class_name == _IGNORE:
+        shapes.leave_out(f"labelled {_IGNORE}")
+    elif kind in _WITHOUT_AREA:
         shapes.leave_out(kind)
     elif (shape := _shape(place, class_name, kind, item)) is None:
         shapes.leave_out("empty mask")
     else:
-        shapes.add(shape, place)
+        return shape, place, None if group in (None, "") else str(group)
+    return None
 
 
 def _shape(place: str, class_name: str, kind: Any, item: dict[str, Any]) -> Shape | None:

@@ -22,6 +22,7 @@ from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 NAME = "labelstudio"
+_DETECT_BYTES = 1 << 16
 
 # The first bytes of JSON and of JSON-MIN.
 _START = re.compile(
@@ -41,7 +42,7 @@ def detect(folder: SourceFolder) -> str | None:
 def _is_labelstudio(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return _START.match(file.read(8192)) is not None
+            return _START.match(file.read(_DETECT_BYTES)) is not None
     except OSError:
         return False
 

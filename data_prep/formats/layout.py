@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data_prep.annotations import AnnotatedSource
-from data_prep.source_folder import SourceFolder
+from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
+from llava.common.files import read_text
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
@@ -69,3 +70,34 @@ def set_groups_and_splits(source: AnnotatedSource, folder: SourceFolder) -> None
     for image in source.images:
         image.group = image.group or roboflow_group(image.file.stem)
         image.split = image.split or folder.split_of(image.file)
+
+
+def images_of_list(file: Path, folder: SourceFolder, notes: list[str]) -> list[Path]:
+    """Return the images that a text file lists, a path or name a line.
+
+    `notes` gets a line on those that name no image here.
+    """
+    images = []
+    not_found: list[str] = []
+    for line in filter(None, map(str.strip, read_text(file).split("\n"))):
+        try:
+            images.append(folder.image_of(file, line))
+        except InputError:
+            not_found.append(line)
+    if not_found:
+        notes.append(
+            f"{file}: {len(not_found)} line(s) that name no picture here passed over, "
+            f"such as {not_found[0]!r}"
+        )
+    return images
+
+
+def set_listed_splits(source: AnnotatedSource, listed: Mapping[Path, set[Split]]) -> list[str]:
+    """Set the split of each image that lists give one split. Returns a note if lists give some several."""
+    several = 0
+    for annotated in source.images:
+        splits = listed.get(annotated.file, set())
+        if len(splits) == 1:
+            annotated.split = min(splits)
+        several += len(splits) > 1
+    return [f"{several} picture(s) are listed for several splits; that is not used"] if several else []

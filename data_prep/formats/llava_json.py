@@ -19,10 +19,10 @@ from data_prep.formats.layout import note_unused, require_images
 from data_prep.json_stream import LINES_SUFFIX, stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
-from llava.common.records import IMAGE_PLACEHOLDER
+from llava.common.records import IMAGE_PLACEHOLDER, unread_content
 
 NAME = "llava"
-_DETECT_BYTES = 1 << 13
+_DETECT_BYTES = 1 << 16
 _ROLES = ("human", "gpt")
 
 
@@ -33,7 +33,7 @@ def detect(folder: SourceFolder) -> str | None:
 
 
 def _is_llava(path: Path) -> bool:
-    """Judge by the first kilobytes: a list of objects (a line each in .jsonl) of which one has
+    """Judge by the first bytes: a list of objects (a line each in .jsonl) of which one has
     conversations."""
     try:
         with path.open("rb") as file:
@@ -112,8 +112,10 @@ def _add_record(collector: ConversationCollector, place: str, record: Any, split
     if not isinstance(record, dict):
         raise InputError("not a record with named fields")
     images = record.get("image")
-    if not images:
+    if not images and not record.get("images"):
         return "without a picture"
+    if reason := unread_content(record):
+        raise InputError(reason)
     if isinstance(images, list):
         if len(images) > 1:
             return "with several pictures"

@@ -36,6 +36,13 @@ def rotated_corners(box: Box, degrees: float, pivot: Point) -> list[Point]:
     ]
 
 
+def rotated_box(box: Box, degrees: float) -> tuple[Box, float]:
+    """Return the box around `box` rotated about its centre, and the area of `box` itself."""
+    x1, y1, x2, y2 = box
+    corners = rotated_corners(box, degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
+    return bounding_box(corners), polygon_area(corners)
+
+
 def ellipse_box(centre: Point, radii: Point, degrees: float) -> Box:
     """Return the bounding box of an ellipse with `radii` along its own axes, rotated by `degrees`."""
     (x, y), (rx, ry) = centre, radii

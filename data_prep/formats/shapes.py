@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 
 from data_prep.annotations import Shape
+from data_prep.formats.outlines import bounding_box
+from llava.common.boxes import area
 from llava.common.html.markup import readable
+
+
+def join(parts: Sequence[Shape]) -> Shape:
+    """Return the object that parts of one class make: the box around them, and the area that they cover if
+    none lies over another."""
+    if len(parts) == 1:
+        return parts[0]
+    corners = [corner for part in parts for corner in (part.box[:2], part.box[2:])]
+    box = bounding_box(corners)
+    covered = sum(area(part.box) if part.area is None else part.area for part in parts)
+    return Shape(parts[0].name, box, min(covered, area(box)))
 
 
 class ShapeCollector:
@@ -30,6 +44,26 @@ class ShapeCollector:
             self.note(f"{place} is there twice; kept once")
         else:
             self._shapes[shape] = None
+
+    def add_parts(self, parts: Iterable[tuple[Shape, str, Hashable]]) -> int:
+        """Add shapes of which some are parts of one object.
+
+        Args:
+            parts: Each a shape, its place, and what the parts of its object share beside the class name; None
+                for a shape that is an object by itself.
+
+        Returns:
+            How many objects were joined of several parts.
+        """
+        objects: dict[Hashable, tuple[dict[Shape, None], str]] = {}
+        for position, (shape, place, shared) in enumerate(parts):
+            key = (position,) if shared is None else (shape.name, shared)
+            if key in objects and shape in objects[key][0]:
+                self.note(f"{place} is there twice; kept once")
+            objects.setdefault(key, ({}, place))[0][shape] = None
+        for shapes, place in objects.values():
+            self.add(join(list(shapes)), place)
+        return sum(len(shapes) > 1 for shapes, _ in objects.values())
 
     def add_unless_empty(self, shape: Shape, place: str) -> None:
         """Add a shape; one without width or height is left out with a note."""

@@ -3,13 +3,16 @@
 The format: one XML file for each image, `<annotation>` with `<filename>`, `<size>` and an `<object>` for each
 box (The PASCAL Visual Object Classes Challenge 2012, development kit, section 3.1). What real folders do to
 it: `<filename>` without extension or left over from another image, a foreign `<path>`, several XML files for
-one image, fractional, reversed or outlying boxes, images kept anywhere. Coordinates are taken as pixels from
+one image, fractional, reversed or outlying boxes, images kept anywhere, boxes with an angle. Splits are those
+of `ImageSets/Main`, else those of folder names. Coordinates are taken as pixels from
 the left and top edge, as today's annotation tools write them; the 1-based origin of VOC's own development kit
 would move a box by one pixel, which no answer shows.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -18,15 +21,17 @@ from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_sourc
 from data_prep.formats.fields import parse_number, parse_size
 from data_prep.formats.layout import (
     OtherFormatError,
+    images_of_list,
     note_unused,
     read_files,
     require_images,
     set_groups_and_splits,
+    set_listed_splits,
 )
-from data_prep.formats.outlines import bounding_box
+from data_prep.formats.outlines import bounding_box, rotated_box
 from data_prep.formats.shapes import ShapeCollector
 from data_prep.formats.xml import has_root, parse_xml
-from data_prep.source_folder import SourceFolder
+from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 
@@ -66,9 +71,26 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     if not pairs and not problems:
         raise InputError(f"{folder.root}: none of its {len(files)} XML file(s) is Pascal VOC")
     notes = note_unused(folder, others, "XML file(s) that are not Pascal VOC")
+    listed = _image_sets(folder, notes)
     source = make_source(folder, NAME, pairs, notes)
+    notes_on_splits = set_listed_splits(source, listed)
     set_groups_and_splits(source, folder)
-    return source, problems
+    return replace(source, notes=(*source.notes, *notes_on_splits)), problems
+
+
+def _image_sets(folder: SourceFolder, notes: list[str]) -> dict[Path, set[Split]]:
+    """Return the splits that `ImageSets/Main/train.txt` and its like list images for, a name a line.
+
+    `notes` gets a line on names without an image. The lists of a class (`cat_train.txt`) say no more.
+    """
+    listed: dict[Path, set[Split]] = defaultdict(set)
+    for file in folder.named(".txt"):
+        above = [part.casefold() for part in file.relative_to(folder.root).parent.parts]
+        split = split_in([file.stem])
+        if split and (above[-1:] == ["imagesets"] or above[-2:] == ["imagesets", "main"]):
+            for image in images_of_list(file, folder, notes):
+                listed[image].add(split)
+    return listed
 
 
 def _with_filename_note(folder: SourceFolder, annotation: Annotation, image: Path) -> Annotation:
@@ -94,23 +116,51 @@ def read_annotation(file: Path) -> Annotation:
         class_name = (element.findtext("name") or "").strip()
         if not class_name:
             raise InputError(f"{file}: object {position} has no <name>")
-        x1, y1, x2, y2 = _corners(file, position, element)
         place = f"{file}: box {position} ({class_name})"
+        box, degrees = _box(file, position, element)
+        x1, y1, x2, y2 = box
         if x1 > x2 or y1 > y2:
             shapes.note(f"{place} was reversed; put right")
-        shapes.add(Shape(class_name, bounding_box([(x1, y1), (x2, y2)])), place)
+        shape = Shape(class_name, bounding_box([(x1, y1), (x2, y2)]))
+        if degrees:
+            shape = Shape(class_name, *rotated_box(shape.box, degrees))
+            shapes.note(f"{place} is turned by {degrees:g} degrees; the box around it is taken")
+        shapes.add(shape, place)
     image = (root.findtext("filename") or "").strip()
     size = parse_size(root.findtext("size/width"), root.findtext("size/height"))
     return Annotation(file, image, size, shapes.shapes, notes=tuple(shapes.notes))
 
 
-def _corners(file: Path, position: int, element: Element) -> Box:
-    """Return the numbers of <bndbox> as written: a box that may be reversed."""
+def _box(file: Path, position: int, element: Element) -> tuple[Box, float]:
+    """Return the box of an <object> as written, which may be reversed, and the degrees by which it is rotated
+    about its centre.
+
+    roLabelImg writes a rotated box as <robndbox> with its angle in radians, CVAT as <bndbox> with an
+    attribute `rotation` in degrees.
+    """
+    if element.find("robndbox") is not None:
+        cx, cy, width, height, radians = _numbers(
+            file, position, element, "robndbox", ("cx", "cy", "w", "h", "angle")
+        )
+        box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+        return box, math.degrees(radians) % 360
+    x1, y1, x2, y2 = _numbers(file, position, element, "bndbox", ("xmin", "ymin", "xmax", "ymax"))
+    written = [
+        attribute.findtext("value")
+        for attribute in element.iterfind("attributes/attribute")
+        if attribute.findtext("name") == "rotation"
+    ]
+    return (x1, y1, x2, y2), (parse_number(next(iter(written), None)) or 0.0) % 360
+
+
+def _numbers(file: Path, position: int, element: Element, parent: str, tags: tuple[str, ...]) -> list[float]:
+    """Return the numbers in children of an <object>'s `parent`. InputError naming one that is not
+    readable."""
     values = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = element.findtext(f"bndbox/{tag}")
+    for tag in tags:
+        text = element.findtext(f"{parent}/{tag}")
         value = parse_number(text)
         if value is None:
             raise InputError(f"{file}: object {position} has no readable <{tag}> (found {text!r})")
         values.append(value)
-    return values[0], values[1], values[2], values[3]
+    return values

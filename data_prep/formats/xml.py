@@ -42,7 +42,7 @@ def has_root(path: Path, tag: str) -> bool:
     """
     try:
         with path.open("rb") as file:
-            start = re.sub(rb"(?s)<[?!].*?>", b"", file.read(2048))
+            start = re.sub(rb"(?s)<[?!].*?>", b"", file.read(1 << 16))
     except OSError:
         return False
     return re.match(rb"(?s)[^<]*<" + tag.encode() + rb"[\s>]", start) is not None

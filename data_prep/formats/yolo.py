@@ -4,41 +4,39 @@ The format (https://docs.ultralytics.com/datasets/detect/ and /segment/): `class
 box, `class x1 y1 x2 y2 x3 y3 ...` for an outline, with the class as an index into the `names` of `data.yaml`.
 Labels lie in `labels/` as images lie in `images/`, or beside them. What real folders do to it: names in
 `classes.txt` or `obj.names` (darknet), a confidence after the box (predictions), `data.yaml` with paths of
-another machine or one folder too high (Roboflow), no file for an image with nothing in it. Fractions are of
-the upright image: its size comes from its header.
+another machine or one folder too high (Roboflow), no file for an image with nothing in it, commas between
+numbers, pixels in place of fractions. Fractions are of the upright image: its size comes from its header.
 
-Which label file belongs to which image is found in yolo_layout.py, `data.yaml` is read in yolo_data.py.
+Which label file belongs to which image is found in yolo_layout.py, `data.yaml` is read in yolo_data.py, a
+label file in yolo_labels.py; what its numbers mean where they are pixels is found in yolo_pixels.py.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
-from data_prep.formats.fields import parse_number
 from data_prep.formats.layout import note_unused, require_images, set_groups_and_splits
-from data_prep.formats.outlines import bounding_box, polygon_area
-from data_prep.formats.shapes import ShapeCollector
 from data_prep.formats.sizes import image_size
 from data_prep.formats.yolo_data import (
-    NAME_LISTS,
     DataSet,
     data_set_of,
     find_data_sets,
+    is_name_list,
     names_classes,
     set_splits,
 )
+from data_prep.formats.yolo_labels import MAX_FRACTION, LabelFile, PixelsError, parse_line, read_labels
 from data_prep.formats.yolo_layout import YoloLayout
+from data_prep.formats.yolo_pixels import READINGS, find_reading
 from data_prep.source_folder import SourceFolder
-from llava.common.boxes import Box
 from llava.common.errors import InputError
-from llava.common.files import read_text
 
 NAME = "yolo"
-_MAX_FRACTION = 2.0  # fractions beyond this are pixels, not a box that reaches out of its image
 _DECIMALS = 2  # of pixels: six digits of a fraction say no more, and so the box is the one that was drawn
 _DETECT_FILES = 20
 
@@ -47,25 +45,33 @@ def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like YOLO, None if it does not."""
     labels, _ = YoloLayout(folder).label_files()
     written = [path for path in labels if path.stat().st_size][:_DETECT_FILES]
-    if not labels or not all(map(_looks_like_labels, written)):
-        return None
     has_names = any(map(names_classes, folder.files))
-    if not written and not has_names:
+    if not labels or not (written or has_names):
+        return None
+    # Of a file that does not look so among others that do, `read` says what is wrong.
+    if 2 * sum(_looks_like_labels(path, has_names) for path in written) < len(written):
         return None
     return f"{len(labels)} label file(s) (*.txt)" + (" and the names of their classes" if has_names else "")
 
 
-def _looks_like_labels(path: Path) -> bool:
-    """Judge by the first line; an empty file says nothing against it."""
+def _looks_like_labels(path: Path, has_names: bool) -> bool:
+    """Judge by the first line; an empty file says nothing against it. Numbers in pixels, and names of classes
+    in place of their numbers, are labels only where classes are named (`has_names`)."""
     try:
         with path.open("rb") as file:
             start = file.read(1 << 16).decode("utf-8-sig", errors="replace").lstrip()
     except OSError:
         return False
     line = start.split("\n", 1)[0]
+    if not line:
+        return True
     # With keypoints, of which only data.yaml tells, the count of numbers may be even.
-    values = _parse_line(line) or _parse_line(line, max(1, len(line.split()) - 5))
-    return not line or (values is not None and all(abs(value) <= _MAX_FRACTION for value in values[1]))
+    content = parse_line(line) or parse_line(line, max(1, len(line.split()) - 5))
+    by_name = parse_line(re.sub(r"^[^\s,;]+", "0", line)) if has_names and not content else None
+    numbers = content or by_name
+    if numbers is None:
+        return False
+    return (content is not None and has_names) or max(map(abs, numbers.numbers)) <= MAX_FRACTION
 
 
 def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
@@ -87,14 +93,12 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
         raise InputError(f"{folder.root}: no YOLO labels (*.txt named like a picture) in it or below")
     require_images(folder, f"{folder.root}: {len(labels)} label file(s)")
     data_sets, notes = find_data_sets(folder)
-    problems: list[str] = []
     pairs: list[tuple[Path, Annotation]] = []
     label_folders: dict[Path, Path] = {}  # folder of images -> its own tree's folder of labels
     ignored: dict[str, list[Path]] = defaultdict(list)
-    for path in labels:
+    contents, problems = _read_files(layout, labels, data_sets, notes)
+    for path, image, content in contents:
         try:
-            content = read_labels(path, data_set_of(path, data_sets))
-            image = layout.image_of(path)
             pairs.append((image, _in_pixels(content, path, image)))
         except InputError as error:
             problems.append(str(error))
@@ -106,12 +110,12 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     notes += _add_backgrounds(folder, pairs, label_folders)
     for what, files in ignored.items():
         notes.append(f"{len(files)} label file(s) hold {what}, passed over; for instance {files[0]}")
-    others = [path for path in others if path.name.casefold() not in NAME_LISTS]
+    others = [path for path in others if not is_name_list(path)]
     notes += note_unused(folder, others, "text file(s) that are no labels")
     source = make_source(folder, NAME, pairs)
     notes += set_splits(source, folder, data_sets)
     set_groups_and_splits(source, folder)
-    return replace(source, notes=tuple(notes)), problems
+    return replace(source, notes=(*notes, *source.notes)), problems
 
 
 def _add_backgrounds(
@@ -141,85 +145,54 @@ def _add_backgrounds(
     return notes
 
 
-@dataclass
-class LabelFile:
-    """The content of a label file: `shapes` in fractions of the image, notes on what was corrected, and what
-    its lines hold that is ignored."""
+def _read_files(
+    layout: YoloLayout, labels: Iterable[Path], data_sets: list[DataSet], notes: list[str]
+) -> tuple[list[tuple[Path, Path, LabelFile]], list[str]]:
+    """Read label files and find their images.
 
-    shapes: tuple[Shape, ...]
-    notes: tuple[str, ...] = ()
-    ignored: set[str] = field(default_factory=set)
-
-
-def read_labels(file: Path, data_set: DataSet) -> LabelFile:
-    """Read one label file.
-
-    InputError naming it and the line of anything but boxes and outlines of the classes of `data_set`.
+    Returns:
+        (label file, image, content) of each that can be used, and a problem for each other. `notes` gets a
+        line if numbers in pixels were read.
     """
-    shapes = ShapeCollector()
-    ignored = set()
-    for row, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{file}, line {row}"
-        class_name, fractions = _read_line(place, line, data_set)
-        named_place = f"{place} ({class_name!r}):"
-        box, area = _outline(fractions)
-        if len(fractions) == 4:
-            if (extra := len(line.split()) - 5) > 0:
-                ignored.add("a confidence, as predictions do" if extra == 1 else "keypoints")
-            if fractions[2] < 0 or fractions[3] < 0:
-                shapes.note(f"{named_place} negative width or height; put right")
-        shapes.add_unless_empty(Shape(class_name, box, area), named_place)
-    return LabelFile(shapes.shapes, tuple(shapes.notes), ignored)
-
-
-def _read_line(place: str, line: str, data_set: DataSet) -> tuple[str, list[float]]:
-    """Return the class name and the numbers of a line. InputError if it is no box or outline of a class."""
-    values = _parse_line(line, data_set.keypoints)
-    if values is None:
-        raise InputError(
-            f"{place}: neither a box (class cx cy width height) nor an outline (class x1 y1 x2 y2 ...) "
-            f"of plain numbers"
+    contents: list[tuple[Path, Path, LabelFile]] = []
+    problems: list[str] = []
+    in_pixels: list[tuple[Path, Path, PixelsError]] = []
+    for path in labels:
+        try:
+            image = layout.image_of(path)
+            contents.append((path, image, read_labels(path, data_set_of(path, data_sets))))
+        except PixelsError as error:
+            in_pixels.append((path, image, error))
+        except InputError as error:
+            problems.append(str(error))
+    if not in_pixels:
+        return contents, problems
+    try:
+        sizes = [(error, image_size(image)) for _, image, error in in_pixels]
+        reading = find_reading([(numbers, size) for error, size in sizes for numbers in error.numbers])
+    except InputError as error:
+        return contents, [*problems, str(error)]
+    if isinstance(reading, list):
+        would_fit = " and as ".join(f"({name})" for name in reading)
+        why = (
+            f"; as pixels they could be read as {would_fit}"
+            if reading
+            else "; as pixels no order of them fits the pictures"
         )
-    index, fractions = values
-    if index not in data_set.names:
-        known = len(data_set.names)
-        raise InputError(f"{place}: class {index} is not among the {known} names in {data_set.file}")
-    too_large = [value for value in fractions if abs(value) > _MAX_FRACTION]
-    if too_large:
-        raise InputError(f"{place}: {too_large[0]:g} is no share of a picture; write 0..1, not pixels")
-    return data_set.names[index], fractions
-
-
-def _parse_line(line: str, keypoints: int = 0) -> tuple[int, list[float]] | None:
-    """Return the class index and the four numbers of a box or the six and more of an outline.
-
-    None if it is neither. `keypoints` is how many numbers follow a box in a pose data set.
-    """
-    values = [parse_number(part) for part in line.split()]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or len(known) < 5 or not known[0].is_integer():
-        return None
-    box_lengths = (5, 6, 5 + keypoints) if keypoints else (5, 6)
-    if len(known) in box_lengths:
-        return int(known[0]), known[1:5]
-    return (int(known[0]), known[1:]) if len(known) % 2 and not keypoints else None
-
-
-def _outline(fractions: Sequence[float]) -> tuple[Box, float | None]:
-    if len(fractions) == 4:
-        cx, cy, width, height = fractions
-        corners = [(cx - width / 2, cy - height / 2), (cx + width / 2, cy + height / 2)]
-        return bounding_box(corners), None
-    points = list(zip(fractions[::2], fractions[1::2], strict=True))
-    return bounding_box(points), polygon_area(points)
+        return contents, [*problems, *(f"{error}{why}" for *_, error in in_pixels)]
+    notes.append(
+        f"{len(in_pixels)} label file(s) are in pixels, read as class, {reading}: by any other order boxes "
+        f"would lie outside their pictures; for instance {in_pixels[0][0]}"
+    )
+    for path, image, _ in in_pixels:
+        contents.append((path, image, read_labels(path, data_set_of(path, data_sets), READINGS[reading])))
+    return contents, problems
 
 
 def _in_pixels(content: LabelFile, file: Path, image: Path) -> Annotation:
     """Return the annotation of an image; its header is only read where there are shapes."""
     size = image_size(image) if content.shapes else None
-    shapes = _scale(content.shapes, size) if size else ()
+    shapes = _scale(content.shapes, size) if size and not content.in_pixels else content.shapes
     return Annotation(file, image.name, size, tuple(shapes), notes=content.notes)
 
 

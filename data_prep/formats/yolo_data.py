@@ -1,7 +1,8 @@
 """Read the data sets of a YOLO folder: the classes and splits that `data.yaml`, or a list of names, states.
 
 The format: https://docs.ultralytics.com/datasets/detect/ (`path`, `train`, `val`, `test`, `names`), of pose
-data sets also `kpt_shape`; darknet and labelImg write one name a line into `obj.names` or `classes.txt`.
+data sets also `kpt_shape`; darknet and labelImg write one name a line into `obj.names`, `classes.txt` or
+`predefined_classes.txt`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -18,11 +20,13 @@ import yaml
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats.fields import parse_number
+from data_prep.formats.layout import images_of_list, set_listed_splits
 from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.files import read_text
 
-NAME_LISTS = {"classes.txt", "obj.names", "_darknet.labels"}
+_NAME_LISTS = {"classes.txt", "_darknet.labels"}
+_DEFAULT_NAMES = "predefined_classes.txt"  # labelImg's choice of names, which it saves no classes.txt without
 _YAML_NAMES = {"data", "dataset"}
 # Any of them beside `names` makes a YAML file of some other name one of YOLO's.
 _YAML_KEYS = {"train", "val", "test", "path", "nc"}
@@ -43,6 +47,12 @@ class DataSet:
     path: str = ""
     images: dict[Split, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def indices(self) -> dict[str, int]:
+        """The index of each class by its name in lower case, without names that are numbers."""
+        names = {name.casefold(): index for index, name in self.names.items()}
+        return {name: index for name, index in names.items() if parse_number(name) is None}
 
 
 def read_data_yaml(file: Path) -> DataSet | None:
@@ -111,9 +121,15 @@ def read_names(file: Path) -> DataSet:
     return DataSet(file, dict(enumerate(lines)))
 
 
+def is_name_list(path: Path) -> bool:
+    """Return whether a file is a darknet list of names, by its own name (`classes.txt`, `obj.names`)."""
+    name = path.name.casefold()
+    return name in _NAME_LISTS or name == _DEFAULT_NAMES or name.endswith(".names")
+
+
 def names_classes(path: Path) -> bool:
     """Return whether a file seems to name classes, by its own name or the keys of its YAML."""
-    if path.name.casefold() in NAME_LISTS:
+    if is_name_list(path):
         return True
     if path.suffix.lower() not in (".yaml", ".yml"):
         return False
@@ -132,7 +148,7 @@ def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
     """
     yamls = (read_data_yaml(path) for path in folder.named(".yaml", ".yml") if names_classes(path))
     from_yaml = [data_set for data_set in yamls if data_set is not None]
-    lists = [read_names(path) for path in folder.files if path.name.casefold() in NAME_LISTS]
+    lists = _read_name_lists(folder)
     notes = [note for data_set in from_yaml for note in data_set.notes]
     if not from_yaml and not lists:
         raise InputError(
@@ -142,6 +158,14 @@ def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
         if all(data_set.names != other.names for other in from_yaml):
             notes.append(f"{data_set.file}: differs from {from_yaml[0].file}, which is used")
     return from_yaml or lists, notes
+
+
+def _read_name_lists(folder: SourceFolder) -> list[DataSet]:
+    """Read all lists of names. labelImg's `predefined_classes.txt`, of which a data set may use none, counts
+    only where there is no other."""
+    files = [path for path in folder.files if is_name_list(path)]
+    chosen = [path for path in files if path.name.casefold() != _DEFAULT_NAMES]
+    return [read_names(path) for path in chosen or files]
 
 
 def data_set_of(label: Path, data_sets: list[DataSet]) -> DataSet:
@@ -170,15 +194,7 @@ def set_splits(source: AnnotatedSource, folder: SourceFolder, data_sets: Iterabl
                     notes.append(f"{data_set.file}: {split} is {entry!r}, where no pictures are; passed over")
                 for image in images:
                     listed[image].add(split)
-    several = 0
-    for annotated in source.images:
-        splits = listed.get(annotated.file, set())
-        if len(splits) == 1:
-            annotated.split = min(splits)
-        several += len(splits) > 1
-    if several:
-        notes.append(f"{several} picture(s) are in several splits of data.yaml; that is not used")
-    return notes
+    return notes + set_listed_splits(source, listed)
 
 
 def _images_of_entry(data_set: DataSet, entry: str, folder: SourceFolder, notes: list[str]) -> list[Path]:
@@ -199,7 +215,7 @@ def _images_of_entry(data_set: DataSet, entry: str, folder: SourceFolder, notes:
     lists = {_normalize(path): path for path in folder.named(".txt")}
     for candidate in map(_normalize, candidates):
         if candidate in lists:
-            return _images_of_list(lists[candidate], folder, notes)
+            return images_of_list(lists[candidate], folder, notes)
         inside = {path for path, full in image_folders.items() if candidate in (full, *full.parents)}
         if inside:
             return [image for image in folder.images if image.parent in inside]
@@ -209,20 +225,3 @@ def _images_of_entry(data_set: DataSet, entry: str, folder: SourceFolder, notes:
 def _normalize(path: Path) -> Path:
     """Return `path` from the root and without `..`, without access to the disk: it may lead anywhere."""
     return Path(os.path.normpath(path.absolute()))
-
-
-def _images_of_list(file: Path, folder: SourceFolder, notes: list[str]) -> list[Path]:
-    """Return the images that a text file lists, a path a line; lines that name no image here are noted."""
-    images = []
-    not_found: list[str] = []
-    for line in filter(None, map(str.strip, read_text(file).split("\n"))):
-        try:
-            images.append(folder.image_of(file, line))
-        except InputError:
-            not_found.append(line)
-    if not_found:
-        notes.append(
-            f"{file}: {len(not_found)} line(s) that name no picture here passed over, "
-            f"such as {not_found[0]!r}"
-        )
-    return images

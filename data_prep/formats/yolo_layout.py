@@ -10,7 +10,7 @@ from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
 # Text files that lie among labels and are none, unless an image has their name.
-_NO_LABELS = {"classes", "train", "val", "valid", "test", "notes", "readme"}
+_NO_LABELS = {"classes", "predefined_classes", "train", "val", "valid", "test", "notes", "readme"}
 
 
 class YoloLayout:

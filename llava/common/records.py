@@ -7,6 +7,7 @@ llava/eval/model_vqa.py); our own fields are in `meta` or `metadata`.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,10 +20,69 @@ TaskType = Literal["yesno", "class", "count", "box", "text", "json"]
 YES_NO = ("yes", "no")
 
 
+# Keys of records of LLaMA-Factory, ms-swift and ShareGPT that change what a record means: without them
+# it would be another one, so that it is refused. Keys that only inform are passed over.
+_MEDIA_KEYS = ("video", "videos", "audio", "audios")
+_PREFERENCE_KEYS = ("chosen", "rejected", "rejected_response", "kto_tag")
+# Keys of a turn, with the values that change nothing.
+_LOSS_KEYS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("weight", "loss", "loss_weight", "loss_scale", "train", "trainable"), (None, 1)),
+    **dict.fromkeys(("mask", "masked"), (None, 0)),
+}
+_MEDIA_MARK = re.compile(r"\A\s*<(video|audio)>|^[ \t]*<(video|audio)>[ \t]*$", re.MULTILINE)
+
+
+def unread_content(record: Any) -> str | None:
+    """Return what a record, as JSON, holds that is not read here and changes its meaning; None for nothing.
+
+    Such as a video or a system prompt: training would go on without it.
+    """
+    if not isinstance(record, dict):
+        return None
+    if key := _media_key(record):
+        return f"it has a `{key}`, and only pictures are read here; take the record out"
+    for key in ("system", "tools"):
+        if record.get(key) and record[key] != "[]":  # LLaMA-Factory's for none
+            return (
+                f"its `{key}` is not used; put what the model needs into the first question, or take it out"
+            )
+    for key in _PREFERENCE_KEYS:
+        if record.get(key) is not None:
+            return f"it has `{key}`, as preference data do, which is not trained on here; take it out"
+    if record.get("images") and not record.get("image"):
+        return "it has `images`; call it `image`, a name or a list of names"
+    if record.get("objects") and "<bbox>" in str(record.get("conversations")):
+        return "its <bbox> marks stand for its `objects`, as in ms-swift; write the boxes out"
+    turns = record.get("conversations")
+    for position, turn in enumerate(turns if isinstance(turns, list) else []):
+        if isinstance(turn, dict) and (reason := _unread_in_turn(turn)):
+            return f"turn {position} {reason}"
+    return None
+
+
+def _media_key(fields: dict[str, Any]) -> str | None:
+    return next((key for key in _MEDIA_KEYS if fields.get(key)), None)
+
+
+def _unread_in_turn(turn: dict[str, Any]) -> str | None:
+    for key, neutral in _LOSS_KEYS.items():
+        if turn.get(key) not in neutral:
+            return f"has `{key}`: {turn[key]!r:.40}, but all answers are trained on alike here; take it out"
+    for key in ("image", "images", *_MEDIA_KEYS):
+        if turn.get(key):
+            return f"has a `{key}` of its own; pictures are named in the record's `image`"
+    text = turn.get("value")
+    if not isinstance(text, str) or turn.get("from") != "human":
+        return None
+    if (mark := _MEDIA_MARK.search(text)) and f"</{mark[1] or mark[2]}>" not in text:  # HTML has an end
+        return f"holds the mark {mark[0].strip()}, and only pictures are read here; take the record out"
+    return None
+
+
 class Turn(BaseModel):
     """One turn of a record's conversation."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     speaker: Literal["human", "gpt"] = Field(alias="from")
     value: str
@@ -48,6 +108,13 @@ class Record(BaseModel):
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else self.image
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unread(cls, data: Any) -> Any:
+        if reason := unread_content(data):
+            raise ValueError(reason)
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> Record:
@@ -82,6 +149,13 @@ class Question(BaseModel):
     category: str = "default"
     choices: list[str] | None = Field(default=None, min_length=2)
     source: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_media(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (key := _media_key(data)):
+            raise ValueError(f"it has a `{key}`, and only pictures are read here; take the question out")
+        return data
 
     @property
     def images(self) -> list[str]:

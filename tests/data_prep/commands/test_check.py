@@ -110,6 +110,8 @@ Q = "<image>\nIs it broken?"
         (turns(("human", Q), ("gpt", "half \ud800")), "not-a-record", "conversations"),
         (record("9", Q, "yes", image={"path": "a.png"}), "not-a-record", "image"),
         (17, "not-a-record", "conversations"),
+        ({**turns(("human", "<video>\nWhat?"), ("gpt", "a")), "image": None}, "unread", "the mark <video>"),
+        ({**record("9", Q, "yes"), "system": "Be brief."}, "unread", "`system`"),
     ],
 )
 def test_each_fault_is_found_alone(check: Callable, bad: Any, kind: str, detail: str) -> None:

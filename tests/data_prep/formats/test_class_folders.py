@@ -98,6 +98,15 @@ def test_images_elsewhere_have_no_class(tmp_path: Path, put: Put) -> None:
         (["a/1.jpg", "b/2.jpg", "classes.txt"], False),
         (["train/good/1.jpg", "test/bent/2.jpg", "ground_truth/bent/2_mask.png"], False),
         (["train/good/1.jpg", "test/bent/2.jpg"], True),
+        (["image/1.jpg", "image/2.jpg", "masks/1.png", "masks/2.png"], False),
+        (["images/1.jpg", "images/2.jpg", "masks/1_mask.png", "masks/2_mask.png"], False),
+        (["train/images/1.jpg", "train/labels/1.png", "val/images/2.jpg", "val/labels/2.png"], False),
+        (["JPEGImages/1.jpg", "SegmentationClass/1.png", "SegmentationObject/1.png"], False),
+        (["tiles/1.jpg", "tiles/2.jpg", "drawn/1.png", "drawn/2.png"], False),
+        # Classes whose images are numbered alike, also of masks that people wear.
+        (["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"], True),
+        (["a/1.jpg", "a/2.png", "b/1.png", "b/2.jpg"], True),
+        (["with_mask/1.jpg", "with_mask/2.jpg", "without_mask/1.jpg", "without_mask/2.jpg"], True),
     ],
 )
 def test_only_folders_without_other_annotations_are_claimed(

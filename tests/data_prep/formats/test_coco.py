@@ -400,3 +400,66 @@ def test_real_roboflow_export(shared_data: Path) -> None:
     for image in source.images:
         merge_annotations(image, (640, 640))
     assert source.notes == ("categories that no annotation uses, 1 in all: 'insulators-defects'",)
+
+
+@pytest.mark.parametrize("first", [("annotations", "categories", "images"), ("annotations", "images")])
+def test_lists_in_any_order_and_of_any_length_are_known(tmp_path: Path, put: Put, first: Sequence) -> None:
+    put("a.jpg")
+    content = lists(*[BOX | {"id": id} for id in range(30000)])  # 2 MB
+    ordered = {name: content[name] for name in first} | content | {"info": {"text": "x" * 200_000}}
+    put("val.json", lists(BOX))
+    put("train.json", ordered | {"zzz": {"text": "x" * 200_000}})
+    folder = SourceFolder.scan(tmp_path)
+    assert "2 JSON file(s)" in str(coco.detect(folder))
+    source, problems = coco.read(folder)
+    assert problems == [] and len(source.images[0].annotations) == 2
+
+
+def test_the_key_of_a_list_may_lie_across_two_reads(tmp_path: Path, put: Put) -> None:
+    start = '{"annotations": [], "info": "'
+    for position in range(1, 12):
+        filler = "x" * ((1 << 20) - len(start) - 3 - position)
+        path = put("a.json", f'{start}{filler}", "images": [], "categories": []}}')
+        assert path.read_bytes()[(1 << 20) - position : (1 << 20) - position + 1] == b'"'
+        assert coco.detect(SourceFolder.scan(tmp_path))
+
+
+def test_an_id_that_is_a_text_in_one_list_is_found(tmp_path: Path, put: Put) -> None:
+    boxes = [{**BOX, "image_id": "7"}, {**BOX, "image_id": 8, "category_id": "02"}]
+    images = [IMAGE, {"id": "8", "file_name": "b.jpg"}, {"id": "007", "file_name": "c.jpg"}]
+    file = read_file(put("a.json", lists(*boxes, images=images, categories=[*CATEGORIES, *CATEGORIES])))
+    assert file.problems == []
+    assert [[shape.name for shape in item.shapes] for item in file.annotations] == [
+        ["insulator"],
+        ["defect"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "box", "area"),
+    [
+        ({"attributes": {"rotation": 90.0}}, (45, 20, 55, 60), 400),
+        ({"attributes": {"rotation": "270"}}, (45, 20, 55, 60), 400),
+        ({"rotation": 90}, (45, 20, 55, 60), 400),
+        ({"attributes": {"rotation": 45}}, (32.32, 22.32, 67.68, 57.68), 400),
+        # Its segmentation is the bbox once more, or lies in its place already.
+        ({"attributes": {"rotation": 90}, "segmentation": [[30, 35, 70, 35, 70, 45, 30, 45]]}, None, 400),
+        ({"attributes": {"rotation": 90}, "segmentation": [[45, 20, 55, 20, 55, 60, 45, 60]]}, None, 400),
+        ({"attributes": {"rotation": 30}, "segmentation": [[40, 20, 60, 20, 50, 30]]}, (40, 20, 60, 30), 100),
+        ({"attributes": {"rotation": 0.0}}, (30, 35, 70, 45), None),
+        ({"attributes": {"rotation": "left"}}, (30, 35, 70, 45), None),
+    ],
+)
+def test_an_angle_apart_from_the_box(
+    tmp_path: Path, put: Put, fields: dict, box: tuple | None, area: float | None
+) -> None:
+    """CVAT's COCO export: bbox is the box before it is rotated about its centre."""
+    put("a.jpg")
+    put("a.json", lists({**BOX, "bbox": [30, 35, 40, 10], **fields}))
+    source, problems = read(tmp_path)
+    (shape,) = shapes_of(source.images[0])
+    assert problems == []
+    assert shape.box == pytest.approx(box or (45, 20, 55, 60), abs=0.01)
+    assert shape.area == (None if area is None else pytest.approx(area))
+    assert any("is turned" in note for note in source.notes) == (area is not None)

@@ -202,7 +202,7 @@ def test_every_problem_is_reported(tmp_path: Path, put: Callable) -> None:
     assert "a.xml: no picture named 'b.jpg'" in text
     assert "again.xml: a.jpg is in two subsets, train and test" in text
     assert "cut.xml, line 3" in text and "cut short" in text
-    assert "video.xml: holds the tracks of a video; export it as 'CVAT for images 1.1' instead" in text
+    assert "video.xml: holds the tracks of a video, but no picture here is named by the number" in text
 
 
 @pytest.mark.parametrize(
@@ -305,3 +305,143 @@ def test_a_missing_image_is_not_its_namesake(tmp_path: Path, put: Callable) -> N
     put("a.xml", document(image(*shapes, name="day1/001.jpg"), image(*shapes, name="day2/001.jpg")))
     _, problems = cvat.read(SourceFolder.scan(tmp_path))
     assert len(problems) == 1 and "'day1/001.jpg' and 'day2/001.jpg' would both be" in problems[0]
+
+
+def track(*shapes: str, label: str = "x", **more: Any) -> str:
+    return tag("track", "".join(shapes), id=0, label=label, **more)
+
+
+def key(frame: int, *corners: float, **more: Any) -> str:
+    x1, y1, x2, y2 = corners or (10, 10, 20, 20)
+    return tag("box", frame=frame, keyframe=1, xtl=x1, ytl=y1, xbr=x2, ybr=y2, **({"outside": 0} | more))
+
+
+def video(*tracks: str, start: int = 0, stop: int = 9, step: int = 1, source: str = "line3.mp4") -> str:
+    filtered = f"<frame_filter>step={step}</frame_filter>" if step > 1 else "<frame_filter></frame_filter>"
+    meta = (
+        f"<meta><task><id>5</id><name>t</name><start_frame>{start}</start_frame><stop_frame>{stop}</stop_frame>"
+        f"{filtered}<original_size><width>100</width><height>50</height></original_size>"
+        f"</task><source>{source}</source></meta>"
+    )
+    return f"<annotations><version>1.1</version>{meta}{''.join(tracks)}</annotations>"
+
+
+def boxes_of(source: AnnotatedSource) -> dict[str, list[tuple]]:
+    return {
+        image.file.stem: [shape.box for item in image.annotations for shape in item.shapes]
+        for image in source.images
+    }
+
+
+def test_tracks_of_a_video_are_boxes_of_its_frames(tmp_path: Path, put: Callable) -> None:
+    """Between key frames boxes move evenly, out of view there is none, and the last one stays."""
+    for number in (0, 2, 4, 6, 8, 9):
+        put(f"images/frame_{number:06}.PNG".lower())
+    moving = track(key(2, 10, 10, 20, 20), key(6, 30, 10, 40, 20), key(8, outside=1))
+    staying = track(tag("attribute", "7", name="speed"), key(8, 0, 0, 5, 5), label="y")
+    turning = track(
+        key(4, 30, 35, 70, 45, rotation=350), key(8, 30, 35, 70, 45, rotation=10), key(9, outside=1)
+    )
+    put("annotations.xml", video(moving, staying, turning))
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    found = boxes_of(source)
+    assert found["frame_000000"] == []
+    assert found["frame_000002"] == [(10, 10, 20, 20)]
+    assert found["frame_000004"][0] == (20, 10, 30, 20)
+    assert found["frame_000006"] == [(30, 10, 40, 20), (30, 35, 70, 45)]  # turned by 0 degrees
+    assert found["frame_000008"][0] == found["frame_000009"][0] == (0, 0, 5, 5)
+    assert source.images[0].annotations[0].size == (100, 50)
+    assert {image.group for image in source.images} == {None}
+    text = "\n".join(source.notes)
+    assert "4 frame(s) of its video have no picture here" in text and "not used ('speed')" in text
+    assert "1 picture(s) without a shape or tag" in text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "numbering"),
+    [
+        (range(20, 41, 5), None),
+        ((25, 40), None),
+        (range(5), "one by one from 0"),
+        (range(1, 6), "one by one from 1"),
+        (range(21, 42, 5), "by their frames, counted from 1"),
+    ],
+)
+def test_frames_are_found_however_they_are_numbered(
+    tmp_path: Path, put: Callable, numbers: Any, numbering: str | None
+) -> None:
+    for number in numbers:
+        put(f"line3_{number}.png")
+    put(
+        "a.xml",
+        video(track(*(key(frame, frame, 0, 50, 9) for frame in range(20, 41, 5))), start=20, stop=40, step=5),
+    )
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    by_number = sorted((int(stem.split("_")[1]), box[0][0]) for stem, box in boxes_of(source).items())
+    expected = [25, 40] if len(by_number) == 2 else [20, 25, 30, 35, 40]
+    assert [left for _, left in by_number] == expected
+    assert any("its pictures are numbered" in note for note in source.notes) == bool(numbering)
+    assert not numbering or any(numbering in note for note in source.notes)
+
+
+def test_a_job_counts_its_frames_otherwise_than_its_tracks(tmp_path: Path, put: Callable) -> None:
+    """CVAT writes first and last frame of a job by their place in the task, 4 to 6, in steps of 5."""
+    for number in (20, 25, 30):
+        put(f"frame_{number:06}.png")
+    shapes = track(key(20, 20, 0, 50, 9), key(30, 30, 0, 50, 9), key(35, outside=1))
+    put("a.xml", video(shapes, start=4, stop=6, step=5).replace("task>", "job>"))
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    assert [box[0][0] for box in boxes_of(source).values()] == [20, 25, 30]
+
+
+def test_each_video_has_frames_and_a_group_of_its_own(tmp_path: Path, put: Callable) -> None:
+    for name in ("one", "two"):
+        for number in range(3):
+            put(f"frames/{name}/{number:03}.jpg")
+    put("labels/a.xml", video(track(key(0, 1, 1, 9, 9)), stop=2, source="one.mp4"))
+    put("labels/two.xml", video(track(key(0, 2, 2, 9, 9)), stop=2, source="export.mp4"))
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    assert {(image.key.split("/")[1], image.group) for image in source.images} == {
+        ("one", "labels/a.xml"),
+        ("two", "labels/two.xml"),
+    }
+    assert {image.annotations[0].shapes[0].box[0] for image in source.images if "one" in image.key} == {1}
+    put("labels/third.xml", video(track(key(0)), stop=2, source="third.mp4"))
+    (problem,) = find_source(tmp_path)[1]
+    assert "third.xml: " in problem and "could both be frames of its video" in problem
+
+
+@pytest.mark.parametrize(
+    ("names", "content", "message"),
+    [
+        (["p0", "p70"], video(track(key(0))), "its frames 0 to 9, every 1 do not fit the pictures 0 to 70"),
+        ([f"p{n}" for n in range(1, 10)], video(track(key(0))), "counted from 1; add the missing one"),
+        (["p0"], video(track(key(0, rotation="left"))), "no readable rotation"),
+        (["p0"], video(track(tag("box", xtl=1))), "track 1: <box> has no readable frame"),
+        (["p0"], video(tag("track", key(0), id=1)), "track 1 has no label"),
+    ],
+)
+def test_a_video_that_cannot_be_read_is_one_line(
+    tmp_path: Path, put: Callable, names: list[str], content: str, message: str
+) -> None:
+    for name in names:
+        put(f"{name}.jpg")
+    put("a.xml", content)
+    (problem,) = find_source(tmp_path)[1]
+    assert problem.startswith(str(tmp_path / "a.xml")) and message in problem
+
+
+def test_frames_between_outlines_in_key_frames_are_left_out(tmp_path: Path, put: Callable) -> None:
+    for number in range(4):
+        put(f"{number}.jpg")
+    outline = {"points": "0,0;10,0;0,8", "outside": 0}
+    put("a.xml", video(track(*(tag("polygon", frame=frame, **outline) for frame in (0, 2))), stop=3))
+    source, problems = find_source(tmp_path)
+    assert problems == [] and list(boxes_of(source)) == ["0", "2", "3"]
+    assert any(
+        "1 frame(s) between key frames of shapes that are no boxes left out" in n for n in source.notes
+    )

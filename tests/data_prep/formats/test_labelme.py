@@ -75,12 +75,42 @@ def test_a_mask_is_the_box_around_its_pixels(put: Callable, mode: str) -> None:
     assert "1 empty mask" in annotation.notes[0]
 
 
+def test_shapes_of_one_label_and_group_are_one_object(put: Callable) -> None:
+    left, right = ((0, 0), (10, 0), (0, 8)), ((20, 0), (30, 0), (20, 8))
+    annotation = read_annotation(
+        put(
+            "a.json",
+            file(
+                shape("polygon", *left, group_id=0),
+                shape("rectangle", (2, 2), (4, 4), label="y", group_id=0),
+                shape("polygon", *left, group_id=3),
+                shape("polygon", *right, group_id=0),
+                shape("rectangle", (30, 0), (40, 10), group_id=0),
+                shape("polygon", *right, group_id=None),
+                shape("point", (1, 1), group_id=0),
+                shape("polygon", *right, group_id=0),
+                shape("polygon", *right, label="__ignore__"),
+            ),
+        )
+    )
+    assert annotation.shapes == (
+        Shape("x", (0, 0, 40, 10), 40 + 40 + 100),
+        Shape("y", (2, 2, 4, 4)),
+        Shape("x", (0, 0, 10, 8), 40),
+        Shape("x", (20, 0, 30, 8), 40),
+    )
+    twice, joined, left_out = annotation.notes
+    assert twice.endswith("shape 8 (x) is there twice; kept once")
+    assert joined.endswith("1 object(s) joined of several shapes by their group_id")
+    assert left_out.endswith("left out: 1 labelled __ignore__, 1 point")
+
+
 def test_points_and_lines_are_left_out_with_a_note(put: Callable) -> None:
     lines = [shape("line", (0, 0), (9, 9)), shape("linestrip", (0, 0), (9, 9), (9, 0))]
     path = put("a.json", file(shape("point", (3, 4)), *lines, shape("rectangle", (0, 0), (5, 5))))
     annotation = read_annotation(path)
     assert len(annotation.shapes) == 1
-    assert annotation.notes == (f"{path}: shapes without an area left out: 1 line, 1 linestrip, 1 point",)
+    assert annotation.notes == (f"{path}: shapes left out: 1 line, 1 linestrip, 1 point",)
 
 
 def test_flags_of_the_image_are_labels_and_doubles_are_kept_once(put: Callable) -> None:

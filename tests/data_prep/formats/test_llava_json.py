@@ -86,6 +86,8 @@ def test_every_bad_record_is_named_with_its_line(read: Callable, tmp_path: Path)
         record("<image>\nq", "a", image="zzz.jpg"),
         {"id": 5, "image": "a.jpg"},
         7,
+        record("<image>\nq", "a", system="Answer in German."),
+        record("<image>\nq", "a", image=None, images=["a.jpg"]),
     ]
     _, problems = read("[\n" + ",\n".join(map(json.dumps, records)) + "]")
     start = f"{tmp_path / 'train.json'}, line "
@@ -98,6 +100,9 @@ def test_every_bad_record_is_named_with_its_line(read: Callable, tmp_path: Path)
         f"7 (id '1'): no picture named 'zzz.jpg' in {tmp_path} or below",
         "8 (id 5): has no conversations",
         "9: not a record with named fields",
+        "10 (id '1'): its `system` is not used; put what the model needs into the first question, or take it "
+        "out",
+        "11 (id '1'): it has `images`; call it `image`, a name or a list of names",
     ]
 
 

@@ -250,3 +250,61 @@ def test_boxes_that_may_have_been_drawn_before_rotation_are_noted(
     annotation = Annotation(Path("a.xml"), "a.jpg", stated, (Shape("x", (1, 2, 30, 40)),))
     _, notes = merge_annotations(AnnotatedImage(Path("a.jpg"), "a", [annotation]), upright, orientation)
     assert any("does not tell" in note for note in notes) is is_noted
+
+
+def test_the_layout_of_vocs_own_data(tmp_path: Path, put: Callable) -> None:
+    """JPEGImages holds the photos; masks and drawings of the same name lie beside."""
+    drawn = ("SegmentationClass", "SegmentationObject", "AnnotationsVisualization")
+    for stem in "abcd":
+        put(f"Annotations/{stem}.xml", voc(("x", 1, 2, 30, 40), filename=f"{stem}.jpg"))
+        put(f"JPEGImages/{stem}.jpg")
+        for folder in drawn:
+            put(f"{folder}/{stem}.{'jpg' if folder == drawn[2] else 'png'}")
+    put("SegmentationClass/lost.png")
+    put("ImageSets/Main/train.txt", "a\nb\nd\n")
+    put("ImageSets/Main/test.txt", "c\nd\nlost2\n")
+    put("ImageSets/Main/trainval.txt", "a\nb\nc\n")
+    put("ImageSets/Main/x_train.txt", "a 1\nb -1\n")
+    source, problems = find_source(tmp_path)
+    assert problems == []
+    assert {image.key: image.split for image in source.images} == {
+        "JPEGImages/a": "train",
+        "JPEGImages/b": "train",
+        "JPEGImages/c": "test",
+        "JPEGImages/d": None,
+    }
+    assert [path.stem for path in source.unannotated] == ["lost"]
+    lost, masks, several = source.notes
+    assert "test.txt: 1 line(s) that name no picture here passed over, such as 'lost2'" in lost
+    assert masks.startswith("12 picture(s) taken for masks of others")
+    assert several.startswith("1 picture(s) are listed for several splits")
+
+
+def test_a_mask_beside_its_photo_is_told_apart_by_the_filename(tmp_path: Path, put: Callable) -> None:
+    put("a.xml", voc(("x", 1, 2, 30, 40), filename="a.jpg"))
+    put("a.png")
+    assert find_source(tmp_path)[0].images[0].file.name == "a.png"
+    put("a.jpg")
+    source, problems = find_source(tmp_path)
+    assert problems == [] and source.images[0].file.name == "a.jpg"
+    put("a.xml", voc(("x", 1, 2, 30, 40), filename="a"))
+    _, problems = find_source(tmp_path)
+    assert len(problems) == 1 and "could belong to a.jpg and a.png; give" in problems[0]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "<robndbox><cx>50</cx><cy>25</cy><w>40</w><h>10</h><angle>1.5707963</angle></robndbox>",
+        "<bndbox><xmin>30</xmin><ymin>20</ymin><xmax>70</xmax><ymax>30</ymax></bndbox><attributes>"
+        "<attribute><name>occluded</name><value>False</value></attribute>"
+        "<attribute><name>rotation</name><value>90.0</value></attribute></attributes>",
+    ],
+    ids=["roLabelImg", "CVAT"],
+)
+def test_the_angle_of_a_rotated_box(put: Callable, box: str) -> None:
+    file = put("a.xml", f"<annotation><object><name>x</name>{box}</object></annotation>")
+    annotation = read_annotation(file)
+    (shape,) = annotation.shapes
+    assert shape.box == pytest.approx((45, 5, 55, 45), abs=1e-3) and shape.area == pytest.approx(400)
+    assert annotation.notes == (f"{file}: box 1 (x) is turned by 90 degrees; the box around it is taken",)

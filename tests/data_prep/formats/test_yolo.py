@@ -11,8 +11,8 @@ from PIL import Image
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_annotations
 from data_prep.formats import coco, yolo
 from data_prep.formats.sizes import image_size
-from data_prep.formats.yolo import read_labels
 from data_prep.formats.yolo_data import DataSet, read_data_yaml, read_names
+from data_prep.formats.yolo_labels import read_labels
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 from llava.common.images import open_image
@@ -86,7 +86,8 @@ def test_boxes_are_put_right_and_reported(put: Put) -> None:
         ("0.5 0.5 0.5 0.2 0.4", "line 1: neither a box"),
         ("0 0.5 nan 0.2 0.4", "line 1: neither a box"),
         ("0 .1 .1 .2 .2 .3 .3 .9", "line 1: neither a box"),
-        ("insulator 0.5 0.5 0.2 0.4", "line 1: neither a box"),
+        ("owl 0.5 0.5 0.2 0.4", "line 1: neither a box"),
+        ("0 0.5 0.5 0.2 0.4 -1.57", "line 1: -1.57 after the box is no confidence .* the four corners"),
     ],
 )
 def test_a_bad_line_is_named(put: Put, text: str, message: str) -> None:
@@ -200,7 +201,7 @@ def test_splits_by_lists_and_by_folders(tmp_path: Path, put: Put) -> None:
     source, problems = read(tmp_path)
     assert problems == []
     assert [image.split for image in source.images] == ["train", None, "test"]
-    assert "1 picture(s) are in several splits of data.yaml" in "\n".join(source.notes)
+    assert "1 picture(s) are listed for several splits" in "\n".join(source.notes)
     lost = (
         "train.txt: 1 line(s) that name no picture here passed over, such as '/somewhere/images/a/lost.jpg'"
     )
@@ -305,8 +306,11 @@ def test_detect(tmp_path: Path, put: Put) -> None:
     assert yolo.detect(folder(tmp_path)) is None
     put("photo.txt", "an insulator on a mast")  # a caption
     assert yolo.detect(folder(tmp_path)) is None
-    put("photo.txt", "0 345 200 80 90")  # pixels
+    put("photo.txt", "0 345 200 80 90")  # pixels: `read` says what is wrong
+    assert yolo.detect(folder(tmp_path)) is not None
+    (tmp_path / "data.yaml").rename(tmp_path / "other.yaml.txt")
     assert yolo.detect(folder(tmp_path)) is None
+    (tmp_path / "other.yaml.txt").rename(tmp_path / "data.yaml")
     put("photo.txt", "\n" + BOX)
     assert yolo.detect(folder(tmp_path)) == "1 label file(s) (*.txt) and the names of their classes"
     put("photo.txt", "0 .5 .5 .2 .2 .1 .1 2")  # a keypoint
@@ -372,7 +376,114 @@ def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
     images = shared_data / "formats" / "images"
     source, problems = read(shared_data / "formats" / "yolo", images)
     assert problems == [] and len(source.images) == 12
-    assert "12 picture(s) are in several splits" in source.notes[0]  # its train and val are one folder
+    assert (
+        "12 picture(s) are listed for several splits" in source.notes[0]
+    )  # its train and val are one folder
     expected, _ = coco.read(SourceFolder.scan(shared_data / "formats" / "coco", images))
     for ours, theirs in zip(source.images, expected.images, strict=True):
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)
+
+
+@pytest.mark.parametrize("name", ["predefined_classes.txt", "data/predefined_classes.txt", "coco.names"])
+def test_lists_of_names_by_other_names(tmp_path: Path, put: Put, name: str) -> None:
+    put(name, "insulator\ndefect\n")
+    put("a.jpg")
+    put("a.txt", BOX)
+    source, problems = read(tmp_path)
+    assert yolo.detect(SourceFolder.scan(tmp_path)) and problems == [] and source.notes == ()
+    assert [shape.name for shape in shapes_of(source.images[0])] == ["insulator"]
+    if name.endswith(".txt"):  # labelImg's choice of names says less than what it saved
+        put("classes.txt", "nest\ndefect\n")
+        assert [shape.name for shape in shapes_of(read(tmp_path)[0].images[0])] == ["nest"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0,0.5,0.5,0.2,0.4",
+        "0, 0.5, 0.5, 0.2, 0.4,",
+        "0;0.5;0.5;0.2;0.4",
+        "0 0.5,0.5 0.2,0.4",
+        "0 0,5 0,5 0,2 0,4",
+        "0;0,5;0,5;0,2;0,4",
+        "Insulator,.5,.5,.2,.4",
+        "insulator 0.5 0.5 0.2 0.4",
+    ],
+)
+def test_lines_as_people_write_them(tmp_path: Path, put: Put, line: str) -> None:
+    put("data.yaml", NAMES)
+    put("images/a.jpg")
+    put("labels/a.txt", line)
+    assert yolo.detect(SourceFolder.scan(tmp_path))
+    source, problems = read(tmp_path)
+    assert problems == [] and shapes_of(source.images[0]) == [Shape("insulator", (40, 15, 60, 35))]
+    assert any("commas between numbers" in note for note in source.notes) == ("," in line or ";" in line)
+
+
+def test_one_file_that_is_no_label_does_not_hide_the_others(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", NAMES)
+    for stem in "abc":
+        put(f"images/{stem}.jpg")
+        put(f"labels/{stem}.txt", BOX if stem != "a" else "to do")
+    assert yolo.detect(SourceFolder.scan(tmp_path))
+    _, problems = read(tmp_path)
+    assert len(problems) == 1 and "a.txt, line 1: neither a box" in problems[0]
+
+
+CORNERS = [(0, 0, 10, 20), (70, 30, 98, 48), (2, 5, 90, 45), (60, 1, 99, 9)]  # in 100 x 50
+WRITTEN = {
+    "centre x, centre y, width, height": lambda x1, y1, x2, y2: (
+        (x1 + x2) / 2,
+        (y1 + y2) / 2,
+        x2 - x1,
+        y2 - y1,
+    ),
+    "left, top, width, height": lambda x1, y1, x2, y2: (x1, y1, x2 - x1, y2 - y1),
+    "left, top, right, bottom": lambda *corners: corners,
+}
+
+
+@pytest.mark.parametrize("order", WRITTEN)
+def test_pixels_are_read_where_only_one_order_fits_the_pictures(tmp_path: Path, put: Put, order: str) -> None:
+    put("data.yaml", NAMES)
+    for number, corners in enumerate(CORNERS):
+        Image.new("L", (300, 150)).save(put(f"images/{number}.png"))
+        values = WRITTEN[order](*(3 * corner for corner in corners))
+        put(f"labels/{number}.txt", f"0 {' '.join(map(str, values))}")
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert [shapes_of(image)[0].box for image in source.images] == [
+        tuple(3 * corner for corner in corners) for corners in CORNERS
+    ]
+    assert f"4 label file(s) are in pixels, read as class, {order}:" in source.notes[0]
+
+
+def test_outlines_in_pixels_have_one_meaning(tmp_path: Path, put: Put) -> None:
+    put("data.yaml", NAMES)
+    Image.new("L", (300, 150)).save(put("images/a.png"))
+    put("labels/a.txt", "0 30 30 240 30 240 120")
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert shapes_of(source.images[0]) == [Shape("insulator", (30, 30, 240, 120), 210 * 90 / 2)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("0 50 25 20 20", "(centre x, centre y, width, height) and as (left, top, width, height)"),
+        ("0 10 10 20 20", "(left, top, width, height) and as (left, top, right, bottom)"),
+        ("0 500 25 20 20", "as pixels no order of them fits"),
+        ("0 50 25 0.2 0.2", "as pixels no order of them fits"),
+        ("0 45 35 90 30\n0 45 35 90 28\n0 45 35 90 26", "could be read as (centre"),  # or percents
+    ],
+)
+def test_pixels_that_may_mean_something_else_are_refused(
+    tmp_path: Path, put: Put, lines: str, why: str
+) -> None:
+    put("data.yaml", NAMES)
+    put("images/a.jpg")
+    put("labels/a.txt", lines)
+    source, problems = read(tmp_path)
+    (problem,) = problems
+    assert "a.txt, line 1: " in problem and "is no share of a picture" in problem and why in problem
+    assert not source.images
