@@ -250,10 +250,11 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
 
 def _note_untrained(tasks: Sequence[str]) -> str:
     verb, families = ("is", "family") if len(tasks) == 1 else ("are", "families")
+    named, remedy = join_words(tasks, "and"), " ".join(f"families.{task}=null" for task in tasks)
     return (
-        f"{join_words(tasks, 'and')} {verb} neither trained nor asked: the training pictures give no question, "
-        "or always the same answer (to learn yes and no, pictures with and without a defect are needed); add "
-        f"pictures, or leave the {families} out ({' '.join(f'families.{task}=null' for task in tasks)})"
+        f"{named} {verb} neither trained nor asked: the training pictures give no question, or always the "
+        "same answer (to learn yes and no, pictures with and without a defect are needed); add pictures, "
+        f"or leave the {families} out ({remedy})"
     )
 
 

@@ -21,6 +21,7 @@ NONE = "none"  # the label of what has no defect, in every language
 UNPLACED = "defects without boxes"
 NEARLY_EQUAL = 0.7  # IoU: boxes of different kinds are then two opinions of one thing
 _TRIES = 100
+_SHIFT = 0.3
 _DOUBTFUL = "nearly equal boxes of different kinds"
 
 
@@ -278,9 +279,9 @@ class CandidateFinder:
     def _boxes_of_nothing(
         self, units: Sequence[Unit], present: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
-        """Ask about boxes that meet no defect. Each is the box of a defect in another image, as often as that
-        is asked about, so that neither its place nor its size tells the answer; where that lies on a
-        component, it does so here too, if there is such an image. All images are asked about in turn."""
+        """Ask about boxes that meet no defect. Each is the box of a defect in another image, a little shifted,
+        so that neither place nor size tells the answer; where that lies on a component, it does so here too,
+        if there is such an image. All defects and all images serve in turn."""
         models = [(c.unit, c.box) for c in present for _ in range(c.times_asked) if c.box is not None]
         wanted = round(len(models) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
@@ -292,6 +293,7 @@ class CandidateFinder:
             for model, box in rng.sample(models, min(len(models), wanted - len(found))):
                 others = rng.sample(free, min(len(free), _TRIES))
                 others.sort(key=lambda unit: len(taken[unit.image]))
+                box = _shifted(box, model.size, rng)
                 if (placed := _place_elsewhere(box, model, others, taken)) is not None:
                     unit, box = placed
                     taken[unit.image].append(box)
@@ -391,6 +393,17 @@ def _of_doubtful_kind(unit: Unit) -> list[Shape]:
             other.name != shape.name and iou(other.box, shape.box) > NEARLY_EQUAL for other in unit.defects
         )
     ]
+
+
+def _shifted(box: Box, size: tuple[int, int], rng: random.Random) -> Box:
+    """Move a box by a part of its sides, so that its numbers are not those of the defect. What touches an edge
+    of the image goes on doing so, and nothing else begins to."""
+    moves = []
+    for low, high, side in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
+        move = rng.uniform(-_SHIFT, _SHIFT) * (high - low)
+        ways = [way for way in (move, -move) if low + way > 0 and high + way < side]
+        moves.append(ways[0] if ways and low > 0 and high < side else 0.0)
+    return box[0] + moves[0], box[1] + moves[1], box[2] + moves[0], box[3] + moves[1]
 
 
 def _place_elsewhere(

@@ -142,19 +142,28 @@ def test_boxes_without_a_defect_are_boxes_of_defects_elsewhere(full: Recipe, uni
         box = parse_box(item.question)
         assert box is not None and item.label == "none"
         placed = from_frame(box, 200, 100, "padded")
-        assert min(np.abs(np.subtract(placed, other)).max() for other in boxes) < 0.2
+        width, height = placed[2] - placed[0], placed[3] - placed[1]
+        assert any(  # of the same size, and nearly there
+            max(abs(width - (b[2] - b[0])), abs(height - (b[3] - b[1]))) < 0.4
+            and abs(placed[0] - b[0]) < 0.3 * width + 0.4
+            and abs(placed[1] - b[1]) < 0.3 * height + 0.4
+            for b in boxes
+        )
         assert all(intersection(placed, shape.box) < 0.5 for shape in item.unit.defects)
 
 
 def test_boxes_without_a_defect_fit_the_size_of_their_picture_and_its_components() -> None:
     recipe = only("region", {"questions": ["{box}"], "negatives": 0.5}, boxes={"frame": "whole"})
     right = replace(make_unit(1), components=(Shape("insulator", (120, 10, 190, 90)),))
-    left = replace(make_unit(2), size=(400, 300), components=(Shape("insulator", (20, 30, 200, 270)),))
-    items = asked_of(recipe, make_unit(0, CRACK), right, left)
-    assert {item.unit.source: item.question for item in items} == {
-        "u0": "[0.100, 0.200, 0.200, 0.400]",
-        "u2": "[0.100, 0.200, 0.200, 0.400]",
-    }
+    left = replace(make_unit(2), size=(400, 300), components=(Shape("insulator", (0, 30, 200, 270)),))
+    with_crack = replace(
+        make_unit(0, Shape("crack", (0, 20, 20, 40))), components=(Shape("insulator", (0, 10, 190, 90)),)
+    )
+    items = {item.unit.source: item for item in asked_of(recipe, with_crack, right, left)}
+    assert items["u0"].question == "[0.000, 0.200, 0.100, 0.400]"
+    x1, y1, x2, y2 = parse_box(items["u2"].question) or (1, 1, 0, 0)
+    # It touches the edge as the crack does, and is moved along it.
+    assert (x1, x2) == (0.0, 0.1) and y2 - y1 == pytest.approx(0.2, abs=0.001) and abs(y1 - 0.2) < 0.061
 
 
 def test_nearly_equal_boxes_of_two_kinds_are_not_asked_about() -> None:
