@@ -27,7 +27,8 @@ from data_prep.images.units import PreparedImage, class_names, prepare_image, un
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.candidates import join_words
 from data_prep.questions.dialogues import make_dialogues
-from data_prep.questions.records import to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.guesses import guess_test, notes_of_guesses
+from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import BALANCED_AWAY, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
@@ -211,13 +212,14 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
     """
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
-    trained: set[str] = set()
+    train: list[QuestionAnswer] = []
     untrained: set[str] = set()
     for split in SPLITS:
         qas, skipped = make_questions(conversion.units[split], recipe, split, seed)
         if split == "train":
-            trained = {qa.task for qa in qas}
+            train = qas
         else:
+            trained = {qa.task for qa in train}
             asked = [qa for qa in qas if qa.task in trained or qa.family == "talk"]
             for task in {qa.task for qa in qas} - {qa.task for qa in asked}:
                 untrained.add(task)
@@ -238,13 +240,15 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         more = (to_dialogue(dialogue, recipe, group_of[dialogue[0].unit.image]) for dialogue in dialogues)
         write_json_list(folder / f"{split}.json", chain(records, more))
         if split == "test":
+            blind = guess_test(train, qas)
             write_jsonl(folder / "questions_test.jsonl", (to_question(qa, recipe) for qa in qas))
             write_jsonl(
                 folder / "truth_test.jsonl",
-                (to_truth(qa, recipe, group_of[qa.unit.image]) for qa in qas),
+                (to_truth(qa, recipe, group_of[qa.unit.image], blind.get(qa.id)) for qa in qas),
             )
     if untrained:
         conversion.notes.append(_note_untrained(sorted(untrained)))
+    conversion.notes += notes_of_guesses(train, group_of)
     return summaries
 
 

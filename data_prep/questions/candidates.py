@@ -206,12 +206,13 @@ class CandidateFinder:
     def _describe(self, unit: Unit) -> Iterator[Candidate]:
         each = self.family.of == "each"
         for about in unit.kinds if each else ["defect"]:
-            sentence = self._sentence(
-                self.family.answers if unit.kinds else self.family.whole, bool(unit.kinds)
-            )
-            if (about in unplaced(unit) if each else unplaced(unit)) and "{places}" in sentence:
-                self._skip(UNPLACED)
-                continue
+            sentences = self.family.answers if unit.kinds else self.family.whole
+            if about in unplaced(unit) if each else unplaced(unit):
+                sentences = [sentence for sentence in sentences if "{places}" not in sentence]
+                if not sentences:
+                    self._skip(UNPLACED)
+                    continue
+            sentence = self._sentence(sentences, "defect" if unit.kinds else NONE)
             kinds = [kind for kind in self.recipe.defects if kind.name in ([about] if each else unit.kinds)]
             yield self._candidate(unit, about, self._described(sentence, kinds, unit))
 
@@ -272,16 +273,16 @@ class CandidateFinder:
             for unit in rng.sample(lacking, wanted):
                 answer = self.recipe.absent_word
                 if self.family.family == "describe":
-                    answer = _capital(self._sentence(self.family.whole, False).format(**kind.fields()))
+                    answer = _capital(self._sentence(self.family.whole, NONE).format(**kind.fields()))
                 found.append(self._candidate(unit, kind.name, answer))
         return found
 
     def _boxes_of_nothing(
         self, units: Sequence[Unit], present: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
-        """Ask about boxes that meet no defect. Each is the box of a defect in another image, a little shifted,
-        so that neither place nor size tells the answer; where that lies on a component, it does so here too,
-        if there is such an image. All defects and all images serve in turn."""
+        """Ask about boxes that meet no defect. Each is that of a defect in another image, a little shifted,
+        so that neither place nor size tells the answer; where that lies on a component, it does so here
+        too, if there is such an image. All defects and all images serve in turn."""
         models = [(c.unit, c.box) for c in present for _ in range(c.times_asked) if c.box is not None]
         wanted = round(len(models) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
@@ -315,19 +316,20 @@ class CandidateFinder:
         place = self._place(box, unit)
         return {"place": place, "at_place": at_place(place) if self.recipe.language == "en" else place}
 
-    def _sentence(self, sentences: Sequence[str], defective: bool) -> str:
+    def _sentence(self, sentences: Sequence[str], shows: str) -> str:
         """Choose a sentence. Train and val draw them evenly, so that each (and its length) is as frequent as
-        the others, with and without defects; test takes the first."""
+        the others for what the unit `shows`, "defect" or none; test takes the first."""
         if self.split == "test":
             return sentences[0]
-        return sentences[self.sentences.draw("defect" if defective else NONE, len(sentences))]
+        return sentences[self.sentences.draw(f"{shows} of {len(sentences)}", len(sentences))]
 
     def _stated_groups(self, name: str, box: Box, unit: Unit) -> str:
         """Answer a question about a box that shows the kind `name`, or none."""
         if self.family.type == "class":
             assert self.recipe.none_word is not None or name != NONE
             return self.recipe.none_word or "" if name == NONE else self._words(name).word
-        sentence = self._sentence(self.family.whole if name == NONE else self.family.answers, name != NONE)
+        sentences = self.family.whole if name == NONE else self.family.answers
+        sentence = self._sentence(sentences, NONE if name == NONE else "defect")
         fields = {} if name == NONE else self._words(name).fields() | self._place_fields(box, unit)
         return _capital(sentence.format(**fields))
 
@@ -396,8 +398,8 @@ def _of_doubtful_kind(unit: Unit) -> list[Shape]:
 
 
 def _shifted(box: Box, size: tuple[int, int], rng: random.Random) -> Box:
-    """Move a box by a part of its sides, so that its numbers are not those of the defect. What touches an edge
-    of the image goes on doing so, and nothing else begins to."""
+    """Move a box by a part of its sides, so that its numbers are not those of the defect. What touches an
+    edge of the image goes on doing so, and nothing else begins to."""
     moves = []
     for low, high, side in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
         move = rng.uniform(-_SHIFT, _SHIFT) * (high - low)
@@ -410,7 +412,7 @@ def _place_elsewhere(
     box: Box, model: Unit, others: Sequence[Unit], taken: Mapping[str, Sequence[Box]]
 ) -> tuple[Unit, Box] | None:
     """Return the first of the `others` where a box of `model`, scaled, meets no defect and none of the boxes
-    `taken`, with that box; None if there is no such unit. A box on a component goes to a component first."""
+    `taken`, with that box; None if there is none. A box on a component goes to a component first."""
     on_component = any(holds_centre(shape.box, box) for shape in model.components)
     second = None
     for unit in others:

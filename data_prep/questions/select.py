@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import shorten
 
 from data_prep.images.units import Unit
 from data_prep.questions.candidates import NONE, UNPLACED, Candidate, CandidateFinder, EvenSampler
@@ -94,7 +95,8 @@ def _find_candidates(finder: CandidateFinder, units: Sequence[Unit]) -> list[Can
     others = finder.skipped[f"{finder.task}: {UNPLACED}"]
     if family.family != "talk" and len(answers) == 1 and (others or (train and len(found) >= ENOUGH)):
         why = ", as no defect has a box" if others else ""
-        finder.skipped[f"{finder.task}: every answer would be {found[0].answer!r}{why}"] += len(found)
+        said = shorten(found[0].answer, 60, placeholder=" ...")
+        finder.skipped[f"{finder.task}: every answer would be {said!r}{why}"] += len(found)
         return []
     return found
 
