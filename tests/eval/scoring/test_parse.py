@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.recipe.families import PLACES
 from eval.scoring import parse
 from llava.common.errors import InputError
 
@@ -125,6 +126,28 @@ def test_parse_report(text: str, expected: list[dict[str, str]] | None) -> None:
 )
 def test_parse_class(text: str, expected: str | None) -> None:
     assert parse.parse_class(text, KINDS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("upper middle", "upper middle"),
+        ("At the top centre.", "upper middle"),  # what an earlier version called it
+        ("It is in the bottom center of the picture", "lower middle"),
+        ("in the middle", "centre"),
+        ("upper left", "top left"),
+        ("on the left", "left"),
+        ("center left", "left"),
+        ("top", None),
+        ("left or right", None),
+    ],
+)
+def test_places_have_several_names(text: str, expected: str | None) -> None:
+    assert parse.parse_class(text, PLACES) == expected
+    old = [{"upper middle": "top centre", "lower middle": "bottom centre"}.get(name, name) for name in PLACES]
+    renamed = {"upper middle": "top centre", "lower middle": "bottom centre"}.get(expected or "", expected)
+    assert parse.parse_class(text, old) == renamed, "in a truth file of an earlier version"
+    assert parse.parse_class("the middle", ["centre", "edge"]) is None, "no places"
 
 
 @pytest.mark.parametrize(
