@@ -15,9 +15,9 @@ from llava.common.settings import Settings
 
 FamilyName = Literal["presence", "kind", "choice", "count", "where", "region", "describe", "report", "talk"]
 PLACES = (
-    *("top left", "upper middle", "top right"),
+    *("top left", "top", "top right"),
     *("left", "centre", "right"),
-    *("bottom left", "lower middle", "bottom right"),
+    *("bottom left", "bottom", "bottom right"),
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -119,8 +119,16 @@ def parse_report(text: str) -> list[dict[str, str]] | None:
 # Other words for the places of a picture, so that answers in them (a base model's, or those of an earlier
 # version) are understood: each row is one place.
 _PLACES = (
-    ("upper middle", "top centre", "top center", "top middle", "upper centre", "upper center"),
-    ("lower middle", "bottom centre", "bottom center", "bottom middle", "lower centre", "lower center"),
+    ("top", "top centre", "top center", "top middle", "upper middle", "upper centre", "upper center"),
+    (
+        "bottom",
+        "bottom centre",
+        "bottom center",
+        "bottom middle",
+        "lower middle",
+        "lower centre",
+        "lower center",
+    ),
     ("centre", "center", "middle"),
     ("left", "middle left", "centre left", "center left"),
     ("right", "middle right", "centre right", "center right"),

@@ -55,8 +55,8 @@ def test_what_a_name_says(meaning: str, names: list[str]) -> None:
 
 
 def test_places_have_their_prepositions() -> None:
-    said = {place: at_place(place) for place in (*PLACES, "top", "left side", "upper third")}
+    said = {place: at_place(place) for place in (*PLACES, "left side", "upper middle")}
     assert said["left"] == "on the left" and said["right"] == "on the right"
-    assert said["upper middle"] == "in the upper middle" and said["centre"] == "in the centre"
+    assert said["bottom"] == "at the bottom" and said["centre"] == "in the centre"
     assert said["top left"] == "in the top left" and said["top"] == "at the top"
-    assert said["left side"] == "on the left side" and said["upper third"] == "in the upper third"
+    assert said["left side"] == "on the left side" and said["upper middle"] == "in the upper middle"
