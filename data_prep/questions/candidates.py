@@ -162,9 +162,9 @@ class CandidateFinder:
             yield self._candidate(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
 
     def _where(self, unit: Unit) -> Iterator[Candidate]:
+        doubtful = _of_doubtful_kind(unit)
         for about in unit.kinds if self.family.of == "each" else [self.family.of]:
             shapes = shapes_of(unit, about)
-            doubtful = _of_doubtful_kind(unit)
             if about in unplaced(unit) or (about == "defect" and unplaced(unit)):
                 self._skip(UNPLACED)
             elif len(shapes) > 1:  # "the defect" would be ambiguous
@@ -388,13 +388,16 @@ def _capital(text: str) -> str:
 def _of_doubtful_kind(unit: Unit) -> list[Shape]:
     """Return the defects with a box that another kind has too, nearly: which of them it shows is a matter of
     opinion."""
-    return [
-        shape
-        for shape in unit.defects
-        if any(
-            other.name != shape.name and iou(other.box, shape.box) > NEARLY_EQUAL for other in unit.defects
-        )
-    ]
+    found: list[Shape] = []
+    ordered = sorted(unit.defects, key=lambda shape: shape.box)
+    for index, shape in enumerate(ordered):
+        x1, _, x2, _ = shape.box
+        for other in ordered[index + 1 :]:
+            if other.box[0] > x1 + (1 - NEARLY_EQUAL) * (x2 - x1):
+                break  # it, and all that follow, share too little of the width
+            if other.name != shape.name and iou(other.box, shape.box) > NEARLY_EQUAL:
+                found += (shape, other)
+    return found
 
 
 def _shifted(box: Box, size: tuple[int, int], rng: random.Random) -> Box:
