@@ -76,8 +76,8 @@ def _headline_table(names: str, runs: Sequence[Scores]) -> Table:
             f"[bold]{_two_lines(headline)}[/]" if headline.value == best else _two_lines(headline)
             for headline in headlines
         ]
-        blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
-        table.add_row(escape(task.task), METRIC_NAMES[task.headline], str(task.n), *cells, f"{blind:.2f}")
+        blind = f"{task.best_guess:.2f}"
+        table.add_row(escape(task.task), METRIC_NAMES[task.headline], str(task.n), *cells, blind)
     if any(run.probe for run in runs):
         probes = [_two_lines(run.probe.whole.tuned) if run.probe else "-" for run in runs]
         table.add_row("(general questions)", "right answers", "", *probes, "")
@@ -85,7 +85,8 @@ def _headline_table(names: str, runs: Sequence[Scores]) -> Table:
 
 
 _FOOTNOTE = (
-    "blind: what the commonest answer, or random ones, would score without looking. "
+    "blind: what the commonest answer, random ones, or a guess from the questions' words and boxes would "
+    "score without looking. "
     "In pairs: one run was scored with the other's answers as --baseline-answers, and its file holds the "
     "difference. Otherwise these files hold intervals alone: where two lie apart the difference is real, "
     "where they overlap that is not known. To know, score one run with the other's answers as "

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         linter.finish_file()
         if linter.records == before:
             raise InputError(f"{file}: holds no records")
+    linter.finish()
     check_images(linter, args.image_folder, args.workers, decode=not args.no_pictures)
     if args.json:
         _write(args.json, linter, args.files)

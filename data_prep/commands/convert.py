@@ -27,12 +27,21 @@ from data_prep.formats.seen import passed_over
 from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
 from data_prep.output import foreign_files, output_folder
+from data_prep.questions.candidates import join_words
+from data_prep.questions.dialogues import make_dialogues
+from data_prep.questions.guesses import guess_test, notes_of_guesses
 from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
-from data_prep.questions.select import BALANCED_AWAY, make_dialogues, make_questions
+from data_prep.questions.select import BALANCED_AWAY, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
 from data_prep.report.page import page
-from data_prep.report.summary import SplitSummary, make_manifest, print_summary, summarise_split
+from data_prep.report.summary import (
+    SplitSummary,
+    left_out_lines,
+    make_manifest,
+    print_summary,
+    summarise_split,
+)
 from data_prep.source_folder import SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.cli import command_name
@@ -206,16 +215,23 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
     """
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
-    trained: set[str] = set()
+    train: list[QuestionAnswer] = []
+    untrained: set[str] = set()
     for split in SPLITS:
         qas, skipped = make_questions(conversion.units[split], recipe, split, seed)
         if split == "train":
-            trained = {qa.task for qa in qas}
+            train = qas
         else:
-            qas = _drop_untrained(qas, trained, conversion)
+            trained = {qa.task for qa in train}
+            asked = [qa for qa in qas if qa.task in trained or qa.family == "talk"]
+            for task in {qa.task for qa in qas} - {qa.task for qa in asked}:
+                untrained.add(task)
+                skipped[f"{task}: it is not trained"] += sum(qa.task == task for qa in qas)
+            qas = asked
         conversion.left_out.update(skipped)
         if split == "train" and not qas:
-            raise InputError("the recipe asks nothing of the training pictures; look at its families")
+            why = "".join(f"; {line}" for line in left_out_lines(conversion))
+            raise InputError(f"the recipe asks nothing of the training pictures{why}; look at its families")
         unasked = conversion.drop_unasked(split, {qa.unit.image for qa in qas})
         if others := unasked - skipped[BALANCED_AWAY]:
             conversion.left_out["pictures that no family asks about"] += others
@@ -227,30 +243,26 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         more = (to_dialogue(dialogue, recipe, group_of[dialogue[0].unit.image]) for dialogue in dialogues)
         write_json_list(folder / f"{split}.json", chain(records, more))
         if split == "test":
+            blind = guess_test(train, qas)
             write_jsonl(folder / "questions_test.jsonl", (to_question(qa, recipe) for qa in qas))
             write_jsonl(
                 folder / "truth_test.jsonl",
-                (to_truth(qa, recipe, group_of[qa.unit.image]) for qa in qas),
+                (to_truth(qa, recipe, group_of[qa.unit.image], blind.get(qa.id)) for qa in qas),
             )
+    if untrained:
+        conversion.notes.append(_note_untrained(sorted(untrained)))
+    conversion.notes += notes_of_guesses(train, group_of)
     return summaries
 
 
-def _drop_untrained(
-    qas: Sequence[QuestionAnswer], trained: set[str], conversion: Conversion
-) -> list[QuestionAnswer]:
-    """Return the questions of tasks that are trained, and note the others; the source's own conversations are
-    kept, whatever their tasks."""
-    kept = [qa for qa in qas if qa.task in trained or qa.family == "talk"]
-    for task in sorted({qa.task for qa in qas} - {qa.task for qa in kept}):
-        conversion.left_out[f"{task}: it is not trained"] += sum(qa.task == task for qa in qas)
-        note = (
-            f"{task} is neither trained nor asked: the training pictures give no question, or always the "
-            "same answer (to learn yes and no, pictures with and without a defect are needed); add pictures, "
-            f"or leave the family out (families.{task}=null)"
-        )
-        if note not in conversion.notes:
-            conversion.notes.append(note)
-    return kept
+def _note_untrained(tasks: Sequence[str]) -> str:
+    verb, families = ("is", "family") if len(tasks) == 1 else ("are", "families")
+    named, remedy = join_words(tasks, "and"), " ".join(f"families.{task}=null" for task in tasks)
+    return (
+        f"{named} {verb} neither trained nor asked: the training pictures give no question, or always the "
+        "same answer (to learn yes and no, pictures with and without a defect are needed); add pictures, "
+        f"or leave the {families} out ({remedy})"
+    )
 
 
 def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]) -> list[bytes]:

@@ -1,11 +1,12 @@
 """Find what is wrong with LLaVA conversation JSON, whatever tool made it; `check` is the command.
 
 Records are checked one by one as plain JSON, so that a bad one hides nothing of the others. A few numbers are
-kept of each: texts are compared by their hash.
+kept of each: texts are compared by their hash. Of each task a sample of single questions is kept.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from data_prep.questions.blind import MOST, AskedQuestion, blind_tests
 from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER, unread_content
@@ -32,6 +34,7 @@ FINDINGS = {
     "file-name": "questions that name the picture's file, which may give the answer away",
     "contradiction": "opening questions asked before of the same picture and answered otherwise",
     "one-sided": "wordings, and yes/no tasks, of single questions with nearly always one answer",
+    "blind": "tasks whose answers a question's words and boxes tell, without the picture",
     "absent-picture": "pictures that are not in the image folder",
     "damaged-picture": "pictures that cannot be decoded whole",
     "shared-name": "pictures that several files name",
@@ -99,8 +102,24 @@ class _AnswerTally:
                 yield question, answer, share, count, location
 
 
+class _TaskSample:
+    """Holds up to MOST questions of a task, drawn evenly from all, and the location of the first."""
+
+    def __init__(self, location: RecordLocation) -> None:
+        self.location, self.questions, self.count = location, list[AskedQuestion](), 0
+        self._rng = random.Random(0)
+
+    def add(self, question: AskedQuestion) -> None:
+        self.count += 1
+        if len(self.questions) < MOST:
+            self.questions.append(question)
+        elif (place := self._rng.randrange(self.count)) < MOST:
+            self.questions[place] = question
+
+
 class Linter:
-    """Collects findings. For each file call `start_file`, `check_record` for each record, `finish_file`.
+    """Collects findings. For each file call `start_file`, `check_record` for each record, `finish_file`; then
+    `finish`.
 
     `images` are all images that records name: the location of the first record and the files that name it.
 
@@ -127,6 +146,7 @@ class Linter:
         self._answers: dict[int, int] = {}
         self._wordings = _AnswerTally()
         self._tasks = _AnswerTally()
+        self._samples: dict[str, dict[str, _TaskSample]] = {}  # by task and file
 
     def add_finding(self, kind: str, location: RecordLocation, detail: str) -> None:
         assert kind in FINDINGS
@@ -144,6 +164,18 @@ class Linter:
             for question, answer, share, count, location in count_answers.one_sided():
                 detail = f"{_shortened(question)}: {share:.0%} of {count} answers are {_shortened(answer)}"
                 self.add_finding("one-sided", location, detail)
+
+    def finish(self) -> None:
+        """Add the findings about all files: each task is judged in the file that asks most of it, which is
+        the one to train on."""
+        most = {
+            task: max(by_file.values(), key=lambda sample: sample.count)
+            for task, by_file in self._samples.items()
+        }
+        tests = blind_tests({task: sample.questions for task, sample in most.items()})
+        for task, test in tests.items():
+            detail = f"{task}: a guess is right, on average over the answers, {test}"
+            self.add_finding("blind", most[task].location, detail)
 
     def check_record(self, file: Path, index: int, value: Any) -> None:
         """Check record `index` of a file, a JSON value."""
@@ -166,6 +198,8 @@ class Linter:
         if meta.get("frame") == "padded" and len(images) == 1:
             self._check_padding(location, images[0], turns, meta)
         self._check_answers(location, images, turns, meta.get("task"))
+        if len(turns) == 2 and images:
+            self._sample_question(location, images, turns, meta)
 
     def _check_id(self, location: RecordLocation, name: object) -> None:
         if not isinstance(name, str) or not name:
@@ -241,6 +275,31 @@ class Linter:
                     self.add_finding(
                         "contradiction", location, f"{_shortened(question)} -> {_shortened(text)}"
                     )
+
+    def _sample_question(
+        self,
+        location: RecordLocation,
+        images: Sequence[str],
+        turns: Sequence[tuple[str, str]],
+        meta: dict[str, Any],
+    ) -> None:
+        """Keep a question for the blind test. Of records that name no task, those with a yes or no and those
+        with a letter for an answer are a task each."""
+        question, answer = turns[0][1], " ".join(turns[1][1].split())
+        plain = answer.casefold().rstrip(".")
+        if task := meta.get("task"):
+            name = f"{task} ({language})" if (language := meta.get("language")) else str(task)
+        elif plain in ("yes", "no"):
+            name, answer = "all yes/no", plain
+        elif len(plain) == 1 and plain.isalpha():
+            name, answer = "all multiple choice", plain.upper()
+        else:
+            return
+        group = meta.get("group")
+        group = group if isinstance(group, str) else "\n".join(images)
+        by_file = self._samples.setdefault(name, {})
+        sample = by_file.setdefault(str(location.file), _TaskSample(location))
+        sample.add(AskedQuestion(question, answer, group))
 
 
 def _stated_size(meta: dict[str, Any]) -> Size | None:

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
+from data_prep.recipe.english import at_place
 from data_prep.recipe.families import DefectKind, FamilyName, KindWords, QuestionFamily
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
-from llava.common.boxes import Box, area, format_box, holds_centre, intersection, to_frame
+from llava.common.boxes import Box, area, format_box, holds_centre, intersection, iou, to_frame
 from llava.common.records import TaskType
 
 NONE = "none"  # the label of what has no defect, in every language
-_TRIES = 30
+UNPLACED = "defects without boxes"
+NEARLY_EQUAL = 0.7  # IoU: boxes of different kinds are then two opinions of one thing
+_TRIES = 100
+_SHIFT = 0.3
+_DOUBTFUL = "nearly equal boxes of different kinds"
 
 
 @dataclass(slots=True)  # a table may make a million
@@ -27,7 +32,8 @@ class Candidate:
     `about` is what it is asked about; `wordings` are questions in the order in which they are used, of
     which the first `times_asked` are. `yes` is set where a yes/no question is answered with yes. `label`
     is what the object really shows where that is not what the unit shows; `turns` follow the first
-    question and answer; `language` is that of a conversation of the source, where it is stated.
+    question and answer; `language` is that of a conversation of the source, where it is stated. `box` is the
+    one that the question names.
     """
 
     unit: Unit
@@ -42,6 +48,13 @@ class Candidate:
     label: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     language: str = ""
+    box: Box | None = None
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether its sentence only says, in whichever words, that nothing is there."""
+        kinds = self.unit.kinds
+        return self.family == "describe" and not (kinds if self.about == "defect" else self.about in kinds)
 
 
 class EvenSampler:
@@ -89,16 +102,17 @@ class CandidateFinder:
             "talk": self._talk,
         }[self.family.family]
         found = [candidate for unit in units for candidate in method(unit)]
-        if self.family.family == "count" and any(map(unplaced, units)) and {f.answer for f in found} == {"0"}:
-            # Only pictures without defects could be asked: the answer would be known without looking.
-            self.skipped[f"{self.task}: every answer would be 0, as no defect has a box"] += len(found)
-            found = []
         for candidate in found if self.split == "train" else []:
             candidate.times_asked = min(self.family.times, len(candidate.wordings))
-        if share := self.family.negatives:
-            absent = self._boxes_of_nothing if self.family.family == "region" else self._absent_kinds
-            found += absent(units, found, share / (1 - share))
         return found
+
+    def find_absent(self, units: Sequence[Unit], present: Sequence[Candidate]) -> list[Candidate]:
+        """Ask about what is not there; the family's `negatives` are their share beside `present`."""
+        share = self.family.negatives
+        if not share:
+            return []
+        absent = self._boxes_of_nothing if self.family.family == "region" else self._absent_kinds
+        return absent(units, present, share / (1 - share))
 
     def _candidate(
         self, unit: Unit, about: str, answer: str, fields: Mapping[str, str] | None = None, label: str = ""
@@ -143,37 +157,40 @@ class CandidateFinder:
 
     def _count(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
-            self._skip("defects without boxes")
+            self._skip(UNPLACED)
         else:
             yield self._candidate(unit, self.family.of, str(len(shapes_of(unit, self.family.of))))
 
     def _where(self, unit: Unit) -> Iterator[Candidate]:
+        doubtful = _of_doubtful_kind(unit)
         for about in unit.kinds if self.family.of == "each" else [self.family.of]:
             shapes = shapes_of(unit, about)
             if about in unplaced(unit) or (about == "defect" and unplaced(unit)):
-                self._skip("defects without boxes")
+                self._skip(UNPLACED)
             elif len(shapes) > 1:  # "the defect" would be ambiguous
                 self._skip("several boxes of what is asked for")
+            elif shapes and shapes[0] in doubtful:
+                self._skip(_DOUBTFUL)
             elif shapes:
                 box = shapes[0].box
                 is_box = self.family.type == "box"
                 yield self._candidate(unit, about, self._box(box, unit) if is_box else self._place(box, unit))
 
     def _region(self, unit: Unit) -> Iterator[Candidate]:
-        kinds: dict[str, dict[str, Shape]] = {}
-        for shape in unit.defects:
-            kinds.setdefault(self._box(shape.box, unit), {})[shape.name] = shape
-        for text, found in kinds.items():
-            if len(found) > 1:
-                self._skip("several kinds in one box")
-                continue
-            ((name, shape),) = found.items()
-            yield self._candidate(unit, name, self._stated_groups(name, shape.box, unit), {"box": text}, name)
+        doubtful = _of_doubtful_kind(unit)
+        for text, shape in {self._box(shape.box, unit): shape for shape in unit.defects}.items():
+            if shape in doubtful:
+                self._skip(_DOUBTFUL)
+            else:
+                answer = self._stated_groups(shape.name, shape.box, unit)
+                candidate = self._candidate(unit, shape.name, answer, {"box": text}, shape.name)
+                candidate.box = shape.box
+                yield candidate
 
     def _component_region(self, unit: Unit) -> Iterator[Candidate]:
         shapes = shapes_of(unit, self.family.of)
         if shapes and unplaced(unit):
-            self._skip("defects without boxes")
+            self._skip(UNPLACED)
             return
         for shape in shapes:
             inside = {defect.name for defect in unit.defects if holds_centre(shape.box, defect.box)}
@@ -189,18 +206,19 @@ class CandidateFinder:
     def _describe(self, unit: Unit) -> Iterator[Candidate]:
         each = self.family.of == "each"
         for about in unit.kinds if each else ["defect"]:
-            sentence = self._sentence(
-                self.family.answers if unit.kinds else self.family.whole, bool(unit.kinds)
-            )
-            if (about in unplaced(unit) if each else unplaced(unit)) and "{places}" in sentence:
-                self._skip("defects without boxes")
-                continue
+            sentences = self.family.answers if unit.kinds else self.family.whole
+            if about in unplaced(unit) if each else unplaced(unit):
+                sentences = [sentence for sentence in sentences if "{places}" not in sentence]
+                if not sentences:
+                    self._skip(UNPLACED)
+                    continue
+            sentence = self._sentence(sentences, "defect" if unit.kinds else NONE)
             kinds = [kind for kind in self.recipe.defects if kind.name in ([about] if each else unit.kinds)]
             yield self._candidate(unit, about, self._described(sentence, kinds, unit))
 
     def _report(self, unit: Unit) -> Iterator[Candidate]:
         if unplaced(unit):
-            self._skip("defects without boxes")
+            self._skip(UNPLACED)
             return
         entries: list[dict[str, str | None]] = []
         for kind in self.recipe.defects:
@@ -255,24 +273,31 @@ class CandidateFinder:
             for unit in rng.sample(lacking, wanted):
                 answer = self.recipe.absent_word
                 if self.family.family == "describe":
-                    answer = _capital(self._sentence(self.family.whole, False).format(**kind.fields()))
+                    answer = _capital(self._sentence(self.family.whole, NONE).format(**kind.fields()))
                 found.append(self._candidate(unit, kind.name, answer))
         return found
 
     def _boxes_of_nothing(
         self, units: Sequence[Unit], present: Sequence[Candidate], ratio: float
     ) -> list[Candidate]:
-        """Ask about boxes that meet no defect, in turn on all units. Each has the size of some defect of the
-        split and lies on a component where there is one, so that neither size nor place tells the answer."""
-        wanted = round(sum(candidate.times_asked for candidate in present) * ratio)
+        """Ask about boxes that meet no defect. Each is that of a defect in another image, a little shifted,
+        so that neither place nor size tells the answer; where that lies on a component, it does so here
+        too, if there is such an image. All defects and all images serve in turn."""
+        models = [(c.unit, c.box) for c in present for _ in range(c.times_asked) if c.box is not None]
+        wanted = round(len(models) * ratio)
         rng = random.Random(f"{self.seed}/{self.split}/{self.task}/absent")
-        models = [(shape.box, unit.size) for unit in units for shape in unit.defects]
         free = [unit for unit in units if not unplaced(unit)]
+        taken: dict[str, list[Box]] = {unit.image: [] for unit in free}
         found: list[Candidate] = []
         while len(found) < wanted:
             before = len(found)
-            for unit in rng.sample(free, min(len(free), wanted - len(found))):
-                if (box := _free_box(unit, models, rng)) is not None:
+            for model, box in rng.sample(models, min(len(models), wanted - len(found))):
+                others = rng.sample(free, min(len(free), _TRIES))
+                others.sort(key=lambda unit: len(taken[unit.image]))
+                box = _shifted(box, model.size, rng)
+                if (placed := _place_elsewhere(box, model, others, taken)) is not None:
+                    unit, box = placed
+                    taken[unit.image].append(box)
                     answer = self._stated_groups(NONE, box, unit)
                     found.append(self._candidate(unit, NONE, answer, {"box": self._box(box, unit)}, NONE))
             if len(found) == before:
@@ -287,20 +312,25 @@ class CandidateFinder:
     def _place(self, box: Box, unit: Unit) -> str:
         return place_of(box, unit.size, self.recipe.places)
 
-    def _sentence(self, sentences: Sequence[str], defective: bool) -> str:
+    def _place_fields(self, box: Box, unit: Unit) -> dict[str, str]:
+        place = self._place(box, unit)
+        return {"place": place, "at_place": at_place(place) if self.recipe.language == "en" else place}
+
+    def _sentence(self, sentences: Sequence[str], shows: str) -> str:
         """Choose a sentence. Train and val draw them evenly, so that each (and its length) is as frequent as
-        the others, with and without defects; test takes the first."""
+        the others for what the unit `shows`, "defect" or none; test takes the first."""
         if self.split == "test":
             return sentences[0]
-        return sentences[self.sentences.draw("defect" if defective else NONE, len(sentences))]
+        return sentences[self.sentences.draw(f"{shows} of {len(sentences)}", len(sentences))]
 
     def _stated_groups(self, name: str, box: Box, unit: Unit) -> str:
         """Answer a question about a box that shows the kind `name`, or none."""
         if self.family.type == "class":
             assert self.recipe.none_word is not None or name != NONE
             return self.recipe.none_word or "" if name == NONE else self._words(name).word
-        sentence = self._sentence(self.family.whole if name == NONE else self.family.answers, name != NONE)
-        fields = {} if name == NONE else self._words(name).fields() | {"place": self._place(box, unit)}
+        sentences = self.family.whole if name == NONE else self.family.answers
+        sentence = self._sentence(sentences, NONE if name == NONE else "defect")
+        fields = {} if name == NONE else self._words(name).fields() | self._place_fields(box, unit)
         return _capital(sentence.format(**fields))
 
     def _described(self, sentence: str, kinds: Sequence[DefectKind], unit: Unit) -> str:
@@ -308,8 +338,8 @@ class CandidateFinder:
         places = []
         for kind in kinds:
             if boxes := [shape.box for shape in unit.defects if shape.name == kind.name]:
-                place = self._place(max(boxes, key=area), unit)
-                places.append(self.recipe.place_phrase.format(**kind.fields(), place=place))
+                place = self._place_fields(max(boxes, key=area), unit)
+                places.append(self.recipe.place_phrase.format(**kind.fields(), **place))
         joiner = self.recipe.and_word
         phrases = [kind.phrase for kind in kinds]
         return _capital(sentence.format(kinds=join_words(phrases, joiner), places=join_words(places, joiner)))
@@ -355,17 +385,49 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _free_box(unit: Unit, models: Sequence[tuple[Box, tuple[int, int]]], rng: random.Random) -> Box | None:
-    """Draw a box of the size of one of `models` (boxes in images of a size) that meets no defect; None if
-    none was found in some tries."""
-    width, height = unit.size
-    for _ in range(_TRIES):
-        box, size = rng.choice(models)
-        across, down = (box[2] - box[0]) * width / size[0], (box[3] - box[1]) * height / size[1]
-        x1, y1, x2, y2 = rng.choice(unit.components).box if unit.components else (0.0, 0.0, width, height)
-        x, y = x1 + rng.random() * (x2 - x1) - across / 2, y1 + rng.random() * (y2 - y1) - down / 2
-        x, y = min(max(x, 0.0), width - across), min(max(y, 0.0), height - down)
-        placed = (x, y, x + across, y + down)
-        if all(intersection(placed, shape.box) == 0 for shape in unit.defects):
-            return placed
-    return None
+def _of_doubtful_kind(unit: Unit) -> list[Shape]:
+    """Return the defects with a box that another kind has too, nearly: which of them it shows is a matter of
+    opinion."""
+    found: list[Shape] = []
+    ordered = sorted(unit.defects, key=lambda shape: shape.box)
+    for index, shape in enumerate(ordered):
+        x1, _, x2, _ = shape.box
+        for other in ordered[index + 1 :]:
+            if other.box[0] > x1 + (1 - NEARLY_EQUAL) * (x2 - x1):
+                break  # it, and all that follow, share too little of the width
+            if other.name != shape.name and iou(other.box, shape.box) > NEARLY_EQUAL:
+                found += (shape, other)
+    return found
+
+
+def _shifted(box: Box, size: tuple[int, int], rng: random.Random) -> Box:
+    """Move a box by a part of its sides, so that its numbers are not those of the defect. What touches an
+    edge of the image goes on doing so, and nothing else begins to."""
+    moves = []
+    for low, high, side in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
+        move = rng.uniform(-_SHIFT, _SHIFT) * (high - low)
+        ways = [way for way in (move, -move) if low + way > 0 and high + way < side]
+        moves.append(ways[0] if ways and low > 0 and high < side else 0.0)
+    return box[0] + moves[0], box[1] + moves[1], box[2] + moves[0], box[3] + moves[1]
+
+
+def _place_elsewhere(
+    box: Box, model: Unit, others: Sequence[Unit], taken: Mapping[str, Sequence[Box]]
+) -> tuple[Unit, Box] | None:
+    """Return the first of the `others` where a box of `model`, scaled, meets no defect and none of the boxes
+    `taken`, with that box; None if there is none. A box on a component goes to a component first."""
+    on_component = any(holds_centre(shape.box, box) for shape in model.components)
+    second = None
+    for unit in others:
+        across, down = unit.size[0] / model.size[0], unit.size[1] / model.size[1]
+        placed = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        if (
+            unit is model
+            or any(intersection(placed, shape.box) > 0 for shape in unit.defects)
+            or any(iou(placed, known) > NEARLY_EQUAL for known in taken[unit.image])
+        ):
+            continue
+        if on_component <= any(holds_centre(shape.box, placed) for shape in unit.components):
+            return unit, placed
+        second = second or (unit, placed)
+    return second

@@ -115,7 +115,8 @@ def to_question(qa: QuestionAnswer, recipe: Recipe) -> Question:
     )
 
 
-def to_truth(qa: QuestionAnswer, recipe: Recipe, group: str) -> Truth:
+def to_truth(qa: QuestionAnswer, recipe: Recipe, group: str, blind: str | None = None) -> Truth:
+    """Return the truth of a test question; `blind` is what a guess without looking answers."""
     candidates = _question_meta(qa, recipe)
     classes = answer_classes(qa, recipe)
     return Truth(
@@ -127,7 +128,12 @@ def to_truth(qa: QuestionAnswer, recipe: Recipe, group: str) -> Truth:
         classes=None if classes == list(YES_NO) else classes,
         label=(label := candidates.pop("label")),
         language=qa.language,
-        meta={"source": qa.unit.source, **candidates, **_area_meta(qa, label)},
+        meta={
+            "source": qa.unit.source,
+            **candidates,
+            **_area_meta(qa, label),
+            **({} if blind is None else {"blind": blind}),
+        },
     )
 
 

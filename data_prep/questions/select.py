@@ -6,10 +6,12 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import replace
+from textwrap import shorten
 
 from data_prep.images.units import Unit
-from data_prep.questions.candidates import Candidate, CandidateFinder, EvenSampler
+from data_prep.questions.candidates import NONE, UNPLACED, Candidate, CandidateFinder, EvenSampler
+from data_prep.questions.options import deal_options
 from data_prep.questions.records import QuestionAnswer
 from data_prep.recipe.families import LETTERS, QuestionFamily
 from data_prep.recipe.schema import Recipe
@@ -18,6 +20,8 @@ from llava.common.errors import InputError
 from llava.common.records import YES_NO, TaskType
 
 BALANCED_AWAY = "pictures that the balance of answers leaves without a question"
+ENOUGH = 10  # training questions that all have one answer are no chance from here on
+COMMON_OPTION = "its answer is right so often that it would be the best guess wherever it is shown"
 
 
 def make_questions(
@@ -56,9 +60,16 @@ def make_questions(
             if family.family == "talk" and language != first:
                 continue
             among = ordered if family.family == "talk" else sampled
-            candidates = CandidateFinder(task, family, translated, split, seed, reasons).find(among)
+            finder = CandidateFinder(task, family, translated, split, seed, reasons)
+            candidates = _find_candidates(finder, among)
             before_balance.update(candidate.unit.image for candidate in candidates)
-            for qa in _choose_wordings(candidates, task, family, translated, split, seed):
+            qas = _choose_wordings(candidates, task, family, translated, split, seed)
+            if family.family == "choice":
+                possible = len(qas)
+                qas = _with_options(qas, family, translated, f"{seed}/{split}/{task}")
+                if possible > len(qas):
+                    reasons[f"{task}: {COMMON_OPTION}"] += possible - len(qas)
+            for qa in qas:
                 by_image.setdefault(qa.unit.image, []).append(qa)
         for reason, number in reasons.items():
             what, _, why = reason.partition(": ")
@@ -71,6 +82,23 @@ def make_questions(
     for image, image_questions in by_image.items():
         random.Random(f"{seed}/{image}/order").shuffle(image_questions)
     return [qa for unit in ordered for qa in by_image.get(unit.image, [])], skipped
+
+
+def _find_candidates(finder: CandidateFinder, units: Sequence[Unit]) -> list[Candidate]:
+    """Find a family's candidates; none where all have one answer, which would be known without looking."""
+    family, train = finder.family, finder.split == "train"
+    found = finder.find(units)
+    if train and family.cap is not None:  # what is not there is asked for as often as what is then left
+        _cap_answers(found, family.cap, random.Random(f"{finder.seed}/{finder.task}/cap"))
+    found += finder.find_absent(units, found)
+    answers = {NONE if candidate.says_nothing else candidate.answer for candidate in found}
+    others = finder.skipped[f"{finder.task}: {UNPLACED}"]
+    if family.family != "talk" and len(answers) == 1 and (others or (train and len(found) >= ENOUGH)):
+        why = ", as no defect has a box" if others else ""
+        said = shorten(found[0].answer, 60, placeholder=" ...")
+        finder.skipped[f"{finder.task}: every answer would be {said!r}{why}"] += len(found)
+        return []
+    return found
 
 
 def _sample_units(units: Sequence[Unit], share: float, seed: str) -> list[Unit]:
@@ -95,50 +123,47 @@ def _choose_wordings(
         _cap_answers(candidates, family.cap, random.Random(f"{seed}/{task}/cap"))
     if family.family == "talk":
         return _source_conversations(candidates, recipe)
-    letters = EvenSampler(f"{seed}/{split}/{task}/letters")
     return [
-        _make_question_answer(candidate, question, family, recipe, letters, seed)
+        QuestionAnswer(
+            unit=candidate.unit,
+            task=candidate.task,
+            type=candidate.type,
+            family=candidate.family,
+            language=recipe.language,
+            about=candidate.about,
+            question=question,
+            answer=candidate.answer,
+            yes=candidate.yes,
+            label=candidate.label,
+        )
         for candidate in candidates
         for question in candidate.wordings[: candidate.times_asked]
     ]
 
 
-def _make_question_answer(
-    candidate: Candidate,
-    question: str,
-    family: QuestionFamily,
-    recipe: Recipe,
-    letters: EvenSampler,
-    seed: int,
-) -> QuestionAnswer:
-    answer, options = candidate.answer, tuple[str, ...]()
-    if family.family == "choice":
-        number = family.options or len(recipe.kind_answers)
-        place = letters.draw(candidate.answer, number)
-        options = _options(
-            recipe.kind_answers, answer, number, place, f"{seed}/{candidate.unit.image}/{question}"
-        )
-        shown = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))
-        question, answer = question.replace("{options}", shown), LETTERS[place]
-    return QuestionAnswer(
-        unit=candidate.unit,
-        task=candidate.task,
-        type=candidate.type,
-        family=candidate.family,
-        language=recipe.language,
-        about=candidate.about,
-        question=question,
-        answer=answer,
-        yes=candidate.yes,
-        label=candidate.label,
-        options=options,
+def _with_options(
+    qas: Sequence[QuestionAnswer], family: QuestionFamily, recipe: Recipe, seed: str
+) -> list[QuestionAnswer]:
+    """Write the options into multiple-choice questions; the answer becomes the letter of the right one, whose
+    place is dealt evenly for each answer. Questions whose answer is right too often are left out."""
+    number = family.options or len(recipe.kind_answers)
+    dealt = deal_options(
+        [qa.answer for qa in qas], recipe.kind_answers, number, random.Random(f"{seed}/options")
     )
-
-
-def _options(answers: Sequence[str], right: str, number: int, place: int, seed: str) -> tuple[str, ...]:
-    """Draw `number` of the `answers` in random order, with the right one at `place`."""
-    others = random.Random(seed).sample([answer for answer in answers if answer != right], number - 1)
-    return (*others[:place], right, *others[place:])
+    letters = EvenSampler(f"{seed}/letters")
+    found = []
+    for qa, options in zip(qas, dealt, strict=True):
+        if options is None:
+            continue
+        place = letters.draw(qa.answer, number)
+        others = [option for option in options if option != qa.answer]
+        shown = (*others[:place], qa.answer, *others[place:])
+        lines = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, shown, strict=False))
+        # On lines of their own, however the wording was written.
+        parts = (part.strip() for part in qa.question.split("{options}"))
+        question = f"\n{lines}\n".join(parts).strip()
+        found.append(replace(qa, question=question, answer=LETTERS[place], options=shown))
+    return found
 
 
 def _source_conversations(candidates: Sequence[Candidate], recipe: Recipe) -> list[QuestionAnswer]:
@@ -187,37 +212,6 @@ def _yes_or_no(answer: str, words: tuple[str, str] | None) -> str | None:
     plain = answer.strip(" .!").casefold()
     yes_no = [word.casefold() for word in words or ()]
     return YES_NO[yes_no.index(plain)] if plain in yes_no else None
-
-
-def make_dialogues(qas: Sequence[QuestionAnswer], recipe: Recipe, seed: int) -> list[list[QuestionAnswer]]:
-    """Draw `recipe.dialogues` dialogues for each image and language, each of two or three of its questions of
-    different families; none where all are of one family. The source's own conversations are not used."""
-    conversations: list[list[QuestionAnswer]] = []
-    for (image, language), group in _group_by_image_and_language(qas):
-        by_task: dict[str, list[QuestionAnswer]] = {}
-        for qa in group:
-            by_task.setdefault(qa.task, []).append(qa)
-        name = image if language == recipe.language else f"{image}/{language}"
-        rng = random.Random(f"{seed}/{name}/dialogues")
-        for _ in range(recipe.dialogues if len(by_task) > 1 else 0):
-            tasks = rng.sample(sorted(by_task), min(len(by_task), rng.choice((2, 3))))
-            dialogue = [rng.choice(by_task[task]) for task in tasks]
-            if dialogue not in conversations[-recipe.dialogues :]:
-                conversations.append(dialogue)
-    return conversations
-
-
-def _group_by_image_and_language(
-    qas: Sequence[QuestionAnswer],
-) -> list[tuple[tuple[str, str], list[QuestionAnswer]]]:
-    groups: list[tuple[tuple[str, str], list[QuestionAnswer]]] = []
-    for image, group in groupby(qas, key=lambda qa: qa.unit.image):
-        by_language: dict[str, list[QuestionAnswer]] = {}
-        for qa in group:
-            if qa.family != "talk":
-                by_language.setdefault(qa.language, []).append(qa)
-        groups += [((image, language), found) for language, found in sorted(by_language.items())]
-    return groups
 
 
 def _balance_yes_no(candidates: Sequence[Candidate], more: int, rng: random.Random) -> None:

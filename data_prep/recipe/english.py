@@ -76,6 +76,7 @@ _UNCOUNTED = _words(
 # In -ing, and yet counted: all others ("pitting") are not.
 _COUNTED = _words("bearing casing coating fitting housing marking opening ring spring string wing")
 _NO_PLURALS = _words("bias bus canvas chassis gas lens series")
+_AREAS = _words("left right middle centre center corner half third quarter")
 _NO_PARTICIPLES = _words("bed feed led reed seed shed sled speed weed")
 
 _VOWEL_SOUND = re.compile(r"(?!uni|use|usu|one\b|eu|ut[ie])[aeiou]|hour|honest", re.IGNORECASE)
@@ -151,6 +152,14 @@ def noun_phrase(word: str) -> str:
     if not noun.isascii() or not noun or is_plural(noun) or _is_uncounted(noun):
         return noun
     return f"{'an' if _SPELLED_OUT.match(noun) or _VOWEL_SOUND.match(noun) else 'a'} {noun}"
+
+
+def at_place(place: str) -> str:
+    """Return how an English sentence says that something is at a place of the picture: "on the left", "in the
+    upper middle", "at the top"."""
+    if place in ("left", "right") or _last(place) == "side":
+        return f"on the {place}"
+    return f"{'in' if _last(place) in _AREAS else 'at'} the {place}"
 
 
 def is_plural(noun: str) -> bool:

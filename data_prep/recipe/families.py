@@ -15,9 +15,9 @@ from llava.common.settings import Settings
 
 FamilyName = Literal["presence", "kind", "choice", "count", "where", "region", "describe", "report", "talk"]
 PLACES = (
-    *("top left", "top centre", "top right"),
+    *("top left", "top", "top right"),
     *("left", "centre", "right"),
-    *("bottom left", "bottom centre", "bottom right"),
+    *("bottom left", "bottom", "bottom right"),
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -86,8 +86,9 @@ class Words(Settings):
     or_word: str = Field(default="or", min_length=1)
     # The nine words of a 3x3 grid over the picture, row by row.
     places: list[str] = Field(default=list(PLACES), min_length=9, max_length=9)
-    # How {places} in a sentence says where a kind is.
-    place_phrase: str = "{phrase} at the {place}"
+    # How {places} in a sentence says where a kind is. In English {at_place} is "on the left" for the place
+    # "left"; in other languages it is the place itself.
+    place_phrase: str = "{phrase} {at_place}"
     # The words for any defect, where a question is not about a kind by name.
     any_defect: KindWords = KindWords(word="defect", phrase="a defect")
 
@@ -232,7 +233,9 @@ class QuestionFamily(FamilyWords):
             if (needed := _NEEDED.get(self.family)) and needed not in fields_of(text):
                 raise ValueError(f"{text!r}: a {self.family} question needs {{{needed}}} in its wording")
         for text in words.answers:
-            check_fields(text, {"place"} | about if self.family == "region" else {"kinds", "places"})
+            check_fields(
+                text, {"place", "at_place"} | about if self.family == "region" else {"kinds", "places"}
+            )
         for text in words.whole:
             check_fields(text, about if self.of == "each" else set())
 

@@ -244,7 +244,7 @@ class Recipe(Words):
         if len(set(answers)) != len(answers):
             raise ValueError(f"{where}defects: two kinds have the same word")
         try:
-            check_fields(self.place_phrase, {"phrase", "place", "kind"} | self.forms)
+            check_fields(self.place_phrase, {"phrase", "place", "at_place", "kind"} | self.forms)
         except ValueError as error:
             raise ValueError(f"{where}place_phrase: {error}") from None
         for task, family in self.active_families.items():

@@ -99,7 +99,7 @@ def _tables(scores: Scores) -> Iterator[tuple[str, Table | Group]]:
 _FOOTNOTE = (
     "An answer that is missing or cannot be understood counts as wrong. [95%]: the interval that holds the "
     "true value 19 times in 20; {resamples} resamples of picture groups (Wilson's interval for shares of "
-    "right answers). majority: always the commonest answer."
+    "right answers). majority: always the commonest answer. blind: what the questions' words and boxes tell."
 )
 
 
@@ -158,11 +158,14 @@ def _overview_table(answer_form: str, tasks: Sequence[TaskScore]) -> Table:
     table = new_table(gap=1)
     columns = _SHOWN[answer_form]
     compared = any(task.base for task in tasks)
+    guessed = any(task.blind for task in tasks)
     table.add_column("\ntask", overflow="fold")
     for heading in ("\nn", "\ngroups", "\nparsed", *(heading for _, heading in columns)):
         table.add_column(heading.replace("[", "\\["), justify="right", no_wrap=True)
     closed = answer_form == "closed"
-    table.add_column("majority\nacc / bal" if closed else "majo-\nrity", justify="right", no_wrap=True)
+    table.add_column("majority\nacc/bal" if closed else "majo-\nrity", justify="right", no_wrap=True)
+    if guessed:
+        table.add_column("blind\nbal" if closed else "\nblind", justify="right", no_wrap=True)
     if compared:
         table.add_column("base\nbal" if closed else "\nbase", justify="right", no_wrap=True)
         table.add_column("tuned - base\n\\[95%]", justify="right", no_wrap=True)
@@ -174,7 +177,9 @@ def _overview_table(answer_form: str, tasks: Sequence[TaskScore]) -> Table:
             cells.append(interval_text(estimate) if name == task.headline else _value(estimate))
         baselines = [task.majority["accuracy"]] if closed else []
         baselines.append(task.majority[task.headline])
-        cells.append(" / ".join(f"{value:.2f}" for value in baselines))
+        cells.append("/".join(f"{value:.2f}" for value in baselines))
+        if guessed:
+            cells.append(f"{task.blind[task.headline]:.2f}" if task.blind else "-")
         if compared:
             cells.append(_value(task.base.metrics.get(task.headline) if task.base else None))
             difference = task.difference[task.headline] if task.difference else None
@@ -357,7 +362,11 @@ def _verdict_words(task: TaskScore) -> str:
     """Return the comparison, and what blind guessing scores."""
     baselines = [
         f"{what} {values[task.headline]:.2f}"
-        for what, values in (("the commonest answer", task.majority), ("random guesses", task.random))
+        for what, values in (
+            ("the commonest answer", task.majority),
+            ("random guesses", task.random),
+            ("a guess from the questions' words and boxes", task.blind),
+        )
         if task.headline in values
     ]
     ceiling = task.ceiling.get(task.headline) if task.ceiling else None

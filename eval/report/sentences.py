@@ -186,7 +186,9 @@ def _blind(task: TaskScore) -> str:
         "text": "Always giving the commonest text earns",
         "json": "Always giving the commonest report earns",
     }.get(task.type, "Always giving the commonest answer, without looking, earns")
-    return f"{what} {percent(baseline)}."
+    told = task.blind.get(task.headline, 0.0)
+    more = f" Guessing from the questions' words and boxes alone earns {percent(told)}." if told else ""
+    return f"{what} {percent(baseline)}.{more}"
 
 
 def _not_understood(task: TaskScore) -> list[str]:

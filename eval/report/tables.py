@@ -115,8 +115,8 @@ def _axis() -> Markup:
 
 
 def _blind(task: TaskScore) -> float | None:
-    known = [values[task.headline] for values in (task.majority, task.random) if task.headline in values]
-    return max(known, default=None)
+    known = any(task.headline in values for values in (task.majority, task.random, task.blind))
+    return task.best_guess if known else None
 
 
 def _value(estimate: Estimate | None, name: str) -> str:

@@ -113,7 +113,7 @@ def _standing(task: TaskScore) -> tuple[Standing, str]:
 
 
 def _no_better_than_blind(task: TaskScore, headline: Estimate) -> tuple[Standing, str]:
-    blind = max(values.get(task.headline, 0.0) for values in (task.majority, task.random))
+    blind = task.best_guess
     figures = f"{percent(headline.value)}{interval_clause(headline)} against {percent(blind)}"
     if task.sees is None and task.small and headline.value > blind:
         return "unclear", f"{independent_groups(task)} are too few to tell it from a blind guess: {figures}"

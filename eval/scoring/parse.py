@@ -116,6 +116,29 @@ def parse_report(text: str) -> list[dict[str, str]] | None:
         return None
 
 
+# Other words for the places of a picture, so that answers in them (a base model's, or those of an earlier
+# version) are understood: each row is one place.
+_PLACES = (
+    ("top", "top centre", "top center", "top middle", "upper middle", "upper centre", "upper center"),
+    (
+        "bottom",
+        "bottom centre",
+        "bottom center",
+        "bottom middle",
+        "lower middle",
+        "lower centre",
+        "lower center",
+    ),
+    ("centre", "center", "middle"),
+    ("left", "middle left", "centre left", "center left"),
+    ("right", "middle right", "centre right", "center right"),
+    ("top left", "upper left"),
+    ("top right", "upper right"),
+    ("bottom left", "lower left"),
+    ("bottom right", "lower right"),
+)
+
+
 @lru_cache(maxsize=256)
 def _class_pattern(classes: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Return a pattern that finds any class, longest first, and the class of each normalised name."""
@@ -127,6 +150,10 @@ def _class_pattern(classes: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str,
         if key in names:
             raise InputError(f"classes {names[key]!r} and {name!r} cannot be told apart in an answer")
         names[key] = name
+    if {"left", "right"} <= names.keys():  # they are places
+        for row in _PLACES:
+            for name in [names[word] for word in row if word in names][:1]:
+                names |= {word: name for word in row if word not in names}
     longest_first = sorted(names, key=lambda key: (-len(key), key))
     alternatives = "|".join(re.escape(key) for key in longest_first)
     return re.compile(rf"(?<!\w)({alternatives})(?:e?s)?(?!\w)"), names

@@ -150,10 +150,11 @@ ComparisonOutcome = Literal["better", "worse", "same", "undecided", "blind", "al
 class TaskScore(_Part):
     """Scores of one task.
 
-    `majority` and `random` are what blind guessing earns. `difference` is tuned minus base, paired on the
-    same resamples; `verdict` says in words what it means for the `headline` metric, `outcome` in one word
-    (`blind`: above base, but not shown to be above blind guessing, so no verdict against base; `alone`: there
-    is no base). `needed_groups`: how many groups, roughly, would decide a difference of this
+    `majority` and `random` are what blind guessing earns, and `blind` what guessing from the questions' words
+    and boxes does (the truths' meta `blind`; empty where they have none). `difference` is tuned minus base,
+    paired on the same resamples; `verdict` says in words what it means for the `headline` metric, `outcome`
+    in one word (`blind`: above base, but not shown to be above blind guessing, so no verdict against base;
+    `alone`: there is no base). `needed_groups`: how many groups, roughly, would decide a difference of this
     size. `sees`: whether the whole interval of tuned is above blind guessing (True), not above it at all
     (False) or neither (absent).
 
@@ -173,6 +174,7 @@ class TaskScore(_Part):
     base: SystemScore | None = None
     majority: dict[str, float]
     random: dict[str, float]
+    blind: dict[str, float] = Field(default_factory=dict)
     difference: dict[str, Estimate] | None = None
     choices_difference: dict[str, Estimate] | None = None
     ceiling: dict[str, float] | None = None
@@ -182,6 +184,11 @@ class TaskScore(_Part):
     sees: bool | None = None
     about: str | None = None
     slices: list[Slice]
+
+    @property
+    def best_guess(self) -> float:
+        """What the best guess without looking scores in the headline metric."""
+        return max(guess.get(self.headline, 0.0) for guess in (self.majority, self.random, self.blind))
 
 
 class Probe(_Part):

@@ -26,7 +26,7 @@ from eval.scoring.intervals import (
     wilson_interval,
 )
 from eval.scoring.metrics import Array, Bools, Metrics, class_counts
-from eval.scoring.outcomes import Outcomes, TaskFamily
+from eval.scoring.outcomes import Outcomes, TaskFamily, baseline_values
 from eval.scoring.probabilities import (
     ChoiceProbabilities,
     bootstrap_metrics,
@@ -113,8 +113,9 @@ def score_task(
     differences, same = _compare_systems(systems)
     decisive = None if differences is None else differences[family.headline]
     majority, random = rounded_values(family.majority_baseline()), rounded_values(family.random_baseline())
-    blind = max(baseline[family.headline] for baseline in (majority, random) if baseline)
-    sees = _beats_blind_guessing(systems[0].estimates[family.headline], blind)
+    blind = rounded_values(_blind_baseline(family, truths))
+    best = max(baseline[family.headline] for baseline in (majority, random, blind) if baseline)
+    sees = _beats_blind_guessing(systems[0].estimates[family.headline], best)
     outcome = comparison_outcome(decisive, same, sees)
     groups = len(systems[0].sums)
     needed = groups_needed(decisive, groups) if outcome == "undecided" else None
@@ -130,9 +131,10 @@ def score_task(
         base=scores[1] if len(scores) == 2 else None,
         majority=majority,
         random=random,
+        blind=blind,
         difference=differences,
         ceiling=rounded_values(family.ceiling() or {}) or None if isinstance(family, BoxFamily) else None,
-        verdict=describe_difference(outcome, decisive, blind, needed),
+        verdict=describe_difference(outcome, decisive, best, needed),
         outcome=outcome,
         needed_groups=needed,
         sees=sees,
@@ -180,6 +182,16 @@ def _beats_blind_guessing(headline: Estimate, blind: float) -> bool | None:
     if headline.low is None or headline.high is None:
         return None
     return True if headline.low > blind else False if headline.high <= blind else None
+
+
+def _blind_baseline(family: TaskFamily, truths: Sequence[Truth]) -> dict[str, float]:
+    """Return what the guesses in the truths' meta score; nothing where a truth has none."""
+    guesses = [truth.meta.get("blind") for truth in truths]
+    texts = [guess for guess in guesses if isinstance(guess, str)]
+    if len(texts) < len(guesses):
+        return {}
+    values = baseline_values(family.metrics(family.evaluate(texts).rows.sum(axis=0)))
+    return {name: values[name] for name in family.majority_baseline()}
 
 
 def _common_subject(truths: Sequence[Truth]) -> str | None:

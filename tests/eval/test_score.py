@@ -64,6 +64,26 @@ def test_base_and_tuned_are_compared_in_pairs(tmp_path: Path) -> None:
     assert task.verdict.startswith("the same")
 
 
+def test_what_questions_give_away_is_no_merit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tuned is right where a guess from the questions' words is, and no more: better than base, and blind."""
+    truths = [truth(i, "yes" if i % 2 else "no") for i in range(100)]
+    for i, line in enumerate(truths):
+        line["meta"] = {"blind": line["answer"] if i % 10 < 8 else "yes"}
+    tuned = [answer(i, t["meta"]["blind"]) for i, t in enumerate(truths)]
+    base = [answer(i, "yes") for i in range(100)]
+    (task,) = run(tmp_path, truths, tuned, base).tasks
+    assert task.blind["balanced_accuracy"] == task.best_guess == pytest.approx(0.9)
+    assert task.majority["balanced_accuracy"] == 0.5
+    assert task.outcome == "blind" and not task.sees
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a guess from the questions' words and boxes 0.90" in printed
+    assert "no better than a guess without looking" in (tmp_path / "out" / "report.html").read_text()
+    # Of a truth file that does not say, the commonest answer is all that is known.
+    del truths[0]["meta"]
+    (task,) = run(tmp_path, truths, tuned, base).tasks
+    assert task.blind == {} and task.best_guess == 0.5 and task.outcome == "better"
+
+
 def test_few_images_decide_nothing(tmp_path: Path) -> None:
     truths = [truth(i, "yes" if i % 2 else "no") for i in range(6)]
     tuned = [answer(i, t["answer"]) for i, t in enumerate(truths)]

@@ -115,7 +115,8 @@ def test_dialogues_repeat_single_questions_of_their_image(converted: Path) -> No
         if record.meta["task"] != "dialogue"
     }
     conversations = [record for record in records["train"] if record.meta["task"] == "dialogue"]
-    assert len(conversations) == len({record.images[0] for record in records["train"]})
+    # One about each picture, but for those of which the first answer says all.
+    assert 0.9 < len(conversations) / len({record.images[0] for record in records["train"]}) <= 1
     for talk in conversations:
         turns = [turn.value for turn in talk.conversations]
         assert turns[0].startswith("<image>\n")
@@ -315,7 +316,7 @@ def test_several_kinds_in_one_image(
         assert (line in capsys.readouterr().out) == (asked == 0)
         described = {r.conversations[1].value for r in records if r.meta["task"] == "describe"}
         assert described == {
-            "An insulator with flashover at the bottom right and a bird nest at the top left."
+            "An insulator with flashover in the bottom right and a bird nest in the top left."
         }
         assert {r.conversations[1].value for r in records if r.meta["task"] == "count"} == {"2"}
 
@@ -462,4 +463,5 @@ def test_what_cannot_be_trained_is_not_asked_either(
     assert "presence" not in {question.category for question in questions}
     assert {question.category for question in questions} >= {"kind", "presence_of"}
     said = capsys.readouterr().out
-    assert "warning: presence is neither trained nor asked" in said and "(families.presence=null)" in said
+    assert "warning: count, presence and where are neither trained nor asked" in said
+    assert "(families.count=null families.presence=null families.where=null)" in said

@@ -156,7 +156,9 @@ def test_a_thousand_problems_take_a_screen() -> None:
 
 
 def test_an_unknown_class_points_to_the_recipe_that_knows_it(tmp_path: Path) -> None:
-    source = write_boxes(tmp_path / "photos", [("insulator", (5, 5, 75, 43)), ("defect", (9, 9, 30, 30))])
+    places = [(9, 9, 30, 30), (50, 9, 70, 30)]
+    boxes = [[("insulator", (5, 5, 75, 43)), ("defect", place)] for place in places]
+    source = write_boxes(tmp_path / "photos", *boxes)
     convert = ["convert", "--source", str(source), "--output", str(tmp_path / "out"), "--recipe"]
     with pytest.raises(InputError) as caught:
         data_prep([*convert, "insulator"])

@@ -16,8 +16,9 @@ import pytest
 
 from data_prep.annotations import Conversation, Shape
 from data_prep.images.units import Unit
+from data_prep.questions.dialogues import make_dialogues
 from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
-from data_prep.questions.select import make_dialogues, make_questions
+from data_prep.questions.select import COMMON_OPTION, make_questions
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
 from eval.scoring.families import family_of
@@ -62,14 +63,41 @@ def test_multiple_choice_names_the_right_option(full: Recipe, units: list[Unit])
     assert truth.meta["options"] == list(items[0].options)
 
 
-def test_fewer_options_always_hold_the_right_one() -> None:
-    recipe = only("choice", {"questions": ["Which? {options}"], "options": 2})
-    shown = Counter[str]()
-    for number in range(60):
-        (item,) = asked_of(recipe, make_unit(number, CRACK))
-        assert item.options["AB".index(item.answer)] == "crack" and len(set(item.options)) == 2
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_each_option_is_right_as_often_as_the_others_where_it_is_shown(split: Split) -> None:
+    """Neither the texts of the options nor what they stand beside tell the right one."""
+    kinds = {"blowhole": 40, "break": 25, "crack": 20, "fray": 11, "uneven": 9}
+    family = {"options": 3, "questions": ["Which? {options}", "Choose: {options} Answer."], "times": 2}
+    recipe = only("choice", family, defects=[{"name": kind} for kind in kinds])
+    boxes = [Shape(kind, (20, 20, 40, 40)) for kind, number in kinds.items() for _ in range(number)]
+    units = [make_unit(n, *boxes[n : n + 1]) for n in range(200)]  # 95 of them sound
+    items, skipped = make_questions(units, recipe, split, 0)
+    shown, right, within = Counter[str](), Counter[str](), Counter[tuple[tuple[str, ...], str]]()
+    for item in items:
+        answer = item.options["ABC".index(item.answer)]
+        assert answer == (item.unit.kinds[0] if item.unit.kinds else "none")
+        assert len(set(item.options)) == 3
         shown.update(item.options)
-    assert shown["moss"] > 10 and shown["none"] > 10
+        right[answer] += 1
+        within[tuple(sorted(item.options)), answer] += 1
+    for text, number in right.items():
+        assert abs(shown[text] - 3 * number) <= 4, text  # two questions at most are not in a whole set
+    for (options, _), number in within.items():
+        assert sum(within[options, text] for text in options) <= 3 * number + 4
+    # Too many pictures are sound for that: of those some are not asked about, and of nothing else.
+    times = 2 if split == "train" else 1
+    left_out = skipped[f"choice: {COMMON_OPTION}"]
+    assert left_out == 200 * times - len(items) and right["none"] == (95 * times) - left_out
+    assert right.total() - right["none"] == 105 * times
+
+
+def test_options_begin_on_lines_of_their_own() -> None:
+    recipe = only("choice", {"questions": ["Which? {options} Answer with the letter."], "options": 2})
+    (item,) = asked_of(recipe, make_unit(0, CRACK))
+    first, *options, last = item.question.split("\n")
+    assert (first, last) == ("Which?", "Answer with the letter.")
+    assert [option[:3] for option in options] == ["A. ", "B. "]
+    assert options["AB".index(item.answer)].endswith("crack")
 
 
 def test_regions_ask_about_boxes_in_the_recipes_frame() -> None:
@@ -90,26 +118,65 @@ def test_regions_in_sentences() -> None:
     family = {
         "type": "text",
         "questions": ["What is in {box}?"],
-        "answers": ["{phrase} at the {place}."],
+        "answers": ["{phrase} {at_place}."],
         "whole": ["Nothing is wrong there."],
         "negatives": 0.5,
     }
-    answers = {item.answer for item in asked_of(only("region", family), make_unit(0, CRACK, MOSS))}
-    assert answers == {"A crack at the top left.", "Moss at the bottom right.", "Nothing is wrong there."}
+    units = make_unit(0, CRACK, MOSS), make_unit(1, Shape("crack", (2, 45, 12, 55)))
+    answers = {item.answer for item in asked_of(only("region", family), *units)}
+    assert answers == {
+        "A crack in the top left.",
+        "Moss in the bottom right.",
+        "A crack on the left.",
+        "Nothing is wrong there.",
+    }
 
 
-def test_boxes_without_a_defect_look_like_boxes_with_one(full: Recipe, units: list[Unit]) -> None:
+def test_boxes_without_a_defect_are_boxes_of_defects_elsewhere(full: Recipe, units: list[Unit]) -> None:
     items = [item for item in make_questions(units, full, "test", 0)[0] if item.task == "region"]
     nothing = [item for item in items if item.answer == "none"]
     assert len(nothing) / len(items) == pytest.approx(0.4, abs=0.01)
-    sizes = {(round(s.box[2] - s.box[0]), round(s.box[3] - s.box[1])) for unit in units for s in unit.defects}
+    boxes = [shape.box for unit in units for shape in unit.defects]
+    assert len({item.unit.image for item in nothing}) > 0.8 * len(nothing), "spread over the pictures"
     for item in nothing:
         box = parse_box(item.question)
         assert box is not None and item.label == "none"
-        x1, y1, x2, y2 = placed = from_frame(box, 200, 100, "padded")
-        assert (round(x2 - x1), round(y2 - y1)) in sizes
+        placed = from_frame(box, 200, 100, "padded")
+        width, height = placed[2] - placed[0], placed[3] - placed[1]
+        assert any(  # of the same size, and nearly there
+            max(abs(width - (b[2] - b[0])), abs(height - (b[3] - b[1]))) < 0.4
+            and abs(placed[0] - b[0]) < 0.3 * width + 0.4
+            and abs(placed[1] - b[1]) < 0.3 * height + 0.4
+            for b in boxes
+        )
         assert all(intersection(placed, shape.box) < 0.5 for shape in item.unit.defects)
-        assert min(x1, y1) >= -0.2 and x2 <= 200.2 and y2 <= 100.2
+
+
+def test_boxes_without_a_defect_fit_the_size_of_their_picture_and_its_components() -> None:
+    recipe = only("region", {"questions": ["{box}"], "negatives": 0.5}, boxes={"frame": "whole"})
+    right = replace(make_unit(1), components=(Shape("insulator", (120, 10, 190, 90)),))
+    left = replace(make_unit(2), size=(400, 300), components=(Shape("insulator", (0, 30, 200, 270)),))
+    with_crack = replace(
+        make_unit(0, Shape("crack", (0, 20, 20, 40))), components=(Shape("insulator", (0, 10, 190, 90)),)
+    )
+    items = {item.unit.source: item for item in asked_of(recipe, with_crack, right, left)}
+    assert items["u0"].question == "[0.000, 0.200, 0.100, 0.400]"
+    x1, y1, x2, y2 = parse_box(items["u2"].question) or (1, 1, 0, 0)
+    # It touches the edge as the crack does, and is moved along it.
+    assert (x1, x2) == (0.0, 0.1) and y2 - y1 == pytest.approx(0.2, abs=0.001) and abs(y1 - 0.2) < 0.061
+
+
+def test_nearly_equal_boxes_of_two_kinds_are_not_asked_about() -> None:
+    """Which of the two they show is an opinion; two questions would have two answers to one thing."""
+    twin = Shape("moss", (20, 20, 41, 41))
+    for family in ({"family": "region"}, {"family": "where", "of": "each"}):
+        wording = "{box}" if family["family"] == "region" else "Where is the {kind}?"
+        recipe = only("task", {**family, "questions": [wording]})
+        items, skipped = make_questions([make_unit(0, CRACK, twin), make_unit(1, MOSS)], recipe, "test", 0)
+        assert [item.unit.source for item in items] == ["u1"]
+        assert skipped == {"task: nearly equal boxes of different kinds": 2}
+        apart = make_unit(0, CRACK, Shape("moss", (20, 20, 60, 40)))
+        assert len(asked_of(recipe, apart)) == 2
 
 
 def test_regions_of_a_component_say_what_is_wrong_with_it() -> None:
@@ -222,26 +289,65 @@ def test_what_a_label_without_a_place_cannot_answer_is_counted(full: Recipe) -> 
     items, skipped = make_questions([make_unit(0, labels=("pollution",))], full, "test", 0)
     answers = {item.task: item.answer for item in items}
     assert answers["presence"] == "yes" and answers["kind"] == "pollution"
-    assert answers["describe_fully"] == "The insulator has pollution."
+    assert answers["describe_fully"] == "There is pollution on the insulator."
     placed = ("count", "where", "box", "describe", "region_of_insulator", "describe_kind", "report")
     assert skipped == {f"{task}: defects without boxes": 1 for task in placed}
     # A box beside a kind whose place is unknown may hold that kind too.
     assert "region" not in answers
 
 
-def test_a_count_that_could_only_be_0_is_not_asked(full: Recipe) -> None:
+def test_what_could_have_one_answer_only_is_not_asked(full: Recipe) -> None:
+    """Folders of sound and of defective pictures: what asks for places can be asked of the sound alone."""
     unplaced = [make_unit(number, labels=("pollution",)) for number in range(3)]
-    sound = [make_unit(number) for number in range(3, 5)]
+    sound = [make_unit(number) for number in range(3, 7)]
+    tasks = {"count": "'0'", "describe": "'An insulator without defects.'", "report": "'{"}
 
-    def counted(units: list[Unit]) -> tuple[list[str], Counter[str]]:
-        items, skipped = make_questions(units, full, "test", 0)
-        return sorted(item.answer for item in items if item.task == "count"), skipped
+    def asked(units: list[Unit], split: Split = "test") -> tuple[dict[str, list[str]], Counter[str]]:
+        items, skipped = make_questions(units, full, split, 0)
+        return {task: sorted(i.answer for i in items if i.task == task) for task in tasks}, skipped
 
-    answers, skipped = counted([*unplaced, *sound])
-    assert answers == [] and skipped["count: defects without boxes"] == 3
-    assert skipped["count: every answer would be 0, as no defect has a box"] == 2
-    assert counted([*unplaced, *sound, make_unit(5, CRACK)])[0] == ["0", "0", "1"]
-    assert counted(sound)[0] == ["0", "0"], "without any defect 0 is the truth"
+    for split in ("train", "test"):
+        answers, skipped = asked([*unplaced, *sound], split)
+        for task, answer in tasks.items():
+            reasons = [reason for reason in skipped if reason.startswith(f"{task}: every answer would be")]
+            assert answers[task] == [] and len(reasons) == 1 and skipped[reasons[0]] == 4
+            assert answer in reasons[0] and reasons[0].endswith("as no defect has a box")
+    assert asked([*unplaced, *sound, make_unit(7, CRACK)])[0]["count"] == ["0"] * 4 + ["1"]
+    assert asked(sound)[0]["count"] == ["0"] * 4, "a test without any defect: 0 is the truth"
+    # Whatever the sentences are, and also where there are boxes.
+    recipe = only("d", {"family": "describe", "questions": ["?"], "answers": ["A."], "whole": ["B.", "C."]})
+    many = [make_unit(number) for number in range(10)]
+    ((reason, number),) = make_questions(many, recipe, "train", 0)[1].items()
+    assert reason.startswith("d: every answer would be '") and number == 10
+
+
+# --- dialogues ----------------------------------------------------------------------------------------
+
+
+def test_no_turn_asks_what_an_earlier_one_tells(full: Recipe, units: list[Unit]) -> None:
+    recipe = full.model_copy(update={"dialogues": 4})
+    items = make_questions(units, full, "train", 0)[0]
+    dialogues = make_dialogues(items, recipe, 0)
+    assert len(dialogues) > 2 * len(units) and {len(turns) for turns in dialogues} == {2, 3}
+    pairs = [
+        (first, second)
+        for turns in dialogues
+        for position, first in enumerate(turns)
+        for second in turns[position + 1 :]
+    ]
+    for first, second in pairs:
+        there = first.about in ("defect", *first.unit.kinds) and bool(first.unit.kinds)
+        about_all = first.about == "defect" and first.family != "region"
+        if about_all and not there:  # it said that nothing is wrong
+            raise AssertionError((first.task, second.task))
+        if there and first.family != "count":
+            assert second.task != "presence"
+        if there and first.family in ("kind", "choice", "describe", "report") and about_all:
+            assert second.task not in ("presence_of", "kind", "choice")
+        if there and first.task == "box" and second.task == "where":
+            assert first.about != second.about
+    tasks = {(first.task, second.task) for first, second in pairs}
+    assert {("presence", "kind"), ("presence_of", "presence"), ("kind", "where"), ("count", "box")} <= tasks
 
 
 # --- balance ----------------------------------------------------------------------------------------
@@ -264,7 +370,7 @@ def test_common_answers_are_capped_in_train_alone() -> None:
 def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Unit]) -> None:
     items = [item for item in make_questions(units, full, "train", 0)[0] if item.task == "describe_fully"]
     for defective, starts in (
-        (True, ("The insulator has", "The insulator was inspected")),
+        (True, ("There is", "The insulator was inspected")),
         (
             False,
             (
@@ -280,7 +386,7 @@ def test_sentences_of_every_length_are_as_frequent(full: Recipe, units: list[Uni
         sentences = 3
         assert set(counts) == set(starts)
         for start, count in counts.items():
-            share = 2 / 3 if defective and start == "The insulator has" else 1 / sentences
+            share = 2 / 3 if defective and start == "There is" else 1 / sentences
             assert abs(count - share * len(said)) <= 1
     first = [
         item.answer for item in make_questions(units, full, "test", 0)[0] if item.task == "describe_fully"

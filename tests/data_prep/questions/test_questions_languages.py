@@ -110,3 +110,22 @@ def test_every_true_answer_is_scored_as_right(trilingual: Recipe, units: list[Un
         assert outcome.right.all() and outcome.parsed.all(), task
         wrong = family_of(task, truths).evaluate(["?"] * len(truths))
         assert not wrong.right.any(), task
+
+
+def test_what_is_found_is_not_called_a_defect_of_the_insulator(trilingual: Recipe) -> None:
+    """A nest is none; and one thing is not many."""
+    nest = Shape("bird nest", (5, 45, 15, 55))
+    said: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for item in asked_of(trilingual, make_unit(0, nest)):
+        if item.task in ("describe", "describe_kind", "describe_fully"):
+            said[item.task, item.language].add(item.answer)
+    assert said["describe", "en"] == {"An insulator with a bird nest on the left."}
+    assert said["describe_fully", "en"] == {"There is a bird nest on the insulator."}
+    assert said["describe_kind", "en"] == {"There is a bird nest on the left."}
+    assert said["describe", "ru"] == {"На изоляторе обнаружено: птичье гнездо (слева)."}
+    assert said["describe", "ko"] == {"애자 점검 결과: 새 둥지(왼쪽)."}
+    for (_, language), texts in said.items():
+        for text in texts:
+            assert not any(word in text.casefold() for word in ("defect", "дефект", "결함")), (language, text)
+    questions = {item.question for item in asked_of(trilingual, make_unit(0, nest)) if item.language == "ko"}
+    assert "새 둥지가 어디에 있습니까?" in questions and "새 둥지가 있습니까?" in questions

@@ -2,7 +2,8 @@
 
 import pytest
 
-from data_prep.recipe.english import as_noun, meaning_of, noun_phrase, readable
+from data_prep.recipe.english import as_noun, at_place, meaning_of, noun_phrase, readable
+from data_prep.recipe.families import PLACES
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,11 @@ def test_how_a_sentence_says_that_there_is_one(name: str, phrase: str) -> None:
 )
 def test_what_a_name_says(meaning: str, names: list[str]) -> None:
     assert {name: meaning_of(name) for name in names} == dict.fromkeys(names, meaning)
+
+
+def test_places_have_their_prepositions() -> None:
+    said = {place: at_place(place) for place in (*PLACES, "left side", "upper middle")}
+    assert said["left"] == "on the left" and said["right"] == "on the right"
+    assert said["bottom"] == "at the bottom" and said["centre"] == "in the centre"
+    assert said["top left"] == "in the top left" and said["top"] == "at the top"
+    assert said["left side"] == "on the left side" and said["upper middle"] == "in the upper middle"

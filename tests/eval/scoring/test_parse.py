@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.recipe.families import PLACES
 from eval.scoring import parse
 from llava.common.errors import InputError
 
@@ -125,6 +126,29 @@ def test_parse_report(text: str, expected: list[dict[str, str]] | None) -> None:
 )
 def test_parse_class(text: str, expected: str | None) -> None:
     assert parse.parse_class(text, KINDS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("top", "top"),
+        ("At the top centre.", "top"),  # what an earlier version called it
+        ("in the upper middle", "top"),
+        ("It is in the bottom center of the picture", "bottom"),
+        ("in the middle", "centre"),
+        ("upper left", "top left"),
+        ("on the left", "left"),
+        ("center left", "left"),
+        ("at the top left", "top left"),
+        ("left or right", None),
+    ],
+)
+def test_places_have_several_names(text: str, expected: str | None) -> None:
+    assert parse.parse_class(text, PLACES) == expected
+    earlier = {"top": "top centre", "bottom": "bottom centre"}  # in its truth files
+    renamed = earlier.get(expected or "", expected)
+    assert parse.parse_class(text, [earlier.get(name, name) for name in PLACES]) == renamed
+    assert parse.parse_class("the middle", ["centre", "edge"]) is None, "no places"
 
 
 @pytest.mark.parametrize(
