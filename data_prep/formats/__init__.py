@@ -9,17 +9,31 @@ from typing import Protocol
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats import (
+    box_tables,
     class_folders,
     coco,
+    createml,
     cvat,
+    datumaro,
+    deeppcb,
+    dota,
     idid,
+    keras_yolo,
+    kitti,
+    label_tables,
     labelme,
+    labelme_xml,
     labelstudio,
     llava_json,
+    mask_folders,
     mvtec,
+    open_images,
+    supervisely,
     tables,
+    via,
     visa,
     voc,
+    vott,
     yolo,
 )
 from data_prep.source_folder import SourceFolder
@@ -86,11 +100,28 @@ _MODULES: tuple[FormatReader, ...] = (
     mvtec,
     visa,
     idid,
+    box_tables,
+    via,
+    createml,
+    keras_yolo,
+    dota,
+    vott,
+    kitti,
+    open_images,
+    labelme_xml,
+    datumaro,
+    supervisely,
+    deeppcb,
+    mask_folders,
+    label_tables,
     class_folders,
     tables,
     llava_json,
 )
 READERS = {reader.NAME: reader for reader in _MODULES}
+# What the later ones read lies beside annotations that say more (masks beside COCO, folders of masks that could
+# be classes): with `auto` they count only where none of the earlier ones knows the folder.
+_LATER = ((mask_folders.NAME, label_tables.NAME), (class_folders.NAME,))
 AUTO = "auto"
 
 
@@ -101,7 +132,10 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
     """
     if format != AUTO:
         return READERS[format], "asked for with --format"
-    reasons = {name: reason for name, reader in READERS.items() if (reason := reader.detect(folder))}
+    first = [name for name in READERS if not any(name in names for names in _LATER)]
+    reasons: dict[str, str] = {}
+    for names in (first, *_LATER):
+        reasons = reasons or {name: reason for name in names if (reason := READERS[name].detect(folder))}
     if len(reasons) == 1:
         ((name, reason),) = reasons.items()
         return READERS[name], reason

@@ -7,6 +7,8 @@ from collections import Counter
 from data_prep.annotations import Shape
 from llava.common.html.markup import readable
 
+UNNAMED = "object"  # what shapes are called in files that name no class at all
+
 
 class ShapeCollector:
     """A list of shapes that holds each only once, with notes on what was corrected or left out.
