@@ -1,9 +1,9 @@
 """Read Datumaro's JSON, which CVAT exports too.
 
-The format (https://open-edge-platform.github.io/datumaro/latest/docs/data-formats/formats/datumaro.html): a
-file for each subset, with `categories.label.labels` and `items`, each with `id`, `image` (`path`, `size` as
-[height, width]) and `annotations` of a `type`: `bbox` [x, y, width, height] in pixels, `polygon` with `points`
-one after the other, `mask` in COCO's run lengths, `label` of the image. `label_id` is an index into the labels.
+The format (https://open-edge-platform.github.io/datumaro, data formats, Datumaro): a file for each subset,
+with `categories.label.labels` and `items`, each with `id`, `image` (`path`, `size` as [height, width]) and
+`annotations` of a `type`: `bbox` [x, y, width, height] in pixels, `polygon` with `points` in a flat list,
+`mask` in COCO's run lengths, `label` of the image. `label_id` is an index into the labels.
 """
 
 from __future__ import annotations

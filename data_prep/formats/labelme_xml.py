@@ -1,9 +1,9 @@
 """Read XML of the first LabelMe, MIT's annotation tool on the web, which is not the LabelMe of today.
 
 The format (B. C. Russell et al., "LabelMe: a database and web-based tool for image annotation", 2008;
-github.com/CSAILVision/LabelMeAnnotationTool): one file for each image, `<annotation>` as in Pascal VOC, with an
-`<object>` for each outline: `<polygon>` of `<pt>`, or `<segm>` with the `<box>` of a mask in another file.
-Objects that are `<deleted>` stay in the file.
+github.com/CSAILVision/LabelMeAnnotationTool): one file for each image, `<annotation>` as in Pascal VOC, with
+an `<object>` for each outline: `<polygon>` of `<pt>`, or `<segm>` with the `<box>` of a mask in another
+file. Objects that are `<deleted>` stay in the file.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ def is_nothing(name: str) -> bool:
 
 @dataclass
 class ClassList:
-    """Names by their order, by the values that the list states, and by colour (red << 16 | green << 8 | blue)."""
+    """Names by their order, by the values that the list states, and by colour.
+
+    A colour is red << 16 | green << 8 | blue.
+    """
 
     file: Path
     ordered: list[str] = field(default_factory=list)

@@ -3,9 +3,9 @@
 Which mask belongs to which picture is found in mask_layout.py. What its pixels mean, by the first that fits:
 
 - a list of classes (mask_classes.py) says what each value or colour is;
-- all pixels of a mask are of the class that its folder or its name states (`masks/crack/1.png`, `1_CRACK.png`);
-- masks of 0 and one other value show one class: that of the folder above the pictures (`MT_Crack/Imgs/`), else
-  `object`;
+- its folder or its name says of which class all its pixels are (`masks/crack/1.png`, `1_CRACK.png`);
+- masks of 0 and one other value show one class: that of the folder above the pictures (`MT_Crack/Imgs/`),
+  else `object`;
 - each other value or colour is a class, called `class 3` or `#ff0000`. 255 beside small values is the border
   that PASCAL VOC and Cityscapes leave out.
 
@@ -80,8 +80,9 @@ def _is_mask(file: Path) -> bool:
 
 def _is_soft(values: np.ndarray, counts: np.ndarray) -> bool:
     """Return whether many values are 0 and 255 with grey edges or noise between them."""
-    ends = (values <= 16) | (values >= values[-1] - 16)
-    return _FEW < len(values) <= 256 and 128 <= values[-1] <= 255 and counts[ends].sum() >= 0.9 * counts.sum()
+    top = int(values[-1])
+    ends = (values <= 16) | (values >= top - 16)
+    return _FEW < len(values) <= 256 and 128 <= top <= 255 and bool(counts[ends].sum() >= 0.9 * counts.sum())
 
 
 def _is_map_of_objects(values: np.ndarray) -> bool:
@@ -165,9 +166,7 @@ def _read_mask(mask: MaskFile, classes: ClassList | None) -> _Mask:
         values = np.where(values > found[-1] / 2, 255, 0)
         found = np.unique(values)
     if len(found) > (2 * _MAX_CLASSES if is_colour else _MAX_VALUES):
-        raise InputError(
-            f"{mask.file}: {len(found)} different values, too many for a mask; save it without loss"
-        )
+        raise InputError(f"{mask.file}: {len(found)} values, too many for a mask; save it without loss")
     regions: dict[int, Sequence[Region]] = {}
     specks = 0
     for value in found:
@@ -188,9 +187,7 @@ class _Namer:
         self.notes: list[str] = []
         self._classes = classes
         self._folder_classes = folder_classes
-        plain = [
-            mask for mask in masks if not (mask.of.class_name or mask.of.is_object or mask.of.has_objects)
-        ]
+        plain = [mask for mask in masks if mask.of.needs_name]
         grey = [set(mask.regions) for mask in plain if not mask.is_colour]
         values = set().union(*grey)
         has_several = any(len(found) > 1 for found in grey)

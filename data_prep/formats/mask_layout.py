@@ -2,13 +2,13 @@
 
 The layouts that are met, where `masks` may be `labels`, `gt`, `annotations`, `SegmentationClass` and more:
 
-    images/1.jpg             masks/1.png, masks/1_mask.png     folders side by side (also train/, train_masks/)
-    images/1.jpg             masks/crack/1.png                 a folder for each class
-    images/1.jpg             masks/1_crack.png, masks/1_0.png  a mask for each class, or for each object
-    1/images/1.png           1/masks/*.png                     a folder for each picture, a mask for each object
-    images/1.jpg             masks/1/*.png                     the same
-    1.jpg                    1.png, 1_mask.png, 1_crack.png    beside the picture
-    1_RAW.jpg                1_CRACK.png, 1_LANE.png           the same
+    images/1.jpg      masks/1.png, masks/1_mask.png       folders side by side, as train/ and train_masks/
+    images/1.jpg      masks/crack/1.png                   a folder for each class
+    images/1.jpg      masks/1_crack.png, masks/1_0.png    a mask for each class, or for each object
+    1/images/1.png    1/masks/*.png                       a folder for each picture, a mask for each object
+    images/1.jpg      masks/1/*.png                       the same
+    1.jpg             1.png, 1_mask.png, 1_crack.png      beside the picture
+    1_RAW.jpg         1_CRACK.png, 1_LANE.png             the same
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ class MaskFile:
     class_name: str | None = None
     is_object: bool = False
     has_objects: bool = False
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether only its values can say what it shows."""
+        return not (self.class_name or self.is_object or self.has_objects)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Read Supervisely projects: a JSON for each image, in a folder `ann` beside `img`.
 
-The format (https://docs.supervisely.com/data-organization/00_ann_format_navi): `<data set>/ann/a.jpg.json` with
-`size`, `tags` and `objects`, each with `classTitle`, `geometryType` and `points` (`exterior`, `interior`) in
-pixels; a `bitmap` has `data`, a PNG that is compressed and in base64, and `origin`, where its top left pixel
-is. `meta.json` at the top lists the classes; it is not needed.
+The format (https://docs.supervisely.com/data-organization/00_ann_format_navi): `<data set>/ann/a.jpg.json`
+with `size`, `tags` and `objects`, each with `classTitle`, `geometryType` and `points` (`exterior`,
+`interior`) in pixels; a `bitmap` has `data`, a PNG that is compressed and in base64, and `origin`, where its
+top left pixel is. `meta.json` at the top lists the classes; it is not needed.
 """
 
 from __future__ import annotations

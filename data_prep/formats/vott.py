@@ -99,9 +99,8 @@ def _assets(
         if not isinstance(asset, dict) or not isinstance(name, str) or not name.strip():
             content.add_problem(f"asset {key[:60]!r}", "has no name")
         elif "regions" in item or asset.get("state") != 0:
-            size = asset.get("size") if isinstance(asset.get("size"), dict) else {}
-            regions = item.get("regions")
-            stated = parse_size(size.get("width"), size.get("height"))
+            size, regions = asset.get("size"), item.get("regions")
+            stated = parse_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
             yield unquote(name), stated, regions if isinstance(regions, list) else []
 
 
