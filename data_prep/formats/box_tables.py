@@ -34,6 +34,7 @@ from llava.common.errors import InputError
 
 NAME = "box_table"
 _SHARE = 1.5  # numbers up to here may be shares of a picture that a box reaches out of
+_FAR_OUTSIDE = 1.25  # boxes that end so many picture's sides from the corner are read wrongly
 IMAGE_COLUMNS = (
     *("filename", "image", "imagename", "imageid", "imagepath", "imagefile", "imagefilename", "img"),
     *("imgname", "imgid", "imgpath", "imgfile", "file", "filepath", "path", "picture", "photo", "frame"),
@@ -217,24 +218,26 @@ def _judge(content: ImageList, table: CsvFile, layout: _Layout) -> _Layout:
 
     InputError if the boxes in one column fit as corners as well as with width and height.
     """
-    count = small = 0
-    ordered = inside = True
+    count = small = not_corners = not_sizes = 0
     for cells, (x, y, right, bottom) in _boxes(table, layout):
         count += 1
         small += max(map(abs, (x, y, right, bottom))) <= _SHARE
-        ordered = ordered and right > x and bottom > y
+        not_corners += right <= x or bottom <= y
         if not layout.kind and (entry := _entry(content, layout, cells)):
-            size = entry.size or image_size(entry.image)
-            inside = inside and x + right <= size[0] + 1 and y + bottom <= size[1] + 1
+            width, height = entry.size or image_size(entry.image)
+            not_sizes += x + right > _FAR_OUTSIDE * width or y + bottom > _FAR_OUTSIDE * height
     layout = replace(layout, in_shares=count > 0 and small > 0.9 * count)
     if layout.kind or not count:
         return layout
-    if ordered == inside:
-        raise InputError(
-            f"{content.file}: its boxes may be two corners as well as a corner with width and height; write "
-            "four columns xmin, ymin, xmax, ymax or x, y, w, h"
-        )
-    return replace(layout, kind="corners" if ordered else "corner and size")
+    # A few boxes may be reversed or reach outside.
+    if not_corners * 10 < not_sizes:
+        return replace(layout, kind="corners")
+    if not_sizes * 10 < not_corners:
+        return replace(layout, kind="corner and size")
+    raise InputError(
+        f"{content.file}: its boxes may be two corners as well as a corner with width and height; write "
+        "four columns xmin, ymin, xmax, ymax or x, y, w, h"
+    )
 
 
 def _add_row(entry: ImageEntry, table: CsvFile, layout: _Layout, cells: Sequence[str], place: str) -> None:

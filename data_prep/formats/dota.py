@@ -1,7 +1,7 @@
 """Read DOTA labels, turned boxes as their four corners: a text file for each image, a line for each object.
 
 The format (G.-S. Xia et al., "DOTA", CVPR 2018; https://captain-whu.github.io/DOTA/dataset.html): `x1 y1 x2
-y2 x3 y3 x4 y4 class difficulty` in pixels, after two lines `imagesource:...` and `gsd:...` that may be absent.
+y2 x3 y3 x4 y4 class difficulty` in pixels, perhaps after two lines `imagesource:...` and `gsd:...`.
 Roboflow calls it YOLOv5 Oriented Bounding Boxes and writes it in `labelTxt`. Ultralytics' own OBB labels,
 which begin with the number of a class, are read as outlines by `yolo`.
 """

@@ -22,8 +22,8 @@ _BOX = r"-?\d+(?:\.\d+)?(?:,-?\d+(?:\.\d+)?){3},\d+"
 _SUFFIX = "|".join(map(re.escape, sorted(IMAGE_SUFFIXES)))
 # A name may hold spaces.
 _LINE = re.compile(rf"(?P<name>.+?(?:{_SUFFIX}))(?P<boxes>(?:\s+{_BOX})*)\s*", re.I)
-_NAMES_FILE = re.compile(r"(?:.*[_-])?classes(?:[_-].*)?|.*\.names", re.I)
-_DETECT_BYTES = 1 << 16
+_NAMES_FILE = re.compile(r"(?:.*[_-])?classes(?:[_-].*)?", re.I)
+_DETECT_BYTES, _DETECT_LINES = 1 << 16, 20
 
 
 def detect(folder: SourceFolder) -> str | None:
@@ -51,15 +51,14 @@ def _find_files(folder: SourceFolder) -> list[Path]:
 
 
 def _is_list(path: Path) -> bool:
-    """Judge by the first lines: all are pictures, and one has a box."""
+    """Judge by the first lines: most are pictures, and one has a box."""
     try:
-        with path.open("rb") as file:
-            lines = file.read(_DETECT_BYTES).decode("utf-8-sig", "replace").splitlines()[:-1][:20]
-            lines = lines or path.read_bytes()[:_DETECT_BYTES].decode("utf-8-sig", "replace").splitlines()
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            lines = [text for line in file.readlines(_DETECT_BYTES)[:_DETECT_LINES] if (text := line.strip())]
     except OSError:
         return False
-    matches = [_LINE.fullmatch(line) for line in lines if line.strip()]
-    return all(matches) and any(match and match["boxes"] for match in matches)
+    matches = [match for line in lines if (match := _LINE.fullmatch(line))]
+    return 2 * len(matches) > len(lines) and any(match["boxes"] for match in matches)
 
 
 def _read_file(content: ImageList) -> None:
@@ -87,9 +86,8 @@ def _class_names(content: ImageList) -> list[str]:
     """Return the names in the text nearest to the list: beside it, else the only one of the source."""
     named = [
         path
-        for path in content.folder.files
-        if (path.suffix.lower() in (".txt", ".names") and _NAMES_FILE.fullmatch(path.stem + path.suffix[:0]))
-        or path.suffix.lower() == ".names"
+        for path in content.folder.named(".txt", ".names")
+        if path.suffix.lower() == ".names" or _NAMES_FILE.fullmatch(path.stem)
     ]
     beside = [path for path in named if path.parent == content.file.parent]
     if len(beside or named) != 1:

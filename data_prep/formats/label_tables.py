@@ -33,9 +33,8 @@ _SPLIT_COLUMNS = ("split", "subset", "set", "usage")
 _OTHER_COLUMNS = ("mask", "question", "caption", "text", "encodedpixels", "regionshapeattributes", "maskpath")
 _SEVERAL = re.compile(r"[;|,]")
 # A picture's name, which may hold spaces, and what follows it.
-_LINE = re.compile(
-    rf"(?P<name>.+?(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))[\s,;]+(?P<labels>\S.*)", re.I
-)
+_SUFFIX = "|".join(map(re.escape, sorted(IMAGE_SUFFIXES)))
+_LINE = re.compile(rf"(?P<name>.+?(?:{_SUFFIX}))(?P<between>[\s,;]+)(?P<labels>\S.*)", re.I)
 _DETECT_ROWS = 20
 
 
@@ -104,7 +103,7 @@ def _find_columns(table: CsvFile) -> _Columns | None:
     image = find_column(columns, IMAGE_COLUMNS)
     if image is None or find_layout(table) or has_required_columns(table.first_row):
         return None
-    if find_column(columns, _OTHER_COLUMNS) is not None:
+    if find_column(columns, _OTHER_COLUMNS) is not None or {"imageid", "labelname"} <= set(columns):
         return None
     rest = [name if index != image else "" for index, name in enumerate(columns)]
     split = find_column(rest, _SPLIT_COLUMNS)
@@ -177,7 +176,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str, list[str], Split | None]]:
                 match = _LINE.fullmatch(line.strip())
                 if match is None:
                     raise InputError(f"{file}, line {number}: expected a picture's name and its class")
-                separator = r"[,;\t]" if re.search(r"[,;\t]", match["labels"]) else r"\s+"
+                separator = r"[,;\t]" if re.search(r"[,;\t]", match["between"]) else r"\s+"
                 yield number, match["name"], re.split(separator, match["labels"]), None
     except UnicodeDecodeError:
         raise InputError(f"{file}: not UTF-8 text; save it as UTF-8") from None

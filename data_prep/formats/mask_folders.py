@@ -69,7 +69,8 @@ def detect(folder: SourceFolder) -> str | None:
     except InputError:  # not readable: no reason to take it for a mask
         return None
     pictures = len({mask.image for mask in masks})
-    return f"{len(masks)} mask(s) of {pictures} picture(s), such as {masks[0].file.name} of {masks[0].image.name}"
+    example = f"{masks[0].file.name} of {masks[0].image.name}"
+    return f"{len(masks)} mask(s) of {pictures} picture(s), such as {example}"
 
 
 def _is_mask(file: Path) -> bool:
@@ -205,7 +206,7 @@ class _Namer:
             self.notes.append(f"masks that no folder, name or list of classes names: called {UNNAMED!r}")
 
     def name(self, mask: _Mask, value: int) -> str | None:
-        """Return the class of a value, None if it is none. InputError naming the mask if the list lacks it."""
+        """Return the class of a value, None if it is none. InputError if the list of classes lacks it."""
         classes = self._classes
         if mask.of.class_name:
             return mask.of.class_name

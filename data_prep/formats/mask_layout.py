@@ -34,7 +34,6 @@ _MASK_WORDS = {
         "lab",
         "labs",
     ),
-    *("trainannot", "valannot", "testannot"),
 }
 _IMAGE_WORDS = {
     *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "rgb", "original"),
@@ -212,7 +211,9 @@ def _place(root: Path, path: Path) -> _Place:
     after: list[str] = []
     is_mask = is_shown = has_objects = False
     for part in path.relative_to(root).parts[:-1]:
-        words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", part)]
+        # CamVid's folders are train, trainannot, val ...
+        spaced = re.sub(r"^(train|val|test)(?=annot)", r"\1 ", part)
+        words = [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", spaced)]
         is_truth = {"ground", "truth"} <= set(words)
         if is_truth or _MASK_WORDS & set(words):
             is_mask = True
