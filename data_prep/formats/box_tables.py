@@ -22,7 +22,7 @@ from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Shape
 from data_prep.formats.csv_files import CsvFile, find_column, open_csv
-from data_prep.formats.fields import parse_class_name, parse_size
+from data_prep.formats.fields import parse_class_name, parse_number, parse_size
 from data_prep.formats.image_lists import ImageEntry, ImageList, read_image_lists
 from data_prep.formats.outlines import bounding_box
 from data_prep.formats.shapes import UNNAMED
@@ -188,16 +188,14 @@ def _entry(content: ImageList, layout: _Layout, cells: Sequence[str]) -> ImageEn
 def _numbers(table: CsvFile, layout: _Layout, cells: Sequence[str]) -> list[float] | None:
     """Return the four numbers of a row's place, None if it has none. InputError if they are not readable."""
     texts = [cells[index] for index in layout.place]
-    if len(texts) == 1 and texts[0]:
-        texts = _NUMBER.findall(texts[0])
-        if len(texts) != 4:
-            raise InputError("its box is not four numbers")
-        return [value for text in texts if (value := table.number(text)) is not None]
     if not any(texts):
         return None
-    values = [table.number(text) for text in texts]
+    if len(texts) == 1:
+        values = [parse_number(text) for text in _NUMBER.findall(texts[0])]
+    else:
+        values = [table.number(text) for text in texts]
     known = [value for value in values if value is not None]
-    if len(known) != len(values):
+    if len(known) != 4 or len(values) != 4:
         raise InputError(f"a box without four numbers (found {', '.join(map(repr, texts))[:80]})")
     return known
 
@@ -209,7 +207,7 @@ def _boxes(table: CsvFile, layout: _Layout) -> Iterator[tuple[list[str], list[fl
             numbers = _numbers(table, layout, cells) if len(cells) >= width else None
         except InputError:
             continue  # named when the rows are read
-        if numbers and len(numbers) == 4:
+        if numbers:
             yield cells, numbers
 
 

@@ -12,6 +12,7 @@ from data_prep.formats.layout import require_images, set_groups_and_splits
 from data_prep.formats.shapes import ShapeCollector
 from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 _MAX_PROBLEMS = 1000  # shown of one file; the rest is counted
 
@@ -63,7 +64,7 @@ class ImageList:
     def add_problem(self, place: str, reason: object) -> None:
         self._problem_count += 1
         if self._problem_count <= _MAX_PROBLEMS:
-            self._problems.append(f"{self.file}, {place}: {reason}")
+            self._problems.append(_line(f"{self.file}, {place}: {reason}"))
 
     @property
     def entries(self) -> list[ImageEntry]:
@@ -80,7 +81,7 @@ class ImageList:
                     entry.size,
                     entry.shapes.shapes,
                     tuple(entry.labels),
-                    notes=tuple(entry.shapes.notes),
+                    notes=tuple(map(_line, entry.shapes.notes)),
                 ),
             )
             for entry in self.entries
@@ -96,6 +97,11 @@ class ImageList:
             more = f" (and {len(self._not_found) - 1} more of its pictures)" if self._not_found[1:] else ""
             problems.append(self._not_found[0] + more)
         return problems
+
+
+def _line(text: str) -> str:
+    """Return a message, which may hold names as written in a file, on one line that a terminal can show."""
+    return readable(" ".join(text.splitlines()))
 
 
 def read_image_lists(

@@ -10,6 +10,7 @@ from typing import TypeVar
 from data_prep.annotations import AnnotatedSource
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
@@ -38,7 +39,7 @@ def read_files(
         except OtherFormatError:
             others.append(file)
         except InputError as error:
-            problems.append(str(error))
+            problems.append(readable(str(error)))  # it may hold a name as written
     return contents, others, problems
 
 

@@ -79,8 +79,8 @@ def _read_file(content: ImageList, names: Mapping[str, str]) -> None:
     is_boxes = "xmin" in index
     for line, cells in table.rows():
         place = f"line {line}"
-        if len(cells) < len(index):
-            content.add_problem(place, f"has {len(cells)} column(s), the header {len(index)}")
+        if len(cells) < len(table.columns):
+            content.add_problem(place, f"has {len(cells)} column(s), fewer than the header")
             continue
         code = parse_class_name(cells[index["labelname"]])
         entry = content.entry(cells[index["imageid"]])
