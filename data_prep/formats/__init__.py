@@ -56,12 +56,13 @@ class FormatReader(Protocol):
       that names the file and the place in it, and what to do where that is not plain.
     - Damaged input is never another exception than an InputError: the file is untrusted.
       `tests/data_prep/formats/test_formats.py` and `benchmarks/mutated_files.py` (with an example in
-      `benchmarks/example_sources.py`) try every reader of `READERS`.
+      `benchmarks/example_sources.py` or `example_exports.py`) try every reader of `READERS`.
 
     What helps: `SourceFolder.image_of` finds the image that a name in a file means, `annotations.make_source`
     puts the annotations in the images' order. `layout` reads files one by one and sets groups and splits,
     `fields` parses single values, `shapes.ShapeCollector` gathers the shapes of an image with notes,
-    `outlines` and `masks` turn polygons and masks into boxes, `xml` reads XML safely, and
+    `outlines` and `masks` turn polygons and masks into boxes, `xml` and `csv_files` read XML and CSV safely,
+    `image_lists` reads files that each name many images, `text_labels` texts with a line for each object, and
     `conversations.ConversationCollector` gathers questions and answers.
     """
 
