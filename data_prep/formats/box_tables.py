@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Shape
-from data_prep.formats.csv_files import CsvFile, find_column, open_csv
+from data_prep.formats.csv_files import CsvFile, find_column, open_csv, possible_tables
 from data_prep.formats.fields import parse_class_name, parse_number, parse_size
 from data_prep.formats.image_lists import ImageEntry, ImageList, read_image_lists
 from data_prep.formats.outlines import bounding_box
@@ -108,7 +108,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
 
 
 def _find_tables(folder: SourceFolder) -> list[Path]:
-    return [path for path in folder.named(".csv", ".tsv", ".txt") if find_layout(open_csv(path))]
+    return [path for path in possible_tables(folder) if find_layout(open_csv(path))]
 
 
 def find_layout(table: CsvFile) -> _Layout | None:

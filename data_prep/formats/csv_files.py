@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.formats.fields import parse_number
+from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
-SUFFIXES = (".csv", ".tsv", ".txt")
 _FIRST_BYTES = 1 << 16
 _DELIMITERS = ",;\t|"
 
@@ -58,6 +58,13 @@ class CsvFile:
     def number(self, text: str) -> float | None:
         """Return the number in a cell, None if there is none; `12,5` too where `;` stands between cells."""
         return parse_number(text.replace(",", ".") if self.delimiter == ";" else text)
+
+
+def possible_tables(folder: SourceFolder) -> list[Path]:
+    """Return the source's CSV files, and its texts but those named like an image, which are its labels."""
+    stems = {image.stem for image in folder.images}
+    texts = [path for path in folder.named(".txt") if path.stem not in stems]
+    return sorted([*folder.named(".csv", ".tsv"), *texts])
 
 
 def open_csv(path: Path) -> CsvFile:

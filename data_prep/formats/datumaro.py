@@ -56,7 +56,8 @@ def _is_datumaro(path: Path) -> bool:
     except OSError:
         return False
     return (
-        re.match(rb"(?:\xef\xbb\xbf)?\s*\{", start) is not None
+        b'"categories"' in start  # quickly false for most JSON
+        and re.match(rb"(?:\xef\xbb\xbf)?\s*\{", start) is not None
         and re.search(rb'"categories"\s*:\s*\{', start) is not None
         and re.search(rb'"label"\s*:\s*\{\s*"labels"\s*:\s*\[|"items"\s*:\s*\[', start) is not None
     )
@@ -74,7 +75,7 @@ def _read_file(content: ImageList) -> None:
         if name is None:
             content.add_problem(place, "names no picture")
         elif entry := content.entry(name):
-            image = item.get("image")
+            image = _image(item)
             size = image.get("size") if isinstance(image, dict) else None
             entry.size = parse_size(size[1], size[0]) if isinstance(size, list) and len(size) == 2 else None
             annotations = item.get("annotations")
@@ -96,9 +97,14 @@ def _label_names(data: dict[str, Any]) -> list[str | None]:
     ]
 
 
+def _image(item: Any) -> Any:
+    """Return an item's `image`; newer files call it `media`."""
+    return item.get("image", item.get("media")) if isinstance(item, dict) else None
+
+
 def _image_name(item: Any) -> str | None:
     """Return the image's path, or the item's id where that is empty."""
-    image = item.get("image") if isinstance(item, dict) else None
+    image = _image(item)
     written = [image.get("path") if isinstance(image, dict) else None]
     written.append(item.get("id") if isinstance(item, dict) else None)
     return next((name for name in written if isinstance(name, str) and name.strip()), None)

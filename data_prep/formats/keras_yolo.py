@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Shape
+from data_prep.formats.csv_files import possible_tables
 from data_prep.formats.image_lists import ImageList, read_image_lists
 from data_prep.formats.outlines import bounding_box
 from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
@@ -47,7 +48,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
 
 
 def _find_files(folder: SourceFolder) -> list[Path]:
-    return [path for path in folder.named(".txt") if _is_list(path)]
+    return [path for path in possible_tables(folder) if _is_list(path)]
 
 
 def _is_list(path: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats.box_tables import CLASS_COLUMNS, IMAGE_COLUMNS, find_layout
-from data_prep.formats.csv_files import CsvFile, find_column, open_csv
+from data_prep.formats.csv_files import CsvFile, find_column, open_csv, possible_tables
 from data_prep.formats.fields import parse_class_name
 from data_prep.formats.image_lists import ImageList, read_image_lists
 from data_prep.formats.table_columns import has_required_columns
@@ -72,7 +72,7 @@ def _find_tables(folder: SourceFolder) -> list[Path]:
     visa = set(find_visa_tables(folder))
     return [
         path
-        for path in folder.named(".csv", ".tsv", ".txt")
+        for path in possible_tables(folder)
         if path not in visa and (_has_header(folder, open_csv(path)) or _is_list(folder, path))
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.annotations import plain_name
-from data_prep.source_folder import SourceFolder
+from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 from llava.common.errors import InputError
 from llava.common.files import read_text
 
@@ -16,6 +16,7 @@ _FILE = re.compile(
     r"label[_-]?colou?rs?|codes|categories|names)\.(?:txt|csv)",
     re.I,
 )
+_MAX_CLASSES, _MAX_NAME = 512, 80
 _NOTHING = {"background", "ignore", "void", "bg", "unlabeled", "unlabelled", "none", "unknown class"}
 
 
@@ -35,6 +36,21 @@ class ClassList:
     ordered: list[str] = field(default_factory=list)
     by_value: dict[int, str] = field(default_factory=dict)
     by_colour: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether it may be a list of classes, and no table of pictures."""
+        suffixes = tuple(IMAGE_SUFFIXES)
+        return 0 < len(self.ordered) <= _MAX_CLASSES and not any(
+            len(name) > _MAX_NAME or name.casefold().endswith(suffixes) for name in self.ordered
+        )
+
+    def says_the_same(self, other: ClassList) -> bool:
+        return (self.ordered, self.by_value, self.by_colour) == (
+            other.ordered,
+            other.by_value,
+            other.by_colour,
+        )
 
     def name_values(self, values: set[int]) -> dict[int, str]:
         """Return what the grey values of all masks are called; 0 and 255 may have no name.
@@ -57,21 +73,31 @@ class ClassList:
         )
 
 
-def find_class_list(folder: SourceFolder) -> ClassList | None:
-    """Return the list of the folder, None if there is none. InputError if two say otherwise."""
-    lists = [
-        found
-        for path in folder.named(".txt", ".csv")
-        if _FILE.fullmatch(path.name) and (found := _read_list(path)).ordered
-    ]
-    for other in lists[1:]:
-        if (other.ordered, other.by_value, other.by_colour) != (
-            lists[0].ordered,
-            lists[0].by_value,
-            lists[0].by_colour,
-        ):
-            raise InputError(f"{other.file}: names other classes than {lists[0].file}; keep one of them")
-    return lists[0] if lists else None
+class ClassLists:
+    """The lists of classes of a folder. InputError if one of them cannot be read."""
+
+    def __init__(self, folder: SourceFolder) -> None:
+        self._lists = [
+            found
+            for path in folder.named(".txt", ".csv")
+            if _FILE.fullmatch(path.name) and (found := _read_list(path)).is_plausible
+        ]
+
+    def of(self, mask: Path) -> ClassList | None:
+        """Return the list for a mask: the one in the nearest folder above it, else the only one.
+
+        InputError if there are several elsewhere that say otherwise.
+        """
+        if not self._lists:
+            return None
+        above = [found for found in self._lists if found.file.parent in mask.parents]
+        nearest = max((len(found.file.parent.parts) for found in above), default=0)
+        lists = [found for found in above if len(found.file.parent.parts) == nearest] or self._lists
+        first, *others = lists
+        for other in others:
+            if not first.says_the_same(other):
+                raise InputError(f"{other.file}: names other classes than {first.file}; keep one of them")
+        return first
 
 
 def _read_list(path: Path) -> ClassList:

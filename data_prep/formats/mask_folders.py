@@ -26,7 +26,7 @@ import numpy as np
 from data_prep.annotations import AnnotatedSource, Annotation, Shape, make_source
 from data_prep.formats.image_lists import without_images
 from data_prep.formats.layout import note_unused, set_groups_and_splits
-from data_prep.formats.mask_classes import ClassList, find_class_list, is_nothing
+from data_prep.formats.mask_classes import ClassList, ClassLists, is_nothing
 from data_prep.formats.mask_layout import MaskFile, MaskLayout
 from data_prep.formats.masks import Region, connected_regions
 from data_prep.formats.shapes import UNNAMED
@@ -106,22 +106,30 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
         raise InputError(
             f"{folder.root}: no masks named like pictures, beside them or in a folder such as masks"
         )
-    classes = find_class_list(folder)
-    masks: list[_Mask] = []
+    class_lists = ClassLists(folder)
+    masks: dict[Path | None, list[_Mask]] = {}  # by the list of classes that says what they show
+    lists: dict[Path | None, ClassList | None] = {}
     problems: list[str] = []
     for mask_file in layout.masks:
         try:
-            masks.append(_read_mask(mask_file, classes))
+            classes = class_lists.of(mask_file.file)
+            mask = _read_mask(mask_file, classes)
         except InputError as error:
             problems.append(str(error))
+            continue
+        key = classes.file if classes else None
+        lists[key] = classes
+        masks.setdefault(key, []).append(mask)
+    notes = note_unused(folder, layout.lone, "mask(s) without a picture of their name")
     pairs: list[tuple[Path, Annotation]] = []
-    namer = _Namer(masks, classes, layout.folder_classes)
-    for mask in masks:
-        try:
-            pairs.append((mask.of.image, _annotate(mask, namer)))
-        except InputError as error:
-            problems.append(str(error))
-    notes = [*namer.notes, *note_unused(folder, layout.lone, "mask(s) without a picture of their name")]
+    for key, masks_of_list in masks.items():
+        namer = _Namer(masks_of_list, lists[key], layout.folder_classes)
+        notes += namer.notes
+        for mask in masks_of_list:
+            try:
+                pairs.append((mask.of.image, _annotate(mask, namer)))
+            except InputError as error:
+                problems.append(str(error))
     source = make_source(folder, NAME, pairs, notes)
     source = without_images(source, {mask.file for mask in layout.masks} | layout.shown | set(layout.lone))
     set_groups_and_splits(source, folder)

@@ -26,7 +26,7 @@ from llava.common.files import read_json
 
 NAME = "vott"
 _DETECT_BYTES = 1 << 16
-_KEYS = (rb'"assets"\s*:\s*\{', rb'"asset"\s*:\s*\{', rb'"regions"\s*:\s*\[')
+_KEYS = (rb'"asset"\s*:\s*\{', rb'"regions"\s*:\s*\[')
 
 
 def detect(folder: SourceFolder) -> str | None:
@@ -59,11 +59,9 @@ def _is_vott(path: Path) -> bool:
             start = file.read(_DETECT_BYTES)
     except OSError:
         return False
-    if re.match(rb"(?:\xef\xbb\xbf)?\s*\{", start) is None:
-        return False
     is_version_1 = b'"frames"' in start and b'"inputTags"' in start
-    is_export = re.search(_KEYS[1], start) is not None and re.search(_KEYS[2], start) is not None
-    return is_version_1 or is_export
+    is_export = b'"asset"' in start and all(re.search(key, start) for key in _KEYS)
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and (is_version_1 or is_export)
 
 
 def _read_file(content: ImageList) -> None:

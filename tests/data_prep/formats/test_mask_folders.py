@@ -171,6 +171,24 @@ def test_a_list_that_does_not_tell_is_asked_about(tmp_path: Path, put: Callable)
         mask_folders.read(SourceFolder.scan(tmp_path))
 
 
+def test_each_folder_may_have_its_own_list(tmp_path: Path, put: Callable) -> None:
+    """LabelMe's labelme_json_to_dataset writes a folder for each picture, with the names in it."""
+    for name, classes in {"n1": ["rust"], "n2": ["crack", "rust"]}.items():
+        save_photo(tmp_path / f"{name}_json" / "img.png")
+        save_mask(tmp_path / f"{name}_json" / "label.png", (len(classes), A), mode="P")
+        save_photo(tmp_path / f"{name}_json" / "label_viz.png")
+        put(f"{name}_json/label_names.txt", "\n".join(["_background_", *classes]))
+    found = boxes_of(read_auto(tmp_path, "masks"))
+    assert found == {"n1_json/img": [("rust", A)], "n2_json/img": [("rust", A)]}
+
+
+def test_a_table_of_pictures_is_no_list_of_classes(tmp_path: Path, put: Callable) -> None:
+    save_photo(tmp_path / "p1" / "images" / "p1.png")
+    save_mask(tmp_path / "p1" / "masks" / "0.png", (255, A))
+    put("stage1_train_labels.csv", f"ImageId,EncodedPixels\np1,{' '.join(map(str, range(99)))}\n")
+    assert boxes_of(read_auto(tmp_path, "masks")) == {"p1/images/p1": [("object", A)]}
+
+
 def test_maps_of_objects(tmp_path: Path) -> None:
     save_photo(tmp_path / "JPEGImages" / "1.jpg")
     save_mask(tmp_path / "SegmentationObject" / "1.png", (1, A), (1, B), (2, EDGE))
