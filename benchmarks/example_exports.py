@@ -45,6 +45,15 @@ def _write_box_table(folder: Path) -> None:
     (folder / "more.csv").write_text("\n".join(rows) + "\n")
 
 
+def _write_run_table(folder: Path) -> None:
+    write_images(folder)
+    rows = ["ImageId,ClassId,EncodedPixels"]
+    for name, label, (x1, y1, x2, y2) in _objects():
+        runs = " ".join(f"{x * SIZE[1] + int(y1) + 1} {int(y2 - y1)}" for x in range(int(x1), int(x2)))
+        rows.append(f"{name}.jpg,{label},{runs}")
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+
+
 def _write_label_table(folder: Path) -> None:
     write_images(folder)
     rows = [
@@ -203,6 +212,7 @@ def _write_masks(folder: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "box_table": _write_box_table,
+    "run_table": _write_run_table,
     "label_table": _write_label_table,
     "via": _write_via,
     "createml": _write_createml,

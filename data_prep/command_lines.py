@@ -130,7 +130,7 @@ def parse_convert(argv: Sequence[str]) -> argparse.Namespace:
   voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them
   box_table, via, createml, keras_yolo, dota    the same: CSV of boxes (TensorFlow, Kaggle ...) and exports
   vott, kitti, datumaro, supervisely            of more tools
-  labelme_xml, open_images, deeppcb
+  labelme_xml, open_images, run_table, deeppcb
   masks                                         masks beside pictures, or in a folder such as masks
   mvtec, visa, idid                             the layouts of these public data sets
   label_table, class_folders                    a table of pictures and classes; a folder per class

@@ -151,6 +151,27 @@ def test_one_column_that_could_be_either_is_not_guessed(tmp_path: Path, put: Cal
     assert "may be two corners as well as a corner with width and height; write four columns" in problem
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_run_length_masks(tmp_path: Path, put: Callable, joined: bool) -> None:
+    """Runs go down the columns and count from 1; the pictures are 50 high."""
+    for name in "abc":
+        put(f"{name}.jpg")
+    runs = {"a": "506 20 556 20 606 20", "b": ""}
+    if joined:
+        rows = ["ImageId_ClassId,EncodedPixels", f"a.jpg_1,{runs['a']}", "a.jpg_3,4996 5", "b.jpg_1,"]
+    else:
+        rows = ["EncodedPixels,ClassId,ImageId", f"{runs['a']},1,a.jpg", "4996 5,3,a.jpg", ",1,b.jpg"]
+    put("train.csv", "\n".join(rows))
+    source = read_auto(tmp_path, "run_table")
+    assert boxes_of(source) == {"a": [("1", (10, 5, 13, 25)), ("3", (99, 45, 100, 50))], "b": []}
+    assert [shape.area for shape in source.images[0].annotations[0].shapes] == [60, 5]
+    put("train.csv", "ImageId,EncodedPixels\na.jpg,4999 50\na.jpg,1 x\n")
+    first, second = problems_of(tmp_path, "run_table")
+    assert (
+        "line 2: its runs reach beyond a picture of 100x50" in first and "line 3: its runs are not" in second
+    )
+
+
 def test_tables_of_other_formats_are_not_claimed(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     put("rows.csv", "image,question,answer,x1,y1,x2,y2,label\na.jpg,Broken?,no,1,2,3,4,disc\n")
