@@ -1,9 +1,9 @@
 """Read tables of run-length masks, as Kaggle's competitions have them: a CSV with a row for each object.
 
-The format (kaggle.com/c/severstal-steel-defect-detection, data): columns `ImageId`, `ClassId` (or both in one,
-`ImageId_ClassId`, joined by `_`) and `EncodedPixels`, pairs of start and length over the pixels counted from 1,
-down the columns. A row without runs says that the picture does not show the class. A table without a column of
-classes has one.
+The format (kaggle.com/c/severstal-steel-defect-detection, data): columns `ImageId`, `ClassId` (or both in
+one, `ImageId_ClassId`, joined by `_`) and `EncodedPixels`, pairs of start and length over the pixels counted
+from 1, down the columns. A row without runs says that the picture does not show the class. A table without a
+column of classes has one.
 """
 
 from __future__ import annotations
