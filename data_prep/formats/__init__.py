@@ -124,7 +124,7 @@ _MODULES: tuple[FormatReader, ...] = (
 READERS = {reader.NAME: reader for reader in _MODULES}
 # What the later ones read may lie beside annotations that say more (masks beside COCO, folders of masks that
 # could be classes): with `auto` they count only where none of the earlier ones knows the folder.
-_LATER = ((mask_folders.NAME, label_tables.NAME), (class_folders.NAME,))
+_LATER = ((mask_folders.NAME, label_tables.NAME), (run_tables.NAME,), (class_folders.NAME,))
 AUTO = "auto"
 
 

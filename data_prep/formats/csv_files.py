@@ -61,10 +61,19 @@ class CsvFile:
 
 
 def possible_tables(folder: SourceFolder) -> list[Path]:
-    """Return the source's CSV files, and its texts but those named like an image, which are its labels."""
+    """Return the source's CSV files and texts.
+
+    Not those texts that are named like an image, which are its labels, nor the answers that Kaggle wants to
+    be filled in (`sample_submission.csv`).
+    """
     stems = {image.stem for image in folder.images}
     texts = [path for path in folder.named(".txt") if path.stem not in stems]
-    return sorted([*folder.named(".csv", ".tsv"), *texts])
+    tables = [path for path in folder.named(".csv", ".tsv") if not is_submission(path)]
+    return sorted([*tables, *texts])
+
+
+def is_submission(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and "submission" in path.stem.casefold()
 
 
 def open_csv(path: Path) -> CsvFile:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Annotation, make_source
-from data_prep.formats.layout import require_images, set_groups_and_splits
+from data_prep.formats.csv_files import is_submission
+from data_prep.formats.layout import note_unused, require_images, set_groups_and_splits
 from data_prep.formats.shapes import ShapeCollector
 from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.errors import InputError
@@ -136,7 +137,8 @@ def read_image_lists(
     if len(set(stated.values()) - {None}) < 2:
         stated = {}
     pairs: list[tuple[Path, Annotation]] = []
-    notes: list[str] = []
+    submissions = list(filter(is_submission, folder.files))
+    notes = note_unused(folder, submissions, "CSV file(s) of answers to be filled in")
     problems: list[str] = []
     splits: dict[Path, set[Split | None]] = {}
     for file in files:

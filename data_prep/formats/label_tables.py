@@ -143,7 +143,8 @@ def _rows(table: CsvFile, columns: _Columns) -> Iterator[tuple[int, str, list[st
         if len(cells) < width:
             raise InputError(f"{table.file}, line {line}: has {len(cells)} column(s), fewer than the header")
         if columns.label is not None:
-            labels = _SEVERAL.split(cells[columns.label])
+            # A list may be written as `['crack', 'rust']`.
+            labels = [part.strip("[]'\" ") for part in _SEVERAL.split(cells[columns.label])]
         else:
             labels = [name for index, name in columns.classes.items() if cells[index].casefold() in _YES]
         stated = cells[columns.split] if columns.split is not None and columns.split < len(cells) else ""

@@ -45,6 +45,7 @@ _FILLERS = {
 }
 _SHOWN = {"visualization", "visualisation", "visualizations", "vis", "viz", "overlay", "overlays", "preview"}
 _INSTANCES = {"object", "objects", "instance", "instances"}
+_NO_CLASS = {"data", "dataset", "datasets", "all", "full", "samples", "set"}
 _LOSSLESS = {".png", ".bmp", ".tif", ".tiff"}
 _MASK_TAIL = re.compile(
     r"(?:^|[\s_.-]+)(?:masks?|labels?|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
@@ -191,9 +192,11 @@ class MaskLayout:
 
 
 def _folder_class(place: _Place) -> str | None:
+    """Return the class that the folder above a picture is; None for one of a day or of the picture alone."""
     names = [name for name in place.before if not split_in([name])]
-    stem = place.path.stem.casefold()
-    return names[-1] if names and not stem.startswith(names[-1].casefold()) else None
+    name = names[-1] if names else ""
+    is_other = not name or name[-1].isdigit() or name.casefold() in _NO_CLASS
+    return None if is_other or place.path.stem.casefold().startswith(name.casefold()) else name
 
 
 def _plain(parts: tuple[str, ...]) -> _Key:

@@ -66,7 +66,7 @@ def _class_names(folder: SourceFolder) -> dict[str, str]:
     """Return the name of each code, from the files that describe classes; the first row may be a header."""
     names: dict[str, str] = {}
     for path in folder.named(".csv"):
-        if "class-descriptions" in path.name:
+        if "class-descriptions" in path.name or path.name == "classes.csv":
             for _, cells in open_csv(path).rows(header=False):
                 if len(cells) > 1 and cells[0] != "LabelName" and (name := parse_class_name(cells[1])):
                     names[cells[0]] = name

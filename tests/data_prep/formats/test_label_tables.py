@@ -51,7 +51,8 @@ def test_a_column_for_the_class(tmp_path: Path, put: Callable, name: str, conten
 def test_several_classes_of_one_picture(tmp_path: Path, put: Callable) -> None:
     for name in ("my photo 1.jpg", "b.jpg"):
         put(name)
-    put("l.csv", 'image,labels\nmy photo 1.jpg,"crack, rust"\nb.jpg,rust\nb.jpg,crack;rust\n')
+    put("l.csv", "image,labels\nmy photo 1.jpg,\"['crack', 'rust']\"\nb.jpg,rust\nb.jpg,crack;rust\n")
+    put("sample_submission.csv", "image,labels\nb.jpg,sound\n")
     assert labels_of(read_auto(tmp_path, "label_table")) == {
         "b": ["rust", "crack"],
         "my photo 1": ["crack", "rust"],

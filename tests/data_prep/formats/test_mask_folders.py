@@ -92,8 +92,10 @@ def test_the_folder_above_states_the_class(tmp_path: Path) -> None:
         for number in (1, 2):
             save_photo(tmp_path / kind / "Imgs" / f"{number}.jpg")
             save_mask(tmp_path / kind / "Imgs" / f"{number}.png", (255, A))
+            save_photo(tmp_path / "data" / f"day{number}" / f"{kind}.jpg")
+            save_mask(tmp_path / "data" / f"day{number}" / f"{kind}_label.bmp", (255, A))
     names = [name for boxes in boxes_of(read_auto(tmp_path, "masks")).values() for name, _ in boxes]
-    assert names == ["MT_Crack", "MT_Crack", "MT_Fray", "MT_Fray"]
+    assert names == ["MT_Crack", "MT_Crack", "MT_Fray", "MT_Fray", *["object"] * 4]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_each_folder_may_have_its_own_list(tmp_path: Path, put: Callable) -> Non
 def test_a_table_of_pictures_is_no_list_of_classes(tmp_path: Path, put: Callable) -> None:
     save_photo(tmp_path / "p1" / "images" / "p1.png")
     save_mask(tmp_path / "p1" / "masks" / "0.png", (255, A))
-    put("stage1_train_labels.csv", f"ImageId,EncodedPixels\np1,{' '.join(map(str, range(99)))}\n")
+    put("stage1_train_labels.csv", f"ImageId,EncodedPixels\np1,{' '.join(map(str, range(100)))}\n")
     assert boxes_of(read_auto(tmp_path, "masks")) == {"p1/images/p1": [("object", A)]}
 
 
