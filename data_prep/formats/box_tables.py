@@ -43,7 +43,9 @@ IMAGE_COLUMNS = (
 CLASS_COLUMNS = (
     *("class", "classname", "label", "labelname", "category", "categoryname", "defecttype", "defect"),
     *("objectclass", "classid", "labelid", "categoryid", "tag", "tags", "labels", "classes", "type"),
-    *("damagetype", "damage", "species", "object", "name", "target", "diagnosis", "anomaly"),
+    *("damagetype", "damage", "species", "object", "name", "target", "diagnosis", "anomaly", "cls"),
+    *("defectclass", "defectname", "damageclass", "fault", "faulttype", "condition", "status", "state"),
+    *("grade", "level", "severity", "annotation"),
 )
 _SPLIT_COLUMNS = ("split", "subset", "set", "usage")
 _SIZES = (("width", "height"), ("imagewidth", "imageheight"), ("imgwidth", "imgheight"))

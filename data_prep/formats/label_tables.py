@@ -108,18 +108,19 @@ def _find_columns(table: CsvFile) -> _Columns | None:
     rest = [name if index != image else "" for index, name in enumerate(columns)]
     split = find_column(rest, _SPLIT_COLUMNS)
     label = find_column(rest, CLASS_COLUMNS)
-    if label is not None and not (len(columns) > 2 and _is_yes_or_no(table, label)):
-        return _Columns(image, label, {}, split)
     classes = {
         index: name
         for index, written in enumerate(table.first_row)
         if index not in (image, split) and (name := parse_class_name(written)) and _is_yes_or_no(table, index)
     }
+    # A class may be called `label`, but not where it is the only one.
+    if label is not None and not (label in classes and len(classes) > 1):
+        return _Columns(image, label, {}, split)
     return _Columns(image, None, classes, split) if classes else None
 
 
 def _is_yes_or_no(table: CsvFile, index: int) -> bool:
-    """Return whether a column holds 0 and 1 in every row, and not the same everywhere nothing."""
+    """Return whether a column holds 0 or 1, or words for them, in every row."""
     return all(len(cells) <= index or cells[index].casefold() in _YES | _NO for _, cells in table.rows())
 
 

@@ -48,6 +48,15 @@ def test_a_column_for_the_class(tmp_path: Path, put: Callable, name: str, conten
     assert labels_of(read_auto(tmp_path, "label_table")) == {"a": ["broken disc"], "b": ["sound"]}
 
 
+def test_numbers_as_classes(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("b.jpg")
+    put("l.csv", "image,label,fold\na.jpg,1,3\nb.jpg,0,2\n")
+    assert labels_of(read_auto(tmp_path, "label_table")) == {"a": ["1"], "b": ["0"]}
+    put("l.csv", "image,defective\na.jpg,1\nb.jpg,0\n")
+    assert labels_of(read_auto(tmp_path, "label_table")) == {"a": ["defective"], "b": []}
+
+
 def test_several_classes_of_one_picture(tmp_path: Path, put: Callable) -> None:
     for name in ("my photo 1.jpg", "b.jpg"):
         put(name)
