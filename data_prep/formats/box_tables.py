@@ -47,7 +47,7 @@ CLASS_COLUMNS = (
     *("defectclass", "defectname", "damageclass", "fault", "faulttype", "condition", "status", "state"),
     *("grade", "level", "severity", "annotation"),
 )
-_SPLIT_COLUMNS = ("split", "subset", "set", "usage")
+SPLIT_COLUMNS = ("split", "subset", "set", "usage")
 _SIZES = (("width", "height"), ("imagewidth", "imageheight"), ("imgwidth", "imgheight"))
 _PLACES = {
     "corners": (
@@ -147,7 +147,7 @@ def find_layout(table: CsvFile) -> _Layout | None:
         kind,
         find_column(rest, CLASS_COLUMNS),
         next((size for size in sizes if not set(size) & set(place)), None),
-        find_column(rest, _SPLIT_COLUMNS),
+        find_column(rest, SPLIT_COLUMNS),
     )
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource
-from data_prep.formats.box_tables import CLASS_COLUMNS, IMAGE_COLUMNS, find_layout
+from data_prep.formats.box_tables import CLASS_COLUMNS, IMAGE_COLUMNS, SPLIT_COLUMNS, find_layout
 from data_prep.formats.csv_files import CsvFile, find_column, open_csv, possible_tables
 from data_prep.formats.fields import parse_class_name
 from data_prep.formats.image_lists import ImageList, read_image_lists
@@ -29,7 +29,6 @@ from llava.common.errors import InputError
 NAME = "label_table"
 _YES = {"1", "1.0", "true", "yes"}
 _NO = {"0", "0.0", "false", "no", "", "-1", "-1.0"}
-_SPLIT_COLUMNS = ("split", "subset", "set", "usage")
 _OTHER_COLUMNS = ("mask", "question", "caption", "text", "encodedpixels", "regionshapeattributes", "maskpath")
 _SEVERAL = re.compile(r"[;|,]")
 # A picture's name, which may hold spaces, and what follows it.
@@ -106,12 +105,12 @@ def _find_columns(table: CsvFile) -> _Columns | None:
     if find_column(columns, _OTHER_COLUMNS) is not None or {"imageid", "labelname"} <= set(columns):
         return None
     rest = [name if index != image else "" for index, name in enumerate(columns)]
-    split = find_column(rest, _SPLIT_COLUMNS)
+    split = find_column(rest, SPLIT_COLUMNS)
     label = find_column(rest, CLASS_COLUMNS)
     classes = {
         index: name
-        for index, written in enumerate(table.first_row)
-        if index not in (image, split) and (name := parse_class_name(written)) and _is_yes_or_no(table, index)
+        for index in sorted(_yes_or_no_columns(table) - {image, split})
+        if (name := parse_class_name(table.first_row[index]))
     }
     # A class may be called `label`, but not where it is the only one.
     if label is not None and not (label in classes and len(classes) > 1):
@@ -119,9 +118,16 @@ def _find_columns(table: CsvFile) -> _Columns | None:
     return _Columns(image, None, classes, split) if classes else None
 
 
-def _is_yes_or_no(table: CsvFile, index: int) -> bool:
-    """Return whether a column holds 0 or 1, or words for them, in every row."""
-    return all(len(cells) <= index or cells[index].casefold() in _YES | _NO for _, cells in table.rows())
+def _yes_or_no_columns(table: CsvFile) -> set[int]:
+    """Return the columns that hold 0 or 1, or words for them, in every row."""
+    found = set(range(len(table.first_row)))
+    for _, cells in table.rows():
+        found -= {
+            index for index in found if index < len(cells) and cells[index].casefold() not in _YES | _NO
+        }
+        if not found:
+            break
+    return found
 
 
 def _read_table(content: ImageList) -> None:
