@@ -35,6 +35,7 @@ _SEVERAL = re.compile(r"[;|,]")
 _SUFFIX = "|".join(map(re.escape, sorted(IMAGE_SUFFIXES)))
 _LINE = re.compile(rf"(?P<name>.+?(?:{_SUFFIX}))(?P<between>[\s,;]+)(?P<labels>\S.*)", re.I)
 _DETECT_ROWS = 20
+_MAX_ERRORS = 0.1  # of the rows; a column with more is not of 0 and 1
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,25 @@ def _find_columns(table: CsvFile) -> _Columns | None:
 
 
 def _yes_or_no_columns(table: CsvFile) -> set[int]:
-    """Return the columns that hold 0 or 1, or words for them, in every row."""
-    found = set(range(len(table.first_row)))
+    """Return the columns that hold 0 or 1, or words for them, in nearly every row; the others are errors."""
+    others = dict.fromkeys(range(len(table.first_row)), 0)
+    rows = 0
     for _, cells in table.rows():
-        found -= {
-            index for index in found if index < len(cells) and cells[index].casefold() not in _YES | _NO
-        }
-        if not found:
-            break
-    return found
+        rows += 1
+        for index, cell in enumerate(cells):
+            if index in others and cell.casefold() not in _YES | _NO:
+                others[index] += 1
+    return {index for index, count in others.items() if count <= _MAX_ERRORS * rows}
 
 
 def _read_table(content: ImageList) -> None:
     table = open_csv(content.file)
     columns = _find_columns(table)
+    if columns and columns.classes:
+        used = {columns.image, columns.split, *columns.classes}
+        unused = [repr(name) for index, name in enumerate(table.first_row) if index not in used]
+        if unused:
+            content.notes.append(f"{content.file}: column(s) passed over: {', '.join(unused)}")
     for line, name, labels, split in _rows(table, columns) if columns else _lines(content.file):
         if not name:
             content.add_problem(f"line {line}", "names no picture")
@@ -147,15 +153,23 @@ def _rows(table: CsvFile, columns: _Columns) -> Iterator[tuple[int, str, list[st
     """Yield line, picture, labels and split of each row."""
     width = max(columns.image, columns.label or 0, *columns.classes) + 1
     for line, cells in table.rows():
+        place = f"{table.file}, line {line}:"
         if len(cells) < width:
-            raise InputError(f"{table.file}, line {line}: has {len(cells)} column(s), fewer than the header")
+            raise InputError(f"{place} has {len(cells)} column(s), fewer than the header")
         if columns.label is not None:
             # A list may be written as `['crack', 'rust']`.
             labels = [part.strip("[]'\" ") for part in _SEVERAL.split(cells[columns.label])]
         else:
-            labels = [name for index, name in columns.classes.items() if cells[index].casefold() in _YES]
+            labels = [name for index, name in columns.classes.items() if _is_yes(cells[index], name, place)]
         stated = cells[columns.split] if columns.split is not None and columns.split < len(cells) else ""
         yield line, cells[columns.image], labels, SPLIT_NAMES.get(stated.casefold())
+
+
+def _is_yes(cell: str, name: str, place: str) -> bool:
+    """Return whether a picture is of a class. InputError naming the place for what is neither yes nor no."""
+    if (text := cell.casefold()) not in _YES | _NO:
+        raise InputError(f"{place} {cell[:40]!r} of {name!r} is neither 0 nor 1")
+    return text in _YES
 
 
 def _is_list(folder: SourceFolder, path: Path) -> bool:

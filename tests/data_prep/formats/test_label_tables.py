@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.formats import find_reader, label_tables
 from data_prep.source_folder import SourceFolder
-from tests.support.read_source import labels_of, problems_of, read_auto
+from tests.support.read_source import labels_of, notes_of, problems_of, read_auto
 
 RIGHT = {"a": ["crack", "rust"], "b": ["rust"], "c": []}
 TABLES = {
@@ -55,6 +55,17 @@ def test_numbers_as_classes(tmp_path: Path, put: Callable) -> None:
     assert labels_of(read_auto(tmp_path, "label_table")) == {"a": ["1"], "b": ["0"]}
     put("l.csv", "image,defective\na.jpg,1\nb.jpg,0\n")
     assert labels_of(read_auto(tmp_path, "label_table")) == {"a": ["defective"], "b": []}
+
+
+def test_a_wrong_cell_does_not_lose_its_column(tmp_path: Path, put: Callable) -> None:
+    for number in range(20):
+        put(f"{number}.jpg")
+    rows = "".join(f"{number}.jpg,1,{'x' if number == 9 else 0},{number}\n" for number in range(20))
+    path = put("l.csv", f"image,crack,rust,age\n{rows}")
+    assert problems_of(tmp_path, "label_table") == [f"{path}, line 11: 'x' of 'rust' is neither 0 nor 1"]
+    path.write_text(path.read_text().replace("x", "1"))
+    source = read_auto(tmp_path, "label_table")
+    assert labels_of(source)["9"] == ["crack", "rust"] and "column(s) passed over: 'age'" in notes_of(source)
 
 
 def test_several_classes_of_one_picture(tmp_path: Path, put: Callable) -> None:
