@@ -7,54 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-SIZE = (96, 64)
-NAMES = ("a1", "b2", "c3")
-# (class, box in pixels) of each object of an image.
-BOXES = {
-    "a1": [("insulator", (4.0, 6.0, 80.0, 50.0)), ("broken", (10.0, 10.0, 26.0, 22.0))],
-    "b2": [("insulator", (8.0, 4.0, 90.0, 60.0))],
-    "c3": [("broken", (40.0, 30.0, 60.0, 48.0)), ("broken", (2.0, 2.0, 14.0, 12.0))],
-}
-CLASSES = ("insulator", "broken")
+from benchmarks import example_exports
+from benchmarks.example_images import (
+    BOXES,
+    CLASSES,
+    NAMES,
+    SIZE,
+    write_image,
+    write_images,
+    write_json,
+    write_mask,
+)
 
 
 def write_examples(root: Path) -> None:
     """Write a folder for each format below `root`, named by what `--format` calls it, with its own images."""
-    for name, write in WRITERS.items():
+    for name, write in (WRITERS | example_exports.WRITERS).items():
         write(root / name)
 
 
-def write_image(file: Path, seed: int = 0) -> None:
-    """Write an image of `SIZE` with random colours."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR).save(file)
-
-
-def _write_images(folder: Path) -> None:
-    for seed, name in enumerate(NAMES):
-        write_image(folder / f"{name}.jpg", seed)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=1))
-
-
-def _write_mask(file: Path, name: str, value: int = 255) -> None:
-    """Write a mask that has `value` in the boxes of an image."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
-    for _, (x1, y1, x2, y2) in BOXES[name]:
-        pixels[int(y1) : int(y2), int(x1) : int(x2)] = value
-    Image.fromarray(pixels).save(file)
-
-
 def _write_voc(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     for name in NAMES:
         shapes = "".join(
             f"  <object>\n    <name>{class_name}</name>\n    <pose>Unspecified</pose>\n    <bndbox>\n"
@@ -69,7 +42,7 @@ def _write_voc(folder: Path) -> None:
 
 
 def _write_coco(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     images = [
         {"id": number, "file_name": f"{name}.jpg", "width": SIZE[0], "height": SIZE[1]}
         for number, name in enumerate(NAMES)
@@ -90,14 +63,14 @@ def _write_coco(folder: Path) -> None:
     mask = {"size": [SIZE[1], SIZE[0]], "counts": [64 * 10, 20, 44, 20, 64 * 84 - 20]}
     annotations.append({"id": 99, "image_id": 0, "category_id": 2, "segmentation": mask, "iscrowd": 1})
     categories = [{"id": number, "name": class_name} for number, class_name in enumerate(CLASSES, start=1)]
-    _write_json(
+    write_json(
         folder / "instances.json",
         {"images": images, "annotations": annotations, "categories": categories},
     )
 
 
 def _write_yolo(folder: Path) -> None:
-    _write_images(folder / "images")
+    write_images(folder / "images")
     (folder / "labels").mkdir(parents=True)
     (folder / "data.yaml").write_text("train: images\nval: images\nnc: 2\nnames: [insulator, broken]\n")
     for name in NAMES:
@@ -110,14 +83,14 @@ def _write_yolo(folder: Path) -> None:
 
 
 def _write_labelme(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     for name in NAMES:
         shapes = [
             {"label": class_name, "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle", "flags": {}}
             for class_name, (x1, y1, x2, y2) in BOXES[name]
         ]
         shapes.append({"label": "broken", "points": [[1, 1], [9, 2], [5, 8]], "shape_type": "polygon"})
-        _write_json(
+        write_json(
             folder / f"{name}.json",
             {
                 "version": "5.5.0",
@@ -132,7 +105,7 @@ def _write_labelme(folder: Path) -> None:
 
 
 def _write_cvat(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     text = "<annotations>\n  <version>1.1</version>\n"
     for number, name in enumerate(NAMES):
         text += f'  <image id="{number}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">\n'
@@ -158,7 +131,7 @@ def _write_cvat(folder: Path) -> None:
 
 
 def _write_labelstudio(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     tasks = []
     for number, name in enumerate(NAMES):
         results = [
@@ -181,7 +154,7 @@ def _write_labelstudio(folder: Path) -> None:
         ]
         image = f"/data/upload/1/0a1b2c3d-{name}.jpg"
         tasks.append({"id": number, "annotations": [{"id": 1, "result": results}], "data": {"image": image}})
-    _write_json(folder / "export.json", tasks)
+    write_json(folder / "export.json", tasks)
 
 
 def _write_mvtec(folder: Path) -> None:
@@ -189,7 +162,7 @@ def _write_mvtec(folder: Path) -> None:
     write_image(folder / "test" / "good" / "000.png", 8)
     for seed, name in enumerate(NAMES):
         write_image(folder / "test" / "broken" / f"{name}.png", seed)
-        _write_mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
+        write_mask(folder / "ground_truth" / "broken" / f"{name}_mask.png", name)
 
 
 def _write_visa(folder: Path) -> None:
@@ -197,7 +170,7 @@ def _write_visa(folder: Path) -> None:
     for seed, name in enumerate(NAMES):
         image_name, mask = f"pcb1/Data/Images/Anomaly/{name}.JPG", f"pcb1/Data/Masks/Anomaly/{name}.png"
         write_image(folder / image_name, seed)
-        _write_mask(folder / mask, name, value=1 + seed % 2)
+        write_mask(folder / mask, name, value=1 + seed % 2)
         rows.append(f"pcb1,test,anomaly,{image_name},{mask}")
         label = ("bent", "scratch", '"bent,scratch"')[seed]
         kinds.append(f"{image_name},{label},{mask}")
@@ -219,11 +192,11 @@ def _write_idid(folder: Path) -> None:
             box = [x1, y1, x2 - x1, y2 - y1]
             objects.append({"bbox": box, "string": 0, "name": "insulator", "conditions": stated})
         records.append({"Labels": {"objects": objects}, "filename": f"{name}.JPG"})
-    _write_json(folder / "labels_v1.2.json", records)
+    write_json(folder / "labels_v1.2.json", records)
 
 
 def _write_table(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     questions = ["Is it broken?", "How many discs?", "What, if anything, is wrong?"]
     rows = [
         {"image": f"{name}.jpg", "question": question, "answer": answer, "group": "g1", "split": "train"}
@@ -240,7 +213,7 @@ def _write_table(folder: Path) -> None:
 
 
 def _write_llava(folder: Path) -> None:
-    _write_images(folder)
+    write_images(folder)
     records = [
         {
             "id": f"{name}-{number}",
@@ -256,7 +229,7 @@ def _write_llava(folder: Path) -> None:
         for name in NAMES
         for number in range(2)
     ]
-    _write_json(folder / "train.json", records)
+    write_json(folder / "train.json", records)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

@@ -17,7 +17,8 @@ commands:
   scenes    render photos of insulator strings with Pascal VOC annotations
 
 inspect and convert find out the format of the annotations: Pascal VOC, COCO, YOLO, LabelMe, CVAT, Label
-Studio, MVTec AD, VisA, IDID, a folder per class, tables (CSV, JSON lines, Parquet) and LLaVA JSON.
+Studio, MVTec AD, VisA, IDID, tables of boxes or labels (CSV), masks, VIA, VoTT, Create ML, DOTA, KITTI and
+more, a folder per class, tables of questions (CSV, JSON lines, Parquet) and LLaVA JSON.
 
 examples:
   python -m data_prep inspect --source photos --output before.html

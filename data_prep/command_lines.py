@@ -128,8 +128,12 @@ def parse_convert(argv: Sequence[str]) -> argparse.Namespace:
         "file, as a recipe says.",
         notes="""formats, which --format auto (the default) tells apart:
   voc, coco, yolo, labelme, cvat, labelstudio   boxes and outlines, as annotation tools export them
+  box_table, via, createml, keras_yolo, dota    the same: CSV of boxes (TensorFlow, Kaggle ...) and exports
+  vott, kitti, datumaro, supervisely            of more tools
+  labelme_xml, open_images, run_table, deeppcb
+  masks                                         masks beside pictures, or in a folder such as masks
   mvtec, visa, idid                             the layouts of these public data sets
-  class_folders                                 a folder per class
+  label_table, class_folders                    a table of pictures and classes; a folder per class
   table, llava                                  pictures with questions and answers
 
 Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.py says what each means.""",

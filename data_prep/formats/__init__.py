@@ -9,17 +9,32 @@ from typing import Protocol
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats import (
+    box_tables,
     class_folders,
     coco,
+    createml,
     cvat,
+    datumaro,
+    deeppcb,
+    dota,
     idid,
+    keras_yolo,
+    kitti,
+    label_tables,
     labelme,
+    labelme_xml,
     labelstudio,
     llava_json,
+    mask_folders,
     mvtec,
+    open_images,
+    run_tables,
+    supervisely,
     tables,
+    via,
     visa,
     voc,
+    vott,
     yolo,
 )
 from data_prep.formats.seen import describe_files
@@ -43,12 +58,13 @@ class FormatReader(Protocol):
       that names the file and the place in it, and what to do where that is not plain.
     - Damaged input is never another exception than an InputError: the file is untrusted.
       `tests/data_prep/formats/test_formats.py` and `benchmarks/mutated_files.py` (with an example in
-      `benchmarks/example_sources.py`) try every reader of `READERS`.
+      `benchmarks/example_sources.py` or `example_exports.py`) try every reader of `READERS`.
 
     What helps: `SourceFolder.image_of` finds the image that a name in a file means, `annotations.make_source`
     puts the annotations in the images' order. `layout` reads files one by one and sets groups and splits,
     `fields` parses single values, `shapes.ShapeCollector` gathers the shapes of an image with notes,
-    `outlines` and `masks` turn polygons and masks into boxes, `xml` reads XML safely, and
+    `outlines` and `masks` turn polygons and masks into boxes, `xml` and `csv_files` read XML and CSV safely,
+    `image_lists` reads files that each name many images, `text_labels` texts with a line for each object, and
     `conversations.ConversationCollector` gathers questions and answers.
     """
 
@@ -87,11 +103,29 @@ _MODULES: tuple[FormatReader, ...] = (
     mvtec,
     visa,
     idid,
+    box_tables,
+    run_tables,
+    via,
+    createml,
+    keras_yolo,
+    dota,
+    vott,
+    kitti,
+    open_images,
+    labelme_xml,
+    datumaro,
+    supervisely,
+    deeppcb,
+    mask_folders,
+    label_tables,
     class_folders,
     tables,
     llava_json,
 )
 READERS = {reader.NAME: reader for reader in _MODULES}
+# What the later ones read may lie beside annotations that say more (masks beside COCO, folders of masks that
+# could be classes): with `auto` they count only where none of the earlier ones knows the folder.
+_LATER = ((mask_folders.NAME, label_tables.NAME), (run_tables.NAME,), (class_folders.NAME,))
 AUTO = "auto"
 
 
@@ -102,7 +136,10 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
     """
     if format != AUTO:
         return READERS[format], "asked for with --format"
-    reasons = {name: reason for name, reader in READERS.items() if (reason := reader.detect(folder))}
+    first = [name for name in READERS if not any(name in names for names in _LATER)]
+    reasons: dict[str, str] = {}
+    for names in (first, *_LATER):
+        reasons = reasons or {name: reason for name in names if (reason := READERS[name].detect(folder))}
     if len(reasons) == 1:
         ((name, reason),) = reasons.items()
         return READERS[name], reason

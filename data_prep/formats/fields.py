@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # No coordinate of an image comes near; sums and products of such numbers stay finite.
 _MAX_NUMBER = 1e9
 
@@ -21,8 +23,13 @@ def parse_number(value: object) -> float | None:
 
 
 def parse_class_name(value: object) -> str | None:
-    """Return a class name on one line, without spaces around it; None if `value` is no text or blank."""
-    return " ".join(value.split()) or None if isinstance(value, str) else None
+    """Return a class name on one line, without spaces around it.
+
+    None if `value` is no text, blank, or holds half of a surrogate pair, which no file can hold.
+    """
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+        return None
+    return " ".join(value.split()) or None
 
 
 def parse_size(width: object, height: object) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ from data_prep.annotations import AnnotatedSource
 from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.files import read_text
+from llava.common.html.markup import readable
 
 # `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
@@ -39,7 +40,7 @@ def read_files(
         except OtherFormatError:
             others.append(file)
         except InputError as error:
-            problems.append(str(error))
+            problems.append(readable(str(error)))  # it may hold a name as written
     return contents, others, problems
 
 

@@ -10,6 +10,8 @@ from data_prep.formats.outlines import bounding_box
 from llava.common.boxes import area
 from llava.common.html.markup import readable
 
+UNNAMED = "object"  # what shapes are called in files that name no class at all
+
 
 def join(parts: Sequence[Shape]) -> Shape:
     """Return the object that parts of one class make: the box around them, and the area that they cover if

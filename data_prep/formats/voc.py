@@ -30,7 +30,7 @@ from data_prep.formats.layout import (
 )
 from data_prep.formats.outlines import bounding_box, rotated_box
 from data_prep.formats.shapes import ShapeCollector
-from data_prep.formats.xml import has_root, parse_xml
+from data_prep.formats.xml import has_root, is_labelme, parse_xml
 from data_prep.source_folder import SourceFolder, Split, split_in
 from llava.common.boxes import Box
 from llava.common.errors import InputError
@@ -40,7 +40,7 @@ NAME = "voc"
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like Pascal VOC, None if it does not."""
-    count = sum(has_root(path, "annotation") for path in folder.named(".xml"))
+    count = sum(has_root(path, "annotation") and not is_labelme(path) for path in folder.named(".xml"))
     return f"{count} XML file(s) with <annotation> as root" if count else None
 
 

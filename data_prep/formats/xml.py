@@ -48,6 +48,16 @@ def has_root(path: Path, tag: str) -> bool:
     return re.match(rb"(?s)[^<]*<" + tag.encode() + rb"[\s>]", start) is not None
 
 
+def is_labelme(path: Path) -> bool:
+    """Return whether the file is XML of MIT's LabelMe, which has the same root as Pascal VOC."""
+    if not has_root(path, "annotation"):
+        return False
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    marks = (b"<pt>", b"<segm>", b"LabelMe Webtool", b"<hasparts")
+    return b"<bndbox>" not in start and any(mark in start for mark in marks)
+
+
 class _DoctypeError(Exception):
     pass
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.example_sources import write_examples
 from data_prep.annotations import AnnotatedSource, merge_annotations
 from data_prep.commands.convert import read_sources
 from data_prep.formats import READERS, find_reader
@@ -57,6 +58,17 @@ def test_each_format_is_known_by_its_files(shared_data: Path, format: str) -> No
     folder = shared_data / "formats"
     reader, _ = find_reader(SourceFolder.scan(folder / format, folder / "images"))
     assert format == reader.NAME
+
+
+def test_examples_of_all_formats_are_known(tmp_path: Path) -> None:
+    """No reader claims what another's tool writes."""
+    pytest.importorskip("pyarrow", reason="the example of tables has a Parquet file")
+    write_examples(tmp_path)
+    folders = {path.name: SourceFolder.scan(path) for path in tmp_path.iterdir()}
+    assert folders.keys() == READERS.keys() - {"class_folders"}
+    assert {name: find_reader(folder)[0].NAME for name, folder in folders.items()} == {
+        name: name for name in folders
+    }
 
 
 def test_several_formats_in_one_folder_are_asked_about(shared_data: Path) -> None:
