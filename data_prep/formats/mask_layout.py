@@ -20,21 +20,9 @@ from pathlib import Path
 
 from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder, split_in
 
-_MASK_WORDS = {
-    *("mask", "masks", "label", "labels", "annotation", "annotations", "ann", "anns", "annot", "annots"),
-    *(
-        "gt",
-        "groundtruth",
-        "seg",
-        "segs",
-        "segmentation",
-        "segmentations",
-        "segmap",
-        "segmaps",
-        "lab",
-        "labs",
-    ),
-}
+_MASK_WORDS = {"mask", "masks", "label", "labels", "lab", "labs", "gt", "groundtruth"}
+_MASK_WORDS |= {"annotation", "annotations", "ann", "anns", "annot", "annots"}
+_MASK_WORDS |= {"seg", "segs", "segmentation", "segmentations", "segmap", "segmaps"}
 _IMAGE_WORDS = {
     *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "rgb", "original"),
     *("originals", "orig", "input", "inputs", "raw", "jpeg", "jpg", "sat"),
@@ -223,11 +211,7 @@ def _place(root: Path, path: Path) -> _Place:
             is_shown = is_shown or bool(_SHOWN & set(words))
             has_objects = has_objects or bool(_INSTANCES & set(words))
             rest = [word for word in words if word not in _MASK_WORDS | _FILLERS | _IMAGE_WORDS]
-        elif _IMAGE_WORDS & set(words) and not set(words) - _IMAGE_WORDS - _FILLERS - {
-            "train",
-            "val",
-            "test",
-        }:
+        elif _IMAGE_WORDS & set(words) and set(words) <= _IMAGE_WORDS | _FILLERS | {"train", "val", "test"}:
             rest = [word for word in words if word not in _IMAGE_WORDS | _FILLERS]
         else:
             rest = [part]
