@@ -58,11 +58,9 @@ def build_base(job: Job) -> None:
         return
     shutil.rmtree(job.base, ignore_errors=True)
     shutil.copytree(TOKENIZER_FOLDER, job.base, ignore=shutil.ignore_patterns("*.safetensors", "README.md"))
-    path = job.base / "processor_config.json"
-    text = (
-        path.read_text().replace('"patch_size": 12', '"patch_size": 14').replace(": 144", f": {IMAGE_SIDE}")
-    )
-    path.write_text(text)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        text = (job.base / name).read_text().replace('"patch_size": 12', '"patch_size": 14')
+        (job.base / name).write_text(text.replace(": 144", f": {IMAGE_SIDE}"))
     torch.manual_seed(0)
     torch.set_default_dtype(dtype_of(job))
     with torch.device(job.device):

@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--type", choices=("f32", "f16", "bf16", "q8_0"), help="gguf: of the matrices (default: f16)"
     )
     parser.add_argument(
+        "--llamacpp",
+        choices=("auto", "current", "stock"),
+        help="gguf: the builds of llama.cpp that it is for: those since May 2025 (current), or older ones "
+        "(stock); default: auto, what the builds of today need: current",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="gguf: compare the result with the model in llama-cpp-python; exit code 1 where they differ",
@@ -49,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("--verify is for --format gguf; docs/interop.md says how the others are checked")
     if args.type is not None:
         raise InputError("--type is for --format gguf; that of llava and hf is --dtype")
+    if args.llamacpp is not None:
+        raise InputError("--llamacpp is for --format gguf")
     # here, so that --help and mistyped flags answer at once
     from llava.export.convert import export
     from llava.model.shards import DEFAULT_SHARD, parse_size
@@ -85,6 +93,7 @@ def export_gguf(args: argparse.Namespace) -> int:
         args.output,
         model_base=args.model_base,
         type=args.type or "f16",
+        build="stock" if args.llamacpp == "stock" else "current",
         overwrite=args.overwrite,
     )
     print(f"wrote {args.output}")

@@ -86,7 +86,7 @@ def export(
         if to == "llava":
             notes += write_original(temporary, output, companions, stream, target_dtype, max_shard_size)
         else:
-            write_hf(temporary, companions, stream, target_dtype, max_shard_size)
+            notes += write_hf(temporary, companions, stream, target_dtype, max_shard_size)
         weights = f"cast to {str(target_dtype)[6:]}" if cast else "the same, bit for bit"
         write_text(temporary / "README.md", _card(output, folder, to, companions, weights, notes))
     return notes

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from llava.common.errors import InputError
-from llava.common.files import read_json, write_json, write_text
+from llava.common.files import write_text
 from llava.export.model_card import MergedAdapter, base_of_adapter, model_card
 from llava.export.writers import (
     Companions,
@@ -49,6 +49,7 @@ from llava.model.base import find_base
 from llava.model.builder import DTYPES, empty_model, quantisation, require_complete
 from llava.model.folder import ModelFolder, open_model_folder
 from llava.model.formats import EMBEDDING, HEAD, LANGUAGE
+from llava.model.processor_files import fill_vocabulary, pad_images, suit_transformers_4
 from llava.model.run_dir import DtypeName, RunInfo, copy_processor_files
 from llava.model.shards import DEFAULT_SHARD, StoredTensor, new_folder
 
@@ -140,10 +141,10 @@ def merge_adapters(
         if save_format == "llava":
             notes += write_original(temporary, output, companions, tensors, target_dtype, max_shard_size)
         elif base.is_original:
-            write_hf(temporary, companions, tensors, target_dtype, max_shard_size)
+            notes += write_hf(temporary, companions, tensors, target_dtype, max_shard_size)
         else:
             write_hub_tensors(temporary, tensors, max_shard_size)
-            _write_companions(temporary, first, companions, target_dtype)
+            notes += _write_companions(temporary, first, companions, target_dtype)
         write_text(temporary / "README.md", card)
     return notes
 
@@ -304,8 +305,9 @@ def _require_room(output: Path, model: nn.Module, dtype: torch.dtype) -> None:
 
 def _write_companions(
     target: Path, source: AdapterSource, companions: Companions, dtype: torch.dtype
-) -> None:
-    """Write config, tokenizer, image processor and chat template: the base's files, a run's own over them."""
+) -> list[str]:
+    """Write config, tokenizer, image processor and chat template: the base's files, a run's own over them.
+    Return notes for the user."""
     write_config(target, companions.config, dtype)
     generation = source.base.path / "generation_config.json"
     if generation.is_file():
@@ -314,18 +316,7 @@ def _write_companions(
     if source.run is not None:
         copy_processor_files(source.run.path, target)
     write_text(target / "chat_template.jinja", companions.template.jinja())
+    suit_transformers_4(target)
     if companions.config.model_type == "llava":
-        _pad_images(target)
-
-
-def _pad_images(target: Path) -> None:
-    """Write into the image processor's settings that LLaVA-1.5 sees images padded to a square. transformers'
-    processor crops by default: whoever loads the folder without us then sees what the model was trained
-    on."""
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        if (target / name).is_file():
-            config = read_json(target / name)
-            values = config.get("image_processor", config) if name.startswith("processor") else config
-            if "image_mean" in values:
-                values |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
-                write_json(target / name, config)
+        pad_images(target)
+    return fill_vocabulary(target, companions.config.text_config.vocab_size)

@@ -25,9 +25,10 @@ from llava.common.errors import InputError
 from llava.common.files import read_json, write_json
 from llava.conversation import ConvTemplate, get_template
 from llava.mm_utils import get_model_name_from_path
-from llava.model.folder import ModelFolder, save_processor_files
+from llava.model.folder import ModelFolder
 from llava.model.formats import EMBEDDING, HEAD, HUB_SPELLING, VISION, stored_name, to_original_config
 from llava.model.original import EXTRA_ROWS, has_tower_inside
+from llava.model.processor_files import fill_vocabulary, save_processor_files
 from llava.model.sentencepiece import read_pieces
 from llava.model.shards import DEFAULT_SHARD, ShardWriter, StoredTensor, some, write_shards, write_tensors
 
@@ -142,7 +143,7 @@ def write_hf(
     tensors: TensorStream,
     dtype: torch.dtype,
     max_shard_size: int = DEFAULT_SHARD,
-) -> None:
+) -> list[str]:
     """Write a model of an original folder in Hugging Face's format.
 
     Args:
@@ -151,6 +152,9 @@ def write_hf(
         tensors: All tensors of the model, of type `dtype`.
         dtype: Their type.
         max_shard_size: In bytes, of each weights file.
+
+    Returns:
+        Notes for the user, a line each.
     """
     tokenizer = companions.tokenizer
     write_hub_tensors(target, tensors, max_shard_size)
@@ -165,6 +169,7 @@ def write_hf(
         template=companions.template,
         pieces=companions.pieces,
     )
+    return fill_vocabulary(target, companions.config.text_config.vocab_size)
 
 
 def write_hub_tensors(target: Path, tensors: TensorStream, max_shard_size: int) -> None:

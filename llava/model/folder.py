@@ -8,7 +8,6 @@ of folder it is, its content decides, never its name.
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from transformers import (
 )
 
 from llava.common.errors import InputError, one_line
-from llava.common.files import read_json, read_text, write_json, write_text
+from llava.common.files import read_json, read_text
 from llava.conversation import ConvTemplate, detect_template
 from llava.model.formats import NON_LORA_WEIGHTS, ORIGINAL_TYPES, PROJECTOR_BIN, UNUSABLE, is_original
 from llava.model.hub import resolve_folder
@@ -34,6 +33,7 @@ from llava.model.original import (
     read_original_config,
     read_original_image_processor,
 )
+from llava.model.processor_files import save_processor_files, suit_transformers_4
 from llava.model.run_dir import (
     ADAPTER_CONFIG,
     RunInfo,
@@ -216,6 +216,7 @@ class ModelFolder:
         form: tokenizer, image processor, chat template. A run directory needs them to load by itself."""
         if not self.is_original:
             copy_processor_files(self.path, target)
+            suit_transformers_4(target)
             return
         save_processor_files(
             target,
@@ -245,43 +246,6 @@ def open_model_folder(model: str | Path | ModelFolder, *, weights: bool = True) 
     if isinstance(model, ModelFolder):
         return model
     return ModelFolder.open(resolve_folder(model, weights=weights), str(model))
-
-
-def save_processor_files(
-    target: Path,
-    *,
-    config: Any,
-    tokenizer: Any,
-    image_processor: Any,
-    template: ConvTemplate,
-    pieces: Path | None,
-) -> None:
-    """Write the tokenizer, image processor and chat template of a LLaVA-1.5 or 1.6 in Hugging Face's form.
-
-    Args:
-        target: The folder to write to.
-        config: The model's Hugging Face config.
-        tokenizer: Its fast tokenizer.
-        image_processor: Its image processor.
-        template: The conv mode whose Jinja form is written.
-        pieces: The SentencePiece model to copy as tokenizer.model, if there is one.
-    """
-    family = "LlavaNext" if config.model_type == "llava_next" else "Llava"
-    tokenizer.save_pretrained(str(target))
-    if pieces is not None:
-        shutil.copyfile(pieces, target / "tokenizer.model")
-    write_text(target / "chat_template.jinja", template.jinja())
-    images = image_processor.to_dict()
-    images["image_processor_type"] = f"{family}ImageProcessor"  # in every release
-    write_json(target / "preprocessor_config.json", images)
-    processor = {
-        "processor_class": f"{family}Processor",
-        "image_token": "<image>",
-        "num_additional_image_tokens": 1,
-        "patch_size": config.vision_config.patch_size,
-        "vision_feature_select_strategy": config.vision_feature_select_strategy,
-    }
-    write_json(target / "processor_config.json", processor)
 
 
 def _kind_of(path: Path, settings: dict[str, Any] | None) -> FolderKind:

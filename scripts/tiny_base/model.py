@@ -26,6 +26,7 @@ from transformers import (
 
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import default_conversation as llava_prompt
+from llava.model.processor_files import suit_transformers_4
 from tiny_base.canvas import GRID, PATCH, SIZE, TRAIN_SEED
 from tiny_base.questions import WORDS, questions
 from tiny_base.scenes import render
@@ -165,3 +166,4 @@ def save_model(
         chat_template=tokenizer.chat_template,
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
+    suit_transformers_4(folder)

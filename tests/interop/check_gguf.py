@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from results import Row, write_check  # noqa: E402
 
 from llava.export.gguf.llamacpp import LlamaCpp  # noqa: E402
-from llava.export.gguf.tensors import GgufType  # noqa: E402
+from llava.export.gguf.tensors import GgufType, LlamaCppBuild  # noqa: E402
 from llava.export.gguf.verify import PartCheck, compare, load_whole  # noqa: E402
 from llava.export.gguf.write import Exported, export_gguf  # noqa: E402
 from tests.support.family_models import save_family  # noqa: E402
@@ -47,12 +47,13 @@ def llama_cpp_of(done: Exported) -> LlamaCpp:
 
 def checks_of(model: Path, folder: Path, kind: GgufType) -> list[PartCheck]:
     """SystemExit if one is FAIL."""
-    done = export_gguf(model, folder, type=kind)
+    build: LlamaCppBuild = "stock" if OLD else "current"
+    done = export_gguf(model, folder, type=kind, build=build)
     with llama_cpp_of(done) as theirs:
         loaded = load_whole(model)
         side = loaded.model.config.vision_config.image_size
         noise = np.random.default_rng(3).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        checks = list(compare(loaded, theirs, kind, Image.fromarray(noise)))
+        checks = list(compare(loaded, theirs, kind, build, Image.fromarray(noise)))
     for check in checks:
         print(
             f"{folder.name}: {check.part}: {check.status} {check.difference} {check.reason}",

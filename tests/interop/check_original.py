@@ -71,10 +71,10 @@ class Original:
         return found
 
 
-def our_logits(loaded: LoadedModel, path: Path) -> tuple[list[int], torch.Tensor]:
+def our_logits(loaded: LoadedModel, path: Path, question: str = QUESTION) -> tuple[list[int], torch.Tensor]:
     """The prompt's ids, with one -200 for the picture, and the next token's logits (vocabulary)."""
     image = Image.open(path).convert("RGB")
-    ids = loaded.processor.encode_prompt([("human", "<image>\n" + QUESTION)], [(image.height, image.width)])
+    ids = loaded.processor.encode_prompt([("human", "<image>\n" + question)], [(image.height, image.width)])
     inputs = loaded.processor.vision.inputs([loaded.processor.pixels(image)])
     tokens = torch.tensor([ids])
     with torch.inference_mode():

@@ -25,16 +25,22 @@ from llava.model.formats import EMBEDDING, HEAD, LANGUAGE, PROJECTOR, VISION
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 """How matrices are stored; vectors and norms are float32 always."""
+LlamaCppBuild = Literal["current", "stock"]
+"""The builds of llama.cpp that a file is for, by where they put CLIP's class token: `current` those since May
+2025 (its pull request 13321), `stock` those before, and others that read the file as CLIP has it."""
+BUILD_KEY = "llava_inspect.llamacpp"
+"""The key of the mmproj file that names its builds."""
 BLOCK = 32  # weights that share a scale in q8_0; a row must be a multiple
 ROPE_FACTORS = "rope_freqs.weight"
 
+POSITIONS = f"{VISION}embeddings.position_embedding.weight"
 _SINGLE = {
     EMBEDDING: "token_embd.weight",
     f"{LANGUAGE}norm.weight": "output_norm.weight",
     HEAD: "output.weight",
     f"{VISION}embeddings.class_embedding": "v.class_embd",
     f"{VISION}embeddings.patch_embedding.weight": "v.patch_embd.weight",
-    f"{VISION}embeddings.position_embedding.weight": "v.position_embd.weight",
+    POSITIONS: "v.position_embd.weight",
     "model.image_newline": "v.image_newline",
 }
 _MODULES = {
@@ -96,6 +102,22 @@ def permute(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
     head's first half goes to 2 i, row i of its second half to 2 i + 1."""
     halves = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)
+
+
+def place_positions(name: str, tensor: torch.Tensor, build: LlamaCppBuild) -> torch.Tensor:
+    """Return a tensor of transformers 5, if it is CLIP's positions (1 + patches, width) with its rows where
+    `build` looks for them.
+
+    CLIP adds row 0 to the class token, which comes first, and row 1 + i to patch i. Since May 2025 llama.cpp
+    puts the class token behind the patches and still adds row i to what stands at place i (its issue 25814):
+    each patch gets its neighbour's position. With the rows moved up by one and row 0 behind them, patches
+    and class token get their own again, and attention does not care for their order.
+
+    What stays wrong: llama.cpp then takes places 1 to n for the n patches, which are patches 1 to n - 1 and
+    the class token. Patch 0, the top left corner, never reaches the language model, the others stand one
+    place early, and what the class token became stands last. No file can mend that.
+    """
+    return torch.roll(tensor, -1, dims=0) if name == POSITIONS and build == "current" else tensor
 
 
 def rope_factors(text: Any) -> torch.Tensor | None:

@@ -7,9 +7,9 @@ A check per part, each with the largest difference found:
     FAIL    it does not, and nothing known explains it
 
 Two faults are known. Since May 2025 (its pull request 13321) llama.cpp puts CLIP's class token behind the
-patches instead of before them, so that every patch gets its neighbour's position and the class token stands
-for the last patch (its issue 25814; llama-cpp-python 0.3.36 has it, 0.3.8 has not). And LLaVA-1.6 images
-are not cut into the same tiles. Both are undone by handing in our own embeddings, and that is checked too.
+patches instead of before them (its issue 25814; llama-cpp-python 0.3.36 has it, 0.3.8 has not). Files for
+such builds (`tensors.place_positions`) lose a patch, other files all positions. And LLaVA-1.6 images are not
+cut into the same tiles. Both are undone by handing in our own embeddings, and that is checked too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llava.common.images import open_image
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
 from llava.export.gguf.llamacpp import LlamaCpp, PromptPart, require_llama_cpp
-from llava.export.gguf.tensors import GgufType
+from llava.export.gguf.tensors import BUILD_KEY, POSITIONS, GgufType, LlamaCppBuild, place_positions
 from llava.export.gguf.write import APPROXIMATE
 from llava.model.builder import LoadedModel, load_model
 
@@ -41,7 +41,12 @@ BOUNDS: dict[GgufType, float] = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0":
 the largest logit, for weights and activations are rounded in them."""
 IMAGE_BOUNDS: dict[GgufType, float] = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
 """The same for image embeddings, all as parts of the largest: llama.cpp's GELU reads a table of float16."""
-CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814): positions are shifted"
+CLASS_TOKEN = "llama.cpp puts CLIP's class token behind the patches (its issue 25814)"
+CLASS_TOKEN_COSTS: dict[LlamaCppBuild, str] = {
+    "current": "the top left patch is lost",
+    "stock": "positions are shifted; for builds like this one, export with --llamacpp current",
+}
+"""What that does to a picture, by the builds that the file is for."""
 MEANINGS: dict[Status, str] = {
     "PASS": "llama.cpp computes what the model does.",
     "KNOWN": "What is KNOWN lies in llama.cpp and not in the files: its answers about pictures can differ "
@@ -88,7 +93,7 @@ def verify(
     kind, text, mmproj = find_files(folder)
     with LlamaCpp(text, mmproj) as theirs:
         loaded = load_whole(model_path, model_base)
-        checks = list(compare(loaded, theirs, kind, _read_image(loaded, image)))
+        checks = list(compare(loaded, theirs, kind, read_build(mmproj), _read_image(loaded, image)))
     print_checks(checks, f"{folder} ({kind}) in llama-cpp-python {release}", console or Console())
     return all(check.status != "FAIL" for check in checks)
 
@@ -133,8 +138,16 @@ def find_files(folder: Path) -> tuple[GgufType, Path, Path]:
     raise InputError(f"{folder} does not hold model-<type>.gguf and mmproj-<type>.gguf of one type")
 
 
+def read_build(mmproj: Path) -> LlamaCppBuild:
+    """Return the builds of llama.cpp that an mmproj file is for."""
+    import gguf
+
+    field = gguf.GGUFReader(mmproj).fields.get(BUILD_KEY)
+    return "current" if field is not None and field.contents() == "current" else "stock"
+
+
 def compare(
-    loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, square: Image.Image
+    loaded: LoadedModel, theirs: LlamaCpp, kind: GgufType, build: LlamaCppBuild, square: Image.Image
 ) -> Iterator[PartCheck]:
     """Yield the checks, part by part.
 
@@ -142,6 +155,7 @@ def compare(
         loaded: The model in torch.
         theirs: The files in llama.cpp.
         kind: The type of the files.
+        build: The builds of llama.cpp that they are for.
         square: An image of the size that the vision tower takes.
     """
     ours = _TorchModel(loaded, square)
@@ -162,7 +176,7 @@ def compare(
     yield from _check_text(ours, theirs, kind, "text", plain, [plain.ids])
 
     own = next(part for part in prompts[with_image.text] if isinstance(part, np.ndarray))
-    check, explained = _check_image(ours, own, kind)
+    check, explained = _check_image(ours, own, kind, build)
     yield check
 
     right = ours.embeddings()
@@ -232,17 +246,18 @@ class _TorchModel:
         return _Prompt(text, ids, self._processor.image_token_id)
 
     @torch.no_grad()
-    def embeddings(self, *, shifted: bool = False) -> np.ndarray:
-        """Return the image as the language model takes it (tokens, width). `shifted`: with CLIP's class token
-        behind the patches and their positions counted from 0, as llama.cpp does it."""
+    def embeddings(self, *, behind: bool = False, build: LlamaCppBuild = "stock") -> np.ndarray:
+        """Return the image as the language model takes it (tokens, width). `behind`: as llama.cpp makes it
+        with CLIP's class token behind the patches; `build`: of a file with positions for those builds."""
         places = self._model.model.vision_tower.embeddings
         position = places.position_embedding.weight
+        stored = place_positions(POSITIONS, position, build)
 
         def misplaced(module: Any, given: Any, made: torch.Tensor) -> torch.Tensor:
             patches, token = made[:, 1:] - position[1:], made[:, :1] - position[:1]
-            return torch.cat([patches, token], dim=1) + position
+            return torch.cat([patches, token] if behind else [token, patches], dim=1) + stored
 
-        handle = places.register_forward_hook(misplaced) if shifted else None
+        handle = places.register_forward_hook(misplaced) if behind or build == "current" else None
         try:
             inputs = self._processor.vision.inputs([self._processor.pixels(self._square)])
             if "image_sizes" in inputs:
@@ -334,7 +349,9 @@ def _check_text(
     yield PartCheck(f"answer {name}", status, None, None, problem or _tokens(answer))
 
 
-def _check_image(ours: _TorchModel, own: np.ndarray, kind: GgufType) -> tuple[PartCheck, np.ndarray | None]:
+def _check_image(
+    ours: _TorchModel, own: np.ndarray, kind: GgufType, build: LlamaCppBuild
+) -> tuple[PartCheck, np.ndarray | None]:
     """Check llama.cpp's own image embeddings; return the check, and those of ours that explain them where it
     is KNOWN.
 
@@ -343,20 +360,26 @@ def _check_image(ours: _TorchModel, own: np.ndarray, kind: GgufType) -> tuple[Pa
     part = "picture embeddings"
     if len(own) != ours.patches:
         return PartCheck(part, "FAIL", None, None, f"{len(own)} tokens, expected {ours.patches}"), None
-    right, shifted = ours.embeddings()[: ours.patches], ours.embeddings(shifted=True)[: ours.patches]
+    right = ours.embeddings()[: ours.patches]
+    before, behind = (ours.embeddings(behind=place, build=build)[: ours.patches] for place in (False, True))
     allowed = IMAGE_BOUNDS[kind] * float(np.abs(right).max())
-    off, off_if_shifted = (float(np.abs(own - found).max()) for found in (right, shifted))
-    if min(off, off_if_shifted) > allowed:
-        reason = f"no known fault of llama.cpp explains it (the class token's leaves {off_if_shifted:.2g})"
+    off, off_before, off_behind = (float(np.abs(own - found).max()) for found in (right, before, behind))
+    if min(off_before, off_behind) > allowed:
+        reason = f"no known fault of llama.cpp explains it (the class token's leaves {off_behind:.2g})"
+        return PartCheck(part, "FAIL", off, allowed, reason), None
+    if off_before < off_behind and build == "current":
+        reason = "this llama.cpp puts CLIP's class token before the patches: export with --llamacpp stock"
         return PartCheck(part, "FAIL", off, allowed, reason), None
     faults = []
-    if off_if_shifted < off:
-        faults.append(f"{CLASS_TOKEN}; done so in torch, {off_if_shifted:.2g} is left")
+    if off_behind < off_before:
+        faults.append(
+            f"{CLASS_TOKEN}: {CLASS_TOKEN_COSTS[build]}; done so in torch, {off_behind:.2g} is left"
+        )
     if ours.tiled:
         faults.append(f"of the overview; {APPROXIMATE}")
     if not faults:
         return PartCheck(part, "PASS", off, allowed, _tokens(own)), None
-    explained = shifted if off_if_shifted < off else right
+    explained = behind if off_behind < off_before else before
     return PartCheck(part, "KNOWN", off, allowed, "; ".join(faults)), explained
 
 

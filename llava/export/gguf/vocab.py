@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava.common.errors import InputError
+from llava.model.processor_files import filler
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types: `enum llama_token_type` of llama.h."""
@@ -45,7 +46,7 @@ class Vocab:
 
 def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     """Read the vocabulary of a fast `tokenizer` for an embedding matrix of `rows` rows; rows without a token
-    are named `[PAD<row>]` and never used. `stop` is the text that ends an answer.
+    are named by `filler` and never used. `stop` is the text that ends an answer.
 
     InputError for a tokenizer that llama.cpp has no kind for, or with more tokens than rows.
     """
@@ -56,7 +57,7 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     pieces: dict[str, int] = dict(tokenizer.get_vocab())
     if max(pieces.values()) >= rows:
         raise InputError(f"the tokenizer has token {max(pieces.values())}, the model {rows} embeddings")
-    tokens = [f"[PAD{row}]" for row in range(rows)]
+    tokens = [filler(row) for row in range(rows)]
     types = [UNUSED] * rows
     for piece, token in pieces.items():
         tokens[token], types[token] = piece, NORMAL
@@ -68,6 +69,8 @@ def read_vocab(tokenizer: Any, rows: int, stop: str) -> Vocab:
     for added in described["added_tokens"]:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+        if added["content"] == filler(added["id"]):
+            types[added["id"]] = UNUSED
     if tokenizer.unk_token_id is not None:
         types[tokenizer.unk_token_id] = UNKNOWN
     first = tokenizer("a")["input_ids"][0]

@@ -4,11 +4,12 @@
     mmproj-<type>.gguf   the CLIP vision tower and the projector (arch `clip`, projector type `mlp`)
 
 Keys are those that llama.cpp's src/llama-arch.cpp and tools/mtmd/clip.cpp look for, tensors are
-llava.export.gguf.tensors' business. Two things surprise:
+llava.export.gguf.tensors' business. Three things surprise:
 
 - `clip.vision.feature_layer` counts the vision layers that are computed. Without it llama.cpp takes all
   but the last, which is right for most LLaVAs and silently wrong for others.
 - `post_layernorm` is left out: LLaVA takes features from before it, llama.cpp would apply it.
+- CLIP's positions are moved by a row for llama.cpp's builds of today (`tensors.place_positions`).
 
 Tensors stream: each is read, merged with the adapter if there is one, and written, so that memory holds one
 of them in float32, however large the model is.
@@ -32,13 +33,16 @@ from llava.common.errors import InputError
 from llava.conversation import ConvTemplate
 from llava.export.gguf.tensors import (
     BLOCK,
+    BUILD_KEY,
     ROPE_FACTORS,
     GgufFile,
     GgufType,
+    LlamaCppBuild,
     gguf_name,
     head_dim,
     is_turned,
     permute,
+    place_positions,
     rope_factors,
 )
 from llava.export.gguf.vocab import read_vocab, spaces_differ, write_vocab
@@ -85,6 +89,7 @@ def export_gguf(
     *,
     model_base: str | Path | None = None,
     type: GgufType = "f16",
+    build: LlamaCppBuild = "current",
     overwrite: bool = False,
 ) -> Exported:
     """Write a model as the two GGUF files.
@@ -94,6 +99,7 @@ def export_gguf(
         output: The folder to write.
         model_base: The base of an adapter, if it is not where the adapter says.
         type: How matrices are stored.
+        build: The builds of llama.cpp that the files are for.
         overwrite: Replace an earlier folder of GGUF files.
 
     Raises:
@@ -107,7 +113,7 @@ def export_gguf(
     source = open_source(model_path, model_base)
     notes = _notes(source)
     with new_folder(output, overwrite=overwrite) as temporary:
-        odd = _write(temporary, source, type)
+        odd = _write(temporary, source, type, build)
     if odd:
         notes.append(f"{len(odd)} matrices have rows of no multiple of {BLOCK} and are f16: {odd[0]}, ...")
     return Exported(output / f"model-{type}.gguf", output / f"mmproj-{type}.gguf", notes)
@@ -288,7 +294,7 @@ def _vision_header(source: GgufSource, writer: Any) -> None:
         writer.add_array("clip.vision.image_grid_pinpoints", sides)
 
 
-def _write(folder: Path, source: GgufSource, type: GgufType) -> list[str]:
+def _write(folder: Path, source: GgufSource, type: GgufType, build: LlamaCppBuild) -> list[str]:
     """Write both files, a tensor at a time; returns the names of matrices that q8_0 could not take."""
     text = GgufFile(folder / f"model-{type}.gguf", "llama", type)
     vision = GgufFile(folder / f"mmproj-{type}.gguf", "clip", type)
@@ -300,6 +306,7 @@ def _write(folder: Path, source: GgufSource, type: GgufType) -> list[str]:
                 writer.add_license(source.license)
         _text_header(source, text.writer)
         _vision_header(source, vision.writer)
+        vision.writer.add_string(BUILD_KEY, build)
         factors = rope_factors(source.companions.config.text_config)
         if factors is not None:
             text.announce(ROPE_FACTORS, tuple(factors.shape))
@@ -313,8 +320,8 @@ def _write(folder: Path, source: GgufSource, type: GgufType) -> list[str]:
             text.add(ROPE_FACTORS, factors)
         size = head_dim(source.companions.config.text_config)
         for name, tensor in source.tensors:
-            turned = permute(tensor, size) if is_turned(places[name]) else tensor
-            files[name].add(places[name], turned)
+            rows = permute(tensor, size) if is_turned(places[name]) else tensor
+            files[name].add(places[name], place_positions(name, rows, build))
     return text.odd + vision.odd
 
 

@@ -249,6 +249,7 @@ def test_merged_folder_is_complete_for_plain_transformers(tmp_path):
         "config.json",
         "generation_config.json",
         "model.safetensors",
+        "preprocessor_config.json",
         "processor_config.json",
         "tokenizer.json",
         "tokenizer.model",

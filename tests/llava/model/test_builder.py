@@ -204,7 +204,7 @@ def test_damaged_weights_and_missing_parts_are_refused(base, tmp_path):
 
     other_size = tmp_path / "size"
     shutil.copytree(base, other_size)
-    path = other_size / "processor_config.json"
+    path = other_size / "preprocessor_config.json"
     path.write_text(path.read_text().replace("144", "120"))
     with pytest.raises(InputError, match=r"makes \(120, 120\) pixels, the model takes \(144, 144\)"):
         load_model(other_size, device="cpu")
@@ -275,7 +275,7 @@ DAMAGE = {
     "a type of no model": (settings("config.json", model_type=["llava"]), r"model_type \['llava'\]"),
     "a type of no field": (settings("config.json", image_token_index="x"), r"config\.json is not usable"),
     "no text_config": (settings("config.json", text_config=None), "missing: .*; .* of another shape: "),
-    "no mean colour": (settings("processor_config.json", image_processor={}), "image processor"),
+    "no mean colour": (settings("preprocessor_config.json", image_mean=None), "image processor"),
     "generation": (settings("generation_config.json", max_new_tokens=[]), "generation_config.json is not"),
     "no object": (lambda f: (f / "generation_config.json").write_text("[]"), "generation_config.json is not"),
 }

@@ -36,7 +36,7 @@ def checks(model, folder):
     loaded = load_model(model, device="cpu")
     with LlamaCpp(text, mmproj) as theirs:
         square = verify._read_image(loaded, None)
-        return {v.part: v for v in verify.compare(loaded, theirs, kind, square)}
+        return {v.part: v for v in verify.compare(loaded, theirs, kind, verify.read_build(mmproj), square)}
 
 
 EXACT = ("logits text", "answer text", "logits with our picture embeddings", "token ids")
@@ -96,7 +96,7 @@ def test_llama_cpp_pads_as_we_do(tmp_path, tiny_model_dir, size):
     with LlamaCpp(made.text, made.mmproj) as theirs:
         own = next(p for p in theirs.read_prompt(theirs.marker, noise) if isinstance(p, np.ndarray))
     ours = verify._TorchModel(loaded, loaded.processor.vision.square_processor.square(Image.fromarray(noise)))
-    off = min(np.abs(own - ours.embeddings(shifted=shifted)).max() for shifted in (False, True))
+    off = min(np.abs(own - ours.embeddings(behind=behind, build="current")).max() for behind in (False, True))
     assert off < 5e-3 * np.abs(own).max()
 
 

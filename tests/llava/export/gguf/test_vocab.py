@@ -1,6 +1,7 @@
 """What GGUF files say of the tokenizer and the chat template, read back and compared with ours."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import gguf
@@ -14,6 +15,7 @@ from llava.conversation import conv_templates
 from llava.export.gguf.vocab import read_vocab
 from llava.export.gguf.write import chat_template, export_gguf
 from llava.model.folder import open_model_folder
+from llava.model.processor_files import fill_vocabulary
 from tests.support.byte_level import LLAMA_3, byte_level_tokenizer, save_byte_level
 from tests.support.gguf_files import TEXTS, changed, values_of
 from tests.support.tiny_models import save_base
@@ -184,3 +186,13 @@ def test_chat_template_is_the_conv_mode(mode):
         ]
         got = rendered.render(messages=messages, add_generation_prompt=True)
         assert got.replace(mark, marker) == wanted
+
+
+def test_a_merged_folders_fillers_are_unused_rows_as_well(tiny_model_dir, tmp_path):
+    shutil.copytree(tiny_model_dir, tmp_path / "filled")
+    assert fill_vocabulary(tmp_path / "filled", 1088) == []
+    before, after = (
+        read_vocab(open_model_folder(folder).tokenizer, 1088, "</s>")
+        for folder in (tiny_model_dir, tmp_path / "filled")
+    )
+    assert after == before
