@@ -14,7 +14,7 @@ from data_prep.source_folder import Split
 FloatArray = NDArray[np.float64]
 
 _STEPS = 4000  # groups that are tried in all beginnings together; each begins with another assignment
-_MOST_STARTS = 60
+_MOST_STARTS = 30
 _ROUNDS = 20  # over all groups of a beginning, at most; mostly a few are enough
 _FEW = 2000  # groups, up to which exchanges are tried, and so many rounds
 _GAIN = 1e-9
@@ -82,19 +82,18 @@ def unmet_shares(
         wanted = "/".join(f"{shares[split] * total:,.0f}" for split in used)
         what = "all pictures" if label == _ALL else f"those that show {label}"
         lines.append(
-            f"the shares of {'/'.join(used)} cannot be met: of {what} {counts} in place of {wanted}; pictures "
-            f"that belong together are not divided, they are in {len(largest[label]):,} group(s), and the "
-            f"largest of these ({name}) holds {count:,}"
+            f"the shares of {'/'.join(used)} cannot be met: {counts} of {what}, not {wanted}; pictures that "
+            f"belong together are not divided, these are in {len(largest[label]):,} group(s), and the "
+            f"largest ({name}) holds {count:,}"
         )
     return lines
 
 
 def _label_counts(groups: Sequence[Sequence[str]]) -> FloatArray:
     """Count the units of each label, and of all, in each group: (groups, labels + 1)."""
-    labels = {
-        label: column for column, label in enumerate(sorted({label for each in groups for label in each}))
-    }
-    counts = np.zeros((len(groups), len(labels) + 1))
+    names = sorted({label for each in groups for label in each})
+    labels = {label: column for column, label in enumerate(names)}
+    counts = np.zeros((len(groups), len(names) + 1))
     for row, each in enumerate(groups):
         for label, count in Counter(each).items():
             counts[row, labels[label]] = count

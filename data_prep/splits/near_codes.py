@@ -19,10 +19,10 @@ class CodeIndex:
     """Finds the codes of an index that are near to others, by bit sampling (Indyk and Motwani, "Approximate
     Nearest Neighbors", 1998).
 
-    Codes that agree in a random choice of bits, a key, are compared, and that for several such choices. A
-    pair of a million codes of 240 bits that differ in 12 is missed once in 3,000 times, one of 20 bits once in 15
-    times; of fewer codes keys are shorter, and fewer pairs are missed. Time and memory grow with
-    the number of codes: a query is compared with no more than the first `_MOST_IN_A_BUCKET` that share a key.
+    Codes that agree in a random choice of bits, a key, are compared, and that for several such choices. Of a
+    million codes of 240 bits, a pair that differs in 12 is missed once in 3,000 times, one that differs in 20
+    once in 15 times; of fewer codes keys are shorter, and fewer pairs are missed. Time and memory grow with
+    the number of codes: a query is compared with no more than `_MOST_IN_A_BUCKET` codes that share a key.
     """
 
     def __init__(self, codes: Bits, tables: int = TABLES) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.splits.near_codes import Bits, CodeIndex, IntArray
-
-try:
-    import cv2
-except ImportError:
-    cv2 = None
 
 _SIDE = 384  # pixels of a crop's longer side, to which a larger one is scaled down
 _FEATURES = 400  # in a crop
@@ -37,11 +35,16 @@ class Features:
 
 def is_available() -> bool:
     """Tell whether OpenCV is installed."""
-    return cv2 is not None
+    return find_spec("cv2") is not None
+
+
+def _opencv() -> Any:
+    return import_module("cv2")  # its own stubs lack SIFT
 
 
 def find_features(file: Path) -> Features:
     """Find the features of a written crop."""
+    cv2 = _opencv()
     grey = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     scale = _SIDE / max(grey.shape)
     if scale < 1:
@@ -91,6 +94,7 @@ def _candidates(features: Sequence[Features], owners: Sequence[int]) -> list[tup
 
 def _inliers(one: Features, two: Features) -> int:
     """Return how many features of two crops one affine map explains."""
+    cv2 = _opencv()
     matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(
         one.descriptors.astype(np.float32), two.descriptors.astype(np.float32), k=2
     )

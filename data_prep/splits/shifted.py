@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from data_prep.splits.near_codes import Bits, CodeIndex, IntArray
 from llava.common.images import decode, open_header
@@ -47,8 +47,9 @@ def may_be_crop(size: tuple[int, int]) -> bool:
 def find_points(file: Path) -> Points:
     """Find the points of an image that a crop of the same sheet shows as well."""
     image = _grey(file)
-    blurred = _blurred(image, 1)
-    contrast = np.abs(blurred - _blurred(image, 3))
+    slightly = image.filter(ImageFilter.BoxBlur(1))
+    blurred = np.asarray(slightly)
+    contrast = np.asarray(ImageChops.difference(slightly, image.filter(ImageFilter.BoxBlur(3))))
     margin = _PATCH // 2
     columns, rows = _highest(contrast[margin:-margin, margin:-margin])
     rows, columns = rows + margin, columns + margin
@@ -57,7 +58,7 @@ def find_points(file: Path) -> Points:
         rows[:, None, None] + offsets[None, :, None], columns[:, None, None] + offsets[None, None, :]
     ]
     side = _PATCH // _CELL
-    cells = patches.reshape(-1, side, _CELL, side, _CELL).mean(axis=(2, 4))
+    cells = patches.reshape(-1, side, _CELL, side, _CELL).sum(axis=(2, 4), dtype=np.uint16)
     across = (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(rows), -1)
     down = (cells[:, 1:] > cells[:, :-1]).reshape(len(rows), -1)
     return Points(np.stack([columns, rows], axis=1).astype(np.int16), np.concatenate([across, down], axis=1))
@@ -169,25 +170,27 @@ def _blurred(image: Image.Image, radius: float) -> Greys:
     return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32)
 
 
-def _highest(values: Greys) -> tuple[IntArray, IntArray]:
+def _highest(values: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
     """Return the columns and rows of up to `_POINTS` values that none within `_REACH` of them exceeds."""
-    block = _REACH + 1  # holds one such value at most
-    height, width = (size // block * block for size in values.shape)
-    if not height or not width:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    parts = values[:height, :width].reshape(height // block, block, width // block, block)
-    blocks = parts.swapaxes(1, 2).reshape(-1, block * block)
-    inside, highest = blocks.argmax(axis=1), blocks.max(axis=1)
-    likely = np.argsort(-highest, kind="stable")[: 4 * _POINTS]
-    likely = likely[highest[likely] > 1]
-    rows = likely // (width // block) * block + inside[likely] // block
-    columns = likely % (width // block) * block + inside[likely] % block
+    side = _REACH + 1  # of a block, which holds one such value at most, or equal ones
+    height, width = (size // side * side for size in values.shape)
+    highest = np.zeros((height // side, width // side), dtype=np.uint8)
+    for y in range(side):
+        for x in range(side):
+            np.maximum(highest, values[y:height:side, x:width:side], out=highest)
+    likely = np.argsort(-highest.ravel().astype(np.int16), kind="stable")[: 4 * _POINTS]
+    likely = likely[highest.ravel()[likely] > 1]
+    tops, lefts = likely // max(1, width // side) * side, likely % max(1, width // side) * side
+    inside = np.arange(side)
+    blocks = values[tops[:, None, None] + inside[:, None], lefts[:, None, None] + inside]
+    places = blocks.reshape(-1, side * side).argmax(axis=1)
+    rows, columns = tops + places // side, lefts + places % side
     around = np.arange(-_REACH, _REACH + 1)
     neighbours = values[
         np.clip(rows[:, None, None] + around[:, None], 0, values.shape[0] - 1),
         np.clip(columns[:, None, None] + around, 0, values.shape[1] - 1),
     ]
-    best = np.flatnonzero(neighbours.max(axis=(1, 2)) == highest[likely])[:_POINTS]
+    best = np.flatnonzero(neighbours.max(axis=(1, 2)) == values[rows, columns])[:_POINTS]
     return columns[best], rows[best]
 
 

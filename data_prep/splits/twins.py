@@ -15,17 +15,20 @@ HASH_BITS = HASH_SIDE * (HASH_SIDE - 1)
 # Correlation of two fingerprints, and of what their cells differ from their neighbours. Copies have 0.99 and
 # 0.95 and more; other pieces of one kind in one fixture have the first as well, but not the second.
 _ALIKE, _ALIKE_IN_DETAIL = 0.95, 0.8
-_FLAT = 1.5  # grey levels of deviation, below which there is nothing to compare
+_BRIGHTER = 4 * 2  # grey levels of four cells, by which their sum exceeds its neighbour: else noise decides
+_FLAT = 1.5  # grey levels of deviation, below which an image shows nothing
 _CHUNK = 1 << 16  # pairs that are correlated at a time
 Greys = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 
 
 def find_twins(fingerprints: Sequence[bytes], within: int) -> tuple[IntArray, IntArray, IntArray]:
     """Find the images that are copies of one another, in any of the eight ways to turn and mirror one.
 
     Candidates have hashes (dHash, N. Krawetz, "Kind of Like That", 2013; 240 bits here) that differ in at
-    most `within` bits; a pair is one whose fingerprints correlate as well. Of many images with one hash
-    (black frames), each is compared with the first and with the one before it.
+    most `within` bits; a pair is one whose fingerprints correlate as well. Of many images with one hash (a
+    film of a still scene), each is compared with the first and with the one before it. Images that show
+    nothing, such as black frames, are not compared.
 
     Args:
         fingerprints: Of the images.
@@ -39,6 +42,8 @@ def find_twins(fingerprints: Sequence[bytes], within: int) -> tuple[IntArray, In
         return none, none, none
     greys = np.frombuffer(b"".join(fingerprints), dtype=np.uint8)
     greys = greys.reshape(-1, FINGERPRINT_SIDE, FINGERPRINT_SIDE)
+    shown = np.flatnonzero(_deviations(greys) >= _FLAT)
+    greys = greys[shown]
     codes = _hashes(greys)
     rows, first_of = _unique(codes)
     index = CodeIndex(codes[rows])
@@ -59,12 +64,18 @@ def find_twins(fingerprints: Sequence[bytes], within: int) -> tuple[IntArray, In
     first, second, bits = first[order], second[order], bits[order]
     new = np.ones(len(first), dtype=np.bool_)
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    return first[new], second[new], bits[new]
+    return shown[first[new]], shown[second[new]], bits[new]
+
+
+def _deviations(greys: NDArray[np.uint8]) -> FloatArray:
+    """Return the standard deviation of each image's greys."""
+    parts = (greys[start : start + _CHUNK] for start in range(0, len(greys), _CHUNK))
+    return np.concatenate([part.std(axis=(1, 2), dtype=np.float32) for part in parts])
 
 
 def _hashes(greys: NDArray[np.uint8]) -> Bits:
     cells = greys.reshape(-1, HASH_SIDE, 2, HASH_SIDE, 2).sum(axis=(2, 4), dtype=np.uint16)
-    return (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(greys), HASH_BITS)
+    return (cells[:, :, 1:] > cells[:, :, :-1] + _BRIGHTER).reshape(len(greys), HASH_BITS)
 
 
 def _unique(codes: Bits) -> tuple[IntArray, IntArray]:
@@ -97,8 +108,8 @@ def _correlate(greys: NDArray[np.uint8], first: IntArray, second: IntArray, turn
         part = slice(start, start + _CHUNK)
         one = greys[first[part]].astype(np.float32)
         two = np.ascontiguousarray(_turned(greys[second[part]], turn), dtype=np.float32)
-        whole = _correlation(one, two, _FLAT)
-        alike[part] = (whole >= _ALIKE) & (_correlation(_detail(one), _detail(two), 0) >= _ALIKE_IN_DETAIL)
+        whole, detail = _correlation(one, two), _correlation(_detail(one), _detail(two))
+        alike[part] = (whole >= _ALIKE) & (detail >= _ALIKE_IN_DETAIL)
     return alike
 
 
@@ -109,12 +120,9 @@ def _detail(greys: Greys) -> Greys:
     return greys - (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
 
 
-def _correlation(first: Greys, second: Greys, least: float) -> NDArray[np.float64]:
-    """Return the normalised correlation of each two; 0 where one deviates by less than `least`."""
+def _correlation(first: Greys, second: Greys) -> FloatArray:
+    """Return the normalised correlation of each two."""
     one = first - first.mean(axis=(1, 2), keepdims=True)
     two = second - second.mean(axis=(1, 2), keepdims=True)
-    size = one.shape[1] * one.shape[2]
-    energy = np.einsum("nij,nij->n", one, one), np.einsum("nij,nij->n", two, two)
-    known = np.minimum(*energy) > max(size * least**2, 1e-6)
-    product = np.einsum("nij,nij->n", one, two) / np.sqrt(np.maximum(energy[0] * energy[1], 1e-12))
-    return np.where(known, product, 0)
+    energy = np.einsum("nij,nij->n", one, one) * np.einsum("nij,nij->n", two, two)
+    return np.einsum("nij,nij->n", one, two) / np.sqrt(np.maximum(energy, 1e-6))
