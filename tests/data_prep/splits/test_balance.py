@@ -4,6 +4,8 @@ import random
 import time
 from collections import Counter
 
+import pytest
+
 from data_prep.source_folder import Split
 from data_prep.splits.assign import assign_splits
 from data_prep.splits.balance import unmet_shares
@@ -53,6 +55,7 @@ def test_one_large_group_is_named() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_groups_take_seconds() -> None:
     groups = mixed(100_000, 4)
     started = time.process_time()
