@@ -30,6 +30,7 @@ from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, NoFormatError, find_reader
 from data_prep.images.decode import decoded
 from data_prep.images.fingerprint import fingerprint
+from data_prep.images.points import find_points
 from data_prep.images.taken import time_taken
 from data_prep.images.units import Unit
 from data_prep.model_inputs import ModelInput
@@ -182,6 +183,7 @@ def inspect_images(
 def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedImage:
     with decoded(image.file) as opened:
         size, print_of_it = opened.image.size, fingerprint(opened.image)
+        points = find_points(opened.image)
     shapes, notes = merge_annotations(image, size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area)
@@ -207,6 +209,7 @@ def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedIma
         time_taken(image.file),
         image.file,
         size,
+        points,
     )
     return InspectedImage(view, member, _label(view, roles), tuple(notes), opened.changes)
 

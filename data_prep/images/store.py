@@ -16,9 +16,10 @@ from typing import Annotated
 
 import PIL
 from PIL import features
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from data_prep.images.fingerprint import FINGERPRINT_SIDE
+from data_prep.images.points import POINT
 from data_prep.recipe.schema import ImageSettings
 from llava.common.boxes import Box
 from llava.common.errors import InputError
@@ -28,15 +29,25 @@ CACHE = "cache.json"
 _SCHEMA = 3  # 1 had fingerprints of every pixel, 2 hashes in their place
 # Checked, as they become paths and bytes: the cache is a file like any other, and may be damaged.
 _Name = Annotated[str, Field(pattern=r"^images/[0-9a-f]{16}\.jpg$")]
+
+
+def _whole_points(value: bytes) -> bytes:
+    if len(value) % POINT.itemsize:
+        raise ValueError("a point is cut short")
+    return value
+
+
 _LENGTH = FINGERPRINT_SIDE**2
 _Fingerprint = Annotated[bytes, Field(min_length=_LENGTH, max_length=_LENGTH)]
+_Points = Annotated[bytes, AfterValidator(_whole_points)]
 
 
 class CachedImage(BaseModel):
     """What the cache holds of a source image.
 
     `size` is the upright (width, height), `orientation` the EXIF orientation it was stored in, `changes` what
-    was done to its pixels, `fingerprint` as fingerprint.py makes it, `taken` when it was taken (seconds),
+    was done to its pixels, `fingerprint` and `points` as the
+    modules of these names make them, `taken` when it was taken (seconds),
     `parts` the written image of each part (`x1 y1 x2 y2` in pixels).
     """
 
@@ -46,6 +57,7 @@ class CachedImage(BaseModel):
     orientation: int = Field(ge=1, le=8)
     changes: tuple[str, ...] = ()
     fingerprint: _Fingerprint
+    points: _Points = b""
     taken: float | None = None
     parts: dict[str, _Name] = Field(default_factory=dict)
 

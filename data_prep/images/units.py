@@ -23,6 +23,7 @@ from data_prep.annotations import (
 )
 from data_prep.images.decode import decoded
 from data_prep.images.fingerprint import fingerprint
+from data_prep.images.points import find_points
 from data_prep.images.store import CachedImage, ImageStore, part_name
 from data_prep.images.taken import time_taken
 from data_prep.images.tiles import cut, grid, to_image, visible
@@ -83,10 +84,9 @@ class Unit:
 class PreparedImage:
     """A source image whose units are written.
 
-    `file` shows it whole: what was written of it, if that is all of it, else the source file. `crops` are the
-    written crops of its components. `left_out` counts what was left out, by reason; `group` and `split` are
-    those that the source states. `digest` is the SHA-256 of its file and `cached` what the next conversion
-    need not find out again.
+    `file` is the source file, `crops` are the written crops of its components. `left_out` counts what was
+    left out, by reason; `group` and `split` are those that the source states. `digest` is the SHA-256 of its
+    file and `cached` what the next conversion need not find out again.
     """
 
     key: str
@@ -140,6 +140,7 @@ def prepare_image(
                 orientation=opened.orientation,
                 changes=opened.changes,
                 fingerprint=fingerprint(image),
+                points=find_points(image),
                 taken=time_taken(annotated.file),
             )
         shapes, notes = merge_annotations(annotated, cached.size, cached.orientation)
@@ -157,7 +158,7 @@ def prepare_image(
     return PreparedImage(
         annotated.key,
         tuple(units),
-        next((store.folder / unit.image for unit in units if unit.key == annotated.key), annotated.file),
+        annotated.file,
         tuple(store.folder / unit.image for unit in units if recipe.unit == "object"),
         tuple(notes),
         left_out,

@@ -87,6 +87,7 @@ def split_units(
             image.cached.taken,
             image.file,
             image.cached.size,
+            image.cached.points,
             image.crops,
         )
         for number, image in numbered

@@ -12,10 +12,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from data_prep.images.points import MOST_SIDE, may_be_crop
 from data_prep.recipe.schema import Grouping
-from data_prep.splits import objects, shifted
+from data_prep.splits import objects
 from data_prep.splits.member import GroupMember
 from data_prep.splits.named import find_moments, find_versions, propose_gap, taken
+from data_prep.splits.shifted import find_shifted
 from data_prep.splits.twins import HASH_BITS, find_twins
 from llava.common.environment import how_to_install
 
@@ -49,7 +51,7 @@ def run_checks(members: Sequence[GroupMember], rule: Grouping, workers: int) -> 
     """Run the checks that a recipe wants and that the images allow."""
     return (
         _check_copies(members, rule),
-        _check_shifted(members, rule, workers),
+        _check_shifted(members, rule),
         _check_objects(members, rule, workers),
         _check_names(members),
         _check_moments(members, rule),
@@ -64,23 +66,21 @@ def _check_copies(members: Sequence[GroupMember], rule: Grouping) -> Check:
     return Check(name, what, _pairs(first, second, (f"{bit} of {HASH_BITS} bits differ" for bit in bits)))
 
 
-def _check_shifted(members: Sequence[GroupMember], rule: Grouping, workers: int) -> Check:
+def _check_shifted(members: Sequence[GroupMember], rule: Grouping) -> Check:
     name, what = "shifted", "shifted crops of one picture"
     if not rule.shifted:
         return Check(name, what, not_checked="group.shifted is false")
     of_size: dict[tuple[int, int], list[int]] = {}
     for index, member in enumerate(members):
-        if shifted.may_be_crop(member.size):
+        if may_be_crop(member.size):
             of_size.setdefault(member.size, []).append(index)
     chosen = [indices for indices in of_size.values() if len(indices) > 1]
     if not chosen:
-        return Check(name, what, not_checked=f"no two pictures of one size up to {shifted.MOST_SIDE} pixels")
-    files = [_file(members[index]) for indices in chosen for index in indices]
-    points = iter(_of_each(shifted.find_points, files, "shifted crops", workers))
+        return Check(name, what, not_checked=f"no two pictures of one size up to {MOST_SIDE} pixels")
     pairs: list[Pair] = []
     for indices in chosen:
         ours = [_file(members[index]) for index in indices]
-        first, second, correlation = shifted.find_shifted(ours, [next(points) for _ in indices])
+        first, second, correlation = find_shifted(ours, [members[index].points for index in indices])
         words = (f"correlate at {value:.2f} where they overlap" for value in correlation)
         pairs += _pairs([indices[i] for i in first], [indices[i] for i in second], words)
     return Check(name, what, tuple(pairs))

@@ -14,8 +14,9 @@ class GroupMember:
 
     `key` is its path below the source, without suffix; `fingerprint` as `data_prep.images.fingerprint` makes
     it. `source` tells apart images of several sources with one `key`. `group` and `split` are stated by the
-    source, or None; `taken` is when EXIF says that it was taken, in seconds. `file` shows the whole image and
-    `size` is its (width, height); `crops` are the written crops of its components.
+    source, or None; `taken` is when EXIF says that it was taken, in seconds. `file` is the image, `size` its
+    (width, height) and `points` are what `data_prep.images.points` finds in it; `crops` are the written crops
+    of its components.
     """
 
     key: str
@@ -26,4 +27,5 @@ class GroupMember:
     taken: float | None = None
     file: Path | None = None
     size: tuple[int, int] = (0, 0)
+    points: bytes = b""
     crops: tuple[Path, ...] = ()

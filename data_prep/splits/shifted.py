@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
-from data_prep.splits.near_codes import Bits, CodeIndex, IntArray
+from data_prep.images.points import CODE_BITS, POINT, reduction
+from data_prep.splits.near_codes import CodeIndex, IntArray
 from llava.common.images import decode, open_header
 
 Greys = NDArray[np.float32]
 
-MOST_SIDE = 2048  # pixels: crops of a sheet are not larger, and photos take long to open
-_FEWEST_SIDE = 48
-_SIDE, _SHORT_SIDE = 256, 96  # pixels: an image is reduced to the first, but for a strip's shorter side
-_POINTS = 64  # in an image
-_REACH = 3  # pixels around a point, within which nothing is more conspicuous
-_PATCH, _CELL = 24, 3  # pixels of a point's surroundings, and of their cells
-_CODE_WITHIN = 12  # bits of 112, in which the codes of one point differ at most
+_CODE_WITHIN = 12  # bits, in which the codes of one point differ at most
 _TABLES = 8  # of the search: not each point need be found
 _VOTES = 3  # points that agree on a shift
 _BIN = 4  # pixels, within which shifts agree
@@ -31,41 +25,8 @@ _BACKGROUND = 0.04  # of a side: the radius of the blur that is subtracted
 _MOST_PAIRS = 200_000  # whose overlap is looked at
 
 
-@dataclass(frozen=True)
-class Points:
-    """The most conspicuous points of an image: their (x, y) and the codes of what is around them."""
-
-    places: NDArray[np.int16]
-    codes: Bits
-
-
-def may_be_crop(size: tuple[int, int]) -> bool:
-    """Tell whether an image of a (width, height) may be a crop of a sheet, not a large photo or an icon."""
-    return min(size) >= _FEWEST_SIDE and max(size) <= MOST_SIDE
-
-
-def find_points(file: Path) -> Points:
-    """Find the points of an image that a crop of the same sheet shows as well."""
-    image = _grey(file)
-    slightly = image.filter(ImageFilter.BoxBlur(1))
-    blurred = np.asarray(slightly)
-    contrast = np.asarray(ImageChops.difference(slightly, image.filter(ImageFilter.BoxBlur(3))))
-    margin = _PATCH // 2
-    columns, rows = _highest(contrast[margin:-margin, margin:-margin])
-    rows, columns = rows + margin, columns + margin
-    offsets = np.arange(_PATCH) - margin
-    patches = blurred[
-        rows[:, None, None] + offsets[None, :, None], columns[:, None, None] + offsets[None, None, :]
-    ]
-    side = _PATCH // _CELL
-    cells = patches.reshape(-1, side, _CELL, side, _CELL).sum(axis=(2, 4), dtype=np.uint16)
-    across = (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(rows), -1)
-    down = (cells[:, 1:] > cells[:, :-1]).reshape(len(rows), -1)
-    return Points(np.stack([columns, rows], axis=1).astype(np.int16), np.concatenate([across, down], axis=1))
-
-
 def find_shifted(
-    files: Sequence[Path], points: Sequence[Points]
+    files: Sequence[Path], points: Sequence[bytes]
 ) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
     """Find the images that overlap, all of one size.
 
@@ -74,7 +35,7 @@ def find_shifted(
 
     Args:
         files: The images.
-        points: Of each.
+        points: Of each, as `find_points` gives them.
 
     Returns:
         The first and the second image of each pair, by index, and their correlation.
@@ -88,13 +49,14 @@ def find_shifted(
     return columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2]
 
 
-def _candidates(points: Sequence[Points]) -> Iterator[tuple[int, int, int, int]]:
+def _candidates(points: Sequence[bytes]) -> Iterator[tuple[int, int, int, int]]:
     """Yield two images and how far the second one's points lie right of and below the first one's."""
-    owners = np.repeat(np.arange(len(points)), [len(item.places) for item in points])
+    owners = np.repeat(np.arange(len(points)), [len(item) // POINT.itemsize for item in points])
     if not len(owners):
         return
-    codes = np.concatenate([item.codes for item in points])
-    places = np.concatenate([item.places for item in points]).astype(np.int64)
+    all_points = np.frombuffer(b"".join(points), dtype=POINT)
+    places = all_points["place"].astype(np.int64)
+    codes = np.unpackbits(all_points["code"], axis=1, count=CODE_BITS).astype(np.bool_)
     rows, others, _ = CodeIndex(codes, _TABLES).near(codes, _CODE_WITHIN)
     keep = owners[rows] < owners[others]
     rows, others = rows[keep], others[keep]
@@ -155,45 +117,12 @@ def _detail(file: Path) -> Greys:
 def _grey(file: Path) -> Image.Image:
     """Read an image as grey, reduced by a whole number to about `_SIDE` pixels."""
     with open_header(file) as stored:
-        factor = _reduction(stored.size)
+        factor = reduction(stored.size)
         # A JPEG is read at a scale that leaves as much, which is fast.
         stored.draft("L", (stored.width // factor, stored.height // factor))
-        factor = _reduction(stored.size)
+        factor = reduction(stored.size)
         return decode(stored, file, []).image.convert("L").reduce(factor)
-
-
-def _reduction(size: tuple[int, int]) -> int:
-    return max(1, min(-(-max(size) // _SIDE), min(size) // _SHORT_SIDE))
 
 
 def _blurred(image: Image.Image, radius: float) -> Greys:
     return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32)
-
-
-def _highest(values: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
-    """Return the columns and rows of up to `_POINTS` values that none within `_REACH` of them exceeds."""
-    side = _REACH + 1  # of a block, which holds one such value at most, or equal ones
-    height, width = (size // side * side for size in values.shape)
-    highest = np.zeros((height // side, width // side), dtype=np.uint8)
-    for y in range(side):
-        for x in range(side):
-            np.maximum(highest, values[y:height:side, x:width:side], out=highest)
-    likely = np.argsort(-highest.ravel().astype(np.int16), kind="stable")[: 4 * _POINTS]
-    likely = likely[highest.ravel()[likely] > 1]
-    tops, lefts = likely // max(1, width // side) * side, likely % max(1, width // side) * side
-    inside = np.arange(side)
-    blocks = values[tops[:, None, None] + inside[:, None], lefts[:, None, None] + inside]
-    places = blocks.reshape(-1, side * side).argmax(axis=1)
-    rows, columns = tops + places // side, lefts + places % side
-    around = np.arange(-_REACH, _REACH + 1)
-    neighbours = values[
-        np.clip(rows[:, None, None] + around[:, None], 0, values.shape[0] - 1),
-        np.clip(columns[:, None, None] + around, 0, values.shape[1] - 1),
-    ]
-    best = np.flatnonzero(neighbours.max(axis=(1, 2)) == values[rows, columns])[:_POINTS]
-    return columns[best], rows[best]
-
-
-def _code_bits() -> int:
-    side = _PATCH // _CELL
-    return 2 * side * (side - 1)

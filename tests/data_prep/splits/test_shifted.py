@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from data_prep.images.points import find_points
 from data_prep.recipe.schema import Grouping
 from data_prep.splits.checks import checks_text
 from data_prep.splits.groups import Groups, find_groups
 from data_prep.splits.member import GroupMember
+from llava.common.images import open_image
 
 
 def sheet(seed: int) -> Image.Image:
@@ -30,9 +32,10 @@ def crops(
     for number, (seed, x, y) in enumerate(places):
         file = folder / f"{number}.jpg"
         sheet(seed).crop((x, y, x + size[0], y + size[1])).save(file, quality=85)
+        points = find_points(open_image(file))
         # All fingerprints differ: copies are another matter.
         looks = np.random.default_rng(number).integers(0, 256, 1024, dtype=np.uint8).tobytes()
-        members.append(GroupMember(f"c{number}", looks, file=file, size=size))
+        members.append(GroupMember(f"c{number}", looks, file=file, size=size, points=points))
     return members
 
 
