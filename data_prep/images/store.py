@@ -46,8 +46,8 @@ class CachedImage(BaseModel):
     """What the cache holds of a source image.
 
     `size` is the upright (width, height), `orientation` the EXIF orientation it was stored in, `changes` what
-    was done to its pixels, `fingerprint` and `points` as the modules of these names make them, `taken` when it
-    was taken (seconds), `parts` the written image of each part (`x1 y1 x2 y2` in pixels).
+    was done to its pixels, `fingerprint` and `points` as the modules of these names make them, `taken` when
+    it was taken (seconds), `parts` the written image of each part (`x1 y1 x2 y2` in pixels).
     """
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
