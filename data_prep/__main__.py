@@ -11,7 +11,7 @@ from llava.common.errors import InputError, run_command
 HELP = """usage: python -m data_prep COMMAND [...]
 
 commands:
-  inspect   look at annotated photos: counts, sizes, near-twins, what is damaged -> one HTML page
+  inspect   look at annotated photos: counts, sizes, akin pictures, what is damaged -> one HTML page
   convert   annotated photos -> conversation JSON, test questions and truth; general records blended in
   check     what is wrong with LLaVA conversation JSON, from whatever tool
   scenes    render photos of insulator strings with Pascal VOC annotations

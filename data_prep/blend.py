@@ -28,7 +28,7 @@ from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, prepare_image
 from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
-from data_prep.splits.groups import find_near_duplicates
+from data_prep.splits.twins import find_twins
 from llava.common.errors import InputError
 from llava.common.files import inside, sha256, write_json_list
 from llava.common.records import Record
@@ -133,12 +133,12 @@ def blend(
     Args:
         blend_file: The records to draw from.
         folder: The output folder.
-        recipe: Says how images are written and which are near-duplicates.
+        recipe: Says how images are written and which are copies.
         store: Writes the images of the output.
         seed: Of the draw.
         workers: Threads that write images.
-        held_out: The perceptual hashes of the source images of val and test: none of them, nor a
-            near-duplicate by the recipe's rule, may come back as a training image.
+        held_out: The fingerprints of the source images of val and test: none of them, nor a copy by the
+            recipe's rule, may come back as a training image.
 
     Returns:
         The manifest's entry about the blend.
@@ -191,17 +191,14 @@ def _check_held_out(
     Args:
         blend_file: For the message.
         prepared: The images by their names in the file.
-        held_out: The perceptual hashes of the images of val and test.
-        within: In how many bits hashes of near-duplicates differ at most.
+        held_out: The fingerprints of the images of val and test.
+        within: In how many bits hashes of copies differ at most.
     """
-    hashes = [*held_out, *(item.fingerprint for item in prepared.values())]
-    duplicates = {
-        int(other) - len(held_out)
-        for index, others, _ in find_near_duplicates(hashes, within)
-        if index < len(held_out)
-        for other in others
-        if other >= len(held_out)
-    }
+    fingerprints = [*held_out, *(item.fingerprint for item in prepared.values())]
+    first, second, _ = find_twins(fingerprints, within)
+    # A pair's later image is of the blend file if it lies behind the held-out ones.
+    across = (first < len(held_out)) & (second >= len(held_out))
+    duplicates = set((second[across] - len(held_out)).tolist())
     if duplicates:
         first = list(prepared)[min(duplicates)]
         more = f" (and {len(duplicates) - 1} more of its pictures)" if len(duplicates) > 1 else ""

@@ -72,7 +72,7 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "python -m data_prep inspect",
         "Look at a folder of annotated photos: what is there, how large it is to the model, which pictures "
-        "are near-twins, what is damaged. Writes one HTML page that opens without a network, a first recipe, "
+        "are akin, what is damaged. Writes one HTML page that opens without a network, a first recipe, "
         "or both.",
         notes="Exit code 0 even if pictures or annotations are damaged (the report lists them), 2 if nothing "
         "can be read.",

@@ -67,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     with output_folder(args.output) as folder:
         store = ImageStore(folder, recipe.pictures, args.output if args.output.exists() else None)
         prepared = prepare_all(sources, recipe, store, args.workers)
-        conversion = split_units(prepared, recipe, args.seed, source_notes(sources))
+        conversion = split_units(prepared, recipe, args.seed, source_notes(sources), args.workers)
         summaries = write_questions(conversion, folder, args.seed)
         _drop_unused_images(folder, conversion)
         blended = None
         if general:
-            held_out = _held_out_hashes(conversion, prepared)
+            held_out = _held_out_fingerprints(conversion, prepared)
             blended = blend(general, folder, recipe, store, args.seed, args.workers, held_out)
         content = make_manifest(args, conversion, summaries, folder) | {"blend": blended}
         write_json(folder / "manifest.json", content)
@@ -265,8 +265,10 @@ def _note_untrained(tasks: Sequence[str]) -> str:
     )
 
 
-def _held_out_hashes(conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]) -> list[bytes]:
-    """Return the perceptual hashes of the source images of val and test."""
+def _held_out_fingerprints(
+    conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]
+) -> list[bytes]:
+    """Return the fingerprints of the source images of val and test."""
     images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
     return [
         item.fingerprint

@@ -1,7 +1,7 @@
 """`python -m data_prep inspect`: look at annotated photos before converting them.
 
 Looks on past whatever is damaged and reports it: the page says what `convert` would stop at. Of pictures
-without annotations it shows sizes and near-twins.
+without annotations it shows sizes and akin pictures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from data_prep.commands.problems import problem_lines
 from data_prep.formats import AUTO, NoFormatError, find_reader
 from data_prep.formats.seen import passed_over
 from data_prep.images.decode import decoded
-from data_prep.images.units import Unit, perceptual_hash
+from data_prep.images.fingerprint import fingerprint
+from data_prep.images.points import find_points
+from data_prep.images.taken import time_taken
+from data_prep.images.units import Unit
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Grouping, Recipe, Shares
 from data_prep.report.model import (
@@ -46,7 +49,9 @@ from data_prep.report.page import page
 from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SourceFolder
 from data_prep.splits.assign import scaled_shares
-from data_prep.splits.groups import GroupMember, count_leaks, find_groups
+from data_prep.splits.groups import count_leaks, find_groups
+from data_prep.splits.member import GroupMember
+from data_prep.splits.named import propose_gap
 from data_prep.starter.text import starter_recipe
 from llava.common.cli import command_name, print_next
 from llava.common.errors import InputError
@@ -111,23 +116,26 @@ def run(args: argparse.Namespace) -> int:
     if not inspected:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
-    report = inspection_report(folder, source, inspected, problems, damaged, recipe, args.model_inputs)
+    rule = recipe.group if recipe else Grouping(time=propose_gap([image.member for image in inspected]))
+    report = inspection_report(
+        folder, source, inspected, problems, damaged, recipe, rule, args.model_inputs, args.workers
+    )
     if args.output:
         write_text(args.output, page(report))
     _print_summary(Console(), report, [*problems, *damaged], args.output)
     if args.write_recipe:
-        _write_recipe(args, [image.view for image in inspected])
+        _write_recipe(args, [image.view for image in inspected], rule.time)
     return 0
 
 
-def _write_recipe(args: argparse.Namespace, views: Sequence[View]) -> None:
-    """Write a first recipe, and say what to do with it."""
+def _write_recipe(args: argparse.Namespace, views: Sequence[View], gap: float | None) -> None:
+    """Write a first recipe, with `gap` as its `group.time`, and say what to do with it."""
     words = ["--source", args.source, "--recipe", args.write_recipe, "--output", "runs/data"]
     words += ["--format", args.format] if args.format != AUTO else []
     words += ["--image-folder", args.image_folder] if args.image_folder else []
     convert = command_name("convert", "python -m data_prep convert")
     command = f"{convert} {shlex.join(map(str, words))}"
-    write_text(args.write_recipe, starter_recipe(str(args.source), views, args.model_inputs[0], command))
+    write_text(args.write_recipe, starter_recipe(str(args.source), views, args.model_inputs[0], command, gap))
     print(f"recipe: {args.write_recipe} (a first one: read and edit it)")
     print_next(command)
 
@@ -176,7 +184,8 @@ def inspect_images(
 
 def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedImage:
     with decoded(image.file) as opened:
-        size, fingerprint = opened.image.size, perceptual_hash(opened.image)
+        size, print_of_it = opened.image.size, fingerprint(opened.image)
+        points = find_points(opened.image)
     shapes, notes = merge_annotations(image, size, opened.orientation)
     named = tuple(
         Shape(name, shape.box, shape.area)
@@ -193,7 +202,17 @@ def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedIma
     unique = tuple(dict.fromkeys(labels))
     view = View(image.key, image.file, size, named, unique, split, conversations=conversations)
     roles = roles_of(mapping.recipe) if mapping.recipe else {}
-    member = GroupMember(image.key, fingerprint, 0, image.group, image.split)
+    member = GroupMember(
+        image.key,
+        print_of_it,
+        0,
+        image.group,
+        image.split,
+        time_taken(image.file),
+        image.file,
+        size,
+        points,
+    )
     return InspectedImage(view, member, _label(view, roles), tuple(notes), opened.changes)
 
 
@@ -212,7 +231,9 @@ def inspection_report(
     problems: Sequence[str],
     damaged: Sequence[str],
     recipe: Recipe | None,
+    rule: Grouping,
     model_inputs: Sequence[ModelInput],
+    workers: int,
 ) -> Report:
     """Make the report on a source as it is.
 
@@ -223,20 +244,21 @@ def inspection_report(
         problems: What is wrong with the annotations, a line each.
         damaged: What is wrong with images, a line each.
         recipe: The recipe that the source is to be converted by, if one was named.
+        rule: By which images are grouped.
         model_inputs: The models whose view of box sizes is shown.
+        workers: Threads that open images.
     """
     views = [image.view for image in inspected]
     members = [image.member for image in inspected]
-    rule = recipe.group if recipe else Grouping()
-    groups = find_groups(members, rule)
+    groups = find_groups(members, rule, workers)
     shares = scaled_shares(recipe.splits if recipe else Shares(), without_test=False)
     report = survey(
         f"What is in {folder.root}",
         views,
         choose_samples(views),
         [ComparedImage(view.name, view.file, view.split) for view in views],
-        [member.fingerprint for member in members],
-        count_leaks(members, groups, rule, shares),
+        groups.checks,
+        count_leaks(members, groups, shares),
         recipe,
         model_inputs,
     )
@@ -246,7 +268,7 @@ def inspection_report(
         ("without annotation", f"{len(source.unannotated):,}"),
         ("cannot be read", f"{len(damaged):,}"),
         ("boxes", f"{sum(len(view.shapes) for view in views):,}"),
-        ("independent groups", f"{len(set(groups)):,}"),
+        ("independent groups", f"{len(set(groups.names)):,}"),
         ("box sizes judged by", model_inputs[0].summary),
     ]
     report.mapping = _map_classes(source, recipe)
@@ -324,6 +346,8 @@ def _print_summary(console: Console, report: Report, unusable: Sequence[str], ou
     say(", ".join(f"{name}: {value}" for name, value in report.facts))
     for line in report.warnings:
         say(f"warning: {line}")
+    if report.akin:
+        say(report.akin.summary)
     for line in problem_lines(unusable):
         say(line)
     if output:

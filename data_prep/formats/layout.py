@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data_prep.annotations import AnnotatedSource
+from data_prep.photo_names import exported_photo
 from data_prep.source_folder import SourceFolder, Split
 from llava.common.errors import InputError
 from llava.common.files import read_text
 from llava.common.html.markup import readable
 
-# `tower12_jpg.rf.0f2c...`: Roboflow writes each version of `tower12.jpg` under such a name.
-_ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|webp|tiff?|heic|heif)\.rf\.\w+", re.IGNORECASE)
 FileContent = TypeVar("FileContent")
 
 
@@ -60,16 +58,10 @@ def require_images(folder: SourceFolder, annotations: str) -> None:
         )
 
 
-def roboflow_group(stem: str) -> str | None:
-    """Return the stem of the photo that Roboflow made an exported image from; None if it is no export."""
-    match = _ROBOFLOW.fullmatch(stem)
-    return match[1] if match else None
-
-
 def set_groups_and_splits(source: AnnotatedSource, folder: SourceFolder) -> None:
     """Set each image's group by its Roboflow name and its split by its folders, where it has none yet."""
     for image in source.images:
-        image.group = image.group or roboflow_group(image.file.stem)
+        image.group = image.group or exported_photo(image.file.stem)
         image.split = image.split or folder.split_of(image.file)
 
 

@@ -1,7 +1,7 @@
 """Store images by their content, and reuse those of an earlier conversion, so that none is made twice.
 
-`cache.json` in the output holds for each source file, by the hash of its bytes, its size and perceptual hash,
-and the name of the image that each part of it became. The next conversion with the same image settings opens
+`cache.json` in the output holds for each source file, by the hash of its bytes, its size and fingerprint, and
+the name of the image that each part of it became. The next conversion with the same image settings opens
 only source files that it does not find there. The cache may be deleted at any time.
 """
 
@@ -16,32 +16,48 @@ from typing import Annotated
 
 import PIL
 from PIL import features
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from data_prep.images.fingerprint import FINGERPRINT_SIDE
+from data_prep.images.points import POINT
 from data_prep.recipe.schema import ImageSettings
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_text, to_json, write_text
 
 CACHE = "cache.json"
-_SCHEMA = 2  # 1 had fingerprints of every pixel
+_SCHEMA = 3  # 1 had fingerprints of every pixel, 2 hashes in their place
 # Checked, as they become paths and bytes: the cache is a file like any other, and may be damaged.
 _Name = Annotated[str, Field(pattern=r"^images/[0-9a-f]{16}\.jpg$")]
-_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _whole_points(value: bytes) -> bytes:
+    if len(value) % POINT.itemsize:
+        raise ValueError("a point is cut short")
+    return value
+
+
+_LENGTH = FINGERPRINT_SIDE**2
+_Fingerprint = Annotated[bytes, Field(min_length=_LENGTH, max_length=_LENGTH)]
+_Points = Annotated[bytes, AfterValidator(_whole_points)]
 
 
 class CachedImage(BaseModel):
     """What the cache holds of a source image.
 
     `size` is the upright (width, height), `orientation` the EXIF orientation it was stored in, `changes` what
-    was done to its pixels, `fingerprint` its perceptual hash, `parts` the written image of each part
-    (`x1 y1 x2 y2` in pixels).
+    was done to its pixels, `fingerprint` and `points` as the modules of these names make them, `taken` when
+    it was taken (seconds), `parts` the written image of each part (`x1 y1 x2 y2` in pixels).
     """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     size: tuple[PositiveInt, PositiveInt]
     orientation: int = Field(ge=1, le=8)
     changes: tuple[str, ...] = ()
     fingerprint: _Fingerprint
+    points: _Points = b""
+    taken: float | None = None
     parts: dict[str, _Name] = Field(default_factory=dict)
 
 

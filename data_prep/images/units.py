@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,10 @@ from data_prep.annotations import (
     plain_name,
 )
 from data_prep.images.decode import decoded
+from data_prep.images.fingerprint import fingerprint
+from data_prep.images.points import find_points
 from data_prep.images.store import CachedImage, ImageStore, part_name
+from data_prep.images.taken import time_taken
 from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.recipe.families import DefectKind
 from data_prep.recipe.schema import Recipe
@@ -29,9 +33,6 @@ from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, holds_centre, intersection
 from llava.common.errors import InputError
 from llava.common.files import sha256
-
-_HASH_SIDE = 16
-_HASH_SAMPLES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,15 @@ class Unit:
 class PreparedImage:
     """A source image whose units are written.
 
-    `fingerprint` is its perceptual hash; `left_out` counts what was left out, by reason; `group` and `split`
-    are those that the source states. `digest` is the SHA-256 of its file and `cached` what the next
-    conversion need not find out again.
+    `file` is the source file, `crops` are the written crops of its components. `left_out` counts what was
+    left out, by reason; `group` and `split` are those that the source states. `digest` is the SHA-256 of its
+    file and `cached` what the next conversion need not find out again.
     """
 
     key: str
     units: tuple[Unit, ...]
-    fingerprint: bytes
+    file: Path
+    crops: tuple[Path, ...]
     notes: tuple[str, ...]
     left_out: Mapping[str, int]
     group: str | None
@@ -101,6 +103,10 @@ class PreparedImage:
     @property
     def changes(self) -> tuple[str, ...]:
         return self.cached.changes
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self.cached.fingerprint
 
 
 def prepare_image(
@@ -129,12 +135,13 @@ def prepare_image(
         if cached is None:
             opened = stack.enter_context(decoded(annotated.file))
             image = opened.image
-            fingerprint = perceptual_hash(image).hex()
             cached = CachedImage(
                 size=image.size,
                 orientation=opened.orientation,
                 changes=opened.changes,
-                fingerprint=fingerprint,
+                fingerprint=fingerprint(image),
+                points=find_points(image),
+                taken=time_taken(annotated.file),
             )
         shapes, notes = merge_annotations(annotated, cached.size, cached.orientation)
         left_out: dict[str, int] = {}
@@ -151,7 +158,8 @@ def prepare_image(
     return PreparedImage(
         annotated.key,
         tuple(units),
-        bytes.fromhex(cached.fingerprint),
+        annotated.file,
+        tuple(store.folder / unit.image for unit in units if recipe.unit == "object"),
         tuple(notes),
         left_out,
         annotated.group,
@@ -355,21 +363,6 @@ def _scaled(shape: Shape, x: float, y: float) -> Shape:
     x1, y1, x2, y2 = shape.box
     area = None if shape.area is None else shape.area * x * y
     return Shape(shape.name, (x1 * x, y1 * y, x2 * x, y2 * y), area)
-
-
-def perceptual_hash(image: Image.Image) -> bytes:
-    """Return the dHash of 256 bits (N. Krawetz, "Kind of Like That", 2013).
-
-    A bit says whether a cell of a 17x16 grid is darker than the next one. Re-encoded and scaled copies differ
-    in a few bits, other images in some 80 and more. A large image is first reduced to `_HASH_SAMPLES` rows
-    and columns per cell: that changes a bit or two, and costs a fraction.
-    """
-    step = min(image.width // (_HASH_SIDE + 1), image.height // _HASH_SIDE) // _HASH_SAMPLES
-    if step > 1:
-        image = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
-    grey = image.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX)
-    values = np.asarray(grey, dtype=np.int16)
-    return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
 
 
 def class_names(images: Iterable[AnnotatedImage]) -> set[str]:

@@ -43,17 +43,27 @@ class Grouping(Settings):
     """How images are grouped: those that are not independent share a group, which no split divides.
 
     Each rule joins images, and so do several in a chain; an image that no rule joins is a group of its own.
-    What the source itself states (a table's column, versions of one image in an export) always counts.
+    What the source itself states (a table's column, versions of one image in an export) always counts, and so
+    do names that augmenting tools give to versions of one photo (`tower12_flip`).
     `pattern`: a regular expression with one pair of brackets, searched in the image's path below the source
     without suffix (`line3/tower12_004`); images in which the brackets match the same text are joined.
     `folders`: images that share the first so many folders of that path are joined (1: `line3`).
-    `twins`: near-duplicates, images whose perceptual hashes (dHash, 256 bits) differ in at most so many bits,
-    are joined; null does not compare images.
+    `time`: images that were taken at most so many seconds after one another, by the time in their names or
+    their EXIF, are joined in a chain; null does not look at times.
+    `twins`: copies are joined, also noisy, turned and mirrored ones. Candidates are images whose perceptual
+    hashes (dHash, 240 bits) differ in at most so many bits; they are copies if their thumbnails correlate
+    too. null does not look for copies.
+    `shifted`: images of one size that overlap, as crops of one sheet do, are joined.
+    `objects`: images whose crops (`unit: object`) show the same object are joined, such as one that was
+    pasted on many backgrounds. Needs OpenCV, an extra.
     """
 
     pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     folders: Annotated[int, Field(ge=1)] | None = None
-    twins: Annotated[int, Field(ge=0, le=64)] | None = 8
+    time: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    twins: Annotated[int, Field(ge=0, le=64)] | None = 20
+    shifted: bool = True
+    objects: bool = True
 
 
 class Shares(Settings):

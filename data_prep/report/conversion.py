@@ -52,7 +52,7 @@ def conversion_report(
         views,
         [replace(view, conversations=tuple(conversations[view.image])) for view in chosen],
         _seen(folder, conversion, sources, prepared),
-        [item.fingerprint for items in prepared for item in items],
+        conversion.checks,
         conversion.leaks,
         conversion.recipe,
         model_inputs,
@@ -137,7 +137,8 @@ def _seen(
     sources: Sequence[AnnotatedSource],
     prepared: Sequence[Sequence[PreparedImage]],
 ) -> list[ComparedImage]:
-    """The source pictures with the split that their units went to, "" for those that were left out."""
+    """The source pictures, in the order of `conversion.checks`, with the split that their units went to, ""
+    for those that were left out."""
     went_to: dict[tuple[bool, str], Split] = {}
     written: dict[tuple[bool, str], Path] = {}  # smaller than their sources, and so sooner drawn
     for split in SPLITS:
@@ -147,7 +148,8 @@ def _seen(
             if unit.key == unit.source:  # the whole picture
                 written[name] = folder / unit.image
     compared = []
-    for number, (source, items) in enumerate(zip(sources, prepared, strict=True)):
+    for number in reversed(range(len(sources))):
+        source, items = sources[number], prepared[number]
         for image in source.images:
             written.setdefault((number == 1, image.key), image.file)
         names = [(number == 1, item.key) for item in items]

@@ -67,10 +67,10 @@ class ComparedImage:
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
-    """Two images whose perceptual hashes differ in `distance` bits, with their thumbnails as data URIs."""
+class AkinPair:
+    """Two images that are not independent, how alike they are in words, and their thumbnails as data URIs."""
 
-    distance: int
+    likeness: str
     first: ComparedImage
     second: ComparedImage
     images: tuple[str, str] = ("", "")
@@ -81,17 +81,16 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
-class NearDuplicates:
-    """The near-duplicates of a source: how many `pairs` have hashes that differ in at most `within` bits, how
-    many `images` these are, how many pairs are `crossing` the splits (None without splits), what other ways
-    to split would leak, and the pairs that are `shown`."""
+class AkinImages:
+    """The images of a source that are not independent: what was looked for and what was not, in a `summary`;
+    how many `pairs` were found, how many of them are `crossing` the splits (None without splits), what other
+    ways to split would leak, and the pairs that are `shown`."""
 
-    within: int
+    summary: str
     pairs: int
-    images: int
     crossing: int | None
     leaks: Leaks | None
-    shown: tuple[NearDuplicate, ...]
+    shown: tuple[AkinPair, ...]
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class Report:
     image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     sizes: list[BoxSizes] = field(default_factory=list)
     answers: list[AnswerCounts] = field(default_factory=list)
-    near_duplicates: NearDuplicates | None = None
+    akin: AkinImages | None = None
     samples: list[Sample] = field(default_factory=list)
     view_count: int = 0
     notes: list[MessageList] = field(default_factory=list)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_prep.report.model import SHOWN_LINES, MessageList, Report
-from data_prep.report.page_images import near_duplicates_part, samples_part
+from data_prep.report.page_images import akin_part, samples_part
 from data_prep.report.page_tables import SHOWN_ROWS, answers_part, classes_part, sizes_part
 from llava.common.html.markup import (
     Markup,
@@ -37,7 +37,7 @@ def page(report: Report) -> str:
             ("Classes", "classes", classes_part(report)),
             ("Sizes", "sizes", sizes_part(report)),
             ("Answers", "answers", answers_part(report)),
-            ("Near-twins", "twins", near_duplicates_part(report.near_duplicates)),
+            ("Akin pictures", "akin", akin_part(report.akin)),
             ("Samples", "samples", samples_part(report)),
             ("Left out and put right", "notes", _notes(report.notes)),
         )
@@ -68,7 +68,7 @@ def _splits(report: Report) -> Markup | None:
         for split, counts in report.split_counts.items()
     ]
     return table(
-        "Pictures that belong together (near-twins, crops of one photo) are a group. No group is divided.",
+        "Pictures that are known to belong together (below: akin pictures) are a group. No group is divided.",
         ["split", *map(number_head, columns)],
         rows,
     )

@@ -1,10 +1,10 @@
-"""Pictures of a report's page: near-twins side by side, samples with their boxes and conversations."""
+"""Pictures of a report's page: akin pictures side by side, samples with their boxes and conversations."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from data_prep.report.model import SHAPE_ROLES, NearDuplicate, NearDuplicates, Report, Sample
+from data_prep.report.model import SHAPE_ROLES, AkinImages, AkinPair, Report, Sample
 from data_prep.report.survey import SAMPLE_SIDE
 from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.records import IMAGE_PLACEHOLDER
@@ -15,49 +15,39 @@ _TEXT = 400  # characters of a question or an answer
 _COLOURS = ("#ff4d4f", "#18b6f6", "#ffc233", "#3ecf6e", "#c77dff", "#ff8a3d", "#5b8cff", "#f06ab8")
 
 
-def near_duplicates_part(near_duplicates: NearDuplicates | None) -> Markup | None:
-    if near_duplicates is None:
+def akin_part(akin: AkinImages | None) -> Markup | None:
+    if akin is None:
         return None
-    leaks = near_duplicates.leaks
-    if not near_duplicates.pairs:
-        lines = [
-            f"No two pictures differ in {near_duplicates.within} or fewer of the 256 bits of their hashes."
-        ]
-    else:
-        lines = [
-            f"{near_duplicates.pairs:,} pair(s) of pictures, {near_duplicates.images:,} pictures in all, "
-            f"differ in {near_duplicates.within} or fewer of the 256 bits of their perceptual hashes. "
-            "A model that is trained on one and tested on the other remembers instead of looking."
-        ]
-    others = leaks is not None and leaks.akin > leaks.twins
-    if leaks and others:
-        lines.append(f"{leaks.akin:,} pairs of pictures are in one group, for this or another reason.")
-    if leaks and leaks.akin:
-        near = f" ({leaks.random_twins:,g} of near-twins)" if others else ""
+    leaks = akin.leaks
+    lines = [f"Looked for pictures that are not independent. {akin.summary[:1].upper()}{akin.summary[1:]}."]
+    if akin.pairs:
         lines.append(
-            f"A naive split, picture by picture at random, would divide about {leaks.random_akin:,g} of "
-            f"these pairs{near}."
+            "A model that is trained on one picture and tested on one akin to it remembers, it does not look."
+        )
+    if leaks and leaks.akin:
+        lines.append(
+            f"{leaks.akin:,} pairs of pictures are in one group, for these or other reasons. A naive split, "
+            f"picture by picture at random, would divide about {leaks.random_akin:,g} of them "
+            f"({leaks.random_twins:,g} that look alike)."
         )
     if leaks and leaks.given_akin is not None:
         lines.append(
             f"The splits that the source itself states divide {leaks.given_akin:,} of these pairs "
-            f"({leaks.given_twins or 0:,} of near-twins)."
+            f"({leaks.given_twins or 0:,} that look alike)."
         )
-    if near_duplicates.crossing is not None and near_duplicates.pairs:
+    if akin.crossing is not None and akin.pairs:
         lines.append(
-            f"As the pictures are split here, {near_duplicates.crossing or 'none'} of the pairs are divided."
+            f"As the pictures are split here, {akin.crossing or 'none'} of the pairs found are divided."
         )
     parts = [tag("p", line) for line in lines]
-    if near_duplicates.pairs > len(near_duplicates.shown):
-        parts.append(
-            tag("p", f"First {len(near_duplicates.shown)} of {near_duplicates.pairs:,} pairs.", class_="soft")
-        )
-    return together([*parts, tag("div", *(_pair(twin) for twin in near_duplicates.shown), class_="cards")])
+    if akin.pairs > len(akin.shown):
+        parts.append(tag("p", f"{len(akin.shown)} of {akin.pairs:,} pairs:", class_="soft"))
+    return together([*parts, tag("div", *(_pair(pair) for pair in akin.shown), class_="cards")])
 
 
-def _pair(twin: NearDuplicate) -> Markup:
-    one, two = twin.first, twin.second
-    if twin.crossing:
+def _pair(pair: AkinPair) -> Markup:
+    one, two = pair.first, pair.second
+    if pair.crossing:
         state = tag("span", f"on two sides: {one.split} and {two.split}", class_="warn")
     elif one.split and two.split:
         state = tag("span", f"both in {one.split}", class_="ok")
@@ -65,13 +55,13 @@ def _pair(twin: NearDuplicate) -> Markup:
         state = tag("span", f"one in {one.split or two.split}, the other left out", class_="ok")
     else:
         state = None
-    thumbnails = [_thumbnail(data, seen.name) for data, seen in zip(twin.images, (one, two), strict=True)]
+    thumbnails = [_thumbnail(data, seen.name) for data, seen in zip(pair.images, (one, two), strict=True)]
     return tag(
         "figure",
         tag("div", *thumbnails, class_="pair"),
         tag(
             "figcaption",
-            tag("b", f"{twin.distance} of 256 bits differ"),
+            tag("b", pair.likeness),
             "; " if state else None,
             state,
             tag("div", one.name),

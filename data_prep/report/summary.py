@@ -22,6 +22,7 @@ from data_prep.images.units import Unit
 from data_prep.questions.records import QuestionAnswer
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
+from data_prep.splits.checks import checks_text
 from data_prep.splits.groups import Leaks
 from llava.common.cli import command_name, print_next
 from llava.common.files import sha256
@@ -97,6 +98,8 @@ def make_manifest(
         },
         "splits": {split: vars(summary) for split, summary in summaries.items()},
         "leaks": conversion.leaks and vars(conversion.leaks),
+        "looked_for": {check.name: check.images for check in conversion.checks if not check.not_checked},
+        "not_looked_for": {check.name: check.not_checked for check in conversion.checks if check.not_checked},
         "left_out": dict(sorted(conversion.left_out.items())),
         "changes": dict(sorted(conversion.changes.items())),
         "warnings": conversion.notes,
@@ -132,7 +135,8 @@ def print_summary(
         console.print(readable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     console.print(_table(output, summaries))
-    if conversion.leaks:
+    print_line(checks_text(conversion.checks))
+    if conversion.leaks and conversion.leaks.akin:
         print_line(_leaks_text(conversion.leaks))
     for line in change_lines(conversion):
         print_line(f"changed: {line}")
@@ -188,12 +192,11 @@ def group_similar(notes: Iterable[str]) -> list[list[str]]:
 
 def _leaks_text(leaks: Leaks) -> str:
     text = (
-        f"{leaks.twins} near-twin pair(s), {leaks.akin} pair(s) in one group: here none is in two splits; "
-        f"a random split by picture would put {leaks.random_twins:g} and {leaks.random_akin:g} there "
-        f"(expected)"
+        f"{leaks.akin:,} pair(s) of pictures are in one group and so in one split; a random split by picture "
+        f"would put {leaks.random_akin:,g} in two (expected)"
     )
-    if leaks.given_twins is not None:
-        text += f", the source's own splits put {leaks.given_twins} and {leaks.given_akin}"
+    if leaks.given_akin is not None:
+        text += f", the source's own splits put {leaks.given_akin:,} there"
     return text
 
 

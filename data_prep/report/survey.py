@@ -1,4 +1,4 @@
-"""Gathers what every report on annotated images shows: counts, box sizes, near-duplicates, samples."""
+"""Gathers what every report on annotated images shows: counts, box sizes, akin images, samples."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.model_inputs import ModelInput
-from data_prep.recipe.schema import Grouping, Recipe
+from data_prep.recipe.schema import Recipe
 from data_prep.report.box_sizes import box_sizes, thin_warnings
 from data_prep.report.model import (
     SHAPE_ROLES,
+    AkinImages,
+    AkinPair,
     ClassCount,
     ComparedImage,
     Dialogue,
-    NearDuplicate,
-    NearDuplicates,
     Report,
     Sample,
     ShapeRole,
@@ -24,13 +24,13 @@ from data_prep.report.model import (
     unit_noun,
 )
 from data_prep.source_folder import SPLITS
-from data_prep.splits.groups import IntArray, Leaks, find_near_duplicates
+from data_prep.splits.checks import Check, Pair, checks_text
+from data_prep.splits.groups import Leaks
 from llava.common.html.page import thumbnail, thumbnails
 
 SAMPLES, SHOWN_PAIRS = 24, 12
-# Pixels of a thumbnail's longer side: of near-twins, of samples (at most) and of samples that are enlarged.
+# Pixels of a thumbnail's longer side: of akin images, of samples (at most) and of samples that are enlarged.
 PAIR_SIDE, SAMPLE_SIDE, LARGE_SIDE = 224, 448, 640
-_WITHIN_BITS = Grouping().twins or 0  # bits, where a recipe looks for none
 _SHOWN_CONVERSATIONS = 6  # conversations under a sample
 
 
@@ -39,21 +39,21 @@ def survey(
     views: Sequence[View],
     chosen: Sequence[View],
     images: Sequence[ComparedImage],
-    fingerprints: Sequence[bytes],
+    checks: Sequence[Check],
     leaks: Leaks | None,
     recipe: Recipe | None,
     model_inputs: Sequence[ModelInput],
     *,
     converted: bool = False,
 ) -> Report:
-    """Describe annotated images: classes, box sizes, near-duplicates and samples.
+    """Describe annotated images: classes, box sizes, akin images and samples.
 
     Args:
         title: The page's title.
         views: What is described.
         chosen: The views to show as samples (`choose_samples`).
-        images: The source images, among which near-duplicates are looked for.
-        fingerprints: Their perceptual hashes.
+        images: The source images.
+        checks: What was looked for among them.
         leaks: What other ways to split would leak.
         recipe: Names the roles of classes; without one all are just boxes.
         model_inputs: The models whose view of box sizes is shown.
@@ -61,9 +61,7 @@ def survey(
     """
     roles = roles_of(recipe) if recipe else {}
     sizes = box_sizes(views, roles, model_inputs)
-    wanted = recipe.group.twins if recipe else None
-    within = _WITHIN_BITS if wanted is None else wanted
-    near_duplicates = show_near_duplicates(images, find_near_duplicates(fingerprints, within), within, leaks)
+    akin = show_akin(images, checks, leaks)
     return Report(
         title=title,
         facts=[],
@@ -73,12 +71,12 @@ def survey(
         model_inputs=model_inputs,
         image_sizes=Counter((round(view.size[0]), round(view.size[1])) for view in views),
         sizes=sizes,
-        near_duplicates=near_duplicates,
+        akin=akin,
         samples=draw_samples(chosen, model_inputs[0]),
         view_count=len(views),
         warnings=[
             *thin_warnings(views, sizes, roles, recipe, converted),
-            *near_duplicate_warnings(near_duplicates),
+            *akin_warnings(akin),
         ],
     )
 
@@ -96,46 +94,42 @@ def count_classes(views: Iterable[View], roles: Mapping[str, ShapeRole]) -> list
     return sorted(counts, key=lambda row: (SHAPE_ROLES.index(row.role), -row.boxes.total(), row.name))
 
 
-def show_near_duplicates(
-    images: Sequence[ComparedImage],
-    pairs: Iterable[tuple[int, IntArray, IntArray]],
-    within: int,
-    leaks: Leaks | None,
-) -> NearDuplicates:
-    """Count the pairs that `find_near_duplicates` gives, and choose those to show: pairs that splits divide
-    first, then the nearest, each image once as far as possible."""
+def show_akin(images: Sequence[ComparedImage], checks: Sequence[Check], leaks: Leaks | None) -> AkinImages:
+    """Count the pairs that checks found, and choose those to show: pairs that splits divide first, then some
+    of each check, each image once as far as possible."""
     count = crossing = 0
-    in_a_pair: set[int] = set()
-    candidates: list[tuple[bool, int, int, int]] = []
-    for index, others, distances in pairs:
-        count += len(others)
-        in_a_pair |= {index, *others.tolist()}
-        for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
-            across = NearDuplicate(distance, images[index], images[other]).crossing
+    candidates: list[tuple[bool, int, int]] = []
+    for number, check in enumerate(checks):
+        for place, (first, second, likeness) in enumerate(check.pairs):
+            across = AkinPair(likeness, images[first], images[second]).crossing
             crossing += across
-            candidates.append((not across, distance, index, other))
-        if len(candidates) > 10_000:  # a film of a thousand like pictures has half a million pairs
-            candidates = _apart(candidates)
+            candidates.append((not across, place, number))
+        count += len(check.pairs)
     shown = []
-    for _, distance, index, other in _apart(candidates):
-        one, two = images[index], images[other]
+    for first, second, likeness in _apart(
+        checks[number].pairs[place] for _, place, number in sorted(candidates)
+    ):
+        one, two = images[first], images[second]
         thumbnails = (thumbnail(one.file, PAIR_SIDE), thumbnail(two.file, PAIR_SIDE))
-        shown.append(NearDuplicate(distance, one, two, thumbnails))
+        shown.append(AkinPair(likeness, one, two, thumbnails))
     known = any(image.split for image in images)
-    return NearDuplicates(within, count, len(in_a_pair), crossing if known else None, leaks, tuple(shown))
+    return AkinImages(checks_text(checks), count, crossing if known else None, leaks, tuple(shown))
 
 
-def _apart(candidates: Sequence[tuple[bool, int, int, int]]) -> list[tuple[bool, int, int, int]]:
+def _apart(pairs: Iterable[Pair]) -> list[Pair]:
     """Return the first `SHOWN_PAIRS` pairs, those of images that are in no earlier pair before others."""
-    ordered = sorted(candidates)
     used: set[int] = set()
-    fresh = []
-    for pair in ordered:
-        if not used & {pair[2], pair[3]}:
-            used |= {pair[2], pair[3]}
+    fresh: list[Pair] = []
+    rest: list[Pair] = []
+    for pair in pairs:
+        if len(fresh) == SHOWN_PAIRS:
+            break
+        if used & {pair[0], pair[1]}:
+            rest = rest if len(rest) == SHOWN_PAIRS else [*rest, pair]
+        else:
+            used |= {pair[0], pair[1]}
             fresh.append(pair)
-    rest = sorted(set(ordered) - set(fresh))
-    return sorted([*fresh, *rest][:SHOWN_PAIRS])
+    return [*fresh, *rest][:SHOWN_PAIRS]
 
 
 def choose_samples(views: Sequence[View], seed: int = 0) -> list[View]:
@@ -177,10 +171,10 @@ def _of_each_task(conversations: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
     return tuple(conversations[number] for _, number in sorted(ranked)[:_SHOWN_CONVERSATIONS])
 
 
-def near_duplicate_warnings(near_duplicates: NearDuplicates) -> list[str]:
-    if not near_duplicates.crossing:
+def akin_warnings(akin: AkinImages) -> list[str]:
+    if not akin.crossing:
         return []
     return [
-        f"{near_duplicates.crossing} near-twin pair(s) lie in two splits: scores on the held-out pictures "
-        "will be too good. Group them (group.twins, group.pattern in the recipe)."
+        f"{akin.crossing} pair(s) of akin pictures lie in two splits: scores on the held-out pictures will "
+        "be too good. Let the pictures be split anew (splits.given=ignore, the default)."
     ]

@@ -11,7 +11,10 @@ from data_prep.annotations import Shape
 from data_prep.images.units import PreparedImage, Unit
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.source_folder import SPLITS, Split
-from data_prep.splits.groups import GroupMember, Leaks, count_leaks, count_splits, find_groups
+from data_prep.splits.balance import improve_shares, unmet_shares
+from data_prep.splits.checks import Check
+from data_prep.splits.groups import Leaks, count_leaks, count_splits, find_groups
+from data_prep.splits.member import GroupMember
 from llava.common.errors import InputError
 
 
@@ -28,6 +31,8 @@ class Conversion:
     changes: dict[str, list[str]] = field(default_factory=dict)
     """What was done to source images before they were cut: a phrase -> the keys of the images."""
     leaks: Leaks | None = None
+    checks: tuple[Check, ...] = ()
+    """What was looked for among the images of `split_units`, which has the test source's first."""
 
     def drop_unasked(self, split: Split, asked: Set[str]) -> int:
         """Drop the units of `split` whose image is not among those `asked` about; return how many."""
@@ -39,7 +44,11 @@ class Conversion:
 
 
 def split_units(
-    prepared: Sequence[Sequence[PreparedImage]], recipe: Recipe, seed: int, notes: Sequence[str] = ()
+    prepared: Sequence[Sequence[PreparedImage]],
+    recipe: Recipe,
+    seed: int,
+    notes: Sequence[str] = (),
+    workers: int = 1,
 ) -> Conversion:
     """Group the images and assign the groups to splits.
 
@@ -54,6 +63,7 @@ def split_units(
         recipe: Its rules of groups and splits.
         seed: Of the assignment.
         notes: Notes on the sources, which come first.
+        workers: Threads that open images.
 
     Raises:
         InputError: Nothing is left for a split.
@@ -68,18 +78,32 @@ def split_units(
         for change in image.changes:
             conversion.changes.setdefault(change, []).append(image.key)
     members = [
-        GroupMember(image.key, image.fingerprint, number, image.group, image.split)
+        GroupMember(
+            image.key,
+            image.fingerprint,
+            number,
+            image.group,
+            image.split,
+            image.cached.taken,
+            image.file,
+            image.cached.size,
+            image.cached.points,
+            image.crops,
+        )
         for number, image in numbered
     ]
-    groups = find_groups(members, recipe.group)
+    found = find_groups(members, recipe.group, workers)
+    groups, conversion.checks = found.names, found.checks
     shares = scaled_shares(recipe.splits, without_test=has_test_source)
-    conversion.leaks = count_leaks(members, groups, recipe.group, shares)
+    conversion.leaks = count_leaks(members, found, shares)
     stated = _stated_splits(numbered, recipe, has_test_source)
     fixed = given_splits(stated, groups)
     images = [image for _, image in numbered]
     units = _keep_units(conversion, images, groups, stated, fixed, has_test_source)
     open_groups = {group: [unit.label for unit in cut] for group, cut in units.items() if group not in fixed}
-    splits = fixed | assign_splits(open_groups, shares, seed)
+    assigned = assign_splits(open_groups, shares, seed)
+    conversion.notes[:0] = unmet_shares(open_groups, shares, assigned)
+    splits = fixed | assigned
     for group, cut in units.items():
         conversion.units[splits[group]].extend(cut)
     _require_units(conversion, shares, len(units))
@@ -203,11 +227,13 @@ def given_splits(given: Sequence[Split | None], groups: Sequence[str]) -> dict[s
 def assign_splits(
     groups: Mapping[str, Sequence[str]], shares: Mapping[Split, float], seed: int
 ) -> dict[str, Split]:
-    """Assign a split to each group so that every label's share is as close as groups allow.
+    """Assign a split to each group so that every label's share is as close as groups allow, as far as a
+    search finds (`improve_shares`).
 
     `groups` holds the labels of each group's units; `shares` sum to 1. A group counts for the label of it
     that is rarest overall. Label by label, largest groups first, each goes where that label is most short of
-    its target; what is left by rounding goes where units of all labels are. Deterministic in `seed`.
+    its target; what is left by rounding goes where units of all labels are. Then the search improves what
+    groups of several labels left uneven. Deterministic in `seed`.
     """
     rarity = Counter(label for labels in groups.values() for label in labels)
     strata: dict[str, list[str]] = {}
@@ -236,7 +262,11 @@ def assign_splits(
             assigned[name] = split
             missing_here[split] -= len(groups[name])
             missing_overall[split] -= len(groups[name])
-    return assigned
+    if len(used) < 2 or not groups:
+        return assigned
+    numbers = {name: used.index(split) for name, split in assigned.items()}
+    improved = improve_shares(groups, [shares[split] for split in used], numbers, seed)
+    return {name: used[number] for name, number in improved.items()}
 
 
 def scaled_shares(shares: Shares, without_test: bool) -> dict[Split, float]:

@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_prep.recipe.schema import Grouping
 from data_prep.source_folder import Split
+from data_prep.splits.checks import Check, run_checks
+from data_prep.splits.member import GroupMember
 from data_prep.union_find import UnionFind
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class GroupMember:
-    """What grouping needs to know of an image. `source` tells apart images of several sources with one `key`
-    (the path below the source, without suffix); `group` and `split` are stated by the source, or None."""
+class Groups:
+    """The name of each image's group, and the checks that joined images."""
 
-    key: str
-    fingerprint: bytes
-    source: int = 0
-    group: str | None = None
-    split: Split | None = None
+    names: list[str]
+    checks: tuple[Check, ...]
 
 
-def find_groups(members: Sequence[GroupMember], rule: Grouping) -> list[str]:
-    """Return the name of each image's group by the rules of `Grouping`. Fingerprints are perceptual hashes of
-    one length.
+def find_groups(members: Sequence[GroupMember], rule: Grouping, workers: int = 1) -> Groups:
+    """Group images by the rules of `Grouping`.
 
     A group is named after its first member: by what the source states of it, the pattern matches or its
     folders are, else by its key. Keys and folders are of one source each; what a source states or the pattern
     matches is the same in all: `tower12` is one tower.
+
+    Args:
+        members: The images; the fingerprints of all are made alike.
+        rule: The recipe's rules.
+        workers: Threads that open images.
     """
     together = UnionFind(len(members))
     names: list[str] = []
@@ -46,10 +43,11 @@ def find_groups(members: Sequence[GroupMember], rule: Grouping) -> list[str]:
         names.append(next(iter(stated.values()), _in_source(member.key, member)))
         for rule_name, name in stated.items():
             together.union(first_of.setdefault((rule_name, name), index), index)
-    for index, others in _near_duplicates(members, rule):
-        for other in others:
-            together.union(index, other)
-    return [names[together.find(index)] for index in range(len(members))]
+    checks = run_checks(members, rule, workers)
+    for check in checks:
+        for first, second, _ in check.pairs:
+            together.union(first, second)
+    return Groups([names[together.find(index)] for index in range(len(members))], checks)
 
 
 def _stated_groups(member: GroupMember, rule: Grouping) -> dict[str, str]:
@@ -68,46 +66,11 @@ def _in_source(name: str, member: GroupMember) -> str:
     return f"test/{name}" if member.source else name
 
 
-def _near_duplicates(members: Sequence[GroupMember], rule: Grouping) -> Iterator[tuple[int, list[int]]]:
-    """Yield each member's near-duplicates among the later ones, by index; nothing if the rule is off."""
-    if rule.twins is not None:
-        for index, others, _ in find_near_duplicates([member.fingerprint for member in members], rule.twins):
-            yield index, others.tolist()
-
-
-def find_near_duplicates(
-    fingerprints: Sequence[bytes], within: int
-) -> Iterator[tuple[int, IntArray, IntArray]]:
-    """Find the images whose perceptual hashes differ in at most `within` bits.
-
-    Every pair is compared: 20,000 images took 3 seconds on one busy core, twice as many take four times that.
-
-    Args:
-        fingerprints: The hashes, of one length.
-        within: The most bits in which near-duplicates differ.
-
-    Yields:
-        For each image that has any: its index, the indices of its later near-duplicates, and in how many bits
-        they differ.
-    """
-    if not fingerprints:
-        return
-    hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(fingerprints), -1)
-    start = np.ascontiguousarray(hashes[:, 0])
-    for index in range(len(hashes) - 1):
-        # What differs in more bits within the first eight bytes alone cannot be near.
-        likely = np.flatnonzero(np.bitwise_count(start[index + 1 :] ^ start[index]) <= within) + index + 1
-        distances = np.bitwise_count(hashes[likely] ^ hashes[index]).sum(axis=1, dtype=np.int64)
-        near = distances <= within
-        if near.any():
-            yield index, likely[near], distances[near]
-
-
 @dataclass(frozen=True)
 class Leaks:
     """How many pairs of images that are alike would be in two splits. The names are manifest.json's.
 
-    `twins` counts pairs of near-duplicates (by `Grouping.twins`), `akin` pairs of one group for any reason.
+    `twins` counts pairs that look alike (`Check.by_looks`), `akin` pairs of one group for any reason.
     `random_*` is the number expected in two splits if each image were put into one by itself, at random by
     the shares; `given_*` the number that the source's own splits divide, None if it states none.
     """
@@ -120,25 +83,21 @@ class Leaks:
     given_akin: int | None
 
 
-def count_leaks(
-    members: Sequence[GroupMember], groups: Sequence[str], rule: Grouping, shares: Mapping[Split, float]
-) -> Leaks:
+def count_leaks(members: Sequence[GroupMember], groups: Groups, shares: Mapping[Split, float]) -> Leaks:
     """Count what splitting the images by themselves, or as the source does, would leak. Shares sum to 1."""
     apart = 1 - sum(share**2 for share in shares.values())
     given = any(member.split for member in members)
-    twins = given_twins = 0
-    for index, others in _near_duplicates(members, rule):
-        twins += len(others)
-        given_twins += sum(_divided(members[index].split, members[other].split) for other in others)
+    pairs = {(first, second) for check in groups.checks if check.by_looks for first, second, _ in check.pairs}
+    given_twins = sum(_divided(members[first].split, members[second].split) for first, second in pairs)
     akin = given_akin = 0
-    for splits in count_splits((member.split for member in members), groups).values():
+    for splits in count_splits((member.split for member in members), groups.names).values():
         akin += splits.total() * (splits.total() - 1) // 2
         known = [count for split, count in splits.items() if split]
         given_akin += (sum(known) ** 2 - sum(count**2 for count in known)) // 2
     return Leaks(
-        twins,
+        len(pairs),
         akin,
-        round(twins * apart, 1),
+        round(len(pairs) * apart, 1),
         round(akin * apart, 1),
         given_twins if given else None,
         given_akin if given else None,

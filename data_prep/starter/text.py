@@ -30,7 +30,9 @@ _DEFECTS = (
 _OBJECTS = "Kinds of things to look for. No class says by its name or place that something is wrong."
 
 
-def starter_recipe(source: str, views: Sequence[View], model_input: ModelInput, command: str) -> str:
+def starter_recipe(
+    source: str, views: Sequence[View], model_input: ModelInput, command: str, gap: float | None = None
+) -> str:
     """Return a recipe for annotated images, made of their classes, boxes and conversations.
 
     Args:
@@ -38,6 +40,7 @@ def starter_recipe(source: str, views: Sequence[View], model_input: ModelInput, 
         views: The images with the names of classes as the annotations write them.
         model_input: The model that the unit is chosen for.
         command: What to run when it is edited, for the first comment.
+        gap: Seconds between photos of one moment, if the images tell when they were taken.
 
     Raises:
         InputError: Nothing can be asked of the images.
@@ -63,6 +66,7 @@ def starter_recipe(source: str, views: Sequence[View], model_input: ModelInput, 
         ]
     parts += [
         _family_lines(chosen.families, chosen.left_out),
+        _group_lines(gap),
         _split_lines(any(view.split for view in views)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
@@ -187,14 +191,24 @@ def _family_lines(families: Sequence[Wordings], left_out: dict[str, str]) -> lis
     return lines
 
 
+def _group_lines(gap: float | None) -> list[str]:
+    if gap is None:
+        return []
+    about = (
+        "Photos that were taken at most so many seconds after one another, by their names or EXIF, are of "
+        "one moment and stay in one split."
+    )
+    return [*_comment(about), f"group: {{time: {gap:g}}}"]
+
+
 def _split_lines(given: bool) -> list[str]:
     about = (
-        "The share of pictures to train on, to watch training with and to test. Near-twins stay together; "
+        "The share of pictures to train on, to watch training with and to test. Copies stay together; "
         "`group` in docs/recipes.md says how to keep together what else belongs together."
     )
     if not given:
         return [*_comment(about), "splits: {train: 0.7, val: 0.15, test: 0.15}"]
-    about += " The source's own splits are ignored, because exports often divide twins; `keep` keeps them."
+    about += " The source's own splits are ignored, because exports often divide copies; `keep` keeps them."
     return [*_comment(about), "splits: {train: 0.7, val: 0.15, test: 0.15, given: ignore}"]
 
 

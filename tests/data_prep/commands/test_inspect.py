@@ -141,7 +141,7 @@ def test_images_without_annotations(tmp_path: Path, repo: Path, capsys: pytest.C
         text = inspect(photos, tmp_path / "report.html", *more)
         assert "no picture is annotated: convert needs annotations" in text
         assert "annotated pictures 0" in text and "without annotation 4" in text and "80 x 48 4 100%" in text
-        assert "1 pair(s) of pictures, 2 pictures in all" in text and "independent groups 3" in text
+        assert "Copies (turned and mirrored ones too): 2 pictures" in text and "independent groups 3" in text
     assert "no annotations in a format known here" in capsys.readouterr().out
     with pytest.raises(InputError, match="no Pascal VOC annotations"):
         inspect(photos, tmp_path / "report.html", "--format", "voc")
@@ -169,7 +169,7 @@ def test_hostile_names_of_files_and_classes(tmp_path: Path) -> None:
 
 def test_known_twins_of_real_photos_are_side_by_side(shared_data: Path, tmp_path: Path) -> None:
     text = inspect(shared_data / "cplid" / "Normal_Insulators", tmp_path / "report.html")
-    assert "3 pair(s) of pictures, 6 pictures in all" in text
+    assert "Copies (turned and mirrored ones too): 6 pictures" in text
     for first, second in (("0150", "2984"), ("0852", "1876"), ("1608", "1938")):
         assert f"images/{first} images/{second}" in text
 

@@ -71,7 +71,7 @@ def records(out: Path, split: str) -> list[Record]:
 
 
 def test_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:
-    out = convert(shared_data / "cplid", recipe="defect")
+    out = convert(shared_data / "cplid", "group.objects=false", recipe="defect")
     assert images(out) == {"defect": 60, "none": 76}  # crops around components
     assert groups(out) == 103
     assert manifest(out)["leaks"]["twins"] == 3
@@ -84,6 +84,14 @@ def test_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:
     }
     for one, other in (("1608", "1938"), ("2984", "0150"), ("0852", "1876")):
         assert splits[one] == splits[other]
+
+
+def test_pasted_strings_of_cplid(shared_data: Path, convert: Callable[..., Path]) -> None:
+    """Its defective pictures are some twenty strings, pasted on sixty backgrounds."""
+    pytest.importorskip("cv2")
+    out = convert(shared_data / "cplid", recipe="defect")
+    assert groups(out) == 65
+    assert manifest(out)["looked_for"]["objects"] == 57
 
 
 def test_roboflow(shared_data: Path, convert: Callable[..., Path]) -> None:

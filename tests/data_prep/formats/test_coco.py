@@ -14,7 +14,8 @@ from data_prep.annotations import AnnotatedImage, AnnotatedSource, Shape, merge_
 from data_prep.formats import coco
 from data_prep.formats.coco_file import read_file
 from data_prep.formats.coco_masks import decode_counts
-from data_prep.formats.layout import OtherFormatError, roboflow_group
+from data_prep.formats.layout import OtherFormatError
+from data_prep.photo_names import exported_photo
 from data_prep.source_folder import SourceFolder, split_in
 from llava.common.errors import InputError
 
@@ -239,7 +240,7 @@ def test_split_names(words: tuple[str, ...], split: str | None) -> None:
     ],
 )
 def test_roboflow_names(stem: str, group: str | None) -> None:
-    assert roboflow_group(stem) == group
+    assert exported_photo(stem) == group
 
 
 def test_other_json_is_passed_over(tmp_path: Path, put: Put) -> None:

@@ -25,9 +25,9 @@ from data_prep.report.survey import (
     choose_samples,
     count_classes,
     draw_samples,
-    show_near_duplicates,
+    show_akin,
 )
-from data_prep.splits.groups import find_near_duplicates
+from data_prep.splits.checks import Check
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag
 from llava.common.records import Record
@@ -138,30 +138,35 @@ def thumbnails(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def test_twins_in_two_splits_come_first(tmp_path: Path) -> None:
+def copies(*pairs: tuple[int, int, str]) -> list[Check]:
+    return [Check("copies", "copies", pairs), Check("moments", "bursts", not_checked="no times")]
+
+
+def test_pairs_in_two_splits_come_first(tmp_path: Path) -> None:
     files = thumbnails(tmp_path, 4)
-    prints = [bytes(32), bytes(32), b"\xff" * 32, b"\xfe" + b"\xff" * 31]
     images = [ComparedImage(file.stem, file, split) for file, split in zip(files, "aabc", strict=True)]
-    near_duplicates = show_near_duplicates(images, find_near_duplicates(prints, 8), 8, None)
-    assert (near_duplicates.pairs, near_duplicates.images, near_duplicates.crossing) == (2, 4, 1)
-    assert [(twin.distance, twin.first.name, twin.second.name) for twin in near_duplicates.shown] == [
-        (1, "2", "3"),
-        (0, "0", "1"),
+    akin = show_akin(images, copies((0, 1, "the same"), (2, 3, "one bit differs")), None)
+    assert (akin.pairs, akin.crossing) == (2, 1)
+    assert akin.summary == "copies: 4 pictures; bursts not checked (no times)"
+    assert [(pair.likeness, pair.first.name, pair.second.name) for pair in akin.shown] == [
+        ("one bit differs", "2", "3"),
+        ("the same", "0", "1"),
     ]
-    assert all(still.startswith("data:image/jpeg") for twin in near_duplicates.shown for still in twin.images)
-    found = check_alone(page(report(near_duplicates=near_duplicates)))
+    assert all(still.startswith("data:image/jpeg") for pair in akin.shown for still in pair.images)
+    found = check_alone(page(report(akin=akin)))
     assert "on two sides: b and c" in found.text and "both in a" in found.text
+    assert "bursts not checked (no times)" in found.text
 
 
 def test_a_film_of_like_images_shows_a_few_pairs(tmp_path: Path) -> None:
     (file,) = thumbnails(tmp_path, 1)
     images = [ComparedImage(str(number), file) for number in range(200)]
-    near_duplicates = show_near_duplicates(images, find_near_duplicates([bytes(32)] * 200, 8), 8, None)
-    assert near_duplicates.pairs == 200 * 199 // 2 and near_duplicates.crossing is None
-    assert len(near_duplicates.shown) == SHOWN_PAIRS
-    names = [name for twin in near_duplicates.shown for name in (twin.first.name, twin.second.name)]
+    akin = show_akin(images, copies(*((i, j, "0 bits") for j in range(200) for i in range(j))), None)
+    assert akin.pairs == 200 * 199 // 2 and akin.crossing is None
+    assert len(akin.shown) == SHOWN_PAIRS
+    names = [name for pair in akin.shown for name in (pair.first.name, pair.second.name)]
     assert len(set(names)) == 2 * SHOWN_PAIRS  # not the same picture in every pair
-    assert f"First {SHOWN_PAIRS} of 19,900 pairs." in Page(page(report(near_duplicates=near_duplicates))).text
+    assert f"{SHOWN_PAIRS} of 19,900 pairs" in Page(page(report(akin=akin))).text
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.sampled_from("abcd")), max_size=80))
@@ -179,9 +184,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
     shapes = (Shape(name, (1.0, 1.0, 5.0, 5.0)),)
     seen = View(name, file, (8, 8), shapes, (name,), name, conversations=())
     answers = AnswerCounts(name, name, name, name, 1, answers=Counter({name: 1}))
-    near_duplicates = show_near_duplicates(
-        [ComparedImage(name, file, name)] * 2, find_near_duplicates([bytes(32)] * 2, 8), 8, None
-    )
+    akin = show_akin([ComparedImage(name, file, name)] * 2, copies((0, 1, name)), None)
     text = page(
         report(
             title=name,
@@ -194,7 +197,7 @@ def test_foreign_text_stays_text(name: str, tmp_path: Path) -> None:
             image_sizes=Counter({(8, 8): 1}),
             sizes=box_sizes([seen], {}, [ModelInput(name)]),
             answers=[answers],
-            near_duplicates=near_duplicates,
+            akin=akin,
             samples=draw_samples([seen], ModelInput()),
             view_count=1,
             notes=[MessageList(name, name, [name])],
@@ -259,7 +262,7 @@ def test_conversion_writes_a_report_that_agrees_with_its_records(converted: Path
 def test_conversion_report_shows_twins_and_samples(converted: Path) -> None:
     found = Page((converted / "report.html").read_text(encoding="utf-8"))
     assert "images/broken_disc_001" in found.text and "images/z_again" in found.text
-    assert "of 256 bits differ ; both in" in found.text
+    assert "of 240 bits differ ; both in" in found.text
     images = found.named("img")
     assert (
         2 * SAMPLES < len(images) <= 2 * SAMPLES + 2 * SHOWN_PAIRS
