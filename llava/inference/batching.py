@@ -133,6 +133,11 @@ class ContinuousBatch:
             self._running = self._without_finished(self._running, self._cache)
 
     @property
+    def places(self) -> int:
+        """How many branches may run at a time, where memory allows."""
+        return self._max_running
+
+    @property
     def waiting(self) -> int:
         """How many branches wait for a place."""
         return len(self._waiting)
@@ -156,6 +161,7 @@ class ContinuousBatch:
         if self._waiting or self._running:
             out_of_memory = False
             try:
+                self._evict_finished()  # those that were cancelled
                 if groups := self._next_groups():
                     self._admit(groups)
                 elif self.running:
