@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, count, islice
 from random import Random
 
 import torch
@@ -34,10 +34,14 @@ MAX_RUNNING = {"cuda": 64, "cpu": 32}
 """How many branches run at a time where no batch size is given."""
 MAX_PREFILL_TOKENS = 16_384
 """That are read in one forward pass, padding included."""
+LIVE_PREFILL_TOKENS = {"cuda": 8192, "cpu": 1024}
+"""The same in a live batch: those that run wait for it."""
 MAX_PADDING = 1.1
 """How many times its own length a prefix may be padded to, to be read with others."""
 CACHE_GROWTH = 1.25
 """The buffers of a cache are at most so many times what it holds (GrowingLayer)."""
+LIVE_WASTE = 2
+"""Half of a live batch's cache may be of finished branches, and half of what a step reads padding."""
 REMEDY = "try --load-4bit or fewer new tokens"
 TOO_LARGE = f"the question does not fit in the memory, though asked alone; {REMEDY}"
 
@@ -76,8 +80,11 @@ class ContinuousBatch:
         self._store_emptied = False  # for want of memory, since the last branch that finished
         self._branch_runner = BranchRunner(runner, store)
         self._live = live
+        device = runner.model.device.type
+        self._max_read = LIVE_PREFILL_TOKENS.get(device, 1024) if live else MAX_PREFILL_TOKENS
         self._admitted = False  # in the last step
-        self._max_running = batch_size or MAX_RUNNING.get(runner.model.device.type, MAX_RUNNING["cpu"])
+        self._owners = count(1)
+        self._max_running = batch_size or MAX_RUNNING.get(device, MAX_RUNNING["cpu"])
         self._limit = min(self._max_running, runner.max_branches or self._max_running)  # as memory allows
         self._max_cached = tokens_that_fit(runner.model) if batch_size is None else None
         self._waiting: deque[Branch] = deque()
@@ -198,7 +205,8 @@ class ContinuousBatch:
         for group in waiting.values():
             if not groups and len(group) > self._limit:
                 group = group[:free]
-            while not groups and not self._running and len(group) > 1 and not self._can_admit([group]):
+            split = not groups and (self._live or not self._running)
+            while split and len(group) > 1 and not self._can_admit([group]):
                 group = group[: len(group) // 2]
             alone = not groups and not self._running  # a single branch is tried, whatever the estimate says
             if alone or (len(group) <= free and self._can_admit([*groups, group])):
@@ -213,15 +221,19 @@ class ContinuousBatch:
     def _can_admit(self, groups: Sequence[Sequence[Branch]]) -> bool:
         """Whether the groups can be read together, and the cache has room for them."""
         prefixes = [group[0].prefix_length for group in groups]
-        prefix_tokens = len(groups) * max(prefixes)
-        question_tokens = len(groups) * max(
-            sum(len(branch.prompt_ids) - branch.prefix_length for branch in group) for group in groups
-        )
-        if len(groups) > 1:
-            uneven = max(prefixes) > MAX_PADDING * min(prefixes)
-            if uneven or prefix_tokens > MAX_PREFILL_TOKENS:
+        if len(groups) > 1 and any(prefixes):
+            read = [length for length, group in zip(prefixes, groups, strict=True) if not self._stored(group)]
+            uneven = max(read, default=0) > MAX_PADDING * min(read, default=0)
+            if uneven or not all(prefixes) or len(read) * max(read, default=0) > self._max_read:
                 return False
-        return question_tokens <= MAX_PREFILL_TOKENS and self._fits_cache(groups)
+        if len(groups) == 1 == len(groups[0]):  # a single question, however long, is read at once
+            return self._fits_cache(groups)
+        question_tokens = len(groups) * max(sum(branch.own_length for branch in group) for group in groups)
+        return question_tokens <= self._max_read and self._fits_cache(groups)
+
+    def _stored(self, group: Sequence[Branch]) -> bool:
+        """Whether the store has the group's prefix, or some of it."""
+        return self._branch_runner.stored_tokens(group[0]) > 0
 
     def _fits_cache(self, groups: Sequence[Sequence[Branch]]) -> bool:
         """Whether the cache has room for the groups beside the running rows, if all answers are longest."""
@@ -233,18 +245,18 @@ class ContinuousBatch:
             + max(sum(branch.own_length for branch in row) for row in rows)
             + max(map(len, rows)) * max(branch.max_new_tokens for branch in chain(*rows))
         )  # fmt: skip
-        return len(rows) * columns * CACHE_GROWTH <= self._max_cached
+        waste = CACHE_GROWTH * (LIVE_WASTE if self._live else 1)
+        return len(rows) * columns * waste <= self._max_cached
 
     @torch.inference_mode()
     def _admit(self, groups: list[list[Branch]]) -> None:
         """Prefill the groups, choose their first tokens and add them to the running rows."""
-        groups = sorted(groups, key=lambda group: self._branch_runner.stored_tokens(group[0]) > 0)
+        groups = sorted(groups, key=self._stored)
         self._entering = list(chain(*groups))
-        if self._cache is not None:
+        if self._cache is not None and not self._live:
             self._compact(self._cache)  # `_fits_cache` counts on it, and extending copies everything anyway
-        for group in groups:
-            for owner, branch in enumerate(group, start=1):
-                self._start(branch, owner)
+        for branch in self._entering:
+            self._start(branch)
         for branch in self._entering:
             if branch.options.num_beams > 1:
                 self._beam_search(branch)
@@ -259,16 +271,51 @@ class ContinuousBatch:
             for branch in self._entering:
                 self._finish(branch)
         if any(rows):
-            if self._cache is None:
-                self._cache = cache
-            else:
-                self._cache.extend(cache)
-            self._running += rows
+            self._join(rows, cache)
         self._entering = []
 
-    def _start(self, branch: Branch, owner: int) -> None:
+    def _join(self, rows: list[list[Branch]], cache: BranchedKVCache) -> None:
+        """Add the rows of a new cache to the running ones.
+
+        That copies all of them. So in a live batch, where a few come at a time, they go to the row of their
+        image or to one that has become free, wherever there is one.
+        """
+        if self._cache is None:
+            self._cache, self._running = cache, rows
+            return
+        left = list(range(len(rows)))
+        if self._live:
+            end = self._cache.owners.shape[1]
+            left = []
+            for index, row in enumerate(rows):
+                if row and (shared := self._row_of_prefix(row)) is not None:
+                    self._cache.graft(shared, cache, index, end)
+                    self._running[shared] += row
+                elif row and [] in self._running:
+                    free = self._running.index([])
+                    self._cache.place(free, cache, index)
+                    self._running[free] = row
+                elif row:
+                    left.append(index)
+        if left:
+            rows = [rows[index] for index in left]
+            if self._live:
+                cache.keep(left, [[branch.owner for branch in row] for row in rows])
+            self._cache.extend(cache)
+            self._running += rows
+
+    def _row_of_prefix(self, group: Sequence[Branch]) -> int | None:
+        """Return the running row of the same prefix, unless too many branches of it make the others wide."""
+        for index, row in enumerate(self._running):
+            if row and row[0].prefix_key == group[0].prefix_key:
+                width = max(len(row) + len(group), *map(len, self._running))
+                if len(self._running) * width <= LIVE_WASTE * (self.running + len(group)):
+                    return index
+        return None
+
+    def _start(self, branch: Branch) -> None:
         """Prepare a branch for the batch; it may have been there before (`preempt`)."""
-        branch.owner = owner
+        branch.owner = next(self._owners)
         if branch.options.num_beams > 1:
             branch.restart()
         branch.generator = Random(f"{branch.options.seed}:{branch.request.question_id}")
@@ -379,9 +426,8 @@ class ContinuousBatch:
         is emptied in place of the first halving. A branch that fails even alone finishes with the error, and
         the others run together again.
         """
-        unfinished = [
-            branch for branch in chain(*self._running, self._entering) if branch not in self._finished
-        ]
+        known = dict.fromkeys(chain(*self._running, self._entering))  # some may be in both
+        unfinished = [branch for branch in known if branch not in self._finished]
         self._cache, self._running, self._entering = None, [], []
         if self._store is not None and self._store.clear() and not self._store_emptied:
             self._store_emptied = True

@@ -189,7 +189,7 @@ def _last_token(branch: Branch) -> _Token:
 def _choice_tokens(group: Sequence[Branch]) -> list[_Token]:
     """Return the tokens of the group's choices but each one's last, each choice as a branch of its own."""
     tokens: list[_Token] = []
-    owner = len(group)
+    owner = max(branch.owner for branch in group)
     for branch in group:
         for choice in branch.unscored_choices:
             owner += 1

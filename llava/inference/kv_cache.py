@@ -140,6 +140,34 @@ class BranchedKVCache:
             layers[0].replace(*(torch.cat([_pad(part, columns, 2) for part in parts]) for parts in states))
         self.owners = owners
 
+    def place(self, row: int, other: BranchedKVCache, other_row: int) -> None:
+        """Put a row of `other` in the place of a row here; the other rows are not copied for it."""
+        self.owners[row] = PADDING
+        self._write(row, 0, other, other_row, other.owners[other_row] != PADDING)
+
+    def graft(self, row: int, other: BranchedKVCache, other_row: int, start: int) -> None:
+        """Add the branches of a row of `other` to a row here that has the same prefix.
+
+        Args:
+            row: The row; it holds nothing from column `start` on.
+            other: The cache that the branches come from.
+            other_row: Their row there.
+            start: Their first column here.
+        """
+        self._write(row, start, other, other_row, other.owners[other_row] > PREFIX)
+
+    def _write(self, row: int, start: int, other: BranchedKVCache, other_row: int, wanted: Tensor) -> None:
+        columns = wanted.nonzero().squeeze(1)
+        end = start + len(columns)
+        if (missing := end - self.owners.shape[1]) > 0:
+            for layer in _layers(self.past_key_values):
+                layer.update(*(_pad(states[:, :, :0], missing, 2) for states in _keys_and_values(layer)))
+            self.append(torch.full_like(self.owners[:, :1], PADDING).expand(-1, missing))
+        self.owners[row, start:end] = other.owners[other_row, columns]
+        for ours, theirs in zip(_layers(self.past_key_values), _layers(other.past_key_values), strict=True):
+            for target, source in zip(_keys_and_values(ours), _keys_and_values(theirs), strict=True):
+                target[row, :, start:end] = source[other_row, :, columns.to(source.device)]
+
     @classmethod
     def of_prefix(cls, states: States, device: torch.device) -> BranchedKVCache:
         """Return a cache of one row, whose prefix has a copy of these states."""

@@ -62,7 +62,7 @@ class Branch:
     """Decodes the answer as it comes, for stop strings and streams; None where there is neither."""
     generator: Random = field(default_factory=Random)
     owner: int = 0
-    """The branch's number within its row of the KV cache, from 1."""
+    """The branch's number in the KV cache, from 1."""
     answer_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Of the answer's tokens, where the options ask for them."""

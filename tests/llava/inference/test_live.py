@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from llava.inference.requests import Branch, Result
 from llava.inference.sampling import SamplingOptions
 from llava.model.builder import LoadedModel
 from tests.support.family_models import FAMILIES, load_family
+from tests.support.paths import REPO
 from tests.support.small_model import image, random_model
 
 TEXTS = ["What?", "Is there a red circle on the left?", "How many are there, and which is the largest?"]
@@ -321,3 +323,16 @@ def test_an_engine_that_cannot_go_on_says_so(loaded: LoadedModel, monkeypatch: p
         time.sleep(0.01)
     with pytest.raises(EngineClosedError):
         live.submit(Request("", "What?"), SamplingOptions())
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (REPO / "docs" / "inference.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"test_live.py runs this -->\n```python\n(.*?)```", text, re.DOTALL)
+    image(1).save(tmp_path / "photo.jpg")
+    (tmp_path / "playground").symlink_to(REPO / "playground")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    said, last = capsys.readouterr().out.strip().rsplit("\n", 1)
+    assert said and re.fullmatch(r"(stop|length): \d+ tokens, 0 of them not read again", last)
