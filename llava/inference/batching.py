@@ -40,6 +40,8 @@ MAX_PADDING = 1.1
 """How many times its own length a prefix may be padded to, to be read with others."""
 CACHE_GROWTH = 1.25
 """The buffers of a cache are at most so many times what it holds (GrowingLayer)."""
+LIVE_RECOVERY = 256
+"""After so many answers without want of memory a live batch tries twice as many branches at a time again."""
 LIVE_WASTE = 2
 """Half of a live batch's cache may be of finished branches, and half of what a step reads padding."""
 REMEDY = "try --load-4bit or fewer new tokens"
@@ -78,6 +80,7 @@ class ContinuousBatch:
         self._runner = runner
         self._store = store
         self._store_emptied = False  # for want of memory, since the last branch that finished
+        self._since_preempted = 0  # branches that have finished
         self._branch_runner = BranchRunner(runner, store)
         self._live = live
         device = runner.model.device.type
@@ -184,6 +187,10 @@ class ContinuousBatch:
         finished, self._finished = self._finished, []
         if finished:
             self._store_emptied = False
+        self._since_preempted += len(finished)
+        if self._live and self._since_preempted >= LIVE_RECOVERY:
+            self._limit = min(2 * self._limit, self._max_running)
+            self._since_preempted = 0
         return finished
 
     # --- admission ------------------------------------------------------------------------------------
@@ -429,6 +436,7 @@ class ContinuousBatch:
         known = dict.fromkeys(chain(*self._running, self._entering))  # some may be in both
         unfinished = [branch for branch in known if branch not in self._finished]
         self._cache, self._running, self._entering = None, [], []
+        self._since_preempted = 0
         if self._store is not None and self._store.clear() and not self._store_emptied:
             self._store_emptied = True
             self._waiting.extendleft(reversed(unfinished))

@@ -68,7 +68,7 @@ class LiveState:
 class Handle:
     """An answer that is on its way. It can be used from any thread.
 
-    Iterating gives the pieces as they come, once, where `submit` was given no listener; joined, their texts
+    Iterating gives the pieces as they come, once, where `submit` was given no listener. Their texts, joined,
     are the result's.
     """
 
@@ -78,7 +78,7 @@ class Handle:
         self._branch = branch
         self._deadline = deadline
         self._events: SimpleQueue[Piece | Result] = SimpleQueue()
-        self._listener = listener or self._events.put
+        self._listener = listener
         self._sent = 0  # characters of the answer
         self._sent_logprobs = 0
         self._cancelled = False
@@ -93,6 +93,7 @@ class Handle:
     def __iter__(self) -> Iterator[Piece]:
         while isinstance(event := self._events.get(), Piece):
             yield event
+        self._events.put(event)  # another iteration ends too
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end of the answer, at most `timeout` seconds. TimeoutError where it has not come."""
@@ -110,11 +111,14 @@ class Handle:
         if isinstance(event, Result):
             self._result = event
             self._ended.set()
-        try:
-            self._listener(event)
-        except Exception:
-            logger.warning("the listener of a request failed; the request is cancelled", exc_info=True)
-            self._cancelled = True
+        if self._listener is None or isinstance(event, Result):
+            self._events.put(event)
+        if self._listener is not None:
+            try:
+                self._listener(event)
+            except Exception:
+                logger.warning("the listener of a request failed; the request is cancelled", exc_info=True)
+                self._cancelled = True
 
     def _send_new(self) -> None:
         """Hand out what has come of the answer since the last time."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from llava.common.errors import InputError
+from llava.inference import batching
 from llava.inference.batching import ContinuousBatch
 from llava.inference.chat import Chat
 from llava.inference.encoding import make_branch, make_result, with_pixels
@@ -184,6 +185,7 @@ def test_pieces_join_to_the_text_and_bring_the_logprobs(loaded: LoadedModel) -> 
         pieces = list(handle)
         result = handle.result(0)
     assert "".join(piece.text for piece in pieces) == result.text and len(pieces) > 1
+    assert list(handle) == []
     logprobs = [entry for piece in pieces for entry in piece.logprobs]
     assert tuple(logprobs) == result.logprobs[: len(logprobs)]
     assert all(entry.top[0][0] == entry.token and len(entry.top) == 2 for entry in result.logprobs)  # greedy
@@ -311,6 +313,40 @@ def test_a_question_that_the_model_fails_on_costs_only_its_own_answer(
     for request, handle in zip(requests, handles, strict=True):
         assert_same(handle.result(60), alone(loaded, request, options))
     live.close()
+
+
+def test_a_listener_that_fails_costs_only_its_own_answer(endless: LoadedModel) -> None:
+    def gone(event: Piece | Result) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with LiveEngine(endless) as live:
+        left = live.submit(Request("", "What?"), SamplingOptions(max_new_tokens=1900), listener=gone)
+        other = live.submit(Request("", "What?"), SamplingOptions(max_new_tokens=10))
+        assert left.result(60).finish_reason == "cancelled" and list(left) == []
+        assert other.result(60).finish_reason == "length"
+
+
+def test_a_live_batch_grows_again_after_memory_ran_out(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "LIVE_RECOVERY", 4)
+    runner = ModelRunner(loaded)
+    batch, forward, widths = ContinuousBatch(runner, 8, live=True), runner.forward, []
+
+    def limited(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not widths and len(ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(ids, *args, **kwargs)
+
+    monkeypatch.setattr(runner, "forward", limited)
+    for number in range(32):
+        batch.add(make_branch(runner, Request(number, "What?"), SamplingOptions(max_new_tokens=3)))
+    finished = 0
+    while batch.has_work:
+        finished += len(batch.step())
+        if finished > 8:
+            widths.append(batch.running)  # from now on there is memory enough
+    assert finished == 32 and widths[0] <= 2 and max(widths) == 8
 
 
 def test_an_engine_that_cannot_go_on_says_so(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
