@@ -83,18 +83,21 @@ def next_tokens(logits: Tensor, options: Sequence[SamplingOptions], generators: 
         return tokens
 
     def column(values: Iterable[float]) -> Tensor:
-        return torch.tensor(list(values), dtype=logits.dtype, device=logits.device)[:, None]
+        return torch.tensor(list(values), dtype=torch.float64, device=logits.device)[:, None]
 
     temperature = column(options[row].temperature for row in sampled)
-    probabilities, order = (logits[sampled] / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities = (logits[sampled] / temperature).softmax(dim=-1)
     top_p = column(math.inf if (top_p := options[row].top_p) is None else top_p for row in sampled)
-    probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    if top_p.isfinite().any():
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        dropped = ordered.cumsum(dim=-1) - ordered >= top_p
+        probabilities = probabilities.masked_fill(dropped.scatter(1, order, dropped), 0.0)
+    # in the vocabulary's order: among tokens that are nearly as probable, rounding would decide another order
     cumulative = probabilities.cumsum(dim=-1)
     uniform = column(generators[row].random() for row in sampled)
-    last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
-    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).minimum(last)
-    tokens[sampled] = order.gather(1, chosen).squeeze(1)
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    last = probabilities.shape[1] - 1 - (probabilities.flip(1) > 0).int().argmax(dim=-1, keepdim=True)
+    tokens[sampled] = chosen.minimum(last).squeeze(1)
     return tokens
 
 
