@@ -126,10 +126,8 @@ class ContinuousBatch:
             branch.prefix_length = max(branch.prefix_length, stored)
         self._waiting.append(branch)
 
-    @torch.inference_mode()
     def cancel(self, branch: Branch, error: str | None = None) -> None:
-        """End a branch that waits or runs, with an error or none; its place is free within a step, which
-        returns it."""
+        """End a branch that waits or runs, with an error or none; the next `step` frees its place."""
         if branch.finished:
             return
         if error is None:
@@ -139,8 +137,6 @@ class ContinuousBatch:
         if branch in self._waiting:
             self._waiting.remove(branch)
             self._finish(branch)
-        elif self._cache is not None:
-            self._running = self._without_finished(self._running, self._cache)
 
     @property
     def places(self) -> int:
@@ -171,7 +167,7 @@ class ContinuousBatch:
         if self._waiting or self._running:
             out_of_memory = False
             try:
-                self._evict_finished()  # those that were cancelled
+                self._evict_finished()  # what was cancelled
                 if groups := self._next_groups():
                     self._admit(groups)
                 elif self.running:
@@ -264,20 +260,17 @@ class ContinuousBatch:
             self._compact(self._cache)  # `_fits_cache` counts on it, and extending copies everything anyway
         for branch in self._entering:
             self._start(branch)
-        for branch in self._entering:
-            if branch.options.num_beams > 1:
-                self._beam_search(branch)
-        rows: list[list[Branch]] = []
-        if any(branch.unscored_choices or not branch.finished for branch in self._entering):
+        cache = None
+        if any(branch.unscored_choices or branch.options.num_beams == 1 for branch in self._entering):
             cache, logits = self._branch_runner.prefill(groups)
             if any(branch.unscored_choices for branch in self._entering):
                 self._branch_runner.score_choices(cache, groups, logits)
             self._choose(groups, logits)
-            rows = self._without_finished(groups, cache)
-        else:
-            for branch in self._entering:
-                self._finish(branch)
-        if any(rows):
+        for branch in self._entering:
+            if branch.options.num_beams > 1:
+                self._beam_search(branch)
+        rows = self._without_finished(groups, cache)
+        if cache is not None and any(rows):
             self._join(rows, cache)
         self._entering = []
 
@@ -323,8 +316,6 @@ class ContinuousBatch:
     def _start(self, branch: Branch) -> None:
         """Prepare a branch for the batch; it may have been there before (`preempt`)."""
         branch.owner = next(self._owners)
-        if branch.options.num_beams > 1:
-            branch.restart()
         branch.generator = Random(f"{branch.options.seed}:{branch.request.question_id}")
         for _ in branch.answer_ids:
             branch.generator.random()
@@ -333,7 +324,8 @@ class ContinuousBatch:
         images = self._runner.prepare_images(branch.request.images)
         beams = branch.options.num_beams
         for token in self._runner.beam_search(branch.prompt_ids, images, beams, branch.max_new_tokens):
-            self._append_token(branch, token)
+            if not branch.finished:
+                self._append_token(branch, token)
         branch.finish_reason = branch.finish_reason or "stop"
 
     # --- running --------------------------------------------------------------------------------------
@@ -344,7 +336,6 @@ class ContinuousBatch:
         assert self._cache is not None
         logits = self._branch_runner.decode(self._cache, self._running)
         self._choose(self._running, logits)
-        self._running = self._without_finished(self._running, self._cache)
 
     def _choose(self, rows: Sequence[Sequence[Branch]], logits: Tensor) -> None:
         """Choose the next token of each branch from logits (rows, branches of a row, vocabulary)."""
@@ -352,7 +343,7 @@ class ContinuousBatch:
             (row, place)
             for row, branches in enumerate(rows)
             for place, branch in enumerate(branches)
-            if not branch.finished
+            if branch.options.num_beams == 1
         ]
         if not places:
             return
@@ -374,8 +365,6 @@ class ContinuousBatch:
 
     def _append_token(self, branch: Branch, token: int) -> None:
         """Add a token to the branch's answer, and find out whether that ends it."""
-        if branch.finished:
-            return
         if token in self._runner.stop_token_ids:
             branch.finish_reason = "stop"
             return
@@ -387,30 +376,15 @@ class ContinuousBatch:
         if not branch.finished and len(branch.answer_ids) >= branch.max_new_tokens:
             branch.finish_reason = "length"
 
-    def _without_finished(
-        self, rows: Sequence[Sequence[Branch]], cache: BranchedKVCache
-    ) -> list[list[Branch]]:
-        """Finish what is finished among the branches of a cache's rows; returns the others."""
-        for index, row in enumerate(rows):
-            for branch in row:
-                if branch.finished:
-                    if branch.kept and branch.error is None:
-                        self._branch_runner.store_answer(cache, index, branch)
-                    self._finish(branch)
-        return [[branch for branch in row if not branch.finished] for row in rows]
-
-    def _finish(self, branch: Branch) -> None:
-        if branch.answer_text is not None:
-            branch.answer_text.finish()
-        self._finished.append(branch)
-
     # --- eviction -------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _evict_finished(self) -> None:
-        """Evict the columns of finished branches once they are half of the cache: it copies the others."""
+        """Take the finished branches out. Their columns go once they are half of the cache: the others are
+        copied."""
         if self._cache is None:
             return
+        self._running = self._without_finished(self._running, self._cache)
         if not any(self._running):
             self._cache, self._running = None, []
             return
@@ -419,6 +393,23 @@ class ContinuousBatch:
         )
         if 2 * needed <= self._cache.owners.numel():
             self._compact(self._cache)
+
+    def _without_finished(
+        self, rows: Sequence[Sequence[Branch]], cache: BranchedKVCache | None
+    ) -> list[list[Branch]]:
+        """Finish what is finished among the branches of a cache's rows; returns the others."""
+        for index, row in enumerate(rows):
+            for branch in row:
+                if branch.finished:
+                    self._finish(branch)
+                    if cache is not None and branch.kept and branch.error is None:
+                        self._branch_runner.store_answer(cache, index, branch)
+        return [[branch for branch in row if not branch.finished] for row in rows]
+
+    def _finish(self, branch: Branch) -> None:
+        if branch.answer_text is not None:
+            branch.answer_text.finish()
+        self._finished.append(branch)
 
     def _compact(self, cache: BranchedKVCache) -> None:
         """Copy the columns of running branches, and nothing else."""
@@ -434,7 +425,10 @@ class ContinuousBatch:
         the others run together again.
         """
         known = dict.fromkeys(chain(*self._running, self._entering))  # some may be in both
-        unfinished = [branch for branch in known if branch not in self._finished]
+        for branch in known:
+            if branch.finished and branch not in self._finished:
+                self._finish(branch)
+        unfinished = [branch for branch in known if not branch.finished]
         self._cache, self._running, self._entering = None, [], []
         self._since_preempted = 0
         if self._store is not None and self._store.clear() and not self._store_emptied:

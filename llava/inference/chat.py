@@ -177,6 +177,7 @@ class Chat:
                     yield piece
         finally:
             batch.cancel(branch)
+            batch.step()  # which keeps what there is of it
         if branch.error is not None:
             raise InputError(branch.error)
 

@@ -101,10 +101,6 @@ class Branch:
         """How many tokens it has after the prefix: the rest of the prompt, and the answer so far."""
         return len(self.prompt_ids) - self.prefix_length + len(self.answer_ids)
 
-    def restart(self) -> None:
-        """Forget the answer so far."""
-        self.answer_ids, self.finish_reason = [], None
-
     def fail(self, error: str) -> None:
         """End the branch with an error."""
         self.finish_reason, self.error = "error", error
