@@ -261,6 +261,19 @@ def test_a_full_queue_refuses_and_a_cancelled_place_is_free(endless: LoadedModel
         assert live.submit(Request("", "Why?"), SamplingOptions(max_new_tokens=1)).result(60).error is None
 
 
+def test_first_come_is_first_served(endless: LoadedModel) -> None:
+    """Questions about a picture that runs already do not overtake one about another."""
+    runner = ModelRunner(endless)
+    batch = ContinuousBatch(runner, 2, PrefixStore(runner.model.device), live=True)
+    for number, photo in enumerate([1, 2, 1, 3, 1, 1, 2, 1]):
+        request = with_pixels(runner, Request(number, "What?", [image(photo)]))
+        batch.add(make_branch(runner, request, SamplingOptions(max_new_tokens=4)))
+    finished: list[int] = []
+    while batch.has_work:
+        finished += sorted(int(branch.request.question_id) for branch in batch.step())
+    assert finished == sorted(finished)
+
+
 def test_an_answer_ends_at_its_deadline_and_with_the_engine(endless: LoadedModel) -> None:
     live = LiveEngine(endless)
     late = live.submit(Request("", "What?"), SamplingOptions(max_new_tokens=1900), timeout=0.2).result(60)
