@@ -42,8 +42,8 @@ CACHE_GROWTH = 1.25
 """The buffers of a cache are at most so many times what it holds (GrowingLayer)."""
 LIVE_RECOVERY = 256
 """After so many answers without want of memory a live batch tries twice as many branches at a time again."""
-LIVE_WASTE = 2
-"""Half of a live batch's cache may be of finished branches, and half of what a step reads padding."""
+LIVE_PADDING = 2
+"""For the sake of shared rows, a step of a live batch may read so many times the tokens of its branches."""
 REMEDY = "try --load-4bit or fewer new tokens"
 TOO_LARGE = f"the question does not fit in the memory, though asked alone; {REMEDY}"
 
@@ -248,8 +248,7 @@ class ContinuousBatch:
             + max(sum(branch.own_length for branch in row) for row in rows)
             + max(map(len, rows)) * max(branch.max_new_tokens for branch in chain(*rows))
         )  # fmt: skip
-        waste = CACHE_GROWTH * (LIVE_WASTE if self._live else 1)
-        return len(rows) * columns * waste <= self._max_cached
+        return len(rows) * columns * CACHE_GROWTH <= self._max_cached
 
     @torch.inference_mode()
     def _admit(self, groups: list[list[Branch]]) -> None:
@@ -309,7 +308,7 @@ class ContinuousBatch:
         for index, row in enumerate(self._running):
             if row and row[0].prefix_key == group[0].prefix_key:
                 width = max(len(row) + len(group), *map(len, self._running))
-                if len(self._running) * width <= LIVE_WASTE * (self.running + len(group)):
+                if len(self._running) * width <= LIVE_PADDING * (self.running + len(group)):
                     return index
         return None
 
@@ -380,18 +379,23 @@ class ContinuousBatch:
 
     @torch.inference_mode()
     def _evict_finished(self) -> None:
-        """Take the finished branches out. Their columns go once they are half of the cache: the others are
-        copied."""
+        """Take the finished branches out.
+
+        Their columns go once they are half of the cache, or where it outgrows the memory: the others are
+        copied for it.
+        """
         if self._cache is None:
             return
         self._running = self._without_finished(self._running, self._cache)
-        if not any(self._running):
+        lengths = [
+            row[0].prefix_length + sum(branch.own_length for branch in row) for row in self._running if row
+        ]
+        if not lengths:
             self._cache, self._running = None, []
             return
-        needed = sum(
-            row[0].prefix_length + sum(branch.own_length for branch in row) for row in self._running if row
-        )
-        if 2 * needed <= self._cache.owners.numel():
+        held = self._cache.owners.numel()
+        outgrown = self._max_cached is not None and held * CACHE_GROWTH > self._max_cached
+        if 2 * sum(lengths) <= held or (outgrown and len(lengths) * max(lengths) < 0.9 * held):
             self._compact(self._cache)
 
     def _without_finished(

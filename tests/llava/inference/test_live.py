@@ -91,16 +91,23 @@ def assert_same(found: Result, expected: Result) -> None:
 @pytest.mark.parametrize("store_bytes", [None, 60_000, 0])
 @pytest.mark.parametrize("family", FAMILIES[:3])
 def test_any_schedule_is_answered_as_one_at_a_time(
-    tiny_model_dir: Path, tmp_path: Path, family: str, store_bytes: int | None
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    store_bytes: int | None,
 ) -> None:
     """30 requests come at random steps; some are cancelled; some passes run out of memory.
 
-    A store of 60 kB holds a few prefixes of the small models at a time.
+    A store of 60 kB holds a few prefixes of the small models at a time; then the cache is small as well.
     """
+    if store_bytes:
+        monkeypatch.setattr(batching, "tokens_that_fit", lambda model: 1500)
+        monkeypatch.setattr(batching, "MAX_RUNNING", {"cpu": 6})
     loaded = load_family(tiny_model_dir, tmp_path / "model", family)
     runner, rng = ModelRunner(loaded), Random(f"{family} {store_bytes}")
     store = PrefixStore(runner.model.device, store_bytes) if store_bytes != 0 else None
-    batch = ContinuousBatch(runner, 6, store, live=True)
+    batch = ContinuousBatch(runner, None if store_bytes else 6, store, live=True)
     requests = [random_request(rng, number) for number in range(30)]
     branches: list[Branch] = []
     results: dict[int, Result] = {}
