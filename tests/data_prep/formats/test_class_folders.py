@@ -68,6 +68,16 @@ def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
     }
 
 
+def test_folders_below_other_folders(tmp_path: Path, put: Put) -> None:
+    put("set/set/train/bad/1.jpg", "set/set/test/good/2.jpg", "other/bad/3.jpg", "LICENSE.txt")
+    assert detected(tmp_path)
+    assert {image.key: (image.annotations[0].labels, image.split) for image in read(tmp_path).images} == {
+        "set/set/train/bad/1": (("bad",), "train"),
+        "set/set/test/good/2": (("good",), "test"),
+        "other/bad/3": (("bad",), None),
+    }
+
+
 def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
     put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
     assert [image.group for image in read(tmp_path).images] == ["tower", None, "tower"]

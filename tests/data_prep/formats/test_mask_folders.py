@@ -54,6 +54,11 @@ def save_mask(path: Path, *marks: tuple[int | tuple[int, int, int], Corners], mo
         ("{0}/{0}_RAW.jpg", "{0}/{0}_mask.png"),
         ("{}_json/img.png", "{}_json/label.png"),
         ("{0}/images/{0}.png", "{0}/masks/{0}.png"),
+        # In folders whose names do not go together, and none of them a class.
+        ("Defect_images/{}.png", "Mask_images/{}_mask1.png"),
+        ("set one/rails/{}.jpg", "set one/GroundTruth/{}.png"),
+        ("roads_image/{}.jpg", "roads_gt/{}.png"),
+        ("traincrop/{}.jpg", "traincrop/{}.png"),
     ],
 )
 @pytest.mark.parametrize("value", [1, 255])
