@@ -128,7 +128,8 @@ class SourceFolder:
         Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
         images with that name, the one that shares most of the written path, then has the split, then is no
         mask (`JPEGImages/1.jpg`, not `SegmentationClass/1.png`), then shares most of the file's own path
-        (`a/images/1.jpg` belongs to `a/labels/1.xml`), then has one of the written names with its suffix.
+        (`a/images/1.jpg` belongs to `a/labels/1.xml`, then `images/b/1.jpg` to `labels/b/1.xml`), then has
+        one of the written names with its suffix.
 
         An image that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
         folders name another split than the written path and `split` do, or if another folder of images fits
@@ -176,11 +177,15 @@ class SourceFolder:
 
         full_names = {PureWindowsPath(name).name.casefold() for name in names}
 
-        def rank(image: Path) -> tuple[int, bool, bool, int, bool]:
+        own_tail = [part.casefold() for part in reversed(file.parent.parts)]
+
+        def rank(image: Path) -> tuple[int, bool, bool, int, int, bool]:
             same_split = split is not None and self.split_of(image) == split
             is_photo = image.parent == file.parent or not self.in_mask_folder(image)
             shared = _shared(file.parent.parts, image.parent.parts)
-            return _same_tail(tail, image), same_split, is_photo, shared, image.name.casefold() in full_names
+            has_full_name = image.name.casefold() in full_names
+            own = _same_tail(own_tail, image)
+            return _same_tail(tail, image), same_split, is_photo, shared, own, has_full_name
 
         best = max(map(rank, fitting))
         nearest = [image for image in fitting if rank(image) == best]

@@ -146,7 +146,7 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
     if not reasons:
         raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
-            f"{describe_files(folder)}"
+            f"{describe_files(folder)}{class_folders.hint(folder)}"
         )
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise InputError(f"{folder.root}: could be read in several ways ({listed}); choose one with --format")

@@ -18,6 +18,7 @@ from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation
 from data_prep.formats.layout import set_groups_and_splits
 from data_prep.source_folder import SourceFolder, names_masks, split_in
 from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 NAME = "class_folders"
 # Where these files are, classes are written in them and folders are only folders.
@@ -58,6 +59,16 @@ def detect(folder: SourceFolder) -> str | None:
     if len(names) < 2 or parallel_folders(files):
         return None
     return f"pictures in {len(names)} folders named {_abbreviate(names)}"
+
+
+def hint(folder: SourceFolder) -> str:
+    """Return what to do if folders are classes, where other files or pictures beside make that uncertain; ""
+    if there are none that could be."""
+    found = sorted(set(_classes(folder).values()))
+    names = [name for name in found if not names_masks(name) and name.casefold() not in _PHOTO_FOLDERS]
+    if len(names) < 2:
+        return ""
+    return readable(f"; if the folders of pictures ({_abbreviate(names)}) are classes: --format {NAME}")
 
 
 def parallel_folders(files: Mapping[str, Sequence[Path]]) -> tuple[str, str] | None:

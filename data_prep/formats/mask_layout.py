@@ -43,7 +43,7 @@ _NO_CLASS = {"data", "dataset", "datasets", "all", "full", "samples", "set"}
 _SPLIT_CROPS = re.compile(r"(?:train|valid|val|test)[\s_-]*(?:crop|tile|patch|data|set)", re.I)  # CRACK500
 _LOSSLESS = {".png", ".bmp", ".tif", ".tiff"}
 _MASK_TAIL = re.compile(
-    r"(?:^|[\s_.-]+)(?:masks?|labels?|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
+    r"(?:^|[\s_.-]+)(?:masks?|labels?|lab|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
     r"label[\s_-]?ids|binary|[lmp])$",
     re.I,
 )

@@ -96,7 +96,7 @@ def _kind_of(path: Path, stems: set[str]) -> str:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return f"{suffix[1:].upper()} file(s) with the columns {_listed(_columns(path))}"
-    if suffix in (".json", ".jsonl"):
+    if suffix in (".json", ".jsonl", ".ndjson", ".manifest"):
         text = _start(path).lstrip()
         keys = list(_json_keys(text))
         depth = min((depth for depth, _ in keys), default=0)

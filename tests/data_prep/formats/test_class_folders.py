@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import AnnotatedSource
-from data_prep.formats import class_folders, find_reader
+from data_prep.formats import NoFormatError, class_folders, find_reader
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
@@ -124,6 +124,16 @@ def test_only_folders_without_other_annotations_are_claimed(
 ) -> None:
     put(*names)
     assert detected(tmp_path) == claimed
+
+
+@pytest.mark.parametrize("beside", ["counts.csv", "dataset-metadata.json", "overview.jpg"])
+def test_what_lies_beside_is_no_dead_end(tmp_path: Path, put: Put, beside: str) -> None:
+    put("a/1.jpg", "b/2.jpg")
+    put(beside, text="{}")
+    with pytest.raises(
+        NoFormatError, match=r"if the folders of pictures \(a, b\) are classes: --format class_"
+    ):
+        find_reader(SourceFolder.scan(tmp_path))
 
 
 def test_images_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:

@@ -51,6 +51,7 @@ def save_mask(path: Path, *marks: tuple[int | tuple[int, int, int], Corners], mo
         ("{}.jpg", "{}.png"),
         ("{}.png", "{}_GT.png"),
         ("photos/{}.jpg", "photos/{}_label.bmp"),
+        ("{}.png", "{}_lab.png"),
         ("{0}/{0}_RAW.jpg", "{0}/{0}_mask.png"),
         ("{}_json/img.png", "{}_json/label.png"),
         ("{0}/images/{0}.png", "{0}/masks/{0}.png"),
