@@ -18,7 +18,7 @@ marks nothing says that the picture shows nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,12 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     source = make_source(folder, NAME, pairs, notes)
     source = without_images(source, {mask.file for mask in layout.masks} | layout.shown | set(layout.lone))
     set_groups_and_splits(source, folder)
+    if source.unannotated:
+        note = (
+            f"{len(source.unannotated)} picture(s) without a mask are taken as not annotated, for instance "
+            f"{source.unannotated[0]}; give those that show nothing a black one"
+        )
+        source = replace(source, notes=(*source.notes, note))
     return source, problems
 
 
