@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+_ADDRESS = re.compile(r"(?:https?|s3|gs)://[\w.:-]+/", re.I | re.A)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, Split] = {
@@ -137,7 +139,8 @@ class SourceFolder:
 
         Args:
             file: The annotation file.
-            names: The names that the image may have, the likeliest first.
+            names: The names that the image may have, the likeliest first. An address
+                (`https://host/a%20b.jpg?key=1`) stands for its path, too.
             split: The image's split, if known; by default the one that the file's folders name.
             owners: For a file that names many images: the written path that each image was found by so far,
                 kept up to date here. A path that leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after
@@ -148,6 +151,7 @@ class SourceFolder:
             InputError: There are still several, or the image belongs to another path.
         """
         split = split or split_in(file.relative_to(self.root).parent.parts)
+        names = (*names, *(unquote(urlsplit(name).path) for name in names if _ADDRESS.match(name)))
         for name in names:
             written = PureWindowsPath(name)  # knows both / and \
             known_suffix = written.suffix.lower() in IMAGE_SUFFIXES

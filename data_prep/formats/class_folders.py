@@ -36,19 +36,20 @@ _PHOTO_FOLDERS = {
     "pictures",
     "rgb",
 }
+_DOCUMENTS = {"docs", "doc", "assets", "figures", "figs", "media", "screenshots"}
 _LOSSY = {".jpg", ".jpeg", ".heic", ".heif"}
 
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like a folder for each class, None if it does not.
 
-    It does if every image is in one of two or more class folders, and there is no annotation file and no
-    folder of masks or of all photos.
+    It does if every image is in one of two or more class folders, or in one such as `docs` of a repository,
+    and there is no annotation file and no folder of masks or of all photos.
     """
     if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
         return None
     classes = _classes(folder)
-    if len(classes) < len(folder.images):
+    if any(image not in classes and not _in_documents(folder, image) for image in folder.images):
         return None
     if any(_MASK_FOLDER in path.relative_to(folder.root).parts for path in folder.files):
         return None
@@ -109,14 +110,21 @@ def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
+def _in_documents(folder: SourceFolder, image: Path) -> bool:
+    """Return whether an image lies in a folder at the top that belongs to a repository, not to its photos."""
+    parts = image.relative_to(folder.image_root).parts[:-1]
+    return bool(parts) and parts[0].casefold() in _DOCUMENTS
+
+
 def _classes(folder: SourceFolder) -> dict[Path, str]:
     """Return the class that the path of each image names, without the images that are outside class
     folders."""
     root = folder.image_root
-    named = {image.parent for image in folder.images if not split_in([image.parent.name])} - {root}
+    images = [image for image in folder.images if not _in_documents(folder, image)]
+    named = {image.parent for image in images if not split_in([image.parent.name])} - {root}
     return {
         image: image.parent.name
-        for image in folder.images
+        for image in images
         if image.parent in named and named.isdisjoint(image.parent.parents)
     }
 

@@ -41,6 +41,7 @@ _SHOWN = {"visualization", "visualisation", "visualizations", "vis", "viz", "ove
 _INSTANCES = {"object", "objects", "instance", "instances"}
 _NO_CLASS = {"data", "dataset", "datasets", "all", "full", "samples", "set"}
 _SPLIT_CROPS = re.compile(r"(?:train|valid|val|test)[\s_-]*(?:crop|tile|patch|data|set)", re.I)  # CRACK500
+_NUMBERED_CLASS = re.compile(r"(?:class|type|defect)[\s_-]*\d+", re.I)  # DAGM
 _LOSSLESS = {".png", ".bmp", ".tif", ".tiff"}
 _MASK_TAIL = re.compile(
     r"(?:^|[\s_.-]+)(?:masks?|labels?|lab|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
@@ -220,7 +221,8 @@ def _folder_class(place: _Place) -> str | None:
     """Return the class that the folder above a picture is; None for one of a day or of the picture alone."""
     names = [name for name in place.before if not split_in([name])]
     name = names[-1] if names else ""
-    is_other = not name or name[-1].isdigit() or name.casefold() in _NO_CLASS or _SPLIT_CROPS.match(name)
+    is_number = name[-1:].isdigit() and not _NUMBERED_CLASS.fullmatch(name)
+    is_other = not name or is_number or name.casefold() in _NO_CLASS or _SPLIT_CROPS.match(name)
     return None if is_other or place.path.stem.casefold().startswith(name.casefold()) else name
 
 

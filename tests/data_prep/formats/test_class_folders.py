@@ -78,6 +78,14 @@ def test_folders_below_other_folders(tmp_path: Path, put: Put) -> None:
     }
 
 
+def test_figures_of_a_repository_are_no_class(tmp_path: Path, put: Put) -> None:
+    put("dataset/bad/1.jpg", "dataset/good/2.jpg", "docs/figure.png", "assets/icons/logo.png")
+    assert detected(tmp_path)
+    source = read(tmp_path)
+    assert [image.key for image in source.images] == ["dataset/bad/1", "dataset/good/2"]
+    assert [path.name for path in source.unannotated] == ["logo.png", "figure.png"]
+
+
 def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
     put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
     assert [image.group for image in read(tmp_path).images] == ["tower", None, "tower"]

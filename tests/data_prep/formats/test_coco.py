@@ -42,6 +42,14 @@ def shapes_of(image: AnnotatedImage) -> list[Shape]:
     return [shape for annotation in image.annotations for shape in annotation.shapes]
 
 
+def test_names_that_are_addresses(tmp_path: Path, put: Put) -> None:
+    put("images/a b.jpg")
+    address = "https://store.example.com/photos/a%20b.jpg?signature=x/1.jpg"
+    put("labels.json", lists(BOX, images=[{**IMAGE, "file_name": address}]))
+    source, problems = read(tmp_path)
+    assert problems == [] and [image.key for image in source.images] == ["images/a b"]
+
+
 def test_places_in_shares_of_the_image(tmp_path: Path, put: Put) -> None:
     put("a.jpg")
     box = {**BOX, "bbox": [0.1, 0.1, 0.2, 0.6], "segmentation": [[0.1, 0.1, 0.3, 0.1, 0.3, 0.7]]}

@@ -75,6 +75,23 @@ def test_masks_are_found(tmp_path: Path, picture: str, mask: str, value: int) ->
     assert "called 'object'" in notes_of(source)
 
 
+def test_pictures_that_dagm_lists_as_sound(tmp_path: Path) -> None:
+    for number in (575, 576, 577):
+        for name in ("Class1", "Class2"):
+            save_photo(tmp_path / f"{name}/Train/0{number}.PNG", number)
+    for name in ("Class1", "Class2"):
+        save_mask(tmp_path / f"{name}/Train/Label/0576_label.PNG", (255, A))
+        text = "1\n575\t0\t0575.PNG\t0\t0\n576\t1\t0576.PNG\t1\t0576_label.PNG\n"
+        (tmp_path / f"{name}/Train/Label/Labels.txt").write_text(text)
+    for name in ("Class1", "Class2"):
+        save_mask(tmp_path / f"{name}/Test/Label/0001_label.PNG", (255, B))
+        save_photo(tmp_path / f"{name}/Test/0001.PNG")
+    source = read_auto(tmp_path, "masks")
+    found = boxes_of(source)
+    assert found["Class1/Train/0575"] == [] and found["Class2/Train/0576"] == [("Class2", A)]
+    assert [path.name for path in source.unannotated] == ["0577.PNG", "0577.PNG"]
+
+
 @pytest.mark.parametrize(
     ("picture", "crack", "rust"),
     [
