@@ -4,7 +4,8 @@ Many tools write one, each with other names for the columns: TensorFlow's exampl
 (`filename,width,height,class,xmin,ymin,xmax,ymax`; github.com/tensorflow/models, object_detection, and
 roboflow.com/formats/tensorflow-object-detection-csv), VoTT (`image,xmin,ymin,xmax,ymax,label`;
 github.com/microsoft/VoTT), keras-retinanet (no header: `path,x1,y1,x2,y2,class`, and `path,,,,,` for a
-picture without objects; github.com/fizyr/keras-retinanet), Kaggle's competitions (`image_id,...,bbox`).
+picture without objects; github.com/fizyr/keras-retinanet), makesense.ai (no header: `class,x,y,width,height,
+picture,width,height`), Kaggle's competitions (`image_id,...,bbox`).
 
 The rules here. Columns may come in any order and spelling (`X_Min`, `roi.x1`, `bbox_xmin`). A place is four
 corners, a corner with width and height, a centre with width and height, or all in one column `bbox`. Whether
@@ -153,6 +154,9 @@ def find_layout(table: CsvFile) -> _Layout | None:
 
 def _layout_without_header(table: CsvFile) -> _Layout | None:
     cells = table.first_row
+    if len(cells) == 8 and Path(cells[5]).suffix.lower() in IMAGE_SUFFIXES:  # makesense.ai
+        if all(table.number(cell) is not None for cell in (*cells[1:5], *cells[6:])):
+            return _Layout(5, (1, 2, 3, 4), "corner and size", 0, (6, 7), None, header=False)
     if len(cells) != 6 or Path(cells[0]).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     if not all(not cell or table.number(cell) is not None for cell in cells[1:5]):

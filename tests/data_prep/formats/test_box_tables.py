@@ -70,6 +70,10 @@ b,100,50,"[0, 0, 20, 10]",crack
 photos/a.jpg,60,20,108,55,rust spot
 photos/b.jpg,0,0,20,10,crack
 """,
+    "makesense.ai, no header": """crack,10,5,30,20,a.jpg,100,50
+rust spot,60,20,48,35,a.jpg,100,50
+crack,0,0,20,10,b.jpg,100,50
+""",
 }
 
 
