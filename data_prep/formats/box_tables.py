@@ -154,9 +154,9 @@ def find_layout(table: CsvFile) -> _Layout | None:
 
 def _layout_without_header(table: CsvFile) -> _Layout | None:
     cells = table.first_row
-    if len(cells) == 8 and Path(cells[5]).suffix.lower() in IMAGE_SUFFIXES:  # makesense.ai
-        if all(table.number(cell) is not None for cell in (*cells[1:5], *cells[6:])):
-            return _Layout(5, (1, 2, 3, 4), "corner and size", 0, (6, 7), None, header=False)
+    is_makesense = len(cells) == 8 and Path(cells[5]).suffix.lower() in IMAGE_SUFFIXES
+    if is_makesense and all(table.number(cell) is not None for cell in (*cells[1:5], *cells[6:])):
+        return _Layout(5, (1, 2, 3, 4), "corner and size", 0, (6, 7), None, header=False)
     if len(cells) != 6 or Path(cells[0]).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     if not all(not cell or table.number(cell) is not None for cell in cells[1:5]):
