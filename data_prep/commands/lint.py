@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep.questions.blind import MOST, AskedQuestion, blind_tests
+from data_prep.questions.blind import MOST, AskedQuestion, blind_tests, without_kinds
 from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER, unread_content
@@ -307,7 +307,9 @@ class Linter:
         group = group if isinstance(group, str) else "\n".join(images)
         by_file = self._samples.setdefault(name, {})
         sample = by_file.setdefault(str(location.file), _TaskSample(location))
-        sample.add(AskedQuestion(question, answer, group))
+        label = meta.get("label")
+        asked = AskedQuestion(question, answer, group)
+        sample.add(without_kinds(asked, label if isinstance(label, str) else ""))
 
 
 def _stated_size(meta: dict[str, Any]) -> Size | None:
