@@ -46,8 +46,9 @@ _TIME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.:]?(\d\d)[-_.:]?(\d\d)(?:[-_. T]|[ _-]at[ _-])?"
     r"(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?:[-_.]?(\d{3}))?(?!\d)"
 )
-# Seconds or milliseconds since 1970, of 2011 to 2030; cameras of machines and robots write them.
-_SINCE_1970 = re.compile(r"(?<!\d)(1[3-8]\d{8})[._]?(\d{3})?(?:\d{3}){0,2}(?!\d)")
+# Seconds or milliseconds since 1970, of 2011 to 2030; cameras of machines and robots write them. Not within
+# the hexadecimal digits of a hash.
+_SINCE_1970 = re.compile(r"(?<![\da-f])(1[3-8]\d{8})[._]?(\d{3})?(?:\d{3}){0,2}(?![\da-f])", re.IGNORECASE)
 
 
 def exported_photo(stem: str) -> str | None:

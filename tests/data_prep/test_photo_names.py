@@ -115,6 +115,7 @@ def test_times_in_names(name: str) -> None:
         "1234202306051648031",
         "exp6_num_354402",
         "20191203001",
+        "3_jpg.rf.05d1623456789c0ab",
     ],
 )
 def test_names_without_a_time(name: str) -> None:
