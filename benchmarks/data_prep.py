@@ -57,7 +57,7 @@ def pillow(job: Job) -> int:
             cut = cut if cut.size == size else cut.resize(size, Image.Resampling.LANCZOS)
             buffer = BytesIO()
             cut.save(buffer, "JPEG", quality=quality, subsampling=0)
-            total += buffer.print_summary()
+            total += buffer.tell()
     return total
 
 

@@ -90,6 +90,16 @@ def _write_createml(folder: Path) -> None:
     write_json(folder / "_annotations.createml.json", list(items.values()))
 
 
+def _write_json_records(folder: Path) -> None:
+    write_images(folder)
+    lines = []
+    for name in NAMES:
+        boxes = [[x1, y1, x2 - x1, y2 - y1] for _, (x1, y1, x2, y2) in BOXES[name]]
+        objects = {"bbox": boxes, "category": [label for label, _ in BOXES[name]]}
+        lines.append(json.dumps({"file_name": f"{name}.jpg", "objects": objects}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
 def _write_keras_yolo(folder: Path) -> None:
     write_images(folder)
     (folder / "_classes.txt").write_text("\n".join(CLASSES) + "\n")
@@ -216,6 +226,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "label_table": _write_label_table,
     "via": _write_via,
     "createml": _write_createml,
+    "json_records": _write_json_records,
     "keras_yolo": _write_keras_yolo,
     "dota": _write_dota,
     "kitti": _write_kitti,

@@ -33,6 +33,8 @@ _TAIL = re.compile(
     rf"|(?:-[ ]?)?copy(?:[ _-]?\(?\d+\)?)?)",
     re.IGNORECASE,
 )
+# A number behind one of these may as well number photos: `cam2_gray_12`, `lot7_blur_3`.
+_NUMBERED = re.compile(rf".*\d.*?[ _.-]+(?:{_CHANGES})[_-]?\d{{1,3}}", re.IGNORECASE)
 _AUGMENTED = re.compile(rf"(.+?)[ _.-]+augment(?:ed|ation){_NUMBER}(?:[_-]\d{{1,6}})?", re.IGNORECASE)
 _HEAD = re.compile(
     rf"(?:(?:{_TURNS})|aug(?:ment(?:ed|ation))?(?:[_-]\d{{1,3}})?)[ _-]+([A-Za-z].*\d.*)",
@@ -44,6 +46,9 @@ _TIME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.:]?(\d\d)[-_.:]?(\d\d)(?:[-_. T]|[ _-]at[ _-])?"
     r"(\d\d)[-_.:h]?(\d\d)[-_.:m]?(\d\d)(?:[-_.]?(\d{3}))?(?!\d)"
 )
+# Seconds or milliseconds since 1970, of 2011 to 2030; cameras of machines and robots write them. Not within
+# the hexadecimal digits of a hash.
+_SINCE_1970 = re.compile(r"(?<![\da-f])(1[3-8]\d{8})[._]?(\d{3})?(?:\d{3}){0,2}(?![\da-f])", re.IGNORECASE)
 
 
 def exported_photo(stem: str) -> str | None:
@@ -67,6 +72,12 @@ def original_name(stem: str) -> str:
     return stem
 
 
+def may_number_photos(stem: str) -> bool:
+    """Tell whether the number at the end of a version's name may be a photo's, as in `cam2_gray_12`: then it
+    is a version of `cam2` only where there is such a photo."""
+    return _NUMBERED.fullmatch(stem) is not None
+
+
 def copied_name(stem: str) -> str | None:
     """Return the name of the file that this may be a copy of, such as `tower12` for `tower12 (1)`."""
     match = _COPY.fullmatch(stem)
@@ -77,12 +88,14 @@ def time_in_name(stem: str) -> float | None:
     """Return the time that a camera wrote into a photo's name, in seconds; None if there is none.
 
     Knows `IMG20230605164803`, `IMG_20230605_164803`, `DJI_20230605164803_0001`, `2023-06-05_16-48-03`,
-    `PXL_20230605_164803123` and the like.
+    `PXL_20230605_164803123`, `cam1_1685983683` (seconds since 1970) and the like.
     """
     for match in _TIME.finditer(stem):
         seconds = as_seconds(match.groups()[:6], match[7])
         if seconds is not None:
             return seconds
+    if found := _SINCE_1970.search(stem):
+        return int(found[1]) + int(found[2] or 0) / 1000
     return None
 
 

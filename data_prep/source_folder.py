@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from llava.common.errors import InputError
 from llava.common.html.markup import readable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+_ADDRESS = re.compile(r"(?:https?|s3|gs)://[\w.:-]+/", re.I | re.A)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, Split] = {
@@ -128,7 +130,8 @@ class SourceFolder:
         Names are taken without regard to folder, case and suffix, as `/a/b.jpg`, `a\\b` or `b`; of several
         images with that name, the one that shares most of the written path, then has the split, then is no
         mask (`JPEGImages/1.jpg`, not `SegmentationClass/1.png`), then shares most of the file's own path
-        (`a/images/1.jpg` belongs to `a/labels/1.xml`), then has one of the written names with its suffix.
+        (`a/images/1.jpg` belongs to `a/labels/1.xml`, then `images/b/1.jpg` to `labels/b/1.xml`), then has
+        one of the written names with its suffix.
 
         An image that is missing is not mistaken for its namesake elsewhere. A namesake is refused if its
         folders name another split than the written path and `split` do, or if another folder of images fits
@@ -136,7 +139,8 @@ class SourceFolder:
 
         Args:
             file: The annotation file.
-            names: The names that the image may have, the likeliest first.
+            names: The names that the image may have, the likeliest first. An address
+                (`https://host/a%20b.jpg?key=1`) stands for its path, too.
             split: The image's split, if known; by default the one that the file's folders name.
             owners: For a file that names many images: the written path that each image was found by so far,
                 kept up to date here. A path that leads elsewhere (`day2/1.jpg` after `day1/1.jpg`, not after
@@ -147,6 +151,7 @@ class SourceFolder:
             InputError: There are still several, or the image belongs to another path.
         """
         split = split or split_in(file.relative_to(self.root).parent.parts)
+        names = (*names, *(unquote(urlsplit(name).path) for name in names if _ADDRESS.match(name)))
         for name in names:
             written = PureWindowsPath(name)  # knows both / and \
             known_suffix = written.suffix.lower() in IMAGE_SUFFIXES
@@ -176,11 +181,15 @@ class SourceFolder:
 
         full_names = {PureWindowsPath(name).name.casefold() for name in names}
 
-        def rank(image: Path) -> tuple[int, bool, bool, int, bool]:
+        own_tail = [part.casefold() for part in reversed(file.parent.parts)]
+
+        def rank(image: Path) -> tuple[int, bool, bool, int, int, bool]:
             same_split = split is not None and self.split_of(image) == split
             is_photo = image.parent == file.parent or not self.in_mask_folder(image)
             shared = _shared(file.parent.parts, image.parent.parts)
-            return _same_tail(tail, image), same_split, is_photo, shared, image.name.casefold() in full_names
+            has_full_name = image.name.casefold() in full_names
+            own = _same_tail(own_tail, image)
+            return _same_tail(tail, image), same_split, is_photo, shared, own, has_full_name
 
         best = max(map(rank, fitting))
         nearest = [image for image in fitting if rank(image) == best]

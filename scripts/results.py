@@ -49,8 +49,8 @@ _QUESTIONS = {
 }
 _BRIEF = {
     "presence": "Is there a defect?",
-    "presence_of": "Is there a broken disc? (and the other kinds)",
     "kind": "Which defect is it?",
+    "presence_of": "Is there a broken disc? (and the other kinds)",
 }
 _NUMBERS = {
     "accuracy": "accuracy",
@@ -75,15 +75,14 @@ _NUMBERS = {
 def headline_table(scores: Scores) -> str:
     """Return a row per task, the largest gain over blind guessing first; then the recall of each class."""
     lines = [
-        "| what is asked | questions | base | tuned [95% interval] | blind majority |",
+        "| what is asked | questions | base | tuned [95% interval] | without looking |",
         "|---|---|---|---|---|",
     ]
     for task in sorted(scores.tasks, key=lambda task: -_gain(task)):
         base = "-" if task.base is None else f"{task.base.metrics[task.headline].value:.2f}"
         question = f"{_QUESTIONS[task.task]} ({_METRICS[task.headline]})"
-        majority = task.majority[task.headline]
-        tuned = _headline_cell(task.tuned.metrics[task.headline], blind=majority)
-        lines.append(f"| {question} | {task.n} | {base} | {tuned} | {majority:.2f} |")
+        tuned = _headline_cell(task.tuned.metrics[task.headline], blind=task.best_guess)
+        lines.append(f"| {question} | {task.n} | {base} | {tuned} | {task.best_guess:.2f} |")
     return "\n".join(["", *lines, "", *filter(None, map(_recalls, scores.tasks)), ""])
 
 
@@ -93,11 +92,12 @@ def brief_table(scores: Scores) -> str:
         "| share of right answers, sound and defective counted alike | base | tuned | guess |",
         "|---|---|---|---|",
     ]
-    for task in scores.tasks:
-        if task.task in _BRIEF and task.base is not None:
-            base, guess = task.base.metrics[task.headline].value, task.majority[task.headline]
+    tasks = {task.task: task for task in scores.tasks}
+    for name, question in _BRIEF.items():
+        if (task := tasks.get(name)) and task.base is not None:
+            base, guess = task.base.metrics[task.headline].value, task.best_guess
             tuned = _headline_cell(task.tuned.metrics[task.headline], blind=guess)
-            lines.append(f"| {_BRIEF[task.task]} | {base:.2f} | {tuned} | {guess:.2f} |")
+            lines.append(f"| {question} | {base:.2f} | {tuned} | {guess:.2f} |")
     return "\n".join(["", *lines, "", *filter(None, map(_found, scores.tasks)), ""])
 
 
@@ -139,7 +139,7 @@ def _with_interval(estimate: Estimate, sign: str = "") -> str:
 
 
 def _gain(task: TaskScore) -> float:
-    return task.tuned.metrics[task.headline].value - task.majority[task.headline]
+    return task.tuned.metrics[task.headline].value - task.best_guess
 
 
 def _headline_cell(estimate: Estimate, blind: float) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep.questions.blind import MOST, AskedQuestion, blind_tests
+from data_prep.questions.blind import MOST, AskedQuestion, blind_tests, without_kinds
 from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
 from llava.common.records import IMAGE_PLACEHOLDER, unread_content
@@ -91,14 +91,21 @@ class _AnswerTally:
             if self._highest_counts[question_key] * 2 >= ONE_SIDED_FROM:
                 self._texts[question_key] = question, answer, location
 
-    def one_sided(self) -> Iterator[tuple[str, str, float, int, RecordLocation]]:
+    def one_sided(self, mixed: set[str]) -> Iterator[tuple[str, str, float, int, RecordLocation]]:
         """Yield the questions with nearly always one answer.
+
+        `mixed` are questions whose answers another file mixes, and gets those of this one. Of them, only one
+        with a single answer is one-sided: val and test may be as rarely defective as photos are.
 
         Each as (question, commonest answer, its share, number of answers, location of a record with it).
         """
         for key, (question, answer, location) in self._texts.items():
             share, count = self._highest_counts[key] / self._question_counts[key], self._question_counts[key]
-            if count >= ONE_SIDED_FROM and share > ONE_SIDED_SHARE:
+            if count < ONE_SIDED_FROM:
+                continue
+            if share <= ONE_SIDED_SHARE:
+                mixed.add(question)
+            elif share == 1 or question not in mixed:
                 yield question, answer, share, count, location
 
 
@@ -140,6 +147,7 @@ class Linter:
         self.findings: dict[str, Finding] = {}
         self.images: dict[str, tuple[RecordLocation, set[Path]]] = {}
         self.records = 0
+        self._mixed: set[str] = set()  # questions whose answers a file mixes
         self._tokens, self._max_length, self._image_tokens = tokens, max_length, image_tokens
         self._size_of = size_of
         self._ids: set[int] = set()
@@ -161,7 +169,7 @@ class Linter:
     def finish_file(self) -> None:
         """Add the findings about the file as a whole."""
         for count_answers in (self._tasks, self._wordings):
-            for question, answer, share, count, location in count_answers.one_sided():
+            for question, answer, share, count, location in count_answers.one_sided(self._mixed):
                 detail = f"{_shortened(question)}: {share:.0%} of {count} answers are {_shortened(answer)}"
                 self.add_finding("one-sided", location, detail)
 
@@ -299,7 +307,9 @@ class Linter:
         group = group if isinstance(group, str) else "\n".join(images)
         by_file = self._samples.setdefault(name, {})
         sample = by_file.setdefault(str(location.file), _TaskSample(location))
-        sample.add(AskedQuestion(question, answer, group))
+        label = meta.get("label")
+        asked = AskedQuestion(question, answer, group)
+        sample.add(without_kinds(asked, label if isinstance(label, str) else ""))
 
 
 def _stated_size(meta: dict[str, Any]) -> Size | None:

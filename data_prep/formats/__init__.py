@@ -18,6 +18,7 @@ from data_prep.formats import (
     deeppcb,
     dota,
     idid,
+    json_records,
     keras_yolo,
     kitti,
     label_tables,
@@ -118,6 +119,7 @@ _MODULES: tuple[FormatReader, ...] = (
     deeppcb,
     mask_folders,
     label_tables,
+    json_records,
     class_folders,
     tables,
     llava_json,
@@ -125,7 +127,11 @@ _MODULES: tuple[FormatReader, ...] = (
 READERS = {reader.NAME: reader for reader in _MODULES}
 # What the later ones read may lie beside annotations that say more (masks beside COCO, folders of masks that
 # could be classes): with `auto` they count only where none of the earlier ones knows the folder.
-_LATER = ((mask_folders.NAME, label_tables.NAME), (run_tables.NAME,), (class_folders.NAME,))
+_LATER = (
+    (mask_folders.NAME, label_tables.NAME, json_records.NAME),
+    (run_tables.NAME,),
+    (class_folders.NAME,),
+)
 AUTO = "auto"
 
 
@@ -146,7 +152,7 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
     if not reasons:
         raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
-            f"{describe_files(folder)}"
+            f"{describe_files(folder)}{class_folders.hint(folder)}"
         )
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise InputError(f"{folder.root}: could be read in several ways ({listed}); choose one with --format")

@@ -4,7 +4,8 @@ Many tools write one, each with other names for the columns: TensorFlow's exampl
 (`filename,width,height,class,xmin,ymin,xmax,ymax`; github.com/tensorflow/models, object_detection, and
 roboflow.com/formats/tensorflow-object-detection-csv), VoTT (`image,xmin,ymin,xmax,ymax,label`;
 github.com/microsoft/VoTT), keras-retinanet (no header: `path,x1,y1,x2,y2,class`, and `path,,,,,` for a
-picture without objects; github.com/fizyr/keras-retinanet), Kaggle's competitions (`image_id,...,bbox`).
+picture without objects; github.com/fizyr/keras-retinanet), makesense.ai (no header: `class,x,y,width,height,
+picture,width,height`), Kaggle's competitions (`image_id,...,bbox`).
 
 The rules here. Columns may come in any order and spelling (`X_Min`, `roi.x1`, `bbox_xmin`). A place is four
 corners, a corner with width and height, a centre with width and height, or all in one column `bbox`. Whether
@@ -48,7 +49,7 @@ CLASS_COLUMNS = (
     *("grade", "level", "severity", "annotation"),
 )
 SPLIT_COLUMNS = ("split", "subset", "set", "usage")
-_SIZES = (("width", "height"), ("imagewidth", "imageheight"), ("imgwidth", "imgheight"))
+SIZES = (("width", "height"), ("imagewidth", "imageheight"), ("imgwidth", "imgheight"))
 _PLACES = {
     "corners": (
         ("xmin", "ymin", "xmax", "ymax"),
@@ -139,7 +140,7 @@ def find_layout(table: CsvFile) -> _Layout | None:
     if found is None:
         return None
     kind, place = found
-    sizes = [(plain.index(w), plain.index(h)) for w, h in _SIZES if {w, h} <= set(plain)]
+    sizes = [(plain.index(w), plain.index(h)) for w, h in SIZES if {w, h} <= set(plain)]
     rest = [name if index not in (image, *place) else "" for index, name in enumerate(columns)]
     return _Layout(
         image,
@@ -153,6 +154,9 @@ def find_layout(table: CsvFile) -> _Layout | None:
 
 def _layout_without_header(table: CsvFile) -> _Layout | None:
     cells = table.first_row
+    is_makesense = len(cells) == 8 and Path(cells[5]).suffix.lower() in IMAGE_SUFFIXES
+    if is_makesense and all(table.number(cell) is not None for cell in (*cells[1:5], *cells[6:])):
+        return _Layout(5, (1, 2, 3, 4), "corner and size", 0, (6, 7), None, header=False)
     if len(cells) != 6 or Path(cells[0]).suffix.lower() not in IMAGE_SUFFIXES:
         return None
     if not all(not cell or table.number(cell) is not None for cell in cells[1:5]):
@@ -213,27 +217,49 @@ def _boxes(table: CsvFile, layout: _Layout) -> Iterator[tuple[list[str], list[fl
             yield cells, numbers
 
 
+@dataclass
+class BoxJudge:
+    """Counts what the four numbers of all boxes of a file can be."""
+
+    count: int = 0
+    _small: int = 0
+    _not_corners: int = 0
+    _not_sizes: int = 0
+
+    def add(self, numbers: Sequence[float], size: tuple[float, float] | None) -> None:
+        """Count a box; `size` is its image's (width, height), None where that is not asked for."""
+        x, y, right, bottom = numbers
+        self.count += 1
+        self._small += max(map(abs, numbers)) <= _SHARE
+        self._not_corners += right <= x or bottom <= y
+        if size:
+            width, height = size
+            self._not_sizes += x + right > _FAR_OUTSIDE * width or y + bottom > _FAR_OUTSIDE * height
+
+    @property
+    def in_shares(self) -> bool:
+        return self.count > 0 and self._small > 0.9 * self.count
+
+    def kind(self) -> str:
+        """Return the key of `_PLACES` that fits, "" where both do. A few boxes may be reversed or reach
+        outside."""
+        if self._not_corners * 10 < self._not_sizes:
+            return "corners"
+        return "corner and size" if self._not_sizes * 10 < self._not_corners else ""
+
+
 def _judge(content: ImageList, table: CsvFile, layout: _Layout) -> _Layout:
     """Return the layout with what only all rows together tell: what one column holds, and if it is shares.
 
     InputError if the boxes in one column fit as corners as well as with width and height.
     """
-    count = small = not_corners = not_sizes = 0
-    for cells, (x, y, right, bottom) in _boxes(table, layout):
-        count += 1
-        small += max(map(abs, (x, y, right, bottom))) <= _SHARE
-        not_corners += right <= x or bottom <= y
-        if not layout.kind and (entry := _entry(content, layout, cells)):
-            width, height = entry.size or image_size(entry.image)
-            not_sizes += x + right > _FAR_OUTSIDE * width or y + bottom > _FAR_OUTSIDE * height
-    layout = replace(layout, in_shares=count > 0 and small > 0.9 * count)
-    if layout.kind or not count:
+    judge = BoxJudge()
+    for cells, numbers in _boxes(table, layout):
+        entry = None if layout.kind else _entry(content, layout, cells)
+        judge.add(numbers, (entry.size or image_size(entry.image)) if entry else None)
+    layout = replace(layout, in_shares=judge.in_shares, kind=layout.kind or judge.kind())
+    if layout.kind or not judge.count:
         return layout
-    # A few boxes may be reversed or reach outside.
-    if not_corners * 10 < not_sizes:
-        return replace(layout, kind="corners")
-    if not_sizes * 10 < not_corners:
-        return replace(layout, kind="corner and size")
     raise InputError(
         f"{content.file}: its boxes may be two corners as well as a corner with width and height; write "
         "four columns xmin, ymin, xmax, ymax or x, y, w, h"

@@ -1,8 +1,10 @@
 """Read a folder for each class, as classification tools keep images: `broken/1.jpg`, `unbroken/2.jpg`.
 
-The class folders lie directly below the root or below folders that name a split (`train/broken/1.jpg`). What
-a class means, sound ones included, is for the recipe to say. Images elsewhere belong to no class. Photos in
-one folder and their masks in another (`image/1.jpg`, `masks/1.png`) are no classes.
+The class folders may lie below others: those of a split (`train/broken/1.jpg`), of an archive or of what is
+shown (`casting_data/train/broken/1.jpg`, `walls/cracked/1.jpg`, `decks/cracked/2.jpg`). The class is the
+folder that an image lies in. What it means, sound ones included, is for the recipe to say. Images in a folder
+of a split, or below a class folder, belong to no class. Photos in one folder and their masks in another
+(`image/1.jpg`, `masks/1.png`) are no classes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation
 from data_prep.formats.layout import set_groups_and_splits
 from data_prep.source_folder import SourceFolder, names_masks, split_in
 from llava.common.errors import InputError
+from llava.common.html.markup import readable
 
 NAME = "class_folders"
 # Where these files are, classes are written in them and folders are only folders.
@@ -33,27 +36,40 @@ _PHOTO_FOLDERS = {
     "pictures",
     "rgb",
 }
+_DOCUMENTS = {"docs", "doc", "assets", "figures", "figs", "media", "screenshots"}
 _LOSSY = {".jpg", ".jpeg", ".heic", ".heif"}
 
 
 def detect(folder: SourceFolder) -> str | None:
     """Return why the folder looks like a folder for each class, None if it does not.
 
-    It does if every image is in one of two or more class folders, and there is no annotation file and no
-    folder of masks or of all photos.
+    It does if every image is in one of two or more class folders, or in one such as `docs` of a repository,
+    and there is no annotation file and no folder of masks or of all photos.
     """
     if not folder.images or folder.named(*_ANNOTATION_SUFFIXES) or _has_label_texts(folder):
         return None
-    classes = [_class_of(folder, image) for image in folder.images]
-    if None in classes or any(_MASK_FOLDER in path.relative_to(folder.root).parts for path in folder.files):
+    classes = _classes(folder)
+    if any(image not in classes and not _in_documents(folder, image) for image in folder.images):
+        return None
+    if any(_MASK_FOLDER in path.relative_to(folder.root).parts for path in folder.files):
         return None
     files: dict[str, list[Path]] = defaultdict(list)
-    for image, name in zip(folder.images, classes, strict=True):
-        files[name or ""].append(image)
+    for image, name in classes.items():
+        files[name].append(image)
     names = sorted(files)
     if len(names) < 2 or parallel_folders(files):
         return None
     return f"pictures in {len(names)} folders named {_abbreviate(names)}"
+
+
+def hint(folder: SourceFolder) -> str:
+    """Return what to do if folders are classes, where other files or pictures beside make that uncertain; ""
+    if there are none that could be."""
+    found = sorted(set(_classes(folder).values()))
+    names = [name for name in found if not names_masks(name) and name.casefold() not in _PHOTO_FOLDERS]
+    if len(names) < 2:
+        return ""
+    return readable(f"; if the folders of pictures ({_abbreviate(names)}) are classes: --format {NAME}")
 
 
 def parallel_folders(files: Mapping[str, Sequence[Path]]) -> tuple[str, str] | None:
@@ -94,12 +110,23 @@ def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _class_of(folder: SourceFolder, image: Path) -> str | None:
-    """Return the class that an image's path names; None outside the class folders."""
-    *above, name = image.relative_to(folder.image_root).parent.parts or ("",)
-    if not above:
-        return name if name and not split_in([name]) else None
-    return name if len(above) == 1 and split_in(above) else None
+def _in_documents(folder: SourceFolder, image: Path) -> bool:
+    """Return whether an image lies in a folder at the top that belongs to a repository, not to its photos."""
+    parts = image.relative_to(folder.image_root).parts[:-1]
+    return bool(parts) and parts[0].casefold() in _DOCUMENTS
+
+
+def _classes(folder: SourceFolder) -> dict[Path, str]:
+    """Return the class that the path of each image names, without the images that are outside class
+    folders."""
+    root = folder.image_root
+    images = [image for image in folder.images if not _in_documents(folder, image)]
+    named = {image.parent for image in images if not split_in([image.parent.name])} - {root}
+    return {
+        image: image.parent.name
+        for image in images
+        if image.parent in named and named.isdisjoint(image.parent.parents)
+    }
 
 
 def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
@@ -113,15 +140,15 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     """
     images: list[AnnotatedImage] = []
     unannotated: list[Path] = []
+    classes = _classes(folder)
     for path in folder.images:
-        name = _class_of(folder, path)
-        if name is None:
-            unannotated.append(path)
-        else:
-            annotation = Annotation(path.parent, labels=(name,))
+        if path in classes:
+            annotation = Annotation(path.parent, labels=(classes[path],))
             images.append(AnnotatedImage(path, folder.key(path), [annotation]))
+        else:
+            unannotated.append(path)
     if not images:
-        raise InputError(f"{folder.root}: no pictures in class folders directly below it, or below train/")
+        raise InputError(f"{folder.root}: no pictures in class folders below it")
     source = AnnotatedSource(NAME, tuple(images), tuple(unannotated))
     set_groups_and_splits(source, folder)
     return source, []

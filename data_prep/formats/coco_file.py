@@ -22,6 +22,7 @@ LISTS = ("images", "annotations", "categories")
 Id = int | float | str
 Entry = TypeVar("Entry")
 _PLAIN_NUMBER = re.compile("[0-9]{1,18}")
+_SHARE = 1.5  # a file whose boxes hold no larger number has them in shares of the image, some reach outside
 
 
 @dataclass
@@ -73,11 +74,15 @@ def read_file(file: Path) -> CocoFile:
     categories = _read_categories(data["categories"], problems)
     images = _read_images(data["images"], problems, notes)
     used = set()
+    in_shares = _are_shares(data["annotations"])
     for index, item in enumerate(data["annotations"]):
         place = _place("annotations", index, item)
         try:
             category, image = _category_and_image(item, categories, images)
             used.add(category)
+            if in_shares:
+                item = _in_pixels(item, image)
+                notes.add(place, "its place is in shares of the picture, not in pixels; taken as such")
             _add_shape(item, category, image, place, f"{file}, {place} ({category!r}):", notes)
         except InputError as error:
             problems.add(place, str(error))
@@ -157,6 +162,30 @@ def _category_and_image(
     if category is None:
         raise InputError("its category_id is not among the ids in `categories`")
     return category, image
+
+
+def _are_shares(items: Sequence[Any]) -> bool:
+    """Return whether the boxes are in shares of the image, as Azure's services write them."""
+    boxes = [item["bbox"] for item in items if isinstance(item, dict) and isinstance(item.get("bbox"), list)]
+    numbers = [number for box in boxes for part in box if (number := parse_number(part)) is not None]
+    return any(numbers) and all(abs(number) <= _SHARE for number in numbers)
+
+
+def _in_pixels(item: dict[str, Any], image: _Image) -> dict[str, Any]:
+    """Return an annotation in shares of its image with its bbox and polygons in pixels."""
+    if image.size is None:
+        raise InputError("its bbox is in shares of the picture, and its entry of `images` states no size")
+    size = image.size
+
+    def scale(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        numbers = [parse_number(part) for part in value]
+        if None in numbers or not all(abs(number or 0) <= _SHARE for number in numbers):
+            return [scale(part) for part in value]
+        return [(number or 0) * size[index % 2] for index, number in enumerate(numbers)]
+
+    return {**item, "bbox": scale(item.get("bbox")), "segmentation": scale(item.get("segmentation"))}
 
 
 def _add_shape(

@@ -27,7 +27,7 @@ class CsvFile:
     @property
     def columns(self) -> list[str]:
         """The first row as names of columns, in lower case and without punctuation: `xmin` for `X_Min`."""
-        return [re.sub(r"[\W_]+", "", name.casefold()) for name in self.first_row]
+        return [plain_column(name) for name in self.first_row]
 
     def rows(self, *, header: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each row that is not empty, after the header if there is one.
@@ -58,6 +58,10 @@ class CsvFile:
     def number(self, text: str) -> float | None:
         """Return the number in a cell, None if there is none; `12,5` too where `;` stands between cells."""
         return parse_number(text.replace(",", ".") if self.delimiter == ";" else text)
+
+
+def plain_column(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def possible_tables(folder: SourceFolder) -> list[Path]:

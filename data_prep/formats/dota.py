@@ -48,7 +48,8 @@ def _parse_line(line: str) -> Shape | None:
     # A name may hold spaces; the number behind it says how hard the object is to see.
     rest = parts[8:-1] if len(parts) > 9 and parts[-1].isdigit() else parts[8:]
     name = parse_class_name(" ".join(rest))
-    if len(known) < 8 or name is None or parse_number(name) is not None:
+    is_name = name is not None and any(parse_number(part) is None for part in rest)  # not YOLO's keypoints
+    if len(known) < 8 or name is None or not is_name:
         raise InputError("expected `x1 y1 x2 y2 x3 y3 x4 y4 class difficulty`")
     points = list(zip(known[::2], known[1::2], strict=True))
     return Shape(name, bounding_box(points), polygon_area(points))

@@ -182,9 +182,12 @@ def _is_list(folder: SourceFolder, path: Path) -> bool:
     except OSError:
         return False
     matches = [_LINE.fullmatch(line) for line in lines]
-    # `a.jpg 1,2,30,40,0` is a box, and five or more numbers are too.
+    # `a.jpg 1,2,30,40,0` is a box, and five or more numbers are too; `a.jpg a.png` is a picture and its mask.
     if not lines or any(
-        match is None or len(re.findall(r"\d+[,\s]", match["labels"])) > 2 for match in matches
+        match is None
+        or len(re.findall(r"\d+[,\s]", match["labels"])) > 2
+        or Path(match["labels"]).suffix.lower() in IMAGE_SUFFIXES
+        for match in matches
     ):
         return False
     return any(match and _is_image(folder, path, match["name"]) for match in matches)

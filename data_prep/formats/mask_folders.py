@@ -17,8 +17,9 @@ marks nothing says that the picture shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ from data_prep.formats.mask_classes import ClassList, ClassLists, is_nothing
 from data_prep.formats.mask_layout import MaskFile, MaskLayout
 from data_prep.formats.masks import Region, connected_regions
 from data_prep.formats.shapes import UNNAMED
-from data_prep.source_folder import SourceFolder
+from data_prep.source_folder import SourceFolder, names_masks
 from llava.common.errors import InputError
+from llava.common.files import read_text
 from llava.common.images import open_header
 
 NAME = "masks"
@@ -130,10 +132,31 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
                 pairs.append((mask.of.image, _annotate(mask, namer)))
             except InputError as error:
                 problems.append(str(error))
+    with_masks = {image for image, _ in pairs}
+    pairs += [pair for pair in _listed_without_mask(folder) if pair[0] not in with_masks]
     source = make_source(folder, NAME, pairs, notes)
     source = without_images(source, {mask.file for mask in layout.masks} | layout.shown | set(layout.lone))
     set_groups_and_splits(source, folder)
+    if source.unannotated:
+        note = (
+            f"{len(source.unannotated)} picture(s) without a mask are taken as not annotated, for instance "
+            f"{source.unannotated[0]}; give those that show nothing a black one"
+        )
+        source = replace(source, notes=(*source.notes, note))
     return source, problems
+
+
+def _listed_without_mask(folder: SourceFolder) -> Iterator[tuple[Path, Annotation]]:
+    """Yield the pictures that DAGM's `Label/Labels.txt` says to show nothing: 0 in place of a mask's name, as
+    in `575 0 0575.PNG 0 0`."""
+    images = set(folder.images)
+    for file in folder.named(".txt"):
+        if file.name.casefold() != "labels.txt" or not names_masks(file.parent.name):
+            continue
+        for line in read_text(file).splitlines():
+            match = re.fullmatch(r"\d+\s+0\s+(\S+\.\w+)\s+0\s+0", line.strip())
+            if match and (image := file.parent.parent / match[1]) in images:
+                yield image, Annotation(file, match[1])
 
 
 def _read_values(file: Path, *, keep_colours: bool) -> tuple[np.ndarray, bool]:

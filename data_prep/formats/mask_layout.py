@@ -9,6 +9,11 @@ The layouts that are met, where `masks` may be `labels`, `gt`, `annotations`, `S
     images/1.jpg      masks/1/*.png                       the same
     1.jpg             1.png, 1_mask.png, 1_crack.png      beside the picture
     1_RAW.jpg         1_CRACK.png, 1_LANE.png             the same
+
+Where none of these is found, a mask in a folder of masks belongs to the picture of its name that is nearest:
+
+    Defect_images/1.png   Mask_images/1_mask.png
+    rails/1.jpg           GroundTruth/1.jpg
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from os.path import commonpath
 from pathlib import Path
 
 from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder, split_in
@@ -34,9 +40,11 @@ _FILLERS = {
 _SHOWN = {"visualization", "visualisation", "visualizations", "vis", "viz", "overlay", "overlays", "preview"}
 _INSTANCES = {"object", "objects", "instance", "instances"}
 _NO_CLASS = {"data", "dataset", "datasets", "all", "full", "samples", "set"}
+_SPLIT_CROPS = re.compile(r"(?:train|valid|val|test)[\s_-]*(?:crop|tile|patch|data|set)", re.I)  # CRACK500
+_NUMBERED_CLASS = re.compile(r"(?:class|type|defect)[\s_-]*\d+", re.I)  # DAGM
 _LOSSLESS = {".png", ".bmp", ".tif", ".tiff"}
 _MASK_TAIL = re.compile(
-    r"(?:^|[\s_.-]+)(?:masks?|labels?|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
+    r"(?:^|[\s_.-]+)(?:masks?|labels?|lab|gt|seg|segmentation|annotation|ground[\s_-]?truth|labelids|"
     r"label[\s_-]?ids|binary|[lmp])$",
     re.I,
 )
@@ -101,12 +109,18 @@ class MaskLayout:
                 mask = self._mask_of(place)
                 self.masks += [mask] if mask else []
                 self.lone += [] if mask else [place.path]
+        is_by_name = not self.masks
+        if is_by_name:
+            self._pair_by_name(places)
         if not self.masks:
+            is_by_name = False
             self.masks = [mask for place in pictures if (mask := self._mask_beside(place))]
         in_use = {mask.file for mask in self.masks}
         self.masks = [mask for mask in self.masks if mask.image not in in_use]
         self._drop_maps_of_objects()
-        self._name_by_folder({place.path: place for place in places})
+        self.folder_classes: dict[Path, str] = {}
+        if not is_by_name:
+            self._name_by_folder({place.path: place for place in places})
 
     def _image(self, key: _Key, stem: str) -> Path | None:
         images = self._by_key[key].get(stem, []) if key in self._by_key else []
@@ -132,6 +146,30 @@ class MaskLayout:
         if len(pictures) == 1 and before:
             return MaskFile(file, pictures.pop(), is_object=True)
         return None
+
+    def _pair_by_name(self, places: list[_Place]) -> None:
+        """Give each mask the picture of its name that shares most of its path, whatever its folder."""
+        pictures: dict[str, list[_Place]] = defaultdict(list)
+        for place in places:
+            if not place.is_mask and not place.is_shown:
+                for stem in _stems(place.path, _IMAGE_TAIL):
+                    pictures[stem].append(place)
+        for place in places:
+            if not place.is_mask or place.is_shown:
+                continue
+            stems = [re.sub(r"(?<=mask)\d+$", "", stem) for stem in _stems(place.path, _MASK_TAIL)]
+            known = [stem for stem in (*stems, _MASK_TAIL.sub("", stems[0])) if stem in pictures]
+            if not known:
+                continue
+            near = pictures[known[0]]
+            shared = [len(commonpath([place.path, picture.path])) for picture in near]
+            if shared.count(max(shared)) == 1:
+                picture = near[shared.index(max(shared))]
+                above = "/".join(picture.before).casefold()
+                names = [name for name in place.after if name not in above and not split_in([name])]
+                self.masks.append(MaskFile(place.path, picture.path, names[-1] if names else None))
+        paired = {mask.file for mask in self.masks}
+        self.lone = [path for path in self.lone if path not in paired]
 
     def _by_stem_and_tail(self, key: _Key, file: Path) -> MaskFile | None:
         """Return the mask `1_crack.png` or `1_0.png` of the picture `1.jpg`, None if there is none."""
@@ -183,7 +221,8 @@ def _folder_class(place: _Place) -> str | None:
     """Return the class that the folder above a picture is; None for one of a day or of the picture alone."""
     names = [name for name in place.before if not split_in([name])]
     name = names[-1] if names else ""
-    is_other = not name or name[-1].isdigit() or name.casefold() in _NO_CLASS
+    is_number = name[-1:].isdigit() and not _NUMBERED_CLASS.fullmatch(name)
+    is_other = not name or is_number or name.casefold() in _NO_CLASS or _SPLIT_CROPS.match(name)
     return None if is_other or place.path.stem.casefold().startswith(name.casefold()) else name
 
 

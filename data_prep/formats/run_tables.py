@@ -8,10 +8,10 @@ column of classes has one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep.annotations import AnnotatedSource, Shape
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
 from data_prep.formats.box_tables import CLASS_COLUMNS, IMAGE_COLUMNS
 from data_prep.formats.csv_files import CsvFile, find_column, open_csv, possible_tables
 from data_prep.formats.fields import parse_class_name
@@ -52,7 +52,36 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no such table or no images.
     """
-    return read_image_lists(folder, NAME, _find_tables(folder), _read_table, "table(s) of run-length masks")
+    source, problems = read_image_lists(
+        folder, NAME, _find_tables(folder), _read_table, "table(s) of run-length masks"
+    )
+    return _with_unlisted(source, folder), problems
+
+
+def _with_unlisted(source: AnnotatedSource, folder: SourceFolder) -> AnnotatedSource:
+    """Return the source with the images that show nothing because no row is about them.
+
+    Those are images beside listed ones, if no row is without runs: such a table lists what there is
+    (Severstal's later `train.csv`). A table with such rows lists every image.
+    """
+    if not all(part.shapes for image in source.images for part in image.annotations):
+        return source
+    folders = {image.file.parent: image for image in source.images}
+    images = {image.file: image for image in source.images}
+    for path in source.unannotated:
+        if beside := folders.get(path.parent):
+            annotation = Annotation(beside.annotations[0].file)
+            images[path] = AnnotatedImage(path, folder.key(path), [annotation], split=beside.split)
+    added = len(images) - len(source.images)
+    if not added:
+        return source
+    note = f"{added} picture(s) that no row is about, beside others: taken as showing nothing"
+    return replace(
+        source,
+        images=tuple(images[path] for path in folder.images if path in images),
+        unannotated=tuple(path for path in source.unannotated if path not in images),
+        notes=(*source.notes, note),
+    )
 
 
 def _find_tables(folder: SourceFolder) -> list[Path]:

@@ -65,6 +65,14 @@ def _remedies(suffixes: set[str]) -> Iterator[str]:
             "; if a table is of boxes, call its columns filename, class, xmin, ymin, xmax, ymax; if of "
             "questions, image, question, answer"
         )
+    if suffixes & {".json", ".jsonl", ".ndjson", ".manifest", ".xml"}:
+        yield (
+            "; if these are annotations, export them from their tool as COCO, Pascal VOC or YOLO, or write a "
+            'metadata.jsonl with a line {"file_name": ..., "objects": {"bbox": [[x, y, w, h], ...], '
+            '"category": [...]}} for each picture'
+        )
+    if suffixes & {".parquet", ".arrow"}:
+        yield "; if a table holds the pictures themselves, save them as files, with a metadata.jsonl beside"
     if suffixes & _ARCHIVES:
         yield "; unpack the archives"
     if suffixes & _VIDEOS:
@@ -96,7 +104,7 @@ def _kind_of(path: Path, stems: set[str]) -> str:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return f"{suffix[1:].upper()} file(s) with the columns {_listed(_columns(path))}"
-    if suffix in (".json", ".jsonl"):
+    if suffix in (".json", ".jsonl", ".ndjson", ".manifest"):
         text = _start(path).lstrip()
         keys = list(_json_keys(text))
         depth = min((depth for depth, _ in keys), default=0)

@@ -10,6 +10,16 @@ from xml.parsers.expat import ErrorString, ExpatError
 
 from llava.common.errors import InputError
 
+_MULTI_BYTE = {
+    "gbk",
+    "gb2312",
+    "gb18030",
+    "big5",
+    "shift_jis",
+    "euc-jp",
+    "euc-kr",
+}  # expat knows none of them
+
 
 def parse_xml(file: Path, format: str) -> Element:
     """Return the root of an XML file.
@@ -19,8 +29,11 @@ def parse_xml(file: Path, format: str) -> Element:
     """
     try:
         data = file.read_bytes()
-        parser = ElementTree.XMLParser(target=_TreeBuilder())
-        parser.feed(data)
+        declared = re.match(rb"<\?xml[^>]*?encoding\s*=\s*['\"]([\w.-]+)", data)
+        encoding = declared[1].decode().lower() if declared else ""
+        is_multi_byte = encoding in _MULTI_BYTE
+        parser = ElementTree.XMLParser(target=_TreeBuilder(), encoding="utf-8" if is_multi_byte else None)
+        parser.feed(data.decode(encoding).encode() if is_multi_byte else data)
         return parser.close()
     except _DoctypeError:
         raise InputError(f"{file}: has a DOCTYPE, which {format} does not use; remove it") from None

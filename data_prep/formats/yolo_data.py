@@ -26,7 +26,9 @@ from llava.common.errors import InputError
 from llava.common.files import read_text
 
 _NAME_LISTS = {"classes.txt", "_darknet.labels"}
-_DEFAULT_NAMES = "predefined_classes.txt"  # labelImg's choice of names, which it saves no classes.txt without
+# labelImg's choice of names, which it saves no classes.txt without, and names that people give their lists.
+_OTHER_LISTS = {"predefined_classes.txt", "class_names.txt", "classnames.txt", "class.txt", "names.txt"}
+_OTHER_LISTS |= {"labels.txt", "label.txt", "obj_names.txt"}
 _YAML_NAMES = {"data", "dataset"}
 # Any of them beside `names` makes a YAML file of some other name one of YOLO's.
 _YAML_KEYS = {"train", "val", "test", "path", "nc"}
@@ -122,9 +124,21 @@ def read_names(file: Path) -> DataSet:
 
 
 def is_name_list(path: Path) -> bool:
-    """Return whether a file is a darknet list of names, by its own name (`classes.txt`, `obj.names`)."""
+    """Return whether a file is a list of names, by its own name (`classes.txt`, `obj.names`).
+
+    `labels.txt` and its like may hold more, and are one if each line could be a name.
+    """
     name = path.name.casefold()
-    return name in _NAME_LISTS or name == _DEFAULT_NAMES or name.endswith(".names")
+    return name in _NAME_LISTS or name.endswith(".names") or (name in _OTHER_LISTS and _holds_names(path))
+
+
+def _holds_names(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            lines = file.read(1 << 16).decode("utf-8-sig", errors="replace").strip().splitlines()
+    except OSError:
+        return False
+    return all(re.search(r"[^\W\d]", line) and not re.search(r"[,;\t/\\]|\.\w+\b", line) for line in lines)
 
 
 def names_classes(path: Path) -> bool:
@@ -161,10 +175,10 @@ def find_data_sets(folder: SourceFolder) -> tuple[list[DataSet], list[str]]:
 
 
 def _read_name_lists(folder: SourceFolder) -> list[DataSet]:
-    """Read all lists of names. labelImg's `predefined_classes.txt`, of which a data set may use none, counts
-    only where there is no other."""
+    """Read all lists of names. labelImg's `predefined_classes.txt`, of which a data set may use none, and
+    lists by names of one's own count only where there is no other."""
     files = [path for path in folder.files if is_name_list(path)]
-    chosen = [path for path in files if path.name.casefold() != _DEFAULT_NAMES]
+    chosen = [path for path in files if path.name.casefold() not in _OTHER_LISTS]
     return [read_names(path) for path in chosen or files]
 
 

@@ -11,6 +11,7 @@ from llava.common.errors import InputError
 
 # Text files that lie among labels and are none, unless an image has their name.
 _NO_LABELS = {"classes", "predefined_classes", "train", "val", "valid", "test", "notes", "readme"}
+_NO_LABELS |= {"class_names", "classnames", "class", "names", "labels", "label", "obj_names"}
 
 
 class YoloLayout:

@@ -30,7 +30,8 @@ def reduction(size: tuple[int, int]) -> int:
 
 
 def find_points(image: Image.Image) -> bytes:
-    """Return the points of an image, each a `POINT`; none of one that cannot be a crop of a sheet."""
+    """Return the points of an image, each a `POINT`; none of one that cannot be a crop of a sheet,
+    or shows nothing."""
     if not may_be_crop(image.size):
         return b""
     slightly = image.convert("L").reduce(reduction(image.size)).filter(ImageFilter.BoxBlur(1))
@@ -38,6 +39,8 @@ def find_points(image: Image.Image) -> bytes:
     contrast = np.asarray(ImageChops.difference(slightly, slightly.filter(ImageFilter.BoxBlur(3))))
     margin = _PATCH // 2
     columns, rows = _highest(contrast[margin:-margin, margin:-margin])
+    if not len(rows):  # such as a black frame
+        return b""
     rows, columns = rows + margin, columns + margin
     offsets = np.arange(_PATCH) - margin
     patches = blurred[

@@ -12,7 +12,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ _EXCESS = 0.05  # of the average share of right answers; less is no matter
 _NUMBERS = re.compile(r"\[[\d\s.,-]+\]")
 _OPTION = re.compile(r"(?:^|(?<=[?.:!] ))\(?([A-Z])[.):]\s+(.+?)\s*$", re.MULTILINE)  # a line, or its end
 _BOX = "[box]"
+NONE = "none"  # the label of what has no defect, in every language
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,17 @@ def blind_tests(tasks: Mapping[str, Sequence[AskedQuestion]]) -> dict[str, Blind
         if is_closed([question.answer for question in questions])
     }
     return {task: test for task, questions in closed.items() if (test := blind_test(questions))}
+
+
+def without_kinds(question: AskedQuestion, label: str) -> AskedQuestion:
+    """Return a question about a box with an answer of whether anything is there, others as they are.
+
+    That kinds of defect differ in shape and place lies in the things; that boxes of nothing differ from those
+    of defects is the questions' fault. `label` is the kind that the question is about, or `NONE`.
+    """
+    if not label or not parse_boxes(question.text):
+        return question
+    return replace(question, answer=NONE if label == NONE else "something")
 
 
 def is_closed(answers: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from data_prep.annotations import Shape
 from data_prep.images.units import Unit
+from data_prep.questions.blind import NONE
 from data_prep.recipe.english import at_place
 from data_prep.recipe.families import DefectKind, FamilyName, KindWords, QuestionFamily
 from data_prep.recipe.schema import Recipe
@@ -17,7 +18,6 @@ from data_prep.source_folder import Split
 from llava.common.boxes import Box, area, format_box, holds_centre, intersection, iou, to_frame
 from llava.common.records import TaskType
 
-NONE = "none"  # the label of what has no defect, in every language
 UNPLACED = "defects without boxes"
 NEARLY_EQUAL = 0.7  # IoU: boxes of different kinds are then two opinions of one thing
 _TRIES = 100

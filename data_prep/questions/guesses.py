@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from data_prep.questions.blind import AskedQuestion, blind_tests, guess_blindly
+from data_prep.questions.blind import AskedQuestion, blind_tests, guess_blindly, without_kinds
 from data_prep.questions.records import QuestionAnswer
 
 
@@ -23,15 +23,18 @@ def guess_test(train: Sequence[QuestionAnswer], test: Sequence[QuestionAnswer]) 
 
 def notes_of_guesses(train: Sequence[QuestionAnswer], group_of: Mapping[str, str]) -> list[str]:
     """Return a note on the training questions that can be guessed without looking, if there are any."""
-    tests = blind_tests(
-        {
-            task: [AskedQuestion(qa.question, qa.answer, group_of[qa.unit.image]) for qa in qas]
-            for task, qas in _by_task(train).items()
-        }
-    )
+    asked = {
+        task: [(AskedQuestion(qa.question, qa.answer, group_of[qa.unit.image]), qa.label) for qa in qas]
+        for task, qas in _by_task(train).items()
+    }
+    tests = blind_tests({task: [question for question, _ in pairs] for task, pairs in asked.items()})
     if not tests:
         return []
-    listed = "; ".join(f"{task} {test}" for task, test in tests.items())
+    faults = blind_tests({task: [without_kinds(*pair) for pair in asked[task]] for task in tests})
+    listed = "; ".join(
+        f"{task} {test}" + ("" if task in faults else ", as the kinds differ in shape or place")
+        for task, test in tests.items()
+    )
     return [
         "some answers can be told without looking at a picture, from a question's words and boxes alone; "
         f"such a guess is right, on average over the answers: {listed}. A score says something only above "

@@ -27,9 +27,7 @@ def deal_options(
         The options of each question; None for one that is left out, because an answer that is right in more
         than one of `number` questions is the best guess wherever it is shown.
     """
-    counts = Counter(rights)
-    if number >= len(answers):  # all are shown anyway
-        return [list(answers) for _ in rights]
+    counts, number = Counter(rights), min(number, len(answers))
     limit = _highest_count(list(counts.values()), number)
     left = {answer: rng.sample(_places(rights, answer), min(counts[answer], limit)) for answer in answers}
     options: list[list[str] | None] = [None] * len(rights)

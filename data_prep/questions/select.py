@@ -10,7 +10,8 @@ from dataclasses import replace
 from textwrap import shorten
 
 from data_prep.images.units import Unit
-from data_prep.questions.candidates import NONE, UNPLACED, Candidate, CandidateFinder, EvenSampler
+from data_prep.questions.blind import NONE
+from data_prep.questions.candidates import UNPLACED, Candidate, CandidateFinder, EvenSampler
 from data_prep.questions.options import deal_options
 from data_prep.questions.records import QuestionAnswer
 from data_prep.recipe.families import LETTERS, QuestionFamily

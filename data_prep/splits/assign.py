@@ -12,7 +12,7 @@ from data_prep.images.units import PreparedImage, Unit
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.balance import improve_shares, unmet_shares
-from data_prep.splits.checks import Check
+from data_prep.splits.checks import Check, what_joins
 from data_prep.splits.groups import Leaks, count_leaks, count_splits, find_groups
 from data_prep.splits.member import GroupMember
 from llava.common.errors import InputError
@@ -163,7 +163,10 @@ def _require_units(conversion: Conversion, shares: Mapping[Split, float], groups
                 f"nothing is left for {split}: the source's own splits have none; "
                 f"set splits.{split}=0 or splits.given=ignore"
             )
-        raise InputError(f"nothing is left for {split}: {groups} group(s) of pictures are too few to split")
+        raise InputError(
+            f"nothing is left for {split}: {groups} group(s) of pictures are too few to split"
+            + what_joins(conversion.checks)
+        )
 
 
 def _annotated_differently(units: Sequence[Unit]) -> dict[str, list[Unit]]:

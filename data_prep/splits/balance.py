@@ -43,7 +43,8 @@ def improve_shares(
     wanted = np.asarray(shares)
     start = np.array([assigned[name] for name in names])
     search = _Search(counts / counts.sum(axis=0), wanted)
-    if np.all(np.abs(search.deviation(start)) * counts.sum(axis=0) < 1):
+    filled = len(set(start.tolist())) == min(len(names), len(shares))
+    if filled and np.all(np.abs(search.deviation(start)) * counts.sum(axis=0) < 1):
         return dict(assigned)
     best = search.descend(start, random.Random(f"{seed}/0"))
     for number in range(1, min(_MOST_STARTS, _STEPS // len(names))):
@@ -115,21 +116,41 @@ class _Search:
 
     def descend(self, splits: NDArray[np.int64], order: random.Random) -> tuple[float, NDArray[np.int64]]:
         """Change an assignment until no move and no exchange makes it better; return its cost too."""
-        splits, deviation = splits.copy(), self.deviation(splits)
+        splits = splits.copy()
+        self._fill(splits)
+        deviation = self.deviation(splits)
+        held = np.bincount(splits, minlength=len(self._shares))  # groups
         few = len(splits) <= _FEW
         for _ in range(_ROUNDS if few else 2):
             changed = False
             for group in order.sample(range(len(splits)), len(splits)):
-                changed |= self._move(group, splits, deviation)
+                changed |= self._move(group, splits, deviation, held)
                 if few:
                     changed |= self._exchange(group, splits, deviation)
             if not changed:
                 break
         return float(np.abs(deviation).sum()), splits
 
-    def _move(self, group: int, splits: NDArray[np.int64], deviation: FloatArray) -> bool:
-        """Move a group to the split where it fits best."""
+    def _fill(self, splits: NDArray[np.int64]) -> None:
+        """Move a group to each empty split, as long as others have two: the one that fits best."""
+        for empty in range(len(self._shares)):
+            held = np.bincount(splits, minlength=len(self._shares))
+            movable = np.flatnonzero(held[splits] > 1)
+            if held[empty] or not len(movable):
+                continue
+            weights, deviation = self._weights[movable], self.deviation(splits)
+            sources = deviation[splits[movable]]
+            costs = np.abs(sources - weights).sum(axis=1) - np.abs(sources).sum(axis=1)
+            costs += np.abs(deviation[empty] + weights).sum(axis=1)
+            splits[movable[int(costs.argmin())]] = empty
+
+    def _move(
+        self, group: int, splits: NDArray[np.int64], deviation: FloatArray, held: NDArray[np.int64]
+    ) -> bool:
+        """Move a group to the split where it fits best, unless it is the only one of its split."""
         weight, source = self._weights[group], splits[group]
+        if held[source] == 1:
+            return False
         without = deviation[source] - weight
         # What each split's cost becomes if the group goes there, against what it is.
         costs = np.abs(deviation + weight).sum(axis=1) - np.abs(deviation).sum(axis=1)
@@ -141,6 +162,8 @@ class _Search:
         deviation[source] = without
         deviation[target] += weight
         splits[group] = target
+        held[source] -= 1
+        held[target] += 1
         return True
 
     def _exchange(self, group: int, splits: NDArray[np.int64], deviation: FloatArray) -> bool:

@@ -47,6 +47,15 @@ class Check:
         return len({index for first, second, _ in self.pairs for index in (first, second)})
 
 
+# How a recipe leaves a check out, by name.
+_WITHOUT = {
+    "copies": "group.twins=null",
+    "shifted": "group.shifted=false",
+    "objects": "group.objects=false",
+    "moments": "group.time=null",
+}
+
+
 def run_checks(members: Sequence[GroupMember], rule: Grouping, workers: int) -> tuple[Check, ...]:
     """Run the checks that a recipe wants and that the images allow."""
     return (
@@ -146,3 +155,12 @@ def checks_text(checks: Sequence[Check]) -> str:
     parts = [*found, *([f"no {', no '.join(none)} found"] if none else [])]
     parts += [f"{check.what} not checked ({check.not_checked})" for check in checks if check.not_checked]
     return "; ".join(parts)
+
+
+def what_joins(checks: Sequence[Check]) -> str:
+    """Return what joins most images, as the end of a sentence, and how to do without; "" if nothing does."""
+    most = max(checks, key=lambda check: check.images)
+    if not most.pairs:
+        return ""
+    how = f"; {_WITHOUT[most.name]} does not look for them" if most.name in _WITHOUT else ""
+    return f". {most.images:,} pictures are joined as {most.what}{how}"

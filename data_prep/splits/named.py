@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from data_prep.photo_names import copied_name, exported_photo, original_name, time_in_name
+from data_prep.photo_names import (
+    copied_name,
+    exported_photo,
+    may_number_photos,
+    original_name,
+    time_in_name,
+)
 from data_prep.source_folder import SPLIT_NAMES
 from data_prep.splits.member import GroupMember
 
 Links = list[tuple[int, int]]
+_MOST_COPIES = 3  # `tower12 (1)` to `(3)` beside `tower12`
 # Folders that augmenting tools and exports put versions into, apart from the photo that they were made from.
 _FOLDERS = re.compile(r"(images?|photos?|pictures?|originals?|aug(ment(ed|ation)?)?|outputs?)", re.IGNORECASE)
 
@@ -27,24 +34,35 @@ def find_versions(members: Sequence[GroupMember]) -> Links:
         plain.setdefault((member.source, member.key), index)
     first_of: dict[tuple[str, ...], int] = {}
     untouched: dict[tuple[str, ...], list[int]] = {}
+    copies: dict[int, list[int]] = {}
+    unsure: dict[tuple[str, ...], list[int]] = {}
     links: Links = []
     for index, member in enumerate(members):
         path = PurePosixPath(member.key)
         name = original_name(path.name)
         copied = copied_name(path.name)
         if copied and (original := plain.get((member.source, str(path.with_name(copied))))) is not None:
-            links.append((original, index))
+            copies.setdefault(original, []).append(index)
         exported = exported_photo(path.name)
         place = () if exported else (str(member.source), *_folder(path), "")
         if name == path.name:
             untouched.setdefault((*place, name), []).append(index)
+        elif not exported and may_number_photos(path.name):
+            unsure.setdefault((*place, name), []).append(index)
         else:
             links.append((first_of.setdefault((*place, name), index), index))
             if exported:  # a version that went another way than through Roboflow
                 own_place = (str(member.source), *_folder(path), "", name)
                 links.append((first_of.setdefault(own_place, index), index))
+    for photo, indices in unsure.items():
+        if photo in untouched:
+            links += [(first_of.setdefault(photo, indices[0]), index) for index in indices]
     for photo, indices in untouched.items():
         links += [(first_of[photo], index) for index in indices if photo in first_of]
+    for original, indices in copies.items():
+        # A browser saves many pictures from many pages as `images (7)`.
+        if len(indices) <= _MOST_COPIES:
+            links += [(original, index) for index in indices]
     return [(first, second) for first, second in links if first != second]
 
 

@@ -94,14 +94,27 @@ def _candidates(features: Sequence[Features], owners: Sequence[int]) -> list[tup
 
 def _inliers(one: Features, two: Features) -> int:
     """Return how many features of two crops one affine map explains."""
-    cv2 = _opencv()
-    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(
-        one.descriptors.astype(np.float32), two.descriptors.astype(np.float32), k=2
-    )
-    good = [pair[0] for pair in matches if len(pair) == 2 and pair[0].distance < _RATIO * pair[1].distance]
-    if len(good) < _INLIERS:
+    rows, columns = _matches(one.descriptors, two.descriptors)
+    if len(rows) < _INLIERS:
         return 0
-    first = one.places[[match.queryIdx for match in good]]
-    second = two.places[[match.trainIdx for match in good]]
-    _, inside = cv2.estimateAffine2D(first, second, ransacReprojThreshold=_WITHIN_PIXELS)
+    first, second = one.places[rows], two.places[columns]
+    _, inside = _opencv().estimateAffine2D(first, second, ransacReprojThreshold=_WITHIN_PIXELS)
     return 0 if inside is None else int(inside.sum())
+
+
+def _matches(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
+    """Return the descriptors of the first that have a match in the second clearly better than the next best
+    one, and these matches."""
+    none = np.empty(0, dtype=np.int64)
+    if not len(one) or len(two) < 2:
+        return none, none
+    first, second = one.astype(np.float32), two.astype(np.float32)
+    # Squares of distances, without those of the first, which are the same for all matches; all are whole
+    # numbers that float32 holds.
+    apart = np.square(second).sum(axis=1) - 2 * (first @ second.T)
+    rows, best = np.arange(len(one)), apart.argmin(axis=1)
+    nearest = apart[rows, best]
+    apart[rows, best] = np.inf
+    own = np.square(first).sum(axis=1)
+    clear = nearest + own < _RATIO**2 * (apart.min(axis=1) + own)
+    return rows[clear], best[clear]

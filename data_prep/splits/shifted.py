@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from data_prep.images.points import CODE_BITS, POINT, reduction
 from data_prep.splits.near_codes import CodeIndex, IntArray
@@ -21,6 +22,7 @@ _VOTES = 3  # points that agree on a shift
 _BIN = 4  # pixels, within which shifts agree
 _LEAST_SHIFT = 0.04  # of a side; what is not shifted is a copy, or another thing in the same fixture
 _OVERLAP, _ALIKE = 0.25, 0.9  # the least share that both show, and correlation there
+_PERIODIC, _PERIOD_EDGE = 0.7, 0.4  # autocorrelation at a period, and between there and no shift
 _BACKGROUND = 0.04  # of a side: the radius of the blur that is subtracted
 _MOST_PAIRS = 200_000  # whose overlap is looked at
 
@@ -31,7 +33,8 @@ def find_shifted(
     """Find the images that overlap, all of one size.
 
     Candidates have `_VOTES` points or more whose surroundings look alike and that lie at one shift from each
-    other. A pair is one that correlates where both show the same.
+    other. A pair is one that correlates where both show the same. Periodic textures (fabric, grids) do not
+    count: they fit upon one another wherever they come from.
 
     Args:
         files: The images.
@@ -40,10 +43,12 @@ def find_shifted(
     Returns:
         The first and the second image of each pair, by index, and their correlation.
     """
+    periodic = cache(lambda index: _is_periodic(_detail(files[index])))
     pairs = [
         (first, second, correlation)
         for first, second, x, y in _candidates(points)
-        if (correlation := _overlap_correlation(files[first], files[second], x, y)) >= _ALIKE
+        if not periodic(first)
+        and (correlation := _overlap_correlation(files[first], files[second], x, y)) >= _ALIKE
     ]
     columns = np.array(pairs, dtype=np.float64).reshape(-1, 3)
     return columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2]
@@ -107,6 +112,23 @@ def _correlation(one: Greys, two: Greys, x: int, y: int) -> float:
     a, b = a - a.mean(), b - b.mean()
     energy = float(np.vdot(a, a)) * float(np.vdot(b, b))
     return float(np.vdot(a, b)) / energy**0.5 if energy > 0 else 0.0
+
+
+def _is_periodic(detail: Greys) -> bool:
+    """Tell whether an image correlates with itself at a shift, and not with that all the way there, as
+    streaks do."""
+    height, width = detail.shape
+    centred = detail - detail.mean()
+    spectrum = np.abs(np.fft.rfft2(centred, (2 * height, 2 * width))) ** 2
+    sums = np.fft.fftshift(np.fft.irfft2(spectrum, (2 * height, 2 * width)))
+    high, wide = height // 2, width // 2  # shifts at which half a side or more still overlaps
+    sums = sums[height - high : height + high + 1, width - wide : width + wide + 1]
+    rows, columns = np.arange(-high, high + 1), np.arange(-wide, wide + 1)
+    overlap = np.outer(height - np.abs(rows), width - np.abs(columns)) / (height * width)
+    correlation = sums / overlap / max(float(sums[high, wide]), 1e-9)
+    marks = Image.fromarray(np.where(correlation >= _PERIOD_EDGE, 255, 0).astype(np.uint8)).copy()  # writable
+    ImageDraw.floodfill(marks, (wide, high), 0)  # what hangs together with no shift
+    return bool((correlation[np.asarray(marks) > 0] >= _PERIODIC).any())
 
 
 def _detail(file: Path) -> Greys:

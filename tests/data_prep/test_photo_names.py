@@ -95,6 +95,9 @@ def test_numbered_copies() -> None:
         "WhatsApp Image 2023-06-05 at 16.48.03",
         "IMG20230605164803_01",
         "IMG20230605164803_jpg.rf.0a1b",
+        "cam1_1685983683",
+        "1685983683000",
+        "1685983683.000123",
     ],
 )
 def test_times_in_names(name: str) -> None:
@@ -104,7 +107,16 @@ def test_times_in_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["DSC_0012", "IMG-20230605-WA0012", "20231332_164803", "1234202306051648031", "exp6_num_354402"]
+    "name",
+    [
+        "DSC_0012",
+        "IMG-20230605-WA0012",
+        "20231332_164803",
+        "1234202306051648031",
+        "exp6_num_354402",
+        "20191203001",
+        "3_jpg.rf.05d1623456789c0ab",
+    ],
 )
 def test_names_without_a_time(name: str) -> None:
     assert time_in_name(name) is None

@@ -209,6 +209,8 @@ def test_one_sided_answers(check: Callable) -> None:
     # A val file is looked at by itself.
     code, found = check(answers("Broken?", 20, 20, 0), answers("Broken?", 20, 0, 100))
     assert {Path(example["file"]).name for example in found["one-sided"]["examples"]} == {"val.json"}
+    # Few defects are natural where train mixes the answers.
+    assert check(answers("Broken?", 20, 20, 0), answers("Broken?", 1, 30, 100)) == (0, {})
 
 
 def test_longer_conversations_are_not_one_sided(check: Callable) -> None:

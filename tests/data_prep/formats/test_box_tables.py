@@ -70,6 +70,10 @@ b,100,50,"[0, 0, 20, 10]",crack
 photos/a.jpg,60,20,108,55,rust spot
 photos/b.jpg,0,0,20,10,crack
 """,
+    "makesense.ai, no header": """crack,10,5,30,20,a.jpg,100,50
+rust spot,60,20,48,35,a.jpg,100,50
+crack,0,0,20,10,b.jpg,100,50
+""",
 }
 
 
@@ -165,6 +169,14 @@ def test_run_length_masks(tmp_path: Path, put: Callable, joined: bool) -> None:
     source = read_auto(tmp_path, "run_table")
     assert boxes_of(source) == {"a": [("1", (10, 5, 13, 25)), ("3", (99, 45, 100, 50))], "b": []}
     assert [shape.area for shape in source.images[0].annotations[0].shapes] == [60, 5]
+    assert [path.name for path in source.unannotated] == ["c.jpg"]
+    # A table that has only rows with runs says by their absence that a picture shows nothing.
+    put("test/d.jpg")
+    put("train.csv", "ImageId,ClassId,EncodedPixels\na.jpg,1,4996 5\n")
+    source = read_auto(tmp_path, "run_table")
+    assert boxes_of(source) == {"a": [("1", (99, 45, 100, 50))], "b": [], "c": []}
+    assert [path.name for path in source.unannotated] == ["d.jpg"]
+    assert "2 picture(s) that no row is about, beside others: taken as showing nothing" in notes_of(source)
     put("train.csv", "ImageId,EncodedPixels\na.jpg,4999 50\na.jpg,1 x\n")
     first, second = problems_of(tmp_path, "run_table")
     assert (

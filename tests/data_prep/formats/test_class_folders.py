@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import AnnotatedSource
-from data_prep.formats import class_folders, find_reader
+from data_prep.formats import NoFormatError, class_folders, find_reader
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
 
@@ -68,6 +68,24 @@ def test_folders_below_splits(tmp_path: Path, put: Put) -> None:
     }
 
 
+def test_folders_below_other_folders(tmp_path: Path, put: Put) -> None:
+    put("set/set/train/bad/1.jpg", "set/set/test/good/2.jpg", "other/bad/3.jpg", "LICENSE.txt")
+    assert detected(tmp_path)
+    assert {image.key: (image.annotations[0].labels, image.split) for image in read(tmp_path).images} == {
+        "set/set/train/bad/1": (("bad",), "train"),
+        "set/set/test/good/2": (("good",), "test"),
+        "other/bad/3": (("bad",), None),
+    }
+
+
+def test_figures_of_a_repository_are_no_class(tmp_path: Path, put: Put) -> None:
+    put("dataset/bad/1.jpg", "dataset/good/2.jpg", "docs/figure.png", "assets/icons/logo.png")
+    assert detected(tmp_path)
+    source = read(tmp_path)
+    assert [image.key for image in source.images] == ["dataset/bad/1", "dataset/good/2"]
+    assert [path.name for path in source.unannotated] == ["logo.png", "figure.png"]
+
+
 def test_versions_of_one_photo_are_one_group(tmp_path: Path, put: Put) -> None:
     put("a/tower_jpg.rf.0f2c.jpg", "b/tower_jpg.rf.99aa.jpg", "b/2.jpg")
     assert [image.group for image in read(tmp_path).images] == ["tower", None, "tower"]
@@ -114,6 +132,16 @@ def test_only_folders_without_other_annotations_are_claimed(
 ) -> None:
     put(*names)
     assert detected(tmp_path) == claimed
+
+
+@pytest.mark.parametrize("beside", ["counts.csv", "dataset-metadata.json", "overview.jpg"])
+def test_what_lies_beside_is_no_dead_end(tmp_path: Path, put: Put, beside: str) -> None:
+    put("a/1.jpg", "b/2.jpg")
+    put(beside, text="{}")
+    with pytest.raises(
+        NoFormatError, match=r"if the folders of pictures \(a, b\) are classes: --format class_"
+    ):
+        find_reader(SourceFolder.scan(tmp_path))
 
 
 def test_images_in_a_folder_of_their_own(tmp_path: Path, put: Put) -> None:

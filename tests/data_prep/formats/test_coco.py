@@ -42,6 +42,34 @@ def shapes_of(image: AnnotatedImage) -> list[Shape]:
     return [shape for annotation in image.annotations for shape in annotation.shapes]
 
 
+def test_names_that_are_addresses(tmp_path: Path, put: Put) -> None:
+    put("images/a b.jpg")
+    address = "https://store.example.com/photos/a%20b.jpg?signature=x/1.jpg"
+    put("labels.json", lists(BOX, images=[{**IMAGE, "file_name": address}]))
+    source, problems = read(tmp_path)
+    assert problems == [] and [image.key for image in source.images] == ["images/a b"]
+
+
+def test_places_in_shares_of_the_image(tmp_path: Path, put: Put) -> None:
+    put("a.jpg")
+    box = {**BOX, "bbox": [0.1, 0.1, 0.2, 0.6], "segmentation": [[0.1, 0.1, 0.3, 0.1, 0.3, 0.7]]}
+    file = put("labels.json", lists(box, {**BOX, "id": 2, "bbox": [0, 0, 1, 1]}))
+    source, problems = read(tmp_path)
+    assert problems == []
+    assert shapes_of(source.images[0]) == [
+        Shape("insulator", pytest.approx((10, 5, 30, 35)), pytest.approx(300)),
+        Shape("insulator", (0, 0, 100, 50)),
+    ]
+    assert source.notes[-1].endswith(
+        "its place is in shares of the picture, not in pixels; taken as such (and 1 more)"
+    )
+    put("labels.json", lists(box, images=[{"id": 7, "file_name": "a.jpg"}]))
+    (problem,) = read(tmp_path)[1]
+    assert problem.startswith(
+        f"{file}, annotations[0] (id 1): its bbox is in shares of the picture, and its "
+    )
+
+
 def test_boxes_join_their_images(tmp_path: Path, put: Put) -> None:
     put("photos/a.jpg")
     put("photos/b.jpg")

@@ -87,6 +87,13 @@ def test_all_parts_of_a_line_without_header_are_labels(tmp_path: Path, put: Call
     assert labels == {"images/cell 1": ["1.0", "mono"], "images/cell2": ["0.333", "poly"]}
 
 
+def test_a_list_of_pictures_and_their_masks_is_none(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("masks/a.png")
+    put("train.txt", "a.jpg masks/a.png\n")
+    assert label_tables.detect(SourceFolder.scan(tmp_path)) is None
+
+
 def test_bad_rows_are_named(tmp_path: Path, put: Callable) -> None:
     put("a.jpg")
     path = put("l.csv", "image,label\na.jpg,crack\n/etc/b.jpg,crack\nc.jpg,crack\na.jpg,\n,crack\n")

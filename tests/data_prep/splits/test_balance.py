@@ -43,6 +43,20 @@ def test_few_mixed_groups_come_near_the_shares() -> None:
         assert not [line for line in unmet_shares(groups, SHARES, splits) if "all pictures" in line]
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"a": ["x"] * 10, "b": ["y"] * 10, "c": ["x", "y"] * 5},
+        {f"lot{n}": ["x", "y", "z"] * 7 for n in range(4)},
+        {f"p{n}": ["x"] for n in range(3)},
+        {"a": ["x"] * 97, "b": ["x"], "c": ["y"]},
+    ],
+)
+def test_no_split_is_empty_where_there_are_groups_for_all(groups: dict[str, list[str]]) -> None:
+    for seed in range(5):
+        assert set(assign_splits(groups, SHARES, seed).values()) == set(SHARES)
+
+
 def test_one_large_group_is_named() -> None:
     groups = {"tower9": ["crack", "none"] * 30} | {f"g{n}": ["none"] for n in range(40)}
     lines = unmet_shares(groups, SHARES, assign_splits(groups, SHARES, 0))

@@ -55,6 +55,18 @@ def test_versions_by_name() -> None:
     assert "versions of one photo by name: 10 pictures" in text
 
 
+def test_numbers_of_photos_are_no_versions() -> None:
+    apart = [f"cam2_gray_{n:03}" for n in range(40)] + ["images", *(f"images ({n})" for n in range(1, 9))]
+    assert joined(members(*apart), Grouping()) == sorted([name] for name in apart)
+    versions = ["p7", "p7_blur_3", "p7_noise_12"]
+    assert joined(members(*versions), Grouping()) == [versions]
+    # Of two versions of an absent photo, only the numbers that nothing else can mean join.
+    assert joined(members("p8_noise_12", "p8_aug_1", "p8_aug_2"), Grouping()) == [
+        ["p8_aug_1", "p8_aug_2"],
+        ["p8_noise_12"],
+    ]
+
+
 def test_moments_by_names_and_exif() -> None:
     times = {"x/p1": 1685983684.5, "x/p2": 1685983690.0}  # the first 1.5 s after b
     found = members("a/IMG20230605164800", "b/IMG20230605164803", "x/p1", "x/p2", "none", taken=times)

@@ -57,6 +57,21 @@ def test_crops_that_do_not_overlap_stay_apart(tmp_path: Path) -> None:
     assert joined(find_groups(crops(tmp_path, *places), Grouping())) == [[0], [1], [2], [3], [4]]
 
 
+def test_a_periodic_texture_fits_everywhere_and_joins_nothing(tmp_path: Path) -> None:
+    tile = np.asarray(sheet(1).crop((0, 0, 48, 48)), dtype=np.float32)
+    fabric, members = np.tile(tile, (6, 6)), []
+    for number in range(8):
+        random = np.random.default_rng(number)
+        y, x = random.integers(0, 48, 2)
+        pixels = fabric[y : y + 200, x : x + 200] + random.normal(0, 1, (200, 200))
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file)
+        points = find_points(open_image(file))
+        looks = random.integers(0, 256, 1024, dtype=np.uint8).tobytes()
+        members.append(GroupMember(f"c{number}", looks, file=file, size=(200, 200), points=points))
+    assert joined(find_groups(members, Grouping())) == [[number] for number in range(8)]
+
+
 def test_what_is_not_looked_for_is_said(tmp_path: Path) -> None:
     members = crops(tmp_path, (1, 0, 0), (1, 40, 0))
     text = checks_text(find_groups(members, Grouping(shifted=False, twins=None)).checks)

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 from PIL.Image import Transpose
 
 from benchmarks.find_twins import make_fingerprints
@@ -57,6 +57,40 @@ def test_pieces_in_one_fixture_are_no_copies() -> None:
         )
         prints.append(fingerprint(Image.fromarray(np.clip(ring + grain, 0, 255).astype(np.uint8))))
     assert not len(find_twins(prints, 20)[0])
+
+
+def fixture(random: np.random.Generator) -> Image.Image:
+    """A part that lies a little otherwise each time, with a spot of its own."""
+    image = Image.new("L", (256, 256), 60)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((30, 30, 226, 226), fill=150, outline=220, width=4)
+    draw.rectangle((100, 0, 156, 30), fill=200)
+    draw.ellipse((90, 90, 166, 166), fill=40)
+    draw.line((128, 128, 210, 160), fill=230, width=6)
+    shift = tuple(random.integers(-4, 5, 2).tolist())
+    image = image.rotate(random.uniform(-4, 4), translate=(shift[0], shift[1]))
+    x, y = random.integers(60, 190, 2).tolist()
+    ImageDraw.Draw(image).rectangle((x, y, x + 10, y + 14), fill=int(random.integers(255)))
+    return image
+
+
+def test_many_pieces_that_look_alike_are_no_copies() -> None:
+    random = np.random.default_rng(0)
+    pieces = [fixture(random) for _ in range(60)]
+    prints = [fingerprint(image) for image in [*pieces, encoded(pieces[0]), salted(pieces[1].convert("RGB"))]]
+    first, second, _ = find_twins(prints, 20)
+    pairs = set(zip(first.tolist(), second.tolist(), strict=True))
+    assert {(0, 60), (1, 61)} <= pairs, "true copies are still found"
+    assert len(pairs) < 20, "of some 250 that correlate as copies do"
+
+
+def test_a_film_stays_together() -> None:
+    sheet = photo(0, (800, 480))
+    prints = [fingerprint(sheet.crop((2 * step, 0, 480 + 2 * step, 480))) for step in range(60)]
+    first, second, _ = find_twins(prints, 20)
+    assert set(zip(range(59), range(1, 60), strict=True)) <= set(
+        zip(first.tolist(), second.tolist(), strict=True)
+    )
 
 
 def test_many_copies_of_one_are_not_compared_in_all_pairs() -> None:
