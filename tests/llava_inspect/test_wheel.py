@@ -157,7 +157,7 @@ def test_the_road(run: Run, tmp_path: Path) -> None:
         "run photos --recipe insulator --output mine max_steps=2 eval_steps=2 logging_steps=1 batch_size=2 "
         "eval_generate_samples=2"
     )
-    assert "next: llava-inspect train configs/tiny_cpu.yaml data_path=mine/data/train.json" in said
+    assert "next: " not in said  # a run goes on by itself
     assert "mine/adapter: the adapter of step 2" in said
     assert "merged mine/adapter into mine/merged" in said
     assert "written to mine/scores/scores.json and mine/scores/report.html" in said
