@@ -6,15 +6,16 @@
 
 An image's questions are branches of one row of the cache (kv_cache.py). Prefixes of nearly the same length
 are read together, wherever they are in the queue; the question that has waited longest is always among those
-that are admitted. Where memory runs out, all running branches go back to the queue and half as many run at a
-time; a question that does not fit alone gets an error.
+that are admitted. Where memory runs out, the prefix store is emptied; where that is not enough, all running
+branches go back to the queue, with their answers so far, and half as many run at a time; a question that does
+not fit alone gets an error.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, count, islice
 from random import Random
 
 import torch
@@ -25,18 +26,26 @@ from llava.inference.branch_runner import BranchRunner
 from llava.inference.kv_cache import BranchedKVCache
 from llava.inference.memory import is_out_of_memory, tokens_that_fit
 from llava.inference.model_runner import ModelRunner
+from llava.inference.prefix_store import PrefixStore
 from llava.inference.requests import Branch
-from llava.inference.sampling import AnswerText, SamplingOptions, next_tokens
+from llava.inference.sampling import next_tokens, token_logprobs
 
 MAX_RUNNING = {"cuda": 64, "cpu": 32}
 """How many branches run at a time where no batch size is given."""
 MAX_PREFILL_TOKENS = 16_384
 """That are read in one forward pass, padding included."""
+LIVE_PREFILL_TOKENS = {"cuda": 8192, "cpu": 1024}
+"""The same in a live batch: those that run wait for it."""
 MAX_PADDING = 1.1
 """How many times its own length a prefix may be padded to, to be read with others."""
 CACHE_GROWTH = 1.25
 """The buffers of a cache are at most so many times what it holds (GrowingLayer)."""
+LIVE_RECOVERY = 256
+"""After so many answers without want of memory a live batch tries twice as many branches at a time again."""
+LIVE_PADDING = 2
+"""For the sake of shared rows, a step of a live batch may read so many times the tokens of its branches."""
 REMEDY = "try --load-4bit or fewer new tokens"
+TOO_LARGE = f"the question does not fit in the memory, though asked alone; {REMEDY}"
 
 
 class ContinuousBatch:
@@ -46,13 +55,22 @@ class ContinuousBatch:
     does both for an iterator of branches.
     """
 
-    def __init__(self, runner: ModelRunner, batch_size: int | None, options: SamplingOptions) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        batch_size: int | None,
+        store: PrefixStore | None = None,
+        *,
+        live: bool = False,
+    ) -> None:
         """Start with an empty queue.
 
         Args:
             runner: Runs the model.
             batch_size: How many branches may run at a time; None for as many as the free memory holds.
-            options: How all answers are sampled.
+            store: Keeps prefixes from one branch to the next; None for no longer than they run.
+            live: Whether somebody waits for each branch: they are admitted in their order, as soon as there
+                is a place, and not only once half of the places are free.
 
         Raises:
             InputError: the batch size is below 1.
@@ -60,9 +78,16 @@ class ContinuousBatch:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}; it must be at least 1")
         self._runner = runner
-        self._branch_runner = BranchRunner(runner)
-        self._options = options
-        self._max_running = batch_size or MAX_RUNNING.get(runner.model.device.type, MAX_RUNNING["cpu"])
+        self._store = store
+        self._store_emptied = False  # for want of memory, since the last branch that finished
+        self._since_preempted = 0  # branches that have finished
+        self._branch_runner = BranchRunner(runner, store)
+        self._live = live
+        device = runner.model.device.type
+        self._max_read = LIVE_PREFILL_TOKENS.get(device, 1024) if live else MAX_PREFILL_TOKENS
+        self._admitted = False  # in the last step
+        self._owners = count(1)
+        self._max_running = batch_size or MAX_RUNNING.get(device, MAX_RUNNING["cpu"])
         self._limit = min(self._max_running, runner.max_branches or self._max_running)  # as memory allows
         self._max_cached = tokens_that_fit(runner.model) if batch_size is None else None
         self._waiting: deque[Branch] = deque()
@@ -70,14 +95,14 @@ class ContinuousBatch:
         self._running: list[list[Branch]] = []  # the branches of each row of `_cache`
         self._cache: BranchedKVCache | None = None
         self._finished: list[Branch] = []  # since the last step returned
-        self._answered = False  # any branch yet
 
     def run(self, branches: Iterator[Branch]) -> Iterator[Branch]:
         """Yield `branches` in the order in which they finish; they are taken as there is room in the queue.
 
         Raises:
-            InputError: not even the first branch fits in the memory.
+            InputError: not even the first branch that was tried fits in the memory.
         """
+        answered = False
         with self._runner.eval_mode():
             while True:
                 # one more than may run: then all branches of the next images that can be admitted have come
@@ -85,45 +110,83 @@ class ContinuousBatch:
                     self.add(branch)
                 if not self.has_work:
                     return
-                yield from self.step()
+                for branch in self.step():
+                    if branch.error == TOO_LARGE and not answered:
+                        raise InputError(f"not even one question at a time fits in the memory; {REMEDY}")
+                    answered |= branch.error is None
+                    yield branch
 
     def add(self, branch: Branch) -> None:
         """Put a branch at the end of the queue; one with an error is finished."""
-        if branch.error is not None:
+        if branch.finished:
             self._finished.append(branch)
+            return
+        if branch.kept and self._store is not None:  # its conversation may be stored beyond the last image
+            stored = self._store.match(branch.prompt_keys[:-1], branch.image_ends)
+            branch.prefix_length = max(branch.prefix_length, stored)
+        self._waiting.append(branch)
+
+    def cancel(self, branch: Branch, error: str | None = None) -> None:
+        """End a branch that waits or runs, with an error or none; the next `step` frees its place."""
+        if branch.finished:
+            return
+        if error is None:
+            branch.finish_reason = "cancelled"
         else:
-            self._waiting.append(branch)
+            branch.fail(error)
+        if branch in self._waiting:
+            self._waiting.remove(branch)
+            self._finish(branch)
+
+    @property
+    def places(self) -> int:
+        """How many branches may run at a time, where memory allows."""
+        return self._max_running
+
+    @property
+    def waiting(self) -> int:
+        """How many branches wait for a place."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many branches run."""
+        return sum(map(len, self._running))
 
     @property
     def has_work(self) -> bool:
         """Whether any branch has not been returned by `step` yet."""
-        return bool(self._waiting or self._running or self._finished)
+        return bool(self._waiting or self.running or self._finished)
 
     def step(self) -> list[Branch]:
         """Admit waiting branches or, where none can be, choose one more token for every running one.
 
         Returns:
             The branches that are finished since the last step.
-
-        Raises:
-            InputError: not even the first branch of all fits in the memory.
         """
         if self._waiting or self._running:
             out_of_memory = False
             try:
+                self._evict_finished()  # what was cancelled
                 if groups := self._next_groups():
                     self._admit(groups)
-                else:
+                elif self.running:
                     self._decode()
+                self._admitted = bool(groups)
                 self._evict_finished()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 out_of_memory = True
             if out_of_memory:  # outside the handler, which keeps the tensors of the failed pass alive
-                self._preempt()
+                self.preempt(TOO_LARGE)
         finished, self._finished = self._finished, []
-        self._answered |= any(branch.error is None for branch in finished)
+        if finished:
+            self._store_emptied = False
+        self._since_preempted += len(finished)
+        if self._live and self._since_preempted >= LIVE_RECOVERY:
+            self._limit = min(2 * self._limit, self._max_running)
+            self._since_preempted = 0
         return finished
 
     # --- admission ------------------------------------------------------------------------------------
@@ -131,20 +194,22 @@ class ContinuousBatch:
     def _next_groups(self) -> list[list[Branch]]:
         """Take the branches to admit now out of the queue, one list per image.
 
-        None are admitted while more than half of the places are taken. An image's branches are admitted
+        None are admitted while more than half of the places are taken; in a live batch, while all are, and
+        not in two steps one after the other, so that those that run go on. An image's branches are admitted
         together; they are split only where they are more than the limit or do not fit.
         """
-        free = self._limit - sum(map(len, self._running))
-        if self._running and 2 * free < self._limit:
+        free = self._limit - self.running
+        if self._running and (self._admitted if self._live else 2 * free < self._limit):
             return []
         waiting: dict[object, list[Branch]] = {}
-        for branch in self._waiting:
+        for branch in islice(self._waiting, max(free, 0) if self._live else None):
             waiting.setdefault(branch.prefix_key, []).append(branch)
         groups: list[list[Branch]] = []
         for group in waiting.values():
             if not groups and len(group) > self._limit:
                 group = group[:free]
-            while not groups and not self._running and len(group) > 1 and not self._can_admit([group]):
+            split = not groups and (self._live or not self._running)
+            while split and len(group) > 1 and not self._can_admit([group]):
                 group = group[: len(group) // 2]
             alone = not groups and not self._running  # a single branch is tried, whatever the estimate says
             if alone or (len(group) <= free and self._can_admit([*groups, group])):
@@ -159,15 +224,19 @@ class ContinuousBatch:
     def _can_admit(self, groups: Sequence[Sequence[Branch]]) -> bool:
         """Whether the groups can be read together, and the cache has room for them."""
         prefixes = [group[0].prefix_length for group in groups]
-        prefix_tokens = len(groups) * max(prefixes)
-        question_tokens = len(groups) * max(
-            sum(len(branch.prompt_ids) - branch.prefix_length for branch in group) for group in groups
-        )
-        if len(groups) > 1:
-            uneven = max(prefixes) > MAX_PADDING * min(prefixes)
-            if uneven or prefix_tokens > MAX_PREFILL_TOKENS:
+        if len(groups) > 1 and any(prefixes):
+            read = [length for length, group in zip(prefixes, groups, strict=True) if not self._stored(group)]
+            uneven = max(read, default=0) > MAX_PADDING * min(read, default=0)
+            if uneven or not all(prefixes) or len(read) * max(read, default=0) > self._max_read:
                 return False
-        return question_tokens <= MAX_PREFILL_TOKENS and self._fits_cache(groups)
+        if len(groups) == 1 == len(groups[0]):  # a single question, however long, is read at once
+            return self._fits_cache(groups)
+        question_tokens = len(groups) * max(sum(branch.own_length for branch in group) for group in groups)
+        return question_tokens <= self._max_read and self._fits_cache(groups)
+
+    def _stored(self, group: Sequence[Branch]) -> bool:
+        """Whether the store has the group's prefix, or some of it."""
+        return self._branch_runner.stored_tokens(group[0]) > 0
 
     def _fits_cache(self, groups: Sequence[Sequence[Branch]]) -> bool:
         """Whether the cache has room for the groups beside the running rows, if all answers are longest."""
@@ -184,46 +253,79 @@ class ContinuousBatch:
     @torch.inference_mode()
     def _admit(self, groups: list[list[Branch]]) -> None:
         """Prefill the groups, choose their first tokens and add them to the running rows."""
+        groups = sorted(groups, key=self._stored)
         self._entering = list(chain(*groups))
-        if self._cache is not None:
+        if self._cache is not None and not self._live:
             self._compact(self._cache)  # `_fits_cache` counts on it, and extending copies everything anyway
-        for group in groups:
-            for owner, branch in enumerate(group, start=1):
-                self._start(branch, owner)
-        beam_search = self._options.num_beams > 1
-        if beam_search:
-            for branch in self._entering:
-                self._beam_search(branch)
-        scored = any(branch.choice_ids for branch in self._entering)
-        if scored or not beam_search:
+        for branch in self._entering:
+            self._start(branch)
+        cache = None
+        if any(branch.unscored_choices or branch.options.num_beams == 1 for branch in self._entering):
             cache, logits = self._branch_runner.prefill(groups)
-            if scored:
+            if any(branch.unscored_choices for branch in self._entering):
                 self._branch_runner.score_choices(cache, groups, logits)
-            if not beam_search:
-                self._choose(groups, logits)
-        self._finished += [branch for branch in self._entering if branch.finished]
-        rows = [[branch for branch in group if not branch.finished] for group in groups]
-        if any(rows):
-            if self._cache is None:
-                self._cache = cache
-            else:
-                self._cache.extend(cache)
-            self._running += rows
+            self._choose(groups, logits)
+        for branch in self._entering:
+            if branch.options.num_beams > 1:
+                self._beam_search(branch)
+        rows = self._without_finished(groups, cache)
+        if cache is not None and any(rows):
+            self._join(rows, cache)
         self._entering = []
 
-    def _start(self, branch: Branch, owner: int) -> None:
-        branch.restart()
-        branch.owner = owner
-        if self._options.stop:
-            branch.answer_text = AnswerText(self._runner.tokenizer, self._options.stop)
-        branch.generator = Random(f"{self._options.seed}:{branch.request.question_id}")
+    def _join(self, rows: list[list[Branch]], cache: BranchedKVCache) -> None:
+        """Add the rows of a new cache to the running ones.
+
+        That copies all of them. So in a live batch, where a few come at a time, they go to the row of their
+        image or to one that has become free, wherever there is one.
+        """
+        if self._cache is None:
+            self._cache, self._running = cache, rows
+            return
+        left = list(range(len(rows)))
+        if self._live:
+            end = self._cache.owners.shape[1]
+            left = []
+            for index, row in enumerate(rows):
+                if row and (shared := self._row_of_prefix(row)) is not None:
+                    self._cache.graft(shared, cache, index, end)
+                    self._running[shared] += row
+                elif row and [] in self._running:
+                    free = self._running.index([])
+                    self._cache.place(free, cache, index)
+                    self._running[free] = row
+                elif row:
+                    left.append(index)
+        if left:
+            rows = [rows[index] for index in left]
+            if self._live:
+                cache.keep(left, [[branch.owner for branch in row] for row in rows])
+            self._cache.extend(cache)
+            self._running += rows
+
+    def _row_of_prefix(self, group: Sequence[Branch]) -> int | None:
+        """Return the running row of the same prefix, unless too many branches of it make the others wide."""
+        for index, row in enumerate(self._running):
+            if row and row[0].prefix_key == group[0].prefix_key:
+                width = max(len(row) + len(group), *map(len, self._running))
+                if len(self._running) * width <= LIVE_PADDING * (self.running + len(group)):
+                    return index
+        return None
+
+    def _start(self, branch: Branch) -> None:
+        """Prepare a branch for the batch; it may have been there before (`preempt`)."""
+        branch.owner = next(self._owners)
+        branch.generator = Random(f"{branch.options.seed}:{branch.request.question_id}")
+        for _ in branch.answer_ids:
+            branch.generator.random()
 
     def _beam_search(self, branch: Branch) -> None:
         images = self._runner.prepare_images(branch.request.images)
-        beams = self._options.num_beams
+        beams = branch.options.num_beams
         for token in self._runner.beam_search(branch.prompt_ids, images, beams, branch.max_new_tokens):
-            self._append_token(branch, token)
-        branch.finished = True
+            if not branch.finished:
+                self._append_token(branch, token)
+        branch.finish_reason = branch.finish_reason or "stop"
 
     # --- running --------------------------------------------------------------------------------------
 
@@ -233,49 +335,85 @@ class ContinuousBatch:
         assert self._cache is not None
         logits = self._branch_runner.decode(self._cache, self._running)
         self._choose(self._running, logits)
-        for index, row in enumerate(self._running):
-            self._finished += [branch for branch in row if branch.finished]
-            self._running[index] = [branch for branch in row if not branch.finished]
 
     def _choose(self, rows: Sequence[Sequence[Branch]], logits: Tensor) -> None:
         """Choose the next token of each branch from logits (rows, branches of a row, vocabulary)."""
-        places = [(row, place) for row, branches in enumerate(rows) for place in range(len(branches))]
-        branches = list(chain(*rows))
+        places = [
+            (row, place)
+            for row, branches in enumerate(rows)
+            for place, branch in enumerate(branches)
+            if branch.options.num_beams == 1
+        ]
+        if not places:
+            return
+        branches = [rows[row][place] for row, place in places]
         row, place = torch.tensor(places, device=logits.device).unbind(dim=1)
-        generators = [branch.generator for branch in branches]
-        tokens = next_tokens(logits[row, place].float(), self._options, generators)
-        for branch, token in zip(branches, tokens.tolist(), strict=True):
+        logits = logits[row, place].float()
+        options = [branch.options for branch in branches]
+        tokens = next_tokens(logits, options, [branch.generator for branch in branches]).tolist()
+        asked = [index for index, option in enumerate(options) if option.top_logprobs is not None]
+        if asked:
+            found = token_logprobs(
+                logits[asked], [tokens[i] for i in asked], [options[i].top_logprobs or 0 for i in asked]
+            )
+            for index, logprobs in zip(asked, found, strict=True):
+                if tokens[index] not in self._runner.stop_token_ids:
+                    branches[index].logprobs.append(logprobs)
+        for branch, token in zip(branches, tokens, strict=True):
             self._append_token(branch, token)
 
     def _append_token(self, branch: Branch, token: int) -> None:
         """Add a token to the branch's answer, and find out whether that ends it."""
-        if branch.finished:
-            return
         if token in self._runner.stop_token_ids:
-            branch.finished = True
+            branch.finish_reason = "stop"
             return
         branch.answer_ids.append(token)
         if branch.answer_text is not None:
             branch.answer_text.push(token)
-            branch.finished = branch.answer_text.stopped
+            if branch.answer_text.stopped:
+                branch.finish_reason = "stop"
         if not branch.finished and len(branch.answer_ids) >= branch.max_new_tokens:
-            branch.finished = branch.truncated = True
+            branch.finish_reason = "length"
 
     # --- eviction -------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _evict_finished(self) -> None:
-        """Evict the columns of finished branches once they are half of the cache: it copies the others."""
+        """Take the finished branches out.
+
+        Their columns go once they are half of the cache, or where it outgrows the memory: the others are
+        copied for it.
+        """
         if self._cache is None:
             return
-        if not any(self._running):
+        self._running = self._without_finished(self._running, self._cache)
+        lengths = [
+            row[0].prefix_length + sum(branch.own_length for branch in row) for row in self._running if row
+        ]
+        if not lengths:
             self._cache, self._running = None, []
             return
-        needed = sum(
-            row[0].prefix_length + sum(branch.own_length for branch in row) for row in self._running if row
-        )
-        if 2 * needed <= self._cache.owners.numel():
+        held = self._cache.owners.numel()
+        outgrown = self._max_cached is not None and held * CACHE_GROWTH > self._max_cached
+        if 2 * sum(lengths) <= held or (outgrown and len(lengths) * max(lengths) < 0.9 * held):
             self._compact(self._cache)
+
+    def _without_finished(
+        self, rows: Sequence[Sequence[Branch]], cache: BranchedKVCache | None
+    ) -> list[list[Branch]]:
+        """Finish what is finished among the branches of a cache's rows; returns the others."""
+        for index, row in enumerate(rows):
+            for branch in row:
+                if branch.finished:
+                    self._finish(branch)
+                    if cache is not None and branch.kept and branch.error is None:
+                        self._branch_runner.store_answer(cache, index, branch)
+        return [[branch for branch in row if not branch.finished] for row in rows]
+
+    def _finish(self, branch: Branch) -> None:
+        if branch.answer_text is not None:
+            branch.answer_text.finish()
+        self._finished.append(branch)
 
     def _compact(self, cache: BranchedKVCache) -> None:
         """Copy the columns of running branches, and nothing else."""
@@ -283,27 +421,30 @@ class ContinuousBatch:
         self._running = [self._running[index] for index in kept]
         cache.keep(kept, [[branch.owner for branch in row] for row in self._running])
 
-    def _preempt(self) -> None:
+    def preempt(self, error: str) -> None:
         """Put all running branches back to the front of the queue, and run half as many at a time.
 
-        Finished ones stay finished. A branch that does not fit even alone finishes with an error, and the
-        others run together again.
-
-        Raises:
-            InputError: it is the very first.
+        Finished ones stay finished, and none loses its answer so far. Where the prefix store is not empty, it
+        is emptied in place of the first halving. A branch that fails even alone finishes with the error, and
+        the others run together again.
         """
-        unfinished = [b for b in chain(*self._running, self._entering) if b not in self._finished]
+        known = dict.fromkeys(chain(*self._running, self._entering))  # some may be in both
+        for branch in known:
+            if branch.finished and branch not in self._finished:
+                self._finish(branch)
+        unfinished = [branch for branch in known if not branch.finished]
         self._cache, self._running, self._entering = None, [], []
-        if self._limit > 1:
+        self._since_preempted = 0
+        if self._store is not None and self._store.clear() and not self._store_emptied:
+            self._store_emptied = True
+            self._waiting.extendleft(reversed(unfinished))
+        elif self._limit > 1:
             self._waiting.extendleft(reversed(unfinished))
             self._limit = self._runner.max_branches = max(1, len(unfinished) // 2)
-        elif not self._answered:
-            raise InputError(f"not even one question at a time fits in the memory; {REMEDY}")
         else:
-            (branch,) = unfinished
-            branch.restart()
-            branch.error = f"the question does not fit in the memory, though asked alone; {REMEDY}"
-            self._finished.append(branch)
+            for branch in unfinished:  # at most one
+                branch.fail(error)
+                self._finish(branch)
             self._limit, self._runner.max_branches = self._max_running, None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from llava.inference.kv_cache import PADDING, PREFIX, BranchedKVCache
+from llava.inference.kv_cache import PADDING, PREFIX, BranchedKVCache, States
 from llava.inference.model_runner import ModelRunner
+from llava.inference.prefix_store import PrefixStore
 from llava.inference.requests import Branch
 
 
@@ -26,12 +28,16 @@ class _Token(NamedTuple):
 class BranchRunner:
     """Runs the forward passes of branches on a branched KV cache. A group or row is one image's branches."""
 
-    def __init__(self, runner: ModelRunner) -> None:
+    def __init__(self, runner: ModelRunner, store: PrefixStore | None = None) -> None:
         self._runner = runner
+        self._store = store
         self._padding = _Token(runner.pad_id, PADDING, 0, PADDING)
 
     def prefill(self, groups: Sequence[Sequence[Branch]]) -> tuple[BranchedKVCache, Tensor]:
-        """Read each group's prefix, then all its questions.
+        """Read each group's prefix, or copy it from the store, then read all its questions.
+
+        Args:
+            groups: The groups, those of which nothing is stored (`stored_tokens`) first.
 
         Returns:
             Their cache, a row per group, and the logits after each question: (rows, most questions of a
@@ -41,9 +47,9 @@ class BranchRunner:
         # each question's last token comes after all the others, so that the wanted logits are the last ones
         bodies = [
             [
-                _Token(branch.prompt_ids[at], branch.owner, at, branch.owner)
+                _Token(token, branch.owner, at, branch.owner)
                 for branch in group
-                for at in range(branch.prefix_length, len(branch.prompt_ids) - 1)
+                for at, token in enumerate(branch.tokens[branch.prefix_length : -1], branch.prefix_length)
             ]
             for group in groups
         ]
@@ -54,7 +60,60 @@ class BranchRunner:
         ]
         return cache, self._forward(cache, rows, keep=max(map(len, groups)))
 
+    def stored_tokens(self, branch: Branch) -> int:
+        """Return how many tokens of a branch's prefix the store has."""
+        if self._store is None or not branch.prefix_length:
+            return 0
+        return self._store.match(branch.prompt_keys[: branch.prefix_length], branch.image_ends)
+
+    def store_answer(self, cache: BranchedKVCache, row: int, branch: Branch) -> None:
+        """Have the store keep all that was read of a branch of a row of the cache."""
+        if self._store is not None:
+            keys = np.concatenate([branch.prompt_keys, np.array(branch.answer_ids, np.int64)])
+            read = cache.length(row, branch.owner)
+            self._store.add(
+                keys[:read], branch.image_ends, lambda start, end: cache.states(row, branch.owner, start, end)
+            )
+
     def _prefill_prefixes(self, groups: Sequence[Sequence[Branch]]) -> BranchedKVCache:
+        fresh = list(takewhile(lambda group: not self.stored_tokens(group[0]), groups))
+        rows = [self._load_prefix(group) for group in groups[len(fresh) :]]
+        if fresh:
+            rows.insert(0, self._read_prefixes(fresh))
+        cache = rows[0]
+        if len(rows) > 1:
+            cache.extend(*rows[1:])
+        if self._store is not None:
+            for row, (first, *_) in enumerate(groups):
+                self._store_prefix(cache, row, first)
+        return cache
+
+    def _store_prefix(self, cache: BranchedKVCache, row: int, branch: Branch) -> None:
+        def states(start: int, end: int) -> States:
+            return cache.states(row, PREFIX, start, end)
+
+        assert self._store is not None
+        if branch.prefix_length:
+            self._store.add(branch.prompt_keys[: branch.prefix_length], branch.image_ends, states)
+
+    def _load_prefix(self, group: Sequence[Branch]) -> BranchedKVCache:
+        """Copy a group's prefix from the store into a row, and read what the store has not."""
+        assert self._store is not None
+        first = group[0]
+        length = first.prefix_length
+        stored, states = self._store.load(first.prompt_keys[:length], first.image_ends)
+        cache = BranchedKVCache.of_prefix(states, self._runner.model.device)
+        for branch in group:
+            if not branch.answer_ids:  # else it was preempted, and what is stored may be its own
+                branch.cached_tokens = stored
+        if stored < length:
+            known = sum(end <= stored for end in first.image_ends)
+            images = self._runner.prepare_images(first.request.images)[known:]
+            self._runner.extend(first.prompt_ids[stored:length], cache.past_key_values, stored, images)
+            cache.append(torch.full((1, length - stored), PREFIX, device=self._runner.model.device))
+        return cache
+
+    def _read_prefixes(self, groups: Sequence[Sequence[Branch]]) -> BranchedKVCache:
         device = self._runner.model.device
         cache = BranchedKVCache(len(groups), device)
         lengths = [group[0].prefix_length for group in groups]
@@ -104,9 +163,10 @@ class BranchRunner:
             positions, tokens = torch.tensor(scored, device=scores.device).unbind(dim=1)
             log_probabilities = iter(scores[positions, tokens].tolist())
             for branch in group:
-                branch.choice_scores = [
-                    sum(islice(log_probabilities, len(choice))) for choice in branch.choice_ids
-                ]
+                if branch.unscored_choices:
+                    branch.choice_scores = [
+                        sum(islice(log_probabilities, len(choice))) for choice in branch.choice_ids
+                    ]
 
     def _forward(self, cache: BranchedKVCache, rows: Sequence[Sequence[_Token]], keep: int) -> Tensor:
         """Read the tokens of each row; returns the logits (rows, keep, vocabulary) of the last `keep`."""
@@ -129,9 +189,9 @@ def _last_token(branch: Branch) -> _Token:
 def _choice_tokens(group: Sequence[Branch]) -> list[_Token]:
     """Return the tokens of the group's choices but each one's last, each choice as a branch of its own."""
     tokens: list[_Token] = []
-    owner = len(group)
+    owner = max(branch.owner for branch in group)
     for branch in group:
-        for choice in branch.choice_ids:
+        for choice in branch.unscored_choices:
             owner += 1
             start = len(branch.prompt_ids)
             tokens += [_Token(id, owner, start + at, branch.owner) for at, id in enumerate(choice[:-1])]
@@ -146,7 +206,7 @@ def _scored_tokens(group: Sequence[Branch], first: int) -> list[tuple[int, int]]
     """
     scored: list[tuple[int, int]] = []
     for question, branch in enumerate(group):
-        for choice in branch.choice_ids:
+        for choice in branch.unscored_choices:
             scored += [(question, choice[0])]
             scored += [(first + offset, token) for offset, token in enumerate(choice[1:])]
             first += len(choice) - 1

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from random import Random
-
-import torch
 
 from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
-from llava.inference.kv_cache import crop_cache
+from llava.inference.batching import ContinuousBatch
+from llava.inference.encoding import make_branch
 from llava.inference.model_runner import ModelRunner
-from llava.inference.sampling import AnswerText, SamplingOptions, next_tokens
-from llava.processing.vision import ImageInput, Pixels, Size, image_size
+from llava.inference.prefix_store import PrefixStore
+from llava.inference.requests import Branch, Request
+from llava.inference.sampling import SamplingOptions
+from llava.processing.vision import ImageInput, Pixels
 
-_ColumnKey = int | tuple[ImageInput, int]
-"""What a column of the cache holds: a token id, or an image and the number of its tokens."""
+
+class _Shown:
+    """An image of the conversation; its pixel values are made once, alone and among others (OneVision)."""
+
+    def __init__(self, image: ImageInput) -> None:
+        self._image = image
+        self._pixels: dict[bool, Pixels] = {}
+
+    def pixels(self, runner: ModelRunner, alone: bool) -> Pixels:
+        if isinstance(self._image, Pixels):
+            return self._image
+        if alone not in self._pixels:
+            self._pixels[alone] = runner.processor.pixels(self._image, alone=alone)
+        return self._pixels[alone]
 
 
 @dataclass
@@ -27,15 +38,16 @@ class _Turn:
 
     speaker: Speaker
     text: str
-    images: tuple[ImageInput, ...] = ()
+    images: tuple[_Shown, ...] = ()
 
 
 class Chat:
     """Questions and answers about images, streamed; greedy unless a temperature is given.
 
-    The KV cache is kept between turns. Each prompt is rendered as a whole and compared with what the cache
-    holds: the common beginning (system text, image, earlier turns) stays, and only the rest is read. So an
-    answer is what a fresh reading of the whole conversation would give, whatever happened before.
+    What was read is kept between turns (prefix_store.py). Each prompt is rendered as a whole and compared
+    with what is kept: the common beginning (system text, image, earlier turns) is copied, and only the rest
+    is read. So an answer is what a fresh reading of the whole conversation would give, whatever happened
+    before.
 
     When the conversation exceeds the model's context, the oldest exchanges are dropped and counted in
     `forgotten`; the images stay.
@@ -70,8 +82,7 @@ class Chat:
         stops = (*runner.loaded.template.stop, *stop)
         self._options = SamplingOptions(max_new_tokens, temperature, top_p, 1, stops, seed)
         self._turns: list[_Turn] = []
-        self._pending_images: tuple[ImageInput, ...] = ()
-        self._cached: list[_ColumnKey] = []  # the columns of the cache, as `_column_keys` names them
+        self._pending_images: tuple[_Shown, ...] = ()
         self.reset()
 
     def reset(self, *, keep_image: bool = False) -> None:
@@ -83,9 +94,8 @@ class Chat:
         self._turns = []
         self._pending_images = tuple(images[-1:]) if keep_image else ()
         if not keep_image:
-            self._cache = self.runner.new_cache()
-            self._cached = []
-        self._generator = Random(self._options.seed)
+            self._store = PrefixStore(self.runner.model.device)
+        self._asked = 0  # questions, also those taken back: asking again draws another answer
         self._stopped = False
         self.forgotten = 0
 
@@ -115,7 +125,7 @@ class Chat:
 
     def add_image(self, image: ImageInput) -> None:
         """Add an image that goes with the next question."""
-        self._pending_images += (image,)
+        self._pending_images += (_Shown(image),)
 
     def stop(self) -> None:
         """End the answer that is being streamed after its current token; what was streamed is kept."""
@@ -128,99 +138,66 @@ class Chat:
         partial answer is closed and kept; a question interrupted before its first piece is taken back.
 
         Raises:
-            InputError: the question does not fit the context even alone.
+            InputError: the question does not fit in the context or the memory even alone.
         """
         self._stopped = False
         question = _Turn("human", question_text(text, len(self._pending_images)), self._pending_images)
         earlier = list(self._turns)
         self._turns.append(question)
         self._pending_images = ()
-        answer = AnswerText(self.runner.tokenizer, self._options.stop)
+        answer = ""
         completed = False
         try:
-            ids = self._encode_prompt()
-            yield from self._stream(ids, answer)
+            for piece in self._stream():
+                answer += piece
+                yield piece
             completed = True
         finally:
-            if completed or answer.text:
-                self._turns.append(_Turn("gpt", answer.text))
+            if completed or answer:
+                self._turns.append(_Turn("gpt", answer))
             else:
                 self._turns, self._pending_images = earlier, question.images
 
-    def _stream(self, ids: list[int], answer: AnswerText) -> Iterator[str]:
-        limit = min(self._options.max_new_tokens, self.runner.context_len - len(ids))
-        logits = self._prefill(ids)
-        for count in range(1, limit + 1):
-            token = int(next_tokens(logits, self._options, [self._generator]))
-            if token in self.runner.stop_token_ids:
-                break
-            if piece := answer.push(token):
-                yield piece
-            if answer.stopped or self._stopped or count == limit:
-                break
-            logits = self._extend([token], [token])
-        if piece := answer.finish():
-            yield piece
+    def _stream(self) -> Iterator[str]:
+        """Answer the last turn; what has been read is kept even where the stream is left."""
+        branch = self._make_branch()
+        batch = ContinuousBatch(self.runner, 1, self._store)
+        batch.add(branch)
+        answer = branch.answer_text
+        assert answer is not None
+        sent = 0
+        try:
+            while batch.has_work:
+                if self._stopped:
+                    batch.cancel(branch)
+                with self.runner.eval_mode():
+                    batch.step()
+                if piece := answer.text[sent:]:
+                    sent += len(piece)
+                    yield piece
+        finally:
+            batch.cancel(branch)
+            batch.step()  # which keeps what there is of it
+        if branch.error is not None:
+            raise InputError(branch.error)
 
-    def _encode_prompt(self) -> list[int]:
-        """Return the prompt's ids, with the oldest exchanges dropped until question and answer have room."""
+    def _make_branch(self) -> Branch:
+        """Encode the conversation, with the oldest exchanges dropped until question and answer have room."""
         context = self.runner.context_len
         reserved = min(self._options.max_new_tokens, context // 4)
+        self._asked += 1
         while True:
-            ids = self.runner.processor.encode_prompt(self.history, self._image_sizes())
-            if len(ids) + reserved <= context:
-                return ids
-            if len(self._turns) == 1:
-                if len(ids) < context:
-                    return ids
-                raise InputError(f"the question has {len(ids)} tokens, the model's context is {context}")
+            images = [image for turn in self._turns for image in turn.images]
+            pixels = [image.pixels(self.runner, alone=len(images) == 1) for image in images]
+            request = Request(self._asked, self._turns[-1].text, pixels, history=self.history[:-1])
+            branch = make_branch(self.runner, request, self._options, streamed=True, kept=True)
+            if len(branch.prompt_ids) + reserved <= context or len(self._turns) == 1:
+                break
             question, _, following, *rest = self._turns
             marks = f"{IMAGE_PLACEHOLDER}\n" * len(question.images)
             first = _Turn("human", marks + following.text, (*question.images, *following.images))
             self._turns = [first, *rest]
             self.forgotten += 1
-
-    def _prefill(self, ids: list[int]) -> torch.Tensor:
-        """Bring the cache to the prompt `ids`; returns the logits (1, vocabulary) after it."""
-        images = [image for turn in self._turns for image in turn.images]
-        counts = self.runner.processor.vision.token_counts(self._image_sizes())
-        keys = self._column_keys(ids, images, counts)
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(keys, self._cached, strict=False))
-        kept = min(sum(1 for _ in same), len(ids) - 1)
-        image_tokens, cached_images = sum(isinstance(key, tuple) for key in keys[:kept]), 0
-        while cached_images < len(counts) and image_tokens >= counts[cached_images]:
-            image_tokens -= counts[cached_images]
-            cached_images += 1
-        kept -= image_tokens  # of an image that is cached in part: images are only read as a whole
-        self._cached = self._cached[:kept]
-        if kept:
-            crop_cache(self._cache, kept)
-        else:
-            self._cache = self.runner.new_cache()
-        new_images = self.runner.prepare_images(images)[cached_images:] if cached_images < len(images) else []
-        return self._extend(ids[kept:], keys[kept:], new_images)
-
-    def _extend(
-        self, ids: list[int], keys: Sequence[_ColumnKey], images: Sequence[Pixels] = ()
-    ) -> torch.Tensor:
-        with self.runner.eval_mode():
-            logits = self.runner.extend(ids, self._cache, len(self._cached), images)
-        self._cached += keys  # only now: the next crop removes columns that an interrupt above has left
-        return logits
-
-    def _image_sizes(self) -> list[Size]:
-        return [image_size(image) for turn in self._turns for image in turn.images]
-
-    def _column_keys(
-        self, ids: list[int], images: Sequence[ImageInput], counts: Sequence[int]
-    ) -> list[_ColumnKey]:
-        """Return `ids` with each image's tokens replaced by the image and the number of its tokens.
-
-        So neither another image in the same place is taken for it, nor the same image read in another way, as
-        OneVision reads one of several.
-        """
-        image_keys = iter(
-            [(image, count) for image, count in zip(images, counts, strict=True) for _ in range(count)]
-        )
-        image_token = self.runner.processor.image_token_id
-        return [next(image_keys) if token == image_token else token for token in ids]
+        if branch.error is not None:
+            raise InputError(branch.error)
+        return branch

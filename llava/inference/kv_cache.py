@@ -21,6 +21,8 @@ from transformers.cache_utils import DynamicLayer
 
 PADDING = -1
 PREFIX = 0
+States = list[tuple[Tensor, Tensor]]
+"""The keys and values of some columns of one row, (heads, columns, head dim), layer by layer."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -128,13 +130,76 @@ class BranchedKVCache:
                 *(states[layer_rows, :, layer_order].transpose(1, 2) for states in _keys_and_values(layer))
             )
 
-    def extend(self, other: BranchedKVCache) -> None:
-        """Add the rows of `other` after these."""
-        columns = max(self.owners.shape[1], other.owners.shape[1])
-        self.owners = torch.cat([_pad(part.owners, columns, 1, PADDING) for part in (self, other)])
+    def extend(self, *others: BranchedKVCache) -> None:
+        """Add the rows of the others after these."""
+        parts = (self, *others)
+        columns = max(part.owners.shape[1] for part in parts)
+        owners = torch.cat([_pad(part.owners, columns, 1, PADDING) for part in parts])
+        for layers in zip(*(_layers(part.past_key_values) for part in parts), strict=True):
+            states = zip(*map(_keys_and_values, layers), strict=True)
+            layers[0].replace(*(torch.cat([_pad(part, columns, 2) for part in parts]) for parts in states))
+        self.owners = owners
+
+    def place(self, row: int, other: BranchedKVCache, other_row: int) -> None:
+        """Put a row of `other` in the place of a row here; the other rows are not copied for it."""
+        self.owners[row] = PADDING
+        self._write(row, 0, other, other_row, other.owners[other_row] != PADDING)
+
+    def graft(self, row: int, other: BranchedKVCache, other_row: int, start: int) -> None:
+        """Add the branches of a row of `other` to a row here that has the same prefix.
+
+        Args:
+            row: The row; it holds nothing from column `start` on.
+            other: The cache that the branches come from.
+            other_row: Their row there.
+            start: Their first column here.
+        """
+        self._write(row, start, other, other_row, other.owners[other_row] > PREFIX)
+
+    def _write(self, row: int, start: int, other: BranchedKVCache, other_row: int, wanted: Tensor) -> None:
+        columns = wanted.nonzero().squeeze(1)
+        end = start + len(columns)
+        if (missing := end - self.owners.shape[1]) > 0:
+            for layer in _layers(self.past_key_values):
+                layer.update(*(_pad(states[:, :, :0], missing, 2) for states in _keys_and_values(layer)))
+            self.append(torch.full_like(self.owners[:, :1], PADDING).expand(-1, missing))
+        self.owners[row, start:end] = other.owners[other_row, columns]
         for ours, theirs in zip(_layers(self.past_key_values), _layers(other.past_key_values), strict=True):
-            pairs = zip(_keys_and_values(ours), _keys_and_values(theirs), strict=True)
-            ours.replace(*(torch.cat([_pad(states, columns, 2) for states in pair]) for pair in pairs))
+            for target, source in zip(_keys_and_values(ours), _keys_and_values(theirs), strict=True):
+                target[row, :, start:end] = source[other_row, :, columns.to(source.device)]
+
+    @classmethod
+    def of_prefix(cls, states: States, device: torch.device) -> BranchedKVCache:
+        """Return a cache of one row, whose prefix has a copy of these states."""
+        cache = cls(1, device)
+        for index, (keys, values) in enumerate(states):
+            cache.past_key_values.update(keys[None], values[None], index)
+        columns = states[0][0].shape[1]
+        cache.append(torch.full((1, columns), PREFIX, device=device))
+        return cache
+
+    def states(self, row: int, owner: int, start: int = 0, end: int | None = None) -> States:
+        """Return a copy of what a row holds of its prefix and of one branch, as one sequence.
+
+        Args:
+            row: The row.
+            owner: The branch; PREFIX for the prefix alone.
+            start: The position of the sequence's first token that is wanted.
+            end: That behind the last; None for all there are.
+        """
+        columns = self._columns(row, owner)[start:end]
+        return [
+            (keys[row, :, columns.to(keys.device)], values[row, :, columns.to(keys.device)])
+            for keys, values in map(_keys_and_values, _layers(self.past_key_values))
+        ]
+
+    def length(self, row: int, owner: int) -> int:
+        """Return how many tokens a row holds of its prefix and of one branch."""
+        return len(self._columns(row, owner))
+
+    def _columns(self, row: int, owner: int) -> Tensor:
+        owners = self.owners[row]
+        return ((owners == PREFIX) | (owners == owner)).nonzero().squeeze(1)
 
     def crop(self, columns: int) -> None:
         """Keep the first `columns`."""

@@ -14,16 +14,18 @@ CACHE_SHARE = 0.6
 
 def tokens_that_fit(model: Any) -> int:
     """Return for how many tokens the free memory of the model's device can hold keys and values."""
-    device = model.device
     config = model.config.text_config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * model.dtype.itemsize
+    return max(1, int(CACHE_SHARE * free_bytes(model.device) / token_bytes))
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return how much memory this process can still take on a device."""
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + reusable
-    else:
-        free = min(psutil.virtual_memory().available, container_free_bytes())
-    return max(1, int(CACHE_SHARE * free / token_bytes))
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    return min(psutil.virtual_memory().available, container_free_bytes())
 
 
 def container_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig
 
 from llava.inference.attention import SDPA_GROUPED
-from llava.inference.kv_cache import new_cache
 from llava.model.builder import LoadedModel
 from llava.processing.vision import ImageInput, Pixels
 
@@ -71,7 +70,7 @@ class ModelRunner:
             mask: (rows, cached + new), 0 on padding; or bool (rows, 1, new, cached + new), what each token
                 attends to.
             positions: (rows, new).
-            cache: The KV cache; it grows by the new columns.
+            cache: The KV cache (kv_cache.py); it grows by the new columns.
             images: Fill the image tokens among `ids`, in their order.
             keep: How many logits per row are wanted.
 
@@ -101,10 +100,6 @@ class ModelRunner:
         mask = torch.ones(1, columns, dtype=torch.long, device=device)
         positions = torch.arange(cached, columns, device=device)[None]
         return self.forward(torch.tensor([ids], device=device), mask, positions, cache, images)[:, -1].float()
-
-    def new_cache(self) -> Cache:
-        """Return an empty cache for `forward` and `extend`."""
-        return new_cache()
 
     def prepare_images(self, images: Sequence[ImageInput]) -> list[Pixels]:
         """Turn the images of one conversation into pixel values, where they are not yet."""

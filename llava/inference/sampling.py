@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.common.errors import InputError
 
+MAX_TOP_LOGPROBS = 20
 REPLACEMENT = "\ufffd"  # what a tokenizer decodes the bytes of an incomplete character to
 
 
@@ -32,6 +33,8 @@ class SamplingOptions:
     """Strings that end an answer besides the template's own; they are not part of it."""
     seed: int = 0
     """Of sampling, with a temperature."""
+    top_logprobs: int | None = None
+    """Give each token's log-probability, and those of so many most probable tokens; None for neither."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -46,33 +49,73 @@ class SamplingOptions:
             raise InputError("beam search does not sample: use temperature 0 or num_beams 1")
         if "" in self.stop:
             raise InputError("a stop string is empty")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise InputError(f"top_logprobs is {self.top_logprobs}; it must be 0 to {MAX_TOP_LOGPROBS}")
 
 
-def next_tokens(logits: Tensor, options: SamplingOptions, generators: Sequence[Random]) -> Tensor:
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Says how probable a token of an answer was, before temperature and `top_p`.
+
+    `top` are the most probable tokens in its place, each with its log-probability, the most probable first.
+    """
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+def next_tokens(logits: Tensor, options: Sequence[SamplingOptions], generators: Sequence[Random]) -> Tensor:
     """Choose the next token of each row.
 
     Args:
         logits: (rows, vocabulary) float.
-        options: The temperature and `top_p` are used.
+        options: One for each row; the temperature and `top_p` are used.
         generators: One for each row, so that a sampled answer does not depend on which other questions share
             its batch.
 
     Returns:
         (rows,) token ids.
     """
-    if options.temperature == 0:
-        return logits.argmax(dim=-1)
-    probabilities, order = (logits / options.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+    tokens = logits.argmax(dim=-1)
+    sampled = [row for row, option in enumerate(options) if option.temperature > 0]
+    if not sampled:
+        return tokens
+
+    def column(values: Iterable[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float64, device=logits.device)[:, None]
+
+    temperature = column(options[row].temperature for row in sampled)
+    probabilities = (logits[sampled] / temperature).softmax(dim=-1)
+    top_p = column(math.inf if (top_p := options[row].top_p) is None else top_p for row in sampled)
+    if top_p.isfinite().any():
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        dropped = ordered.cumsum(dim=-1) - ordered >= top_p
+        probabilities = probabilities.masked_fill(dropped.scatter(1, order, dropped), 0.0)
+    # in the vocabulary's order: among tokens that are nearly as probable, rounding would decide another order
     cumulative = probabilities.cumsum(dim=-1)
-    if options.top_p is not None:
-        probabilities = probabilities.masked_fill(cumulative - probabilities >= options.top_p, 0.0)
-        cumulative = probabilities.cumsum(dim=-1)
-    uniform = torch.tensor(
-        [[generator.random()] for generator in generators], dtype=cumulative.dtype, device=cumulative.device
-    )
-    last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
-    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).minimum(last)
-    return order.gather(1, chosen).squeeze(1)
+    uniform = column(generators[row].random() for row in sampled)
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    last = probabilities.shape[1] - 1 - (probabilities.flip(1) > 0).int().argmax(dim=-1, keepdim=True)
+    tokens[sampled] = chosen.minimum(last).squeeze(1)
+    return tokens
+
+
+def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:
+    """Return how probable each row's token is.
+
+    Args:
+        logits: (rows, vocabulary) float.
+        tokens: The token that was chosen in each row.
+        counts: How many of the most probable tokens are wanted of each row.
+    """
+    scores = logits.log_softmax(dim=-1)
+    chosen = scores.gather(1, torch.tensor(tokens, device=scores.device)[:, None]).squeeze(1).tolist()
+    top_scores, top_tokens = (values.tolist() for values in scores.topk(max(counts), dim=-1))
+    return [
+        TokenLogprobs(token, chosen[row], list(zip(top_tokens[row], top_scores[row], strict=True))[:count])
+        for row, (token, count) in enumerate(zip(tokens, counts, strict=True))
+    ]
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

@@ -14,9 +14,11 @@ decoded. Nothing here needs torchvision.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -42,6 +44,15 @@ class Pixels:
     patches: torch.Tensor
     size: Size
     alone: bool = True
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The SHA-256 of all that the model reads of the image: equal only for equal pixel values.
+
+        `alone` is not part of it: where it matters, the number of patches differs.
+        """
+        header = f"{tuple(self.patches.shape)} {self.size}\n"
+        return hashlib.sha256(header.encode() + self.patches.cpu().contiguous().numpy().tobytes()).digest()
 
 
 ImageInput = Image.Image | Pixels

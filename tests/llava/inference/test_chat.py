@@ -62,13 +62,13 @@ def test_a_second_question_reads_only_itself(
 ) -> None:
     """Neither the image nor anything else that the first prompt held is read again."""
     read: list[int] = []
-    extend = ModelRunner.extend
+    forward = ModelRunner.forward
 
-    def counting(self: ModelRunner, ids: list[int], *rest: Any) -> Tensor:
-        read.append(len(ids))
-        return extend(self, ids, *rest)
+    def counting(self: ModelRunner, ids: Tensor, *rest: Any, **more: Any) -> Tensor:
+        read.append(ids.shape[1])
+        return forward(self, ids, *rest, **more)
 
-    monkeypatch.setattr(ModelRunner, "extend", counting)
+    monkeypatch.setattr(ModelRunner, "forward", counting)
     chat = Chat(ModelRunner(random_loaded), max_new_tokens=5)
     chat.add_image(image(1))
     prompts = []
@@ -77,9 +77,8 @@ def test_a_second_question_reads_only_itself(
         "".join(chat.ask(text))
         prompts.append(len(random_loaded.processor.encode_prompt(chat.history[:-1])))
         if len(prompts) == 1:
-            assert read[0] == prompts[0]  # image included
-    assert read[0] <= prompts[1] - prompts[0]
-    assert all(count == 1 for count in read[1:])  # and then token by token
+            assert prompts[0] <= sum(read) < prompts[0] + 5  # image included, and the answer but its last
+    assert sum(read) < prompts[1] - prompts[0] + 5
 
 
 def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:
@@ -243,5 +242,5 @@ def test_no_gradient_is_kept(random_loaded: LoadedModel) -> None:
     chat = Chat(ModelRunner(random_loaded), max_new_tokens=3)
     for _ in chat.ask("yes"):
         assert torch.is_grad_enabled()  # the caller's own mode between pieces
-    layer = chat._cache.layers[0]
-    assert isinstance(layer.keys, Tensor) and not layer.keys.requires_grad
+    states = [layer for segment in chat._store._segments for layer in segment.states]
+    assert states and not any(part.requires_grad for layer in states for part in layer)

@@ -138,10 +138,10 @@ def test_sampling_repeats_with_its_seed_in_any_batch(random_loaded: LoadedModel)
 def test_top_p_and_temperature_draw_from_the_right_distribution() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
     generators = [Random(index) for index in range(4000)]
-    drawn = next_tokens(logits, SamplingOptions(temperature=1.0, top_p=0.7), generators)
+    drawn = next_tokens(logits, [SamplingOptions(temperature=1.0, top_p=0.7)] * 4000, generators)
     assert set(drawn.tolist()) == {0, 1}
     assert float((drawn == 0).float().mean()) == pytest.approx(0.5 / 0.8, abs=0.03)
-    drawn = next_tokens(logits, SamplingOptions(temperature=1.0), generators)
+    drawn = next_tokens(logits, [SamplingOptions(temperature=1.0)] * 4000, generators)
     assert float((drawn == 3).float().mean()) == pytest.approx(0.05, abs=0.015)
 
 

@@ -96,6 +96,32 @@ def test_what_is_kept_and_extended_stays_what_it_was(
     assert [held(cache, row) for row in range(len(expected))] == [[*row, (1, 50)] for row in expected]
 
 
+@settings(max_examples=60)
+@given(owners=OWNERS, other=OWNERS, data=st.data())
+def test_rows_are_placed_and_grafted_where_they_are(
+    owners: list[list[int]], other: list[list[int]], data: st.DataObject
+) -> None:
+    cache, second = (BranchedKVCache(len(rows), torch.device("cpu")) for rows in (owners, other))
+    append(cache, owners)
+    append(second, other, start=50)
+    expected = [held(cache, row) for row in range(len(owners))]
+    row, other_row = data.draw(st.integers(0, len(owners) - 1)), data.draw(st.integers(0, len(other) - 1))
+    theirs = held(second, other_row)
+    if data.draw(st.booleans()):
+        cache.place(row, second, other_row)
+        expected[row] = theirs
+    else:
+        cache.graft(row, second, other_row, cache.owners.shape[1])
+        expected[row] += [(owner, number) for owner, number in theirs if owner > 0]
+    assert [held(cache, number) for number in range(len(owners))] == expected
+    for owner in (0, 1, 2):
+        sequence = [number for branch, number in expected[row] if branch in (0, owner)]
+        assert cache.length(row, owner) == len(sequence)
+        for layer, (keys, values) in enumerate(cache.states(row, owner, 1, 4)):
+            assert (keys[0, :, 0] - 100 * layer).tolist() == sequence[1:4]
+            assert (-values[0, :, 0]).tolist() == sequence[1:4]
+
+
 @settings(max_examples=40)
 @given(steps=st.lists(st.integers(1, 90) | st.integers(-5, -1), min_size=1, max_size=8))
 def test_a_growing_layer_holds_what_a_dynamic_one_does(steps: list[int]) -> None:
