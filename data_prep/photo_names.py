@@ -103,7 +103,8 @@ def as_seconds(parts: tuple[str, ...], thousandths: str | None = None) -> float 
     """Return the seconds of a (year, month, day, hour, minute, second), None if there is no such time."""
     try:
         # All are read in one zone: only what lies between two times counts.
-        moment = datetime(*map(int, parts), tzinfo=UTC)  # type: ignore[arg-type, misc]
+        year, month, day, hour, minute, second = map(int, parts)
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
     return moment.timestamp() + int(thousandths or 0) / 1000

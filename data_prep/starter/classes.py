@@ -132,8 +132,10 @@ def _roles(
             name: found for name, found in roles.items() if name not in labels or found[0] != "component"
         }
     if not any(role == "defect" for role, _ in roles.values()):
-        found = {name: ("defect", "a kind to look for") for name in names if meanings[name] != "sound"}
-        return {**roles, **found}, True  # type: ignore[dict-item]
+        for name in names:
+            if meanings[name] != "sound":
+                roles[name] = ("defect", "a kind to look for")
+        return roles, True
     for name in names:
         roles.setdefault(name, ("component", "nothing says that it is a defect; move it if it is one"))
     return roles, False
