@@ -150,6 +150,11 @@ def find_reader(folder: SourceFolder, format: str = AUTO) -> tuple[FormatReader,
         ((name, reason),) = reasons.items()
         return READERS[name], reason
     if not reasons:
+        if not (folder.images or describe_files(folder)):
+            raise NoFormatError(
+                f"{folder.root}: no pictures and no annotations in it or below; put yours there, or name "
+                "another folder"
+            )
         raise NoFormatError(
             f"{folder.root}: no annotations in a format known here ({', '.join(READERS)}), in it or below"
             f"{describe_files(folder)}{class_folders.hint(folder)}"

@@ -66,7 +66,7 @@ def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]
     ("arguments", "message"),
     [
         (["--source", "{tmp}/absent"], "no such folder"),
-        (["--source", "{tmp}/empty"], "no annotations in a format known here"),
+        (["--source", "{tmp}/empty"], "no pictures and no annotations in it or below"),
         (["--source", "{photos}", "families.knd.times=2"], "families.knd"),
         (["--source", "{photos}", "pictres.max_side=9"], "did you mean 'pictures'"),
         (["--source", "{photos}", "--recipe", "{tmp}/absent.yaml"], "absent.yaml: no such file"),
