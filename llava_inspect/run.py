@@ -22,7 +22,7 @@ from rich.console import Console
 from llava.common.cli import IN_A_RUN, CommandParser, command_name
 from llava.common.errors import InputError
 from llava.common.files import read_text
-from llava.common.shipped import DEFAULT_CONFIG, find_recipe, shipped_root
+from llava.common.shipped import DEFAULT_CONFIG, RECIPES, find_recipe, shipped_root
 from llava_inspect.run_log import Log, refuse_changed_inputs
 from llava_inspect.run_steps import (
     Run,
@@ -236,7 +236,9 @@ def print_what_next(run: Run, seconds: float, argv: Sequence[str]) -> None:
     first = json.loads(read_text(run.data / "questions_test.jsonl").partition("\n")[0])
     photo = str(run.data / first["image"])
     merged, recipe = str(run.output / "merged"), str(run.recipe_file)
-    if find_recipe(run.recipe_file).resolve().is_relative_to(shipped_root()):
+    if (
+        find_recipe(run.recipe_file).resolve().is_relative_to(shipped_root() / RECIPES)
+    ):  # a checkout holds runs/ as well
         improve = "To improve it, edit a copy of the recipe and give it as --recipe"
         arguments = ["recipes", recipe, "--output", "my.yaml"]
     else:

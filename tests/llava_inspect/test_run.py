@@ -288,3 +288,17 @@ def test_a_step_does_not_say_what_comes_next(
         assert run_module.run_command_of(step, lock.fileno()) == 0
     said = capfd.readouterr().out
     assert "recipe: " in said and "next: " not in said
+
+
+def test_a_recipe_of_the_users_is_edited_where_it_is(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the checkout holds it, as it does runs/."""
+    monkeypatch.setattr(run_module, "shipped_root", lambda: tmp_path)
+    mine = tmp_path / "runs" / "recipe.yaml"
+    mine.parent.mkdir()
+    shutil.copyfile(REPO / "configs" / "recipes" / "defect.yaml", mine)
+    have_done(monkeypatch, pretend)
+    arguments = ["run", str(photos), "--recipe", str(mine), "--output", str(tmp_path / "out"), *SHORT]
+    assert main(arguments) == 0
+    assert f"To improve it, edit {mine}, then" in capsys.readouterr().out
