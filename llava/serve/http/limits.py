@@ -27,3 +27,5 @@ class Limits:
     """From the request's headers to the end of its body."""
     max_address_seconds: float = 10.0
     """To fetch a picture from an address."""
+    max_address_bytes: int = 32 * 2**20
+    """A picture from an address, as it comes."""
