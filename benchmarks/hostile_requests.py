@@ -166,7 +166,9 @@ def bombs() -> list[bytes]:
     bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
     tiff = bytearray(_saved("TIFF"))
     for tag in (256, 257):  # width and length
-        at = tiff.index(struct.pack("<HH", tag, 4) if struct.pack("<HH", tag, 4) in tiff else struct.pack("<HH", tag, 3))
+        at = tiff.index(
+            struct.pack("<HH", tag, 4) if struct.pack("<HH", tag, 4) in tiff else struct.pack("<HH", tag, 3)
+        )
         tiff[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 100_000)
     return [
         _png(50_000, 50_000, rows=bytes(1_000_000)),
@@ -229,7 +231,9 @@ def wrong_text(target: Target) -> list[bytes]:
                b"null", b"{}", b"[]", b'"', b"{" * 2, ordinary.replace(b"model", b"\\ud800")]  # fmt: skip
     requests = [target.chat(body) for body in bodies]
     for field in ("stop", "choices", "question_id", "model"):
-        requests.append(target.chat(**{field: "\ud800" if field in ("question_id", "model") else ["\ud800", "b"]}))
+        requests.append(
+            target.chat(**{field: "\ud800" if field in ("question_id", "model") else ["\ud800", "b"]})
+        )
     requests.append(target.chat(messages=[{"role": "system", "content": "\udcff"}, user("a")]))
     return requests
 
@@ -249,7 +253,18 @@ def wrong_types(target: Target) -> list[bytes]:
 
 def wrong_numbers(target: Target) -> list[bytes]:
     """Return bodies with options that are out of range, or no numbers at all."""
-    values = ["NaN", "Infinity", "-Infinity", "-1", "1e999", "-0.5", "1e-400", "99999999999999999999", "0x10", "007"]
+    values = [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "-1",
+        "1e999",
+        "-0.5",
+        "1e-400",
+        "99999999999999999999",
+        "0x10",
+        "007",
+    ]
     fields = ["temperature", "top_p", "max_tokens", "n", "seed", "top_logprobs", "max_completion_tokens"]
     ordinary = json.dumps({"model": target.model, "messages": [user(SECRET)], "max_tokens": 4})[:-1]
     return [target.chat(f'{ordinary}, "{field}": {value}}}'.encode()) for field in fields for value in values]
@@ -277,7 +292,9 @@ def enormous_prompts(target: Target) -> list[bytes]:
     texts = ["word " * 2_000_000, "x" * 10_000_000, "é🦔" * 500_000, "<image>\n" * 200_000, "\n" * 5_000_000,
              " " * 5_000_000, "</s>" * 500_000, "a\u0301" * 1_000_000]  # fmt: skip
     requests = [target.chat(messages=[user(text)]) for text in texts]
-    requests.append(target.chat(messages=[user("a"), {"role": "assistant", "content": "b"}] * 250 + [user("c")]))
+    requests.append(
+        target.chat(messages=[user("a"), {"role": "assistant", "content": "b"}] * 250 + [user("c")])
+    )
     requests.append(target.chat(choices=[f"{n} " * 400 for n in range(200)]))
     requests.append(target.chat(stop=["x" * 1_000_000] * 16))
     return requests
@@ -464,7 +481,9 @@ async def cut_body(target: Target) -> str:
 
 async def vanish(target: Target, rng: Random) -> str:
     """Go in mid-stream, or before the answer begins."""
-    request = target.chat(stream=rng.random() < 0.7, max_tokens=200, messages=[user(f"{SECRET} {rng.random()}")])
+    request = target.chat(
+        stream=rng.random() < 0.7, max_tokens=200, messages=[user(f"{SECRET} {rng.random()}")]
+    )
     return await target.leave(request, rng.choice([0, 0, 20, 400]))
 
 
@@ -472,7 +491,9 @@ async def unread(target: Target, rng: Random) -> str:
     """Ask for a long answer, and do not read it for a while."""
     _, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=2**10)
     text = f"{SECRET} {rng.random()}"
-    writer.write(target.chat(stream=True, max_tokens=100, logprobs=True, top_logprobs=20, messages=[user(text)]))
+    writer.write(
+        target.chat(stream=True, max_tokens=100, logprobs=True, top_logprobs=20, messages=[user(text)])
+    )
     await asyncio.sleep(3)
     writer.transport.abort()
     return "left"
@@ -557,7 +578,11 @@ def one_of(variants: Callable[[Target], list[bytes]]) -> Callable[[Target, Rando
 KINDS = [
     Kind("decompression bombs", lambda t, r: t.send(t.look_at(r.choice(bombs()))), r"200|400 bad_picture"),
     Kind("cut and changed pictures", lambda t, r: t.send(t.look_at(cut_file(r))), r"200|400 bad_picture", 6),
-    Kind("files that are no pictures", lambda t, r: t.send(t.look_at(r.choice(NO_PICTURES))), r"400 bad_picture"),
+    Kind(
+        "files that are no pictures",
+        lambda t, r: t.send(t.look_at(r.choice(NO_PICTURES))),
+        r"400 bad_picture",
+    ),
     Kind("deep JSON", one_of(deep_json), rf"200|{REFUSED}"),
     Kind("no UTF-8, no JSON", one_of(wrong_text), rf"200|{REFUSED}", 6),
     Kind("wrong types", one_of(wrong_types), rf"200|{REFUSED}", 9),
@@ -565,7 +590,12 @@ KINDS = [
     Kind("a million parts", one_of(many_parts), REFUSED, 1),
     Kind("enormous prompts", one_of(enormous_prompts), rf"200|{REFUSED}", 1),
     Kind("JSON schemas", one_of(schema_bombs), rf"200|{REFUSED}|503 \w+"),
-    Kind("forbidden addresses, redirects", one_of(bad_addresses), r"400 (address_refused|address_failed|bad_picture)", 6),
+    Kind(
+        "forbidden addresses, redirects",
+        one_of(bad_addresses),
+        r"400 (address_refused|address_failed|bad_picture)",
+        6,
+    ),
     Kind("wrong keys", one_of(wrong_keys), r"401 invalid_api_key|400"),
     Kind("wrong content types", one_of(wrong_content_types), rf"200|{REFUSED}"),
     Kind("broken forms", one_of(multipart), rf"200|{REFUSED}", 4),
@@ -574,7 +604,9 @@ KINDS = [
     Kind("wrong HTTP, huge heads", one_of(wrong_requests), rf"closed|200|{REFUSED}"),
     # at most one reply: the request inside is never answered
     Kind("request smuggling", lambda t, r: t.send(r.choice(smuggling(t)), linger=1), rf"closed|{REFUSED}", 4),
-    Kind("endless chunked bodies", lambda t, r: endless_chunks(t), r"closed|413 request_too_large|503 busy", 1),
+    Kind(
+        "endless chunked bodies", lambda t, r: endless_chunks(t), r"closed|413 request_too_large|503 busy", 1
+    ),
     Kind("slow heads", slow_head, r"closed|200|408( \w+)?", 1),
     Kind("slow bodies", lambda t, r: slow_body(t), r"408 too_slow", 1),
     Kind("cut bodies", lambda t, r: cut_body(t), r"left", 2),

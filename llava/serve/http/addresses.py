@@ -111,6 +111,14 @@ class AllowedHost:
         return host.endswith(self.name) if self.name.startswith(".") else host == self.name
 
 
+class _RefusedError(Exception):
+    """An address may not be asked."""
+
+
+class _FailedError(Exception):
+    """An address was asked and gave no picture; the message goes on from "the address of a picture"."""
+
+
 class AddressFetcher:
     """Fetches pictures from the hosts of an allow list."""
 
@@ -129,8 +137,12 @@ class AddressFetcher:
         # once: reading the certificates takes longer than many a fetch
         self._ssl_context = httpx2.create_ssl_context() if self._allowed else None
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, param: str = "messages") -> bytes:
         """Return what is at an http or https address, after at most three redirects.
+
+        Args:
+            url: The address.
+            param: The field of the request that it came in, for the error.
 
         Raises:
             ApiError: 400 with code `address_refused` where the address may not be asked, `address_failed`
@@ -140,10 +152,16 @@ class AddressFetcher:
         try:
             async with asyncio.timeout(seconds):
                 return await self._follow(url)
+        except _RefusedError as error:
+            raise ApiError(400, str(error), param=param, code="address_refused") from None
         except TimeoutError:
-            raise _failed(f"took longer than {seconds:g} seconds") from None
+            reason = f"took longer than {seconds:g} seconds"
         except (httpx2.TransportError, OSError) as error:
-            raise _failed(f"gave no answer: {one_line(error)}") from None
+            reason = f"gave no answer: {one_line(error)}"
+        except _FailedError as error:
+            reason = str(error)
+        message = f"the address of a picture {reason}"
+        raise ApiError(400, message, param=param, code="address_failed")
 
     async def _follow(self, url: str) -> bytes:
         """Return the body of the first reply that is no redirect."""
@@ -155,8 +173,8 @@ class AddressFetcher:
                     return reply
                 target = target.join(reply)
         except (httpx2.InvalidURL, UnicodeError):
-            raise _refused("the address of a picture cannot be read as a URL") from None
-        raise _failed(f"redirects more than {MAX_REDIRECTS} times")
+            raise _RefusedError("the address of a picture cannot be read as a URL") from None
+        raise _FailedError(f"redirects more than {MAX_REDIRECTS} times")
 
     async def _get(self, url: httpx2.URL) -> bytes | str:
         """Return what one address replies: a body, or where it redirects to."""
@@ -175,25 +193,25 @@ class AddressFetcher:
             if response.status_code in REDIRECTS and "location" in response.headers:
                 return response.headers["location"]
             if response.status_code != 200:
-                raise _failed(f"answered with status {response.status_code}")
+                raise _FailedError(f"answered with status {response.status_code}")
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise _failed("answered with a compressed body, which was not asked for")
+                raise _FailedError("answered with a compressed body, which was not asked for")
             body, most = bytearray(), self._limits.max_address_bytes
             async for part in response.aiter_raw():
                 body += part
                 if len(body) > most:
-                    raise _failed(f"gave more than {most} bytes, the most that is taken")
+                    raise _FailedError(f"gave more than {most} bytes, the most that is taken")
             return bytes(body)
 
     def _check_host(self, url: httpx2.URL) -> None:
         """Raise unless the list has the host and port of `url`."""
         if url.scheme not in DEFAULT_PORTS:
-            raise _refused("the address of a picture must begin with http:// or https://")
+            raise _RefusedError("the address of a picture must begin with http:// or https://")
         if url.userinfo:
-            raise _refused("the address of a picture may not have a user name or a password")
+            raise _RefusedError("the address of a picture may not have a user name or a password")
         host, port = _host(url), DEFAULT_PORTS[url.scheme] if url.port is None else url.port
         if not any(entry.takes(url.scheme, host, port) for entry in self._allowed):
-            raise _refused(
+            raise _RefusedError(
                 f"pictures are not taken from {url.netloc.decode('ascii')[:100]!r}: send the picture itself,"
                 " as base64 data, or have the host listed with --allow-address"
             )
@@ -206,7 +224,7 @@ class AddressFetcher:
         networks = [entry.network for entry in self._allowed if entry.network is not None]
         for ip in ips:
             if not is_public(ip) and not any(ip in network for network in networks):
-                raise _refused(
+                raise _RefusedError(
                     f"{host!r} is not on the public Internet: its IP address too must be listed with"
                     " --allow-address"
                 )
@@ -238,13 +256,3 @@ def _network(text: str) -> IPv4Network | IPv6Network | None:
         return ip_network(text)
     except ValueError:
         return None
-
-
-def _refused(message: str) -> ApiError:
-    """Return the error for an address that may not be asked."""
-    return ApiError(400, message, param="messages", code="address_refused")
-
-
-def _failed(what: str) -> ApiError:
-    """Return the error for an address that was asked and gave no picture."""
-    return ApiError(400, f"the address of a picture {what}", param="messages", code="address_failed")

@@ -56,7 +56,8 @@ NOT_PUBLIC = [
     "ff00::/8",
     "fd00:ec2::254/128",
 ]
-FETCHER = AddressFetcher(["photos.example.com"], Limits())
+LIMITS = Limits()
+FETCHER = AddressFetcher(["photos.example.com"], LIMITS)
 Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -68,9 +69,9 @@ class Site:
     ssl_context: ssl.SSLContext | None = None
     heads: list[str] = field(default_factory=list)
 
-    def fetch(self, url: str, *allowed: str, **limits: float) -> bytes:
+    def fetch(self, url: str, *allowed: str, limits: Limits = LIMITS) -> bytes:
         """Fetch `url`, in which PORT stands for the server's; by default only 127.0.0.1:PORT is allowed."""
-        return asyncio.run(self._fetch(url, allowed or ("127.0.0.1:PORT",), Limits(**limits)))  # type: ignore[arg-type]
+        return asyncio.run(self._fetch(url, allowed or ("127.0.0.1:PORT",), limits))
 
     async def _fetch(self, url: str, allowed: tuple[str, ...], limits: Limits) -> bytes:
         server = await asyncio.start_server(self._reply, "127.0.0.1", 0, ssl=self.ssl_context)
@@ -223,7 +224,7 @@ def test_other_addresses_are_refused_unasked(url: str) -> None:
 
 def test_without_a_list_all_is_refused() -> None:
     with pytest.raises(ApiError, match=r"pictures are not taken from '8\.8\.8\.8'") as refused:
-        asyncio.run(AddressFetcher([], Limits()).fetch("http://8.8.8.8/a.jpg"))
+        asyncio.run(AddressFetcher([], LIMITS).fetch("http://8.8.8.8/a.jpg"))
     assert (refused.value.status, refused.value.param) == (400, "messages")
 
 
@@ -282,7 +283,7 @@ async def endless_head(writer: asyncio.StreamWriter) -> None:
     [
         (drip, "took longer than 0.3 seconds"),
         (silence, "took longer than 0.3 seconds"),
-        (endless_body, "gave more than 100000 bytes"),
+        (endless_body, "gave more than 1048576 bytes"),
         (endless_head, "gave no answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b", "answered with a compressed body"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "gave no answer"),
@@ -294,7 +295,9 @@ async def endless_head(writer: asyncio.StreamWriter) -> None:
 )
 def test_a_reply_that_is_no_picture_in_time_and_size_is_one_sentence(reply: Reply, message: str) -> None:
     site = Site({"/": reply})
-    failed = refusal(site, "http://127.0.0.1:PORT/", max_address_seconds=0.3, max_address_bytes=100_000)
+    failed = refusal(
+        site, "http://127.0.0.1:PORT/", limits=Limits(max_address_seconds=0.3, max_address_mib=1)
+    )
     assert failed.code == "address_failed"
     assert failed.message.startswith(f"the address of a picture {message}")
 
@@ -326,9 +329,9 @@ def test_the_certificate_must_be_for_the_name(
         assert "CERTIFICATE_VERIFY_FAILED" in refusal(site, *asked).message
 
 
-def refusal(site: Site, url: str, *allowed: str, **limits: float) -> ApiError:
+def refusal(site: Site, url: str, *allowed: str, limits: Limits = LIMITS) -> ApiError:
     """Return the error that fetching ends with."""
     with pytest.raises(ApiError) as error:
-        site.fetch(url, *allowed, **limits)
+        site.fetch(url, *allowed, limits=limits)
     assert error.value.status == 400 and "\n" not in error.value.message and len(error.value.message) < 400
     return error.value
