@@ -43,9 +43,7 @@ def started(port: int, *flags: str) -> Iterator[subprocess.Popen[str]]:
         str(port),
         *flags,
     ]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(REPO)}
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPO)
     try:
         for _ in range(600):
             if process.poll() is not None:
@@ -96,8 +94,8 @@ def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None
         assert answers == {number: [text] for number, text in expected.items()}
         # at the end, what runs may end, nothing new begins, and the log has no content
         body = {
-            "model": "tiny-llava", "messages": [user_message("Describe the picture.", image(1))], "stream": True,
-            "temperature": 2, "max_tokens": 200,
+            "model": "tiny-llava", "stream": True, "temperature": 2, "max_tokens": 200,
+            "messages": [user_message("Describe the picture.", image(1))],
         }  # fmt: skip
         with httpx.stream("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as reply:
             lines = reply.iter_lines()
