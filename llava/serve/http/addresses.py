@@ -137,12 +137,8 @@ class AddressFetcher:
         # once: reading the certificates takes longer than many a fetch
         self._ssl_context = httpx2.create_ssl_context() if self._allowed else None
 
-    async def fetch(self, url: str, param: str = "messages") -> bytes:
+    async def fetch(self, url: str) -> bytes:
         """Return what is at an http or https address, after at most three redirects.
-
-        Args:
-            url: The address.
-            param: The field of the request that it came in, for the error.
 
         Raises:
             ApiError: 400 with code `address_refused` where the address may not be asked, `address_failed`
@@ -153,7 +149,7 @@ class AddressFetcher:
             async with asyncio.timeout(seconds):
                 return await self._follow(url)
         except _RefusedError as error:
-            raise ApiError(400, str(error), param=param, code="address_refused") from None
+            raise ApiError(400, str(error), param="messages", code="address_refused") from None
         except TimeoutError:
             reason = f"took longer than {seconds:g} seconds"
         except (httpx2.TransportError, OSError) as error:
@@ -161,7 +157,7 @@ class AddressFetcher:
         except _FailedError as error:
             reason = str(error)
         message = f"the address of a picture {reason}"
-        raise ApiError(400, message, param=param, code="address_failed")
+        raise ApiError(400, message, param="messages", code="address_failed")
 
     async def _follow(self, url: str) -> bytes:
         """Return the body of the first reply that is no redirect."""
