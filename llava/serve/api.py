@@ -187,6 +187,8 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
     """Serve until SIGINT or SIGTERM; then let what runs end within `grace` seconds."""
     import uvicorn
 
+    from llava.serve.http.connections import Connection
+
     class Server(uvicorn.Server):
         """Ends with the engine, and with exit code 0: a signal is how a service is asked to end."""
 
@@ -214,6 +216,7 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=int(grace) + 3,
+        http=Connection,
         timeout_keep_alive=30,
         ws="none",
         lifespan="off",
