@@ -292,9 +292,10 @@ async def run(args: argparse.Namespace, console: Console) -> tuple[Findings, dic
                "outcomes": findings.outcomes, "wrong": findings.wrong}  # fmt: skip
     console.print(table(findings))
     console.print(
-        f"{sum(map(sum, (c.values() for c in findings.outcomes.values())))} hostile requests in {seconds:.0f} s;"
-        f" {len(findings.honest_seconds)} honest answers, {findings.honest_retries} tries again;\n"
-        f"seconds an answer p50, p99: {figures['calm seconds']} without, {figures['attacked seconds']} beside\n"
+        f"{len(kinds)} hostile requests in {seconds:.0f} s; {len(findings.honest_seconds)} honest answers,"
+        f" {findings.honest_retries} tries again\n"
+        f"seconds of an honest answer (p50, p99): {figures['calm seconds']} alone,"
+        f" {figures['attacked seconds']} beside the hostile ones\n"
         f"before: {before}\npeak:   {findings.peak}\nafter:  {after}",
         highlight=False, markup=False,
     )  # fmt: skip
@@ -315,11 +316,15 @@ def table(findings: Findings) -> Table:
     rows.add_column("how they ended", overflow="fold")
     for kind in KINDS:
         ended = findings.outcomes.get(kind.name, Counter())
-        parts = [
-            f"{name if len(name) < 60 else name[:20] + '...'}: {count}" for name, count in ended.most_common()
-        ]
+        parts = (f"{count} x {short(name)}" for name, count in ended.most_common())
         rows.add_row(kind.name, str(ended.total()), "; ".join(parts))
     return rows
+
+
+def short(ended: str) -> str:
+    """Return an outcome for the table: of many replies the first, and how many."""
+    first, *others = ended.split(", ")
+    return ended if len(others) < 3 else f"{first} ({1 + len(others)} times)"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -227,13 +227,11 @@ def wrong_text(target: Target) -> list[bytes]:
     texts = [b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\\ud800", b"\\udfff\\ud800",
              b"\\u0000", b"\x00", b"\\x41", b"\n"]  # fmt: skip
     bodies = [ordinary.replace(b"TEXT", text) for text in texts]
-    bodies += [ordinary.decode().encode("utf-16"), b"\xef\xbb\xbf" + ordinary, ordinary[:-1], ordinary * 2, b"",
-               b"null", b"{}", b"[]", b'"', b"{" * 2, ordinary.replace(b"model", b"\\ud800")]  # fmt: skip
+    bodies += [ordinary.decode().encode("utf-16"), b"\xef\xbb\xbf" + ordinary, ordinary[:-1], ordinary * 2,
+               b"", b"null", b"{}", b"[]", b'"', b"{" * 2, ordinary.replace(b"model", b"\\ud800")]  # fmt: skip
     requests = [target.chat(body) for body in bodies]
-    for field in ("stop", "choices", "question_id", "model"):
-        requests.append(
-            target.chat(**{field: "\ud800" if field in ("question_id", "model") else ["\ud800", "b"]})
-        )
+    requests += [target.chat(**{field: "\ud800"}) for field in ("stop", "question_id", "model")]
+    requests.append(target.chat(choices=["\ud800", "b"]))
     requests.append(target.chat(messages=[{"role": "system", "content": "\udcff"}, user("a")]))
     return requests
 
@@ -245,7 +243,8 @@ def wrong_types(target: Target) -> list[bytes]:
               "response_format", "stream_options", "logprobs", "top_logprobs", "question_id"]  # fmt: skip
     requests = [target.chat(**{field: value}) for field in fields for value in values]
     contents = [None, 5, {}, [5], [None], [{"type": "text"}], [{"type": "video"}], [{"type": "image_url"}],
-                [{"type": "image_url", "image_url": "x"}], [{"type": "image_url", "image_url": {"url": 5}}]]  # fmt: skip
+                [{"type": "image_url", "image_url": "x"}],
+                [{"type": "image_url", "image_url": {"url": 5}}]]  # fmt: skip
     requests += [target.chat(messages=[user(content)]) for content in contents]
     roles = [None, 5, "root", "", "assistant", "tool", "\0"]
     return requests + [target.chat(messages=[{"role": role, "content": "a"}]) for role in roles]
@@ -289,8 +288,8 @@ def many_parts(target: Target) -> list[bytes]:
 @cache
 def enormous_prompts(target: Target) -> list[bytes]:
     """Return questions that are longer than any context."""
-    texts = ["word " * 2_000_000, "x" * 10_000_000, "é🦔" * 500_000, "<image>\n" * 200_000, "\n" * 5_000_000,
-             " " * 5_000_000, "</s>" * 500_000, "a\u0301" * 1_000_000]  # fmt: skip
+    texts = ["word " * 2_000_000, "x" * 10_000_000, "é🦔" * 500_000, "<image>\n" * 200_000,
+             "\n" * 5_000_000, " " * 5_000_000, "</s>" * 500_000, "a\u0301" * 1_000_000]  # fmt: skip
     requests = [target.chat(messages=[user(text)]) for text in texts]
     requests.append(
         target.chat(messages=[user("a"), {"role": "assistant", "content": "b"}] * 250 + [user("c")])
@@ -378,7 +377,8 @@ def wrong_requests(target: Target) -> list[bytes]:
 def wrong_methods(target: Target) -> list[bytes]:
     """Return methods that the routes have not."""
     asked = [("GET", CHAT), ("PUT", CHAT), ("DELETE", "/v1/models"), ("TRACE", "/"), ("OPTIONS", "*"),
-             ("CONNECT", "127.0.0.1:22"), ("BREW", "/v1/models"), ("POST", "/metrics"), ("PATCH", "/health")]  # fmt: skip
+             ("CONNECT", "127.0.0.1:22"), ("BREW", "/v1/models"), ("POST", "/metrics"),
+             ("PATCH", "/health")]  # fmt: skip
     return [target.request(path, method=method) for method, path in asked]
 
 
@@ -386,25 +386,25 @@ def paths(target: Target) -> list[bytes]:
     """Return paths out of the service's routes and into the machine's files."""
     asked = ["/../../../../etc/passwd", "/v1/models/../../../etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
              "/v1/models/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/etc/passwd%00.jpg", "/v1/models/%ff%fe",
-             "/v1/models/" + "a/" * 5000, "http://169.254.169.254/latest/", "/..\\..\\windows\\win.ini", "/docs",
-             "/v1/models/%00", "/.git/config", "/v1/models/{}".format("%25" * 3000), "/v1/models/model.safetensors",
-             "/v1/%6dodels/file:///etc/passwd", "/static/../llava/serve/api.py"]  # fmt: skip
+             "/v1/models/" + "a/" * 5000, "http://169.254.169.254/latest/", "/..\\..\\windows\\win.ini",
+             "/docs", "/v1/models/%00", "/.git/config", "/v1/models/" + "%25" * 3000,
+             "/v1/models/model.safetensors", "/v1/%6dodels/file:///etc/passwd", "/static/../llava/serve/api.py"]  # fmt: skip
     return [target.request(path, method="GET") for path in asked]
 
 
 def wrong_keys(target: Target) -> list[bytes]:
     """Return keys that are not the service's."""
-    keys = ["", "Bearer", "Bearer ", f"Bearer {target.key[:-1]}", f"Bearer {target.key}x", f"bearer{target.key}",
-            f"Basic {target.key}", target.key, f"Bearer  {target.key}", "Bearer \udcff\udcfe", "Bearer " + "a" * 60_000,
-            f"Bearer {target.key.upper()}", "Bearer null", "Bearer é"]  # fmt: skip
+    keys = ["", "Bearer", "Bearer ", f"Bearer {target.key[:-1]}", f"Bearer {target.key}x",
+            f"bearer{target.key}", f"Basic {target.key}", target.key, f"Bearer  {target.key}", "Bearer \udcff\udcfe",
+            "Bearer " + "a" * 60_000, f"Bearer {target.key.upper()}", "Bearer null", "Bearer é"]  # fmt: skip
     return [target.request("/v1/models", method="GET", Authorization=key) for key in keys]
 
 
 def wrong_content_types(target: Target) -> list[bytes]:
     """Return bodies that are not of the type that is stated."""
     body = target.chat().partition(b"\r\n\r\n")[2]
-    kinds = ["text/plain", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data", "", "a" * 9000,
-             "multipart/form-data; boundary=" + "b" * 9000, "image/png"]  # fmt: skip
+    kinds = ["text/plain", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data", "",
+             "a" * 9000, "multipart/form-data; boundary=" + "b" * 9000, "image/png"]  # fmt: skip
     requests = [target.request(CHAT, body, Content_Type=kind) for kind in kinds]
     bomb = gzip.compress(bytes(50_000_000))
     return [*requests, target.request(CHAT, bomb, Content_Encoding="gzip"), target.request(CHAT, bomb)]
@@ -416,7 +416,8 @@ def multipart(target: Target) -> list[bytes]:
     part = b"--b\r\n" + file + _saved("PNG") + b"\r\n"
     field = b'--b\r\nContent-Disposition: form-data; name="Hash"\r\n\r\nx\r\n'
     bodies = [
-        part, part + b"--b", part[:200], b"--c\r\n" + file, b"--b--\r\n", b"--b\r\n\r\n", part * 2 + b"--b--\r\n",
+        part, part + b"--b", part[:200], b"--c\r\n" + file, b"--b--\r\n", b"--b\r\n\r\n",
+        part * 2 + b"--b--\r\n",
         field * 50_000 + b"--b--\r\n", (part * 1000) + b"--b--\r\n", b"--b\r\n" + b"X: y\r\n" * 100_000,
         b"--b\r\nContent-Disposition: form-data; name=" + b"n" * 10**6 + b"\r\n\r\n\r\n--b--\r\n",
         b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n", b"\0" * 1000,
@@ -513,9 +514,9 @@ def bad_addresses(target: Target) -> list[bytes]:
     urls = ["http://169.254.169.254/latest/meta-data/", f"http://127.0.0.1:{target.port}/metrics",
             f"http://localhost:{target.trap_port}/photo", f"http://2130706433:{target.trap_port}/photo",
             f"http://[::ffff:127.0.0.1]:{target.trap_port}/photo", f"http://0x7f.1:{target.trap_port}/photo",
-            "file:///etc/passwd", "gopher://127.0.0.1:1/_x", "http://10.0.0.1/", "http://[::1]:22/", "ftp://a/b",
-            f"http://x:y@127.0.0.1:{target.trap_port}/photo", "http://", "http://" + "a" * 100_000, "\0", "/etc/passwd",
-            "data:image/png,abc", "data:;base64," + "A" * 1001, "data:image/png;base64,%%%", "DATA:,",
+            "file:///etc/passwd", "gopher://127.0.0.1:1/_x", "http://10.0.0.1/", "http://[::1]:22/",
+            "ftp://a/b", f"http://x:y@127.0.0.1:{target.trap_port}/photo", "http://", "http://" + "a" * 100_000,
+            "\0", "/etc/passwd", "data:image/png,abc", "data:;base64," + "A" * 1001, "data:image/png;base64,%%%", "DATA:,",
             f"{trap}/to-metadata", f"{trap}/to-service", f"{trap}/to-file", f"{trap}/loop", f"{trap}/endless",
             f"{trap}/drip", f"{trap}/silent", f"{trap}/bomb", f"{trap}/gzip", f"{trap}/missing"]  # fmt: skip
     return [target.look(url) for url in urls]
@@ -587,15 +588,10 @@ KINDS = [
     Kind("no UTF-8, no JSON", one_of(wrong_text), rf"200|{REFUSED}", 6),
     Kind("wrong types", one_of(wrong_types), rf"200|{REFUSED}", 9),
     Kind("NaN, negative, huge options", one_of(wrong_numbers), rf"200|{REFUSED}", 4),
-    Kind("a million parts", one_of(many_parts), REFUSED, 1),
+    Kind("a million parts", one_of(many_parts), rf"200|{REFUSED}", 1),
     Kind("enormous prompts", one_of(enormous_prompts), rf"200|{REFUSED}", 1),
     Kind("JSON schemas", one_of(schema_bombs), rf"200|{REFUSED}|503 \w+"),
-    Kind(
-        "forbidden addresses, redirects",
-        one_of(bad_addresses),
-        r"400 (address_refused|address_failed|bad_picture)",
-        6,
-    ),
+    Kind("forbidden addresses, redirects", one_of(bad_addresses), r"400 (address_\w+|bad_picture)", 6),
     Kind("wrong keys", one_of(wrong_keys), r"401 invalid_api_key|400"),
     Kind("wrong content types", one_of(wrong_content_types), rf"200|{REFUSED}"),
     Kind("broken forms", one_of(multipart), rf"200|{REFUSED}", 4),
