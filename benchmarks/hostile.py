@@ -43,7 +43,8 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.hostile_requests import BUSY, KINDS, SECRET, Kind, Target, trap_reply
+from benchmarks.hostile_requests import BUSY, KINDS, Kind, trap_reply
+from benchmarks.hostile_target import SECRET, Target
 
 REPO = Path(__file__).parent.parent
 KEY = "the-key-of-this-benchmark"

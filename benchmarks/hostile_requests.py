@@ -8,324 +8,29 @@ closed the connection without a reply, `left` where the client went away, and `n
 from __future__ import annotations
 
 import asyncio
-import base64
 import gzip
-import json
-import re
-import struct
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
 from random import Random
-from typing import Any
 
-from PIL import Image
+from benchmarks.hostile_bodies import (
+    NO_PICTURES,
+    bombs,
+    cut_file,
+    deep_json,
+    enormous_prompts,
+    many_parts,
+    saved_picture,
+    schema_bombs,
+    wrong_numbers,
+    wrong_text,
+    wrong_types,
+)
+from benchmarks.hostile_target import CHAT, PATIENCE, SECRET, Target, user
 
-PATIENCE = 60.0  # seconds for a reply
-SECRET = "hostile-7f3a"  # in each question: no log may have it
-CHAT = "/v1/chat/completions"
 REFUSED = r"4\d\d( \w+)?"
-BUSY = r"429 queue_full|503 \w+"
-Pieces = bytes | AsyncIterator[bytes]
-
-
-@dataclass(frozen=True)
-class Target:
-    """The service that is asked, and a server of ours whose address it may fetch from."""
-
-    port: int
-    key: str
-    model: str
-    trap_port: int
-
-    async def send(self, pieces: Pieces, *, linger: float = PATIENCE) -> str:
-        """Send bytes on a connection of their own; returns how it ended.
-
-        Args:
-            pieces: What is sent, while the reply is read.
-            linger: How long to wait for more after the first bytes of the reply. The connection is read to
-                its end, for which most requests ask (`Connection: close`).
-        """
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
-        sending = asyncio.create_task(_write(writer, pieces))
-        data = b""
-        try:
-            while part := await asyncio.wait_for(reader.read(2**20), linger if data else PATIENCE):
-                data += part
-        except TimeoutError:
-            if not data:
-                return "no reply"
-        except ConnectionError:
-            pass
-        finally:
-            sending.cancel()
-            writer.transport.abort()
-        return outcome(data)
-
-    async def leave(self, data: bytes, read: int = 0) -> str:
-        """Send bytes, read some of the reply, and go."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(data)
-            await writer.drain()
-            if read:
-                await asyncio.wait_for(reader.readexactly(read), PATIENCE)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return "closed"
-        finally:
-            writer.transport.abort()
-        return "left"
-
-    def request(
-        self, path: str, body: bytes = b"", method: str = "POST", close: bool = True, **headers: str
-    ) -> bytes:
-        """Return a request; underscores in the names of headers stand for hyphens."""
-        fields = {"Host": f"127.0.0.1:{self.port}", "Authorization": f"Bearer {self.key}"}
-        if close:
-            fields["Connection"] = "close"
-        if body or method == "POST":
-            fields |= {"Content-Length": str(len(body)), "Content-Type": "application/json"}
-        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-        head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        return "\r\n".join([*head, "", ""]).encode("utf-8", "surrogateescape") + body
-
-    def chat(self, body: Any = None, **changes: Any) -> bytes:
-        """Return a request for an answer: of `body`, or of an ordinary one with some fields changed."""
-        if body is None:
-            body = {"model": self.model, "max_tokens": 8, "messages": [user(SECRET)]} | changes
-        return self.request(CHAT, body if isinstance(body, bytes) else json.dumps(body).encode())
-
-    def look(self, url: str) -> bytes:
-        """Return a request about the picture at `url`."""
-        part = {"type": "image_url", "image_url": {"url": url}}
-        return self.chat(messages=[user([part, {"type": "text", "text": SECRET}])])
-
-    def look_at(self, picture: bytes) -> bytes:
-        """Return a request about a picture that comes with it."""
-        return self.look("data:image/png;base64," + base64.b64encode(picture).decode())
-
-
-def user(content: Any) -> dict[str, Any]:
-    """Return a user's message."""
-    return {"role": "user", "content": content}
-
-
-async def _write(writer: asyncio.StreamWriter, pieces: Pieces) -> None:
-    with suppress(ConnectionError):
-        if isinstance(pieces, bytes):
-            writer.write(pieces)
-            await writer.drain()
-            return
-        async for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-
-
-def outcome(data: bytes) -> str:
-    """Return how a connection ended whose replies are `data`."""
-    if not data:
-        return "closed"
-    statuses = re.findall(rb"HTTP/1\.1 (\d{3}) ", data)
-    code = re.search(rb'"code": ?"(\w+)"', data)
-    return ", ".join(status.decode() for status in statuses) + (f" {code[1].decode()}" if code else "")
-
-
-# --- pictures ------------------------------------------------------------------------------------------
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _png(width: int, height: int, *chunks: bytes, rows: bytes = b"") -> bytes:
-    header = _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    image = _png_chunk(b"IDAT", zlib.compress(rows or bytes((1 + 3 * width) * height)))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + image + _png_chunk(b"IEND", b"")
-
-
-def _saved(name: str, size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
-    file = BytesIO()
-    Image.linear_gradient("L").resize(size).convert("RGB").save(file, name, **options)
-    return file.getvalue()
-
-
-@cache
-def bombs() -> list[bytes]:
-    """Return small files that decode to much: by their stated size, their frames or their text."""
-    zeros = zlib.compress(bytes(200_000_000), 9)
-    frames = [Image.new("P", (2000, 2000), n % 7) for n in range(60)]
-    gif = BytesIO()
-    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:])
-    jpeg = bytearray(_saved("JPEG"))
-    frame = jpeg.index(b"\xff\xc0")
-    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65500, 65500)
-    bmp = bytearray(_saved("BMP"))
-    bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
-    tiff = bytearray(_saved("TIFF"))
-    for tag in (256, 257):  # width and length
-        at = tiff.index(
-            struct.pack("<HH", tag, 4) if struct.pack("<HH", tag, 4) in tiff else struct.pack("<HH", tag, 3)
-        )
-        tiff[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 100_000)
-    return [
-        _png(50_000, 50_000, rows=bytes(1_000_000)),
-        _png(2**31 - 1, 2**31 - 1, rows=b"\0"),
-        _png(5000, 5000),  # 25 million pixels, of 75 kB: above the limit that is set here
-        _png(64, 48, _png_chunk(b"zTXt", b"Comment\0\0" + zeros)),
-        _png(64, 48, _png_chunk(b"iCCP", b"profile\0\0" + zeros)),
-        _png(64, 48, _png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros)),
-        b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6) + gif.getvalue()[-500:],
-        gif.getvalue(),
-        bytes(jpeg),
-        bytes(bmp),
-        bytes(tiff),
-        b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
-        b"P6 100000 100000 255\n" + bytes(100),
-        b"II*\0\x08\0\0\0\xff\xff" + bytes(range(256)) * 40,
-    ]
-
-
-def cut_file(rng: Random) -> bytes:
-    """Return the beginning of a picture, or one with some bytes changed."""
-    data = bytearray(_saved(rng.choice(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])))
-    if rng.random() < 0.5:
-        return bytes(data[: rng.randrange(len(data))])
-    for _ in range(rng.randint(1, 20)):
-        data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data)
-
-
-NO_PICTURES = [
-    b"", b"\0", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\nshowpage\n", b"%PDF-1.7\n",
-    b"PK\x03\x04" + bytes(99), b"\x7fELF" + bytes(99), b"<!DOCTYPE html><p>", gzip.compress(bytes(10**6)),
-    b"push graphic-context\nimage over 0,0 0,0 'https://127.0.0.1/x'\n", b"\xff\xd8\xff" + bytes(9),
-]  # fmt: skip
-
-
-# --- bodies --------------------------------------------------------------------------------------------
-
-
-def deep_json(target: Target) -> list[bytes]:
-    """Return bodies that are nested deeper than any parser's stack."""
-    bodies = [b"[" * 10**6, b'{"a":' * 10**5, b"[" * 10**5 + b"]" * 10**5]
-    deep: Any = "x"
-    for _ in range(900):
-        deep = [deep]
-    ordinary = json.dumps({"model": target.model, "max_tokens": 4, "messages": [user(SECRET)]})[:-1]
-    inner = "[" * 5000 + "]" * 5000
-    bodies += [f'{ordinary}, "{name}": {inner}}}'.encode() for name in ("metadata", "messages", "tools")]
-    return [target.chat(body) for body in bodies] + [target.chat(messages=[user(deep)])]
-
-
-def wrong_text(target: Target) -> list[bytes]:
-    """Return bodies whose text is none: no UTF-8, no JSON, halves of characters, control characters."""
-    ordinary = json.dumps({"model": target.model, "messages": [user("TEXT")], "max_tokens": 4}).encode()
-    texts = [b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\\ud800", b"\\udfff\\ud800",
-             b"\\u0000", b"\x00", b"\\x41", b"\n"]  # fmt: skip
-    bodies = [ordinary.replace(b"TEXT", text) for text in texts]
-    bodies += [ordinary.decode().encode("utf-16"), b"\xef\xbb\xbf" + ordinary, ordinary[:-1], ordinary * 2,
-               b"", b"null", b"{}", b"[]", b'"', b"{" * 2, ordinary.replace(b"model", b"\\ud800")]  # fmt: skip
-    requests = [target.chat(body) for body in bodies]
-    requests += [target.chat(**{field: "\ud800"}) for field in ("stop", "question_id", "model")]
-    requests.append(target.chat(choices=["\ud800", "b"]))
-    requests.append(target.chat(messages=[{"role": "system", "content": "\udcff"}, user("a")]))
-    return requests
-
-
-def wrong_types(target: Target) -> list[bytes]:
-    """Return bodies with values of other types than the fields have."""
-    values = [None, True, 5, -1, 1.5, 10**400, "x", "", [], [[]], {}, {"a": 1}, [None], ["a", 1]]
-    fields = ["model", "messages", "max_tokens", "n", "temperature", "stop", "seed", "stream", "choices",
-              "response_format", "stream_options", "logprobs", "top_logprobs", "question_id"]  # fmt: skip
-    requests = [target.chat(**{field: value}) for field in fields for value in values]
-    contents = [None, 5, {}, [5], [None], [{"type": "text"}], [{"type": "video"}], [{"type": "image_url"}],
-                [{"type": "image_url", "image_url": "x"}],
-                [{"type": "image_url", "image_url": {"url": 5}}]]  # fmt: skip
-    requests += [target.chat(messages=[user(content)]) for content in contents]
-    roles = [None, 5, "root", "", "assistant", "tool", "\0"]
-    return requests + [target.chat(messages=[{"role": role, "content": "a"}]) for role in roles]
-
-
-def wrong_numbers(target: Target) -> list[bytes]:
-    """Return bodies with options that are out of range, or no numbers at all."""
-    values = [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "-1",
-        "1e999",
-        "-0.5",
-        "1e-400",
-        "99999999999999999999",
-        "0x10",
-        "007",
-    ]
-    fields = ["temperature", "top_p", "max_tokens", "n", "seed", "top_logprobs", "max_completion_tokens"]
-    ordinary = json.dumps({"model": target.model, "messages": [user(SECRET)], "max_tokens": 4})[:-1]
-    return [target.chat(f'{ordinary}, "{field}": {value}}}'.encode()) for field in fields for value in values]
-
-
-@cache
-def many_parts(target: Target) -> list[bytes]:
-    """Return bodies with a million parts, messages, fields, answers and the like."""
-    million = 10**6
-    part, message = '{"type":"text","text":""}', '{"role":"user","content":""}'
-    head = f'{{"model":"{target.model}","max_tokens":4,'
-    bodies = [
-        f'{head}"messages":[{{"role":"user","content":[{",".join([part] * million)}]}}]}}',
-        f'{head}"messages":[{",".join([message] * million)}]}}',
-        f'{head}"messages":[{message}],"choices":[{",".join(map(json.dumps, map(str, range(million))))}]}}',
-        f'{head}"messages":[{message}],{",".join(f"{json.dumps(str(n))}:0" for n in range(million))}}}',
-        f'{head}"messages":[{",".join(["0"] * million)}]}}',
-    ]
-    return [target.chat(body.encode()) for body in bodies]
-
-
-@cache
-def enormous_prompts(target: Target) -> list[bytes]:
-    """Return questions that are longer than any context."""
-    texts = ["word " * 2_000_000, "x" * 10_000_000, "é🦔" * 500_000, "<image>\n" * 200_000,
-             "\n" * 5_000_000, " " * 5_000_000, "</s>" * 500_000, "a\u0301" * 1_000_000]  # fmt: skip
-    requests = [target.chat(messages=[user(text)]) for text in texts]
-    requests.append(
-        target.chat(messages=[user("a"), {"role": "assistant", "content": "b"}] * 250 + [user("c")])
-    )
-    requests.append(target.chat(choices=[f"{n} " * 400 for n in range(200)]))
-    requests.append(target.chat(stop=["x" * 1_000_000] * 16))
-    return requests
-
-
-def schema_bombs(target: Target) -> list[bytes]:
-    """Return JSON schemas that are wrong, endless, or would make an enormous grammar."""
-    deep: dict[str, Any] = {"type": "string"}
-    for _ in range(150):
-        deep = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
-    schemas: list[Any] = [
-        deep,
-        {"$ref": "#"},
-        {"$ref": "http://127.0.0.1/schema.json"},
-        {"$ref": "file:///etc/passwd"},
-        {"enum": [str(n) * 20 for n in range(50_000)]},
-        {"type": "string", "pattern": "(a+)+$" + "b?" * 5000},
-        {"type": "string", "pattern": "a{1000}{1000}{1000}"},
-        {"type": "string", "pattern": "(["},
-        {"type": "string", "minLength": 10**9},
-        {"type": "array", "minItems": 10**9, "items": {"type": "integer"}},
-        {"allOf": [{"anyOf": [{"type": "integer", "minimum": n}, {"type": "string"}]} for n in range(200)]},
-        {"type": "no such type"},
-        {"properties": {str(n): {"type": "integer"} for n in range(20_000)}},
-    ]
-    return [
-        target.chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})
-        for schema in schemas
-    ]
-
-
-# --- HTTP ----------------------------------------------------------------------------------------------
+BUSY = r"429 queue_full|503 (busy|out_of_time)"
 
 
 def smuggling(target: Target) -> list[bytes]:
@@ -388,14 +93,16 @@ def paths(target: Target) -> list[bytes]:
              "/v1/models/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/etc/passwd%00.jpg", "/v1/models/%ff%fe",
              "/v1/models/" + "a/" * 5000, "http://169.254.169.254/latest/", "/..\\..\\windows\\win.ini",
              "/docs", "/v1/models/%00", "/.git/config", "/v1/models/" + "%25" * 3000,
-             "/v1/models/model.safetensors", "/v1/%6dodels/file:///etc/passwd", "/static/../llava/serve/api.py"]  # fmt: skip
+             "/v1/models/model.safetensors", "/v1/%6dodels/file:///etc/passwd",
+             "/static/../llava/serve/api.py"]  # fmt: skip
     return [target.request(path, method="GET") for path in asked]
 
 
 def wrong_keys(target: Target) -> list[bytes]:
     """Return keys that are not the service's."""
     keys = ["", "Bearer", "Bearer ", f"Bearer {target.key[:-1]}", f"Bearer {target.key}x",
-            f"bearer{target.key}", f"Basic {target.key}", target.key, f"Bearer  {target.key}", "Bearer \udcff\udcfe",
+            f"bearer{target.key}", f"Basic {target.key}", target.key, f"Bearer  {target.key}",
+            "Bearer \udcff\udcfe",
             "Bearer " + "a" * 60_000, f"Bearer {target.key.upper()}", "Bearer null", "Bearer é"]  # fmt: skip
     return [target.request("/v1/models", method="GET", Authorization=key) for key in keys]
 
@@ -413,7 +120,7 @@ def wrong_content_types(target: Target) -> list[bytes]:
 def multipart(target: Target) -> list[bytes]:
     """Return forms whose boundaries are broken, that have endless fields, and names of files out of place."""
     file = b'Content-Disposition: form-data; name="Image"; filename="../../../../etc/cron.d/x"\r\n\r\n'
-    part = b"--b\r\n" + file + _saved("PNG") + b"\r\n"
+    part = b"--b\r\n" + file + saved_picture("PNG") + b"\r\n"
     field = b'--b\r\nContent-Disposition: form-data; name="Hash"\r\n\r\nx\r\n'
     bodies = [
         part, part + b"--b", part[:200], b"--c\r\n" + file, b"--b--\r\n", b"--b\r\n\r\n",
@@ -514,11 +221,12 @@ def bad_addresses(target: Target) -> list[bytes]:
     urls = ["http://169.254.169.254/latest/meta-data/", f"http://127.0.0.1:{target.port}/metrics",
             f"http://localhost:{target.trap_port}/photo", f"http://2130706433:{target.trap_port}/photo",
             f"http://[::ffff:127.0.0.1]:{target.trap_port}/photo", f"http://0x7f.1:{target.trap_port}/photo",
-            "file:///etc/passwd", "gopher://127.0.0.1:1/_x", "http://10.0.0.1/", "http://[::1]:22/",
-            "ftp://a/b", f"http://x:y@127.0.0.1:{target.trap_port}/photo", "http://", "http://" + "a" * 100_000,
-            "\0", "/etc/passwd", "data:image/png,abc", "data:;base64," + "A" * 1001, "data:image/png;base64,%%%", "DATA:,",
-            f"{trap}/to-metadata", f"{trap}/to-service", f"{trap}/to-file", f"{trap}/loop", f"{trap}/endless",
-            f"{trap}/drip", f"{trap}/silent", f"{trap}/bomb", f"{trap}/gzip", f"{trap}/missing"]  # fmt: skip
+            f"http://x:y@127.0.0.1:{target.trap_port}/photo", "http://10.0.0.1/", "http://[::1]:22/",
+            "file:///etc/passwd", "gopher://127.0.0.1:1/_x", "ftp://a/b", "http://", "\0", "/etc/passwd",
+            "http://" + "a" * 100_000, "data:image/png,abc", "data:;base64," + "A" * 1001, "DATA:,",
+            "data:image/png;base64,%%%", f"{trap}/to-metadata", f"{trap}/to-service", f"{trap}/to-file",
+            f"{trap}/loop", f"{trap}/endless", f"{trap}/drip", f"{trap}/silent", f"{trap}/bomb",
+            f"{trap}/gzip", f"{trap}/missing"]  # fmt: skip
     return [target.look(url) for url in urls]
 
 
@@ -532,7 +240,7 @@ async def trap_reply(service_port: int, reader: asyncio.StreamReader, writer: as
         return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
 
     replies = {
-        "/photo": whole(_saved("PNG")),
+        "/photo": whole(saved_picture("PNG")),
         "/to-metadata": redirect("http://169.254.169.254/latest/meta-data/iam/security-credentials/"),
         "/to-service": redirect(f"http://127.0.0.1:{service_port}/metrics"),
         "/to-file": redirect("file:///etc/passwd"),
@@ -590,7 +298,7 @@ KINDS = [
     Kind("NaN, negative, huge options", one_of(wrong_numbers), rf"200|{REFUSED}", 4),
     Kind("a million parts", one_of(many_parts), rf"200|{REFUSED}", 1),
     Kind("enormous prompts", one_of(enormous_prompts), rf"200|{REFUSED}", 1),
-    Kind("JSON schemas", one_of(schema_bombs), rf"200|{REFUSED}|503 \w+"),
+    Kind("JSON schemas", one_of(schema_bombs), rf"200|{REFUSED}"),
     Kind("forbidden addresses, redirects", one_of(bad_addresses), r"400 (address_\w+|bad_picture)", 6),
     Kind("wrong keys", one_of(wrong_keys), r"401 invalid_api_key|400"),
     Kind("wrong content types", one_of(wrong_content_types), rf"200|{REFUSED}"),

@@ -37,6 +37,8 @@ EXAMPLES = [
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MAX_CONNECTIONS = 2048
 """Beyond it clients get 503 at once."""
+MAX_IDLE_SECONDS = 30.0
+"""Of a connection between requests, and for a request's head to come; not longer than a body may take."""
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
@@ -217,7 +219,7 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=int(grace) + 3,
         http=Connection,
-        timeout_keep_alive=30,
+        timeout_keep_alive=max(1, int(min(MAX_IDLE_SECONDS, service.limits.max_receive_seconds))),
         ws="none",
         lifespan="off",
     )
