@@ -135,6 +135,7 @@ def train_ours(job: Job, probe: Probe) -> None:
         lr_scheduler="constant",
         warmup_ratio=0.0,
         packing=job.packing,
+        attn_implementation=job.attention,
         dataloader_workers=job.workers,
         picture_cache_gb=0,  # TRL decodes its pictures at every step
         dtype="bfloat16" if job.device == "cuda" else "float32",

@@ -44,6 +44,8 @@ class Job:
     packing: bool
     gradient_checkpointing: bool
     workers: int
+    attention: str = "auto"
+    """Ours: the setting `attn_implementation`."""
     profile: bool = False
 
     @property

@@ -55,7 +55,7 @@ class Probe(TrainerCallback):
                 "read": tokens,
                 "padded": inputs["input_ids"].numel(),
                 "supervised": (targets != IGNORE).sum(),
-                "pictures": len(inputs["pixel_values"]),
+                "images": len(inputs["pixel_values"]),
             }
         )
         self.record_ids += inputs.get("record_ids", [])

@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ from rich.table import Table
 
 from benchmarks.train_job import Job, write_data
 
-CONTENDERS = ("ours", "ours unpacked", "TRL")
+CONTENDERS: dict[str, dict[str, Any]] = {  # and what each asks of its process
+    "ours": {"packing": True},
+    "ours flex": {"packing": True, "attention": "flex_attention"},
+    "ours unpacked": {"packing": False},
+    "TRL": {"packing": False},
+}
+NEEDS_CUDA = "ours flex"
 TOLERANCE = {"cpu": 1e-5, "cuda": 3e-3}  # of the losses, relative: float32 and bfloat16
 INSTALL_TRL = "pip install 'trl>=1.16'"
 LOG_LINES = 12
@@ -39,6 +46,7 @@ HEADER = """Every contender: LoRA rank 16 on all linear layers of the language m
 frozen, AdamW, constant learning rate, one batch of {batch} records an optimiser step, gradient checkpointing
 {checkpointing}, {workers} data loader processes, attention: {attention}; {warm} steps before the {steps}
 measured ones.
+Ours flex: as ours, with flex attention, which skips the blocks that the mask hides.
 Ours unpacked: every record has its own picture; short records still lie end to end in a row where that is
 cheaper than padding, and do not see each other.
 TRL: SFTTrainer as its documentation trains a vision-language model: messages and images, max_length=None,
@@ -70,20 +78,21 @@ def run(step: str, job: Job) -> dict[str, Any]:
     return found
 
 
-def measure(jobs: dict[int, Job], rounds: int, console: Console) -> list[dict[str, Any]]:
+def measure(
+    jobs: dict[int, Job], contenders: Sequence[str], rounds: int, console: Console
+) -> list[dict[str, Any]]:
     """Every contender for every number of questions, `rounds` times in turn."""
     results: list[dict[str, Any]] = []
     out_of_race: set[tuple[int, str]] = set()
     for number in range(rounds):
         for questions, job in jobs.items():
-            for contender in CONTENDERS:
+            for contender in contenders:
                 if (questions, contender) in out_of_race:
                     continue
-                packing = contender == "ours"
                 step = "trl" if contender == "TRL" else "ours"
                 entry: dict[str, Any] = {"questions": questions, "contender": contender, "round": number}
                 try:
-                    entry |= run(step, dataclasses.replace(job, packing=packing))
+                    entry |= run(step, dataclasses.replace(job, **CONTENDERS[contender]))
                 except FailedRun as error:
                     entry["failed"] = str(error)
                 results.append(entry)
@@ -113,11 +122,13 @@ def table(results: list[dict[str, Any]], peak_flops: float) -> Table:
     ):  # fmt: skip
         out.add_column(name, justify="right")
     for questions in dict.fromkeys(entry["questions"] for entry in results):
-        rates = {}
-        for contender in reversed(CONTENDERS):  # TRL first: the others are compared with it
-            entries = chosen(results, questions, contender)
-            rates[contender] = sorted(entry["records"] / entry["seconds"] for entry in entries)
-        for contender in CONTENDERS:
+        rates = {
+            contender: sorted(
+                entry["records"] / entry["seconds"] for entry in chosen(results, questions, contender)
+            )
+            for contender in CONTENDERS
+        }
+        for contender in dict.fromkeys(entry["contender"] for entry in results):
             entries = chosen(results, questions, contender)
             if not entries:
                 out.add_row(str(questions), contender, "no result", *[""] * 8)
@@ -191,6 +202,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 4, 8], help="questions a picture")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all that run there")
     parser.add_argument("--records", type=int, default=64, help="records of the measured steps")
     parser.add_argument("--batch", type=int, default=16, help="records an optimiser step")
     parser.add_argument("--warm-steps", type=int, default=2, help="steps that are not measured")
@@ -207,6 +219,11 @@ def main() -> int:
             parser.error(f"--batch {args.batch} is not a multiple of {questions} questions a picture")
     if args.records % args.batch or not args.records or args.warm_steps < 1:
         parser.error(f"--records must be a multiple of --batch {args.batch}, --warm-steps at least 1")
+    if not args.contenders:
+        args.contenders = [name for name in CONTENDERS if args.device == "cuda" or name != NEEDS_CUDA]
+    if "ours" not in args.contenders:
+        parser.error("--contenders must name ours, whose order of the records the others follow")
+    args.contenders.sort(key=list(CONTENDERS).index)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +271,7 @@ def compare(args: argparse.Namespace, folder: Path) -> int:
             console.print(str(error), highlight=False, markup=False)
             return 1
     else:
-        results = found["runs"] = measure(jobs, args.rounds, console)
+        results = found["runs"] = measure(jobs, args.contenders, args.rounds, console)
         console.print(header(any_job, results), highlight=False, markup=False, soft_wrap=True)
         shown = table(results, peak["peak_flops"])
         wrong = problems(results, args.device)

@@ -44,6 +44,8 @@ class SupervisedLastLayer:
         self._whole = self.layer.forward
         self._supervised: torch.Tensor | None = None
         self.layer.forward = self.forward
+        # Else transformers drops the given keys where it checkpoints. They are only read: twice does no harm.
+        self.layer._can_checkpoint_with_cache = True
         model.register_forward_pre_hook(self._note_supervised, with_kwargs=True)
 
     def _note_supervised(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
