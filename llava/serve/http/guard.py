@@ -77,6 +77,7 @@ class Guard:
                 await self._run(scope, receive, send_with_id, body)
         finally:
             self._held_bytes -= len(body)
+            body.clear()  # a refusal's traceback holds the frame that read it, until the garbage is collected
             route = scope.get("route")
             path = getattr(route, "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()
