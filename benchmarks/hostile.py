@@ -51,8 +51,6 @@ KEY = "the-key-of-this-benchmark"
 LIMITS = ["--max-request-mib", "40", "--max-megapixels", "20", "--max-seconds", "60",
           "--max-receive-seconds", "4", "--max-address-seconds", "2", "--max-address-mib", "4",
           "--prefix-cache-mib", "16"]  # fmt: skip
-MOST_GROWTH = 64 * 2**20
-"""Of the resident memory, between the levels before and after."""
 SETTLE_SECONDS = 40.0  # longer than the service keeps an idle connection
 Answer = tuple[str, dict[str, float] | None]
 
@@ -211,12 +209,12 @@ async def attack(target: Target, kinds: list[Kind], at_once: int, findings: Find
     await asyncio.gather(*(send_next() for _ in range(at_once)))
 
 
-async def settled(process: psutil.Process, level: Level | None = None) -> Level:
+async def settled(process: psutil.Process, most_growth: int, level: Level | None = None) -> Level:
     """Wait until the service holds no more than at `level`, or for SETTLE_SECONDS; returns what it holds."""
     deadline = time.monotonic() + (SETTLE_SECONDS if level else 3)
     while time.monotonic() < deadline:
         now = Level.of(process)
-        if level and now.files <= level.files and now.memory <= level.memory + MOST_GROWTH:
+        if level and now.files <= level.files and now.memory <= level.memory + most_growth:
             break
         await asyncio.sleep(0.5)
     return Level.of(process)
@@ -229,7 +227,7 @@ async def run(args: argparse.Namespace, console: Console) -> tuple[Findings, dic
     kinds = [*KINDS, *chosen]
     rng.shuffle(kinds)
     findings, warm_up, calm = Findings(), Findings(), Findings()
-    service_port = 0
+    service_port, most_growth = 0, args.growth * 2**20
 
     async def trap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await trap_reply(service_port, reader, writer)
@@ -257,7 +255,7 @@ async def run(args: argparse.Namespace, console: Console) -> tuple[Findings, dic
                 await asyncio.gather(
                     *(be_honest(client, expected, calm, Random(n), done) for n in range(args.clients))
                 )
-            before = await settled(process)
+            before = await settled(process, most_growth)
             begin = time.monotonic()
             async with attacked(process, findings), new_client() as client:
                 done = asyncio.Event()
@@ -272,7 +270,7 @@ async def run(args: argparse.Namespace, console: Console) -> tuple[Findings, dic
                 answers = [await ask(client, body, Findings()) for body in honest_bodies()]
             if not all(map(same, answers, expected)):
                 findings.wrong["answers are others than before"] += 1
-            after = await settled(process, before)
+            after = await settled(process, most_growth, before)
             popen.send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(popen.wait, 60)
         text = log.read_text()
@@ -280,7 +278,7 @@ async def run(args: argparse.Namespace, console: Console) -> tuple[Findings, dic
     findings.wrong += warm_up.wrong
     if code != 0:
         findings.wrong[f"the service ended with exit code {code}"] += 1
-    if after.memory > before.memory + MOST_GROWTH or after.files > before.files:
+    if after.memory > before.memory + most_growth or after.files > before.files:
         findings.wrong[f"more is held than before: {before} before, {after} after"] += 1
     if "Traceback" in text:
         findings.wrong["a traceback in the log: " + text[text.index("Traceback") :][-1500:]] += 1
@@ -334,7 +332,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=1000, help="hostile ones; at least one of each kind")
     parser.add_argument("--at-once", type=int, default=16, help="hostile requests at a time")
     parser.add_argument("--clients", type=int, default=4, help="honest ones")
-    parser.add_argument("--warm-up", type=int, default=2, help="of each kind, before memory is measured")
+    parser.add_argument("--warm-up", type=int, default=12, help="of each kind, before memory is measured")
+    parser.add_argument("--growth", type=int, default=64, help="MiB that may be held more after than before")
     parser.add_argument("--calm", type=float, default=10.0, help="seconds with honest clients only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")

@@ -309,7 +309,10 @@ KINDS = [
     # at most one reply: the request inside is never answered
     Kind("request smuggling", lambda t, r: t.send(r.choice(smuggling(t)), linger=1), rf"closed|{REFUSED}", 4),
     Kind(
-        "endless chunked bodies", lambda t, r: endless_chunks(t), r"closed|413 request_too_large|503 busy", 1
+        "endless chunked bodies",
+        lambda t, r: endless_chunks(t),
+        r"closed|413 request_too_large|408 too_slow",
+        1,
     ),
     Kind("slow heads", slow_head, r"closed|200|408( \w+)?", 1),
     Kind("slow bodies", lambda t, r: slow_body(t), r"408 too_slow", 1),
