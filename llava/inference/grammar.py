@@ -137,19 +137,14 @@ def mask_logits(logits: Tensor, grammars: Sequence[Grammar | None]) -> Tensor:
         logits: (rows, vocabulary) float; they stay as they are.
         grammars: One for each row, or None; a row whose grammar gets an `error` has no next token.
     """
-    rows = [row for row, grammar in enumerate(grammars) if grammar is not None]
-    if not rows:
+    if not any(grammars):
         return logits
-    words = np.stack([grammar.allowed() for grammar in grammars if grammar is not None]).view(np.int32)
-    packed = torch.from_numpy(words).to(logits.device)
-    bits = (packed[:, :, None] >> torch.arange(32, device=logits.device, dtype=torch.int32)) & 1
-    vocabulary = logits.shape[1]  # it may have rows beyond the tokenizer's
-    allowed = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=logits.device)
-    known = bits.flatten(1)[:, :vocabulary].bool()
-    allowed[:, : known.shape[1]] = known
-    masked = logits.clone()
-    masked[rows] = logits[rows].masked_fill(~allowed, -torch.inf)
-    return masked
+    forbidden = np.zeros(logits.shape, bool)
+    for row, grammar in enumerate(grammars):
+        if grammar is not None:  # `count`: the model may have words beyond the tokenizer's, which are none
+            bits = np.unpackbits(grammar.allowed().view(np.uint8), count=logits.shape[1], bitorder="little")
+            forbidden[row] = bits == 0
+    return logits.masked_fill(torch.from_numpy(forbidden).to(logits.device), -torch.inf)
 
 
 def _grammar_text(schema: str) -> str:
