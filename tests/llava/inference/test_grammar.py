@@ -159,6 +159,14 @@ def test_what_looks_like_an_end_is_a_part_of_a_string(loaded: LoadedModel) -> No
     assert (json.loads(result.text), result.finish_reason) == (text, "stop")
 
 
+def test_an_answer_that_just_fits_is_whole(loaded: LoadedModel) -> None:
+    engine, request = Engine(loaded), Request("1", "What?")
+    (whole,) = engine.answer([request], json_schema='{"const": "crack"}')
+    for limit, reason in ((whole.completion_tokens, "stop"), (whole.completion_tokens - 1, "length")):
+        (found,) = engine.answer([request], json_schema='{"const": "crack"}', max_new_tokens=limit)
+        assert found.finish_reason == reason
+
+
 def test_log_probabilities_are_the_models_own(loaded: LoadedModel) -> None:
     request = Request("1", "What?", [image(1)])
     (free,) = Engine(loaded).answer([request], top_logprobs=5, max_new_tokens=1)
