@@ -17,7 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
@@ -211,7 +211,7 @@ class LiveEngine:
         if options.num_beams > 1:
             raise InputError("beam search does not run live: use num_beams 1")
         # all of the template's ends as text too, as in a chat: a model may spell one out
-        options = replace(options, stop=(*self.runner.loaded.template.stop, *options.stop))
+        options = options.with_ends(self.runner.loaded.template.stop)
         request = with_pixels(self.runner, request)
         with self._encoding:
             branch = make_branch(self.runner, request, options, streamed=True, kept=kept)
