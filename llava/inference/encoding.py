@@ -45,7 +45,7 @@ def make_branch(
     try:
         turns = request_turns(request)
         sizes = [image_size(image) for image in request.images]
-        ids = runner.processor.encode_prompt(turns, sizes)
+        ids = runner.processor.encode_prompt(turns, sizes, request.system)
         branch.prompt_ids = ids
         branch.max_new_tokens = min(options.max_new_tokens, runner.context_len - len(ids))
         if branch.max_new_tokens < 1:
@@ -53,7 +53,7 @@ def make_branch(
                 f"the question has {len(ids)} tokens, the model's context is {runner.context_len}"
             )
         branch.choice_ids = [
-            _choice_ids(runner, turns, sizes, choice, ids) for choice in request.choices or ()
+            _choice_ids(runner, request, turns, sizes, choice, ids) for choice in request.choices or ()
         ]
     except InputError as error:
         branch.fail(str(error))
@@ -115,14 +115,19 @@ def with_pixels(runner: ModelRunner, request: Request) -> Request:
 
 
 def _choice_ids(
-    runner: ModelRunner, turns: ChatTurns, sizes: Sequence[Size], choice: str, prompt_ids: list[int]
+    runner: ModelRunner,
+    request: Request,
+    turns: ChatTurns,
+    sizes: Sequence[Size],
+    choice: str,
+    prompt_ids: list[int],
 ) -> list[int]:
     """Return the tokens of a choice as the answer to the conversation's question.
 
     Raises:
         InputError: they do not begin where the prompt ends, or do not fit in the context.
     """
-    encoded = runner.processor.encode([*turns, ("gpt", choice)], sizes)
+    encoded = runner.processor.encode([*turns, ("gpt", choice)], sizes, request.system)
     if encoded.input_ids[: len(prompt_ids)] != prompt_ids:
         raise InputError(f"the choice {choice!r} does not begin on a token boundary in this template")
     if len(encoded.input_ids) > runner.context_len:

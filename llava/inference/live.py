@@ -37,6 +37,9 @@ MAX_WAITING = 128
 """How many requests may wait besides those that run, where no number is given."""
 MAX_FAILED_STEPS = 20
 """One after the other: then it is not a question that the model fails on, and the engine gives up."""
+OUT_OF_TIME = "the answer took longer than its time limit"
+CLOSED = "the engine was closed before the answer ended"
+"""Errors of results."""
 
 
 class QueueFullError(Exception):
@@ -232,6 +235,11 @@ class LiveEngine:
             raise QueueFullError(f"{self._max_requests} requests are on their way already")
 
     @property
+    def closed(self) -> bool:
+        """Whether no requests are taken any more: it was closed, or has failed."""
+        return self._closed
+
+    @property
     def state(self) -> LiveState:
         """What the engine does at the moment."""
         store_bytes = 0 if self._store is None else self._store.bytes
@@ -297,9 +305,9 @@ class LiveEngine:
             if handle._cancelled:
                 self._batch.cancel(branch)
             elif self._aborted:
-                self._batch.cancel(branch, "the engine was closed before the answer ended")
+                self._batch.cancel(branch, CLOSED)
             elif handle._deadline is not None and now > handle._deadline:
-                self._batch.cancel(branch, "the answer took longer than its time limit")
+                self._batch.cancel(branch, OUT_OF_TIME)
 
     def _step(self) -> None:
         """Advance the batch, and hand out what has come.

@@ -28,7 +28,8 @@ class Request:
 
     `<image>` in the text marks where an image goes; without any mark the images come first, each on a line of
     its own, as LLaVA asks. `choices` are answers to give a probability for. `history` are the turns before
-    the question, oldest first; the first of `images` belong to the marks in them.
+    the question, oldest first; the first of `images` belong to the marks in them. `system` replaces the
+    template's own text before the first question.
     """
 
     question_id: str | int
@@ -36,6 +37,7 @@ class Request:
     images: Sequence[ImageInput] = ()
     choices: Sequence[str] | None = None
     history: ChatTurns = ()
+    system: str | None = None
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -74,16 +74,19 @@ class RecordProcessor:
         """Prepare an RGB image; `alone` says whether it is the only one of its conversation."""
         return self.vision.pixels(image, alone=alone)
 
-    def encode(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> EncodedConversation:
+    def encode(
+        self, turns: ChatTurns, sizes: Sequence[Size] | None = None, system: str | None = None
+    ) -> EncodedConversation:
         """Encode a conversation that ends with an answer.
 
         The rendered text is tokenised once, as a whole; a token is supervised if any of its characters is.
+        `system` replaces the template's own system text.
 
         Raises:
             InputError: no token is supervised, there are more than `max_length`, the text contains special
                 tokens, or there are not as many sizes as `<image>` marks.
         """
-        ids, supervised, n_images = self._tokenise(turns, sizes, generation_prompt=False)
+        ids, supervised, n_images = self._tokenise(turns, sizes, system, generation_prompt=False)
         if not any(supervised):
             raise InputError("the conversation has no supervised token: nothing to train on")
         if self.max_length is not None and len(ids) > self.max_length:
@@ -94,26 +97,33 @@ class RecordProcessor:
         labels = [token if use else IGNORE_INDEX for token, use in zip(ids, supervised, strict=True)]
         return EncodedConversation(ids, labels, n_images)
 
-    def encode_prompt(self, turns: ChatTurns, sizes: Sequence[Size] | None = None) -> list[int]:
+    def encode_prompt(
+        self, turns: ChatTurns, sizes: Sequence[Size] | None = None, system: str | None = None
+    ) -> list[int]:
         """Return the ids of a conversation whose last turn is a question, up to where the answer begins.
 
         Raises:
             InputError: as for `encode`, but for the labels and the length.
         """
-        return self._tokenise(turns, sizes, generation_prompt=True)[0]
+        return self._tokenise(turns, sizes, system, generation_prompt=True)[0]
 
     def _tokenise(
-        self, turns: ChatTurns, sizes: Sequence[Size] | None, *, generation_prompt: bool
+        self, turns: ChatTurns, sizes: Sequence[Size] | None, system: str | None, *, generation_prompt: bool
     ) -> tuple[list[int], list[bool], int]:
         """Return the token ids, whether each is supervised, and the number of images."""
-        self._refuse_special_text(turns)
+        for position, (speaker, text) in enumerate(turns):
+            self._refuse_special_text(f"turn {position}", text, marks_allowed=speaker == "human")
+        template = self.template
+        if system is not None:
+            self._refuse_special_text("the system text", system, marks_allowed=False)
+            template = replace(template, system=system)
         marks = sum(text.count(IMAGE_PLACEHOLDER) for _, text in turns)
         if sizes is None and marks and self.vision.tokens_depend_on_size:
             raise ValueError("the tokens of this model's pictures depend on their sizes: give `sizes`")
         if sizes is not None and len(sizes) != marks:
             raise InputError(f"{len(sizes)} picture(s) but {marks} {IMAGE_PLACEHOLDER} mark(s)")
         image_tokens = self.vision.token_counts([(0, 0)] * marks if sizes is None else sizes)
-        pieces = self.template.render(turns, generation_prompt=generation_prompt)
+        pieces = template.render(turns, generation_prompt=generation_prompt)
         text = "".join(piece for piece, _ in pieces)
         flags = [is_supervised for piece, is_supervised in pieces for _ in piece]
         # supervised_before[i] counts the supervised ones among the first i characters
@@ -133,14 +143,13 @@ class RecordProcessor:
             supervised += [supervised_before[end] > supervised_before[start]] * copies
         return ids, supervised, n_images
 
-    def _refuse_special_text(self, turns: ChatTurns) -> None:
+    def _refuse_special_text(self, place: str, text: str, *, marks_allowed: bool) -> None:
         """Raise InputError for text that the tokenizer would read as the template's own control tokens."""
-        for position, (speaker, text) in enumerate(turns):
-            special = next((token for token in self._reserved if token in text), None)
-            if special is None and speaker == "gpt" and IMAGE_PLACEHOLDER in text:
-                special = IMAGE_PLACEHOLDER
-            if special is not None:
-                raise InputError(
-                    f"turn {position} contains {special!r}, which the tokenizer reads as a special token; "
-                    "write it differently"
-                )
+        special = next((token for token in self._reserved if token in text), None)
+        if special is None and not marks_allowed and IMAGE_PLACEHOLDER in text:
+            special = IMAGE_PLACEHOLDER
+        if special is not None:
+            raise InputError(
+                f"{place} contains {special!r}, which the tokenizer reads as a special token; "
+                "write it differently"
+            )

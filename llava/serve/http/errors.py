@@ -35,3 +35,13 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.headers = dict(headers or {})
+
+    def content(self, request_id: str) -> dict[str, str | None]:
+        """Return what the reply has under `error`."""
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+            "request_id": request_id,
+        }

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Limits:
     """The most that one request may have."""
 
-    max_request_bytes: int = 256 * 2**20
+    max_request_mib: int = 256
     """The whole body."""
-    max_pixels: int = 100_000_000
+    max_megapixels: int = 100
     """Of one picture, width times height; it is checked before the picture is decoded."""
     max_pictures: int = 16
     """In one conversation."""
@@ -19,7 +19,7 @@ class Limits:
     """Pictures in one request for alt texts."""
     max_prompt_tokens: int | None = None
     """None for the model's context."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = 2048
     """The longest answer."""
     max_seconds: float = 120.0
     """From the end of the request's body to the end of the answer, waiting included."""
@@ -27,3 +27,13 @@ class Limits:
     """From the request's headers to the end of its body."""
     max_address_seconds: float = 10.0
     """To fetch a picture from an address."""
+
+    @property
+    def max_request_bytes(self) -> int:
+        """The same in bytes."""
+        return self.max_request_mib * 2**20
+
+    @property
+    def max_pixels(self) -> int:
+        """The same in pixels."""
+        return self.max_megapixels * 10**6
