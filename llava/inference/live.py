@@ -168,7 +168,8 @@ class LiveEngine:
         device = self.runner.model.device
         self._store = PrefixStore(device, max_prefix_bytes) if max_prefix_bytes != 0 else None
         self._batch = ContinuousBatch(self.runner, batch_size, self._store, live=True)
-        self._max_requests = max_waiting + self._batch.places
+        self.max_requests = max_waiting + self._batch.places
+        """How many requests may be on their way; more are refused."""
         self._max_prompt_tokens = max_prompt_tokens
         self._encoding = Lock()  # fast tokenizers must not be set up by two threads at once
         self._changed = Condition()  # guards what follows
@@ -231,8 +232,8 @@ class LiveEngine:
         """Raise unless one more request is taken."""
         if self._closed:
             raise EngineClosedError("the engine is closed")
-        if len(self._entering) + len(self._handles) >= self._max_requests:
-            raise QueueFullError(f"{self._max_requests} requests are on their way already")
+        if len(self._entering) + len(self._handles) >= self.max_requests:
+            raise QueueFullError(f"{self.max_requests} requests are on their way already")
 
     @property
     def closed(self) -> bool:
