@@ -41,6 +41,9 @@ MAX_FIELD_BYTES = 16 * 2**20
 MultiPartParser.spool_max_size = 0  # uploads stay in memory, whatever their size: no file is written
 
 
+Name = Annotated[str, Form(min_length=1)]
+
+
 class AltText(BaseModel):
     """A picture's description."""
 
@@ -63,8 +66,8 @@ class AltTextsForm(BaseModel):
     model_config = ConfigDict(
         extra="allow", json_schema_extra={"additionalProperties": {"type": "string", "format": "binary"}}
     )
-    Id: Annotated[list[str], Field(description="One for all, or one a picture.")]
-    Hash: Annotated[list[str], Field(description="One a picture.")]
+    Id: Annotated[list[str], Field(min_length=1, description="One for all, or one a picture.")]
+    Hash: Annotated[list[str], Field(min_length=1, description="One a picture.")]
 
 
 class DescribedPicture(BaseModel):
@@ -77,7 +80,7 @@ class DescribedPicture(BaseModel):
 class BestPictureForm(BaseModel):
     """A search among pictures that were described."""
 
-    userText: Annotated[str, Field(description="The search, in any language.")]
+    userText: Annotated[str, Field(min_length=1, description="The search, in any language.")]
     data: Annotated[
         Json[list[DescribedPicture]],
         Field(examples=['[{"Hash": "a.jpg", "Description": "A hedgehog.", "Id": "me"}]']),
@@ -102,17 +105,17 @@ class BestPictures(BaseModel):
 
 
 class SizeForm(BaseModel):
-    """New settings; what is absent stays as it is."""
+    """New settings; a field that is absent is set to its default."""
 
-    halve: Annotated[float | None, Field(gt=0, le=1, description="1 leaves pictures as they are.")] = None
-    min_size: Annotated[int | None, Field(ge=1, le=1_000_000, description="In pixels.")] = None
+    halve: Annotated[float, Field(gt=0, le=1, description="1 leaves pictures as they are.")] = 0.5
+    min_size: Annotated[int, Field(ge=1, le=1_000_000, description="In pixels.")] = 10
 
 
 class SizeSetting(BaseModel):
     """How pictures are made smaller before the model sees them."""
 
-    halve_rate: float = 0.5
-    min_size: int = 10
+    halve_rate: float
+    min_size: int
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Scale both sides by the rate, but the shorter one not below `min_size`; nothing is enlarged."""
@@ -155,7 +158,7 @@ class AltTexts:
         self._text_encoder = text_encoder
         default = PROBABILITY_THAT_FITS if text_encoder is None else SIMILARITY_THAT_FITS
         self._least_score = default if least_score is None else least_score
-        self._size = SizeSetting()
+        self._size = SizeSetting(halve_rate=0.5, min_size=10)
         self._many = ManyQuestions(service)
         # half of the service's threads: the pictures of a chat need not wait for those of 500 alt texts
         self._preparing = asyncio.Semaphore(max(1, (os.cpu_count() or 2) // 2))
@@ -178,16 +181,12 @@ class AltTexts:
         ):
             self.router.add_api_route(path, route, methods=["POST"], openapi_extra=_also_multipart(form))
 
-    async def get_alt_text(
-        self, Id: Annotated[str, Form()], Hash: Annotated[str, Form()], Image: UploadFile
-    ) -> list[AltText]:
+    async def get_alt_text(self, Id: Name, Hash: Name, Image: UploadFile) -> list[AltText]:
         """Describe a picture."""
         _, result = await self._describe(Image, f"Hash {Hash!r}")
         return [AltText(Hash=Hash, Description=result.text, Id=Id)]
 
-    async def get_alt_text_time(
-        self, Id: Annotated[str, Form()], Hash: Annotated[str, Form()], Image: UploadFile
-    ) -> list[TimedAltText]:
+    async def get_alt_text_time(self, Id: Name, Hash: Name, Image: UploadFile) -> list[TimedAltText]:
         """Describe a picture, and tell how long it took and in which size the model saw it."""
         begin = time.monotonic()
         picture, result = await self._describe(Image, f"Hash {Hash!r}")
@@ -258,9 +257,7 @@ class AltTexts:
 
     async def configure(self, form: Annotated[SizeForm, Form()]) -> SizeSetting:
         """Set how pictures are made smaller, for all requests to this process from now on."""
-        changes = {"halve_rate": form.halve, "min_size": form.min_size}
-        given = {name: value for name, value in changes.items() if value is not None}
-        self._size = self._size.model_copy(update=given)
+        self._size = SizeSetting(halve_rate=form.halve, min_size=form.min_size)
         return self._size
 
     @property
