@@ -1,4 +1,4 @@
-"""Encoders of a few words of English and Korean: a sentence-transformers model, and one without that library."""
+"""Encoders of a few words of English and Korean: a sentence-transformers model, and one of a few lines."""
 
 from __future__ import annotations
 
