@@ -168,8 +168,7 @@ class LiveEngine:
         device = self.runner.model.device
         self._store = PrefixStore(device, max_prefix_bytes) if max_prefix_bytes != 0 else None
         self._batch = ContinuousBatch(self.runner, batch_size, self._store, live=True)
-        self.max_requests = max_waiting + self._batch.places
-        """How many requests may be on their way; more are refused."""
+        self._max_requests = max_waiting + self._batch.places
         self._max_prompt_tokens = max_prompt_tokens
         self._encoding = Lock()  # fast tokenizers must not be set up by two threads at once
         self._changed = Condition()  # guards what follows
@@ -232,13 +231,18 @@ class LiveEngine:
         """Raise unless one more request is taken."""
         if self._closed:
             raise EngineClosedError("the engine is closed")
-        if len(self._entering) + len(self._handles) >= self.max_requests:
-            raise QueueFullError(f"{self.max_requests} requests are on their way already")
+        if len(self._entering) + len(self._handles) >= self._max_requests:
+            raise QueueFullError(f"{self._max_requests} requests are on their way already")
 
     @property
     def closed(self) -> bool:
         """Whether no requests are taken any more: it was closed, or has failed."""
         return self._closed
+
+    @property
+    def places(self) -> int:
+        """How many requests run at a time at most; fewer once memory has run out."""
+        return self._batch.places
 
     @property
     def state(self) -> LiveState:

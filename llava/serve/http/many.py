@@ -10,6 +10,8 @@ from llava.inference.sampling import SamplingOptions
 from llava.serve.http.errors import ApiError
 from llava.serve.http.service import Service
 
+LOOKAHEAD_SHARE = 4
+"""One question waits for every four that run, and is prepared meanwhile."""
 RETRY_SECONDS = 0.1
 """Between two tries to put a question into the engine's queue, while single ones fill it."""
 
@@ -17,15 +19,15 @@ RETRY_SECONDS = 0.1
 class ManyQuestions:
     """Feeds questions to the engine as places come free.
 
-    All requests of many questions share the places, half of those that the engine has: single questions
-    always find the others, short of a crowd of their own. Places go to who has waited longest, and each
-    request waits for one at a time; so two requests of 500 advance side by side, and a third of 3 is done
-    after a few more.
+    All requests of many questions together have a few more on their way than run at a time, so that a single
+    question waits behind those few only. Whoever has waited longest is next, and each request waits for one
+    question at a time: two requests of 500 advance side by side, and a third of 3 is done after a few more.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._places = asyncio.Semaphore(max(1, service.live.max_requests // 2))
+        running = service.live.places
+        self._on_their_way = asyncio.Semaphore(running + max(1, running // LOOKAHEAD_SHARE))
 
     async def answer(
         self, count: int, make: Callable[[int], Awaitable[Request]], options: SamplingOptions
@@ -34,7 +36,7 @@ class ManyQuestions:
 
         Args:
             count: How many.
-            make: Gives the question of an index; called when there is a place for it.
+            make: Gives the question of an index; called when its turn has come.
             options: How all answers are sampled.
 
         Returns:
@@ -52,9 +54,9 @@ class ManyQuestions:
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(count):
-                    await self._places.acquire()
+                    await self._on_their_way.acquire()
                     task = group.create_task(ask(index))
-                    task.add_done_callback(lambda _: self._places.release())
+                    task.add_done_callback(lambda _: self._on_their_way.release())
                     tasks.append(task)
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
