@@ -1,7 +1,8 @@
 """Answers from a server with OpenAI's chat completions API: vLLM, SGLang, llama.cpp's, Ollama, ...
 
 The server gets the question and its images, nothing else; it preprocesses the images and applies the chat
-template itself. Torch is not needed.
+template itself. Our own (`llava.serve.api`) also gets the choices, and then answers as `--model-path` does.
+Torch is not needed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 RETRIES = 5  # of one question, after 0.5, 1, 2, 4 and 8 seconds or as the server says
 MAX_FAILURES = 20  # from the start, with no answer between: then it is not the questions
 TOP_LOGPROBS = 20  # alternatives of a token: the most that OpenAI and, unless told otherwise, vLLM give
+OWN_SERVER = "llava-inspect"  # who owns the models of `llava.serve.api`
 _MEDIA_TYPES = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
@@ -56,6 +58,7 @@ class Endpoint:
         self.url = args.endpoint.rstrip("/") + ("" if address.path.strip("/") else "/v1")
         key = os.environ.get("OPENAI_API_KEY") or "none"  # the client wants one; most servers do not
         self._client = OpenAI(base_url=self.url, api_key=key, max_retries=RETRIES)
+        self._is_own = False
         self.model_id = self._find_model(args.endpoint_model)
         self._args = args
         self._gives_logprobs = True
@@ -102,7 +105,7 @@ class Endpoint:
         remaining = (
             (question, group_images)
             for group in group_by_image(questions)
-            for group_images in [_GroupImages([images[name] for name in group[0].images])]
+            for group_images in [_GroupImages([images[name] for name in group[0].images], self._is_own)]
             for question in group
         )
         pool = ThreadPoolExecutor(self._args.concurrency)
@@ -126,6 +129,7 @@ class Endpoint:
         try:
             listed = self._client.with_options(max_retries=1, timeout=20).models.list()
             models = [model.id for model in listed.data]
+            self._is_own = all(model.owned_by == OWN_SERVER for model in listed.data)
         except openai.APIConnectionError as error:
             reason = one_line(error.__cause__ or error)
             raise InputError(f"{self.url} cannot be reached ({reason}); is the server running?") from None
@@ -150,14 +154,22 @@ class Endpoint:
         import openai
 
         try:
-            content = message_parts(question.text, group_images.urls())
+            urls = group_images.urls()
+            content = (
+                marked_message(question.text, urls) if self._is_own else message_parts(question.text, urls)
+            )
         except InputError as error:
             return make_answer(question, self.model_id, error=str(error)), False
         try:
-            reply = self._complete(content, bool(question.choices))
+            reply = self._complete(content, question)
             choice = first_choice(reply)
             text = (choice.message.content or choice.message.refusal or "").strip()
         except openai.APITimeoutError as error:
+            problem = one_line(error)
+        except openai.BadRequestError as error:
+            if self._is_own and not error.param:  # the engine's own words on this question
+                reason = error.body["message"] if isinstance(error.body, dict) else one_line(error)
+                return make_answer(question, self.model_id, error=reason), False
             problem = one_line(error)
         except (
             openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError,
@@ -175,12 +187,15 @@ class Endpoint:
         except (openai.OpenAIError, AttributeError, TypeError, ValueError, LookupError) as error:
             problem = one_line(error)
         else:
-            probabilities = choice_probabilities(question.choices or [], first_tokens(choice))
+            if self._is_own:
+                probabilities = getattr(choice, "choice_probabilities", None)
+            else:
+                probabilities = choice_probabilities(question.choices or [], first_tokens(choice))
             cut = choice.finish_reason == "length"
             return make_answer(question, self.model_id, text, choices=probabilities, truncated=cut), False
         return make_answer(question, self.model_id, error=f"{self.url}: {problem}"), True
 
-    def _complete(self, content: list[dict[str, Any]], with_choices: bool) -> ChatCompletion:
+    def _complete(self, content: list[dict[str, Any]], question: Question) -> ChatCompletion:
         import openai
 
         args = self._args
@@ -193,7 +208,12 @@ class Endpoint:
         }
         if args.top_p is not None:
             body["top_p"] = args.top_p
-        if with_choices and self._gives_logprobs:
+        if self._is_own:
+            own: dict[str, Any] = {"question_id": question.question_id}
+            if question.choices:
+                own["choices"] = question.choices
+            return self._client.chat.completions.create(**body, extra_body=own)
+        if question.choices and self._gives_logprobs:
             try:
                 return self._client.chat.completions.create(**body, logprobs=True, top_logprobs=TOP_LOGPROBS)
             except (openai.BadRequestError, openai.UnprocessableEntityError):
@@ -211,20 +231,22 @@ class Endpoint:
 class _GroupImages:
     """The images that a group of questions shares, read when the first of these is asked."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], as_they_are: bool) -> None:
         self._paths = paths
+        self._as_they_are = as_they_are
         self._lock = Lock()
         self._urls: list[str] | None = None
 
     def urls(self) -> list[str]:
         with self._lock:
             if self._urls is None:
-                self._urls = [data_url(path) for path in self._paths]
+                self._urls = [data_url(path, self._as_they_are) for path in self._paths]
             return self._urls
 
 
-def data_url(path: Path) -> str:
-    """Return the image as a data URL, as a model loaded here would see it.
+def data_url(path: Path, as_it_is: bool = False) -> str:
+    """Return the image as a data URL, as a model loaded here would see it; `as_it_is` for a server that opens
+    every picture as we do.
 
     A JPEG, PNG or WebP is sent as it is, if nothing has to be changed: not every server applies the EXIF
     orientation, lays transparent images on white or reads 16 bits. What has to be changed is re-encoded, a
@@ -234,8 +256,8 @@ def data_url(path: Path) -> str:
     with open_header(path, warned) as stored:
         image_format = stored.format or ""
         decoded = decode(stored, path, warned)
-    media_type = _MEDIA_TYPES.get(image_format)
-    if media_type and not decoded.changes:
+    media_type = _MEDIA_TYPES.get(image_format, "application/octet-stream" if as_it_is else None)
+    if media_type and (as_it_is or not decoded.changes):
         data = path.read_bytes()
     else:
         buffer = BytesIO()
@@ -288,6 +310,12 @@ def message_parts(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:
         if piece := piece.strip("\n"):
             parts.append({"type": "text", "text": piece})
     return parts
+
+
+def marked_message(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a user message's content for our own server, which reads `<image>` marks where there are any."""
+    pictures: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*pictures, {"type": "text", "text": text}]
 
 
 def choice_probabilities(

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
-from PIL import Image
 from starlette.responses import StreamingResponse
 
 from llava.common.errors import InputError
@@ -21,6 +20,7 @@ from llava.conversation import ChatTurns, Speaker
 from llava.inference.live import Piece
 from llava.inference.requests import Request, Result
 from llava.inference.sampling import SamplingOptions, TokenLogprobs
+from llava.processing.vision import Pixels
 from llava.serve.http.chat_schema import (
     AnswerMessage,
     ChatRequest,
@@ -39,7 +39,7 @@ from llava.serve.http.chat_schema import (
     Usage,
 )
 from llava.serve.http.errors import ApiError
-from llava.serve.http.pictures import decode_picture, read_data_url
+from llava.serve.http.pictures import file_digest, read_data_url
 from llava.serve.http.service import Answers, Service, checked, request_answers
 
 router = APIRouter()
@@ -136,10 +136,9 @@ async def read_request(body: ChatRequest, service: Service) -> Request:
     if len(urls) > most:
         text = f"the conversation has {len(urls)} pictures, at most {most} are taken"
         raise ApiError(400, text, param="messages", code="too_many_pictures")
-    images = [await _read_picture(url, param, service) for url, param in urls]
+    pixels = [await _read_picture(url, param, len(urls) == 1, service) for url, param in urls]
     history: ChatTurns = turns[:-1]
     question_id = 0 if body.question_id is None else body.question_id
-    pixels = await service.prepare(images)
     return Request(question_id, turns[-1][1], pixels, body.choices, history, system)
 
 
@@ -160,12 +159,21 @@ def _pictures(message: Message, param: str) -> list[tuple[str, str]]:
     ]
 
 
-async def _read_picture(url: str, param: str, service: Service) -> Image.Image:
-    if url[:5].lower() == "data:":
-        return await service.in_thread(
-            lambda: decode_picture(read_data_url(url, param), service.limits.max_pixels, param)
-        )
-    raise ApiError(400, "pictures are taken as base64 data URLs only", param=param, code="address_refused")
+async def _read_picture(url: str, param: str, alone: bool, service: Service) -> Pixels:
+    """Return the pixel values of the picture that a field holds or names."""
+
+    def read() -> tuple[bytes, bytes]:
+        data = read_data_url(url)
+        return data, file_digest(data)
+
+    try:
+        if url[:5].lower() != "data:":
+            raise ApiError(400, "pictures are taken as base64 data URLs only", code="address_refused")
+        data, digest = await service.in_thread(read)
+        return await service.pictures.get(data, digest, alone)
+    except ApiError as error:
+        error.param = param
+        raise
 
 
 class _Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
@@ -24,10 +24,11 @@ from llava.inference.live import (
 )
 from llava.inference.requests import Request, Result
 from llava.inference.sampling import SamplingOptions
-from llava.processing.vision import ImageInput, Pixels
+from llava.processing.vision import Pixels
 from llava.serve.http.errors import ApiError
 from llava.serve.http.limits import Limits
 from llava.serve.http.metrics import Metrics
+from llava.serve.http.pictures import PreparedPictures, decode_picture
 from llava.serve.http.token_bytes import TokenBytes
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Service:
         self.model_id = model_id
         self.limits = limits
         self.metrics = Metrics(live)
+        self.pictures = PreparedPictures(self._prepare)
         self.token_bytes = TokenBytes(live.runner.tokenizer)
         self.started = int(time.time())
         self.draining = False
@@ -59,9 +61,12 @@ class Service:
         """Run what computes or blocks, such as decoding a picture, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def prepare(self, images: Sequence[ImageInput]) -> list[Pixels]:
-        """Turn the pictures of one conversation into pixel values."""
-        return await self.in_thread(lambda: self.live.runner.prepare_images(images))
+    async def _prepare(self, data: bytes, alone: bool) -> Pixels:
+        def prepare() -> Pixels:
+            image = decode_picture(data, self.limits.max_pixels)
+            return self.live.runner.processor.pixels(image, alone=alone)
+
+        return await self.in_thread(prepare)
 
     def answers(self) -> Answers:
         """Return an empty set of questions, to be used as an async context manager."""
