@@ -172,14 +172,14 @@ class AltTexts:
                 "max_part_size": MAX_FIELD_BYTES,
             },
         )
-        for path, route, form in (
+        for path, route, extra in (
             ("/getAltText", self.get_alt_text, None),
             ("/getAltTexts", self.get_alt_texts, None),
             ("/getAltText_time", self.get_alt_text_time, None),
-            ("/getBestPictures", self.get_best_pictures, BestPictureForm),
-            ("/config", self.configure, SizeForm),
+            ("/getBestPictures", self.get_best_pictures, _form_schema(BestPictureForm, required=True)),
+            ("/config", self.configure, _form_schema(SizeForm, required=False)),
         ):
-            self.router.add_api_route(path, route, methods=["POST"], openapi_extra=_also_multipart(form))
+            self.router.add_api_route(path, route, methods=["POST"], openapi_extra=extra)
 
     async def get_alt_text(self, Id: Name, Hash: Name, Image: UploadFile) -> list[AltText]:
         """Describe a picture."""
@@ -304,9 +304,7 @@ class AltTexts:
         return [result.choices["yes"] for result in results if result.choices is not None]
 
 
-def _also_multipart(form: type[BaseModel] | None) -> dict[str, Any] | None:
-    """Return what the schema of a route says more: FastAPI names only the URL-encoded way to send a form."""
-    if form is None:
-        return None
+def _form_schema(form: type[BaseModel], required: bool) -> dict[str, Any]:
+    """Return what FastAPI's schema of a form without files lacks: it may be multipart, or absent."""
     content = {"multipart/form-data": {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}}
-    return {"requestBody": {"content": content}}
+    return {"requestBody": {"content": content, "required": required}}
