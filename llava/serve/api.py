@@ -84,7 +84,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         "--least-score",
         type=float,
         help="from which score a description fits a search: cosine similarity with --text-encoder (default: "
-        "0.25), else the probability of yes (default: 0.5)",
+        "0.35), else the probability of yes (default: 0.5)",
     )
     limits = parser.add_argument_group("what one request may have at most")
     for name, (convert, text) in LIMIT_FLAGS.items():

@@ -293,9 +293,9 @@ class AltTexts:
 
     async def _scores(self, search: str, descriptions: Sequence[str]) -> list[float]:
         """Return how well each description fits the search."""
-        encoder = self._text_encoder
-        if encoder is not None:
-            return await self._service.in_thread(lambda: encoder.similarities(search, descriptions))
+        if self._text_encoder is not None:
+            # not in the service's own threads, where pictures would wait for it
+            return await asyncio.to_thread(self._text_encoder.similarities, search, descriptions)
 
         async def make(index: int) -> Request:
             return fit_request(index, search, descriptions[index])

@@ -228,7 +228,7 @@ def test_ties_and_no_fit_are_told(client: TestClient) -> None:
     whole = search(client, "hedgehog", twins, details="true").json()
     assert whole["best"] == ["b.jpg", "d.jpg"]
     assert whole["scores"][2] == {"Hash": "c.jpg", "score": 0.0}
-    assert (whole["least"], whole["scored_by"]) == (0.25, "embeddings")
+    assert (whole["least"], whole["scored_by"]) == (0.35, "embeddings")
 
     reply = search(client, "picture")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "none_fits")
