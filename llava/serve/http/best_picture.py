@@ -15,8 +15,8 @@ from llava.common.records import YES_NO
 from llava.inference.requests import Request
 
 SIMILARITY_THAT_FITS = 0.35
-"""The least cosine similarity of a description that fits. With all-MiniLM-L6-v2, the right ones of eight had 0.57
-or more to six searches, and the nearest to four searches without a right one 0.18 to 0.31."""
+"""The least cosine similarity of a description that fits. With all-MiniLM-L6-v2, right ones had 0.57 or
+more (six searches among eight descriptions), and the nearest where none was right 0.18 to 0.31."""
 PROBABILITY_THAT_FITS = 0.5
 """The least yes-probability of a description that fits: yes is more probable than no."""
 TIE = 1e-4
