@@ -214,9 +214,11 @@ class AltTexts:
                 message = f"{len(values)} {field} fields came with {len(files)} files; send one for each file"
                 raise ApiError(422, message, param=field, code="count_mismatch")
 
+        size = self._size  # one for all, also where it is set anew meanwhile
+
         async def make(index: int) -> Request:
             name = f"file {index + 1} of {len(files)}, Hash {form.Hash[index]!r}"
-            picture = await self._prepare(files[index], name)
+            picture = await self._prepare(files[index], name, size)
             return Request(index, self._prompt, [picture.pixels])
 
         results = await self._many.answer(len(files), make, self._options)
@@ -267,13 +269,12 @@ class AltTexts:
         return SamplingOptions(max_new_tokens=min(usual, self._service.limits.max_new_tokens))
 
     async def _describe(self, file: UploadFile, name: str) -> tuple[PreparedPicture, Result]:
-        picture = await self._prepare(file, name)
+        picture = await self._prepare(file, name, self._size)
         request = Request(0, self._prompt, [picture.pixels])
         return picture, await self._service.answer(request, self._options)
 
-    async def _prepare(self, file: ReceivedFile, name: str) -> PreparedPicture:
+    async def _prepare(self, file: ReceivedFile, name: str, size: SizeSetting) -> PreparedPicture:
         """Decode a file, a few at a time; `name` is how an error names it. What was received is let go."""
-        size = self._size
 
         def prepare(data: bytes) -> PreparedPicture:
             image = decode_picture(data, self._service.limits.max_pixels)
