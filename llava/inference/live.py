@@ -240,6 +240,11 @@ class LiveEngine:
         return self._closed
 
     @property
+    def places(self) -> int:
+        """How many requests run at a time at most; fewer once memory has run out."""
+        return self._batch.places
+
+    @property
     def state(self) -> LiveState:
         """What the engine does at the moment."""
         store_bytes = 0 if self._store is None else self._store.bytes
