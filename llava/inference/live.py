@@ -37,6 +37,8 @@ MAX_WAITING = 128
 """How many requests may wait besides those that run, where no number is given."""
 MAX_FAILED_STEPS = 20
 """One after the other: then it is not a question that the model fails on, and the engine gives up."""
+MAX_CHARACTERS = 32
+"""For each token of the context. No text comes near it; what is longer would be tokenised for minutes."""
 OUT_OF_TIME = "the answer took longer than its time limit"
 CLOSED = "the engine was closed before the answer ended"
 """Errors of results."""
@@ -212,6 +214,7 @@ class LiveEngine:
             raise InputError("beam search does not run live: use num_beams 1")
         # all of the template's ends as text too, as in a chat: a model may spell one out
         options = options.with_ends(self.runner.loaded.template.stop)
+        _check_texts(request, options, self.runner.context_len)
         request = with_pixels(self.runner, request)
         with self._encoding:
             branch = make_branch(self.runner, request, options, streamed=True, kept=kept)
@@ -220,6 +223,11 @@ class LiveEngine:
         count, most = len(branch.prompt_ids), self._max_prompt_tokens
         if most is not None and count > most:
             raise InputError(f"the question has {count} tokens, at most {most} are taken")
+        if (count := sum(map(len, branch.choice_ids))) > self.runner.context_len:
+            # all are scored in one pass, which holds up the others
+            raise InputError(
+                f"the choices have {count} tokens together, at most {self.runner.context_len} are taken"
+            )
         handle = Handle(branch, None if timeout is None else time.monotonic() + timeout, listener)
         with self._changed:
             self._check_open()
@@ -335,3 +343,23 @@ class LiveEngine:
             handle._send_new()
         for branch in finished:
             self._handles.pop(branch)._send(make_result(self.runner, branch))
+
+
+def _check_texts(request: Request, options: SamplingOptions, context_len: int) -> None:
+    """Refuse, before it costs anything, what is no text or what no context holds.
+
+    Raises:
+        InputError: a text has half a character, or all together are too long.
+    """
+    texts = [request.text, request.system or "", *(text for _, text in request.history),
+             *(request.choices or ()), *options.stop, str(request.question_id)]  # fmt: skip
+    if (count := sum(map(len, texts))) > MAX_CHARACTERS * context_len:
+        raise InputError(
+            f"the question has {count} characters; the model's context of {context_len} tokens does not"
+            " hold them"
+        )
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError:
+        raise InputError("the question has half a character (a lone surrogate, \\ud800 to \\udfff)") from None

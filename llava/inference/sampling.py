@@ -179,6 +179,5 @@ class AnswerText:
 
     def _possible_stop_length(self, text: str) -> int:
         """Return how many of the last characters of `text` may be the beginning of a stop string."""
-        return max(
-            (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
-        )
+        lengths = ((stop, n) for stop in self._stop for n in range(1, min(len(stop), len(text) + 1)))
+        return max((n for stop, n in lengths if text.endswith(stop[:n])), default=0)

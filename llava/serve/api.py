@@ -38,6 +38,8 @@ PROMPT = "Describe the image"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MAX_CONNECTIONS = 2048
 """Beyond it clients get 503 at once."""
+MAX_IDLE_SECONDS = 30.0
+"""Of a connection between requests, and for a request's head to come; not longer than a body may take."""
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
@@ -49,6 +51,15 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: 8000)")
     parser.add_argument("--api-key-file", type=Path, help="clients must send the key in this file as bearer")
+    parser.add_argument(
+        "--allow-address",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="pictures may be fetched from there, by http or https: photos.example.com, *.example.com,"
+        " photos.example.com:8080; a private IP address or network (10.1.0.0/16) must be named besides the"
+        " host; repeat it for more (default: from nowhere)",
+    )
     parser.add_argument(
         "--grace",
         type=float,
@@ -119,6 +130,7 @@ LIMIT_FLAGS = {
     "max_seconds": (_seconds, "seconds for an answer, waiting included"),
     "max_receive_seconds": (_seconds, "seconds for a request to arrive"),
     "max_address_seconds": (_seconds, "seconds to fetch a picture from an address"),
+    "max_address_mib": (_positive, "MiB of a picture from an address"),
 }
 
 
@@ -131,6 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         raise InputError(f"the service needs: {how_to_install('serve')}") from None
     api_key = read_key(args.api_key_file)
+    limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
+
+    from llava.serve.http.addresses import AddressFetcher
+
+    fetcher = AddressFetcher(args.allow_address, limits)
     listening = listen(args.host, args.port)  # before the model, which takes longer
 
     from llava.inference.live import LiveEngine
@@ -145,7 +162,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.model_path, args.model_base, device=args.device, load_8bit=args.load_8bit,
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
     )  # fmt: skip
-    limits = Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)})
     live = LiveEngine(
         loaded,
         batch_size=args.batch_size,
@@ -153,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_prompt_tokens=limits.max_prompt_tokens,
         max_prefix_bytes=None if args.prefix_cache_mib is None else args.prefix_cache_mib * 2**20,
     )
-    service = Service(live, args.model_name or loaded.model_id, limits)
+    service = Service(live, args.model_name or loaded.model_id, limits, fetcher)
     if args.host not in LOOPBACK and api_key is None:
         print(
             "note: anybody who reaches this machine may ask: --api-key-file asks for a key", file=sys.stderr
@@ -194,6 +210,8 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
     """Serve until SIGINT or SIGTERM; then let what runs end within `grace` seconds."""
     import uvicorn
 
+    from llava.serve.http.connections import Connection
+
     class Server(uvicorn.Server):
         """Ends with the engine, and with exit code 0: a signal is how a service is asked to end."""
 
@@ -221,7 +239,8 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=int(grace) + 3,
-        timeout_keep_alive=30,
+        http=Connection,
+        timeout_keep_alive=max(1, int(min(MAX_IDLE_SECONDS, service.limits.max_receive_seconds))),
         ws="none",
         lifespan="off",
     )

@@ -163,14 +163,12 @@ def _pictures(message: Message, param: str) -> list[tuple[str, str]]:
 async def _read_picture(url: str, param: str, alone: bool, service: Service) -> Pixels:
     """Return the pixel values of the picture that a field holds or names."""
 
-    def read() -> tuple[bytes, bytes]:
-        data = read_data_url(url)
-        return data, file_digest(data)
-
     try:
-        if url[:5].lower() != "data:":
-            raise ApiError(400, "pictures are taken as base64 data URLs only", code="address_refused")
-        data, digest = await service.in_thread(read)
+        if url[:5].lower() == "data:":
+            data = await service.in_thread(lambda: read_data_url(url))
+        else:
+            data = await service.fetcher.fetch(url)
+        digest = await service.in_thread(lambda: file_digest(data))
         return await service.pictures.get(data, digest, alone)
     except ApiError as error:
         error.param = param

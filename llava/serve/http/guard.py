@@ -69,12 +69,15 @@ class Guard:
                 self._check_access(scope)
                 gone = await self._read_body(scope, receive, body)
             except ApiError as error:
+                # what is left of the body is not read, so nothing else may come on the connection
+                error.headers["Connection"] = "close"
                 await error_response(error, request_id)(scope, receive, send_with_id)
                 return
             if not gone:
                 await self._run(scope, receive, send_with_id, body)
         finally:
             self._held_bytes -= len(body)
+            body.clear()  # a refusal's traceback holds the frame that read it, until the garbage is collected
             route = scope.get("route")
             path = getattr(route, "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()
@@ -104,7 +107,12 @@ class Guard:
             ApiError: it is too large (413), too slow (408), or too much is held for others (503).
         """
         most = self._service.limits.max_request_bytes
-        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # a proxy in front may see another end of the body than we do, and a request behind it
+            text = "the request states both Content-Length and Transfer-Encoding; send one of them"
+            raise ApiError(400, text, code="two_lengths")
+        stated = headers.get(b"content-length", b"0")
         too_large = ApiError(
             413, f"the request is larger than {most / 2**20:g} MiB", code="request_too_large"
         )

@@ -27,11 +27,18 @@ class Limits:
     """From the request's headers to the end of its body."""
     max_address_seconds: float = 10.0
     """To fetch a picture from an address."""
+    max_address_mib: int = 32
+    """A picture from an address, as a file."""
 
     @property
     def max_request_bytes(self) -> int:
         """The same in bytes."""
         return self.max_request_mib * 2**20
+
+    @property
+    def max_address_bytes(self) -> int:
+        """The same in bytes."""
+        return self.max_address_mib * 2**20
 
     @property
     def max_pixels(self) -> int:

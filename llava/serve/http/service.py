@@ -25,6 +25,7 @@ from llava.inference.live import (
 from llava.inference.requests import Request, Result
 from llava.inference.sampling import SamplingOptions
 from llava.processing.vision import Pixels
+from llava.serve.http.addresses import AddressFetcher
 from llava.serve.http.errors import ApiError
 from llava.serve.http.limits import Limits
 from llava.serve.http.metrics import Metrics
@@ -37,17 +38,21 @@ T = TypeVar("T")
 class Service:
     """One model, and all that the routes share."""
 
-    def __init__(self, live: LiveEngine, model_id: str, limits: Limits) -> None:
+    def __init__(
+        self, live: LiveEngine, model_id: str, limits: Limits, fetcher: AddressFetcher | None = None
+    ) -> None:
         """Serve a model that runs.
 
         Args:
             live: The engine; the service does not close it.
             model_id: The name that clients ask for.
             limits: The most that one request may have.
+            fetcher: Fetches pictures from addresses; None where all addresses are refused.
         """
         self.live = live
         self.model_id = model_id
         self.limits = limits
+        self.fetcher = fetcher or AddressFetcher((), limits)
         self.metrics = Metrics(live)
         self.pictures = PreparedPictures(self._prepare)
         self.token_bytes = TokenBytes(live.runner.tokenizer)

@@ -304,6 +304,13 @@ def test_requests_that_cannot_be_asked_are_refused_at_once(loaded: LoadedModel) 
             (Request("", "What?", history=[("gpt", "Hello")]), {}, "turn 0"),
             (Request("", "What?", history=[("human", "<image>\nA?"), ("gpt", "B")]), {}, "earlier turns"),
             (Request("", "What?"), {"num_beams": 2}, "beam search"),
+            (Request("", "half a \ud800 character"), {}, "lone surrogate"),
+            (Request("", "What?", history=[("human", "A?"), ("gpt", "\udfff")]), {}, "lone surrogate"),
+            (Request("", "What?", choices=["Yes", "\ud800"]), {}, "lone surrogate"),
+            (Request("\ud800", "What?"), {}, "lone surrogate"),
+            (Request("", "x" * 10**7), {}, "characters; the model"),  # tokenised, it would take half a minute
+            (Request("", "What?"), {"stop": ("x" * 10**6,)}, "characters; the model"),
+            (Request("", "What?", choices=[f"{n} 0 0 0 0" for n in range(400)]), {}, "choices have"),
         ):
             with pytest.raises(InputError, match=message):
                 live.submit(request, SamplingOptions(**options))
