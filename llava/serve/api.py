@@ -167,8 +167,8 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--host {host} --port {port}: {reason}; name another") from None
-    # Its connections inherit it. asyncio sets it only on sockets that name their protocol; without it a stream's
-    # first words wait 40 ms for the client's acknowledgement of the headers.
+    # Its connections inherit it. asyncio sets it only on sockets that name a protocol; without it the first
+    # words of a stream wait 40 ms for the client's acknowledgement of the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
