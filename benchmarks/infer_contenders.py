@@ -151,7 +151,7 @@ def second_turn(loaded: LoadedModel, contender: str) -> float:
         _synchronise(loaded)
         begin = time.perf_counter()
         if contender == "ours":
-            next(chat.ask(second))
+            next(chat.ask(second), None)
         else:
             _generate(loaded, [conversation], 1)
         _synchronise(loaded)

@@ -31,6 +31,7 @@ from data_prep.questions.candidates import join_words
 from data_prep.questions.dialogues import make_dialogues
 from data_prep.questions.guesses import guess_test, notes_of_guesses
 from data_prep.questions.records import QuestionAnswer, to_dialogue, to_question, to_record, to_truth
+from data_prep.questions.report_schema import report_schema
 from data_prep.questions.select import BALANCED_AWAY, make_questions
 from data_prep.recipe.schema import Recipe, Shares
 from data_prep.report.conversion import conversion_report
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         prepared = prepare_all(sources, recipe, store, args.workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources), args.workers)
         summaries = write_questions(conversion, folder, args.seed)
+        if schema := report_schema(recipe):
+            write_json(folder / "report_schema.json", schema)
         _drop_unused_images(folder, conversion)
         blended = None
         if general:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from http.client import HTTPException
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.request import Request as WebRequest
 from urllib.request import urlopen
@@ -17,6 +18,7 @@ from PIL import Image
 
 from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
+from llava.common.files import read_text
 from llava.common.images import open_image
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER_TOKEN
 
@@ -63,13 +65,15 @@ def eval_model(args: Any) -> None:
         args: LLaVA's own: `query`, where `<image-placeholder>` marks where an image goes (without one they
             come first); `image_file`, paths or addresses joined by `sep`; `model_path`, `model_base`,
             `conv_mode` and the sampling options. `model_name` is accepted and not used: a model's files say
-            what it is.
+            what it is. Ours is `json_schema`, the path of a JSON schema that the answer follows.
 
     Raises:
         InputError: the images or the model cannot be loaded, or the question cannot be asked.
     """
     names = [name.strip() for name in args.image_file.split(getattr(args, "sep", None) or ",")]
     images = load_images(names)
+    schema_file = getattr(args, "json_schema", None)
+    schema = read_text(Path(schema_file)) if schema_file else None
     from llava.inference.engine import Engine, Request
     from llava.model.builder import load_model
 
@@ -89,6 +93,7 @@ def eval_model(args: Any) -> None:
         top_p=args.top_p,
         num_beams=args.num_beams,
         seed=getattr(args, "seed", 0),
+        json_schema=schema,
     )
     if result.error is not None:
         raise InputError(result.error)
@@ -107,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--query", required=True, help="the question")
     parser.add_argument("--sep", default=",", help="between several --image-file names (default: ,)")
     add_sampling_flags(parser, max_new_tokens=512)
+    parser.add_argument("--json-schema", metavar="FILE", help="hold the answer to this JSON schema")
     eval_model(parser.parse_args(sys.argv[1:] if argv is None else argv))
     return 0
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from llava.common.errors import InputError
 from llava.inference.branch_runner import BranchRunner
+from llava.inference.grammar import mask_logits
 from llava.inference.kv_cache import BranchedKVCache
 from llava.inference.memory import is_out_of_memory, tokens_that_fit
 from llava.inference.model_runner import ModelRunner
@@ -318,6 +319,8 @@ class ContinuousBatch:
         branch.generator = Random(f"{branch.options.seed}:{branch.request.question_id}")
         for _ in branch.answer_ids:
             branch.generator.random()
+        if branch.grammar is not None:
+            branch.grammar.restart(branch.answer_ids)
 
     def _beam_search(self, branch: Branch) -> None:
         images = self._runner.prepare_images(branch.request.images)
@@ -350,7 +353,8 @@ class ContinuousBatch:
         row, place = torch.tensor(places, device=logits.device).unbind(dim=1)
         logits = logits[row, place].float()
         options = [branch.options for branch in branches]
-        tokens = next_tokens(logits, options, [branch.generator for branch in branches]).tolist()
+        allowed = mask_logits(logits, [branch.grammar for branch in branches])
+        tokens = next_tokens(allowed, options, [branch.generator for branch in branches]).tolist()
         asked = [index for index, option in enumerate(options) if option.top_logprobs is not None]
         if asked:
             found = token_logprobs(
@@ -364,6 +368,10 @@ class ContinuousBatch:
 
     def _append_token(self, branch: Branch, token: int) -> None:
         """Add a token to the branch's answer, and find out whether that ends it."""
+        grammar = branch.grammar
+        if grammar is not None and grammar.error is not None:  # it allows no token
+            branch.fail(grammar.error)
+            return
         if token in self._runner.stop_token_ids:
             branch.finish_reason = "stop"
             return
@@ -371,6 +379,12 @@ class ContinuousBatch:
         if branch.answer_text is not None:
             branch.answer_text.push(token)
             if branch.answer_text.stopped:
+                branch.finish_reason = "stop"
+        if grammar is not None:
+            grammar.advance(token)
+            if grammar.error is not None:
+                branch.fail(grammar.error)
+            elif grammar.complete:
                 branch.finish_reason = "stop"
         if not branch.finished and len(branch.answer_ids) >= branch.max_new_tokens:
             branch.finish_reason = "length"

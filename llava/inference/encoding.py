@@ -55,6 +55,8 @@ def make_branch(
         branch.choice_ids = [
             _choice_ids(runner, request, turns, sizes, choice, ids) for choice in request.choices or ()
         ]
+        if options.json_schema is not None:
+            branch.grammar = runner.grammars.compile(options.json_schema)
     except InputError as error:
         branch.fail(str(error))
         return branch

@@ -71,4 +71,4 @@ class Engine:
         return (make_result(self.runner, branch) for branch in finished)
 
     def _sampling_options(self, stop: Sequence[str] = (), **options: Any) -> SamplingOptions:
-        return SamplingOptions(stop=(*self.runner.stop_strings, *stop), **options)
+        return SamplingOptions(stop=tuple(stop), **options).with_ends(self.runner.stop_strings)

@@ -17,7 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
@@ -213,7 +213,7 @@ class LiveEngine:
         if options.num_beams > 1:
             raise InputError("beam search does not run live: use num_beams 1")
         # all of the template's ends as text too, as in a chat: a model may spell one out
-        options = replace(options, stop=(*self.runner.loaded.template.stop, *options.stop))
+        options = options.with_ends(self.runner.loaded.template.stop)
         _check_texts(request, options, self.runner.context_len)
         request = with_pixels(self.runner, request)
         with self._encoding:
@@ -246,6 +246,11 @@ class LiveEngine:
     def closed(self) -> bool:
         """Whether no requests are taken any more: it was closed, or has failed."""
         return self._closed
+
+    @property
+    def places(self) -> int:
+        """How many requests run at a time at most; fewer once memory has run out."""
+        return self._batch.places
 
     @property
     def state(self) -> LiveState:

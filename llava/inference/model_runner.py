@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig
 
 from llava.inference.attention import SDPA_GROUPED
+from llava.inference.grammar import Grammars
 from llava.model.builder import LoadedModel
 from llava.processing.vision import ImageInput, Pixels
 
@@ -21,6 +22,7 @@ class ModelRunner:
     `context_len` is the model's context in tokens. An answer ends with any of `stop_token_ids`, or with any
     of `stop_strings`, which are the template's ends that are no special token. `max_branches` is how many
     branches fit in the memory together, learned from running out of it; None while nothing has shown a limit.
+    `grammars` hold answers to JSON schemas.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -40,6 +42,7 @@ class ModelRunner:
         if grouped or config._attn_implementation != "sdpa":  # others take no bool mask (see `forward`)
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.max_branches: int | None = None
+        self.grammars = Grammars(self.tokenizer, self.stop_token_ids)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

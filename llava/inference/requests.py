@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava.conversation import ChatTurns
+from llava.inference.grammar import Grammar
 from llava.inference.sampling import AnswerText, SamplingOptions, TokenLogprobs
 from llava.processing.vision import ImageInput
 
@@ -62,6 +63,8 @@ class Branch:
     """Whether the prefix store keeps the prompt and the answer, for the conversation's next question."""
     answer_text: AnswerText | None = None
     """Decodes the answer as it comes, for stop strings and streams; None where there is neither."""
+    grammar: Grammar | None = None
+    """What the answer is held to, where the options have a JSON schema."""
     generator: Random = field(default_factory=Random)
     owner: int = 0
     """The branch's number in the KV cache, from 1."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -35,6 +35,9 @@ class SamplingOptions:
     """Of sampling, with a temperature."""
     top_logprobs: int | None = None
     """Give each token's log-probability, and those of so many most probable tokens; None for neither."""
+    json_schema: str | None = None
+    """Hold the answer to this JSON schema (grammar.py); one that ends by itself, not at `max_new_tokens`, is
+    valid. `{"type": "object"}` asks for any JSON object."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -47,15 +50,29 @@ class SamplingOptions:
             raise InputError(f"num_beams is {self.num_beams}; it must be at least 1")
         if self.num_beams > 1 and self.temperature > 0:
             raise InputError("beam search does not sample: use temperature 0 or num_beams 1")
+        if self.num_beams > 1 and self.json_schema is not None:
+            raise InputError("beam search does not keep to a JSON schema: use num_beams 1")
+        if self.stop and self.json_schema is not None:
+            raise InputError(
+                "stop strings and a JSON schema do not go together: the schema says where it ends"
+            )
         if "" in self.stop:
             raise InputError("a stop string is empty")
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
             raise InputError(f"top_logprobs is {self.top_logprobs}; it must be 0 to {MAX_TOP_LOGPROBS}")
 
+    def with_ends(self, ends: Sequence[str]) -> SamplingOptions:
+        """Return the options with a template's ends before the other stop strings.
+
+        With a JSON schema there are none: the answer ends where the schema says, and what looks like an end
+        is a part of one of its strings.
+        """
+        return self if self.json_schema is not None else replace(self, stop=(*ends, *self.stop))
+
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Says how probable a token of an answer was, before temperature and `top_p`.
+    """Says how probable a token of an answer was to the model: before temperature, `top_p` and JSON schema.
 
     `top` are the most probable tokens in its place, each with its log-probability, the most probable first.
     """

@@ -34,6 +34,7 @@ EXAMPLES = [
     "--model-path playground/tiny-llava",
     "--model-path runs/merged --host 0.0.0.0 --port 8000 --api-key-file key.txt",
 ]
+PROMPT = "Describe the image"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MAX_CONNECTIONS = 2048
 """Beyond it clients get 503 at once."""
@@ -79,6 +80,22 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         "--prefix-cache-mib",
         type=int,
         help="memory for pictures read before (default: a fifth of what is free)",
+    )
+    alt_texts = parser.add_argument_group("alt texts")
+    alt_texts.add_argument(
+        "--prompt", default=PROMPT, help=f"what is asked about each picture (default: {PROMPT!r})"
+    )
+    alt_texts.add_argument(
+        "--text-encoder",
+        metavar="MODEL",
+        help="folder or Hub name of a sentence-transformers model that compares searches with descriptions "
+        "(default: the served model is asked itself)",
+    )
+    alt_texts.add_argument(
+        "--least-score",
+        type=float,
+        help="from which score a description fits a search: cosine similarity with --text-encoder (default: "
+        "0.35), else the probability of yes (default: 0.5)",
     )
     limits = parser.add_argument_group("what one request may have at most")
     for name, (convert, text) in LIMIT_FLAGS.items():
@@ -135,9 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from llava.inference.live import LiveEngine
     from llava.model.builder import load_model
+    from llava.serve.http.alt_text import AltTexts
     from llava.serve.http.app import create_app
+    from llava.serve.http.best_picture import TextEncoder
     from llava.serve.http.service import Service
 
+    encoder = None if args.text_encoder is None else TextEncoder.load(args.text_encoder)
     loaded = load_model(
         args.model_path, args.model_base, device=args.device, load_8bit=args.load_8bit,
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
@@ -158,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown_host = f"[{host}]" if ":" in host else host
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     print(f"serving {service.model_id} at http://{shown_host}:{port}/v1", file=sys.stderr)
-    serve(service, live, create_app(service, api_key), listening, args.grace)
+    alt_texts = AltTexts(service, args.prompt, encoder, args.least_score)
+    serve(service, live, create_app(service, api_key, [alt_texts.router]), listening, args.grace)
     return 0
 
 
@@ -179,10 +200,14 @@ def listen(host: str, port: int) -> socket.socket:
     """Take the address; InputError where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--host {host} --port {port}: {reason}; name another") from None
+    # Its connections inherit it. asyncio sets it only on sockets that name a protocol; without it the first
+    # words of a stream wait 40 ms for the client's acknowledgement of the headers.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def serve(service: Service, live: LiveEngine, app: object, listening: socket.socket, grace: float) -> None:

@@ -98,6 +98,7 @@ def sampling_options(body: ChatRequest, max_new_tokens: int) -> SamplingOptions:
             stop=tuple(stop),
             seed=secrets.randbits(32) if body.seed is None else body.seed,
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            json_schema=body.response_format.schema_text() if body.response_format else None,
         )
     except InputError as error:
         raise ApiError(400, str(error)) from None

@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -76,6 +77,12 @@ class ResponseFormat(BaseModel):
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError("json_schema belongs to the type json_schema, and is needed there")
         return self
+
+    def schema_text(self) -> str | None:
+        """Return the JSON schema that the answer is held to, None for free text."""
+        if self.type == "json_object":
+            return '{"type": "object"}'
+        return None if self.json_schema is None else json.dumps(self.json_schema.json_schema)
 
 
 class ChatRequest(BaseModel):

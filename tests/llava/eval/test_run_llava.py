@@ -100,6 +100,19 @@ def test_the_command_takes_both_spellings(
     assert outputs[0] == outputs[1]
 
 
+def test_an_answer_that_follows_a_json_schema(
+    model: Path, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"kind": {"enum": ["crack", "rust"]}}}')
+    ask = ["--model-path", str(model), "--image-file", photos[0], "--query", "What is it?", "--device", "cpu"]
+    assert main([*ask, "--json-schema", str(schema), "--temperature", "1.5", "--max-new-tokens", "8"]) == 0
+    assert capsys.readouterr().out.startswith("{")
+    schema.write_text('{"type": "word"}')
+    with pytest.raises(InputError, match="JSON schema: Invalid type: word"):
+        main([*ask, "--json-schema", str(schema)])
+
+
 def test_images_that_cannot_be_had_are_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"/absent\.png: cannot be fetched \(Not Found\)"):
         load_image(f"{address}/absent.png")

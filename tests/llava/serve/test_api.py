@@ -17,7 +17,7 @@ import httpx
 import openai
 import pytest
 
-from llava.serve.api import main
+from llava.serve.api import listen, main
 from tests.support.commands import run_here
 from tests.support.paths import REPO
 from tests.support.served import user_message
@@ -107,6 +107,13 @@ def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None
         log = second.stderr.read()
         assert f"serving tiny-llava at http://127.0.0.1:{port}/v1" in log and "req-" in log
         assert "picture" not in log and "base64" not in log and "Traceback" not in log
+
+
+def test_the_first_words_of_a_stream_do_not_wait_for_an_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_bad_flags_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from llava.inference.engine import Engine, Request
 from llava.inference.requests import Result
@@ -149,6 +150,31 @@ def test_stop_and_logprobs(server: Served, loaded: LoadedModel) -> None:
     assert stopped.finish_reason == "stop"
 
 
+class Finding(BaseModel):
+    """What a client's program wants to know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["crack", "rust", "обрыв"]
+    row: int = Field(ge=0, le=99)
+    sure: bool | None
+
+
+def test_answers_in_the_form_of_a_json_schema(server: Served) -> None:
+    """With the client's own helper for Pydantic models, as a stream, and any JSON object."""
+    messages = [user_message("What?", image(2))]
+    asked: dict[str, Any] = {"model": "random", "temperature": 1.5, "seed": 3, "max_tokens": 60}
+    parse = client(server).chat.completions.parse
+    found = parse(messages=messages, response_format=Finding, **asked).choices[0].message
+    assert isinstance(found.parsed, Finding)
+    schema = {"name": "finding", "schema": Finding.model_json_schema(), "strict": True}
+    for form in ({"type": "json_schema", "json_schema": schema}, {"type": "json_object"}):
+        texts, reasons, _ = joined(ask(server, "What?", image(2), response_format=form, stream=True, **asked))
+        assert texts[0].startswith("{")
+        if form["type"] == "json_schema":
+            assert (texts[0], reasons[0]) == (found.content, "stop")
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     ("another model", {"model": "gpt-4o"}, 404, "model", "there is no model 'gpt-4o'"),
@@ -175,6 +201,10 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     ("long answer", {"max_completion_tokens": 10**6}, 400, "max_completion_tokens", "at most"),
     ("tools", {"tools": [{"type": "function", "function": {"name": "a"}}]}, 400, None, "not supported"),
     ("empty stop", {"stop": ""}, 400, None, "stop string is empty"),
+    ("no schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
+        "type": "word"}}}}, 400, None, "JSON schema: Invalid type: word"),
+    ("stop in a schema", {"response_format": {"type": "json_object"}, "stop": "a"}, 400, None,
+     "do not go together"),
     ("choices twice", {"extra_body": {"choices": ["a", "a"]}}, 400, None, "twice"),
 ]  # fmt: skip
 
