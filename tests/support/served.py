@@ -15,7 +15,8 @@ from PIL import Image
 
 from llava.inference.live import LiveEngine
 from llava.model.builder import LoadedModel
-from llava.serve.api import listen
+from llava.serve.api import PROMPT, listen
+from llava.serve.http.alt_text import AltTexts
 from llava.serve.http.app import create_app
 from llava.serve.http.limits import Limits
 from llava.serve.http.service import Service
@@ -44,7 +45,7 @@ def served(
     listening = listen("127.0.0.1", 0)
     with LiveEngine(loaded, **engine) as live:
         service = Service(live, loaded.model_id, limits or Limits())
-        app: Any = create_app(service, api_key)
+        app: Any = create_app(service, api_key, [AltTexts(service, PROMPT).router])
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
