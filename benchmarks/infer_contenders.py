@@ -52,6 +52,10 @@ def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "embed" not in name:
                 parameter.mul_(WEIGHT_SCALE)
+        # Answers are words: no bytes, which alone are no characters, and no ids that the tokenizer lacks.
+        pieces = tiny.tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+        model.lm_head.weight[pieces] = 0
+        model.lm_head.weight[len(tiny.tokenizer) :] = 0
     model.generation_config.eos_token_id = None
     image_processor: Any = tiny.image_processor
     image_processor.size = {"shortest_edge": IMAGE_SIDE}

@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -219,7 +220,7 @@ def free_port() -> int:
 
 
 def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures:
-    """Run all cases with all contenders."""
+    """Run all cases with all contenders, one contender after the other; ours first."""
     maker = QuestionMaker(folder)
     cases = {
         (name, each, clients): maker.make(args.requests // each, each)
@@ -231,41 +232,56 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     job = {"device": args.device, "model_path": args.model_path, "model": MODEL, "tokens": args.tokens}
     answers = folder / "answers.json"
     pairs = [(question.picture, question.text) for question in asked]
+    found: Figures = {"runs": []}
     with ExitStack() as stack:
         jobs = {name: {**job, "port": free_port()} for name in CONTENDERS}
         servers = {
             name: stack.enter_context(process(CONTENDERS[name], jobs[name], folder)) for name in CONTENDERS
         }
         with process("reference", {**job, "questions": pairs, "answers": answers}, folder) as reference:
-            reference.wait()
-        urls = {name: f"http://127.0.0.1:{jobs[name]['port']}" for name in CONTENDERS}
-        for name, url in urls.items():
-            wait_for(url, servers[name], folder / f"{CONTENDERS[name]}.log")
-            asyncio.run(load(url, [q.body(4) for q in maker.make(4, 2)], 4))  # warm-up
+            if reference.wait():
+                raise SystemExit((folder / "reference.log").read_text(errors="replace")[-1500:])
         expected = dict(zip(asked, json.loads(answers.read_text(encoding="utf-8")), strict=True))
-        runs = []
-        for (name, each, clients), questions in cases.items():
-            bodies = [question.body(args.tokens) for question in questions]
-            replies, seconds = asyncio.run(load(urls[name], bodies, clients))
-            same = sum(r.text.strip() == expected[q] for q, r in zip(questions, replies, strict=True))
-            runs.append(
-                {
+        for name, server in servers.items():
+            url = f"http://127.0.0.1:{jobs[name]['port']}"
+            wait_for(url, server, folder / f"{CONTENDERS[name]}.log")
+            asyncio.run(load(url, [q.body(4) for q in maker.make(4, 2)], 4))  # warm-up
+            for each, clients in itertools.product(args.questions, args.clients):
+                questions = cases[name, each, clients]
+                bodies = [question.body(args.tokens) for question in questions]
+                replies, seconds = asyncio.run(load(url, bodies, clients))
+                same = sum(r.text.strip() == expected[q] for q, r in zip(questions, replies, strict=True))
+                run = {
                     "contender": name, "questions": each, "clients": clients, "seconds": seconds,
                     "requests": len(questions), "same": same / len(questions),
                     "first": [reply.first for reply in replies], "whole": [reply.whole for reply in replies],
-                }
-            )  # fmt: skip
-            console.print(
-                f"{name}, {each} a picture, {clients} clients: {len(questions) / seconds:.2f} requests/s"
-            )
-        found: Figures = {"runs": runs}
-        for name, url in urls.items():
+                }  # fmt: skip
+                found["runs"].append(run)
+                console.print(
+                    f"{name}, {each} a picture, {clients} clients: {rate(run):.2f} requests/s, "
+                    f"first token after {1000 * np.median(run['first']):.0f} ms"
+                )
             first, second = asyncio.run(second_questions(url, maker.make(PROBES, 2)))
             found[f"second question, {name}"] = {"first": first, "second": second}
-        crowd, probes = maker.make(CROWD), maker.make(PROBES)
-        wait, running = asyncio.run(beside_crowd(urls["ours"], crowd, probes, args.crowd_tokens))
-        found["crowd"] = {"wait": wait, "running": running}
+            console.print(
+                f"{name}: first token of a first question about a picture {1000 * first:.0f} ms, of a second "
+                f"{1000 * second:.0f} ms ({second / first:.2f} of it)"
+            )
+            if name != "ours":
+                continue
+            crowd, probes = maker.make(CROWD), maker.make(PROBES)
+            wait, running = asyncio.run(beside_crowd(url, crowd, probes, args.crowd_tokens))
+            found["crowd"] = {"wait": wait, "running": running}
+            console.print(
+                f"ours: first token beside {running} of {CROWD} answers {1000 * wait:.0f} ms, "
+                f"{wait / first:.1f} times that of a client alone"
+            )
     return found
+
+
+def rate(run: Figures) -> float:
+    """Return the requests a second."""
+    return float(run["requests"] / run["seconds"])
 
 
 def table(runs: Sequence[Figures]) -> Table:
@@ -278,21 +294,19 @@ def table(runs: Sequence[Figures]) -> Table:
         "same answers",
     ):  # fmt: skip
         rows.add_column(heading, justify="right")
-    rates = {
-        (r["questions"], r["clients"], r["contender"]): r["requests"] / r["seconds"]
-        for r in runs
-    }  # fmt: skip
+    plain_rates = {
+        (run["questions"], run["clients"]): rate(run) for run in runs if run["contender"] == "one at a time"
+    }
     for run in sorted(runs, key=lambda run: (-run["questions"], run["clients"])):
         key = (run["questions"], run["clients"])
-        rate, plain = rates[(*key, run["contender"])], rates[(*key, "one at a time")]
         times = [
             f"{1000 * np.percentile(run[name], share):,.0f}"
             for name in ("first", "whole")
             for share in (50, 99)
         ]
         rows.add_row(
-            str(run["questions"]), str(run["clients"]), run["contender"], f"{rate:.2f}",
-            f"{rate / plain:.1f}", *times, f"{run['same']:.0%}",
+            str(run["questions"]), str(run["clients"]), run["contender"], f"{rate(run):.2f}",
+            f"{rate(run) / plain_rates[key]:.1f}", *times, f"{run['same']:.0%}",
         )  # fmt: skip
     return rows
 
@@ -316,17 +330,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args, Path(folder), console)
     console.print(table(found["runs"]))
-    for name in CONTENDERS:
-        waits = found[f"second question, {name}"]
-        console.print(
-            f"{name}: first token of a first question about a picture {1000 * waits['first']:.0f} ms, of a "
-            f"second {1000 * waits['second']:.0f} ms ({waits['second'] / waits['first']:.2f} of it)"
-        )
-    alone, wait = found["second question, ours"]["first"], found["crowd"]["wait"]
-    console.print(
-        f"ours: first token beside {found['crowd']['running']} of {CROWD} answers {1000 * wait:.0f} ms, "
-        f"{wait / alone:.1f} times that of a client alone"
-    )
     if args.output:
         args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if args.device == "cpu" and any(run["same"] < 1 for run in found["runs"]):
