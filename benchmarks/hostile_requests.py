@@ -248,7 +248,7 @@ async def trap_reply(service_port: int, reader: asyncio.StreamReader, writer: as
         "/bomb": whole(bombs()[0]),
         "/gzip": whole(gzip.compress(bytes(10**8)), "Content-Encoding: gzip\r\n"),
     }
-    with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+    with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(20):
             path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
             if path in replies:

@@ -36,6 +36,8 @@ ONE_LINE = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible"
 ANSWER = '%llguidance {"no_forcing": true}\nstart: " "? @answer'
 """JSON, after a space or none. Where the schema leaves only one text, the model still chooses its tokens;
 llguidance would tokenize that text itself, and take an `</s>` in it for the special token."""
+NOT_KEPT = "no answer can be held to the JSON schema"
+"""How the error of an answer begins whose schema turned out so while it was written."""
 
 
 class Grammars:
@@ -69,7 +71,7 @@ class Grammars:
         )
         matcher = LLMatcher(self._token_tables(), _grammar_text(schema), log_level=0, limits=limits)
         if matcher.is_error():
-            raise InputError(f"no answer can be held to the JSON schema: {_reason(matcher)}")
+            raise InputError(f"{NOT_KEPT}: {_reason(matcher)}")
         return Grammar(matcher, self._stop_token_ids)
 
     def _token_tables(self) -> LLTokenizer:
@@ -122,12 +124,12 @@ class Grammar:
         bits = bits | self._stop_bits if ended else bits & ~self._stop_bits
         self._find_error()
         if self.error is None and not bits.any():
-            self.error = "the model has no token with which the answer could go on as the JSON schema asks"
+            self.error = f"{NOT_KEPT}: the model has no token with which the answer could go on"
         return np.full_like(bits, 0xFFFFFFFF) if self.error else bits
 
     def _find_error(self) -> None:
         if self._matcher.is_error():
-            self.error = f"the JSON schema is too complex to hold an answer to it: {_reason(self._matcher)}"
+            self.error = f"{NOT_KEPT}: it is too complex ({_reason(self._matcher)})"
 
 
 def mask_logits(logits: Tensor, grammars: Sequence[Grammar | None]) -> Tensor:

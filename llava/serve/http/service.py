@@ -13,6 +13,7 @@ from typing import TypeVar
 from fastapi import Request as HttpRequest
 
 from llava.common.errors import InputError
+from llava.inference.grammar import NOT_KEPT
 from llava.inference.live import (
     CLOSED,
     OUT_OF_TIME,
@@ -187,6 +188,8 @@ def checked(result: Result) -> Result:
         # the OpenAI client would ask again, and wait as long
         headers = {"x-should-retry": "false"}
         raise ApiError(503, result.error, kind="server_error", code="out_of_time", headers=headers)
+    if result.error.startswith(NOT_KEPT):
+        raise ApiError(400, result.error, param="response_format", code="schema_not_kept")
     if result.error == CLOSED:
         raise shutting_down()
     raise ApiError(

@@ -203,6 +203,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     ("empty stop", {"stop": ""}, 400, None, "stop string is empty"),
     ("no schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
         "type": "word"}}}}, 400, None, "JSON schema: Invalid type: word"),
+    ("endless schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
+        "$ref": "#"}}}}, 400, "response_format", "no answer can be held to the JSON schema"),
     ("stop in a schema", {"response_format": {"type": "json_object"}, "stop": "a"}, 400, None,
      "do not go together"),
     ("choices twice", {"extra_body": {"choices": ["a", "a"]}}, 400, None, "twice"),
