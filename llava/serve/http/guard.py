@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -27,6 +28,14 @@ OPEN_PATHS = ("/health", "/ready")
 """Answered without the key and while the service ends: what watches the process has no key."""
 MAX_HELD_REQUESTS = 4
 """The bodies that are held at a time may be so many of the largest together."""
+
+
+@dataclass
+class _Body:
+    """What has come of a request's body, until it is handed on; its size is remembered."""
+
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
 
 
 class Guard:
@@ -63,7 +72,7 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        body = bytearray()
+        body = _Body()
         try:
             try:
                 self._check_access(scope)
@@ -76,8 +85,8 @@ class Guard:
             if not gone:
                 await self._run(scope, receive, send_with_id, body)
         finally:
-            self._held_bytes -= len(body)
-            body.clear()  # a refusal's traceback holds the frame that read it, until the garbage is collected
+            self._held_bytes -= body.size
+            body.chunks.clear()  # a refusal's traceback holds the frame that read it, until the garbage is collected
             route = scope.get("route")
             path = getattr(route, "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()
@@ -100,7 +109,7 @@ class Guard:
         if self._service.draining:
             raise shutting_down()
 
-    async def _read_body(self, scope: Message, receive: Receive, body: bytearray) -> bool:
+    async def _read_body(self, scope: Message, receive: Receive, body: _Body) -> bool:
         """Read the whole body into `body`; returns whether the client was gone before its end.
 
         Raises:
@@ -126,9 +135,10 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         return True
                     chunk = message.get("body", b"")
-                    body += chunk
+                    body.chunks.append(chunk)
+                    body.size += len(chunk)
                     self._held_bytes += len(chunk)
-                    if len(body) > most:
+                    if body.size > most:
                         raise too_large
                     if self._held_bytes > MAX_HELD_REQUESTS * most:
                         text = "too many large requests at a time; try again"
@@ -141,9 +151,10 @@ class Guard:
             raise ApiError(408, f"the request did not arrive within {seconds:g} s", code="too_slow") from None
         return False
 
-    async def _run(self, scope: Message, receive: Receive, send: Send, body: bytearray) -> None:
+    async def _run(self, scope: Message, receive: Receive, send: Send, body: _Body) -> None:
         """Run the route, until it ends or the client is gone."""
-        pending = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        pending = [{"type": "http.request", "body": b"".join(body.chunks), "more_body": False}]
+        body.chunks.clear()  # the route holds what it needs of it
         gone = asyncio.Event()
 
         async def receive_again() -> Message:
