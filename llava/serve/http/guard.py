@@ -86,7 +86,8 @@ class Guard:
                 await self._run(scope, receive, send_with_id, body)
         finally:
             self._held_bytes -= body.size
-            body.chunks.clear()  # a refusal's traceback holds the frame that read it, until the garbage is collected
+            # a refusal's traceback holds the frame that read it, until the garbage is collected
+            body.chunks.clear()
             route = scope.get("route")
             path = getattr(route, "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()
