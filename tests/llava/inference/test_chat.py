@@ -18,7 +18,11 @@ from tests.support.small_model import image, plain_generate, random_model
 
 @pytest.fixture(scope="module", params=["random", "tiny"])
 def loaded(request: pytest.FixtureRequest, tiny_model_dir: Path) -> LoadedModel:
-    return random_model(tiny_model_dir) if request.param == "random" else load_model(tiny_model_dir)
+    return (
+        random_model(tiny_model_dir)
+        if request.param == "random"
+        else load_model(tiny_model_dir, device="cpu")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,11 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module", params=["random", "tiny"])
 def loaded(request: pytest.FixtureRequest, tiny_model_dir: Path) -> LoadedModel:
-    return random_model(tiny_model_dir) if request.param == "random" else load_model(tiny_model_dir)
+    return (
+        random_model(tiny_model_dir)
+        if request.param == "random"
+        else load_model(tiny_model_dir, device="cpu")
+    )
 
 
 @pytest.fixture(scope="module")
