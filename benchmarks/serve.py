@@ -7,7 +7,8 @@
 A random model is served (in float32 on the CPU: images of 576 tokens, a vision tower of 5 layers x 192, a
 language model of 4 layers x 256; on CUDA LLaVA-1.5-7B's shape in bfloat16), or that of --model-path. Clients
 send one request after the other, each a JPEG of 336 x 336 pixels and a question; answers are streamed.
-The answers are compared with those of `Engine.answer`; on a CPU all must be equal.
+The answers are compared with those of `Engine.answer`; on a CPU all must be equal. With --model-path
+`transformers serve` runs too (`pip install 'transformers[serving]'`).
 
 Besides: the time to the first token of a first and a second question about a picture, and that of a client
 that comes while 31 others are being answered.
@@ -42,6 +43,7 @@ from rich.table import Table
 from benchmarks.train_job import image, question_and_answer
 
 CONTENDERS = {"ours": "ours", "one at a time": "plain"}  # and their steps in benchmarks/serve_contenders.py
+TRANSFORMERS = "transformers serve"  # reads a model's folder, and so runs with --model-path alone
 MODEL = "served"
 START_SECONDS = 300
 CROWD = 31  # answers that are being written when another client comes
@@ -57,7 +59,7 @@ class Question:
     picture: Path
     text: str
 
-    def body(self, tokens: int) -> dict[str, Any]:
+    def body(self, tokens: int, model: str = MODEL) -> dict[str, Any]:
         """Return the request for a chat completion."""
         url = "data:image/jpeg;base64," + base64.b64encode(self.picture.read_bytes()).decode()
         content = [
@@ -65,7 +67,9 @@ class Question:
             {"type": "text", "text": self.text},
         ]
         messages = [{"role": "user", "content": content}]
-        return {"model": MODEL, "messages": messages, "max_tokens": tokens, "stream": True}
+        return {
+            "model": model, "messages": messages, "max_tokens": tokens, "temperature": 0, "stream": True,
+        }  # fmt: skip
 
 
 @dataclass
@@ -109,7 +113,8 @@ async def pieces(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncIterat
             if "error" in event:
                 raise RuntimeError(str(event["error"]))
             for choice in event["choices"]:
-                yield choice["delta"].get("content") or ""
+                if "content" in choice["delta"]:  # some send the role alone, at once
+                    yield choice["delta"]["content"] or ""
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
@@ -142,12 +147,12 @@ def connect(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=None, limits=limits, trust_env=False)
 
 
-async def second_questions(url: str, questions: Sequence[Question]) -> tuple[float, float]:
+async def second_questions(url: str, bodies: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Return the median seconds to the first token of a first and of a second question about a picture."""
     waits: list[float] = []
     async with connect(url) as client:
-        for question in questions:  # two of each picture
-            waits.append((await ask(client, question.body(2))).first)
+        for body in bodies:  # two of each picture
+            waits.append((await ask(client, body)).first)
     return float(np.median(waits[::2])), float(np.median(waits[1::2]))
 
 
@@ -185,13 +190,17 @@ async def beside_crowd(
 
 @contextmanager
 def process(step: str, job: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a step of benchmarks/serve_contenders.py during the block."""
+    """Run `transformers serve`, or a step of benchmarks/serve_contenders.py, during the block."""
     path = folder / f"{step}.job"
     path.write_text(json.dumps(job, default=str), encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.serve_contenders", step, str(path)]
+    if step == TRANSFORMERS:
+        program = Path(sys.executable).with_name("transformers")
+        command = [str(program), "serve", job["model_path"], "--port", str(job["port"])]
+        command += ["--device", job["device"]]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     if job["device"] == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-m", "benchmarks.serve_contenders", step, str(path)]
     with (folder / f"{step}.log").open("wb") as log:
         running = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
@@ -222,9 +231,10 @@ def free_port() -> int:
 def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures:
     """Run all cases with all contenders, one contender after the other; ours first."""
     maker = QuestionMaker(folder)
+    steps = CONTENDERS | ({TRANSFORMERS: TRANSFORMERS} if args.model_path else {})
     cases = {
         (name, each, clients): maker.make(args.requests // each, each)
-        for name in CONTENDERS
+        for name in steps
         for each in args.questions
         for clients in args.clients
     }
@@ -234,9 +244,9 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     pairs = [(question.picture, question.text) for question in asked]
     found: Figures = {"runs": []}
     with ExitStack() as stack:
-        jobs = {name: {**job, "port": free_port()} for name in CONTENDERS}
+        jobs = {name: {**job, "port": free_port()} for name in steps}
         servers = {
-            name: stack.enter_context(process(CONTENDERS[name], jobs[name], folder)) for name in CONTENDERS
+            name: stack.enter_context(process(step, jobs[name], folder)) for name, step in steps.items()
         }
         with process("reference", {**job, "questions": pairs, "answers": answers}, folder) as reference:
             if reference.wait():
@@ -244,11 +254,12 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
         expected = dict(zip(asked, json.loads(answers.read_text(encoding="utf-8")), strict=True))
         for name, server in servers.items():
             url = f"http://127.0.0.1:{jobs[name]['port']}"
-            wait_for(url, server, folder / f"{CONTENDERS[name]}.log")
-            asyncio.run(load(url, [q.body(4) for q in maker.make(4, 2)], 4))  # warm-up
+            model = str(args.model_path) if name == TRANSFORMERS else MODEL
+            wait_for(url, server, folder / f"{steps[name]}.log")
+            asyncio.run(load(url, [q.body(4, model) for q in maker.make(4, 2)], 4))  # warm-up
             for each, clients in itertools.product(args.questions, args.clients):
                 questions = cases[name, each, clients]
-                bodies = [question.body(args.tokens) for question in questions]
+                bodies = [question.body(args.tokens, model) for question in questions]
                 replies, seconds = asyncio.run(load(url, bodies, clients))
                 same = sum(r.text.strip() == expected[q] for q, r in zip(questions, replies, strict=True))
                 run = {
@@ -261,7 +272,9 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
                     f"{name}, {each} a picture, {clients} clients: {rate(run):.2f} requests/s, "
                     f"first token after {1000 * np.median(run['first']):.0f} ms"
                 )
-            first, second = asyncio.run(second_questions(url, maker.make(PROBES, 2)))
+            first, second = asyncio.run(
+                second_questions(url, [q.body(2, model) for q in maker.make(PROBES, 2)])
+            )
             found[f"second question, {name}"] = {"first": first, "second": second}
             console.print(
                 f"{name}: first token of a first question about a picture {1000 * first:.0f} ms, of a second "

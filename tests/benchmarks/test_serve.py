@@ -19,8 +19,8 @@ def test_all_cases_run_and_give_the_same_answers(
     assert main([*case, "--requests", "4", "--tokens", "3", "--output", str(output)]) == 0
     found = json.loads(output.read_text())
     assert [(run["contender"], run["clients"], run["same"]) for run in found["runs"]] == [
-        ("ours", 1, 1), ("ours", 3, 1), ("one at a time", 1, 1), ("one at a time", 3, 1),
-    ]  # fmt: skip
+        (name, clients, 1) for name in ("ours", "one at a time", "transformers serve") for clients in (1, 3)
+    ]
     assert all(len(run["first"]) == 4 and min(run["first"]) > 0 for run in found["runs"])
     assert found["crowd"]["wait"] > 0
     assert "| 2                   | 3       | ours " in capsys.readouterr().out
