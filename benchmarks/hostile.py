@@ -49,7 +49,7 @@ from benchmarks.hostile_target import SECRET, Target
 
 REPO = Path(__file__).parent.parent
 KEY = "the-key-of-this-benchmark"
-LIMITS = ["--max-request-mib", "40", "--max-megapixels", "20", "--max-seconds", "60",
+LIMITS = ["--max-request-mib", "40", "--max-json-mib", "40", "--max-megapixels", "20", "--max-seconds", "60",
           "--max-receive-seconds", "4", "--max-address-seconds", "2", "--max-address-mib", "4",
           "--prefix-cache-mib", "16"]  # fmt: skip
 SETTLE_SECONDS = 40.0  # longer than the service keeps an idle connection

@@ -121,7 +121,8 @@ def _seconds(text: str) -> float:
 
 _positive.__name__, _seconds.__name__ = "number above 0", "number of seconds"  # for argparse's errors
 LIMIT_FLAGS = {
-    "max_request_mib": (_positive, "MiB of the whole request"),
+    "max_request_mib": (_positive, "MiB of a form with files"),
+    "max_json_mib": (_positive, "MiB of any other request"),
     "max_megapixels": (_positive, "million pixels of a picture"),
     "max_pictures": (_positive, "pictures of a conversation"),
     "max_uploads": (_positive, "pictures in a request for alt texts"),

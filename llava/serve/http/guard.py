@@ -116,8 +116,10 @@ class Guard:
         Raises:
             ApiError: it is too large (413), too slow (408), or too much is held for others (503).
         """
-        most = self._service.limits.max_request_bytes
         headers = dict(scope["headers"])
+        limits = self._service.limits
+        is_form = headers.get(b"content-type", b"").startswith(b"multipart/")
+        most = (limits.max_request_mib if is_form else limits.max_json_mib) * 2**20
         if b"content-length" in headers and b"transfer-encoding" in headers:
             # a proxy in front may see another end of the body than we do, and a request behind it
             text = "the request states both Content-Length and Transfer-Encoding; send one of them"
@@ -129,7 +131,7 @@ class Guard:
         if stated.isdigit() and int(stated) > most:
             raise too_large
         try:
-            async with asyncio.timeout(self._service.limits.max_receive_seconds):
+            async with asyncio.timeout(limits.max_receive_seconds):
                 more = True
                 while more:
                     message = await receive()
@@ -141,14 +143,14 @@ class Guard:
                     self._held_bytes += len(chunk)
                     if body.size > most:
                         raise too_large
-                    if self._held_bytes > MAX_HELD_REQUESTS * most:
+                    if self._held_bytes > MAX_HELD_REQUESTS * limits.max_request_mib * 2**20:
                         text = "too many large requests at a time; try again"
                         raise ApiError(
                             503, text, kind="server_error", code="busy", headers={"Retry-After": "2"}
                         )
                     more = message.get("more_body", False)
         except TimeoutError:
-            seconds = self._service.limits.max_receive_seconds
+            seconds = limits.max_receive_seconds
             raise ApiError(408, f"the request did not arrive within {seconds:g} s", code="too_slow") from None
         return False
 

@@ -10,7 +10,9 @@ class Limits:
     """The most that one request may have."""
 
     max_request_mib: int = 256
-    """The whole body."""
+    """The whole body, where it is a form with files."""
+    max_json_mib: int = 64
+    """The whole body otherwise: reading JSON keeps everybody else waiting, some 30 ms a MiB."""
     max_megapixels: int = 100
     """Of one picture, width times height; it is checked before the picture is decoded."""
     max_pictures: int = 16
@@ -31,16 +33,11 @@ class Limits:
     """A picture from an address, as a file."""
 
     @property
-    def max_request_bytes(self) -> int:
-        """The same in bytes."""
-        return self.max_request_mib * 2**20
+    def max_pixels(self) -> int:
+        """The same in pixels."""
+        return self.max_megapixels * 10**6
 
     @property
     def max_address_bytes(self) -> int:
         """The same in bytes."""
         return self.max_address_mib * 2**20
-
-    @property
-    def max_pixels(self) -> int:
-        """The same in pixels."""
-        return self.max_megapixels * 10**6

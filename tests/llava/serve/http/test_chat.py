@@ -35,7 +35,7 @@ def loaded(tiny_model_dir: Path) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def server(loaded: LoadedModel) -> Iterator[Served]:
-    with served(loaded, Limits(max_request_mib=2, max_megapixels=1, max_pictures=4)) as running:
+    with served(loaded, Limits(max_json_mib=2, max_megapixels=1, max_pictures=4)) as running:
         yield running
 
 
@@ -237,7 +237,7 @@ def test_a_body_that_is_no_request(server: Served, data: bytes) -> None:
 
 
 def test_a_large_and_a_slow_request(loaded: LoadedModel) -> None:
-    with served(loaded, Limits(max_request_mib=1, max_receive_seconds=0.3)) as server:
+    with served(loaded, Limits(max_json_mib=1, max_receive_seconds=0.3)) as server:
         url = f"{server.url}/v1/chat/completions"
         reply = httpx.post(url, content=b"a" * (2**20 + 1))
         assert reply.status_code == 413 and reply.json()["error"]["code"] == "request_too_large"
