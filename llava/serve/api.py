@@ -175,10 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             "note: anybody who reaches this machine may ask: --api-key-file asks for a key", file=sys.stderr
         )
-    host, port = listening.getsockname()[:2]
-    shown_host = f"[{host}]" if ":" in host else host
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    print(f"serving {service.model_id} at http://{shown_host}:{port}/v1", file=sys.stderr)
     alt_texts = AltTexts(service, args.prompt, encoder, args.least_score)
     serve(service, live, create_app(service, api_key, [alt_texts.router]), listening, args.grace)
     return 0
@@ -229,6 +226,13 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            # only now: whoever waits for this line may send a signal at once
+            print(f"serving {service.model_id} at http://{shown}:{port}/v1", file=sys.stderr, flush=True)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if not service.draining:

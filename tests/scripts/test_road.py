@@ -68,8 +68,10 @@ def test_own_photos(checkout: Path, repo: Path) -> None:
     whole, parts = blocks(repo / "README.md", "Your own photos")
     whole = whole.replace(". .venv/bin/activate\n", "")
     whole = whole.replace("run playground/data_train", "run playground/data_train max_steps=3")
+    whole, serve = whole.split("# or let other programs ask")
     said = run(whole, checkout)
     assert "May you rely on it?" in said
+    assert_serves(serve.strip().splitlines()[-1], checkout)
     assert (checkout / "runs/predict-data_infer/answers.csv").read_text().count("new.jpg") > 5
 
     run(few_steps(parts), checkout)
@@ -87,6 +89,20 @@ def test_own_photos(checkout: Path, repo: Path) -> None:
         "model-f16.gguf",
         "mmproj-f16.gguf",
     }
+
+
+def assert_serves(command: str, folder: Path) -> None:
+    """Start the service, until it says where, and end it."""
+    process = subprocess.Popen(
+        [*command.split(), "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        assert any("serving merged at http://127.0.0.1:" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
 
 
 def few_steps(commands: str) -> str:
