@@ -90,7 +90,7 @@ def _search(
                 windows_asked=before + at.done,
                 windows_total=before + at.total,
                 seconds=time.monotonic() - started,
-                found=tuple(Found(box, p_yes) for box, p_yes in at.places),
+                found=tuple(Found(place.box, place.p_yes) for place in at.places),
             )
             yield SearchProgress(at.stage, at.done, at.total, at.heat, _best(result, top))
     found = result.found

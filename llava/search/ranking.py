@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llava.search.windows import Box, move
+from llava.search.windows import Box, centre_in, move
 
 CELLS = 8
 """Of the map, to a side of the smallest window."""
 CERTAIN = 1e-6
 """Probabilities are kept so far from 0 and 1, where their log-odds are infinite."""
 
+MARGIN = 1.5
+"""In log-odds: of two places of which one holds the other, the larger counts only if so much likelier."""
+
 Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something may be, and how likely."""
+
+    box: Box
+    p_yes: float
 
 
 def mean_probability(probabilities: Iterable[float]) -> float:
@@ -32,6 +44,21 @@ def log_odds(p: float) -> float:
     """Return log(p / (1 - p)), finite."""
     p = min(max(p, CERTAIN), 1 - CERTAIN)
     return math.log(p / (1 - p))
+
+
+def ranked(places: Iterable[Place], count: int) -> list[Place]:
+    """Return at most `count` places, the likeliest first, of those that hold each other only one.
+
+    That is the smallest, which says best where the thing is, unless a larger one is likelier by MARGIN.
+    """
+    kept: list[Place] = []
+    for place in sorted(places, key=lambda place: (place.box[2] - place.box[0], -place.p_yes)):
+        inside = [other for other in kept if centre_in(other.box, place.box)]
+        likeliest = max((other.p_yes for other in inside), default=0.0)
+        if likeliest <= 0.5 or log_odds(place.p_yes) > log_odds(likeliest) + MARGIN:
+            kept = [other for other in kept if other not in inside or other.p_yes > place.p_yes]
+            kept.append(place)
+    return sorted(kept, key=lambda place: -place.p_yes)[:count]
 
 
 class EvidenceMap:
@@ -73,29 +100,20 @@ class EvidenceMap:
         highest = np.maximum.reduce(list(self._evidence().values()))
         return np.where(np.isneginf(highest), np.nan, 1 / (1 + np.exp(-highest))).astype(np.float32)
 
-    def places(self, count: int) -> list[tuple[Box, float, int]]:
-        """Return at most `count` different places, the likeliest first (non-maximum suppression).
+    def places(self, count: int) -> list[Place]:
+        """Return at most `count` different places of each size of windows (non-maximum suppression)."""
+        return [
+            place for side, values in self._evidence().items() for place in self._best(values, side, count)
+        ]
 
-        Returns:
-            A window centred on each, its probability and the side of its kind. No centre of one lies in
-            another.
-        """
-        evidence = self._evidence()
-        found: list[tuple[Box, float, int]] = []
-        while len(found) < count:
-            # of equals the smallest window
-            side = min(evidence, key=lambda side: (-evidence[side].max(), side))
-            highest = evidence[side].max()
-            if np.isneginf(highest):
-                break
-            x, y = self._peak(evidence[side], side)
-            half_width, half_height = (min(side, length) / 2 for length in self._size)
-            box = (0, 0, round(2 * half_width), round(2 * half_height))
-            box = move(box, round(x - half_width), round(y - half_height), self._size)
-            found.append((box, 1 / (1 + math.exp(-float(highest))), side))
-            for other, values in evidence.items():
-                reach = max(side, other) / 2
-                values[self._cells(x, y, reach)] = -np.inf
+    def _best(self, values: Map, side: int, count: int) -> list[Place]:
+        found: list[Place] = []
+        while len(found) < count and not np.isneginf(highest := values.max()):
+            x, y = self._peak(values, side)
+            width, height = (min(side, length) for length in self._size)
+            box = move((0, 0, width, height), round(x - width / 2), round(y - height / 2), self._size)
+            found.append(Place(box, 1 / (1 + math.exp(-float(highest)))))
+            values[self._cells(x, y, side / 2)] = -np.inf
         return found
 
     def _peak(self, values: Map, side: int) -> tuple[float, float]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from llava.search.ranking import EvidenceMap, Map, mean_probability
+from llava.search.ranking import EvidenceMap, Map, Place, mean_probability, ranked
 from llava.search.windows import Box, scales, shifted, windows
 
-SECOND_LOOK = 8
-"""How many places are looked at again, or as many as are wanted where those are more."""
+SECOND_LOOK = 6
+"""How many places of each size of windows are looked at again; more where more are wanted."""
 EVENT_SECONDS = 0.2
 EVENT_SHARE = 0.1
 """Events are at least EVENT_SECONDS apart, and ranking for them takes at most this share of the time."""
@@ -27,13 +27,13 @@ Ask = Callable[[Iterable[Box]], Generator[tuple[Box, float]]]
 
 @dataclass(frozen=True)
 class Scan:
-    """How far a scan is. `places` are (box, probability), the likeliest first."""
+    """How far a scan is. `places` has the likeliest first."""
 
     stage: Literal["windows", "second look"]
     done: int
     total: int
     heat: Map
-    places: list[tuple[Box, float]]
+    places: list[Place]
 
 
 class _Clock:
@@ -74,23 +74,22 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
             evidence.add(box, p_yes, sides[box])
             if done == len(sides) or clock.due:
                 began = time.monotonic()
-                found = [(place, p) for place, p, _ in evidence.places(places)]
+                found = ranked(evidence.places(places), places)
                 yield Scan("windows", done, len(sides), evidence.heat, found)
                 clock.restart(began)
 
-    best = evidence.places(max(places, SECOND_LOOK))
-    looks = {place: [place, *shifted(place, size)] for place, _, _ in best}
-    likely = {place: p for place, p, _ in best}
+    likely = {place.box: place.p_yes for place in evidence.places(max(places, SECOND_LOOK))}
+    looks = {box: [box, *shifted(box, size)] for box in likely}
+    again = list(dict.fromkeys(chain(*looks.values())))
     seen: dict[Box, float] = {}
-    total = len(set(chain(*looks.values())))
-    with closing(ask(dict.fromkeys(chain(*looks.values())))) as asked:
+    with closing(ask(again)) as asked:
         for box, p_yes in asked:
             seen[box] = p_yes
-            if len(seen) == total or clock.due:
+            if len(seen) == len(again) or clock.due:
                 began = time.monotonic()
                 for place, views in looks.items():
                     if all(view in seen for view in views):
                         likely[place] = mean_probability(seen[view] for view in views)
-                ranked = sorted(likely.items(), key=lambda place: -place[1])[:places]
-                yield Scan("second look", len(seen), total, evidence.heat, ranked)
+                found = ranked((Place(place, p) for place, p in likely.items()), places)
+                yield Scan("second look", len(seen), len(again), evidence.heat, found)
                 clock.restart(began)

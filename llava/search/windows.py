@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LARGEST = 4
+"""Windows larger than this part of the photo's longer edge say too little about where the thing is."""
+
 Box = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in pixels of the photo; x2 and y2 are beyond the last pixel."""
 
@@ -42,12 +45,11 @@ def windows(size: tuple[int, int], side: int) -> list[Box]:
 
 
 def scales(size: tuple[int, int], side: int) -> list[int]:
-    """Return the sides of windows for things of all sizes: `side` and its doubles, up to the whole photo."""
+    """Return the sides of windows for things of many sizes: `side`, and its doubles up to a quarter of the
+    photo's longer edge."""
     sides = [side]
-    while sides[-1] < min(size):
+    while 2 * LARGEST * sides[-1] <= max(size):
         sides.append(2 * sides[-1])
-    if sides[-1] < max(size):
-        sides.append(max(size))
     return sides
 
 
@@ -78,12 +80,10 @@ def around(box: Box, factor: float, size: tuple[int, int]) -> Box:
     )
 
 
-def shared(first: Box, second: Box) -> float:
-    """Return which share of the smaller box lies in the other."""
-    across = min(first[2], second[2]) - max(first[0], second[0])
-    down = min(first[3], second[3]) - max(first[1], second[1])
-    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second))
-    return max(across, 0) * max(down, 0) / smaller
+def centre_in(box: Box, other: Box) -> bool:
+    """Return whether the centre of a box lies in another."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return other[0] <= x <= other[2] and other[1] <= y <= other[3]
 
 
 def _starts(length: int, side: int) -> Sequence[int]:
