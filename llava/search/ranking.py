@@ -72,20 +72,22 @@ class EvidenceMap:
             side: Of the smallest windows.
         """
         self._size = size
-        self._cell = max(side / CELLS, 1)
-        width, height = size
-        self._shape = math.ceil(height / self._cell), math.ceil(width / self._cell)
+        cell = max(side / CELLS, 1)
+        columns, rows = (max(round(length / cell), 1) for length in size)
+        self._shape = rows, columns
+        self._scale = columns / size[0], rows / size[1]  # cells a pixel
         self._sums: dict[int, Map] = {}
         self._counts: dict[int, Map] = {}
 
-    def add(self, box: Box, p_yes: float, side: int) -> None:
-        """Lay a window on the map, among those of its `side`."""
+    def add(self, box: Box, p_yes: float) -> None:
+        """Lay a window on the map, among those of its size."""
+        side = max(box[2] - box[0], box[3] - box[1])
         if side not in self._sums:
             self._sums[side] = np.zeros(self._shape, np.float32)
             self._counts[side] = np.zeros(self._shape, np.float32)
-        left, top, right, bottom = (math.ceil(value / self._cell - 0.5) for value in box)  # to cell centres
-        self._sums[side][top:bottom, left:right] += log_odds(p_yes)
-        self._counts[side][top:bottom, left:right] += 1
+        place = self._cells(*box)
+        self._sums[side][place] += log_odds(p_yes)
+        self._counts[side][place] += 1
 
     def _evidence(self) -> dict[int, Map]:
         """Return the mean log-odds of the windows over each cell, by their side; -inf without any."""
@@ -107,31 +109,39 @@ class EvidenceMap:
         ]
 
     def _best(self, values: Map, side: int, count: int) -> list[Place]:
+        """Return the highest places of one size of windows."""
         found: list[Place] = []
         while len(found) < count and not np.isneginf(highest := values.max()):
             x, y = self._peak(values, side)
             width, height = (min(side, length) for length in self._size)
             box = move((0, 0, width, height), round(x - width / 2), round(y - height / 2), self._size)
             found.append(Place(box, 1 / (1 + math.exp(-float(highest)))))
-            values[self._cells(x, y, side / 2)] = -np.inf
+            values[self._around(x, y, side / 2)] = -np.inf
         return found
 
     def _peak(self, values: Map, side: int) -> tuple[float, float]:
         """Return the middle, in pixels, of the highest cells that lie together."""
         row, column = np.unravel_index(int(values.argmax()), values.shape)
-        x, y = (float(at + 0.5) * self._cell for at in (column, row))
-        near = self._cells(x, y, side / 2)
+        across, down = self._scale
+        near = self._around((column + 0.5) / across, (row + 0.5) / down, side / 2)
         rows, columns = np.nonzero(values[near] >= values[row, column] - 1e-6)
+        x = float(columns.mean()) + near[1].start + 0.5
+        y = float(rows.mean()) + near[0].start + 0.5
+        return x / across, y / down
+
+    def _around(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
+        """Return the rows and columns of the cells around a point, its own always among them."""
+        across, down = self._scale
+        row, column = int(y * down), int(x * across)
+        rows, columns = self._cells(x - reach, y - reach, x + reach, y + reach)
         return (
-            float(columns.mean() + near[1].start + 0.5) * self._cell,
-            float(rows.mean() + near[0].start + 0.5) * self._cell,
+            slice(min(rows.start, row), max(rows.stop, row + 1)),
+            slice(min(columns.start, column), max(columns.stop, column + 1)),
         )
 
-    def _cells(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Return the rows and columns of the cells whose centres are within `reach` of a point."""
-        left, right = (x - reach) / self._cell - 0.5, (x + reach) / self._cell - 0.5
-        top, bottom = (y - reach) / self._cell - 0.5, (y + reach) / self._cell - 0.5
-        return (
-            slice(max(math.ceil(top), 0), math.floor(bottom) + 1),
-            slice(max(math.ceil(left), 0), math.floor(right) + 1),
-        )
+    def _cells(self, x1: float, y1: float, x2: float, y2: float) -> tuple[slice, slice]:
+        """Return the rows and columns of the cells whose centres lie in a box."""
+        across, down = self._scale
+        left, right = (max(math.ceil(x * across - 0.5), 0) for x in (x1, x2))
+        top, bottom = (max(math.ceil(y * down - 0.5), 0) for y in (y1, y2))
+        return slice(top, bottom), slice(left, right)

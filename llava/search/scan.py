@@ -52,9 +52,9 @@ class _Clock:
         self._next = now + max(EVENT_SECONDS, (now - event_began) / EVENT_SHARE)
 
 
-def all_windows(size: tuple[int, int], side: int) -> dict[Box, int]:
-    """Return the windows of all sizes, the largest first, each with the side of its kind."""
-    return {box: scale for scale in reversed(scales(size, side)) for box in windows(size, scale)}
+def all_windows(size: tuple[int, int], side: int) -> list[Box]:
+    """Return the windows of all sizes, the largest first, for an early answer."""
+    return [box for scale in reversed(scales(size, side)) for box in windows(size, scale)]
 
 
 def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[Scan]:
@@ -67,15 +67,15 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
         places: How many places are wanted.
     """
     evidence = EvidenceMap(size, side)
-    sides = all_windows(size, side)
+    boxes = all_windows(size, side)
     clock = _Clock()
-    with closing(ask(sides)) as asked:
+    with closing(ask(boxes)) as asked:
         for done, (box, p_yes) in enumerate(asked, 1):
-            evidence.add(box, p_yes, sides[box])
-            if done == len(sides) or clock.due:
+            evidence.add(box, p_yes)
+            if done == len(boxes) or clock.due:
                 began = time.monotonic()
                 found = ranked(evidence.places(places), places)
-                yield Scan("windows", done, len(sides), evidence.heat, found)
+                yield Scan("windows", done, len(boxes), evidence.heat, found)
                 clock.restart(began)
 
     likely = {place.box: place.p_yes for place in evidence.places(max(places, SECOND_LOOK))}
@@ -85,6 +85,7 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
     with closing(ask(again)) as asked:
         for box, p_yes in asked:
             seen[box] = p_yes
+            evidence.add(box, p_yes)
             if len(seen) == len(again) or clock.due:
                 began = time.monotonic()
                 for place, views in looks.items():
