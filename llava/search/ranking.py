@@ -111,33 +111,29 @@ class EvidenceMap:
     def _best(self, values: Map, side: int, count: int) -> list[Place]:
         """Return the highest places of one size of windows."""
         found: list[Place] = []
+        width, height = (min(side, length) for length in self._size)
         while len(found) < count and not np.isneginf(highest := values.max()):
-            x, y = self._peak(values, side)
-            width, height = (min(side, length) for length in self._size)
+            peak = np.unravel_index(int(values.argmax()), values.shape)
+            x, y = self._middle(values, int(peak[0]), int(peak[1]), side)
             box = move((0, 0, width, height), round(x - width / 2), round(y - height / 2), self._size)
             found.append(Place(box, 1 / (1 + math.exp(-float(highest)))))
-            values[self._around(x, y, side / 2)] = -np.inf
+            values[self._cells(*box)] = -np.inf
+            values[peak] = -np.inf
         return found
 
-    def _peak(self, values: Map, side: int) -> tuple[float, float]:
-        """Return the middle, in pixels, of the highest cells that lie together."""
-        row, column = np.unravel_index(int(values.argmax()), values.shape)
+    def _middle(self, values: Map, row: int, column: int, side: int) -> tuple[float, float]:
+        """Return the middle, in pixels, of the cells near a peak that are as high."""
         across, down = self._scale
-        near = self._around((column + 0.5) / across, (row + 0.5) / down, side / 2)
-        rows, columns = np.nonzero(values[near] >= values[row, column] - 1e-6)
-        x = float(columns.mean()) + near[1].start + 0.5
-        y = float(rows.mean()) + near[0].start + 0.5
-        return x / across, y / down
-
-    def _around(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Return the rows and columns of the cells around a point, its own always among them."""
-        across, down = self._scale
-        row, column = int(y * down), int(x * across)
-        rows, columns = self._cells(x - reach, y - reach, x + reach, y + reach)
-        return (
-            slice(min(rows.start, row), max(rows.stop, row + 1)),
-            slice(min(columns.start, column), max(columns.stop, column + 1)),
-        )
+        as_high = values >= values[row, column] - 1e-6
+        x, y = (column + 0.5) / across, (row + 0.5) / down
+        for _ in range(2):  # the peak that is given lies at the edge of its plateau
+            near = self._cells(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+            rows, columns = np.nonzero(as_high[near])
+            if not len(rows):
+                break
+            x = (float(columns.mean()) + near[1].start + 0.5) / across
+            y = (float(rows.mean()) + near[0].start + 0.5) / down
+        return x, y
 
     def _cells(self, x1: float, y1: float, x2: float, y2: float) -> tuple[slice, slice]:
         """Return the rows and columns of the cells whose centres lie in a box."""
