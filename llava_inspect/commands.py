@@ -52,6 +52,7 @@ COMMANDS = (
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
+    Command("find", USE, "find something in a large photo, and ask about it", "llava.search.__main__"),
     Command("serve", USE, "an HTTP service that OpenAI's clients can ask", "llava.serve.api"),
     Command("export", USE, "for llama.cpp, transformers or the original LLaVA", "llava_inspect.export"),
     Command(

@@ -399,3 +399,43 @@ def test_the_example_of_the_documentation_runs(
     exec(code, {})
     said, last = capsys.readouterr().out.strip().rsplit("\n", 1)
     assert said and re.fullmatch(r"(stop|length): \d+ tokens, 0 of them not read again", last)
+
+
+def test_questions_asked_together_read_their_picture_once_and_leave_nothing_in_the_store(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    forward = ModelRunner.forward
+
+    def counting(self: ModelRunner, *args: Any, **kwargs: Any) -> torch.Tensor:
+        read.append(len(args[4]) if len(args) > 4 else 0)
+        return forward(self, *args, **kwargs)
+
+    options = SamplingOptions(max_new_tokens=1)
+    requests = [
+        [Request("", text, [image(number)], choices=["yes", "no"]) for text in TEXTS] for number in range(6)
+    ]
+    with LiveEngine(loaded, batch_size=4) as live:
+        together = [
+            [with_pixels(live.runner, request) for request in of_one_image] for of_one_image in requests
+        ]
+        monkeypatch.setattr(ModelRunner, "forward", counting)
+        handles = [live.submit_together(of_one_image, options) for of_one_image in together]
+        results = [[handle.result(60) for handle in of_one_image] for of_one_image in handles]
+        assert sum(read) == len(requests)  # though four places do not hold the questions of two images
+        assert live.state.prefix_bytes == 0
+    monkeypatch.undo()
+    for of_one_image, answers in zip(requests, results, strict=True):
+        for request, result in zip(of_one_image, answers, strict=True):
+            assert_same(result, alone(loaded, request, options))
+
+
+def test_questions_asked_together_are_all_refused_where_one_has_no_place(endless: LoadedModel) -> None:
+    with LiveEngine(endless, batch_size=1, max_waiting=1) as live:
+        handle = live.submit(Request("", "What?"), SamplingOptions(max_new_tokens=1500))
+        with pytest.raises(QueueFullError):
+            live.submit_together(
+                [Request("", "How?"), Request("", "Why?")], SamplingOptions(max_new_tokens=1)
+            )
+        assert live.state.waiting + live.state.running <= 1
+        handle.cancel()
