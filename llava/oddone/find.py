@@ -11,27 +11,17 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.oddone.axis import SIDE, find_axes
 from llava.oddone.compare import BANDS, Comparison, compare, tiles_of
-from llava.oddone.result import Axis, Odd, OddResult, Unit
+from llava.oddone.result import Axis, Box, Odd, OddResult, Unit
 from llava.oddone.straighten import UNIT, Course, lay_course, narrow, to_lab
 from llava.oddone.units import active_units, cut_phases, even_units, local_phase, row_strength, true_period
 
-Box = tuple[float, float, float, float]
 SURE_GAP = 1.0
 LEAST_UNITS = 3
 LEAST_SIDE = 32  # pixels of a box's longer side
 
 
-def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None) -> OddResult:
-    """Find a string in a photo, cut it into its units and say which one is unlike its neighbours.
-
-    Args:
-        image: The photo, RGB.
-        box: x1, y1, x2, y2 around the string, in pixels; the whole photo is searched without it.
-        axis: Which of the result's candidate axes to take, 0 being the best; the best unless given.
-
-    Raises:
-        InputError: the box or the number of the axis cannot be used.
-    """
+def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
+    """Do what `llava.oddone.find_odd` says."""
     photo = np.asarray(image.convert("RGB"))
     area = _checked(box, image.size) if box else (0.0, 0.0, float(image.width), float(image.height))
     candidates = _candidates(photo, area)
