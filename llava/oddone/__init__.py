@@ -25,5 +25,7 @@ def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None
     try:
         from llava.oddone.find import find
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed; to look for the odd unit: {how_to_install('oddone')}") from None
+        raise InputError(
+            f"{error.name} is not installed; to look for the odd unit: {how_to_install('oddone')}"
+        ) from None
     return find(image, box, axis)

@@ -41,9 +41,17 @@ def _above(polygon: Polygon, scale: float) -> tuple[float, float]:
     return x * scale, max(10.0, y * scale - 12)
 
 
-def _number(draw: ImageDraw.ImageDraw, index: int, place: tuple[float, float], colour: tuple[int, int, int]) -> None:
+def _number(
+    draw: ImageDraw.ImageDraw, index: int, place: tuple[float, float], colour: tuple[int, int, int]
+) -> None:
     draw.text(
-        place, str(index + 1), fill=colour, anchor="mm", font=ImageFont.load_default(16), stroke_width=2, stroke_fill="white"
+        place,
+        str(index + 1),
+        fill=colour,
+        anchor="mm",
+        font=ImageFont.load_default(16),
+        stroke_width=2,
+        stroke_fill="white",
     )
 
 
@@ -72,25 +80,37 @@ def draw_bars(result: OddResult) -> Image.Image:
         score = result.units[index].score
         height = BAR_HEIGHT * min(1.0, max(0.0, score) / max(top, 1e-6))
         colour = _colour(result, index)
-        draw.rectangle([left * scale + 2, picture.height - height, right * scale - 2, picture.height], fill=colour)
+        draw.rectangle(
+            [left * scale + 2, picture.height - height, right * scale - 2, picture.height], fill=colour
+        )
         place = (left + right) / 2 * scale, picture.height - height - 9
         draw.text(place, f"{score:.1f}", fill="black", anchor="mm", font=ImageFont.load_default(12))
     return picture
 
 
-def draw_neighbours(result: OddResult, reach: int = 2) -> Image.Image | None:
-    """Draw the odd unit, framed, between `reach` neighbours on each side; None where there is no odd one."""
+def draw_neighbours(result: OddResult) -> Image.Image | None:
+    """Draw the odd unit, framed, between its neighbours; None where there is no odd one."""
     if result.odd is None:
         return None
-    first, last = max(0, result.odd.index - reach), min(len(result.units), result.odd.index + reach + 1)
-    left, right = round(result.cuts[first]), round(result.cuts[last])
+    part, edges = _around(result, result.odd.index, 2)
+    ImageDraw.Draw(part).rectangle([edges[0], 0, edges[1], part.height - 1], outline=RED, width=4)
+    return part
+
+
+def crop_of_unit(result: OddResult, index: int) -> Image.Image:
+    """Return a unit, enlarged, with half of the neighbour on each side."""
+    return _around(result, index, 0.5)[0]
+
+
+def _around(result: OddResult, index: int, reach: float) -> tuple[Image.Image, tuple[float, float]]:
+    """Return a unit with `reach` units on each side, enlarged, and the columns where it begins and ends."""
+    start, end = result.cuts[index], result.cuts[index + 1]
+    left = max(0, round(start - reach * (end - start)))
+    right = min(result.strip.shape[1], round(end + reach * (end - start)))
     part = Image.fromarray(result.strip[:, left:right])
     scale = min(8.0, 900 / part.width, 700 / part.height)
-    part = part.resize((round(part.width * scale), round(part.height * scale)), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(part)
-    edges = [(result.cuts[result.odd.index + side] - left) * scale for side in (0, 1)]
-    draw.rectangle([edges[0], 0, edges[1], part.height - 1], outline=RED, width=4)
-    return part
+    size = max(1, round(part.width * scale)), max(1, round(part.height * scale))
+    return part.resize(size, Image.Resampling.BICUBIC), ((start - left) * scale, (end - left) * scale)
 
 
 def draw_without_background(image: Image.Image, result: OddResult) -> Image.Image | None:
@@ -114,7 +134,9 @@ def draw_without_background(image: Image.Image, result: OddResult) -> Image.Imag
     if not ((mask == cv2.GC_BGD).any() and (mask == cv2.GC_PR_FGD).any()):
         return None
     models = np.zeros((2, 1, 65))
-    mask, _, _ = cv2.grabCut(pixels[..., ::-1].copy(), mask, None, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
+    mask, _, _ = cv2.grabCut(
+        pixels[..., ::-1].copy(), mask, None, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK
+    )
     shown = np.where(np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))[..., None], pixels, 255)
     return Image.fromarray(shown.astype(np.uint8))
 

@@ -66,7 +66,11 @@ class Course:
             part = cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         left, top = (left - x0) * shrink, (top - y0) * shrink
         strip = cv2.remap(
-            part, left.astype(np.float32), top.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            part,
+            left.astype(np.float32),
+            top.astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return to_lab(strip)
 
@@ -103,14 +107,28 @@ def _along(axis: Axis, box: Box, size: tuple[int, int]) -> Course:
     spare = BEYOND * axis.period
     height, width = size
     slack = axis.period / 2  # a box that is tight may cut the last units
-    box = max(0, box[0] - slack), max(0, box[1] - slack), min(width, box[2] + slack), min(height, box[3] + slack)
-    first, last = -min(spare, _room(points[0], (-ux, -uy), box)), length + min(spare, _room(points[-1], (ux, uy), box))
+    box = (
+        max(0, box[0] - slack),
+        max(0, box[1] - slack),
+        min(width, box[2] + slack),
+        min(height, box[3] + slack),
+    )
+    first, last = (
+        -min(spare, _room(points[0], (-ux, -uy), box)),
+        length + min(spare, _room(points[-1], (ux, uy), box)),
+    )
     start = (float(points[0][0] + ux * first), float(points[0][1] + uy * first))
     whole = last - first
     a, b, c = np.polyfit(*_samples(bend, first, last, whole), 2)
     rows = round(REACH * UNIT)
     return Course(
-        start, (float(ux), float(uy)), float(whole), (float(a), float(b), float(c)), UNIT / axis.period, rows, rows
+        start,
+        (float(ux), float(uy)),
+        float(whole),
+        (float(a), float(b), float(c)),
+        UNIT / axis.period,
+        rows,
+        rows,
     )
 
 

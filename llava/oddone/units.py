@@ -41,7 +41,9 @@ def even_units(strip: Array, phase: Array) -> tuple[Array, Array]:
     even = np.arange(int(phase[-1] * UNIT) + 1) / UNIT
     source = np.interp(even, phase, np.arange(len(phase))).astype(np.float32)
     rows = np.arange(len(strip), dtype=np.float32)[:, None]
-    level = cv2.remap(strip, np.tile(source, (len(strip), 1)), np.tile(rows, (1, len(source))), cv2.INTER_LINEAR)
+    level = cv2.remap(
+        strip, np.tile(source, (len(strip), 1)), np.tile(rows, (1, len(source))), cv2.INTER_LINEAR
+    )
     return source, level
 
 
