@@ -1,9 +1,9 @@
 """Find where a string may run: lines along which the picture repeats itself.
 
 The picture is turned by every angle. In each row of each turned picture, windows are compared with themselves
-shifted (autocorrelation A): along a string of period p, A(p) and A(2p) are high and A(p/2) and A(1.5p) low. Windows
-are linked to lines from left to right, each a row or a step of the period away from the last, so that sagging
-strings and angles between the steps are followed.
+shifted (autocorrelation A): along a string of period p, A(p) and A(2p) are high and A(p/2) and A(1.5p) low.
+Windows are linked to lines from left to right, each a row or a step of the period away from the last, so that
+sagging strings and angles between the steps are followed.
 """
 
 from __future__ import annotations
@@ -131,17 +131,15 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
         total[window] = best
     found = []
     for _ in range(most):
-        window, row, period = np.unravel_index(int(total.argmax()), total.shape)
-        value = float(total[window, row, period])
+        last = tuple(int(place) for place in np.unravel_index(total.argmax(), total.shape))
+        value = float(total[last])
         if value <= 0:
             break
-        path = _backtrack(total, scores, int(window), int(row), int(period))
+        path = _backtrack(total, scores, *last)
         points = np.array([(w * HOP + WINDOW / 2, r * ROW_STEP) for w, r, _ in path], np.float32)
         # The outer windows reach beyond their middles.
-        first, last = points[0].copy(), points[-1].copy()
-        first[0] -= WINDOW / 4
-        last[0] += WINDOW / 4
-        points = np.vstack([first, points, last])
+        reach = np.array([[WINDOW / 4, 0]], np.float32)
+        points = np.vstack([points[:1] - reach, points, points[-1:] + reach])
         period_px = float(np.median(PERIODS[[p for _, _, p in path]]))
         found.append((points, period_px, value * HOP))
         for w, r, _ in path:
