@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import os
 import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -23,10 +24,16 @@ LEVELS = (1.0, 0.5, 0.25)  # scales of the search, for periods up to SHORTEST..L
 ANGLES = np.arange(-90, 90, 7.5)  # degrees
 WINDOW, HOP = 128, 32  # pixels of a window, and from one to the next
 SHORTEST, LONGEST = 6, 30  # pixels of a period: windows hold four of the longest
+import os
+LEAST_FACTOR=float(os.environ.get("LF",2.2))
 PERIODS = np.geomspace(SHORTEST, LONGEST, 24)
 ROW_STEP = 3
 NOISE = 9.0  # variance in grey levels that is taken for noise: flat sky and JPEG's blocks are no string
-LEAST = 0.7  # of the comb score (4 for a pure wave): what less than that adds to a line is negative
+LEAST = LEAST_FACTOR * np.sqrt(PERIODS / WINDOW).astype(np.float32)
+"""Of the comb score (4 for a pure wave): less than that takes from a line. The fewer periods a window holds, the
+more alike its parts are by chance."""
+FEWEST = float(os.environ.get("FW",3))  # periods of a line
+ASIDE = 3  # periods from a line, where a string has ended on one side at least
 MOST = 6  # candidates
 
 
@@ -117,7 +124,18 @@ def _comb_scores(turned: Array) -> Array:
         return lags[..., low] * (1 - part) + lags[..., low + 1] * part
 
     scores[used] = at(PERIODS) - at(PERIODS / 2) + at(PERIODS * 2) - at(PERIODS * 1.5)
-    return scores.transpose(1, 0, 2)
+    return _narrow_only(scores).transpose(1, 0, 2)
+
+
+def _narrow_only(scores: Array) -> Array:
+    """Take away what is as periodic on both sides: fields, roofs and fences are wide, a string is not."""
+    narrow = scores.copy()
+    for place, period in enumerate(PERIODS):
+        away = round(ASIDE * period / ROW_STEP)
+        padded = np.pad(scores[:, :, place], ((away, away), (0, 0)))
+        both = np.minimum(padded[: -2 * away], padded[2 * away :])
+        narrow[:, :, place] -= both.clip(0)
+    return narrow
 
 
 def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
@@ -127,7 +145,7 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
     step = np.ones((3, 3), np.uint8)
     for window, score in enumerate(scores):
         before = cv2.dilate(best, step) if window else best
-        best = np.maximum(before, 0) + score - LEAST
+        best = np.maximum(before, 0) + score - LEAST[None]
         total[window] = best
     found = []
     for _ in range(most):
@@ -141,7 +159,8 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
         reach = np.array([[WINDOW / 4, 0]], np.float32)
         points = np.vstack([points[:1] - reach, points, points[-1:] + reach])
         period_px = float(np.median(PERIODS[[p for _, _, p in path]]))
-        found.append((points, period_px, value * HOP))
+        if points[-1, 0] - points[0, 0] >= FEWEST * period_px:
+            found.append((points, period_px, value * HOP))
         for w, r, _ in path:
             total[w, max(0, r - 6) : r + 7] = -1
     return found
@@ -149,7 +168,7 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
 
 def _backtrack(total: Array, scores: Array, window: int, row: int, period: int) -> list[tuple[int, int, int]]:
     path = [(window, row, period)]
-    while window > 0 and total[window, row, period] > scores[window, row, period] - LEAST + 1e-6:
+    while window > 0 and total[window, row, period] > scores[window, row, period] - LEAST[period] + 1e-6:
         window -= 1
         top, left = max(0, row - 1), max(0, period - 1)
         near = total[window, top : row + 2, left : period + 2]
