@@ -6,7 +6,7 @@ Prints a Markdown table with 95% intervals (Wilson). CPLID's folder holds Defect
 Normal_Insulators; the scenes are those of `llava-inspect scenes`, of which the strings that are sound or have a
 missing or a broken disc alone are taken. What is absent is left out with a message. A unit is right when its
 middle lies within one unit of the defect box's middle, along the string. A string counts as found without a box
-when seven tenths of the best axis lie in an insulator's box and reach over half of the box's diagonal.
+when seven tenths of its units' middles lie in one insulator's box and reach over half of the box's diagonal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from llava.common.images import open_image
-from llava.oddone import Axis, Box, OddResult, find_odd
+from llava.oddone import Box, OddResult, find_odd
 
 SCENE_DEFECTS = ("missing disc", "broken disc")
 
@@ -107,7 +107,7 @@ def look(photo: Photo) -> Outcome:
         sure=bool(result.odd and result.odd.sure),
         gap=result.odd.gap if result.odd else 0.0,
         units=len(result.units),
-        found=bool(whole.candidates) and any(runs_in(whole.candidates[0], box) for box in photo.strings),
+        found=any(runs_in(whole, box) for box in photo.strings),
         seconds=boxed - start,
         whole_seconds=end - boxed,
     )
@@ -123,14 +123,14 @@ def rank_of(result: OddResult, defect: Box) -> int | None:
     return None
 
 
-def runs_in(axis: Axis, box: Box) -> bool:
-    points = np.array(axis.points)
-    places = np.linspace(0, len(points) - 1, 200)
-    dense = np.stack([np.interp(places, np.arange(len(points)), points[:, side]) for side in (0, 1)], 1)
-    inside = ((dense > np.array(box[:2]) - 4) & (dense < np.array(box[2:]) + 4)).all(1)
+def runs_in(result: OddResult, box: Box) -> bool:
+    middles = np.array([np.mean(unit.polygon, 0) for unit in result.units])
+    if not len(middles):
+        return False
+    inside = ((middles > np.array(box[:2])) & (middles < np.array(box[2:]))).all(1)
     if inside.mean() < 0.7:
         return False
-    reach = np.linalg.norm(dense[inside][-1] - dense[inside][0])
+    reach = np.linalg.norm(middles[inside][-1] - middles[inside][0])
     return bool(reach > 0.5 * math.hypot(box[2] - box[0], box[3] - box[1]))
 
 
@@ -164,7 +164,10 @@ COLUMNS: dict[str, Callable[[Sequence[Outcome]], str]] = {
 def print_table(outcomes: Sequence[Outcome]) -> None:
     print("| photos |", " | ".join(COLUMNS), "|")
     print("|---" * (len(COLUMNS) + 1) + "|")
-    groups = {kind: [row for row in outcomes if row.kind == kind] for kind in dict.fromkeys(row.kind for row in outcomes)}
+    groups = {
+        kind: [row for row in outcomes if row.kind == kind]
+        for kind in dict.fromkeys(row.kind for row in outcomes)
+    }
     cplid_rows = groups.get("CPLID, defective", [])
     if cplid_rows:
         # Constants were chosen with an eye on every second photo, from the first; the others were kept back.

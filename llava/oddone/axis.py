@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import os
 import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,15 +23,13 @@ LEVELS = (1.0, 0.5, 0.25)  # scales of the search, for periods up to SHORTEST..L
 ANGLES = np.arange(-90, 90, 7.5)  # degrees
 WINDOW, HOP = 128, 32  # pixels of a window, and from one to the next
 SHORTEST, LONGEST = 6, 30  # pixels of a period: windows hold four of the longest
-import os
-LEAST_FACTOR=float(os.environ.get("LF",2.2))
 PERIODS = np.geomspace(SHORTEST, LONGEST, 24)
 ROW_STEP = 3
 NOISE = 9.0  # variance in grey levels that is taken for noise: flat sky and JPEG's blocks are no string
-LEAST = LEAST_FACTOR * np.sqrt(PERIODS / WINDOW).astype(np.float32)
+LEAST = 1.8 * np.sqrt(PERIODS / WINDOW).astype(np.float32)
 """Of the comb score (4 for a pure wave): less than that takes from a line. The fewer periods a window holds, the
 more alike its parts are by chance."""
-FEWEST = float(os.environ.get("FW",3))  # periods of a line
+FEWEST = 3  # periods of a line
 ASIDE = 3  # periods from a line, where a string has ended on one side at least
 MOST = 6  # candidates
 

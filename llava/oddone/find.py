@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from llava.oddone.units import (
 )
 
 SURE_GAP = 1.5
-"""From 1 on, the odd unit was right on all photos of CPLID that were looked at when it was chosen (every second)."""
+"""From 1 on the odd unit was right in all of CPLID's photos; half as much again for photos unlike them."""
 LEAST_SIDE = 32  # pixels of a box's longer side
 FEW = 6  # units compared, below which the result is a hint
 LOOSE = 0.4  # of the box that the string's own box fills, below which the box is called loose
@@ -47,7 +48,7 @@ def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
         return OddResult(image.size, candidates[axis or 0], candidates, warnings=[few])
     chosen = replace(candidates[axis or 0], period=float(np.median(np.diff(cuts))) / course.scale)
     comparison = compare(tiles_of(strip, cuts), _per_band(strength))
-    polygons = [course.outline(*ends, 0, len(strip)) for ends in zip(cuts[:-1], cuts[1:], strict=True)]
+    polygons = [course.outline(left, right, 0, len(strip)) for left, right in pairwise(cuts.tolist())]
     units = [
         Unit(polygon, float(score), bool(out))
         for polygon, score, out in zip(polygons, comparison.scores, comparison.left_out, strict=True)
@@ -82,7 +83,7 @@ def _candidates(photo: Array, area: Box) -> list[Axis]:
 
 
 def _cut(photo: Array, axis: Axis, area: Box) -> tuple[Course, Array, Array, Array]:
-    """Return the string's course, its strip, the columns at which its units are cut, and each row's strength."""
+    """Return the string's course, its strip, the columns where units are cut, and each row's strength."""
     for _ in range(2):
         course = lay_course(photo, axis, area)
         strip = course.sample(photo)

@@ -92,8 +92,8 @@ class OddResult:
 
     Attributes:
         size: Width and height of the photo.
-        axis: The candidate that was taken, with the period that its units turned out to have; None where nothing
-            repeats itself.
+        axis: The candidate that was taken, with the period that its units turned out to have; None where
+            nothing repeats itself.
         candidates: All axes that were found, best first.
         units: The string's units from end to end.
         odd: The odd one; None where too few units can be compared.
