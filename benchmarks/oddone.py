@@ -4,9 +4,9 @@
 
 Prints a Markdown table with 95% intervals (Wilson). CPLID's folder holds Defective_Insulators and
 Normal_Insulators; the scenes are those of `llava-inspect scenes`, of which the strings that are sound or have a
-missing or a broken disc alone are taken. What is absent is left out with a message. A unit is right when its
-middle lies within one unit of the defect box's middle, along the string. A string counts as found without a box
-when seven tenths of its units' middles lie in one insulator's box and reach over half of the box's diagonal.
+missing or a broken disc alone are taken. What is absent is left out with a message. A unit is right when
+its middle lies within one unit of the defect box's middle, along the string. A string counts as found without
+a box when seven tenths of its units' middles lie in one insulator's box and reach over half of its diagonal.
 """
 
 from __future__ import annotations

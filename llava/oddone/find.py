@@ -90,7 +90,7 @@ def _cut(photo: Array, axis: Axis, area: Box) -> tuple[Course, Array, Array, Arr
         weight = np.exp(-0.5 * ((np.arange(len(strip)) - course.above) / (1.5 * UNIT)) ** 2)
         _, level = even_units(strip, local_phase(strip, weight))
         strength = row_strength(level)
-        factor = true_period(level, weight * strength / strength.max())
+        factor = true_period(level, weight * strength / (strength.max() + 1e-6))
         if factor == 1:
             break
         axis = replace(axis, period=axis.period * factor)
@@ -101,7 +101,7 @@ def _cut(photo: Array, axis: Axis, area: Box) -> tuple[Course, Array, Array, Arr
         phase = local_phase(strip, weight)
         _, level = even_units(strip, phase)
         weight = row_strength(level)
-        weight = weight / weight.max()
+        weight = weight / (weight.max() + 1e-6)
     phases = cut_phases(level, weight)
     first, last = active_units(level, weight, phases)
     cuts = np.interp(phases[first : last + 1], phase, np.arange(len(phase)))

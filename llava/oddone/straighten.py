@@ -13,6 +13,7 @@ from llava.oddone.result import Array, Axis, Box, Point
 LAB_SCALE = np.array([2.55, 1.5, 1.5], np.float32)
 UNIT = 24  # columns of the strip to a unit
 REACH = 4.5  # periods on each side of the axis, in which the string's width is looked for
+SAGS_FROM = 12  # periods: shorter strings are straight
 BEYOND = 3  # periods by which the strip is longer than the axis at each end: windows miss the outer units
 
 
@@ -110,7 +111,7 @@ def _along(axis: Axis, box: Box, size: tuple[int, int]) -> Course:
     ux, uy = chord / length
     along = (points - points[0]) @ (ux, uy)
     across = (points - points[0]) @ (-uy, ux)
-    bend = np.polyfit(along, across, 2 if len(points) > 3 else 1)
+    bend = np.polyfit(along, across, 2 if length > SAGS_FROM * axis.period else 1)
     spare = BEYOND * axis.period
     height, width = size
     slack = axis.period / 2  # a box that is tight may cut the last units
@@ -184,12 +185,13 @@ def _bent(course: Course, energy: Array) -> Course:
     mass = weight.sum(0)
     middle = (weight * rows[:, None]).sum(0) / (mass + 1e-6) / course.scale
     part = np.arange(course.columns) / course.columns
-    use = mass > 0.1 * np.median(mass)
+    use = mass > 0.4 * np.quantile(mass, 0.75)
+    degree = 2 if course.columns > (SAGS_FROM + 2 * BEYOND) * UNIT else 1
     for _ in range(2):
-        fit = np.polyfit(part[use], middle[use], 2, w=np.sqrt(mass[use]))
+        fit = np.polyfit(part[use], middle[use], degree, w=np.sqrt(mass[use]))
         off = np.abs(np.polyval(fit, part) - middle)
         use &= off < 2.5 * np.median(off[use]) + 1
-    a, b, c = (float(old + new) for old, new in zip(course.bend, fit, strict=True))
+    a, b, c = (float(old + new) for old, new in zip(course.bend, [0.0, *fit][-3:], strict=True))
     return replace(course, bend=(a, b, c))
 
 

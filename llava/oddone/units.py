@@ -56,11 +56,16 @@ def row_strength(level: Array) -> Array:
     Waves are summed over CHUNK units: the string's keep step, those of a tower behind it do not.
     """
     wave = demodulated(level, 0.3 * UNIT)
-    long = CHUNK * UNIT
-    count = max(1, level.shape[1] // long)
-    chunks = np.array_split(wave, count, axis=1)
-    strength = [np.sqrt((np.abs(chunk.mean(1)) ** 2).sum(-1)) for chunk in chunks]
-    return cv2.GaussianBlur(np.median(strength, axis=0)[:, None], (1, 7), 1.5)[:, 0]
+    chunks = np.array_split(wave, max(1, level.shape[1] // (CHUNK * UNIT)), axis=1)
+    strength = np.median([_in_step(chunk) for chunk in chunks], axis=0)
+    return cv2.GaussianBlur(np.sqrt(strength)[:, None], (1, 7), 1.5)[:, 0]
+
+
+def _in_step(wave: Array) -> Array:
+    """Return the power of each row that is in step over CHUNK units, less what is in step by chance."""
+    common = np.abs(wave.mean(1)) ** 2
+    chance = (np.abs(wave) ** 2).mean(1) / CHUNK
+    return (common - chance).sum(-1).clip(0)
 
 
 def true_period(level: Array, weight: Array) -> float:
@@ -80,17 +85,31 @@ def true_period(level: Array, weight: Array) -> float:
 
 
 def active_units(level: Array, weight: Array, cut_phase: Array) -> tuple[int, int]:
-    """Return the first unit of the string and the last plus one: beyond its ends there is no period."""
-    wave = demodulated(level, 0.5 * UNIT)
-    # in step with its neighbours: the string's mean wave
-    mean = np.stack([smooth_along(part, 3 * UNIT) for part in (wave.real, wave.imag)])
-    mean = mean[0] + 1j * mean[1]
-    agree = ((wave * mean.conj()).real.sum(-1) * weight[:, None] ** 2).sum(0)
-    agree /= np.sqrt(((np.abs(mean) ** 2).sum(-1) * weight[:, None] ** 2).sum(0)) + 1e-6
+    """Return the first unit of the string and the last plus one.
+
+    From the middle outwards, each unit is compared with those before it; the string ends before two units
+    that are not in step with them.
+    """
     middles = ((cut_phase[:-1] + cut_phase[1:]) / 2 * UNIT).round().astype(int).clip(0, level.shape[1] - 1)
-    values = agree[middles]
-    active = np.flatnonzero(values > 0.35 * np.median(values))
-    return (int(active[0]), int(active[-1]) + 1) if active.size else (0, len(values))
+    waves = (demodulated(level, 0.5 * UNIT) * weight[:, None, None])[:, middles].transpose(1, 0, 2)
+    count = len(waves)
+    agree = np.zeros(count)
+    for unit in range(count):
+        inner = range(unit + 1, unit + 1 + CHUNK) if unit < count / 2 else range(unit - CHUNK, unit)
+        pattern = waves[[other for other in inner if 0 <= other < count]].mean(0)
+        agree[unit] = (waves[unit] * pattern.conj()).real.sum() / (np.linalg.norm(pattern) + 1e-6)
+    middle = count // 2
+    active = agree > 0.35 * np.median(agree[max(0, middle - CHUNK) : middle + CHUNK])
+    ends = []
+    for outwards in (active[middle:], active[:middle][::-1]):
+        last = 0
+        for place, is_active in enumerate(outwards):
+            if is_active:
+                last = place + 1
+            elif place - last >= 1:
+                break
+        ends.append(last)
+    return middle - ends[1], middle + ends[0]
 
 
 def cut_phases(level: Array, weight: Array) -> Array:

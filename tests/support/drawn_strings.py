@@ -48,9 +48,14 @@ class DrawnString:
         fine = 3
         width, height = (side * fine for side in self.size)
         land = random.normal(0, 18, (self.size[1] // 12 + 2, self.size[0] // 12 + 2, 3)) + (110, 130, 90)
-        picture = Image.fromarray(land.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(land.clip(0, 255).astype(np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         draw = ImageDraw.Draw(picture)
-        rod = [tuple(fine * value for value in self.place(unit)[0]) for unit in np.linspace(-0.4, self.discs + 0.4, 60)]
+        rod = [
+            tuple(fine * value for value in self.place(unit)[0])
+            for unit in np.linspace(-0.4, self.discs + 0.4, 60)
+        ]
         draw.line(rod, fill=(70, 60, 58), width=round(0.35 * self.period * fine))
         for disc in range(self.discs):
             if disc == self.odd and self.defect == MISSING:

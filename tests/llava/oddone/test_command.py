@@ -53,7 +53,10 @@ def test_a_folder_becomes_a_page_without_torch(photos: Path, tmp_path: Path) -> 
     ("arguments", "said"),
     [
         (["--box", "1,2,3"], "'1,2,3' is no box; give x1,y1,x2,y2"),
-        (["--box", "2000,2000,2100,2100"], "damaged.jpg: box 2000,2000,2100,2100 is empty or outside the photo"),
+        (
+            ["--box", "2000,2000,2100,2100"],
+            "damaged.jpg: box 2000,2000,2100,2100 is empty or outside the photo",
+        ),
         (["--axis", "50"], "damaged.jpg: axis 50"),
     ],
 )

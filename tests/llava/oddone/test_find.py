@@ -22,10 +22,12 @@ STRING = DrawnString(odd=11)
 
 
 def names_the_unit(result: OddResult, string: DrawnString) -> bool:
-    """Whether the odd unit's outline holds the middle of the disc that is odd."""
+    """Whether the odd unit lies where the odd disc does, along the string."""
     assert result.odd is not None and string.odd is not None
-    (x, y), _ = string.place(string.odd + 0.5)
-    return bool(np.hypot(*(np.mean(result.odd.polygon, 0) - (x, y))) < 0.8 * string.period)
+    place = np.array(string.place(string.odd + 0.5)[0])
+    corners = np.array(result.odd.polygon)
+    along = (corners[1] + corners[2] - corners[0] - corners[3]) / 2
+    return bool(abs((place - corners.mean(0)) @ along) < 0.8 * along @ along)
 
 
 @pytest.mark.parametrize(
