@@ -27,8 +27,8 @@ PERIODS = np.geomspace(SHORTEST, LONGEST, 24)
 ROW_STEP = 3
 NOISE = 9.0  # variance in grey levels that is taken for noise: flat sky and JPEG's blocks are no string
 LEAST = 1.8 * np.sqrt(PERIODS / WINDOW).astype(np.float32)
-"""Of the comb score (4 for a pure wave): less than that takes from a line. The fewer periods a window holds, the
-more alike its parts are by chance."""
+"""Of the comb score (4 for a pure wave): less than that takes from a line. The fewer periods a window holds,
+the more alike its parts are by chance."""
 FEWEST = 3  # periods of a line
 ASIDE = 3  # periods from a line, where a string has ended on one side at least
 MOST = 6  # candidates

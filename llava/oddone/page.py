@@ -55,8 +55,8 @@ def render_page(findings: Sequence[Finding]) -> str:
         sections.append((finding.name, f"photo-{number}", _photo(finding)))
     sure = sum(bool(finding.result.odd and finding.result.odd.sure) for finding in findings)
     note = (
-        "A unit is compared with its neighbours in the same photo. That it is unlike them does not say why: a "
-        "missing or broken disc, dirt, a fitting or something behind the string. Somebody should look."
+        "A unit is compared with its neighbours in the same photo. That it is unlike them does not say why: "
+        "a missing or broken disc, dirt, a fitting or something behind the string. Somebody should look."
     )
     header = [
         tag(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from llava.oddone.result import OddResult, Polygon
+from llava.oddone.result import Array, OddResult, Polygon
 
 RED, BLUE, GREY, YELLOW = (214, 40, 40), (61, 111, 153), (150, 156, 162), (255, 200, 40)
 STRIP_SIDE = 1600  # pixels of the longest strip that is shown
@@ -127,16 +127,16 @@ def draw_without_background(image: Image.Image, result: OddResult) -> Image.Imag
     part = image.convert("RGB").crop((x1, y1, x2, y2))
     scale = min(1.0, CUT_OUT_SIDE / max(part.size))
     pixels = np.asarray(part.resize((max(1, round(part.width * scale)), max(1, round(part.height * scale)))))
-    mask = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
+    mask: Array = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
     polygons = [((polygon - (x1, y1)) * scale).round().astype(np.int32) for polygon in corners]
     for polygon in polygons:
         cv2.fillConvexPoly(mask, polygon, cv2.GC_PR_FGD)
     if not ((mask == cv2.GC_BGD).any() and (mask == cv2.GC_PR_FGD).any()):
         return None
     models = np.zeros((2, 1, 65))  # of background and string, which GrabCut fills
-    mask, _, _ = cv2.grabCut(
-        pixels[..., ::-1].copy(), mask, None, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK
-    )
+    rectangle = (0, 0, 0, 0)  # not looked at, since there is a mask
+    bgr = np.ascontiguousarray(pixels[..., ::-1])
+    cv2.grabCut(bgr, mask, rectangle, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
     shown = np.where(np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))[..., None], pixels, 255)
     return Image.fromarray(shown.astype(np.uint8))
 

@@ -69,7 +69,7 @@ def _in_step(wave: Array) -> Array:
 
 
 def true_period(level: Array, weight: Array) -> float:
-    """Return the period of a strip with even units in units: 1, or 2 or 0.5 where the units were not right."""
+    """Return the period of a strip with even units, in units: 2 or 0.5 where the units are not right."""
     detail = (level - smooth_along(level, 1.5 * UNIT)) * weight[:, None, None]
 
     def alike(lag: int) -> float:

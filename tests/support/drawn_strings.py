@@ -47,7 +47,9 @@ class DrawnString:
         random = np.random.default_rng(self.seed)
         fine = 3
         width, height = (side * fine for side in self.size)
-        land = random.normal(0, 18, (self.size[1] // 12 + 2, self.size[0] // 12 + 2, 3)) + (110, 130, 90)
+        land = random.normal(0, 18, (self.size[1] // 12 + 2, self.size[0] // 12 + 2, 3)) + np.array(
+            [110, 130, 90]
+        )
         picture = Image.fromarray(land.clip(0, 255).astype(np.uint8)).resize(
             (width, height), Image.Resampling.BICUBIC
         )
