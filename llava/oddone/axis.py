@@ -179,7 +179,7 @@ def _backtrack(total: Array, scores: Array, window: int, row: int, period: int) 
 
 def _same(one: _Line, other: _Line) -> bool:
     """Whether a line runs along another, of any period: most of its points lie near it."""
-    near = max(one.period, other.period, 8)
+    near = max(2 * max(one.period, other.period), 8)  # a line along the discs' other edge is the same string
     distances = np.abs(one.points[:, None] - _dense(other.points)[None]).max(-1).min(1)
     return bool((distances < near).mean() > 0.5)
 

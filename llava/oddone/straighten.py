@@ -186,6 +186,8 @@ def _bent(course: Course, energy: Array) -> Course:
     middle = (weight * rows[:, None]).sum(0) / (mass + 1e-6) / course.scale
     part = np.arange(course.columns) / course.columns
     use = mass > 0.4 * np.quantile(mass, 0.75)
+    if use.sum() <= 3:  # nothing periodic is left beside the line
+        return course
     degree = 2 if course.columns > (SAGS_FROM + 2 * BEYOND) * UNIT else 1
     for _ in range(2):
         fit = np.polyfit(part[use], middle[use], degree, w=np.sqrt(mass[use]))
@@ -211,5 +213,6 @@ def narrow(course: Course, strength: Array) -> Course:
         top = max(0, top - gap) + int(up[0])
     while (down := np.flatnonzero(strong[bottom + 1 : bottom + 1 + gap])).size:
         bottom += 1 + int(down[-1])
+    top, bottom = min(top, peak - UNIT // 2), max(bottom, peak + UNIT // 2)  # one unit at the least
     spare = round(0.1 * UNIT)
     return replace(course, above=course.above - top + spare, below=bottom + 1 - course.above + spare)
