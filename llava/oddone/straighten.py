@@ -185,7 +185,7 @@ def _bent(course: Course, energy: Array) -> Course:
     mass = weight.sum(0)
     middle = (weight * rows[:, None]).sum(0) / (mass + 1e-6) / course.scale
     part = np.arange(course.columns) / course.columns
-    use = mass > 0.4 * np.quantile(mass, 0.75)
+    use = mass > 0.1 * np.median(mass)
     if use.sum() <= 3:  # nothing periodic is left beside the line
         return course
     degree = 2 if course.columns > (SAGS_FROM + 2 * BEYOND) * UNIT else 1

@@ -87,7 +87,7 @@ def true_period(level: Array, weight: Array) -> float:
 def active_units(level: Array, weight: Array, cut_phase: Array) -> tuple[int, int]:
     """Return the first unit of the string and the last plus one.
 
-    From the middle outwards, each unit is compared with those before it; the string ends before two units
+    From the middle outwards, each unit is compared with those before it; the string ends before three units
     that are not in step with them.
     """
     middles = ((cut_phase[:-1] + cut_phase[1:]) / 2 * UNIT).round().astype(int).clip(0, level.shape[1] - 1)
@@ -99,14 +99,14 @@ def active_units(level: Array, weight: Array, cut_phase: Array) -> tuple[int, in
         pattern = waves[[other for other in inner if 0 <= other < count]].mean(0)
         agree[unit] = (waves[unit] * pattern.conj()).real.sum() / (np.linalg.norm(pattern) + 1e-6)
     middle = count // 2
-    active = agree > 0.35 * np.median(agree[max(0, middle - CHUNK) : middle + CHUNK])
+    active = agree > 0.25 * np.median(agree[max(0, middle - CHUNK) : middle + CHUNK])
     ends = []
     for outwards in (active[middle:], active[:middle][::-1]):
         last = 0
         for place, is_active in enumerate(outwards):
             if is_active:
                 last = place + 1
-            elif place - last >= 1:
+            elif place - last >= 2:
                 break
         ends.append(last)
     return middle - ends[1], middle + ends[0]
