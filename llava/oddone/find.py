@@ -25,8 +25,8 @@ from llava.oddone.units import (
 )
 
 SURE_GAP = 2.5
-"""From 1 on, the odd unit was right on all of CPLID's photos; up to 2, one sound string in ten had such a gap,
-where steel behind the string crosses a unit."""
+"""From 1 on, the odd unit was right on all of CPLID's photos; one sound string in ten had a gap of 2, where
+steel behind the string crosses a unit."""
 LEAST_SIDE = 32  # pixels of a box's longer side
 FEW = 6  # units compared, below which the result is a hint
 LOOSE = 0.4  # of the box that the string's own box fills, below which the box is called loose
