@@ -249,6 +249,8 @@ class LiveChat(Talk):
         self._timeout = timeout
         self._handle: Handle | None = None
         self._request: Request | None = None
+        self.truncated = False
+        """Whether the last answer reached its longest length, or the end of the context."""
         super().__init__(live.runner)
 
     def ask(self, text: str, options: SamplingOptions) -> Generator[str, None, None]:
@@ -288,5 +290,7 @@ class LiveChat(Talk):
                 yield piece.text
         finally:
             handle.cancel()
-        if (error := handle.result().error) is not None:
-            raise InputError(error)
+        result = handle.result()
+        self.truncated = result.truncated
+        if result.error is not None:
+            raise InputError(result.error)

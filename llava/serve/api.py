@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from llava.common.cli import CommandParser, add_model_flags
@@ -215,26 +212,12 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
     import uvicorn
 
     from llava.serve.http.connections import Connection
+    from llava.serve.http.server import Server
 
-    class Server(uvicorn.Server):
-        """Ends with the engine, and with exit code 0: a signal is how a service is asked to end."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            handled = (signal.SIGINT, signal.SIGTERM)
-            before = {number: signal.signal(number, self.handle_exit) for number in handled}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if not service.draining:
-                service.draining = True
-                # what does not end in time gets its error from the engine before uvicorn cuts the connection
-                threading.Thread(target=live.close, args=(grace,), daemon=True).start()
-            super().handle_exit(sig, frame)
+    def drain() -> None:
+        service.draining = True
+        # what does not end in time gets its error from the engine before uvicorn cuts the connection
+        threading.Thread(target=live.close, args=(grace,), daemon=True).start()
 
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -248,7 +231,7 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         ws="none",
         lifespan="off",
     )
-    Server(config).run(sockets=[listening])
+    Server(config, drain).run(sockets=[listening])
     live.close()
 
 

@@ -1,0 +1,133 @@
+"""The words of the page in English, Korean and Russian.
+
+What stands on the page from the beginning is put into the browser's language by the browser (`text`); what is
+said later, by the server (`Words`), which reads the same from the request.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+from gradio.i18n import I18nData
+
+LANGUAGES = ("en", "ko", "ru")
+
+WORDS: dict[str, tuple[str, str, str]] = {
+    "intro": (
+        "Nothing is kept: photos and talks are wiped when you close this tab, or after {minutes} idle minutes.",
+        "아무것도 저장하지 않습니다. 탭을 닫거나 {minutes}분 동안 사용하지 않으면 사진과 대화가 지워집니다.",
+        "Ничего не сохраняется: фото и беседа стираются, когда вы закрываете вкладку, или через {minutes} мин."
+        " бездействия.",
+    ),
+    "chat": ("Chat", "대화", "Беседа"),
+    "talk": ("Talk about photos", "사진에 대한 대화", "Беседа о фотографиях"),
+    "empty": (
+        "Add a photo below and ask about it.",
+        "아래에서 사진을 추가하고 질문하세요.",
+        "Добавьте фото внизу и задайте вопрос.",
+    ),
+    "question": ("Your question, with or without a photo", "질문 (사진은 선택)", "Ваш вопрос, с фото или без"),
+    "ask_here": (
+        "Ask about the photo …",
+        "사진에 대해 질문하세요 …",
+        "Спросите о фотографии …",
+    ),
+    "retry": ("Ask again", "다시 묻기", "Спросить снова"),
+    "undo": ("Undo", "되돌리기", "Отменить"),
+    "clear": ("Clear", "지우기", "Очистить"),
+    "stop": ("Stop", "중지", "Стоп"),
+    "settings": ("Settings", "설정", "Настройки"),
+    "temperature": ("Temperature", "온도", "Температура"),
+    "temperature_info": (
+        "0: the same answer every time",
+        "0: 항상 같은 답변",
+        "0: каждый раз тот же ответ",
+    ),
+    "top_p": ("Top-p", "Top-p", "Top-p"),
+    "top_p_info": (
+        "words are drawn among the likeliest with this joint probability",
+        "누적 확률이 이 값에 이르는 단어들 중에서 고릅니다",
+        "слова выбираются из самых вероятных с этой общей вероятностью",
+    ),
+    "max_tokens": ("Longest answer, in tokens", "최대 답변 길이 (토큰)", "Длина ответа, не более (токенов)"),
+    "examples": ("Examples", "예시", "Примеры"),
+    "example_photo": ("(with a rendered photo if you have shown none)", "(사진이 없으면 예시 사진을 사용)",
+                      "(без вашего фото — с нарисованным)"),
+    "photo": ("Photo", "사진", "Фото"),
+    "photo_of_talk": ("photo {number} of this talk", "이 대화의 사진 {number}", "фото {number} этой беседы"),
+    "marked_photo": (
+        "the photo with the boxes of the answer",
+        "답변의 상자를 표시한 사진",
+        "фото с рамками из ответа",
+    ),
+    "forgotten": (
+        "The talk is longer than the model's memory ({tokens} tokens): your first {count} question(s) are"
+        " forgotten, the photos are not.",
+        "대화가 모델의 기억({tokens} 토큰)보다 길어 처음 질문 {count}개를 잊었습니다. 사진은 기억합니다.",
+        "Беседа длиннее памяти модели ({tokens} токенов): первые вопросы ({count}) забыты, фотографии — нет.",
+    ),
+    "was_stopped": ("stopped", "중지됨", "остановлено"),
+    "was_cut": (
+        "cut off at its longest length",
+        "최대 길이에서 잘림",
+        "обрезано по наибольшей длине",
+    ),
+    "was_wiped": (
+        "This talk was wiped, because the tab was idle or the connection broke. You can begin a new one.",
+        "탭을 오래 사용하지 않았거나 연결이 끊겨 대화가 지워졌습니다. 새로 시작할 수 있습니다.",
+        "Беседа стёрта: вкладка бездействовала или связь прервалась. Можно начать новую.",
+    ),
+    "nothing_to_undo": ("There is no question to take back.", "되돌릴 질문이 없습니다.", "Нет вопроса для отмены."),
+    "no_question": ("Type a question too.", "질문도 입력하세요.", "Введите и вопрос."),
+    "report": ("Report", "보고서", "Отчёт"),
+    "report_title": (
+        "How far to trust this model",
+        "이 모델을 얼마나 신뢰할 수 있는가",
+        "Насколько можно доверять этой модели",
+    ),
+    "no_report": (
+        "There are no scores of this model. `llava-inspect run` or `llava-inspect score --output` make them.",
+        "이 모델의 평가 결과가 없습니다. `llava-inspect run` 또는 `llava-inspect score --output`으로 만들 수 있습니다.",
+        "Оценок этой модели нет. Их делают `llava-inspect run` или `llava-inspect score --output`.",
+    ),
+}  # fmt: skip
+
+
+def text(key: str) -> I18nData:
+    """Return what the browser puts into its language, for labels and static text."""
+    assert key in WORDS
+    return I18nData(key)
+
+
+def translations(**values: object) -> gr.I18n:
+    """Return all words for Gradio, with `values` in the static ones' places."""
+    languages: dict[str, dict[str, str]] = {}
+    for column, language in enumerate(LANGUAGES):
+        languages[language] = {
+            key: _fill(words[column], values) for key, words in WORDS.items()
+        }
+    return gr.I18n(**languages)
+
+
+class Words:
+    """What the server says, in the language of a browser."""
+
+    def __init__(self, accept_language: str) -> None:
+        """Choose the language; `accept_language` is the request's header (RFC 9110, 12.5.4)."""
+        wanted = [part.split(";")[0].strip().lower()[:2] for part in accept_language.split(",")]
+        language = next((code for code in wanted if code in LANGUAGES), "en")
+        self._column = LANGUAGES.index(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return a sentence."""
+        return WORDS[key][self._column].format(**values)
+
+
+def words_for(request: gr.Request) -> Words:
+    """Return the words for whoever sent a request."""
+    return Words(request.headers.get("accept-language", ""))
+
+
+def _fill(sentence: str, values: dict[str, object]) -> str:
+    for name, value in values.items():
+        sentence = sentence.replace(f"{{{name}}}", str(value))
+    return sentence
