@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, count, islice
+from itertools import chain, count
 from random import Random
 
 import torch
@@ -197,13 +197,16 @@ class ContinuousBatch:
 
         None are admitted while more than half of the places are taken; in a live batch, while all are, and
         not in two steps one after the other, so that those that run go on. An image's branches are admitted
-        together; they are split only where they are more than the limit or do not fit.
+        together; they are split only where they are more than the limit or do not fit; in a live batch also
+        where they are more than the free places, unless they are the only ones (`once`).
         """
         free = self._limit - self.running
         if self._running and (self._admitted if self._live else 2 * free < self._limit):
             return []
         waiting: dict[object, list[Branch]] = {}
-        for branch in islice(self._waiting, max(free, 0) if self._live else None):
+        for place, branch in enumerate(self._waiting):
+            if self._live and place >= free and not (branch.once and branch.prefix_key in waiting):
+                break
             waiting.setdefault(branch.prefix_key, []).append(branch)
         groups: list[list[Branch]] = []
         for group in waiting.values():

@@ -84,8 +84,9 @@ class BranchRunner:
         if len(rows) > 1:
             cache.extend(*rows[1:])
         if self._store is not None:
-            for row, (first, *_) in enumerate(groups):
-                self._store_prefix(cache, row, first)
+            for row, group in enumerate(groups):
+                if not all(branch.once for branch in group):
+                    self._store_prefix(cache, row, group[0])
         return cache
 
     def _store_prefix(self, cache: BranchedKVCache, row: int, branch: Branch) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread
@@ -211,15 +211,58 @@ class LiveEngine:
             QueueFullError: too many wait already.
             EngineClosedError: the engine is closed, or has failed.
         """
-        self._check_open()
+        (handle,) = self._submit([request], options, timeout=timeout, kept=kept, listener=listener)
+        return handle
+
+    def submit_together(self, requests: Sequence[Request], options: SamplingOptions) -> list[Handle]:
+        """Put several questions about one image in the queue that are its only ones.
+
+        They run together, so that the image is read once, and the prefix store does not keep it: a thousand
+        windows of a photo would drive out what others need.
+
+        Args:
+            requests: The questions. Their images are the same objects, best `Pixels`.
+            options: How the answers are sampled.
+
+        Returns:
+            A handle for each.
+
+        Raises:
+            InputError, QueueFullError, EngineClosedError: as for `submit`; none is put in the queue then.
+        """
+        return self._submit(requests, options, once=True)
+
+    def _submit(
+        self,
+        requests: Sequence[Request],
+        options: SamplingOptions,
+        *,
+        timeout: float | None = None,
+        kept: bool = False,
+        once: bool = False,
+        listener: Callable[[Piece | Result], None] | None = None,
+    ) -> list[Handle]:
+        self._check_open(len(requests))
         if options.num_beams > 1:
             raise InputError("beam search does not run live: use num_beams 1")
         # all of the template's ends as text too, as in a chat: a model may spell one out
         options = options.with_ends(self.runner.loaded.template.stop)
+        branches = [self._make_branch(request, options, kept, once) for request in requests]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        handles = [Handle(branch, deadline, listener) for branch in branches]
+        with self._changed:
+            self._check_open(len(handles))
+            self._entering.extend(handles)
+            self._changed.notify()
+        return handles
+
+    def _make_branch(self, request: Request, options: SamplingOptions, kept: bool, once: bool) -> Branch:
+        """Encode a request. InputError where it cannot be asked."""
         _check_texts(request, options, self.runner.context_len)
         request = with_pixels(self.runner, request)
         with self._encoding:
             branch = make_branch(self.runner, request, options, streamed=True, kept=kept)
+        branch.once = once
         if branch.error is not None:
             raise InputError(branch.error)
         count, most = len(branch.prompt_ids), self._max_prompt_tokens
@@ -230,12 +273,7 @@ class LiveEngine:
             raise InputError(
                 f"the choices have {count} tokens together, at most {self.runner.context_len} are taken"
             )
-        handle = Handle(branch, None if timeout is None else time.monotonic() + timeout, listener)
-        with self._changed:
-            self._check_open()
-            self._entering.append(handle)
-            self._changed.notify()
-        return handle
+        return branch
 
     def count_tokens(self, request: Request) -> int:
         """Return how many tokens the prompt of a request has, images included.
@@ -255,11 +293,11 @@ class LiveEngine:
             self._forgetting = True
             self._changed.notify()
 
-    def _check_open(self) -> None:
-        """Raise unless one more request is taken."""
+    def _check_open(self, count: int) -> None:
+        """Raise unless `count` more requests are taken."""
         if self._closed:
             raise EngineClosedError("the engine is closed")
-        if len(self._entering) + len(self._handles) >= self._max_requests:
+        if len(self._entering) + len(self._handles) + count > self._max_requests:
             raise QueueFullError(f"{self._max_requests} requests are on their way already")
 
     @property

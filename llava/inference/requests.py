@@ -61,6 +61,8 @@ class Branch:
     max_new_tokens: int = 0
     kept: bool = False
     """Whether the prefix store keeps the prompt and the answer, for the conversation's next question."""
+    once: bool = False
+    """Whether its images will not be asked about again: the prefix store does not keep them."""
     answer_text: AnswerText | None = None
     """Decodes the answer as it comes, for stop strings and streams; None where there is neither."""
     grammar: Grammar | None = None

@@ -1,0 +1,133 @@
+"""Find something in a photo far larger than the model's input.
+
+for progress in search(engine, image, "a red star", ask="Where is it?"):
+    print(progress.stage, progress.done, progress.total)
+progress.result.found
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from PIL import Image
+
+from llava.common.errors import InputError
+from llava.inference.live import LiveEngine
+from llava.inference.requests import Request
+from llava.inference.sampling import SamplingOptions
+from llava.search.asking import WindowAsker, cut, model_side
+from llava.search.reference import Likeness
+from llava.search.result import Found, SearchProgress, SearchResult
+from llava.search.scan import SECOND_LOOK, scan
+from llava.search.windows import around, window_side
+
+CONTEXT = 1.25
+"""The follow-up question is asked of the place so much larger, to show what is around the thing."""
+ANSWER_TOKENS = 64
+
+
+def search(
+    engine: LiveEngine,
+    image: Image.Image,
+    words: str,
+    *,
+    smallest: int | None = None,
+    top: int = 5,
+    ask: str | None = None,
+    reference: Image.Image | None = None,
+) -> Iterator[SearchProgress]:
+    """Search a photo, and yield how far the search is.
+
+    To stop, just close the iterator: every event has the result so far.
+
+    Args:
+        engine: Answers the questions; others may use it at the same time.
+        image: The photo, RGB, of any size.
+        words: What to search, with its article, as in "Is there ...?".
+        smallest: About how many pixels of the photo the thing has at least; None for 20.
+        top: How many places are wanted.
+        ask: A question about each place, such as "What is he doing?".
+        reference: A picture of the thing; the places are compared with it (`reference.describe` gives words).
+
+    Raises:
+        InputError: there are no words, a number is out of range, or a question cannot be asked.
+        EngineClosedError: the engine is closed.
+    """
+    words = words.strip().rstrip(".?!")
+    if not words:
+        raise InputError("nothing to find: give words, such as 'a red star'")
+    if smallest is not None and smallest < 1:
+        raise InputError(f"smallest is {smallest}; it must be at least 1 pixel")
+    if top < 1:
+        raise InputError(f"top is {top}; it must be at least 1")
+    return _search(engine, image, words, smallest, top, ask, reference)
+
+
+def _search(
+    engine: LiveEngine,
+    image: Image.Image,
+    words: str,
+    smallest: int | None,
+    top: int,
+    ask: str | None,
+    reference: Image.Image | None,
+) -> Iterator[SearchProgress]:
+    started = time.monotonic()
+    side = window_side(model_side(engine), smallest)
+    result = SearchResult(words, image.size, side)
+    asker = WindowAsker(engine, image, words)
+    places = top if reference is None else max(top, SECOND_LOOK)  # those that are compared
+    first_look = 0
+    with closing(scan(image.size, side, asker.ask, places)) as scanning:
+        for at in scanning:
+            first_look = at.total if at.stage == "windows" else first_look
+            before = 0 if at.stage == "windows" else first_look
+            result = replace(
+                result,
+                windows_asked=before + at.done,
+                windows_total=before + at.total,
+                seconds=time.monotonic() - started,
+                found=tuple(Found(box, p_yes) for box, p_yes in at.places),
+            )
+            yield SearchProgress(at.stage, at.done, at.total, at.heat, _best(result, top))
+    found = result.found
+    if reference is not None:
+        found = _by_likeness(engine, image, found, reference)
+    found = found[:top]
+    for number in range(len(found) if ask else 0):
+        assert ask is not None
+        place = found[number]
+        answer = _follow_up(engine, image, place, ask)
+        found = (*found[:number], replace(place, answer=answer), *found[number + 1 :])
+        result = replace(result, seconds=time.monotonic() - started, found=found)
+        yield SearchProgress("questions", number + 1, len(found), at.heat, result)
+    result = replace(result, seconds=time.monotonic() - started, found=found, complete=True)
+    yield SearchProgress("done", result.windows_asked, result.windows_asked, at.heat, result)
+
+
+def _best(result: SearchResult, top: int) -> SearchResult:
+    return replace(result, found=result.found[:top])
+
+
+def _by_likeness(
+    engine: LiveEngine, image: Image.Image, found: Sequence[Found], reference: Image.Image
+) -> tuple[Found, ...]:
+    """Return the places with their similarity, ranked by both ranks together."""
+    side = model_side(engine)
+    similar = Likeness(engine, reference).of([cut(image, place.box, side) for place in found])
+    places = [replace(place, similarity=value) for place, value in zip(found, similar, strict=True)]
+    by_similarity = sorted(range(len(places)), key=lambda index: -similar[index])
+    ranks = {index: index + rank for rank, index in enumerate(by_similarity)}
+    return tuple(places[index] for index in sorted(ranks, key=lambda index: ranks[index]))
+
+
+def _follow_up(engine: LiveEngine, image: Image.Image, place: Found, question: str) -> str:
+    crop = cut(image, around(place.box, CONTEXT, image.size), model_side(engine))
+    options = SamplingOptions(max_new_tokens=ANSWER_TOKENS)
+    answer = engine.submit(Request(f"{place.box}", question, [crop]), options).result()
+    if answer.error is not None:
+        raise InputError(answer.error)
+    return answer.text
