@@ -1,0 +1,108 @@
+"""Compare the units of a string with their neighbours, band by band, and say which one is odd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from llava.oddone.result import Array
+
+BANDS = 12  # across the string
+BAND_ROWS, BAND_COLUMNS = 8, 24
+WINDOW = 3  # bands that are scored together
+NEAREST = 8  # units that a unit is compared with
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of the units, which were left out, and the bands (first, last + 1) where each differs most."""
+
+    scores: Array
+    left_out: Array
+    bands: list[tuple[int, int]]
+
+
+def tiles_of(strip: Array, cuts: Array) -> Array:
+    """Return the units in one size, (units, BANDS, BAND_ROWS, BAND_COLUMNS, channels)."""
+    rows = BANDS * BAND_ROWS
+    y = ((np.arange(rows) + 0.5) * len(strip) / rows - 0.5).astype(np.float32)
+    parts = (np.arange(BAND_COLUMNS) + 0.5) / BAND_COLUMNS
+    x = (cuts[:-1, None] + np.diff(cuts)[:, None] * parts).astype(np.float32).reshape(-1)
+    level = cv2.remap(strip, np.tile(x, (rows, 1)), np.tile(y[:, None], (1, len(x))), cv2.INTER_LINEAR)
+    units = level.reshape(BANDS, BAND_ROWS, len(cuts) - 1, BAND_COLUMNS, strip.shape[2])
+    return units.transpose(2, 0, 1, 3, 4)
+
+
+def distances(tiles: Array) -> Array:
+    """Return how unlike two units are in each band: (descriptors, bands, units, units)."""
+    grey = tiles[..., 0]
+    flat = grey.reshape(*grey.shape[:2], -1)
+    centred = flat - flat.mean(-1, keepdims=True)
+    length = np.sqrt((centred**2).sum(-1, keepdims=True) + flat.shape[-1] * 16.0)
+    unit = centred / length
+    ncc = 1 - np.einsum("ibk,jbk->bij", unit, unit)
+
+    dx = np.gradient(grey, axis=-1)
+    dy = np.gradient(grey, axis=-2)
+    strength, angle = np.hypot(dx, dy), np.arctan2(dy, dx) % np.pi
+    bins = (angle / np.pi * 8).astype(int) % 8
+    histogram = np.stack([(strength * (bins == k)).reshape(*grey.shape[:2], 2, 4, 3, 8).sum((3, 5)) for k in range(8)], -1)
+    histogram = np.sqrt(histogram.reshape(*grey.shape[:2], -1))
+    histogram /= np.sqrt((histogram**2).sum(-1, keepdims=True) + 16.0)
+    hog = ((histogram[:, None] - histogram[None]) ** 2).sum(-1).transpose(2, 0, 1)
+
+    colour = tiles.mean(2).reshape(*tiles.shape[:2], 3, 8, 3).mean(3).reshape(*tiles.shape[:2], -1)
+    lab = np.abs(colour[:, None] - colour[None]).mean(-1).transpose(2, 0, 1)
+    return np.stack([ncc, hog, lab])
+
+
+def compare(tiles: Array) -> Comparison:
+    """Score each unit by its distance to its nearest neighbours along the string."""
+    count = len(tiles)
+    scores, bands = _scores(distances(tiles), np.ones(count, bool))
+    left_out = _ends(scores)
+    if (~left_out).sum() >= 3:
+        kept = np.flatnonzero(~left_out)
+        inner, inner_bands = _scores(distances(tiles[kept]), np.ones(len(kept), bool))
+        scores[kept] = inner
+        for place, index in enumerate(kept):
+            bands[index] = inner_bands[place]
+    return Comparison(scores, left_out, bands)
+
+
+def _scores(pairs: Array, _use: Array) -> tuple[Array, list[tuple[int, int]]]:
+    count = pairs.shape[-1]
+    z = np.zeros((pairs.shape[1], count))
+    for index in range(count):
+        order = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
+        z[:, index] = 0
+    raw = np.zeros((*pairs.shape[:2], count))
+    for index in range(count):
+        order = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
+        raw[..., index] = np.median(pairs[..., index, order], axis=-1)
+    middle = np.median(raw, axis=-1, keepdims=True)
+    spread = 1.4826 * np.median(np.abs(raw - middle), axis=-1, keepdims=True)
+    spread += 0.1 * np.median(spread, axis=1, keepdims=True) + 1e-6
+    z = ((raw - middle) / spread).mean(0)  # (bands, units)
+    windows = np.stack([z[first : first + WINDOW].mean(0) for first in range(BANDS - WINDOW + 1)])
+    best = windows.argmax(0)
+    return windows.max(0), [(int(b), int(b) + WINDOW) for b in best]
+
+
+def _ends(scores: Array) -> Array:
+    """Return which units belong to the odd run at either end: fittings, not units."""
+    count = len(scores)
+    left_out = np.zeros(count, bool)
+    most = min(4, count // 5)
+    limit = np.median(scores) + 2.0
+    for way in (1, -1):
+        ends = scores[::way][:most]
+        run = 0
+        while run < most and ends[run] > limit:
+            run += 1
+        run = max(run, 1) if count >= 8 else run
+        if run:
+            left_out[::way][:run] = True
+    return left_out
