@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from llava.serve.page.private_folder import PrivateFolder
 
-NOTES = """Nothing is kept. An uploaded photo lies in a private folder until it is read, which is when it is asked
-about; then it, the talk and what the model has read are in memory only. All of a visitor is wiped when the tab
-closes, after --idle-minutes, and at the end (Ctrl-C or SIGTERM); what a killed process left in its folder is
-wiped at the next start. The page takes nothing from other hosts and tells nobody anything. docs/web.md has the
-rest."""
+NOTES = """Nothing is kept. An uploaded photo lies in a private folder until it is read, at once or with the
+question about it; then it, the talk and what the model has read are in memory only. All of a visitor is wiped
+when the tab closes, after --idle-minutes, and at the end (Ctrl-C or SIGTERM); what a killed process left in
+its folder is wiped at the next start. The page takes nothing from other hosts and tells nobody anything.
+docs/web.md has the rest."""
 EXAMPLES = [
     "--model-path playground/tiny-llava",
     "--model-path runs/insulators/merged --host 0.0.0.0 --auth-file users.txt",
@@ -67,7 +67,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         default=4,
         help="answers on their way to one network address at a time; more behind a proxy (default: 4)",
     )
-    parser.add_argument("--batch-size", type=int, help="answers written at a time (default: what memory allows)")
+    parser.add_argument(
+        "--batch-size", type=int, help="answers written at a time (default: what memory allows)"
+    )
     parser.add_argument("--max-mib", type=int, default=64, help="MiB of a photo's file (default: 64)")
     parser.add_argument(
         "--max-megapixels", type=int, default=100, help="million pixels of a photo (default: 100)"

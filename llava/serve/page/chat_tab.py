@@ -5,15 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import gradio as gr
 
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag
-from llava.common.images import open_image
 from llava.inference.sampling import SamplingOptions
+from llava.serve.page.photo_input import example_photo
 from llava.serve.page.talk import Exchange
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.page.words import Words, text, words_for
@@ -21,10 +20,10 @@ from llava.serve.page.words import Words, text, words_for
 TEMPERATURE, TOP_P = 0.1, 0.8
 EXAMPLES = (
     "Describe the picture.",
-    "What is wrong with the row? Answer yes or no: is it whole?",
+    "Is the row whole? Answer yes or no.",
+    "What is wrong with the row?",
     "Where is the fault of the row?",
 )
-EXAMPLE_PHOTO = "example.jpg"
 
 Update = list[Any]
 
@@ -79,13 +78,9 @@ class ChatTab:
             button.click(self._ask_example(example), [self.box, *settings], outputs, **private)
         retry.click(self._retry, settings, outputs, **private)
         undo.click(self._undo, None, outputs, **private)
-        clear.click(self._clear, None, outputs, **private)
+        gr.on([clear.click, self.chatbot.clear], self._clear, None, outputs, **private)
         self.box.stop(self._stop, None, None, queue=False, **private)
         self.box.input(self._note_uploads, [self.box], None, queue=False, **private)
-
-    def _visitor(self, request: gr.Request) -> Visitor:
-        address = request.client.host if request.client else ""
-        return self._visitors.get(request.session_hash, address)
 
     # --- events ---------------------------------------------------------------------------------------
 
@@ -113,13 +108,12 @@ class ChatTab:
         """Ask what is in the box; `with_photo`: about the example photo where there is no other."""
         words = words_for(request)
         try:
-            visitor = self._visitor(request)
+            visitor = self._visitors.of(request)
             self._visitors.check_may_ask(visitor)
             for path in box["files"]:
                 visitor.talk.add_photo(self._visitors.read_upload(visitor, path))
             if with_photo and not visitor.talk.has_photo:
-                with resources.as_file(resources.files(__package__) / EXAMPLE_PHOTO) as path:
-                    visitor.talk.add_photo(open_image(path))
+                visitor.talk.add_photo(example_photo())
             question = box["text"].strip()
             if not question:
                 raise InputError(words("no_question"))
@@ -143,17 +137,17 @@ class ChatTab:
             typed = {"text": question, "files": []}
         if exchange.error is not None:
             gr.Warning(html.escape(exchange.error))
-        box = gr.MultimodalTextbox(typed, submit_btn=True, stop_btn=False) if typed else gr.MultimodalTextbox(
-            submit_btn=True, stop_btn=False
+        box = (
+            gr.MultimodalTextbox(typed, submit_btn=True, stop_btn=False)
+            if typed
+            else gr.MultimodalTextbox(submit_btn=True, stop_btn=False)
         )
         yield [self._messages(visitor, words), box]
 
-    def _retry(
-        self, temperature: float, top_p: float, longest: int, request: gr.Request
-    ) -> Iterator[Update]:
+    def _retry(self, temperature: float, top_p: float, longest: int, request: gr.Request) -> Iterator[Update]:
         words = words_for(request)
         try:
-            visitor = self._visitor(request)
+            visitor = self._visitors.of(request)
             options = _options(temperature, top_p, longest)
             question = visitor.talk.undo()
             if question is None:
@@ -167,7 +161,7 @@ class ChatTab:
 
     def _undo(self, request: gr.Request) -> Update:
         words = words_for(request)
-        visitor = self._visitor(request)
+        visitor = self._visitors.of(request)
         question = visitor.talk.undo()
         if question is None:
             gr.Info(words("nothing_to_undo"))
@@ -175,15 +169,15 @@ class ChatTab:
         return [self._messages(visitor, words), gr.MultimodalTextbox({"text": question, "files": []})]
 
     def _clear(self, request: gr.Request) -> Update:
-        self._visitor(request).talk.clear()
+        self._visitors.of(request).talk.clear()
         return [[], gr.MultimodalTextbox(None, submit_btn=True, stop_btn=False)]
 
     def _stop(self, request: gr.Request) -> None:
-        self._visitor(request).talk.stop()
+        self._visitors.of(request).talk.stop()
 
     def _note_uploads(self, box: dict[str, Any], request: gr.Request) -> None:
         """Know the files in the box, so that they are wiped when the tab is closed before they are sent."""
-        visitor = self._visitor(request)
+        visitor = self._visitors.of(request)
         for path in box["files"]:
             self._visitors.note_upload(visitor, path)
 

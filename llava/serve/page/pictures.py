@@ -29,10 +29,8 @@ class ShownPictures:
 
     def add(self, image: Image.Image) -> str:
         """Keep a picture, scaled down where it is large; returns its address, relative to the page's."""
-        small = image.copy()
-        small.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
         buffer = BytesIO()
-        small.convert("RGB").save(buffer, "JPEG", quality=90)
+        as_shown(image).save(buffer, "JPEG", quality=90)
         return self.add_file(buffer.getvalue(), "jpg")
 
     def add_file(self, content: bytes, ending: str) -> str:
@@ -53,6 +51,13 @@ class ShownPictures:
         """Forget pictures."""
         for address in addresses:
             self._files.pop(address.rpartition("/")[2], None)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """Return a picture as it is shown: RGB, scaled down where it is large."""
+    small = image.convert("RGB")
+    small.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    return small
 
 
 def read_upload(folder: PrivateFolder, path: str, max_pixels: int) -> Image.Image:

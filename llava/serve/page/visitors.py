@@ -1,17 +1,21 @@
-"""The visitors of the page. Each open tab is one; all that is known of it is here, and is wiped in one place."""
+"""The visitors of the page: each open tab is one. All that is known of it is here, and wiped in one place."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 from PIL import Image
 
 from llava.common.errors import InputError
 from llava.inference.live import LiveEngine
 from llava.serve.http.limits import Limits
+from llava.serve.page.jobs import Job
 from llava.serve.page.pictures import ShownPictures, read_upload
 from llava.serve.page.private_folder import PrivateFolder
 from llava.serve.page.talk import PageTalk
@@ -19,6 +23,14 @@ from llava.serve.page.talk import PageTalk
 MAX_VISITORS = 200
 """Who comes then is told to come again."""
 SWEEP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo of a visitor, and the address at which it is shown."""
+
+    image: Image.Image
+    address: str
 
 
 class Visitor:
@@ -30,22 +42,24 @@ class Visitor:
         self.talk = talk
         self.uploads: set[Path] = set()
         """Files that were uploaded and not read yet."""
-        self.shown: list[str] = []
-        """Addresses of the pictures of the other tabs."""
-        self.stops: list[Callable[[], None]] = []
-        """End what runs in the other tabs."""
+        self.photos: dict[str, Photo] = {}
+        """Of the other tabs, by what they are for."""
+        self.shown: dict[str, list[str]] = {}
+        """Addresses of the other tabs' pictures, by what shows them."""
+        self.jobs: list[Job[Any]] = []
+        """What runs in the other tabs."""
         self.last_used = time.monotonic()
 
     @property
     def busy(self) -> bool:
         """Whether something runs for it."""
-        return self.talk.running or bool(self.stops)
+        return self.talk.running or any(job.running for job in self.jobs)
 
     def stop(self) -> None:
         """End what runs for it, and wait for that."""
         self.talk.end()
-        for stop in list(self.stops):
-            stop()
+        for job in list(self.jobs):
+            job.end()
 
 
 class Visitors:
@@ -96,11 +110,30 @@ class Visitors:
             visitor.last_used = time.monotonic()
             return visitor
 
+    def of(self, request: gr.Request) -> Visitor:
+        """Return the visitor who sent a request; InputError where there are too many."""
+        return self.get(request.session_hash or "", request.client.host if request.client else "")
+
+    def set_photo(self, visitor: Visitor, name: str, image: Image.Image) -> Photo:
+        """Keep a photo of a visitor in place of the one before."""
+        (address,) = self.show(visitor, name, [image])
+        visitor.photos[name] = photo = Photo(image, address)
+        return photo
+
+    def show(self, visitor: Visitor, name: str, images: Sequence[Image.Image]) -> list[str]:
+        """Have a visitor's browser shown other pictures in the place `name`; returns their addresses."""
+        old = visitor.shown.get(name, [])
+        visitor.shown[name] = [self.pictures.add(image) for image in images]
+        self.pictures.drop(old)
+        return visitor.shown[name]
+
     def check_may_ask(self, visitor: Visitor) -> None:
         """InputError where a visitor, or its address, has enough on the way."""
         if visitor.busy:
             raise InputError("wait for the end of your last question, or stop it")
-        running = sum(other.busy for other in list(self._visitors.values()) if other.address == visitor.address)
+        running = sum(
+            other.busy for other in list(self._visitors.values()) if other.address == visitor.address
+        )
         if running >= self._per_address:
             raise InputError(f"{running} answers are on their way to your address already; try again soon")
 
@@ -121,7 +154,8 @@ class Visitors:
             return
         visitor.stop()
         visitor.talk.clear()
-        self.pictures.drop(visitor.shown)
+        for addresses in visitor.shown.values():
+            self.pictures.drop(addresses)
         for path in visitor.uploads:
             self._folder.delete(path)
         self.live.forget()

@@ -78,6 +78,35 @@ WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "nothing_to_undo": ("There is no question to take back.", "되돌릴 질문이 없습니다.", "Нет вопроса для отмены."),
     "no_question": ("Type a question too.", "질문도 입력하세요.", "Введите и вопрос."),
+    "your_photo": ("your photo, {width} x {height} pixels", "사진, {width} x {height} 픽셀", "ваше фото, {width} x {height} пикселей"),
+    "no_photo": ("Choose a photo first.", "먼저 사진을 선택하세요.", "Сначала выберите фото."),
+    "find": ("Find", "찾기", "Поиск"),
+    "find_words": ("What to find", "찾을 것", "Что искать"),
+    "find_words_hint": ("a red star", "a red star", "a red star"),
+    "find_ask": ("Then ask about each place", "찾은 곳마다 물을 질문", "Вопрос о каждом найденном месте"),
+    "find_ask_hint": ("What is he doing? (may be empty)", "What is he doing? (선택)", "What is he doing? (необязательно)"),
+    "find_more": ("A picture of it, its size", "참고 사진과 크기", "Образец и размер"),
+    "find_reference": (
+        "A picture of it: the model puts it into words, which you can correct",
+        "참고 사진: 모델이 글로 바꾸며 고칠 수 있습니다",
+        "Образец: модель опишет его словами, которые можно исправить",
+    ),
+    "find_smallest": ("Its smallest size in the photo, in pixels", "사진에서의 최소 크기 (픽셀)", "Наименьший размер на фото, в пикселях"),
+    "find_start": ("Find", "찾기", "Искать"),
+    "find_begins": ("The search begins …", "찾는 중 …", "Поиск начинается …"),
+    "find_state": (
+        "{done} of {total} windows, {seconds} s",
+        "창 {total}개 중 {done}개, {seconds}초",
+        "окон: {done} из {total}, {seconds} с",
+    ),
+    "find_beware": (
+        "The likeliest places first. A percentage is how probable the model finds it; it can be high for a thing that is not there.",
+        "가능성이 높은 순서입니다. 백분율은 모델이 보는 확률이며, 없는 것에도 높을 수 있습니다.",
+        "Самые вероятные места первыми. Процент — оценка модели; она бывает высокой и там, где искомого нет.",
+    ),
+    "heat_map": ("heat map: where {words} may be", "열지도: {words}의 가능한 위치", "карта: где может быть {words}"),
+    "place": ("place {number}", "위치 {number}", "место {number}"),
+    "similarity": ("similarity", "유사도", "сходство"),
     "report": ("Report", "보고서", "Отчёт"),
     "report_title": (
         "How far to trust this model",
@@ -102,9 +131,7 @@ def translations(**values: object) -> gr.I18n:
     """Return all words for Gradio, with `values` in the static ones' places."""
     languages: dict[str, dict[str, str]] = {}
     for column, language in enumerate(LANGUAGES):
-        languages[language] = {
-            key: _fill(words[column], values) for key, words in WORDS.items()
-        }
+        languages[language] = {key: _fill(words[column], values) for key, words in WORDS.items()}
     return gr.I18n(**languages)
 
 
