@@ -12,6 +12,8 @@ from llava.oddone.result import Array
 BANDS = 12  # across the string
 BAND_ROWS, BAND_COLUMNS = 8, 24
 WINDOW = 3  # bands that are scored together
+import os
+QUANTILE=float(os.environ.get("Q",0.5));LOG=int(os.environ.get("LOG",0));TREND=int(os.environ.get("TREND",6));SOFT=float(os.environ.get("SOFT",0.3))
 NEAREST = 8  # units that a unit is compared with
 
 
@@ -58,37 +60,41 @@ def distances(tiles: Array) -> Array:
     return np.stack([ncc, hog, lab])
 
 
-def compare(tiles: Array) -> Comparison:
-    """Score each unit by its distance to its nearest neighbours along the string."""
-    count = len(tiles)
-    scores, bands = _scores(distances(tiles), np.ones(count, bool))
+def compare(tiles: Array, weight: Array) -> Comparison:
+    """Score each unit by its distance to its nearest neighbours along the string.
+
+    Args:
+        tiles: What `tiles_of` returned.
+        weight: (BANDS,) how much of each band belongs to the string.
+    """
+    pairs = distances(tiles)
+    scores, bands = _scores(pairs, weight)
     left_out = _ends(scores)
-    if (~left_out).sum() >= 3:
-        kept = np.flatnonzero(~left_out)
-        inner, inner_bands = _scores(distances(tiles[kept]), np.ones(len(kept), bool))
-        scores[kept] = inner
+    kept = np.flatnonzero(~left_out)
+    if len(kept) >= 3:
+        scores[kept], inner = _scores(pairs[:, :, kept][..., kept], weight)
         for place, index in enumerate(kept):
-            bands[index] = inner_bands[place]
+            bands[index] = inner[place]
     return Comparison(scores, left_out, bands)
 
 
-def _scores(pairs: Array, _use: Array) -> tuple[Array, list[tuple[int, int]]]:
+def _scores(pairs: Array, weight: Array) -> tuple[Array, list[tuple[int, int]]]:
     count = pairs.shape[-1]
-    z = np.zeros((pairs.shape[1], count))
-    for index in range(count):
-        order = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
-        z[:, index] = 0
     raw = np.zeros((*pairs.shape[:2], count))
     for index in range(count):
         order = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
-        raw[..., index] = np.median(pairs[..., index, order], axis=-1)
+        raw[..., index] = np.quantile(pairs[..., index, order], QUANTILE, axis=-1)
+    raw = np.log(raw + 0.02 * np.median(raw, axis=-1, keepdims=True) + 1e-6) if LOG else raw
     middle = np.median(raw, axis=-1, keepdims=True)
-    spread = 1.4826 * np.median(np.abs(raw - middle), axis=-1, keepdims=True)
-    spread += 0.1 * np.median(spread, axis=1, keepdims=True) + 1e-6
-    z = ((raw - middle) / spread).mean(0)  # (bands, units)
+    if count > 2 * NEAREST and TREND:
+        middle = np.stack([np.median(raw[..., max(0, i - TREND) : i + TREND + 1], axis=-1) for i in range(count)], -1)
+    rest = raw - middle
+    spread = 1.4826 * np.median(np.abs(rest), axis=-1, keepdims=True)
+    spread += SOFT * np.median(spread, axis=1, keepdims=True) + 1e-6
+    z = (rest / spread).mean(0) * weight[:, None]  # (bands, units)
     windows = np.stack([z[first : first + WINDOW].mean(0) for first in range(BANDS - WINDOW + 1)])
     best = windows.argmax(0)
-    return windows.max(0), [(int(b), int(b) + WINDOW) for b in best]
+    return windows.max(0), [(int(band), int(band) + WINDOW) for band in best]
 
 
 def _ends(scores: Array) -> Array:

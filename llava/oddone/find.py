@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -10,8 +12,8 @@ from llava.common.errors import InputError
 from llava.oddone.axis import SIDE, find_axes
 from llava.oddone.compare import BANDS, Comparison, compare, tiles_of
 from llava.oddone.result import Axis, Odd, OddResult, Unit
-from llava.oddone.straighten import Course, straighten, to_lab
-from llava.oddone.units import cut_columns, local_phase
+from llava.oddone.straighten import UNIT, Course, lay_course, narrow, to_lab
+from llava.oddone.units import active_units, cut_phases, even_units, local_phase, row_strength, true_period
 
 Box = tuple[float, float, float, float]
 SURE_GAP = 1.0
@@ -38,14 +40,12 @@ def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None
     if not candidates:
         return OddResult(image.size, None, [], warnings=["No string was found: nothing repeats itself along a line."])
     chosen = candidates[axis or 0]
-    course = straighten(photo, chosen, area)
-    strip = course.sample(photo)
-    cuts = cut_columns(strip, local_phase(strip))
+    course, strip, cuts, strength = _cut(photo, chosen, area)
     warnings: list[str] = []
     if len(cuts) - 1 < LEAST_UNITS:
         warnings.append("Too few units were found to compare them.")
         return OddResult(image.size, chosen, candidates, warnings=warnings)
-    comparison = compare(tiles_of(strip, cuts))
+    comparison = compare(tiles_of(strip, cuts), _per_band(strength))
     units = [
         Unit(course.outline(left, right, 0, len(strip)), float(score), bool(out))
         for left, right, score, out in zip(cuts[:-1], cuts[1:], comparison.scores, comparison.left_out, strict=True)
@@ -75,6 +75,36 @@ def _candidates(photo: np.ndarray, area: Box) -> list[Axis]:
         part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
     return find_axes(to_lab(small), (x1, y1), scale)
+
+
+def _cut(photo: np.ndarray, axis: Axis, area: Box) -> tuple[Course, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the string's course, its strip, the columns at which its units are cut, and each row's strength."""
+    for _ in range(2):
+        course = lay_course(photo, axis, area)
+        strip = course.sample(photo)
+        weight = np.exp(-0.5 * ((np.arange(len(strip)) - course.above) / (1.5 * UNIT)) ** 2)
+        _, level = even_units(strip, local_phase(strip, weight))
+        strength = row_strength(level)
+        factor = true_period(level, weight * strength / strength.max())
+        if factor == 1:
+            break
+        axis = replace(axis, period=axis.period * factor)
+    course = narrow(course, strength)
+    strip = course.sample(photo)
+    weight = np.ones(len(strip))
+    for _ in range(2):
+        phase = local_phase(strip, weight)
+        _, level = even_units(strip, phase)
+        weight = row_strength(level)
+        weight = weight / weight.max()
+    phases = cut_phases(level, weight)
+    first, last = active_units(level, weight, phases)
+    cuts = np.interp(phases[first : last + 1], phase, np.arange(len(phase)))
+    return course, strip, cuts, weight
+
+
+def _per_band(strength: np.ndarray) -> np.ndarray:
+    return np.array([part.max() for part in np.array_split(strength, BANDS)])
 
 
 def _odd(units: list[Unit], comparison: Comparison, course: Course, cuts: np.ndarray, rows: int) -> Odd | None:

@@ -77,8 +77,8 @@ def to_lab(rgb: Array) -> Array:
     return lab * np.float32([2.55, 1.5, 1.5])
 
 
-def straighten(photo: Array, axis: Axis, box: tuple[float, float, float, float]) -> Course:
-    """Fit the course of the string that runs along an axis.
+def lay_course(photo: Array, axis: Axis, box: tuple[float, float, float, float]) -> Course:
+    """Fit the middle line of the string that runs along an axis; the course is wider than the string.
 
     Args:
         photo: RGB bytes (h, w, 3).
@@ -88,7 +88,7 @@ def straighten(photo: Array, axis: Axis, box: tuple[float, float, float, float])
     course = _along(axis, box)
     for _ in range(2):
         course = _bent(course, _energy(course.sample(photo)))
-    return _narrowed(course, _energy(course.sample(photo)))
+    return course
 
 
 def _along(axis: Axis, box: tuple[float, float, float, float]) -> Course:
@@ -159,18 +159,21 @@ def _bent(course: Course, energy: Array) -> Course:
     return replace(course, bend=(a, b, c))
 
 
-def _narrowed(course: Course, energy: Array) -> Course:
-    """Cut the rows down to those where the period is strong, and half a unit on each side."""
-    strength = np.sqrt(np.median(energy, axis=1))
-    strong = strength > 0.25 * strength.max()
-    peak = int((strength * np.exp(-0.5 * ((np.arange(len(strength)) - course.above) / (2 * UNIT)) ** 2)).argmax())
+def narrow(course: Course, strength: Array) -> Course:
+    """Cut a course down to the rows where the string is.
+
+    Args:
+        course: A course that is wider than the string.
+        strength: How strong the string's period is in each of its rows.
+    """
+    rows = np.arange(len(strength)) - course.above
+    peak = int((strength * np.exp(-0.5 * (rows / (2 * UNIT)) ** 2)).argmax())
+    strong = strength > 0.25 * strength[peak]
     gap = round(0.75 * UNIT)  # between two strings side by side
     top = bottom = peak
     while (up := np.flatnonzero(strong[max(0, top - gap) : top])).size:
         top = max(0, top - gap) + int(up[0])
     while (down := np.flatnonzero(strong[bottom + 1 : bottom + 1 + gap])).size:
         bottom += 1 + int(down[-1])
-    spare = round(0.25 * UNIT)
-    return replace(
-        course, above=course.above - top + spare, below=bottom + 1 - course.above + spare
-    )
+    spare = round(0.1 * UNIT)
+    return replace(course, above=course.above - top + spare, below=bottom + 1 - course.above + spare)

@@ -8,50 +8,97 @@ import numpy as np
 from llava.oddone.result import Array
 from llava.oddone.straighten import UNIT, demodulated
 
-PHASES = 24  # places within a unit at which it may be cut
+CHUNK = 5  # units
 
 
-def local_phase(strip: Array) -> Array:
+def local_phase(strip: Array, weight: Array) -> Array:
     """Return the phase of each column, in units: it grows by one from a unit to the next.
 
     The phase is that of the rows' common advance (complex demodulation), so that rows may be shifted against
     each other, as they are on slanted discs and in two strings side by side.
+
+    Args:
+        strip: (h, w, channels).
+        weight: (h,) how much each row counts.
     """
-    columns = strip.shape[1]
-    place = np.arange(columns, dtype=np.float64)
+    place = np.arange(strip.shape[1], dtype=np.float64)
     phase = place / UNIT
     for sigma in (1.0, 2.0):
-        # Columns at equal steps of the phase so far; what is left of the advance is its error.
-        even = np.arange(int(phase[-1] * UNIT) + 1) / UNIT
-        source = np.interp(even, phase, place).astype(np.float32)
-        level = cv2.remap(
-            strip, np.tile(source, (len(strip), 1)), np.tile(np.arange(len(strip), dtype=np.float32)[:, None], (1, len(source))), cv2.INTER_LINEAR
-        )
+        source, level = even_units(strip, phase)
         wave = demodulated(level, sigma * UNIT)
-        advance = (wave[:, 1:] * wave[:, :-1].conj()).sum((0, 2))
-        advance = cv2.GaussianBlur(advance.real[None], (0, 0), sigma * UNIT) + 1j * cv2.GaussianBlur(
-            advance.imag[None], (0, 0), sigma * UNIT
-        )
-        error = np.angle(advance[0]) / (2 * np.pi)
+        advance = ((wave[:, 1:] * wave[:, :-1].conj()).sum(2) * weight[:, None] ** 2).sum(0)
+        smooth = [cv2.GaussianBlur(part[None], (0, 0), sigma * UNIT)[0] for part in (advance.real, advance.imag)]
+        error = np.arctan2(smooth[1], smooth[0]) / (2 * np.pi)
         limit = 0.35 / UNIT
+        even = np.arange(len(source)) / UNIT
         corrected = even + np.concatenate([[0], np.cumsum(error.clip(-limit, limit))])
         phase = np.interp(place, source, corrected)
     return phase
 
 
-def cut_columns(strip: Array, phase: Array) -> Array:
-    """Return the columns at which units are cut: between the discs.
+def even_units(strip: Array, phase: Array) -> tuple[Array, Array]:
+    """Resample a strip so that all units have UNIT columns; return also the columns that were taken."""
+    even = np.arange(int(phase[-1] * UNIT) + 1) / UNIT
+    source = np.interp(even, phase, np.arange(len(phase))).astype(np.float32)
+    rows = np.arange(len(strip), dtype=np.float32)[:, None]
+    level = cv2.remap(strip, np.tile(source, (len(strip), 1)), np.tile(rows, (1, len(source))), cv2.INTER_LINEAR)
+    return source, level
+
+
+def row_strength(level: Array) -> Array:
+    """Return how strong the period is in each row of a strip with even units.
+
+    Waves are summed over CHUNK units: the string's keep step, those of a tower behind it do not.
+    """
+    wave = demodulated(level, 0.3 * UNIT)
+    long = CHUNK * UNIT
+    count = max(1, level.shape[1] // long)
+    chunks = np.array_split(wave, count, axis=1)
+    strength = [np.sqrt((np.abs(chunk.mean(1)) ** 2).sum(-1)) for chunk in chunks]
+    return cv2.GaussianBlur(np.median(strength, axis=0)[:, None], (1, 0), 1, sigmaY=1.5)[:, 0] if count else strength[0]
+
+
+def true_period(level: Array, weight: Array) -> float:
+    """Return the period of a strip with even units in units: 1, or 2 or 0.5 where the units were not right."""
+    detail = (level - cv2.GaussianBlur(level, (0, 0), 1.5 * UNIT, sigmaY=0.1)) * weight[:, None, None]
+
+    def alike(lag: int) -> float:
+        one, other = detail[:, lag:], detail[:, :-lag]
+        return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum() + 1e-6))
+
+    if level.shape[1] < 4 * UNIT:
+        return 1.0
+    half, whole, double = (alike(lag) for lag in (UNIT // 2, UNIT, 2 * UNIT))
+    if double > whole + 0.15:
+        return 2.0
+    return 0.5 if half > whole - 0.05 else 1.0
+
+
+def active_units(level: Array, weight: Array, cut_phase: Array) -> tuple[int, int]:
+    """Return the first unit of the string and the last plus one: beyond its ends there is no period."""
+    wave = demodulated(level, 0.5 * UNIT)
+    strength = np.sqrt((np.abs(wave) ** 2).sum(-1))
+    # in step with its neighbours: the string's mean wave
+    mean = np.stack([cv2.GaussianBlur(part, (0, 0), 3 * UNIT, sigmaY=0.1) for part in (wave.real, wave.imag)])
+    mean = mean[0] + 1j * mean[1]
+    agree = ((wave * mean.conj()).real.sum(-1) * weight[:, None] ** 2).sum(0)
+    agree /= np.sqrt(((np.abs(mean) ** 2).sum(-1) * weight[:, None] ** 2).sum(0)) + 1e-6
+    del strength
+    middles = ((cut_phase[:-1] + cut_phase[1:]) / 2 * UNIT).round().astype(int).clip(0, level.shape[1] - 1)
+    values = agree[middles]
+    active = np.flatnonzero(values > 0.35 * np.median(values))
+    return (int(active[0]), int(active[-1]) + 1) if active.size else (0, len(values))
+
+
+def cut_phases(level: Array, weight: Array) -> Array:
+    """Return the phases at which units of a strip with even units are cut: between the discs.
 
     What repeats is alike in all units; between discs one sees what lies behind, which is not.
     """
-    place = np.arange(strip.shape[1])
-    count = int(phase[-1])
-    grid = (np.arange(count)[:, None] + np.arange(PHASES)[None] / PHASES).clip(phase[0], phase[-1])
-    columns = np.interp(grid, phase, place).round().astype(int)
-    units = cv2.GaussianBlur(strip, (0, 0), 1)[:, columns]  # (rows, units, PHASES, channels)
+    count = level.shape[1] // UNIT
+    units = cv2.GaussianBlur(level, (0, 0), 1)[:, : count * UNIT].reshape(len(level), count, UNIT, -1)
     middle = np.median(units, axis=1, keepdims=True)
-    spread = np.median(np.abs(units - middle), axis=1).sum(-1).mean(0)  # (PHASES,)
-    smooth = np.fft.irfft(np.fft.rfft(spread)[:3], PHASES)
-    start = int(smooth.argmax()) / PHASES
-    cuts = np.arange(np.ceil(phase[0] - start), np.floor(phase[-1] - start) + 1) + start
-    return np.interp(cuts, phase, place)
+    spread = np.median(np.abs(units - middle), axis=1).sum(-1)  # (rows, UNIT)
+    smooth = np.fft.irfft(np.fft.rfft((spread * weight[:, None]).sum(0))[:3], UNIT)
+    start = int(smooth.argmax()) / UNIT
+    return np.arange(int(level.shape[1] / UNIT - start) + 1) + start
