@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from llava.serve.page.chat_tab import ChatTab
 from llava.serve.page.find_tab import FindTab
+from llava.serve.page.odd_tab import OddTab
 from llava.serve.page.report_tab import report_tab
 from llava.serve.page.visitors import Visitors
 from llava.serve.page.words import text, translations
@@ -102,6 +103,8 @@ def create_blocks(visitors: Visitors, model_name: str, report: Path | None) -> g
                 ChatTab(visitors)
             with gr.Tab(text("find")):
                 FindTab(visitors)
+            with gr.Tab(text("odd")):
+                OddTab(visitors)
             with gr.Tab(text("report")):
                 report_tab(report, visitors.pictures)
 

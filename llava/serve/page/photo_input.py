@@ -20,16 +20,18 @@ EXAMPLE_PHOTO = "example.jpg"
 class PhotoInput:
     """Builds a drop zone and the photo's place. The photo is the visitor's, under the name of the tab."""
 
-    def __init__(self, visitors: Visitors, name: str, label: str = "photo") -> None:
+    def __init__(self, visitors: Visitors, name: str, label: str = "photo", *, boxable: bool = False) -> None:
         """Build it.
 
         Args:
             visitors: Whose photos it takes.
             name: Of the tab, or of what the photo is for.
             label: The key of the drop zone's label.
+            boxable: Whether a box can be drawn on the photo, which is then an `input` of `view`.
         """
         self._visitors = visitors
         self._name = name
+        self._boxable = boxable
         package = resources.files(__package__)
         self.drop = gr.File(
             label=text(label), file_types=["image"], file_count="single", height=110, elem_id=f"{name}-file"
@@ -52,26 +54,24 @@ class PhotoInput:
         except InputError as error:
             gr.Warning(html.escape(str(error)))
             return [None, gr.skip()]
-        return [None, shown(photo, words)]
+        return [None, self._show(photo, words)]
 
     def take_example(self, request: gr.Request) -> Markup:
         """Take the example photo."""
         visitor = self._visitors.of(request)
         photo = self._visitors.set_photo(visitor, self._name, example_photo())
-        return shown(photo, words_for(request))
+        return self._show(photo, words_for(request))
+
+    def _show(self, photo: Photo, words: Words) -> Markup:
+        width, height = photo.image.size
+        image = tag(
+            "img", src=photo.address, alt=words("your_photo", width=width, height=height), class_="photo",
+            draggable="false", data_width=width, data_height=height,
+        )  # fmt: skip
+        return tag("div", image, class_="canvas boxable" if self._boxable else "canvas")
 
 
 def example_photo() -> Any:
     """Return the rendered photo that examples are about."""
     with resources.as_file(resources.files(__package__) / EXAMPLE_PHOTO) as path:
         return open_image(path)
-
-
-def shown(photo: Photo, words: Words) -> Markup:
-    """Return a photo as the page shows it, ready for a box to be drawn on."""
-    width, height = photo.image.size
-    image = tag(
-        "img", src=photo.address, alt=words("your_photo", width=width, height=height), class_="photo",
-        draggable="false", data_width=width, data_height=height,
-    )  # fmt: skip
-    return tag("div", image, class_="canvas")

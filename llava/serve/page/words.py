@@ -107,6 +107,50 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "heat_map": ("heat map: where {words} may be", "열지도: {words}의 가능한 위치", "карта: где может быть {words}"),
     "place": ("place {number}", "위치 {number}", "место {number}"),
     "similarity": ("similarity", "유사도", "сходство"),
+    "odd": ("Odd one out", "다른 하나 찾기", "Что не как все"),
+    "odd_intro": (
+        "Which unit of an insulator string is unlike its neighbours? No model is asked, and none is needed.",
+        "애자련에서 이웃과 다른 것은 어느 것인가요? 모델 없이 비교합니다.",
+        "Какой элемент гирлянды не похож на соседей? Модель для этого не нужна.",
+    ),
+    "odd_box": (
+        "Box around the string, in pixels: draw it on the photo, or type x1, y1, x2, y2",
+        "애자련을 둘러싼 상자 (픽셀): 사진에 그리거나 x1, y1, x2, y2를 입력하세요",
+        "Рамка вокруг гирлянды, в пикселях: нарисуйте на фото или введите x1, y1, x2, y2",
+    ),
+    "odd_box_hint": ("empty: the whole photo", "비우면 사진 전체", "пусто: всё фото"),
+    "odd_start": ("Compare", "비교", "Сравнить"),
+    "example": ("Example", "예시", "Пример"),
+    "odd_none": (
+        "No unit could be compared with its neighbours.",
+        "이웃과 비교할 수 있는 것이 없습니다.",
+        "Сравнить элементы не удалось.",
+    ),
+    "odd_sure": (
+        "Unit {number} of {count} is unlike its neighbours (gap to the next: {gap}).",
+        "{count}개 중 {number}번째가 이웃과 다릅니다 (다음과의 차이: {gap}).",
+        "Элемент {number} из {count} не похож на соседей (отрыв от следующего: {gap}).",
+    ),
+    "odd_unsure": (
+        "Unit {number} of {count} is the least like its neighbours, but hardly less than others (gap: {gap}):"
+        " look yourself.",
+        "{count}개 중 {number}번째가 가장 다르지만 차이가 작습니다 ({gap}). 직접 확인하세요.",
+        "Элемент {number} из {count} похож на соседей меньше всех, но отрыв мал ({gap}): проверьте сами.",
+    ),
+    "odd_photo": ("the photo with the units outlined", "구분된 애자를 표시한 사진", "фото с контурами элементов"),
+    "unit": ("unit {number}: {score}", "{number}번: {score}", "элемент {number}: {score}"),
+    "axes": ("The string may also run along:", "가능한 다른 축:", "Гирлянда может идти и так:"),
+    "axis": ("axis {number}", "축 {number}", "ось {number}"),
+    "strip": (
+        "The straightened string, its cuts, and how odd each unit is",
+        "곧게 편 애자련, 나눈 곳, 각각의 다른 정도",
+        "Выпрямленная гирлянда, разрезы и отличие каждого элемента",
+    ),
+    "neighbours": (
+        "The odd one beside its neighbours",
+        "다른 하나와 그 이웃",
+        "Отличающийся элемент рядом с соседями",
+    ),
     "report": ("Report", "보고서", "Отчёт"),
     "report_title": (
         "How far to trust this model",
