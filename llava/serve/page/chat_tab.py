@@ -80,7 +80,9 @@ class ChatTab:
         undo.click(self._undo, None, outputs, **private)
         gr.on([clear.click, self.chatbot.clear], self._clear, None, outputs, **private)
         self.box.stop(self._stop, None, None, queue=False, **private)
-        self.box.input(self._note_uploads, [self.box], None, queue=False, **private)
+        # on each key, too, but then without what is typed
+        without_text = "box => ({ text: '', files: box?.files ?? [] })"
+        self.box.change(self._note_uploads, [self.box], None, queue=False, js=without_text, **private)
 
     # --- events ---------------------------------------------------------------------------------------
 
