@@ -53,6 +53,9 @@ COMMANDS = (
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
     Command("serve", USE, "an HTTP service that OpenAI's clients can ask", "llava.serve.api"),
+    Command(
+        "oddone", USE, "which unit of an insulator string is unlike its neighbours", "llava.oddone.__main__"
+    ),
     Command("export", USE, "for llama.cpp, transformers or the original LLaVA", "llava_inspect.export"),
     Command(
         "configs", SHIPPED, "list the training configs, or copy one", "llava_inspect.ships", ("configs",)

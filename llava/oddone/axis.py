@@ -20,11 +20,11 @@ from llava.oddone.result import Array, Axis, Point
 
 SIDE = 640  # pixels of the longer side, at which the finest search is made
 LEVELS = (1.0, 0.5, 0.25)  # scales of the search, for periods up to SHORTEST..LONGEST divided by each
-ANGLE_STEP = 6  # degrees
+ANGLES = np.arange(-90, 90, 7.5)  # degrees
 WINDOW, HOP = 128, 32  # pixels of a window, and from one to the next
 SHORTEST, LONGEST = 6, 30  # pixels of a period: windows hold four of the longest
 PERIODS = np.geomspace(SHORTEST, LONGEST, 24)
-ROW_STEP = 2
+ROW_STEP = 3
 NOISE = 9.0  # variance in grey levels that is taken for noise: flat sky and JPEG's blocks are no string
 LEAST = 0.7  # of the comb score (4 for a pure wave): what less than that adds to a line is negative
 MOST = 6  # candidates
@@ -70,7 +70,7 @@ def _lines_at(lab: Array, level: float) -> list[_Line]:
     # What changes more slowly than the longest period is light and land, not units.
     detail = small - cv2.GaussianBlur(small, (0, 0), LONGEST / 2)
     lines = []
-    for angle in range(-90, 90, ANGLE_STEP):
+    for angle in ANGLES:
         turned, back = _turn(detail, angle)
         for points, period, score in _trace(_comb_scores(turned)):
             x, y = points[:, 0], points[:, 1]
@@ -99,12 +99,16 @@ def _comb_scores(turned: Array) -> Array:
     """Return how periodic each window is: (windows, rows, PERIODS)."""
     rows = cv2.blur(turned, (1, 3))[::ROW_STEP]
     windows = sliding_window_view(rows, WINDOW, axis=1)[:, ::HOP]  # (rows, windows, channels, WINDOW)
-    power = np.zeros((*windows.shape[:2], WINDOW + 1), np.float32)
-    for channel in range(windows.shape[2]):
-        spectrum = fft.rfft(windows[:, :, channel] * _TAPER, 2 * WINDOW, axis=-1)
-        power += spectrum.real**2 + spectrum.imag**2
-    power = cv2.blur(power.reshape(len(power), -1), (1, 3)).reshape(power.shape)
-    lags = fft.irfft(power, axis=-1)[..., :WINDOW] / _TAPER_LAGS.clip(_TAPER_LAGS[0] * 0.02)
+    # Windows without detail (sky, what lies outside the picture) are not looked at.
+    detail = cv2.blur((rows * rows).sum(-1), (WINDOW, 1))[:, WINDOW // 2 :: HOP][:, : windows.shape[1]]
+    used = cv2.dilate((detail > NOISE).astype(np.uint8), np.ones((3, 1), np.uint8)).astype(bool)
+    power = np.zeros((*used.shape, WINDOW + 1), np.float32)
+    if used.any():
+        spectrum = fft.rfft(windows[used] * _TAPER, 2 * WINDOW, axis=-1)  # (used, channels, frequencies)
+        power[used] = (spectrum.real**2 + spectrum.imag**2).sum(1)
+        power = cv2.blur(power.reshape(len(power), -1), (1, 3)).reshape(power.shape)
+    scores = np.zeros((*used.shape, len(PERIODS)), np.float32)
+    lags = fft.irfft(power[used], axis=-1)[..., :WINDOW] / _TAPER_LAGS.clip(_TAPER_LAGS[0] * 0.02)
     lags /= lags[..., :1] + NOISE
 
     def at(places: Array) -> Array:
@@ -112,7 +116,7 @@ def _comb_scores(turned: Array) -> Array:
         part = (places - low).astype(np.float32)
         return lags[..., low] * (1 - part) + lags[..., low + 1] * part
 
-    scores = at(PERIODS) - at(PERIODS / 2) + at(PERIODS * 2) - at(PERIODS * 1.5)
+    scores[used] = at(PERIODS) - at(PERIODS / 2) + at(PERIODS * 2) - at(PERIODS * 1.5)
     return scores.transpose(1, 0, 2)
 
 
@@ -141,7 +145,7 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
         period_px = float(np.median(PERIODS[[p for _, _, p in path]]))
         found.append((points, period_px, value * HOP))
         for w, r, _ in path:
-            total[w, max(0, r - 8) : r + 9] = -1
+            total[w, max(0, r - 6) : r + 7] = -1
     return found
 
 

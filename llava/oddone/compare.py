@@ -13,7 +13,11 @@ BANDS = 12  # across the string
 BAND_ROWS, BAND_COLUMNS = 8, 24
 WINDOW = 3  # bands that are scored together
 import os
-QUANTILE=float(os.environ.get("Q",0.5));LOG=int(os.environ.get("LOG",0));TREND=int(os.environ.get("TREND",6));SOFT=float(os.environ.get("SOFT",0.3))
+
+QUANTILE = float(os.environ.get("Q", 0.5))
+LOG = int(os.environ.get("LOG", 0))
+TREND = int(os.environ.get("TREND", 6))
+SOFT = float(os.environ.get("SOFT", 0.3))
 NEAREST = 8  # units that a unit is compared with
 
 
@@ -50,7 +54,9 @@ def distances(tiles: Array) -> Array:
     dy = np.gradient(grey, axis=-2)
     strength, angle = np.hypot(dx, dy), np.arctan2(dy, dx) % np.pi
     bins = (angle / np.pi * 8).astype(int) % 8
-    histogram = np.stack([(strength * (bins == k)).reshape(*grey.shape[:2], 2, 4, 3, 8).sum((3, 5)) for k in range(8)], -1)
+    histogram = np.stack(
+        [(strength * (bins == k)).reshape(*grey.shape[:2], 2, 4, 3, 8).sum((3, 5)) for k in range(8)], -1
+    )
     histogram = np.sqrt(histogram.reshape(*grey.shape[:2], -1))
     histogram /= np.sqrt((histogram**2).sum(-1, keepdims=True) + 16.0)
     hog = ((histogram[:, None] - histogram[None]) ** 2).sum(-1).transpose(2, 0, 1)
@@ -87,7 +93,9 @@ def _scores(pairs: Array, weight: Array) -> tuple[Array, list[tuple[int, int]]]:
     raw = np.log(raw + 0.02 * np.median(raw, axis=-1, keepdims=True) + 1e-6) if LOG else raw
     middle = np.median(raw, axis=-1, keepdims=True)
     if count > 2 * NEAREST and TREND:
-        middle = np.stack([np.median(raw[..., max(0, i - TREND) : i + TREND + 1], axis=-1) for i in range(count)], -1)
+        middle = np.stack(
+            [np.median(raw[..., max(0, i - TREND) : i + TREND + 1], axis=-1) for i in range(count)], -1
+        )
     rest = raw - middle
     spread = 1.4826 * np.median(np.abs(rest), axis=-1, keepdims=True)
     spread += SOFT * np.median(spread, axis=1, keepdims=True) + 1e-6

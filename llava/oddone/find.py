@@ -11,34 +11,26 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.oddone.axis import SIDE, find_axes
 from llava.oddone.compare import BANDS, Comparison, compare, tiles_of
-from llava.oddone.result import Axis, Odd, OddResult, Unit
+from llava.oddone.result import Axis, Box, Odd, OddResult, Unit
 from llava.oddone.straighten import UNIT, Course, lay_course, narrow, to_lab
 from llava.oddone.units import active_units, cut_phases, even_units, local_phase, row_strength, true_period
 
-Box = tuple[float, float, float, float]
 SURE_GAP = 1.0
 LEAST_UNITS = 3
 LEAST_SIDE = 32  # pixels of a box's longer side
 
 
-def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None) -> OddResult:
-    """Find a string in a photo, cut it into its units and say which one is unlike its neighbours.
-
-    Args:
-        image: The photo, RGB.
-        box: x1, y1, x2, y2 around the string, in pixels; the whole photo is searched without it.
-        axis: Which of the result's candidate axes to take, 0 being the best; the best unless given.
-
-    Raises:
-        InputError: the box or the number of the axis cannot be used.
-    """
+def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
+    """Do what `llava.oddone.find_odd` says."""
     photo = np.asarray(image.convert("RGB"))
     area = _checked(box, image.size) if box else (0.0, 0.0, float(image.width), float(image.height))
     candidates = _candidates(photo, area)
     if axis is not None and not 0 <= axis < max(1, len(candidates)):
         raise InputError(f"axis {axis}: {len(candidates)} were found, name one of 0 to {len(candidates) - 1}")
     if not candidates:
-        return OddResult(image.size, None, [], warnings=["No string was found: nothing repeats itself along a line."])
+        return OddResult(
+            image.size, None, [], warnings=["No string was found: nothing repeats itself along a line."]
+        )
     chosen = candidates[axis or 0]
     course, strip, cuts, strength = _cut(photo, chosen, area)
     warnings: list[str] = []
@@ -48,20 +40,36 @@ def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None
     comparison = compare(tiles_of(strip, cuts), _per_band(strength))
     units = [
         Unit(course.outline(left, right, 0, len(strip)), float(score), bool(out))
-        for left, right, score, out in zip(cuts[:-1], cuts[1:], comparison.scores, comparison.left_out, strict=True)
+        for left, right, score, out in zip(
+            cuts[:-1], cuts[1:], comparison.scores, comparison.left_out, strict=True
+        )
     ]
     odd = _odd(units, comparison, course, cuts, len(strip))
     rgb = cv2.cvtColor(strip / np.float32([2.55, 1.5, 1.5]), cv2.COLOR_Lab2RGB)
     return OddResult(
-        image.size, chosen, candidates, units, odd, warnings, (rgb.clip(0, 1) * 255).astype(np.uint8), cuts.tolist()
+        image.size,
+        chosen,
+        candidates,
+        units,
+        odd,
+        warnings,
+        (rgb.clip(0, 1) * 255).astype(np.uint8),
+        cuts.tolist(),
     )
 
 
 def _checked(box: Box, size: tuple[int, int]) -> Box:
-    x1, y1, x2, y2 = max(0.0, box[0]), max(0.0, box[1]), min(float(size[0]), box[2]), min(float(size[1]), box[3])
+    x1, y1, x2, y2 = (
+        max(0.0, box[0]),
+        max(0.0, box[1]),
+        min(float(size[0]), box[2]),
+        min(float(size[1]), box[3]),
+    )
     stated = ",".join(f"{value:g}" for value in box)
     if x2 <= x1 or y2 <= y1:
-        raise InputError(f"box {stated} is empty or outside the photo of {size[0]}x{size[1]} pixels; give x1,y1,x2,y2")
+        raise InputError(
+            f"box {stated} is empty or outside the photo of {size[0]}x{size[1]} pixels; give x1,y1,x2,y2"
+        )
     if max(x2 - x1, y2 - y1) < LEAST_SIDE:
         raise InputError(f"box {stated} is too small; its longer side needs at least {LEAST_SIDE} pixels")
     return x1, y1, x2, y2
@@ -107,7 +115,9 @@ def _per_band(strength: np.ndarray) -> np.ndarray:
     return np.array([part.max() for part in np.array_split(strength, BANDS)])
 
 
-def _odd(units: list[Unit], comparison: Comparison, course: Course, cuts: np.ndarray, rows: int) -> Odd | None:
+def _odd(
+    units: list[Unit], comparison: Comparison, course: Course, cuts: np.ndarray, rows: int
+) -> Odd | None:
     compared = [index for index, unit in enumerate(units) if not unit.left_out]
     if len(compared) < LEAST_UNITS:
         return None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from llava.oddone.result import Array
-from llava.oddone.straighten import UNIT, demodulated
+from llava.oddone.straighten import UNIT, demodulated, smooth_along
 
 CHUNK = 5  # units
 
@@ -27,7 +27,7 @@ def local_phase(strip: Array, weight: Array) -> Array:
         source, level = even_units(strip, phase)
         wave = demodulated(level, sigma * UNIT)
         advance = ((wave[:, 1:] * wave[:, :-1].conj()).sum(2) * weight[:, None] ** 2).sum(0)
-        smooth = [cv2.GaussianBlur(part[None], (0, 0), sigma * UNIT)[0] for part in (advance.real, advance.imag)]
+        smooth = [smooth_along(part[None], sigma * UNIT)[0] for part in (advance.real, advance.imag)]
         error = np.arctan2(smooth[1], smooth[0]) / (2 * np.pi)
         limit = 0.35 / UNIT
         even = np.arange(len(source)) / UNIT
@@ -41,7 +41,9 @@ def even_units(strip: Array, phase: Array) -> tuple[Array, Array]:
     even = np.arange(int(phase[-1] * UNIT) + 1) / UNIT
     source = np.interp(even, phase, np.arange(len(phase))).astype(np.float32)
     rows = np.arange(len(strip), dtype=np.float32)[:, None]
-    level = cv2.remap(strip, np.tile(source, (len(strip), 1)), np.tile(rows, (1, len(source))), cv2.INTER_LINEAR)
+    level = cv2.remap(
+        strip, np.tile(source, (len(strip), 1)), np.tile(rows, (1, len(source))), cv2.INTER_LINEAR
+    )
     return source, level
 
 
@@ -55,12 +57,12 @@ def row_strength(level: Array) -> Array:
     count = max(1, level.shape[1] // long)
     chunks = np.array_split(wave, count, axis=1)
     strength = [np.sqrt((np.abs(chunk.mean(1)) ** 2).sum(-1)) for chunk in chunks]
-    return cv2.GaussianBlur(np.median(strength, axis=0)[:, None], (1, 0), 1, sigmaY=1.5)[:, 0] if count else strength[0]
+    return cv2.GaussianBlur(np.median(strength, axis=0)[:, None], (1, 7), 1.5)[:, 0]
 
 
 def true_period(level: Array, weight: Array) -> float:
     """Return the period of a strip with even units in units: 1, or 2 or 0.5 where the units were not right."""
-    detail = (level - cv2.GaussianBlur(level, (0, 0), 1.5 * UNIT, sigmaY=0.1)) * weight[:, None, None]
+    detail = (level - smooth_along(level, 1.5 * UNIT)) * weight[:, None, None]
 
     def alike(lag: int) -> float:
         one, other = detail[:, lag:], detail[:, :-lag]
@@ -77,13 +79,11 @@ def true_period(level: Array, weight: Array) -> float:
 def active_units(level: Array, weight: Array, cut_phase: Array) -> tuple[int, int]:
     """Return the first unit of the string and the last plus one: beyond its ends there is no period."""
     wave = demodulated(level, 0.5 * UNIT)
-    strength = np.sqrt((np.abs(wave) ** 2).sum(-1))
     # in step with its neighbours: the string's mean wave
-    mean = np.stack([cv2.GaussianBlur(part, (0, 0), 3 * UNIT, sigmaY=0.1) for part in (wave.real, wave.imag)])
+    mean = np.stack([smooth_along(part, 3 * UNIT) for part in (wave.real, wave.imag)])
     mean = mean[0] + 1j * mean[1]
     agree = ((wave * mean.conj()).real.sum(-1) * weight[:, None] ** 2).sum(0)
     agree /= np.sqrt(((np.abs(mean) ** 2).sum(-1) * weight[:, None] ** 2).sum(0)) + 1e-6
-    del strength
     middles = ((cut_phase[:-1] + cut_phase[1:]) / 2 * UNIT).round().astype(int).clip(0, level.shape[1] - 1)
     values = agree[middles]
     active = np.flatnonzero(values > 0.35 * np.median(values))

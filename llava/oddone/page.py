@@ -1,0 +1,124 @@
+"""The page that shows odd units: photo, strip, scores, neighbours, the string without its background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.common.html.markup import Markup, table, table_row, tag, together
+from llava.common.html.page import Section, callout, document, thumbnail
+from llava.oddone.ask import ModelVerdict
+from llava.oddone.result import OddResult
+
+MOST_SHOWN = 40  # photos on a page, which holds all its pictures
+CAPTIONS = {
+    "units": "The photo: units in yellow, left out in grey, the odd one in red",
+    "strip": "The string straightened and cut into its units",
+    "scores": "How unlike its neighbours each unit is, in robust standard deviations; grey: left out",
+    "neighbours": "The odd unit between its neighbours",
+    "cut_out": "Without the background (GrabCut, which may cut away too much: for looking only)",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one photo, and the pictures of it: kind (a key of CAPTIONS) -> file."""
+
+    name: str
+    result: OddResult
+    pictures: dict[str, Path]
+    verdict: ModelVerdict | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        odd = self.result.odd
+        if odd is None:
+            return " ".join(self.result.warnings) or "No unit stands out."
+        where = f"unit {odd.index + 1} of {len(self.result.units)}"
+        facts = f"score {odd.score:.1f}, {odd.gap:.1f} above the next"
+        if odd.sure:
+            return f"Odd: {where} ({facts}). It stands out clearly."
+        return (
+            f"Most unlike its neighbours: {where} ({facts}). It does not stand out: the string may be sound."
+        )
+
+
+def render_page(findings: Sequence[Finding]) -> str:
+    """Return the whole page; of several photos those whose odd unit stands out come first."""
+    ordered = sorted(findings, key=_order)
+    sections: list[Section] = []
+    if len(findings) > 1:
+        sections.append(("All photos", "all", _overview(ordered)))
+    for number, finding in enumerate(ordered[:MOST_SHOWN]):
+        sections.append((finding.name, f"photo-{number}", _photo(finding)))
+    sure = sum(bool(finding.result.odd and finding.result.odd.sure) for finding in findings)
+    note = (
+        "A unit is compared with its neighbours in the same photo. That it is unlike them does not say why: a "
+        "missing or broken disc, dirt, a fitting or something behind the string. Somebody should look."
+    )
+    header = [
+        tag(
+            "p",
+            f"Photos: {len(findings)}, with a unit that clearly stands out: {sure}. ",
+            tag("span", note, class_="soft"),
+        )
+    ]
+    return document("The odd one out", header, sections)
+
+
+def _order(finding: Finding) -> tuple[bool, float]:
+    odd = finding.result.odd
+    return (not (odd and odd.sure), -(odd.gap if odd else -1.0))
+
+
+def _overview(findings: Sequence[Finding]) -> Markup:
+    rows = [table_row(finding.name, finding.sentence) for finding in findings]
+    more = f" Pictures of the first {MOST_SHOWN} are below." if len(findings) > MOST_SHOWN else ""
+    return table("Those whose odd unit stands out first." + more, ["photo", "what was found"], rows)
+
+
+def _photo(finding: Finding) -> Markup:
+    figures = [
+        tag(
+            "figure",
+            tag(
+                "div",
+                tag("img", src=thumbnail(path, 1400), alt=CAPTIONS[kind], loading="lazy"),
+                class_="picture",
+            ),
+            tag("figcaption", CAPTIONS[kind]),
+            style="margin:0 0 1rem",
+        )
+        for kind, path in finding.pictures.items()
+    ]
+    return together(
+        [
+            tag("p", finding.sentence),
+            callout(finding.result.warnings) if finding.result.warnings else None,
+            _verdict(finding) if finding.verdict else None,
+            *figures,
+        ]
+    )
+
+
+def _verdict(finding: Finding) -> Markup | None:
+    verdict, odd = finding.verdict, finding.result.odd
+    if verdict is None:
+        return None
+    agrees = "the same unit" if odd and odd.index == verdict.index else "another unit"
+    rows = [
+        table_row(f"unit {index + 1}", f"{finding.result.units[index].score:.1f}", f"{p_yes:.2f}")
+        for index, p_yes in verdict.p_yes.items()
+    ]
+    said = (
+        f"The model, shown the numbered strip, names unit {verdict.index + 1} "
+        f"(probability {verdict.probability:.2f}): {agrees}."
+    )
+    return together(
+        [
+            tag("p", said),
+            table("The doubtful units, one by one.", ["unit", "score", "model: broken or missing"], rows),
+        ]
+    )
