@@ -112,9 +112,7 @@ class FindTab:
 
     # --- what is shown --------------------------------------------------------------------------------
 
-    def _show(
-        self, visitor: Visitor, photo: Image.Image, job: Job[SearchProgress], say: Words
-    ) -> Markup:
+    def _show(self, visitor: Visitor, photo: Image.Image, job: Job[SearchProgress], say: Words) -> Markup:
         """Return the state of a search: how far it is, the heat map, the best places."""
         progress = job.state
         assert progress is not None

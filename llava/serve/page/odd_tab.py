@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError
@@ -25,11 +25,8 @@ class OddTab:
     def __init__(self, visitors: Visitors) -> None:
         """Take the visitors, for whom it compares."""
         self._visitors = visitors
-        try:
-            import cv2  # noqa: F401
-            import scipy  # noqa: F401
-        except ImportError:
-            gr.Markdown(how_to_install("oddone"))
+        if not all(map(find_spec, ("cv2", "scipy"))):
+            gr.Markdown(f"`{how_to_install('oddone')}`")
             return
         private = {"api_visibility": "private", "show_progress": "hidden"}
         busy = {"api_visibility": "private", "concurrency_limit": AT_A_TIME, "concurrency_id": "odd"}
@@ -74,7 +71,7 @@ class OddTab:
 
     def _find(self, box: str, axis: int | None, request: gr.Request) -> Any:
         from llava.oddone import find_odd
-        from llava.serve.page.odd_view import show_odd
+        from llava.serve.page.odd_view import pictures_of, show_odd
 
         say = words_for(request)
         try:
@@ -86,9 +83,9 @@ class OddTab:
         except InputError as error:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
-        strip = [Image.fromarray(found.strip)] if found.strip.size else []
-        addresses = self._visitors.show(visitor, RESULT, strip)
-        return show_odd(found, photo.address, addresses[0] if addresses else None, say)
+        pictures = pictures_of(found, photo.image)
+        addresses = self._visitors.show(visitor, RESULT, list(pictures.values()))
+        return show_odd(found, photo.address, dict(zip(pictures, addresses, strict=True)), say)
 
 
 def parse_typed_box(typed: str) -> tuple[float, float, float, float] | None:

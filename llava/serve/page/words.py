@@ -15,8 +15,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "intro": (
         "Nothing is kept: photos and talks are wiped when you close this tab, or after {minutes} idle"
         " minutes.",
-        "아무것도 저장하지 않습니다. 탭을 닫거나 {minutes}분 동안 사용하지 않으면 사진과 대화가"
-        " 지워집니다.",
+        "아무것도 저장하지 않습니다. 탭을 닫거나 {minutes}분 동안 사용하지 않으면 사진과 대화가 지워집니다.",
         "Ничего не сохраняется: фото и беседа стираются, когда вы закрываете вкладку, или через"
         " {minutes} мин. бездействия.",
     ),
@@ -75,16 +74,13 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "forgotten": (
         "The talk is longer than the model's memory ({tokens} tokens): your first {count} question(s)"
         " are forgotten, the photos are not.",
-        "대화가 모델의 기억({tokens} 토큰)보다 길어 처음 질문 {count}개를 잊었습니다. 사진은"
-        " 기억합니다.",
-        "Беседа длиннее памяти модели ({tokens} токенов): первые вопросы ({count}) забыты, фотографии —"
-        " нет.",
+        "대화가 모델의 기억({tokens} 토큰)보다 길어 처음 질문 {count}개를 잊었습니다. 사진은 기억합니다.",
+        "Беседа длиннее памяти модели ({tokens} токенов): первые вопросы ({count}) забыты, фотографии — нет.",
     ),
     "was_stopped": ("stopped", "중지됨", "остановлено"),
     "was_cut": ("cut off at its longest length", "최대 길이에서 잘림", "обрезано по наибольшей длине"),
     "was_wiped": (
-        "This talk was wiped, because the tab was idle or the connection broke. You can begin a new"
-        " one.",
+        "This talk was wiped, because the tab was idle or the connection broke. You can begin a new one.",
         "탭을 오래 사용하지 않았거나 연결이 끊겨 대화가 지워졌습니다. 새로 시작할 수 있습니다.",
         "Беседа стёрта: вкладка бездействовала или связь прервалась. Можно начать новую.",
     ),
@@ -131,8 +127,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The likeliest places first. A percentage is how probable the model finds it; it can be high"
         " for a thing that is not there.",
         "가능성이 높은 순서입니다. 백분율은 모델이 보는 확률이며, 없는 것에도 높을 수 있습니다.",
-        "Самые вероятные места первыми. Процент — оценка модели; она бывает высокой и там, где искомого"
-        " нет.",
+        "Самые вероятные места первыми. Процент — оценка модели; она бывает высокой и там, где искомого нет.",
     ),
     "heat_map": (
         "heat map: where {words} may be",
@@ -143,8 +138,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "similarity": ("similarity", "유사도", "сходство"),
     "odd": ("Odd one out", "다른 하나 찾기", "Что не как все"),
     "odd_intro": (
-        "Which unit of an insulator string is unlike its neighbours? No model is asked, and none is"
-        " needed.",
+        "Which unit of an insulator string is unlike its neighbours? No model is asked, and none is needed.",
         "애자련에서 이웃과 다른 것은 어느 것인가요? 모델 없이 비교합니다.",
         "Какой элемент гирлянды не похож на соседей? Модель для этого не нужна.",
     ),
@@ -170,8 +164,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Unit {number} of {count} is the least like its neighbours, but hardly less than others (gap:"
         " {gap}): look yourself.",
         "{count}개 중 {number}번째가 가장 다르지만 차이가 작습니다 ({gap}). 직접 확인하세요.",
-        "Элемент {number} из {count} похож на соседей меньше всех, но отрыв мал ({gap}): проверьте"
-        " сами.",
+        "Элемент {number} из {count} похож на соседей меньше всех, но отрыв мал ({gap}): проверьте сами.",
     ),
     "odd_photo": (
         "the photo with the units outlined",
@@ -182,9 +175,19 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "axes": ("The string may also run along:", "가능한 다른 축:", "Гирлянда может идти и так:"),
     "axis": ("axis {number}", "축 {number}", "ось {number}"),
     "strip": (
-        "The straightened string, its cuts, and how odd each unit is",
-        "곧게 편 애자련, 나눈 곳, 각각의 다른 정도",
-        "Выпрямленная гирлянда, разрезы и отличие каждого элемента",
+        "The string, straightened and cut into its units",
+        "곧게 펴서 나눈 애자련",
+        "Гирлянда, выпрямленная и разрезанная на элементы",
+    ),
+    "bars": (
+        "How unlike its neighbours each unit is (grey: an end, not compared)",
+        "각각이 이웃과 다른 정도 (회색: 끝, 비교 안 함)",
+        "Насколько каждый элемент не похож на соседей (серые — концы, не сравниваются)",
+    ),
+    "cut_out": (
+        "Without the background: only to look at, it may cut too much",
+        "배경 제거: 보기용이며 지나치게 잘릴 수 있습니다",
+        "Без фона: только для просмотра, может срезать лишнее",
     ),
     "neighbours": (
         "The odd one beside its neighbours",
@@ -198,8 +201,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Насколько можно доверять этой модели",
     ),
     "no_report": (
-        "There are no scores of this model. `llava-inspect run` or `llava-inspect score --output` make"
-        " them.",
+        "There are no scores of this model. `llava-inspect run` or `llava-inspect score --output` make them.",
         "이 모델의 평가 결과가 없습니다. `llava-inspect run` 또는 `llava-inspect score --output`으로"
         " 만들 수 있습니다.",
         "Оценок этой модели нет. Их делают `llava-inspect run` или `llava-inspect score --output`.",
