@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
@@ -36,7 +36,7 @@ class WindowAsker:
         self._questions = [wording.format(words) for wording in WORDINGS]
         self._model_side = model_side(engine)
 
-    def ask(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, float]]:
+    def ask(self, boxes: Iterable[Box]) -> Generator[tuple[Box, float]]:
         """Yield each window with its probability of yes, in their order.
 
         At any moment only as many windows are prepared or asked as keep the engine busy. Closing the iterator

@@ -8,7 +8,7 @@ progress.result.found
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def search(
     top: int = 5,
     ask: str | None = None,
     reference: Image.Image | None = None,
-) -> Iterator[SearchProgress]:
+) -> Generator[SearchProgress]:
     """Search a photo, and yield how far the search is.
 
     To stop, just close the iterator: every event has the result so far.
@@ -74,7 +74,7 @@ def _search(
     top: int,
     ask: str | None,
     reference: Image.Image | None,
-) -> Iterator[SearchProgress]:
+) -> Generator[SearchProgress]:
     started = time.monotonic()
     side = window_side(model_side(engine), smallest)
     result = SearchResult(words, image.size, side)

@@ -38,11 +38,10 @@ def describe(engine: LiveEngine, reference: Image.Image) -> str:
 
 
 def thing_in(description: str) -> str:
-    """Return the first thing of a description, without where it is: `A red star at the left.` -> `a red star`."""
+    """Return the first thing of a description, not where it is: `A red star at the left.` -> `a red star`."""
     first = re.split(r"[.,;\n]| and | (?:at|in|on|against|of) (?:the|a|an|this) ", description.strip())[0]
-    first = re.sub(
-        r"^(?:the|this) (?:image|picture|photo) (?:shows|features|depicts|contains) ", "", first, flags=re.I
-    )
+    opening = r"^(?:the|this) (?:image|picture|photo) (?:shows|features|depicts|contains) "
+    first = re.sub(opening, "", first, flags=re.IGNORECASE)
     return first[:1].lower() + first[1:].strip()
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from llava.search.ranking import Map
 from llava.search.windows import Box
 
 Stage = Literal["windows", "second look", "questions", "done"]
@@ -86,5 +84,5 @@ class SearchProgress:
     stage: Stage
     done: int
     total: int
-    heat: NDArray[np.float32]
+    heat: Map
     result: SearchResult

@@ -1,7 +1,7 @@
 """Overlapping square windows over a photo of any size. Pure arithmetic.
 
-With half a side of overlap, whatever is at most half a side large lies whole in at least one window. There are
-about 4 W H / side^2 of them.
+With half a side of overlap, whatever is at most half a side large lies whole in at least one window. There
+are about 4 W H / side^2 of them.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def scales(size: tuple[int, int], side: int) -> list[int]:
     return sides
 
 
-def shifted(box: Box, size: tuple[int, int], share: float = 0.25) -> list[Box]:
-    """Return the window moved left, right, up and down by a share of its sides, as far as the photo reaches."""
+def shifted(box: Box, size: tuple[int, int], share: float = 0.2) -> list[Box]:
+    """Return the window moved left, right, up and down by a share of its side, within the photo."""
     dx, dy = round((box[2] - box[0]) * share), round((box[3] - box[1]) * share)
     moved = [move(box, x, y, size) for x, y in ((-dx, 0), (dx, 0), (0, -dy), (0, dy))]
     return list(dict.fromkeys(other for other in moved if other != box))

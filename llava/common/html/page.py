@@ -105,7 +105,12 @@ def thumbnails(file: Path, sides: Sequence[int], quality: int = 82) -> list[str]
     for side in sides:
         scaled = image.copy()
         scaled.thumbnail((side, side), Image.Resampling.LANCZOS)
-        buffer = BytesIO()
-        scaled.save(buffer, format="JPEG", quality=quality)
-        made.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"))
+        made.append(jpeg_uri(scaled, quality))
     return made
+
+
+def jpeg_uri(image: Image.Image, quality: int = 82) -> str:
+    """Return an RGB image as a JPEG data URI."""
+    buffer = BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
