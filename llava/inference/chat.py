@@ -129,8 +129,8 @@ class Talk(ABC):
                 self._turns, self._pending_images = earlier, question.images
 
     def _make_request(self, options: SamplingOptions) -> Request:
-        """Return the last turn as a question, after dropping the oldest exchanges until it and its answer have
-        room."""
+        """Return the last turn as a question, after dropping the oldest exchanges until there is room for it
+        and its answer."""
         context = self.runner.context_len
         reserved = min(options.max_new_tokens, context // 4)
         self._asked += 1

@@ -51,8 +51,8 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--share",
         action="store_true",
-        help="also make a public https address on gradio.live, for 72 hours: Gradio downloads a tunnel program"
-        " (frpc) once, and all that visitors send and see passes through Gradio's servers",
+        help="also make a public https address on gradio.live, for 72 hours: Gradio downloads a tunnel"
+        " program (frpc) once, and all that visitors send and see passes through Gradio's servers",
     )
     parser.add_argument("--report", type=Path, help="the scores' report.html (default: that of the run)")
     parser.add_argument(

@@ -13,20 +13,17 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag, together
 from llava.search.find import search
+from llava.search.picture import crop_picture, heat_picture
 from llava.search.reference import describe
 from llava.search.result import SearchProgress
-from llava.serve.page.heat import heat_over, in_fractions
 from llava.serve.page.jobs import Job
 from llava.serve.page.photo_input import PhotoInput
-from llava.serve.page.pictures import as_shown, draw_boxes
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.page.words import Words, text, words_for
 
 PHOTO, REFERENCE, RESULT = "find", "find-reference", "find-result"
 TOP = 5
 UPDATE_SECONDS = 0.7
-CROP_MARGIN = 0.5
-"""Of the box's size, on each side: a crop shows what is around the thing."""
 
 
 class FindTab:
@@ -97,7 +94,7 @@ class FindTab:
         yield [self._show(visitor, photo.image, job, say) if job.state is not None else ""]
 
     def _describe(self, request: gr.Request) -> Any:
-        """Put the words that the model has for the reference picture into the box, for the user to correct."""
+        """Put the model's words for the reference picture into the box, for the user to correct."""
         visitor = self._visitors.of(request)
         reference = visitor.photos.get(REFERENCE)
         try:
@@ -117,9 +114,8 @@ class FindTab:
         progress = job.state
         assert progress is not None
         result = progress.result
-        boxes = [in_fractions(found.box, photo.size) for found in result.found]
-        picture = draw_boxes(heat_over(as_shown(photo), progress.heat), boxes)
-        crops = [_crop(photo, found.box) for found in result.found]
+        picture = heat_picture(photo, progress.heat, result)
+        crops = [crop_picture(photo, found) for found in result.found]
         addresses = self._visitors.show(visitor, RESULT, [picture, *crops])
         done, total = result.windows_asked, result.windows_total
         state = say("find_state", done=done, total=total, seconds=f"{result.seconds:.1f}")
@@ -149,10 +145,3 @@ def _figure(
         facts += f" · {say('similarity')} {similarity:.2f}"
     caption = tag("figcaption", tag("b", facts), tag("span", answer) if answer else None)
     return tag("figure", tag("img", src=address, alt=name), caption)
-
-
-def _crop(photo: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    x1, y1, x2, y2 = box
-    across, down = CROP_MARGIN * (x2 - x1), CROP_MARGIN * (y2 - y1)
-    left, top = max(0, round(x1 - across)), max(0, round(y1 - down))
-    return photo.crop((left, top, min(photo.width, round(x2 + across)), min(photo.height, round(y2 + down))))
