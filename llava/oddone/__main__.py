@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
 
 NOTES = """The string is found in the whole photo unless --box says where it is, straightened and cut into its
-repeating units. No model is needed, nothing is trained: the units are compared with their neighbours. OUTPUT gets
-index.html, which shows everything, oddone.json and the page's pictures. "sure" is said only where a unit
-stands out so clearly that it is right as a rule; docs/oddone.md has the figures."""
+repeating units. No model is needed, nothing is trained: the units are compared with their neighbours.
+OUTPUT gets index.html, which shows everything, oddone.json and the page's pictures. "sure" is said only
+where a unit stands out so clearly that it is right as a rule; docs/oddone.md has the figures."""
 
 
 def parse_box(text: str) -> Box:

@@ -49,16 +49,11 @@ class Asker:
         from llava.inference.engine import Engine
         from llava.model.builder import load_model
 
-        self.engine = Engine(
-            load_model(
-                args.model_path,
-                args.model_base,
-                device=args.device,
-                load_8bit=args.load_8bit,
-                load_4bit=args.load_4bit,
-                conv_mode=args.conv_mode,
-            )  # fmt: skip
-        )
+        loaded = load_model(
+            args.model_path, args.model_base, device=args.device, load_8bit=args.load_8bit,
+            load_4bit=args.load_4bit, conv_mode=args.conv_mode,
+        )  # fmt: skip
+        self.engine = Engine(loaded)
 
     def ask(self, result: OddResult) -> ModelVerdict:
         """Ask about the strip of a result that has an odd unit, and about its oddest units."""

@@ -1,9 +1,9 @@
 """Find where a string may run: lines along which the picture repeats itself.
 
 The picture is turned by every angle. In each row of each turned picture, windows are compared with themselves
-shifted (autocorrelation A): along a string of period p, A(p) and A(2p) are high and A(p/2) and A(1.5p) low. Windows
-are linked to lines from left to right, each a row or a step of the period away from the last, so that sagging
-strings and angles between the steps are followed.
+shifted (autocorrelation A): along a string of period p, A(p) and A(2p) are high and A(p/2) and A(1.5p) low.
+Windows are linked to lines from left to right, each a row or a step of the period away from the last, so that
+sagging strings and angles between the steps are followed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ SHORTEST, LONGEST = 6, 30  # pixels of a period: windows hold four of the longes
 PERIODS = np.geomspace(SHORTEST, LONGEST, 24)
 ROW_STEP = 3
 NOISE = 9.0  # variance in grey levels that is taken for noise: flat sky and JPEG's blocks are no string
-LEAST = 0.7  # of the comb score (4 for a pure wave): what less than that adds to a line is negative
+LEAST = 1.8 * np.sqrt(PERIODS / WINDOW).astype(np.float32)
+"""Of the comb score (4 for a pure wave): less than that takes from a line. The fewer periods a window holds, the
+more alike its parts are by chance."""
+FEWEST = 3  # periods of a line
+ASIDE = 3  # periods from a line, where a string has ended on one side at least
 MOST = 6  # candidates
 
 
@@ -117,7 +121,18 @@ def _comb_scores(turned: Array) -> Array:
         return lags[..., low] * (1 - part) + lags[..., low + 1] * part
 
     scores[used] = at(PERIODS) - at(PERIODS / 2) + at(PERIODS * 2) - at(PERIODS * 1.5)
-    return scores.transpose(1, 0, 2)
+    return _narrow_only(scores).transpose(1, 0, 2)
+
+
+def _narrow_only(scores: Array) -> Array:
+    """Take away what is as periodic on both sides: fields, roofs and fences are wide, a string is not."""
+    narrow = scores.copy()
+    for place, period in enumerate(PERIODS):
+        away = round(ASIDE * period / ROW_STEP)
+        padded = np.pad(scores[:, :, place], ((away, away), (0, 0)))
+        both = np.minimum(padded[: -2 * away], padded[2 * away :])
+        narrow[:, :, place] -= both.clip(0)
+    return narrow
 
 
 def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
@@ -127,23 +142,22 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
     step = np.ones((3, 3), np.uint8)
     for window, score in enumerate(scores):
         before = cv2.dilate(best, step) if window else best
-        best = np.maximum(before, 0) + score - LEAST
+        best = np.maximum(before, 0) + score - LEAST[None]
         total[window] = best
     found = []
     for _ in range(most):
-        window, row, period = np.unravel_index(int(total.argmax()), total.shape)
-        value = float(total[window, row, period])
+        last = tuple(int(place) for place in np.unravel_index(total.argmax(), total.shape))
+        value = float(total[last])
         if value <= 0:
             break
-        path = _backtrack(total, scores, int(window), int(row), int(period))
+        path = _backtrack(total, scores, *last)
         points = np.array([(w * HOP + WINDOW / 2, r * ROW_STEP) for w, r, _ in path], np.float32)
         # The outer windows reach beyond their middles.
-        first, last = points[0].copy(), points[-1].copy()
-        first[0] -= WINDOW / 4
-        last[0] += WINDOW / 4
-        points = np.vstack([first, points, last])
+        reach = np.array([[WINDOW / 4, 0]], np.float32)
+        points = np.vstack([points[:1] - reach, points, points[-1:] + reach])
         period_px = float(np.median(PERIODS[[p for _, _, p in path]]))
-        found.append((points, period_px, value * HOP))
+        if points[-1, 0] - points[0, 0] >= FEWEST * period_px:
+            found.append((points, period_px, value * HOP))
         for w, r, _ in path:
             total[w, max(0, r - 6) : r + 7] = -1
     return found
@@ -151,7 +165,7 @@ def _trace(scores: Array, most: int = 3) -> list[tuple[Array, float, float]]:
 
 def _backtrack(total: Array, scores: Array, window: int, row: int, period: int) -> list[tuple[int, int, int]]:
     path = [(window, row, period)]
-    while window > 0 and total[window, row, period] > scores[window, row, period] - LEAST + 1e-6:
+    while window > 0 and total[window, row, period] > scores[window, row, period] - LEAST[period] + 1e-6:
         window -= 1
         top, left = max(0, row - 1), max(0, period - 1)
         near = total[window, top : row + 2, left : period + 2]

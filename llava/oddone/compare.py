@@ -12,13 +12,14 @@ from llava.oddone.result import Array
 BANDS = 12  # across the string
 BAND_ROWS, BAND_COLUMNS = 8, 24
 WINDOW = 3  # bands that are scored together
-import os
-
-QUANTILE = float(os.environ.get("Q", 0.5))
-LOG = int(os.environ.get("LOG", 0))
-TREND = int(os.environ.get("TREND", 6))
-SOFT = float(os.environ.get("SOFT", 0.3))
 NEAREST = 8  # units that a unit is compared with
+RANK = (
+    0.3  # of the distances to them, from the least: an odd unit is unlike nearly all, a pair of odd ones too
+)
+TREND = 6  # units on each side whose median is taken for usual: perspective changes along the string
+LONG = 16  # units from which the string is long enough to have a trend
+OUTERMOST = 0.7  # of a score, for units with neighbours on one side only: half as many, so the root of a half
+LEAST_COMPARED = 3
 
 
 @dataclass(frozen=True)
@@ -77,46 +78,47 @@ def compare(tiles: Array, weight: Array) -> Comparison:
     scores, bands = _scores(pairs, weight)
     left_out = _ends(scores)
     kept = np.flatnonzero(~left_out)
-    if len(kept) >= 3:
+    if len(kept) >= LEAST_COMPARED:
         scores[kept], inner = _scores(pairs[:, :, kept][..., kept], weight)
+        scores[kept[[0, -1]]] *= OUTERMOST
         for place, index in enumerate(kept):
             bands[index] = inner[place]
     return Comparison(scores, left_out, bands)
 
 
 def _scores(pairs: Array, weight: Array) -> tuple[Array, list[tuple[int, int]]]:
+    """Return each unit's score, in robust standard deviations, and the bands where it was found."""
     count = pairs.shape[-1]
-    raw = np.zeros((*pairs.shape[:2], count))
+    unlike = np.zeros((*pairs.shape[:2], count))
     for index in range(count):
-        order = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
-        raw[..., index] = np.quantile(pairs[..., index, order], QUANTILE, axis=-1)
-    raw = np.log(raw + 0.02 * np.median(raw, axis=-1, keepdims=True) + 1e-6) if LOG else raw
-    middle = np.median(raw, axis=-1, keepdims=True)
-    if count > 2 * NEAREST and TREND:
-        middle = np.stack(
-            [np.median(raw[..., max(0, i - TREND) : i + TREND + 1], axis=-1) for i in range(count)], -1
-        )
-    rest = raw - middle
+        near = np.argsort(np.abs(np.arange(count) - index), kind="stable")[1 : NEAREST + 1]
+        unlike[..., index] = np.quantile(pairs[..., index, near], RANK, axis=-1)
+    rest = unlike - _usual(unlike)
     spread = 1.4826 * np.median(np.abs(rest), axis=-1, keepdims=True)
-    spread += SOFT * np.median(spread, axis=1, keepdims=True) + 1e-6
-    z = (rest / spread).mean(0) * weight[:, None]  # (bands, units)
-    windows = np.stack([z[first : first + WINDOW].mean(0) for first in range(BANDS - WINDOW + 1)])
-    best = windows.argmax(0)
-    return windows.max(0), [(int(band), int(band) + WINDOW) for band in best]
+    # a band that happens to be very even must not outweigh the others
+    spread += 0.3 * np.median(spread, axis=1, keepdims=True) + 1e-6
+    deviation = (rest / spread).mean(0) * weight[:, None]
+    windows = np.stack([deviation[first : first + WINDOW].mean(0) for first in range(BANDS - WINDOW + 1)])
+    return windows.max(0), [(int(band), int(band) + WINDOW) for band in windows.argmax(0)]
+
+
+def _usual(unlike: Array) -> Array:
+    count = unlike.shape[-1]
+    if count <= LONG:
+        return np.median(unlike, axis=-1, keepdims=True)
+    spans = [unlike[..., max(0, index - TREND) : index + TREND + 1] for index in range(count)]
+    return np.stack([np.median(span, axis=-1) for span in spans], -1)
 
 
 def _ends(scores: Array) -> Array:
-    """Return which units belong to the odd run at either end: fittings, not units."""
+    """Return which units belong to the odd run of one to four at either end: fittings, or cut by the box."""
     count = len(scores)
     left_out = np.zeros(count, bool)
     most = min(4, count // 5)
-    limit = np.median(scores) + 2.0
+    odd = scores > np.median(scores) + 2.0
     for way in (1, -1):
-        ends = scores[::way][:most]
-        run = 0
-        while run < most and ends[run] > limit:
-            run += 1
-        run = max(run, 1) if count >= 8 else run
-        if run:
-            left_out[::way][:run] = True
+        run = int(odd[::way][:most].cumprod().sum())
+        if count >= 8:
+            run = max(run, 1)
+        left_out[::way][:run] = True
     return left_out

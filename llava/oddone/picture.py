@@ -133,7 +133,7 @@ def draw_without_background(image: Image.Image, result: OddResult) -> Image.Imag
         cv2.fillConvexPoly(mask, polygon, cv2.GC_PR_FGD)
     if not ((mask == cv2.GC_BGD).any() and (mask == cv2.GC_PR_FGD).any()):
         return None
-    models = np.zeros((2, 1, 65))
+    models = np.zeros((2, 1, 65))  # of background and string, which GrabCut fills
     mask, _, _ = cv2.grabCut(
         pixels[..., ::-1].copy(), mask, None, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK
     )

@@ -92,8 +92,9 @@ class OddResult:
 
     Attributes:
         size: Width and height of the photo.
-        axis: The axis that was taken; None where no string was found.
-        candidates: All axes that were found, best first; `axis` is one of them.
+        axis: The candidate that was taken, with the period that its units turned out to have; None where
+            nothing repeats itself.
+        candidates: All axes that were found, best first.
         units: The string's units from end to end.
         odd: The odd one; None where too few units can be compared.
         warnings: What makes the result doubtful, a sentence each.

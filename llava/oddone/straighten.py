@@ -10,6 +10,7 @@ import numpy as np
 
 from llava.oddone.result import Array, Axis, Box, Point
 
+LAB_SCALE = np.array([2.55, 1.5, 1.5], np.float32)
 UNIT = 24  # columns of the strip to a unit
 REACH = 4.5  # periods on each side of the axis, in which the string's width is looked for
 BEYOND = 3  # periods by which the strip is longer than the axis at each end: windows miss the outer units
@@ -78,7 +79,13 @@ class Course:
 def to_lab(rgb: Array) -> Array:
     """Return RGB bytes as float32 Lab, all three channels in about the range of grey levels."""
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    return lab * np.float32([2.55, 1.5, 1.5])
+    return lab * LAB_SCALE
+
+
+def to_rgb(lab: Array) -> Array:
+    """Undo `to_lab`."""
+    rgb = cv2.cvtColor(lab / LAB_SCALE, cv2.COLOR_Lab2RGB)
+    return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def lay_course(photo: Array, axis: Axis, box: Box) -> Course:

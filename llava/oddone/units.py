@@ -9,6 +9,9 @@ from llava.oddone.result import Array
 from llava.oddone.straighten import UNIT, demodulated, smooth_along
 
 CHUNK = 5  # units
+TWICE_FROM = (
+    12  # units: in a shorter string one that is absent makes every second look more alike than every one
+)
 
 
 def local_phase(strip: Array, weight: Array) -> Array:
@@ -27,8 +30,8 @@ def local_phase(strip: Array, weight: Array) -> Array:
         source, level = even_units(strip, phase)
         wave = demodulated(level, sigma * UNIT)
         advance = ((wave[:, 1:] * wave[:, :-1].conj()).sum(2) * weight[:, None] ** 2).sum(0)
-        smooth = [smooth_along(part[None], sigma * UNIT)[0] for part in (advance.real, advance.imag)]
-        error = np.arctan2(smooth[1], smooth[0]) / (2 * np.pi)
+        real, imaginary = (smooth_along(part[None], sigma * UNIT)[0] for part in (advance.real, advance.imag))
+        error = np.arctan2(imaginary, real) / (2 * np.pi)
         limit = 0.35 / UNIT
         even = np.arange(len(source)) / UNIT
         corrected = even + np.concatenate([[0], np.cumsum(error.clip(-limit, limit))])
@@ -71,7 +74,7 @@ def true_period(level: Array, weight: Array) -> float:
     if level.shape[1] < 4 * UNIT:
         return 1.0
     half, whole, double = (alike(lag) for lag in (UNIT // 2, UNIT, 2 * UNIT))
-    if double > whole + 0.15:
+    if double > whole + 0.15 and level.shape[1] >= TWICE_FROM * UNIT:
         return 2.0
     return 0.5 if half > whole - 0.05 else 1.0
 
