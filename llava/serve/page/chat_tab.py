@@ -62,7 +62,11 @@ class ChatTab:
             undo = gr.Button(text("undo"), size="sm", min_width=90, elem_id="undo")
             clear = gr.Button(text("clear"), size="sm", min_width=90, elem_id="clear")
         with gr.Accordion(text("examples"), open=True, elem_id="examples"):
-            examples = [gr.Button(example, size="sm", elem_classes="example") for example in EXAMPLES]
+            with gr.Row():
+                examples = [
+                    gr.Button(example, size="sm", min_width=160, elem_classes="example")
+                    for example in EXAMPLES
+                ]
             gr.Markdown(text("example_photo"))
         with gr.Accordion(text("settings"), open=False):
             temperature = gr.Slider(
@@ -112,6 +116,9 @@ class ChatTab:
         try:
             visitor = self._visitors.of(request)
             self._visitors.check_may_ask(visitor)
+            if visitor.was_wiped:
+                gr.Info(words("was_wiped"))
+                visitor.was_wiped = False
             for path in box["files"]:
                 visitor.talk.add_photo(self._visitors.read_upload(visitor, path))
             if with_photo and not visitor.talk.has_photo:

@@ -85,7 +85,7 @@ class OddTab:
             return gr.skip()
         pictures = pictures_of(found, photo.image)
         addresses = self._visitors.show(visitor, RESULT, list(pictures.values()))
-        return show_odd(found, photo.address, dict(zip(pictures, addresses, strict=True)), say)
+        return show_odd(found, axis or 0, photo.address, dict(zip(pictures, addresses, strict=True)), say)
 
 
 def parse_typed_box(typed: str) -> tuple[float, float, float, float] | None:

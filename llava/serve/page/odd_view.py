@@ -24,11 +24,12 @@ def pictures_of(found: OddResult, photo: Image.Image) -> dict[str, Image.Image]:
     return {key: picture for key, picture in drawn.items() if picture is not None}
 
 
-def show_odd(found: OddResult, photo: str, pictures: dict[str, str], say: Words) -> Markup:
+def show_odd(found: OddResult, axis: int, photo: str, pictures: dict[str, str], say: Words) -> Markup:
     """Return the verdict, the photo with its units, and the pictures.
 
     Args:
         found: The result.
+        axis: The number of the candidate axis that was taken.
         photo: Address of the photo.
         pictures: Addresses of `pictures_of`'s.
         say: The visitor's words.
@@ -44,8 +45,8 @@ def show_odd(found: OddResult, photo: str, pictures: dict[str, str], say: Words)
         [
             tag("p", _verdict(found, say), role="status", class_="verdict"),
             *(tag("p", warning, class_="note") for warning in found.warnings),
-            _photo(found, photo, say),
-            _axes(found, say),
+            _photo(found, axis, photo, say),
+            _axes(found, axis, say),
             *figures,
         ]
     )
@@ -58,13 +59,13 @@ def _verdict(found: OddResult, say: Words) -> str:
     return say(key, number=found.odd.index + 1, count=len(found.units), gap=f"{found.odd.gap:.1f}")
 
 
-def _photo(found: OddResult, address: str, say: Words) -> Markup:
+def _photo(found: OddResult, taken: int, address: str, say: Words) -> Markup:
     """Return the photo with all axes and the units of the one that was taken."""
     width, height = found.size
     shapes = [
         tag("polyline", points=_points(axis.points), class_="axis", data_axis=number)
         for number, axis in enumerate(found.candidates)
-        if axis is not found.axis
+        if number != taken
     ]
     for number, unit in enumerate(found.units):
         kind = "unit out" if unit.left_out else "unit"
@@ -78,16 +79,16 @@ def _photo(found: OddResult, address: str, say: Words) -> Markup:
     return tag("svg", image, *shapes, viewBox=view, role="img", aria_label=label, class_="drawing")
 
 
-def _axes(found: OddResult, say: Words) -> Markup | None:
+def _axes(found: OddResult, taken: int, say: Words) -> Markup | None:
     """Return a button for each axis that the string may run along."""
     if len(found.candidates) < 2:
         return None
     buttons = [
         tag(
             "button", number + 1, type="button", data_axis=number,
-            aria_pressed="true" if axis is found.axis else "false", aria_label=say("axis", number=number + 1),
+            aria_pressed="true" if number == taken else "false", aria_label=say("axis", number=number + 1),
         )
-        for number, axis in enumerate(found.candidates)
+        for number in range(len(found.candidates))
     ]  # fmt: skip
     return tag("p", say("axes") + " ", *buttons, class_="axes")
 

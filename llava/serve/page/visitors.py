@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Visitor:
         """Addresses of the other tabs' pictures, by what shows them."""
         self.jobs: list[Job[Any]] = []
         """What runs in the other tabs."""
+        self.was_wiped = False
+        """Whether its page may still show a talk that was wiped; for whoever tells it to reset."""
         self.last_used = time.monotonic()
 
     @property
@@ -90,6 +93,7 @@ class Visitors:
         self._per_address = per_address
         self._folder = folder
         self._visitors: dict[str, Visitor] = {}
+        self._wiped: deque[str] = deque(maxlen=5 * MAX_VISITORS)  # sessions
         self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._sweep, name="llava-page-sweeper", daemon=True).start()
@@ -105,7 +109,8 @@ class Visitors:
                 if len(self._visitors) >= MAX_VISITORS:
                     raise InputError("too many visitors at the moment; try again in a few minutes")
                 talk = PageTalk(self.live, self.pictures, self.limits)
-                self._visitors[session] = Visitor(address, talk)
+                self._visitors[session] = visitor = Visitor(address, talk)
+                visitor.was_wiped = session in self._wiped
             visitor = self._visitors[session]
             visitor.last_used = time.monotonic()
             return visitor
@@ -150,8 +155,9 @@ class Visitors:
         """Forget a visitor: talk, pictures, uploads, and what the model keeps of them."""
         with self._lock:
             visitor = self._visitors.pop(session or "", None)
-        if visitor is None:
-            return
+            if visitor is None:
+                return
+            self._wiped.append(session or "")
         visitor.stop()
         visitor.talk.clear()
         for addresses in visitor.shown.values():

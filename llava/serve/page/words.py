@@ -161,10 +161,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Элемент {number} из {count} не похож на соседей (отрыв от следующего: {gap}).",
     ),
     "odd_unsure": (
-        "Unit {number} of {count} is the least like its neighbours, but hardly less than others (gap:"
-        " {gap}): look yourself.",
-        "{count}개 중 {number}번째가 가장 다르지만 차이가 작습니다 ({gap}). 직접 확인하세요.",
-        "Элемент {number} из {count} похож на соседей меньше всех, но отрыв мал ({gap}): проверьте сами.",
+        "Unit {number} of {count} is the least like its neighbours (gap to the next: {gap}), but this"
+        " is not sure: look yourself.",
+        "{count}개 중 {number}번째가 이웃과 가장 다르지만 (다음과의 차이: {gap}) 확실하지 않습니다."
+        " 직접 확인하세요.",
+        "Меньше всех на соседей похож элемент {number} из {count} (отрыв от следующего: {gap}), но это"
+        " не наверняка: проверьте сами.",
     ),
     "odd_photo": (
         "the photo with the units outlined",

@@ -245,7 +245,7 @@ def test_an_odd_unit_beside_its_neighbours(open_tab: Open) -> None:
     tab.click("#odd-example")
     tab.wait_for_selector("#odd-result .verdict")
     assert tab.locator("#odd-result polygon.odd").count() == 1
-    assert "is unlike its neighbours" in tab.inner_text("#odd-result .verdict")
+    assert "Unit 2 of 8" in tab.inner_text("#odd-result .verdict")
     assert tab.locator("#odd-result figure img").count() == 4
     tab.locator("#odd-result [data-axis='1']").last.click()
     tab.wait_for_selector("#odd-result button[data-axis='1'][aria-pressed=true]")
