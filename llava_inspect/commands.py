@@ -57,6 +57,7 @@ COMMANDS = (
     Command(
         "oddone", USE, "which unit of an insulator string is unlike its neighbours", "llava.oddone.__main__"
     ),
+    Command("web", USE, "a web page to chat, find things and compare", "llava.serve.web"),
     Command("export", USE, "for llama.cpp, transformers or the original LLaVA", "llava_inspect.export"),
     Command(
         "configs", SHIPPED, "list the training configs, or copy one", "llava_inspect.ships", ("configs",)

@@ -24,12 +24,13 @@ from types import TracebackType
 
 from llava.common.errors import InputError
 from llava.inference.batching import ContinuousBatch
-from llava.inference.encoding import make_branch, make_result, with_pixels
+from llava.inference.encoding import make_branch, make_result, request_turns, with_pixels
 from llava.inference.model_runner import ModelRunner
 from llava.inference.prefix_store import PrefixStore
 from llava.inference.requests import Branch, Request, Result
 from llava.inference.sampling import SamplingOptions, TokenLogprobs
 from llava.model.builder import LoadedModel
+from llava.processing.vision import image_size
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,7 @@ class LiveEngine:
         self._entering: deque[Handle] = deque()
         self._handles: dict[Branch, Handle] = {}  # in the batch; changed by the worker only
         self._failed_steps = 0
+        self._forgetting = False
         self._closed = False
         self._aborted = False
         self._worker = Thread(target=self._work, name="llava-live-engine", daemon=True)
@@ -273,6 +275,24 @@ class LiveEngine:
             )
         return branch
 
+    def count_tokens(self, request: Request) -> int:
+        """Return how many tokens the prompt of a request has, images included.
+
+        Raises:
+            InputError: the request cannot be asked.
+        """
+        _check_texts(request, SamplingOptions(), self.runner.context_len)
+        sizes = [image_size(image) for image in request.images]
+        with self._encoding:
+            ids = self.runner.processor.encode_prompt(request_turns(request), sizes, request.system)
+        return len(ids)
+
+    def forget(self) -> None:
+        """Drop, before the next step, what is kept of the images and conversations that were read."""
+        with self._changed:
+            self._forgetting = True
+            self._changed.notify()
+
     def _check_open(self, count: int) -> None:
         """Raise unless `count` more requests are taken."""
         if self._closed:
@@ -325,7 +345,8 @@ class LiveEngine:
             with self.runner.eval_mode():
                 while self._take_requests():
                     self._end_unwanted()
-                    self._step()
+                    if self._batch.has_work:
+                        self._step()
         except BaseException:
             logger.exception("the live engine failed")
             raise
@@ -342,12 +363,17 @@ class LiveEngine:
     def _take_requests(self) -> bool:
         """Wait for work, and move new requests into the batch; false where the engine is closed and done."""
         with self._changed:
-            self._changed.wait_for(lambda: self._entering or self._batch.has_work or self._closed)
+            self._changed.wait_for(
+                lambda: self._entering or self._batch.has_work or self._closed or self._forgetting
+            )
+            if self._forgetting and self._store is not None:
+                self._store.clear()
+            self._forgetting = False
             while self._entering:
                 handle = self._entering.popleft()
                 self._handles[handle._branch] = handle
                 self._batch.add(handle._branch)
-        return self._batch.has_work
+        return self._batch.has_work or not self._closed
 
     def _end_unwanted(self) -> None:
         """Cancel the requests that nobody wants, or that are out of time or of the closed engine's grace."""

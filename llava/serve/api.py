@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from llava.common.cli import CommandParser, add_model_flags
@@ -208,38 +205,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def address(listening: socket.socket) -> str:
+    """Return the address that a socket has taken, as a browser or client writes it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def serve(service: Service, live: LiveEngine, app: object, listening: socket.socket, grace: float) -> None:
     """Serve until SIGINT or SIGTERM; then let what runs end within `grace` seconds."""
     import uvicorn
 
     from llava.serve.http.connections import Connection
+    from llava.serve.http.server import Server
 
-    class Server(uvicorn.Server):
-        """Ends with the engine, and with exit code 0: a signal is how a service is asked to end."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            handled = (signal.SIGINT, signal.SIGTERM)
-            before = {number: signal.signal(number, self.handle_exit) for number in handled}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            # only now: whoever waits for this line may send a signal at once
-            print(f"serving {service.model_id} at http://{shown}:{port}/v1", file=sys.stderr, flush=True)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if not service.draining:
-                service.draining = True
-                # what does not end in time gets its error from the engine before uvicorn cuts the connection
-                threading.Thread(target=live.close, args=(grace,), daemon=True).start()
-            super().handle_exit(sig, frame)
+    def drain() -> None:
+        service.draining = True
+        # what does not end in time gets its error from the engine before uvicorn cuts the connection
+        threading.Thread(target=live.close, args=(grace,), daemon=True).start()
 
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
@@ -253,7 +235,7 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         ws="none",
         lifespan="off",
     )
-    Server(config).run(sockets=[listening])
+    Server(config, f"serving {service.model_id} at {address(listening)}/v1", drain).run(sockets=[listening])
     live.close()
 
 

@@ -1,0 +1,69 @@
+"""What the web page's command refuses, and its private folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llava.common.errors import InputError
+from llava.serve.page.private_folder import PREFIX, PrivateFolder
+from llava.serve.web import main, read_users
+
+
+def test_a_port_in_use_is_one_line(tiny_model_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: .*in use"):
+            main(["--model-path", str(tiny_model_dir), "--port", str(port)])
+
+
+def test_users_are_read_from_a_file(put: Callable[..., Path]) -> None:
+    assert read_users(put("users.txt", "ann:a:b\n\n bob :secret\n")) == [("ann", "a:b"), ("bob", "secret")]
+    with pytest.raises(InputError, match="line 2: expected NAME:PASSWORD"):
+        read_users(put("users.txt", "ann:x\nbob\n"))
+    with pytest.raises(InputError, match="for each user"):
+        read_users(put("users.txt", "\n"))
+
+
+def test_the_folder_is_private_and_a_killed_process_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = "from llava.serve.page.private_folder import PrivateFolder as F; import os; f = F();"
+    killed += "(f.path / 'photo.jpg').write_bytes(b'x'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", killed], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.glob(f"{PREFIX}*/photo.jpg")
+    first = PrivateFolder()
+    assert not left.parent.exists()
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
+    second = PrivateFolder()  # of another process: that of the first stays
+    assert first.path.exists()
+    (second.path / "a").mkdir()
+    inside = second.path / "a" / "photo.jpg"
+    inside.write_bytes(b"x")
+    outside = tmp_path / "mine.jpg"
+    outside.write_bytes(b"x")
+    second.delete(second.path / ".." / "mine.jpg")
+    second.delete(inside)
+    assert outside.exists() and not inside.parent.exists()
+    first.wipe()
+    second.wipe()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.jpg"]
+
+
+def test_without_gradio_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path
+) -> None:
+    modules: Any = sys.modules
+    monkeypatch.setitem(modules, "gradio", None)
+    with pytest.raises(InputError, match=r"the page needs: .*web"):
+        main(["--model-path", str(tiny_model_dir), "--port", "0"])
