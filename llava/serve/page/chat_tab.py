@@ -35,7 +35,7 @@ class ChatTab:
         """Take the visitors, whose talks it shows."""
         self._visitors = visitors
         limits = visitors.limits
-        private = {"api_visibility": "private", "show_progress": "hidden"}
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         self.chatbot = gr.Chatbot(
             label=text("talk"),
             placeholder=text("empty"),
@@ -141,7 +141,7 @@ class ChatTab:
         yield [self._messages(visitor, words), gr.MultimodalTextbox(None, submit_btn=False, stop_btn=True)]
         while talk.wait(0.5):
             yield [self._messages(visitor, words), gr.skip()]
-        typed = None
+        typed: dict[str, Any] | None = None
         if exchange not in talk.exchanges:  # taken back, because there is no answer
             typed = {"text": question, "files": []}
         if exchange.error is not None:

@@ -32,7 +32,7 @@ class FindTab:
     def __init__(self, visitors: Visitors) -> None:
         """Take the visitors, for whom it searches."""
         self._visitors = visitors
-        private = {"api_visibility": "private", "show_progress": "hidden"}
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 PhotoInput(visitors, PHOTO)

@@ -28,8 +28,12 @@ class OddTab:
         if not all(map(find_spec, ("cv2", "scipy"))):
             gr.Markdown(f"`{how_to_install('oddone')}`")
             return
-        private = {"api_visibility": "private", "show_progress": "hidden"}
-        busy = {"api_visibility": "private", "concurrency_limit": AT_A_TIME, "concurrency_id": "odd"}
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        busy: dict[str, Any] = {
+            "api_visibility": "private",
+            "concurrency_limit": AT_A_TIME,
+            "concurrency_id": "odd",
+        }
         gr.Markdown(text("odd_intro"))
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
