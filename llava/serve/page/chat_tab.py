@@ -38,7 +38,7 @@ class ChatTab:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         self.chatbot = gr.Chatbot(
             label=text("talk"),
-            placeholder=text("empty"),
+            placeholder=text("empty"),  # type: ignore[arg-type]
             height="58vh",
             layout="bubble",
             buttons=["copy"],
@@ -49,7 +49,7 @@ class ChatTab:
         self.box = gr.MultimodalTextbox(
             label=text("question"),
             show_label=False,
-            placeholder=text("ask_here"),
+            placeholder=text("ask_here"),  # type: ignore[arg-type]
             sources=["upload"],
             file_types=["image"],
             file_count="multiple",

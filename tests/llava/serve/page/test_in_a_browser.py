@@ -245,7 +245,10 @@ def test_an_odd_unit_beside_its_neighbours(open_tab: Open) -> None:
     tab.click("#odd-example")
     tab.wait_for_selector("#odd-result .verdict")
     assert tab.locator("#odd-result polygon.odd").count() == 1
-    assert "Unit 2 of 8" in tab.inner_text("#odd-result .verdict")
+    assert "is unlike its neighbours" in tab.inner_text("#odd-result .verdict")
+    points = re.findall(r"[\d.]+", tab.locator("#odd-result polygon.odd").get_attribute("points"))
+    x, y = (sum(map(float, points[axis::2])) / len(points[axis::2]) for axis in (0, 1))
+    assert (x, y) == pytest.approx((122, 204), abs=12)  # where the example's disc is missing
     assert tab.locator("#odd-result figure img").count() == 4
     tab.locator("#odd-result [data-axis='1']").last.click()
     tab.wait_for_selector("#odd-result button[data-axis='1'][aria-pressed=true]")
