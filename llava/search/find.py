@@ -115,13 +115,13 @@ def _best(result: SearchResult, top: int) -> SearchResult:
 def _by_likeness(
     engine: LiveEngine, image: Image.Image, found: Sequence[Found], reference: Image.Image
 ) -> tuple[Found, ...]:
-    """Return the places with their similarity, ranked by both ranks together."""
+    """Return the places with their similarity, ranked by both ranks together, ties by the probability."""
     side = model_side(engine)
     similar = Likeness(engine, reference).of([cut(image, place.box, side) for place in found])
     places = [replace(place, similarity=value) for place, value in zip(found, similar, strict=True)]
     by_similarity = sorted(range(len(places)), key=lambda index: -similar[index])
     ranks = {index: index + rank for rank, index in enumerate(by_similarity)}
-    return tuple(places[index] for index in sorted(ranks, key=lambda index: ranks[index]))
+    return tuple(places[index] for index in sorted(ranks, key=lambda index: (ranks[index], index)))
 
 
 def _follow_up(engine: LiveEngine, image: Image.Image, place: Found, question: str) -> str:

@@ -42,7 +42,8 @@ def thing_in(description: str) -> str:
     first = re.split(r"[.,;\n]| and | (?:at|in|on|against|of) (?:the|a|an|this) ", description.strip())[0]
     opening = r"^(?:the|this) (?:image|picture|photo) (?:shows|features|depicts|contains) "
     first = re.sub(opening, "", first, flags=re.IGNORECASE)
-    return first[:1].lower() + first[1:].strip()
+    first = first.strip()
+    return first[:1].lower() + first[1:]
 
 
 class Likeness:
