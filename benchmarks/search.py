@@ -5,8 +5,8 @@
 
 Photos of 3000 x 1902 pixels are composed (search_scenes.py): a shape of a colour among eight distractors that
 share one of both, on parts of the real photos of --photos and on rendered textures in turn. The embedded base
-searches them; some again with the thing left out. Found means that its centre lies in the box, which is never
-larger than about a tenth of the photo (a sixteenth, if square).
+searches them; some again with the thing left out. Found means that its centre lies in the box, and that the box
+is at most a tenth of the photo.
 
 A simulated answerer that is wrong about 9 windows of 100 (search_simulated.py) searches for things of 20 to
 400 pixels, with the input of LLaVA-1.5 (336 pixels). Then windows and seconds against pixels.
@@ -42,6 +42,8 @@ SIMULATED_SIZES = (SIZE, (5520, 3680))
 SIMULATED_SIDE = 336
 SIMULATED_THINGS = (20, 400)
 TOP = 5
+LARGEST_PART = 0.1
+"""Of the photo: a larger place says too little."""
 FIRST, AMONG, SECONDS, SIMULATED_FIRST = 0.85, 0.95, 10.0, 0.95
 """What is aimed at: shares found first and among the five, seconds a photo, and the simulated share."""
 Figures = dict[str, Any]
@@ -53,6 +55,12 @@ def run(engine: LiveEngine, scene: Scene) -> SearchResult:
     return last.result
 
 
+def is_found(thing: Box, place: Box, size: tuple[int, int]) -> bool:
+    """Return whether a place holds the thing's centre and is small enough to say where it is."""
+    area = (place[2] - place[0]) * (place[3] - place[1])
+    return centre_in(thing, place) and area <= LARGEST_PART * size[0] * size[1]
+
+
 def composed(engine: LiveEngine, photos: Path | None, count: int, absent: int) -> list[Figures]:
     """Search composed photos; those with the thing left out come last."""
     rows: list[Figures] = []
@@ -62,7 +70,7 @@ def composed(engine: LiveEngine, photos: Path | None, count: int, absent: int) -
         real = photos if seed % 2 == 0 else None
         scene = compose(seed, SIZE, real, absent=gone)
         result = run(engine, scene)
-        hits = [centre_in(scene.box, place.box) for place in result.found]
+        hits = [is_found(scene.box, place.box, SIZE) for place in result.found]
         rows.append(
             {
                 "words": scene.words, "ground": "rendered" if real is None else "real", "absent": gone,
@@ -83,7 +91,7 @@ def simulate(size: tuple[int, int], trials: int, lures: int) -> Figures:
         thing, *others = (_thing(rng, size) for _ in range(1 + lures))
         asker = simulated(thing, SIMULATED_SIDE, seed, others)
         *_, last = scan(size, window_side(SIMULATED_SIDE), asker, TOP)
-        hits = [centre_in(thing, place.box) for place in last.places]
+        hits = [is_found(thing, place.box, size) for place in last.places]
         first, five = first + hits[0], five + any(hits)
     return {"size": size, "lures": lures, "trials": trials, "first": first / trials, "five": five / trials}
 

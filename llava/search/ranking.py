@@ -79,9 +79,8 @@ class EvidenceMap:
         self._sums: dict[int, Map] = {}
         self._counts: dict[int, Map] = {}
 
-    def add(self, box: Box, p_yes: float) -> None:
-        """Lay a window on the map, among those of its size."""
-        side = max(box[2] - box[0], box[3] - box[1])
+    def add(self, box: Box, p_yes: float, side: int) -> None:
+        """Lay a window on the map, among those of `side` pixels."""
         if side not in self._sums:
             self._sums[side] = np.zeros(self._shape, np.float32)
             self._counts[side] = np.zeros(self._shape, np.float32)

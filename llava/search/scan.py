@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 from llava.search.ranking import EvidenceMap, Map, Place, mean_probability, ranked
-from llava.search.windows import Box, scales, shifted, windows
+from llava.search.windows import Box, longer, scales, shifted, windows
 
 SECOND_LOOK = 6
 """How many places of each size of windows are looked at again; more where more are wanted."""
@@ -71,7 +70,7 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
     clock = _Clock()
     with closing(ask(boxes)) as asked:
         for done, (box, p_yes) in enumerate(asked, 1):
-            evidence.add(box, p_yes)
+            evidence.add(box, p_yes, longer(box))
             if done == len(boxes) or clock.due:
                 began = time.monotonic()
                 found = ranked(evidence.places(places), places)
@@ -80,12 +79,12 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
 
     likely = {place.box: place.p_yes for place in evidence.places(max(places, SECOND_LOOK))}
     looks = {box: [box, *shifted(box, size)] for box in likely}
-    again = list(dict.fromkeys(chain(*looks.values())))
+    again = {view: longer(place) for place, views in looks.items() for view in views}
     seen: dict[Box, float] = {}
     with closing(ask(again)) as asked:
         for box, p_yes in asked:
             seen[box] = p_yes
-            evidence.add(box, p_yes)
+            evidence.add(box, p_yes, again[box])
             if len(seen) == len(again) or clock.due:
                 began = time.monotonic()
                 for place, views in looks.items():

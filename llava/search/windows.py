@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LARGEST = 4
-"""Windows larger than this part of the photo's longer edge say too little about where the thing is."""
+LARGEST = 1 / 2
+"""Windows larger than half the photo's longer edge say too little about where the thing is."""
 
 Box = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in pixels of the photo; x2 and y2 are beyond the last pixel."""
@@ -45,19 +45,35 @@ def windows(size: tuple[int, int], side: int) -> list[Box]:
 
 
 def scales(size: tuple[int, int], side: int) -> list[int]:
-    """Return the sides of windows for things of many sizes: `side`, and its doubles up to a quarter of the
-    photo's longer edge."""
+    """Return the sides of windows for things of many sizes: `side`, and its doubles up to half the photo's
+    longer edge."""
     sides = [side]
-    while 2 * LARGEST * sides[-1] <= max(size):
+    while 2 * sides[-1] <= LARGEST * max(size):
         sides.append(2 * sides[-1])
     return sides
 
 
 def shifted(box: Box, size: tuple[int, int], share: float = 0.2) -> list[Box]:
-    """Return the window moved left, right, up and down by a share of its side, within the photo."""
+    """Return the window moved left, right, up and down by a share of its side.
+
+    An edge on the photo's border stays there, so that what lies in a corner of the photo is not lost: such a
+    window becomes narrower or wider instead.
+    """
     dx, dy = round((box[2] - box[0]) * share), round((box[3] - box[1]) * share)
-    moved = [move(box, x, y, size) for x, y in ((-dx, 0), (dx, 0), (0, -dy), (0, dy))]
-    return list(dict.fromkeys(other for other in moved if other != box))
+    moved = [
+        (*_moved(box[0], box[2], x, size[0]), *_moved(box[1], box[3], y, size[1]))
+        for x, y in ((-dx, 0), (dx, 0), (0, -dy), (0, dy))
+    ]
+    boxes = [(x1, y1, x2, y2) for x1, x2, y1, y2 in moved]
+    return list(dict.fromkeys(other for other in boxes if other != box))
+
+
+def _moved(start: int, end: int, by: int, length: int) -> tuple[int, int]:
+    """Return an interval moved, without those of its ends that lie at the ends of 0..length."""
+    return (
+        start if start == 0 else max(start + by, 0),
+        end if end == length else min(end + by, length),
+    )
 
 
 def move(box: Box, dx: int, dy: int, size: tuple[int, int]) -> Box:
@@ -78,6 +94,11 @@ def around(box: Box, factor: float, size: tuple[int, int]) -> Box:
         min(box[2] + dx, size[0]),
         min(box[3] + dy, size[1]),
     )
+
+
+def longer(box: Box) -> int:
+    """Return the longer side of a box."""
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def centre_in(box: Box, other: Box) -> bool:

@@ -68,10 +68,11 @@ def test_own_photos(checkout: Path, repo: Path) -> None:
     whole, parts = blocks(repo / "README.md", "Your own photos")
     whole = whole.replace(". .venv/bin/activate\n", "")
     whole = whole.replace("run playground/data_train", "run playground/data_train max_steps=3")
-    whole, serve = whole.split("# or let other programs ask")
+    whole, serve, web = re.split("# or let other programs ask|# or people who", whole)
     said = run(whole, checkout)
     assert "May you rely on it?" in said
-    assert_serves(serve.strip().splitlines()[-1], checkout)
+    assert_serves(serve, "serving merged at http://127.0.0.1:", checkout)
+    assert_serves(web, "open http://127.0.0.1:", checkout)
     assert (checkout / "runs/predict-data_infer/answers.csv").read_text().count("new.jpg") > 5
 
     run(few_steps(parts), checkout)
@@ -91,14 +92,13 @@ def test_own_photos(checkout: Path, repo: Path) -> None:
     }
 
 
-def assert_serves(command: str, folder: Path) -> None:
-    """Start the service, until it says where, and end it."""
-    process = subprocess.Popen(
-        [*command.split(), "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
+def assert_serves(block: str, line: str, folder: Path) -> None:
+    """Start the service of a block's last command, until it says where, and end it."""
+    command = block.strip().splitlines()[-1].split()
+    process = subprocess.Popen([*command, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        assert any("serving merged at http://127.0.0.1:" in line for line in process.stderr)
+        assert any(line in said for said in process.stderr)
         process.terminate()
         assert process.wait(60) == 0
     finally:

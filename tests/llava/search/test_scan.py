@@ -63,7 +63,7 @@ def test_a_scan_that_is_stopped_has_ranked_places_and_ends_the_asking(
 def test_neighbouring_windows_are_one_place() -> None:
     evidence = EvidenceMap((1000, 200), 200)
     for x in range(0, 801, 100):
-        evidence.add((x, 0, x + 200, 200), 0.9 if x in (300, 400) else 0.1)
+        evidence.add((x, 0, x + 200, 200), 0.9 if x in (300, 400) else 0.1, 200)
     first, *others = evidence.places(5)
     assert first.box == (350, 0, 550, 200)  # what both see
     assert first.p_yes == pytest.approx(0.9)
