@@ -20,7 +20,7 @@ CELLS = 8
 CERTAIN = 1e-6
 """Probabilities are kept so far from 0 and 1, where their log-odds are infinite."""
 
-MARGIN = 1.5
+MARGIN = 2.5
 """In log-odds: of two places of which one holds the other, the larger counts only if so much likelier."""
 
 Map = NDArray[np.float32]
