@@ -5,8 +5,8 @@
 
 Photos of 3000 x 1902 pixels are composed (search_scenes.py): a shape of a colour among eight distractors that
 share one of both, on parts of the real photos of --photos and on rendered textures in turn. The embedded base
-searches them; some again with the thing left out. Found means that its centre lies in the box, and that the box
-is at most a tenth of the photo.
+searches them; some again with the thing left out. Found means that its centre lies in the box, and that the
+box is at most a tenth of the photo.
 
 A simulated answerer that is wrong about 9 windows of 100 (search_simulated.py) searches for things of 20 to
 400 pixels, with the input of LLaVA-1.5 (336 pixels). Then windows and seconds against pixels.
