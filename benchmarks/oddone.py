@@ -56,8 +56,8 @@ class Photo:
 class Outcome:
     """What was found in a photo with one of BOXES.
 
-    `rank` is the damaged unit's among the compared ones, from 0; None where it is not among them or the string
-    is sound. `found` is whether the units are those of an insulator.
+    `rank` is the damaged unit's among the compared ones, from 0; None where it is not among them or the
+    string is sound. `found` is whether the units are those of an insulator.
     """
 
     kind: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava.common.html.markup import Markup, table, table_row, tag, together
 from llava.common.html.page import Section, callout, document, thumbnail
@@ -25,10 +26,15 @@ CAPTIONS = {
 class Finding:
     """What was found in one photo, and the pictures of it: kind (a key of CAPTIONS) -> file."""
 
-    name: str
+    photo: Path
     result: OddResult
     pictures: dict[str, Path]
     verdict: ModelVerdict | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the photo's row of oddone.json."""
+        row = {"photo": str(self.photo), **self.result.to_json()}
+        return row | ({"model": self.verdict.to_json()} if self.verdict else {})
 
     @property
     def sentence(self) -> str:
@@ -45,14 +51,23 @@ class Finding:
         )
 
 
-def render_page(findings: Sequence[Finding]) -> str:
-    """Return the whole page; of several photos those whose odd unit stands out come first."""
+def render_page(findings: Sequence[Finding], problems: Mapping[Path, str]) -> str:
+    """Return the whole page; of several photos those whose odd unit stands out come first.
+
+    Args:
+        findings: What was found in each photo.
+        problems: Why the photos that are left out could not be looked at.
+    """
     ordered = sorted(findings, key=_order)
     sections: list[Section] = []
     if len(findings) > 1:
         sections.append(("All photos", "all", _overview(ordered)))
+    if problems:
+        rows = [table_row(str(photo), problem) for photo, problem in problems.items()]
+        left_out = table("Photos that could not be looked at.", ["photo", "why"], rows)
+        sections.append(("Left out", "left-out", left_out))
     for number, finding in enumerate(ordered[:MOST_SHOWN]):
-        sections.append((finding.name, f"photo-{number}", _photo(finding)))
+        sections.append((finding.photo.name, f"photo-{number}", _photo(finding)))
     sure = sum(bool(finding.result.odd and finding.result.odd.sure) for finding in findings)
     note = (
         "A unit is compared with its neighbours in the same photo. That it is unlike them does not say why: "
@@ -74,7 +89,7 @@ def _order(finding: Finding) -> tuple[bool, float]:
 
 
 def _overview(findings: Sequence[Finding]) -> Markup:
-    rows = [table_row(finding.name, finding.sentence) for finding in findings]
+    rows = [table_row(str(finding.photo), finding.sentence) for finding in findings]
     more = f" Pictures of the first {MOST_SHOWN} are below." if len(findings) > MOST_SHOWN else ""
     return table("Those whose odd unit stands out first." + more, ["photo", "what was found"], rows)
 
