@@ -20,6 +20,9 @@ CAPTIONS = {
     "neighbours": "The odd unit between its neighbours",
     "cut_out": "Without the background (GrabCut, which may cut away too much: for looking only)",
 }
+FIGURES = (("units",), ("strip", "scores"), ("neighbours",), ("cut_out",))
+"""Kinds of pictures by figure: a strip and its scores stand in one, where they scroll together on a phone."""
+STYLE = "figure{margin:1rem 0}.along{overflow-x:auto}.along img{display:block;min-width:60rem}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def render_page(findings: Sequence[Finding], problems: Mapping[Path, str]) -> st
             tag("span", note, class_="soft"),
         )
     ]
-    return document("The odd one out", header, sections)
+    return document("The odd one out", header, sections, style=STYLE)
 
 
 def _order(finding: Finding) -> tuple[bool, float]:
@@ -95,26 +98,25 @@ def _overview(findings: Sequence[Finding]) -> Markup:
 
 
 def _photo(finding: Finding) -> Markup:
-    figures = [
-        tag(
-            "figure",
-            tag(
-                "div",
-                tag("img", src=thumbnail(path, 1400), alt=CAPTIONS[kind], loading="lazy"),
-                class_="picture",
-            ),
-            tag("figcaption", CAPTIONS[kind]),
-            style="margin:0 0 1rem",
-        )
-        for kind, path in finding.pictures.items()
-    ]
     return together(
         [
             tag("p", finding.sentence),
             callout(finding.result.warnings) if finding.result.warnings else None,
             _verdict(finding) if finding.verdict else None,
-            *figures,
+            *(_figure(finding, kinds) for kinds in FIGURES if set(kinds) <= finding.pictures.keys()),
         ]
+    )
+
+
+def _figure(finding: Finding, kinds: Sequence[str]) -> Markup:
+    images = [
+        tag("img", src=thumbnail(finding.pictures[kind], 1600), alt=CAPTIONS[kind], loading="lazy")
+        for kind in kinds
+    ]
+    return tag(
+        "figure",
+        tag("div", *images, class_="picture along" if len(kinds) > 1 else "picture"),
+        tag("figcaption", ". ".join(CAPTIONS[kind] for kind in kinds)),
     )
 
 
