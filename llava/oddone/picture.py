@@ -76,8 +76,8 @@ def draw_bars(result: OddResult) -> Image.Image:
         height = BAR_HEIGHT * min(1.0, max(0.0, score) / max(top, 1e-6))
         box = [left + 2, picture.height - height, right - 2, picture.height]
         draw.rectangle(box, fill=_colour(result, index))
-        place = (left + right) / 2, picture.height - height - MARGIN / 3
-        draw.text(place, f"{score:.1f}", fill="black", anchor="mm", font=font)
+        place = (left + right) / 2, picture.height - height - 5
+        draw.text(place, f"{score:.1f}", fill="black", anchor="ms", font=font)
     return picture
 
 
