@@ -100,6 +100,7 @@ def _overview(findings: Sequence[Finding]) -> Markup:
 def _photo(finding: Finding) -> Markup:
     return together(
         [
+            tag("p", str(finding.photo), class_="soft"),
             tag("p", finding.sentence),
             callout(finding.result.warnings) if finding.result.warnings else None,
             _verdict(finding) if finding.verdict else None,
