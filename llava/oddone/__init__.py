@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PIL import Image
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError
 from llava.oddone.result import Axis, Box, Odd, OddResult, Unit
 
-__all__ = ["Axis", "Box", "Odd", "OddResult", "Unit", "find_odd"]
+__all__ = ["Axis", "Box", "Odd", "OddResult", "Unit", "find_odd", "load_finder"]
 
 
 def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None) -> OddResult:
@@ -22,10 +24,15 @@ def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None
     Raises:
         InputError: the box or the axis cannot be used, or OpenCV or SciPy is not installed.
     """
+    return load_finder()(image, box, axis)
+
+
+def load_finder() -> Callable[[Image.Image, Box | None, int | None], OddResult]:
+    """Return the function behind `find_odd`; InputError if OpenCV or SciPy is not installed."""
     try:
         from llava.oddone.find import find
     except ImportError as error:
         raise InputError(
             f"{error.name} is not installed; to look for the odd unit: {how_to_install('oddone')}"
         ) from None
-    return find(image, box, axis)
+    return find

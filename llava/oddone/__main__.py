@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,19 @@ from llava.common.cli import CommandParser, add_model_flags
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, write_json, write_text
 from llava.common.images import open_image
-from llava.oddone import Box, OddResult, find_odd
+from llava.oddone import Box, OddResult, load_finder
 
 if TYPE_CHECKING:
     from llava.oddone.ask import Asker
-    from llava.oddone.page import Finding
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic"}
+ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"}
 
 NOTES = """The string is found in the whole photo unless --box says where it is, straightened and cut into its
 repeating units. No model is needed, nothing is trained: the units are compared with their neighbours.
 OUTPUT gets index.html, which shows everything, oddone.json and the page's pictures. "sure" is said only
-where a unit stands out so clearly that it is right as a rule; docs/oddone.md has the figures."""
+where a unit stands out so clearly that it is right as a rule; docs/oddone.md has the figures.
+
+Photos that cannot be looked at are listed at the end, and the exit code is then 2."""
 
 
 def parse_box(text: str) -> Box:
@@ -37,7 +38,7 @@ def parse_box(text: str) -> Box:
     return x1, y1, x2, y2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser = CommandParser(
         "python -m llava.oddone",
         "Say which unit of an insulator string is unlike its neighbours.",
@@ -57,66 +58,84 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for what was found")
     add_model_flags(parser, required=False)
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return parser.parse_args(argv)
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
     photos = list_photos(args.image_file)
     if args.box and len(photos) > 1:
         raise InputError(f"--box is of one photo, and {len(photos)} are named")
-    found = []
+    find = load_finder()
     asker: Asker | None = None
     if args.model_path:
         from llava.oddone.ask import Asker
 
         asker = Asker(args)
-    for photo in photos:
-        image = open_image(photo)
+    from llava.oddone.page import Finding, render_page
+
+    findings: list[Finding] = []
+    problems: dict[Path, str] = {}
+    for photo, name in zip(photos, picture_names(photos), strict=True):
         try:
-            result = find_odd(image, args.box, args.axis)
+            image = open_image(photo)
+            result = find(image, args.box, args.axis)
+            verdict = asker.ask(result) if asker and result.odd else None
         except InputError as error:
-            raise InputError(f"{photo}: {error}") from None
-        finding = show(image, result, _name(photo, photos), args.output, asker)
+            problems[photo] = str(error).removeprefix(f"{photo}: ")
+            continue
+        finding = Finding(photo, result, save_pictures(image, result, args.output, name), verdict)
         print(f"{photo}: {finding.sentence}")
         for warning in result.warnings:
             print(f"{photo}: note: {warning}", file=sys.stderr)
-        found.append(finding)
+        findings.append(finding)
 
-    from llava.oddone.page import render_page
-
-    rows = [
-        {"photo": str(photo), **finding.result.to_json()}
-        | ({"model": finding.verdict.to_json()} if finding.verdict else {})
-        for photo, finding in zip(photos, found, strict=True)
-    ]
-    write_json(args.output / "oddone.json", rows)
-    write_text(args.output / "index.html", render_page(found))
-    print(f"wrote {args.output / 'index.html'}")
-    return 0
+    if findings:
+        left_out = [{"photo": str(photo), "problem": problem} for photo, problem in problems.items()]
+        write_json(args.output / "oddone.json", [finding.to_json() for finding in findings] + left_out)
+        write_text(args.output / "index.html", render_page(findings, problems))
+        print(f"wrote {args.output / 'index.html'}")
+    report_problems(problems, len(photos))
+    return 2 if problems else 0
 
 
 def list_photos(paths: Sequence[Path]) -> list[Path]:
-    """Return the photos that are named, and those in the folders that are named."""
+    """Return the photos that are named, and those in the folders that are named, each once."""
     photos: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in ENDINGS and file.is_file() and not file.name.startswith(".")
+            )
             if not inside:
                 raise InputError(f"{path}: no photos lie in this folder")
             photos += inside
-        else:
+        elif path.exists():
             photos.append(path)
-    return photos
+        else:
+            raise InputError(f"{path}: no such photo or folder")
+    return list(dict.fromkeys(photos))
 
 
-def _name(photo: Path, photos: Sequence[Path]) -> str:
-    """Return a name for the photo's pictures that no other photo has."""
-    twins = [other for other in photos if other.stem == photo.stem]
-    return photo.stem if len(twins) == 1 else f"{photo.stem}_{twins.index(photo) + 1}"
+def picture_names(photos: Sequence[Path]) -> list[str]:
+    """Return how the files of each photo's pictures begin: its stem, with a number where that is taken."""
+    names: list[str] = []
+    taken: set[str] = set()  # without case, which some disks do not tell apart
+    for photo in photos:
+        name, number = photo.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{photo.stem}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
-def show(image: Image.Image, result: OddResult, name: str, output: Path, asker: Asker | None) -> Finding:
-    """Write the pictures of what was found in a photo, and ask the model about it, if there is one."""
+def save_pictures(image: Image.Image, result: OddResult, output: Path, name: str) -> dict[str, Path]:
+    """Draw what was found in a photo; returns the files by kind of picture."""
     from llava.oddone import picture
-    from llava.oddone.page import Finding
 
     drawn = {"units": picture.draw_units(image, result)}
     if result.units:
@@ -130,7 +149,17 @@ def show(image: Image.Image, result: OddResult, name: str, output: Path, asker: 
         files[kind] = output / f"{name}_{kind}.png"
         with atomic_path(files[kind]) as temporary:
             drawing.save(temporary, format="PNG")
-    return Finding(name, result, files, asker.ask(result) if asker and result.odd else None)
+    return files
+
+
+def report_problems(problems: Mapping[Path, str], photos: int) -> None:
+    """Print why photos could not be looked at, of how many."""
+    lines = [f"{photo}: {problem}" for photo, problem in problems.items()]
+    if len(lines) == 1:
+        print(f"error: {lines[0]}", file=sys.stderr)
+    elif lines:
+        print(f"error: {len(lines)} of {photos} photos could not be looked at:", file=sys.stderr)
+        print(*(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

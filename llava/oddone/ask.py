@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from llava.common.errors import InputError
 from llava.oddone.picture import crop_of_unit, draw_strip
 from llava.oddone.result import OddResult
 
@@ -45,7 +46,7 @@ class Asker:
     """A loaded model, and the questions to it."""
 
     def __init__(self, args: Namespace) -> None:
-        """Load the model that the flags of `add_model_flags` name."""
+        """Load the model that the flags of `add_model_flags` name; InputError if it cannot be loaded."""
         from llava.inference.engine import Engine
         from llava.model.builder import load_model
 
@@ -56,7 +57,11 @@ class Asker:
         self.engine = Engine(loaded)
 
     def ask(self, result: OddResult) -> ModelVerdict:
-        """Ask about the strip of a result that has an odd unit, and about its oddest units."""
+        """Ask about the strip of a result that has an odd unit, and about its oddest units.
+
+        Raises:
+            InputError: the model does not answer, for instance because a picture does not fit its context.
+        """
         ranked = result.ranked()
         numbers = [str(index + 1) for index in sorted(ranked)]
         of_strip, *of_units = self._probabilities(
@@ -70,7 +75,7 @@ class Asker:
     def _probabilities(
         self, questions: Sequence[tuple[str, Image.Image, list[str]]]
     ) -> list[dict[str, float]]:
-        from llava.common.errors import InputError
+        """Return the probability of each choice, for each of the questions (text, picture, choices)."""
         from llava.inference.engine import Request
 
         results = self.engine.answer(

@@ -13,9 +13,8 @@ BANDS = 12  # across the string
 BAND_ROWS, BAND_COLUMNS = 8, 24
 WINDOW = 3  # bands that are scored together
 NEAREST = 8  # units that a unit is compared with
-RANK = (
-    0.3  # of the distances to them, from the least: an odd unit is unlike nearly all, a pair of odd ones too
-)
+RANK = 0.3
+"""Of the distances to them, from the least: an odd unit is unlike nearly all, two odd neighbours too."""
 TREND = 6  # units on each side whose median is taken for usual: perspective changes along the string
 LONG = 16  # units from which the string is long enough to have a trend
 OUTERMOST = 0.7  # of a score, for units with neighbours on one side only: half as many, so the root of a half
@@ -103,6 +102,7 @@ def _scores(pairs: Array, weight: Array) -> tuple[Array, list[tuple[int, int]]]:
 
 
 def _usual(unlike: Array) -> Array:
+    """Return what is usual near each unit; in a short string, in all of it."""
     count = unlike.shape[-1]
     if count <= LONG:
         return np.median(unlike, axis=-1, keepdims=True)

@@ -43,11 +43,12 @@ def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
     if not candidates:
         nothing = "No string was found: nothing repeats itself along a line."
         return OddResult(image.size, None, [], warnings=[nothing])
-    course, strip, cuts, strength = _cut(photo, candidates[axis or 0], area)
+    taken = candidates[axis or 0]
+    course, strip, cuts, strength = _cut(photo, taken, area)
     if len(cuts) <= LEAST_COMPARED:
         few = "No string was found: too few units repeat themselves along the line."
-        return OddResult(image.size, candidates[axis or 0], candidates, warnings=[few])
-    chosen = replace(candidates[axis or 0], period=float(np.median(np.diff(cuts))) / course.scale)
+        return OddResult(image.size, taken, candidates, warnings=[few])
+    chosen = replace(taken, period=float(np.median(np.diff(cuts))) / course.scale)
     comparison = compare(tiles_of(strip, cuts), _per_band(strength))
     polygons = [course.outline(left, right, 0, len(strip)) for left, right in pairwise(cuts.tolist())]
     units = [
@@ -60,6 +61,7 @@ def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
 
 
 def _checked(box: Box, size: tuple[int, int]) -> Box:
+    """Return the part of a box that lies in the photo; InputError if it cannot be used."""
     stated = ",".join(f"{value:g}" for value in box)
     width, height = size
     if not all(math.isfinite(value) for value in box):
@@ -75,6 +77,7 @@ def _checked(box: Box, size: tuple[int, int]) -> Box:
 
 
 def _candidates(photo: Array, area: Box) -> list[Axis]:
+    """Return the axes in a part of the photo, best first."""
     x1, y1, x2, y2 = math.floor(area[0]), math.floor(area[1]), math.ceil(area[2]), math.ceil(area[3])
     part = photo[y1:y2, x1:x2]
     scale = min(SIDE / max(part.shape[:2]), 2.0)
@@ -85,17 +88,7 @@ def _candidates(photo: Array, area: Box) -> list[Axis]:
 
 def _cut(photo: Array, axis: Axis, area: Box) -> tuple[Course, Array, Array, Array]:
     """Return the string's course, its strip, the columns where units are cut, and each row's strength."""
-    for _ in range(2):
-        course = lay_course(photo, axis, area)
-        strip = course.sample(photo)
-        weight = np.exp(-0.5 * ((np.arange(len(strip)) - course.above) / (1.5 * UNIT)) ** 2)
-        _, level = even_units(strip, local_phase(strip, weight))
-        strength = row_strength(level)
-        factor = true_period(level, weight * strength / (strength.max() + 1e-6))
-        if factor == 1:
-            break
-        axis = replace(axis, period=axis.period * factor)
-    course = narrow(course, strength)
+    course = _course(photo, axis, area)
     strip = course.sample(photo)
     weight = np.ones(len(strip))
     for _ in range(2):
@@ -109,11 +102,28 @@ def _cut(photo: Array, axis: Axis, area: Box) -> tuple[Course, Array, Array, Arr
     return course, strip, cuts, weight
 
 
+def _course(photo: Array, axis: Axis, area: Box) -> Course:
+    """Return the string's course, as wide as the string; the axis may have twice or half the period."""
+    for _ in range(2):
+        course = lay_course(photo, axis, area)
+        strip = course.sample(photo)
+        weight = np.exp(-0.5 * ((np.arange(len(strip)) - course.above) / (1.5 * UNIT)) ** 2)
+        _, level = even_units(strip, local_phase(strip, weight))
+        strength = row_strength(level)
+        factor = true_period(level, weight * strength / (strength.max() + 1e-6))
+        if factor == 1:
+            break
+        axis = replace(axis, period=axis.period * factor)
+    return narrow(course, strength)
+
+
 def _per_band(strength: Array) -> Array:
+    """Return how much each band belongs to the string, from how much each row does."""
     return np.array([part.max() for part in np.array_split(strength, BANDS)])
 
 
 def _odd(units: list[Unit], comparison: Comparison, course: Course, cuts: Array, rows: int) -> Odd | None:
+    """Return the unit with the highest score, and whether it is sure; None where too few were compared."""
     compared = [index for index, unit in enumerate(units) if not unit.left_out]
     if len(compared) < LEAST_COMPARED:
         return None
@@ -128,6 +138,7 @@ def _odd(units: list[Unit], comparison: Comparison, course: Course, cuts: Array,
 
 
 def _warnings(units: list[Unit], candidates: list[Axis], chosen: Axis, box: Box | None) -> list[str]:
+    """Return what makes the result doubtful, a sentence each."""
     warnings = []
     compared = sum(not unit.left_out for unit in units)
     if compared < FEW:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava.common.html.markup import Markup, table, table_row, tag, together
 from llava.common.html.page import Section, callout, document, thumbnail
@@ -19,16 +20,24 @@ CAPTIONS = {
     "neighbours": "The odd unit between its neighbours",
     "cut_out": "Without the background (GrabCut, which may cut away too much: for looking only)",
 }
+FIGURES = (("units",), ("strip", "scores"), ("neighbours",), ("cut_out",))
+"""Kinds of pictures by figure: a strip and its scores stand in one, where they scroll together on a phone."""
+STYLE = "figure{margin:1rem 0}.along{overflow-x:auto}.along img{display:block;min-width:60rem}"
 
 
 @dataclass(frozen=True)
 class Finding:
     """What was found in one photo, and the pictures of it: kind (a key of CAPTIONS) -> file."""
 
-    name: str
+    photo: Path
     result: OddResult
     pictures: dict[str, Path]
     verdict: ModelVerdict | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the photo's row of oddone.json."""
+        row = {"photo": str(self.photo), **self.result.to_json()}
+        return row | ({"model": self.verdict.to_json()} if self.verdict else {})
 
     @property
     def sentence(self) -> str:
@@ -45,14 +54,23 @@ class Finding:
         )
 
 
-def render_page(findings: Sequence[Finding]) -> str:
-    """Return the whole page; of several photos those whose odd unit stands out come first."""
+def render_page(findings: Sequence[Finding], problems: Mapping[Path, str]) -> str:
+    """Return the whole page; of several photos those whose odd unit stands out come first.
+
+    Args:
+        findings: What was found in each photo.
+        problems: Why the photos that are left out could not be looked at.
+    """
     ordered = sorted(findings, key=_order)
     sections: list[Section] = []
     if len(findings) > 1:
         sections.append(("All photos", "all", _overview(ordered)))
+    if problems:
+        rows = [table_row(str(photo), problem) for photo, problem in problems.items()]
+        left_out = table("Photos that could not be looked at.", ["photo", "why"], rows)
+        sections.append(("Left out", "left-out", left_out))
     for number, finding in enumerate(ordered[:MOST_SHOWN]):
-        sections.append((finding.name, f"photo-{number}", _photo(finding)))
+        sections.append((finding.photo.name, f"photo-{number}", _photo(finding)))
     sure = sum(bool(finding.result.odd and finding.result.odd.sure) for finding in findings)
     note = (
         "A unit is compared with its neighbours in the same photo. That it is unlike them does not say why: "
@@ -65,7 +83,7 @@ def render_page(findings: Sequence[Finding]) -> str:
             tag("span", note, class_="soft"),
         )
     ]
-    return document("The odd one out", header, sections)
+    return document("The odd one out", header, sections, style=STYLE)
 
 
 def _order(finding: Finding) -> tuple[bool, float]:
@@ -74,32 +92,32 @@ def _order(finding: Finding) -> tuple[bool, float]:
 
 
 def _overview(findings: Sequence[Finding]) -> Markup:
-    rows = [table_row(finding.name, finding.sentence) for finding in findings]
+    rows = [table_row(str(finding.photo), finding.sentence) for finding in findings]
     more = f" Pictures of the first {MOST_SHOWN} are below." if len(findings) > MOST_SHOWN else ""
     return table("Those whose odd unit stands out first." + more, ["photo", "what was found"], rows)
 
 
 def _photo(finding: Finding) -> Markup:
-    figures = [
-        tag(
-            "figure",
-            tag(
-                "div",
-                tag("img", src=thumbnail(path, 1400), alt=CAPTIONS[kind], loading="lazy"),
-                class_="picture",
-            ),
-            tag("figcaption", CAPTIONS[kind]),
-            style="margin:0 0 1rem",
-        )
-        for kind, path in finding.pictures.items()
-    ]
     return together(
         [
+            tag("p", str(finding.photo), class_="soft"),
             tag("p", finding.sentence),
             callout(finding.result.warnings) if finding.result.warnings else None,
             _verdict(finding) if finding.verdict else None,
-            *figures,
+            *(_figure(finding, kinds) for kinds in FIGURES if set(kinds) <= finding.pictures.keys()),
         ]
+    )
+
+
+def _figure(finding: Finding, kinds: Sequence[str]) -> Markup:
+    images = [
+        tag("img", src=thumbnail(finding.pictures[kind], 1600), alt=CAPTIONS[kind], loading="lazy")
+        for kind in kinds
+    ]
+    return tag(
+        "figure",
+        tag("div", *images, class_="picture along" if len(kinds) > 1 else "picture"),
+        tag("figcaption", ". ".join(CAPTIONS[kind] for kind in kinds)),
     )
 
 

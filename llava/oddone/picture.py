@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +15,8 @@ RED, BLUE, GREY, YELLOW = (214, 40, 40), (61, 111, 153), (150, 156, 162), (255, 
 STRIP_SIDE = 1600  # pixels of the longest strip that is shown
 SHOWN_SIDE = 1600  # pixels of a photo's longer side, where it is shown
 BAR_HEIGHT = 160
-MARGIN = 24  # above a strip, for the units' numbers
+MARGIN = 36  # above a strip and its bars, for the units' numbers and scores
+BESIDE = 2  # units that a shown strip goes on beyond the string at each end
 CUT_OUT_SIDE = 640  # pixels of the part of a photo whose background is cut out
 
 
@@ -32,7 +36,9 @@ def draw_units(image: Image.Image, result: OddResult) -> Image.Image:
     if result.odd:
         outline(result.odd.polygon, RED, 2 * width)
         outline(result.odd.part, RED, width)
-        _number(draw, result.odd.index, _above(result.odd.polygon, scale), RED)
+        place, text = _above(result.odd.polygon, scale), str(result.odd.index + 1)
+        font = ImageFont.load_default(16)
+        draw.text(place, text, fill=RED, anchor="mm", font=font, stroke_width=2, stroke_fill="white")
     return shown
 
 
@@ -41,51 +47,54 @@ def _above(polygon: Polygon, scale: float) -> tuple[float, float]:
     return x * scale, max(10.0, y * scale - 12)
 
 
-def _number(
-    draw: ImageDraw.ImageDraw, index: int, place: tuple[float, float], colour: tuple[int, int, int]
-) -> None:
-    draw.text(
-        place,
-        str(index + 1),
-        fill=colour,
-        anchor="mm",
-        font=ImageFont.load_default(16),
-        stroke_width=2,
-        stroke_fill="white",
-    )
-
-
 def draw_strip(result: OddResult) -> Image.Image:
     """Draw the straightened string, cut into its units, which are numbered from 1."""
-    strip, scale = _shown_strip(result)
+    strip, cuts = _shown_strip(result)
     picture = Image.new("RGB", (strip.width, strip.height + MARGIN), "white")
     picture.paste(strip, (0, MARGIN))
     draw = ImageDraw.Draw(picture)
-    for cut in result.cuts:
-        draw.line([cut * scale, MARGIN, cut * scale, picture.height], fill=YELLOW, width=2)
-    for index, (left, right) in enumerate(zip(result.cuts[:-1], result.cuts[1:], strict=True)):
-        _number(draw, index, ((left + right) / 2 * scale, MARGIN / 2), _colour(result, index))
+    font = _font(cuts, 0.6)
+    for cut in cuts:
+        draw.line([cut, MARGIN, cut, picture.height], fill=YELLOW, width=2)
+    for index, (left, right) in enumerate(pairwise(cuts)):
+        place = (left + right) / 2, MARGIN / 2
+        draw.text(place, str(index + 1), fill=_colour(result, index), anchor="mm", font=font)
         if result.odd and index == result.odd.index:
-            draw.rectangle([left * scale, MARGIN, right * scale, picture.height - 1], outline=RED, width=4)
+            draw.rectangle([left, MARGIN, right, picture.height - 1], outline=RED, width=4)
     return picture
 
 
 def draw_bars(result: OddResult) -> Image.Image:
     """Draw the units' scores as bars, which stand where the units stand in `draw_strip`."""
-    strip, scale = _shown_strip(result)
+    strip, cuts = _shown_strip(result)
     picture = Image.new("RGB", (strip.width, BAR_HEIGHT + MARGIN), "white")
     draw = ImageDraw.Draw(picture)
+    font = _font(cuts, 0.45)
     top = max([unit.score for unit in result.units if not unit.left_out], default=1.0)
-    for index, (left, right) in enumerate(zip(result.cuts[:-1], result.cuts[1:], strict=True)):
+    for index, (left, right) in enumerate(pairwise(cuts)):
         score = result.units[index].score
         height = BAR_HEIGHT * min(1.0, max(0.0, score) / max(top, 1e-6))
-        colour = _colour(result, index)
-        draw.rectangle(
-            [left * scale + 2, picture.height - height, right * scale - 2, picture.height], fill=colour
-        )
-        place = (left + right) / 2 * scale, picture.height - height - 9
-        draw.text(place, f"{score:.1f}", fill="black", anchor="mm", font=ImageFont.load_default(12))
+        box = [left + 2, picture.height - height, right - 2, picture.height]
+        draw.rectangle(box, fill=_colour(result, index))
+        place = (left + right) / 2, picture.height - height - 5
+        draw.text(place, f"{score:.1f}", fill="black", anchor="ms", font=font)
     return picture
+
+
+def _shown_strip(result: OddResult) -> tuple[Image.Image, list[float]]:
+    """Return the strip as it is shown, and the columns in it where units are cut."""
+    beside = BESIDE * (result.cuts[-1] - result.cuts[0]) / len(result.units)
+    left = max(0, round(result.cuts[0] - beside))
+    strip = Image.fromarray(result.strip[:, left : round(result.cuts[-1] + beside)])
+    scale = STRIP_SIDE / max(strip.width, strip.height * 2)
+    size = max(1, round(strip.width * scale)), max(1, round(strip.height * scale))
+    return strip.resize(size, Image.Resampling.BICUBIC), [(cut - left) * scale for cut in result.cuts]
+
+
+def _font(cuts: Sequence[float], part: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return a font as high as `part` of the narrowest unit's width, so that texts do not overlap."""
+    narrowest = min(right - left for left, right in pairwise(cuts))
+    return ImageFont.load_default(min(30.0, max(10.0, part * narrowest)))
 
 
 def draw_neighbours(result: OddResult) -> Image.Image | None:
@@ -139,13 +148,6 @@ def draw_without_background(image: Image.Image, result: OddResult) -> Image.Imag
     cv2.grabCut(bgr, mask, rectangle, models[0], models[1], 4, cv2.GC_INIT_WITH_MASK)
     shown = np.where(np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))[..., None], pixels, 255)
     return Image.fromarray(shown.astype(np.uint8))
-
-
-def _shown_strip(result: OddResult) -> tuple[Image.Image, float]:
-    strip = Image.fromarray(result.strip)
-    scale = STRIP_SIDE / max(strip.width, strip.height * 2)
-    size = max(1, round(strip.width * scale)), max(1, round(strip.height * scale))
-    return strip.resize(size, Image.Resampling.BICUBIC), scale
 
 
 def _colour(result: OddResult, index: int) -> tuple[int, int, int]:

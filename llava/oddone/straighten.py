@@ -121,13 +121,12 @@ def _along(axis: Axis, box: Box, size: tuple[int, int]) -> Course:
         min(width, box[2] + slack),
         min(height, box[3] + slack),
     )
-    first, last = (
-        -min(spare, _room(points[0], (-ux, -uy), box)),
-        length + min(spare, _room(points[-1], (ux, uy), box)),
-    )
+    first = -min(spare, _room(points[0], (-ux, -uy), box))
+    last = length + min(spare, _room(points[-1], (ux, uy), box))
     start = (float(points[0][0] + ux * first), float(points[0][1] + uy * first))
     whole = last - first
-    a, b, c = np.polyfit(*_samples(bend, first, last, whole), 2)
+    along = np.linspace(first, last, 16)
+    a, b, c = np.polyfit((along - first) / whole, np.polyval(bend, along), 2)
     rows = round(REACH * UNIT)
     return Course(
         start,
@@ -138,11 +137,6 @@ def _along(axis: Axis, box: Box, size: tuple[int, int]) -> Course:
         rows,
         rows,
     )
-
-
-def _samples(bend: Array, first: float, last: float, whole: float) -> tuple[Array, Array]:
-    along = np.linspace(first, last, 16)
-    return (along - first) / whole, np.polyval(bend, along)
 
 
 def _room(point: Array, direction: Point, box: Box) -> float:

@@ -9,9 +9,9 @@ from llava.oddone.result import Array
 from llava.oddone.straighten import UNIT, demodulated, smooth_along
 
 CHUNK = 5  # units
-TWICE_FROM = (
-    12  # units: in a shorter string one that is absent makes every second look more alike than every one
-)
+TWICE_FROM = 12
+"""Units, from which twice the period may be the true one: in a shorter string one unit that is absent makes
+every second look more alike than every one."""
 
 
 def local_phase(strip: Array, weight: Array) -> Array:

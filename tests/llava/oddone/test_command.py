@@ -66,6 +66,47 @@ def test_bad_input_is_one_line(photos: Path, tmp_path: Path, arguments: list[str
     assert said in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_bad_photos_are_listed_at_the_end_and_cost_no_others(photos: Path, tmp_path: Path) -> None:
+    good = (photos / "damaged.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(good[: len(good) // 2])
+    (tmp_path / "b.jpg").write_text("no picture")
+    (tmp_path / "c.jpg").write_bytes(good)
+    done = run_here(main, "--image-file", tmp_path, "--output", tmp_path / "odd")
+    assert done.returncode == 2
+    summary, first, second = done.stderr.splitlines()[-3:]
+    assert summary == "error: 2 of 3 photos could not be looked at:"
+    assert f"{tmp_path}/a.jpg: the picture is damaged or cut short" in first
+    assert f"{tmp_path}/b.jpg: not a picture" in second
+    found, *left_out = json.loads((tmp_path / "odd" / "oddone.json").read_text())
+    assert found["photo"].endswith("c.jpg") and found["odd"]["sure"]
+    assert [Path(row["photo"]).name for row in left_out] == ["a.jpg", "b.jpg"]
+    assert all(row["problem"] for row in left_out)
+    page = (tmp_path / "odd" / "index.html").read_text()
+    assert "not a picture that Pillow can read" in page and page.count("data:image/jpeg") == len(KINDS)
+
+
+def test_photos_of_one_name_keep_their_own_pictures(photos: Path, tmp_path: Path) -> None:
+    sizes = {"x/a.jpg": (300, 200), "y/a.jpg": (310, 200), "y/A.png": (320, 200), "y/a_2.png": (330, 200)}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (120, 140, 160)).save(tmp_path / name)
+    named = [tmp_path / "x", tmp_path / "y", tmp_path / "x" / "a.jpg"]
+    done = run_here(main, "--image-file", *named, "--output", tmp_path / "odd")
+    assert done.returncode == 0, done.stderr
+    shown = [Image.open(file).size for file in (tmp_path / "odd").glob("*_units.png")]
+    assert sorted(shown) == sorted(sizes.values())
+    page = (tmp_path / "odd" / "index.html").read_text()
+    assert all(page.count(str(tmp_path / name)) == 2 for name in sizes)
+
+
+def test_a_photo_that_is_not_there_is_said_first(photos: Path, tmp_path: Path) -> None:
+    named = [photos, tmp_path / "gone.jpg"]
+    done = run_here(main, "--image-file", *named, "--output", tmp_path / "odd")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'gone.jpg'}: no such photo or folder\n"
+    assert not (tmp_path / "odd").exists()
+
+
 def test_a_box_is_of_one_photo(photos: Path, tmp_path: Path) -> None:
     done = run_here(main, "--image-file", photos, "--box", "1,2,300,400", "--output", tmp_path)
     assert done.returncode == 2 and "--box is of one photo" in done.stderr
