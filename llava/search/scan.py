@@ -14,8 +14,8 @@ from typing import Literal
 from llava.search.ranking import EvidenceMap, Map, Place, mean_probability, ranked
 from llava.search.windows import Box, longer, scales, shifted, windows
 
-SECOND_LOOK = 6
-"""How many places of each size of windows are looked at again; more where more are wanted."""
+SECOND_LOOK = 12
+"""How many places are looked at again, of all sizes of windows; more where more are wanted."""
 EVENT_SECONDS = 0.2
 EVENT_SHARE = 0.1
 """Events are at least EVENT_SECONDS apart, and ranking for them takes at most this share of the time."""
@@ -77,7 +77,9 @@ def scan(size: tuple[int, int], side: int, ask: Ask, places: int) -> Generator[S
                 yield Scan("windows", done, len(boxes), evidence.heat, found)
                 clock.restart(began)
 
-    likely = {place.box: place.p_yes for place in evidence.places(max(places, SECOND_LOOK))}
+    again_at_most = max(places, SECOND_LOOK)
+    likeliest = sorted(evidence.places(again_at_most), key=lambda place: -place.p_yes)
+    likely = {place.box: place.p_yes for place in likeliest[:again_at_most]}
     looks = {box: [box, *shifted(box, size)] for box in likely}
     again = {view: longer(place) for place, views in looks.items() for view in views}
     seen: dict[Box, float] = {}
