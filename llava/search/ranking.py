@@ -49,15 +49,16 @@ def log_odds(p: float) -> float:
 def ranked(places: Iterable[Place], count: int) -> list[Place]:
     """Return at most `count` places, the likeliest first, of those that hold each other only one.
 
-    That is the smallest, which says best where the thing is, unless a larger one is likelier by MARGIN.
+    That is the smallest, which says best where the thing is, unless a larger one is likelier by MARGIN, or
+    at all where the smaller is not even likely.
     """
     kept: list[Place] = []
     for place in sorted(places, key=lambda place: (place.box[2] - place.box[0], -place.p_yes)):
         inside = [other for other in kept if centre_in(other.box, place.box)]
         likeliest = max((other.p_yes for other in inside), default=0.0)
-        if likeliest <= 0.5 or log_odds(place.p_yes) > log_odds(likeliest) + MARGIN:
-            kept = [other for other in kept if other not in inside or other.p_yes > place.p_yes]
-            kept.append(place)
+        margin = MARGIN if likeliest > 0.5 else 0.0
+        if not inside or log_odds(place.p_yes) > log_odds(likeliest) + margin:
+            kept = [other for other in kept if other not in inside] + [place]
     return sorted(kept, key=lambda place: -place.p_yes)[:count]
 
 

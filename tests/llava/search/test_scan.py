@@ -78,6 +78,10 @@ def test_of_places_that_hold_each_other_the_tightest_counts_unless_it_is_far_les
     places = [Place(large, 0.95), Place(small, 0.55), Place(elsewhere, 0.5)]
     assert [place.box for place in ranked(places, 5)] == [large, elsewhere]
     assert [place.box for place in ranked(places, 1)] == [large]
+    beside = (450, 400, 650, 600)
+    for unlikely, p in ((beside, 0.1), (large, 0.1)):
+        places = [Place(small, 0.3), Place(unlikely, p), Place(elsewhere, 0.05)]
+        assert [place.box for place in ranked(places, 5)] == [small, elsewhere]
 
 
 def test_probabilities_are_joined_by_their_odds() -> None:
