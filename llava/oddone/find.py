@@ -28,7 +28,7 @@ SURE_GAP = 2.5
 """From 1 on, the odd unit was right on all of CPLID's photos; one sound string in ten had a gap of 2, where
 steel behind the string crosses a unit."""
 LEAST_SIDE = 32  # pixels of a box's longer side
-FEW = 6  # units compared, below which the result is a hint
+FEW = 6  # units compared, below which even a clear result may be wrong
 LOOSE = 0.4  # of the box that the string's own box fills, below which the box is called loose
 RIVAL = 0.6  # of the best axis's score, from which another one is mentioned
 
@@ -142,7 +142,9 @@ def _warnings(units: list[Unit], candidates: list[Axis], chosen: Axis, box: Box 
     warnings = []
     compared = sum(not unit.left_out for unit in units)
     if compared < FEW:
-        warnings.append(f"Only {compared} units can be compared; with so few the result is a hint.")
+        warnings.append(
+            f"Only {compared} units can be compared; with so few, even a clear result may be wrong."
+        )
     if box:
         corners = np.array([unit.polygon for unit in units])
         across, down = corners.max((0, 1)) - corners.min((0, 1))
