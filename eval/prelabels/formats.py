@@ -1,0 +1,71 @@
+"""The formats of pre-labels, and writing a folder for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from eval.prelabels import coco, cvat, label_studio, labelme, voc, yolo
+from eval.prelabels.labels import PreLabels
+from llava.common.errors import InputError
+from llava.common.files import atomic_folder
+
+
+class Writer(Protocol):
+    """A module of this package that writes one format.
+
+    `LABELS_WHOLE_PHOTOS` says whether the format can say of a photo as a whole what it shows. `HINT` says how
+    the tool opens the files, and may name the `{photos}` and their parent folder, the `{root}`.
+    """
+
+    LABELS_WHOLE_PHOTOS: bool
+    HINT: str
+
+    def write(self, labels: PreLabels, output: Path) -> None:
+        """Write every photo of `labels`, also one without labels, to the folder `output`, which exists."""
+        ...
+
+
+FORMATS: dict[str, Writer] = {
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "coco": coco,
+    "yolo": yolo,
+    "labelme": labelme,
+    "voc": voc,
+}
+
+
+def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, every_photo: bool) -> None:
+    """Write a folder for each of `formats` below `output`, and say what is in it and how to open it.
+
+    Args:
+        labels: Photos with what was found in them.
+        output: Gets a folder named by each format.
+        formats: Keys of `FORMATS`.
+        every_photo: Whether photos are written that have nothing that the format can hold: a photo to be
+            labelled is, but pre-labels without a label would say that the photo is sound.
+
+    Raises:
+        InputError: There is such a folder already, or two photos would share a file.
+    """
+    for name in formats:
+        if (output / name).exists():
+            raise InputError(f"{output / name} exists already; name another --output or remove it first")
+    for name in formats:
+        writer = FORMATS[name]
+        written = labels if every_photo or writer.LABELS_WHOLE_PHOTOS else labels.with_boxes()
+        with atomic_folder(output / name) as folder:
+            writer.write(written, folder)
+        boxes = sum(len(photo.boxes) for photo in written.photos)
+        whole = sum(len(photo.without_box) for photo in labels.photos)
+        kinds = f", {whole} label(s) of whole photos" if writer.LABELS_WHOLE_PHOTOS and whole else ""
+        left_out = (
+            ""
+            if writer.LABELS_WHOLE_PHOTOS or not whole
+            else (f"; {whole} finding(s) without a box left out: the format has no labels of whole photos")
+        )
+        print(f"{output / name}: {len(written.photos)} photo(s), {boxes} box(es){kinds}{left_out}")
+        photos = labels.folder.resolve()
+        print("  " + writer.HINT.format(root=photos.parent, photos=photos).replace("\n", "\n  "))

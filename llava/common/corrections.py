@@ -1,0 +1,62 @@
+"""Schema of corrections.json: what a person says of a survey's findings. The survey's page saves it, and
+data_prep reads it as annotations."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llava.common.boxes import Box
+
+CORRECTIONS_FORMAT: Final = "llava-inspect corrections"
+Verdict = Literal["accept", "reject", "correct"]
+
+
+class Correction(BaseModel):
+    """What a person says of one finding.
+
+    `accept`: it is as the survey says, and `kind` and `box` repeat that; without a kind the photo was found
+    sound, and is. `reject`: there is nothing of what was found. `correct`: there is `kind`. A `box` is
+    (x1, y1, x2, y2) in 0..1 of the upright photo; a kind without one is somewhere in the photo.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    finding: str
+    photo: str = Field(min_length=1)
+    verdict: Verdict
+    kind: str | None = None
+    box: Box | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Correction:
+        if self.verdict == "reject":
+            return self
+        if self.kind is not None and not self.kind.strip():
+            raise ValueError("its kind is empty; name it")
+        if self.kind is None and self.verdict == "correct":
+            raise ValueError("it is corrected, but names no kind")
+        if self.kind is None and self.box is not None:
+            raise ValueError("it has a box, but names no kind")
+        if self.box is not None and not _is_box(self.box):
+            raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
+        return self
+
+
+def _is_box(box: Box) -> bool:
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
+
+
+class Corrections(BaseModel):
+    """The file. `survey` is that of findings.json, `photos_folder` the folder that photos are named below."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["llava-inspect corrections"] = CORRECTIONS_FORMAT
+    version: Literal[1] = 1
+    survey: str
+    photos_folder: str
+    corrections: list[Correction]
