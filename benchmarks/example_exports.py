@@ -226,6 +226,7 @@ def _write_corrections(folder: Path) -> None:
         {
             "finding": f"{name}-{number}",
             "photo": f"{name}.jpg",
+            "decision": "defect",
             "verdict": "accept" if number else "correct",
             "kind": label,
             "box": [x1 / SIZE[0], y1 / SIZE[1], x2 / SIZE[0], y2 / SIZE[1]],
@@ -233,7 +234,7 @@ def _write_corrections(folder: Path) -> None:
         }
         for number, (name, label, (x1, y1, x2, y2)) in enumerate(_objects())
     ]
-    corrections.append({"finding": "a1-9", "photo": "a1.jpg", "verdict": "reject", "note": "a shadow"})
+    corrections.append({"finding": "a1-9", "photo": "a1.jpg", "decision": "ask", "verdict": "reject"})
     write_json(
         folder / "corrections.json",
         {

@@ -1,7 +1,8 @@
 """Read corrections.json: what a person said of a survey's findings (schema: llava.common.corrections).
 
 What was accepted or corrected is there, at its box or somewhere in the photo; where everything was rejected,
-or a sound photo accepted, the photo shows nothing. Photos without a correction are not annotated.
+or a sound photo accepted, the photo shows nothing. Photos without a correction are not annotated, nor are
+those of which a correction says that something is there, but not what.
 """
 
 from __future__ import annotations
@@ -68,16 +69,22 @@ def _read_file(judged: Judged, content: ImageList) -> None:
     except ValidationError as error:
         reason = readable(" ".join(first_problem(error).split()))  # it may hold a name as written
         raise InputError(f"{content.file}: not a survey's corrections ({reason}); save them again") from None
+    unnamed = {one.photo for one in file.corrections if not one.names_what_is_there}
     for number, correction in enumerate(file.corrections, start=1):
         place = f"correction {number} (finding {correction.finding!r})"
         other, earlier = judged.setdefault((file.survey, correction.finding), (content.file, correction))
         if _says(earlier) != _says(correction):
             content.add_problem(place, f"is judged otherwise in {other}; keep one of them")
-        elif (entry := content.entry(correction.photo)) is not None:
+        elif correction.photo not in unnamed and (entry := content.entry(correction.photo)) is not None:
             try:
                 _add(correction, entry, f"{content.file}, {place}:")
             except InputError as error:
                 content.add_problem(place, error)
+    if unnamed:
+        content.notes.append(
+            f"{content.file}: {len(unnamed)} photo(s) left out, of which a correction says that something is "
+            f"there, but not what, for instance {min(unnamed)!r}; correct them with a kind"
+        )
 
 
 def _says(correction: Correction) -> tuple[object, ...]:

@@ -16,15 +16,16 @@ Verdict = Literal["accept", "reject", "correct"]
 class Correction(BaseModel):
     """What a person says of one finding.
 
-    `accept`: it is as the survey says, and `kind` and `box` repeat that; without a kind the photo was found
-    sound, and is. `reject`: there is nothing of what was found. `correct`: there is `kind`. A `box` is
-    (x1, y1, x2, y2) in 0..1 of the upright photo; a kind without one is somewhere in the photo.
+    `decision` is the survey's. `accept`: it is as the survey says, and `kind` and `box` repeat that.
+    `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo;
+    a kind without one is somewhere in the photo.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     finding: str
     photo: str = Field(min_length=1)
+    decision: Literal["sound", "defect", "ask"]
     verdict: Verdict
     kind: str | None = None
     box: Box | None = None
@@ -43,6 +44,14 @@ class Correction(BaseModel):
         if self.box is not None and not _is_box(self.box):
             raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
         return self
+
+    @property
+    def names_what_is_there(self) -> bool:
+        """Whether it says which kind is in the photo, or that none is. A defect that is accepted without a
+        kind does not, nor does one who says only that a photo is not sound."""
+        if self.verdict == "reject":
+            return self.decision != "sound"
+        return self.kind is not None or self.decision == "sound"
 
 
 def _is_box(box: Box) -> bool:

@@ -28,7 +28,7 @@ BOX = (0.1, 0.2, 0.5, 0.8)
 
 def saved(*said: dict[str, Any], survey: str = "0f2c") -> dict[str, Any]:
     """Return a corrections.json; a finding is named like its photo where `said` does not name it."""
-    whole = [{"finding": one["photo"], "note": "", **one} for one in said]
+    whole = [{"finding": one["photo"], "decision": "defect", "note": "", **one} for one in said]
     return {
         "format": "llava-inspect corrections",
         "version": 1,
@@ -46,7 +46,7 @@ def test_what_each_verdict_says(tmp_path: Path, put: Callable) -> None:
         {"finding": "a2", "photo": "a.jpg", "verdict": "reject", "kind": "pollution", "box": BOX},
         {"photo": "b.jpg", "verdict": "correct", "kind": " bird  nest"},
         {"photo": "tower 2/c.jpg", "verdict": "reject"},
-        {"photo": "d.jpg", "verdict": "accept"},
+        {"photo": "d.jpg", "decision": "sound", "verdict": "accept"},
     ]
     put("corrections.json", saved(*said))
     source = read_auto(tmp_path, "corrections")
@@ -58,6 +58,25 @@ def test_what_each_verdict_says(tmp_path: Path, put: Callable) -> None:
     }
     assert {key: labels for key, labels in labels_of(source).items() if labels} == {"photos/b": ["bird nest"]}
     assert [path.name for path in source.unannotated] == ["unjudged.jpg"]
+
+
+def test_a_photo_with_something_unnamed_is_left_out(tmp_path: Path, put: Callable) -> None:
+    """Neither a defect of no kind nor what is not sound may pass for a photo that shows nothing."""
+    for name in "abc":
+        put(f"{name}.jpg")
+    said = [
+        {"photo": "a.jpg", "decision": "sound", "verdict": "reject"},
+        {"photo": "b.jpg", "decision": "ask", "verdict": "accept"},
+        {"finding": "b2", "photo": "b.jpg", "verdict": "reject", "kind": "nest"},
+        {"photo": "c.jpg", "verdict": "reject"},
+    ]
+    put("corrections.json", saved(*said))
+    source = read_auto(tmp_path, "corrections")
+    assert boxes_of(source) == {"c": []}
+    assert source.notes == (
+        f"{tmp_path}/corrections.json: 2 photo(s) left out, of which a correction says that something is "
+        "there, but not what, for instance 'a.jpg'; correct them with a kind",
+    )
 
 
 def test_a_box_is_on_the_upright_photo(tmp_path: Path, put: Callable) -> None:
@@ -125,9 +144,16 @@ def test_any_corrections_are_read_or_refused(tmp_path_factory: pytest.TempPathFa
 def judge(found: Finding, truth: str | None) -> Correction:
     """Return what a person who knows the truth says of a finding."""
     if truth is None:
-        return Correction(finding=found.id, photo=found.photo, verdict="reject")
+        return Correction(finding=found.id, photo=found.photo, decision=found.decision, verdict="reject")
     verdict = "accept" if found.kind == truth else "correct"
-    return Correction(finding=found.id, photo=found.photo, verdict=verdict, kind=truth, box=found.box)
+    return Correction(
+        finding=found.id,
+        photo=found.photo,
+        decision=found.decision,
+        verdict=verdict,
+        kind=truth,
+        box=found.box,
+    )
 
 
 def test_survey_corrections_convert(tmp_path: Path, repo: Path) -> None:
