@@ -54,6 +54,7 @@ COMMANDS = (
     Command(
         "prelabels", ANSWERS, "a survey's findings -> files of labelling tools", "eval.prelabels.__main__"
     ),
+    Command("next", ANSWERS, "which photos of a survey to label next", "eval.next"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
     Command("find", USE, "find something in a large photo, and ask about it", "llava.search.__main__"),
     Command("serve", USE, "an HTTP service that OpenAI's clients can ask", "llava.serve.api"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.prelabels.formats import FORMATS, write_formats
+from eval.prelabels.formats import add_format_flags, write_formats
 from eval.prelabels.labels import is_label, prelabels_of, read_findings
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
@@ -19,19 +19,6 @@ EXAMPLES = [
     "--findings runs/survey/findings.json",
     "--findings runs/survey/findings.json --format label-studio --output prelabels",
 ]
-
-
-def add_format_flags(parser: ArgumentParser) -> None:
-    """Add the flags that say which files are written, and where the photos lie."""
-    parser.add_argument(
-        "--format",
-        nargs="+",
-        choices=list(FORMATS),
-        default=list(FORMATS),
-        metavar="FORMAT",
-        help=f"which of {', '.join(FORMATS)} (default: all)",
-    )
-    parser.add_argument("--photos", type=Path, help="where the survey's photos lie now, if they moved")
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +36,19 @@ FORMATS: dict[str, Writer] = {
     "labelme": labelme,
     "voc": voc,
 }
+
+
+def add_format_flags(parser: ArgumentParser) -> None:
+    """Add the flags that say which files are written, and where the photos lie."""
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=list(FORMATS),
+        default=list(FORMATS),
+        metavar="FORMAT",
+        help=f"which of {', '.join(FORMATS)} (default: all)",
+    )
+    parser.add_argument("--photos", type=Path, help="where the survey's photos lie now, if they moved")
 
 
 def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, every_photo: bool) -> None:
