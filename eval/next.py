@@ -12,7 +12,7 @@ import csv
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +50,18 @@ def choose(findings: Sequence[Finding], count: int) -> list[Candidate]:
     queues: dict[str, list[Candidate]] = {}
     for candidate in sorted(candidates, key=_rank):
         queues.setdefault(candidate.of, []).append(candidate)
+    waiting = [iter(queue) for queue in queues.values()]
     chosen: list[Candidate] = []
     taken: set[str] = set()
-    for candidate in _in_turn(list(queues.values())):
-        if len(chosen) == count:
-            break
-        if taken.isdisjoint(candidate.finding.photos):
-            chosen.append(candidate)
-            taken.update(candidate.finding.photos)
-    return chosen
-
-
-def _in_turn(queues: Sequence[Sequence[Candidate]]) -> Iterator[Candidate]:
-    for place in range(max(map(len, queues), default=0)):
-        yield from (queue[place] for queue in queues if place < len(queue))
+    while waiting and len(chosen) < count:
+        for queue in tuple(waiting):
+            first = next((one for one in queue if taken.isdisjoint(one.finding.photos)), None)
+            if first is None:
+                waiting.remove(queue)
+            else:
+                chosen.append(first)
+                taken.update(first.finding.photos)
+    return chosen[:count]
 
 
 def _candidate(finding: Finding) -> Candidate:

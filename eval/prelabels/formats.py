@@ -67,19 +67,22 @@ def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, ev
     for name in formats:
         if (output / name).exists():
             raise InputError(f"{output / name} exists already; name another --output or remove it first")
+    whole = sum(len(photo.without_box) for photo in labels.photos)
+    photos = labels.folder.resolve()
     for name in formats:
         writer = FORMATS[name]
-        written = labels if every_photo or writer.LABELS_WHOLE_PHOTOS else labels.with_boxes()
+        left_out = 0 if writer.LABELS_WHOLE_PHOTOS else whole
+        written = labels.with_boxes() if left_out and not every_photo else labels
+        without = f"{left_out} finding(s) without a box left out: the format has no labels of whole photos"
+        if not written.photos:
+            print(f"{output / name}: not written; {without}")
+            continue
         with atomic_folder(output / name) as folder:
             writer.write(written, folder)
         boxes = sum(len(photo.boxes) for photo in written.photos)
-        whole = sum(len(photo.without_box) for photo in labels.photos)
-        kinds = f", {whole} label(s) of whole photos" if writer.LABELS_WHOLE_PHOTOS and whole else ""
-        left_out = (
-            ""
-            if writer.LABELS_WHOLE_PHOTOS or not whole
-            else (f"; {whole} finding(s) without a box left out: the format has no labels of whole photos")
+        kinds = f", {whole} label(s) of whole photos" if whole and not left_out else ""
+        print(
+            f"{output / name}: {len(written.photos)} photo(s), {boxes} box(es){kinds}"
+            + (f"; {without}" if left_out else "")
         )
-        print(f"{output / name}: {len(written.photos)} photo(s), {boxes} box(es){kinds}{left_out}")
-        photos = labels.folder.resolve()
         print("  " + writer.HINT.format(root=photos.parent, photos=photos).replace("\n", "\n  "))

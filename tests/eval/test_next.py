@@ -34,6 +34,16 @@ def test_kinds_take_turns() -> None:
     assert set(chosen[:3]) == {"nest0.jpg", "crack0.jpg", "sound0.jpg"}
 
 
+def test_a_photo_of_two_kinds_costs_none_of_them_its_turn() -> None:
+    both = [
+        finding(f"{kind}{n}", f"{n}.jpg", kind=kind, p_yes=0.6)
+        for n in range(6)
+        for kind in ("nest", "crack")
+    ]
+    of = [one.of for one in choose(both, 6)]
+    assert sorted(of) == ["crack"] * 3 + ["nest"] * 3
+
+
 def test_what_was_never_seen_has_its_turn_the_most_unlike_first() -> None:
     usual = [finding(f"{n}", f"usual{n}.jpg", "sound", p_yes=0.5, novelty=0.3) for n in range(5)]
     unlike = finding("a", "unlike.jpg", "sound", p_yes=0.01, novelty=0.04)

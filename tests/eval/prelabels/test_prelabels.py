@@ -162,6 +162,19 @@ def test_a_survey_without_kinds_is_refused(tmp_path: Path) -> None:
         main(["--findings", str(file)])
 
 
+def test_a_format_that_can_hold_nothing_of_it_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_survey(tmp_path, finding("1", "a.jpg", kind="flashover"))
+    assert main(["--findings", str(file)]) == 0
+    assert {path.name for path in (file.parent / "prelabels").iterdir()} == {
+        "label-studio",
+        "cvat",
+        "labelme",
+    }
+    assert "yolo: not written; 1 finding(s) without a box left out" in capsys.readouterr().out
+
+
 def test_photos_that_moved_are_asked_for(survey: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"a\.jpg: no such photo; name the folder .* with --photos"):
