@@ -6,7 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
+from data_prep.annotations import AnnotatedSource, merge_annotations
 from data_prep.formats import find_reader
 from data_prep.source_folder import SourceFolder
 from eval.prelabels.__main__ import main
@@ -15,6 +17,7 @@ from llava.common.errors import InputError
 from tests.support.found import finding, write_survey
 from tests.support.read_source import boxes_of, labels_of
 
+READERS_OF = {"label-studio": "labelstudio"}  # where our reader has another name
 KINDS = ("missing disc", "flashover", "pollution")
 BOX = (0.125, 0.25, 0.5, 0.755)
 IN_PIXELS = (12.5, 12.5, 50, 37.75)
@@ -46,7 +49,7 @@ def prelabels(survey: Path) -> Callable[..., Path]:
     return write
 
 
-def read_back(folder: Path, photos: Path, format: str):
+def read_back(folder: Path, photos: Path, format: str) -> AnnotatedSource:
     reader, _ = find_reader(SourceFolder.scan(folder, photos))
     assert format == reader.NAME
     source, problems = reader.read(SourceFolder.scan(folder, photos))
@@ -65,9 +68,8 @@ def submit(tasks: Path) -> None:
 def test_every_format_is_read_back(prelabels: Callable[..., Path], tmp_path: Path) -> None:
     folder = prelabels()
     submit(folder / "label-studio" / "tasks.json")
-    names = {"label-studio": "labelstudio"}
     for format in FORMATS:
-        source = read_back(folder / format, tmp_path / "photos", names.get(format, format))
+        source = read_back(folder / format, tmp_path / "photos", READERS_OF.get(format, format))
         boxes = {key: found for key, found in boxes_of(source).items() if found}
         assert boxes.keys() == {"a", "tower 2/b"}, format
         expected = (12, 12, 50, 38) if format == "voc" else IN_PIXELS  # whole pixels, all of the box within
@@ -195,3 +197,19 @@ def test_nothing_is_written_over(prelabels: Callable[..., Path], survey: Path) -
     with pytest.raises(InputError, match="voc exists already"):
         main(["--findings", str(survey)])
     assert [path.name for path in (survey.parent / "prelabels").iterdir()] == ["voc"]
+
+
+def test_boxes_are_on_the_upright_photo_whatever_its_name(tmp_path: Path) -> None:
+    name = "tür #1 'a' & b?.jpg"
+    file = write_survey(tmp_path, finding("1", name, kind="nest <b>", box=BOX, width=None, height=None))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (100, 50)).save(tmp_path / "photos" / name, exif=turned)
+    assert main(["--findings", str(file)]) == 0
+    submit(file.parent / "prelabels" / "label-studio" / "tasks.json")
+    for format in FORMATS:
+        folder = file.parent / "prelabels" / format
+        (image,) = read_back(folder, tmp_path / "photos", READERS_OF.get(format, format)).images
+        (shape,), notes = merge_annotations(image, (50, 100), 6)
+        assert shape.name == "nest <b>" and notes == [], format
+        assert shape.box == pytest.approx((6.25, 25, 25, 75.5), abs=1 if format == "voc" else 0.02), format
