@@ -121,7 +121,7 @@ def test_label_studio_takes_the_tasks(prelabels: Callable[..., Path]) -> None:
         prediction = task.pop("predictions")[0]
         assert config.validate_task(task) and config.validate_prediction(prediction)
 
-    prediction["result"][0]["value"]["rectanglelabels"] = ["a bird"]
+    prediction["result"][0]["value"] = {"choices": ["a bird"]}
     assert not config.validate_prediction(prediction)
 
 
