@@ -220,6 +220,33 @@ def _write_masks(folder: Path) -> None:
     (folder / "classes.txt").write_text("background\nbroken\n")
 
 
+def _write_corrections(folder: Path) -> None:
+    write_images(folder)
+    corrections: list[dict[str, Any]] = [
+        {
+            "finding": f"{name}-{number}",
+            "photo": f"{name}.jpg",
+            "decision": "defect",
+            "verdict": "accept" if number else "correct",
+            "kind": label,
+            "box": [x1 / SIZE[0], y1 / SIZE[1], x2 / SIZE[0], y2 / SIZE[1]],
+            "note": "",
+        }
+        for number, (name, label, (x1, y1, x2, y2)) in enumerate(_objects())
+    ]
+    corrections.append({"finding": "a1-9", "photo": "a1.jpg", "decision": "ask", "verdict": "reject"})
+    write_json(
+        folder / "corrections.json",
+        {
+            "format": "llava-inspect corrections",
+            "version": 1,
+            "survey": "0f2c",
+            "photos_folder": "photos",
+            "corrections": corrections,
+        },
+    )
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "box_table": _write_box_table,
     "run_table": _write_run_table,
@@ -236,5 +263,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "datumaro": _write_datumaro,
     "supervisely": _write_supervisely,
     "deeppcb": _write_deeppcb,
+    "corrections": _write_corrections,
     "masks": _write_masks,
 }

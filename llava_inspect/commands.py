@@ -51,6 +51,10 @@ COMMANDS = (
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
+    Command(
+        "prelabels", ANSWERS, "a survey's findings -> files of labelling tools", "eval.prelabels.__main__"
+    ),
+    Command("next", ANSWERS, "which photos of a survey to label next", "eval.next"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
     Command("find", USE, "find something in a large photo, and ask about it", "llava.search.__main__"),
     Command("serve", USE, "an HTTP service that OpenAI's clients can ask", "llava.serve.api"),

@@ -1,0 +1,1 @@
+"""Findings of a survey as pre-labels: files that labelling tools open, with what the model found drawn in."""
