@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from eval.report.phrases import percent
 from eval.survey.cards import DECISIONS, findings_part
-from eval.survey.findings import Decision, Findings
+from eval.survey.findings import Decision, Finding, Findings
 from eval.survey.plan import draw_plan
 from llava.common.files import atomic_folder, write_text
 from llava.common.html.markup import (

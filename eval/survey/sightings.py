@@ -13,6 +13,7 @@ from eval.survey.findings import Decision, Reason
 from llava.common.boxes import Box, parse_box
 
 DEFECT = "defect"  # what a question about any defect is about
+_ALSO = 0.2  # a further kind's probability among the kinds, at least
 
 
 class DecisionRule(Protocol):
@@ -106,17 +107,23 @@ def read_answers(
                 answers.tile, DEFECT, decision, p_yes=p_yes, count=answers.count(), report=answers.report()
             )
         ]
-    kind, kind_probability = answers.kind()
+    kinds = answers.kinds()
+    kind = max(kinds, key=lambda name: kinds[name] or 0.0, default=None)
     box, place = answers.where(kind)
     main = Sighting(
-        answers.tile, DEFECT, decision, reason, p_yes, kind, kind_probability, box, place,
+        answers.tile, DEFECT, decision, reason, p_yes, kind, kinds[kind] if kind else None, box, place,
         answers.count(), answers.report(),
     )  # fmt: skip
-    return [main, *(
-        Sighting(answers.tile, other, decision, reason, row.p_yes, other, None, *answers.where(other))
-        for other, row in answers.kinds_asked_for().items()
-        if other != kind and row.says == "yes"
-    )]  # fmt: skip
+    further = [
+        Sighting(answers.tile, name, decision, reason, row.p_yes, name, kinds.get(name), *answers.where(name))
+        for name, row in answers.kinds_asked_for().items()
+        if name != kind and row.says == "yes" and not _unlikely(kinds.get(name))
+    ]
+    return [main, *further]
+
+
+def _unlikely(probability: float | None) -> bool:
+    return probability is not None and probability < _ALSO
 
 
 def _decide(p_yes: float | None, says: str | None, rule: DecisionRule) -> tuple[Decision, Reason | None]:
@@ -182,17 +189,19 @@ class _Answers:
         named = self._named_kind(row)
         return None, "yes" if named else "no" if row.answer.text.strip() else None
 
-    def kind(self) -> tuple[str | None, float | None]:
-        """Return the likeliest kind, and its probability among the kinds where what is wrong was asked."""
+    def kinds(self) -> dict[str, float | None]:
+        """Return the kinds that may be what is there, with the probability of each among all kinds where what
+        is wrong was asked with choices: all of them then, else the one that was named, else those that are
+        there by the questions about each."""
         row = self._of("kind")
         if row is not None and (probabilities := self._kind_probabilities(row)):
-            kind = max(probabilities, key=probabilities.__getitem__)
-            return kind, probabilities[kind] / (sum(probabilities.values()) or 1.0)
+            total = sum(probabilities.values()) or 1.0
+            return {kind: value / total for kind, value in probabilities.items()}
         if row is not None and (named := self._named_kind(row)):
-            return named, None
+            return {named: None}
         asked = self.kinds_asked_for()
-        present = {kind: row.p_yes or 0.5 for kind, row in asked.items() if row.says == "yes"}
-        return max(present, key=present.__getitem__, default=None), None
+        present = [kind for kind, row in asked.items() if row.says == "yes"]
+        return dict.fromkeys(sorted(present, key=lambda kind: -(asked[kind].p_yes or 0.0)))
 
     def _kind_probabilities(self, row: AskedQuestion) -> dict[str, float]:
         """Return the probability of each kind, without that of none."""
