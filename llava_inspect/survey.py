@@ -140,5 +140,5 @@ def _warnings(recipe: Recipe, certified: str | None, photos: Sequence[PhotoFacts
     if recipe.unit == "object":
         warnings.append("The model was trained on crops around components; here it saw whole photos.")
     if unreadable := sum(bool(photo.problem) for photo in photos):
-        warnings.append(f"{counted(unreadable, 'photo')} cannot be read; they are for a person to look at.")
+        warnings.append(f"Left to a person: {counted(unreadable, 'photo')} that cannot be read here.")
     return warnings

@@ -14,7 +14,7 @@ from llava.common.html.markup import Markup, cut, tag, together
 DECISIONS: Mapping[str, str] = {"defect": "defect", "ask": "ask a person", "sound": "sound"}
 _TEXT = 600  # characters of a report or a problem
 _MAX_OTHERS = 20  # photos that a card names beside its own
-_ORDERS = {"sure": "surest defect first", "unsure": "surest sound first", "time": "by time"}
+_ORDERS = {"unsure": "surest sound first", "time": "by time", "folder": "as in the folder"}
 # The keys of register.js: what each does, and the sign on its button where that is no word.
 _ACTIONS = {
     "k": ("previous", "◀"),
@@ -39,6 +39,7 @@ def findings_part(register: Findings, addresses: Mapping[str, str], links: Mappi
     return together(
         [
             _filter(register),
+            _keeping(),
             tag(
                 "div",
                 *cards,
@@ -62,7 +63,7 @@ def _filter(register: Findings) -> Markup:
         _select("Kind", "kind", {kind: kind for kind in kinds}) if kinds else None,
         _select("Folder", "folder", {folder: folder for folder in folders}) if folders else None,
         _select("Looked at", "state", {"open": "not yet", "done": "yes"}),
-        _select("Order", "order", _ORDERS, first="as in the folder"),
+        _select("Order", "order", _ORDERS, first="surest defect first"),
         tag("label", "Words", words),
         tag("button", "Show all", type="reset"),
         tag("output", id="count", class_="soft", aria_live="polite"),
@@ -73,6 +74,19 @@ def _filter(register: Findings) -> Markup:
 def _select(label: str, name: str, options: Mapping[str, str], first: str = "all") -> Markup:
     made = [tag("option", cut(words, 60), value=value) for value, words in {"": first, **options}.items()]
     return tag("label", label, tag("select", *made, name=name))
+
+
+def _keeping() -> Markup:
+    """Return what saves and loads that which a person says."""
+    load = tag("input", type="file", id="load", accept=".json,application/json")
+    return tag(
+        "p",
+        tag("button", "Save corrections", type="button", id="save"),
+        tag("label", "Load corrections", load, class_="button"),
+        tag("span", id="saved", class_="soft", aria_live="polite"),
+        id="keep",
+        hidden="",
+    )
 
 
 def _bar(register: Findings) -> Markup:
@@ -86,7 +100,6 @@ def _bar(register: Findings) -> Markup:
     ]  # fmt: skip
     kinds = [tag("option", kind, value=kind) for kind in register.kinds]
     kind = tag("select", tag("option", "choose a kind", value=""), *kinds, id="kind")
-    load = tag("input", type="file", id="load", accept=".json,application/json")
     return tag(
         "div",
         tag("div", *buttons),
@@ -94,12 +107,6 @@ def _bar(register: Findings) -> Markup:
             "div",
             tag("label", "It is ", kind),
             tag("label", "Note ", tag("input", type="text", id="note", maxlength=500)),
-        ),
-        tag(
-            "div",
-            tag("span", id="saved", class_="soft", aria_live="polite"),
-            tag("button", "Save corrections", type="button", id="save"),
-            tag("label", "Load", load, class_="button"),
         ),
         id="bar",
         hidden="",

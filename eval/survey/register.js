@@ -74,14 +74,15 @@
 
   const probability = (card) => (card.dataset.p === "" ? null : Number(card.dataset.p));
   const orders = {
-    sure: (a, b) => (probability(b) ?? -1) - (probability(a) ?? -1),
+    "": (a, b) => (probability(b) ?? -1) - (probability(a) ?? -1),
     unsure: (a, b) => (probability(a) ?? 2) - (probability(b) ?? 2),
     time: (a, b) => (a.dataset.time || "~").localeCompare(b.dataset.time || "~"),
+    folder: () => 0,
   };
   const apply = () => {
     const wanted = Object.fromEntries(new FormData(form));
     const text = wanted.words.trim().toLowerCase();
-    const ordered = orders[wanted.order] ? [...inFolderOrder].sort(orders[wanted.order]) : inFolderOrder;
+    const ordered = [...inFolderOrder].sort(orders[wanted.order]);
     shown = [];
     for (const card of ordered) {
       const d = card.dataset, done = Boolean(said[d.id]?.verdict);
@@ -187,7 +188,7 @@
     apply();
     choose(card);
   };
-  form.hidden = bar.hidden = false;
+  for (const part of [form, bar, document.getElementById("keep")]) part.hidden = false;
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));
