@@ -17,20 +17,30 @@ from tests.support.html_page import HOSTILE, Page
 from tests.support.surveyed import jpeg, register_of
 
 KML = "{http://www.opengis.net/kml/2.2}"
-FOUND = [
-    Finding(
-        id="a1", photo="line 3/turm ü.jpg", photos=["line 3/turm ü.jpg", "line 3/b.jpg"], asset="line 3",
-        time="2026-06-12T09:00:25", latitude=-33.8567844, longitude=151.2152967, altitude=81.25,
-        decision="defect", p_yes=0.93, kind="flashover", kind_probability=0.9, box=(0.1, 0.2, 0.3, 0.4), place="left", count=1,
-    ),
-    Finding(
-        id="b2", photo="=1+1.jpg", photos=["=1+1.jpg"], latitude=-33.86, longitude=151.22, decision="sound",
-        p_yes=0.1,
-    ),
-    Finding(
-        id="c3", photo="cut.jpg", photos=["cut.jpg"], decision="ask", reason="unreadable", problem="cut short",
-    ),
-]  # fmt: skip
+DEFECT = Finding(
+    id="a1",
+    photo="line 3/turm ü.jpg",
+    photos=["line 3/turm ü.jpg", "line 3/b.jpg"],
+    asset="line 3",
+    time="2026-06-12T09:00:25",
+    latitude=-33.8567844,
+    longitude=151.2152967,
+    altitude=81.25,
+    decision="defect",
+    p_yes=0.93,
+    kind="flashover",
+    kind_probability=0.9,
+    box=(0.1, 0.2, 0.3, 0.4),
+    place="left",
+    count=1,
+)
+SOUND = Finding(
+    id="b2", photo="=1+1.jpg", photos=["=1+1.jpg"], latitude=-33.86, longitude=151.22, decision="sound"
+)
+UNREADABLE = Finding(
+    id="c3", photo="cut.jpg", photos=["cut.jpg"], decision="ask", reason="unreadable", problem="cut short"
+)
+FOUND = [DEFECT, SOUND, UNREADABLE]
 
 
 def write(folder: Path, findings: list[Finding], thumbnail: bytes | None = None) -> Path:
