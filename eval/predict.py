@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.answering.partial import PartialAnswers
 from eval.infer import answer_questions, check_arguments, in_order, report_truncated, save_answers
 from eval.report.photo_page import PhotoAnswer, PhotoCard, render_photo_page
 from eval.report.phrases import counted
@@ -31,13 +32,15 @@ _MAX_LISTED = 20  # photos that cannot be read
 class PhotoQuestion:
     """A question to ask of every photo.
 
-    Of a yes/no question, `yes_no` are the words for yes and no. `about` is what it asks for; one that
-    `presupposes` that this is there is dropped from the answers where a yes/no question about the same was
-    answered no. `frame` is the frame of boxes in the answer, None where they have none.
+    `family` is the recipe's for what is asked, "" for a question of the user's. Of a yes/no question,
+    `yes_no` are the words for yes and no. `about` is what it asks for; one that `presupposes` that this is
+    there is dropped from the answers where a yes/no question about the same was answered no. `frame` is the
+    frame of boxes in the answer, None where they have none.
     """
 
     text: str
     task: str = ""
+    family: str = ""
     choices: tuple[str, ...] | None = None
     yes_no: tuple[str, str] | None = None
     about: str = ""
@@ -46,7 +49,7 @@ class PhotoQuestion:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AskedQuestion:
     """A question about one photo, with its answer."""
 
     photo: str
@@ -72,6 +75,14 @@ class _Asked:
     def p_yes(self) -> float | None:
         return self.probabilities.get(self.asked.yes_no[0]) if self.asked.yes_no else None
 
+    def box(self, width: int, height: int) -> Box | None:
+        """Return the box that the answer is, in 0..1 of the `width` x `height` photo; None where it is none
+        or its frame unknown."""
+        box = parse_box(self.answer.text)
+        if box is None or self.asked.frame is None:
+            return None
+        return box_in_image(box, width, height, self.asked.frame)
+
     @property
     def says(self) -> str | None:
         """Yes or no, as a yes/no question was answered."""
@@ -89,7 +100,31 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
     Raises:
         InputError: The folder holds answers already, or no photo could be read.
     """
-    _check_output(args)
+    found = ask_photos(args, photos, questions)
+    if found is None:
+        return 0
+    asked, partial = found
+    rows = _without_what_is_absent(asked)
+    _write_table(args.output / "answers.csv", rows)
+    page = render_photo_page(_cards(rows), sorted({row.answer.model_id for row in asked}))
+    with atomic_path(args.output / "gallery.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    save_answers([row.answer for row in rows], partial, args.answers_file)
+    _report(args.output, rows)
+    report_truncated([row.answer for row in asked])
+    return 0
+
+
+def ask_photos(
+    args: Namespace, photos: Mapping[str, Path], questions: Sequence[PhotoQuestion]
+) -> tuple[list[AskedQuestion], PartialAnswers] | None:
+    """Ask every question of every photo, as `predict` does.
+
+    Returns:
+        The questions with their answers, photo by photo, and the partial files, for `save_answers` when all
+        else is written; None in all but the main process.
+    """
+    check_output(args)
     lines = [
         Question(
             question_id=f"{number}-{position}",
@@ -108,36 +143,31 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
     write_jsonl(args.question_file, lines)
     partial = answer_questions(args, lines, photos)
     if partial is None:
-        return 0
-    answers = in_order(lines, partial)
-    asked_of = zip(lines, [question for _ in photos for question in questions], answers, strict=True)
-    rows = _without_what_is_absent(
-        [_Asked(line.images[0], photos[line.images[0]], asked, answer) for line, asked, answer in asked_of]
+        return None
+    asked_of = zip(
+        lines, [question for _ in photos for question in questions], in_order(lines, partial), strict=True
     )
-    _write_table(args.output / "answers.csv", rows)
-    page = render_photo_page(_cards(rows), sorted({answer.model_id for answer in answers}))
-    with atomic_path(args.output / "gallery.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    save_answers([row.answer for row in rows], partial, args.answers_file)
-    _report(args.output, rows)
-    report_truncated(answers)
-    return 0
+    return [
+        AskedQuestion(line.images[0], photos[line.images[0]], asked, answer)
+        for line, asked, answer in asked_of
+    ], partial
 
 
-def _check_output(args: Namespace) -> None:
+def check_output(args: Namespace) -> None:
+    """Raise InputError if the folder `args.output` cannot be written, or holds answers that may not go."""
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file; --output names a folder")
     if (args.output / "answers.jsonl").exists() and not args.overwrite:
         raise InputError(f"{args.output} holds answers already; name another --output or add --overwrite")
 
 
-def _without_what_is_absent(rows: Sequence[_Asked]) -> list[_Asked]:
+def _without_what_is_absent(rows: Sequence[AskedQuestion]) -> list[AskedQuestion]:
     """Drop the answers to questions that presuppose what the model says is not there."""
     absent = {(row.photo, row.asked.about) for row in rows if row.says == "no"}
     return [row for row in rows if not (row.asked.presupposes and (row.photo, row.asked.about) in absent)]
 
 
-def _write_table(path: Path, rows: Sequence[_Asked]) -> None:
+def _write_table(path: Path, rows: Sequence[AskedQuestion]) -> None:
     """Write a row per answer, with a byte order mark: without it Excel takes UTF-8 for another encoding."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
@@ -148,14 +178,14 @@ def _write_table(path: Path, rows: Sequence[_Asked]) -> None:
             writer.writerow((row.photo, answer.prompt, answer.text, *numbers, row.asked.task, row.error))
 
 
-def _cards(rows: Sequence[_Asked]) -> list[PhotoCard]:
-    by_photo: dict[str, list[_Asked]] = {}
+def _cards(rows: Sequence[AskedQuestion]) -> list[PhotoCard]:
+    by_photo: dict[str, list[AskedQuestion]] = {}
     for row in rows:
         by_photo.setdefault(row.photo, []).append(row)
     return [PhotoCard(name, asked[0].path, tuple(map(_shown, asked))) for name, asked in by_photo.items()]
 
 
-def _shown(row: _Asked) -> PhotoAnswer:
+def _shown(row: AskedQuestion) -> PhotoAnswer:
     return PhotoAnswer(
         question=row.answer.prompt,
         text=row.answer.text,
@@ -166,16 +196,14 @@ def _shown(row: _Asked) -> PhotoAnswer:
     )
 
 
-def _box(row: _Asked) -> Box | None:
-    """Return the box that the answer is, in 0..1 of the photo; None where it is none or its frame unknown."""
-    box = parse_box(row.answer.text)
-    if box is None or row.asked.frame is None:
+def _box(row: AskedQuestion) -> Box | None:
+    if row.asked.frame is None or parse_box(row.answer.text) is None:
         return None
     height, width = upright_size(row.path)
-    return box_in_image(box, width, height, row.asked.frame)
+    return row.box(width, height)
 
 
-def _report(output: Path, rows: Sequence[_Asked]) -> None:
+def _report(output: Path, rows: Sequence[AskedQuestion]) -> None:
     """Print where the answers are, and which photos have none."""
     answered = [row.photo for row in rows if not row.error]
     photos = counted(len(set(answered)), "photo")

@@ -39,6 +39,9 @@ def _data(name: str, summary: str) -> Command:
 COMMANDS = (
     Command("run", WHOLE, "annotated photos -> a model, and how far to trust it", "llava_inspect.run"),
     Command("predict", WHOLE, "ask about photos -> answers.csv and a gallery", "llava_inspect.predict"),
+    Command(
+        "survey", WHOLE, "a flight's photos -> a register of findings to work through", "llava_inspect.survey"
+    ),
     _data("scenes", "render insulator photos with boxes, to try things on"),
     _data("inspect", "look at annotated photos -> one HTML page"),
     _data("convert", "photos and a recipe -> conversation JSON, test questions"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from llava.common.cli import CommandParser
 from llava.common.errors import InputError
 
 if TYPE_CHECKING:
+    from data_prep.recipe.schema import Recipe
     from eval.predict import PhotoQuestion
 
 DESCRIBE = "Describe the picture."  # what is asked where nothing else is said
@@ -118,31 +119,44 @@ def _yes_no(choices: tuple[str, ...] | None) -> tuple[str, str] | None:
 
 
 def _of_recipe(name: Path) -> list[PhotoQuestion]:
-    """Return the recipe's questions about any photo; InputError if all of them need an annotation."""
-    from data_prep.questions.of_photos import photo_questions, presupposes
-    from data_prep.questions.records import to_question
-    from data_prep.recipe.schema import Recipe
-    from eval.predict import PhotoQuestion
-    from llava.common.settings import load_settings
-    from llava.common.shipped import find_recipe
-
-    recipe = load_settings(Recipe, find_recipe(name))
-    found = photo_questions(recipe)
-    if not found:
-        raise InputError(f"{name} asks only what needs an annotation; write a --question")
+    """Return the recipe's questions about any photo, in all its languages."""
+    recipe = read_recipe(name)
+    asked = recipe_questions(recipe, name, recipe.language_shares)
     if recipe.unit != "picture":
         part = "a crop around each component" if recipe.unit == "object" else "tiles of each photo"
         print(
             f"note: {name} trains on {part}; here whole photos are asked about: give such parts as photos",
             file=sys.stderr,
         )
+    return asked
+
+
+def read_recipe(name: Path) -> Recipe:
+    """Read a recipe: a file, or the name of one that ships."""
+    from data_prep.recipe.schema import Recipe
+    from llava.common.settings import load_settings
+    from llava.common.shipped import find_recipe
+
+    return load_settings(Recipe, find_recipe(name))
+
+
+def recipe_questions(recipe: Recipe, name: Path, languages: Collection[str]) -> list[PhotoQuestion]:
+    """Return the recipe's questions about any photo in some of its languages; `name` is what it was read
+    from. InputError if all of them need an annotation."""
+    from data_prep.questions.of_photos import photo_questions, presupposes
+    from data_prep.questions.records import to_question
+    from eval.predict import PhotoQuestion
+
     asked = []
-    for qa in found:
+    for qa in photo_questions(recipe):
+        if qa.language not in languages:
+            continue
         question = to_question(qa, recipe)
         asked.append(
             PhotoQuestion(
                 text=qa.question,
                 task=qa.task,
+                family=qa.family,
                 choices=tuple(question.choices) if question.choices else None,
                 yes_no=recipe.yes_no(qa.language) if qa.type == "yesno" else None,
                 about=qa.about,
@@ -150,4 +164,6 @@ def _of_recipe(name: Path) -> list[PhotoQuestion]:
                 frame=recipe.boxes.frame,
             )
         )
+    if not asked:
+        raise InputError(f"{name} asks only what needs an annotation; write a --question")
     return asked

@@ -152,7 +152,7 @@ def prepare_image(
             name = cached.parts.get(part)
             if name is None or not store.reuse(name):
                 image = image or stack.enter_context(decoded(annotated.file)).image
-                name = store.write(_encoded(image, unit.crop, recipe))
+                name = store.write(encode_part(image, unit.crop, recipe))
             parts[part] = name
             units.append(_scaled_down(replace(unit, image=name), recipe.pictures.max_side))
     return PreparedImage(
@@ -336,7 +336,7 @@ def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     return size if factor >= 1 else (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
 
 
-def _encoded(image: Image.Image, crop: Box, recipe: Recipe) -> bytes:
+def encode_part(image: Image.Image, crop: Box, recipe: Recipe) -> bytes:
     """Return JPEG bytes of a part of the image, scaled down to the recipe's `max_side`."""
     part = image if _whole_pixels(crop) == (0, 0, *image.size) else image.crop(_whole_pixels(crop))
     size = _fitting(part.size, recipe.pictures.max_side)

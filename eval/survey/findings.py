@@ -57,6 +57,8 @@ class Finding(_Part):
     kind_probability: float | None = None
     box: tuple[float, float, float, float] | None = None
     place: str | None = None
+    count: int | None = None
+    """How many the model counts, where the recipe asks for that."""
     report: str | None = None
     """What the model writes about it, where the recipe asks for that."""
     novelty: float | None = None

@@ -1,7 +1,7 @@
-"""The frame of every HTML report: one page that needs nothing beside itself, no network, images inside.
+"""The frame of every HTML report: one page that needs no network, and mostly nothing beside itself.
 
-The page's Content-Security-Policy (W3C) says what a browser may do with it: show images that the page holds,
-apply its own style, and run the one script whose hash is named, if any.
+The page's Content-Security-Policy (W3C) says what a browser may do with it: show images that the page holds
+(or that lie beside it), apply its own style, and run the one script whose hash is named, if any.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def document(
     *,
     style: str = "",
     script: str = "",
+    images_beside: bool = False,
 ) -> str:
     """Return the whole page: the title, the header, links to the sections, then the sections.
 
@@ -44,6 +45,7 @@ def document(
         sections: Heading, anchor and body of each section.
         style: CSS of this report, applied after the style that all reports share.
         script: JavaScript of this report; the policy names its hash, so that nothing else can run.
+        images_beside: The page also shows image files that lie beside it.
     """
     shared_style = read_asset("llava.common.html", "style.css")
     sheets = [sheet for sheet in (shared_style, style) if sheet]
@@ -51,7 +53,7 @@ def document(
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_security_policy(script)),
+        tag("meta", http_equiv="Content-Security-Policy", content=_security_policy(script, images_beside)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
         tag("style", Markup("".join(f"\n{sheet}" for sheet in sheets))),
@@ -61,15 +63,21 @@ def document(
         tag("header", tag("h1", title), *header),
         tag("nav", *(tag("a", name, href=f"#{anchor}") for name, anchor, _ in sections)),
         tag("main", *(tag("section", tag("h2", name), body, id=anchor) for name, anchor, body in sections)),
-        tag("footer", "Made by LLaVA Inspect. This page holds all its pictures and loads nothing."),
+        tag("footer", f"Made by LLaVA Inspect. {_BESIDE if images_beside else _INSIDE}"),
         tag("script", Markup(script)) if script else None,
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
-def _security_policy(script: str) -> str:
+_INSIDE = "This page holds all its pictures and loads nothing."
+_BESIDE = "Its pictures lie beside this page; it loads nothing from elsewhere."
+
+
+def _security_policy(script: str, images_beside: bool) -> str:
+    images = "data: 'self'" if images_beside else "data:"
     policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'"
     )
     if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -1,0 +1,75 @@
+"""Reads what a register says of each photo besides the answers: hash, size, time, place, a small picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from eval.survey.exif import NOWHERE, Taken, read_taken
+from llava.common.errors import InputError
+from llava.common.files import sha256
+from llava.common.images import decode, open_header, upright_size
+
+SIDE, QUALITY = 320, 75  # of the small picture
+READER_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """A photo by its name below the survey's folder. `size` is the (width, height) of the upright photo,
+    `thumbnail` a JPEG of it; of one that cannot be read, `problem` says why."""
+
+    name: str
+    path: Path
+    sha256: str | None = None
+    size: tuple[int, int] = (0, 0)
+    taken: Taken = NOWHERE
+    thumbnail: bytes = b""
+    problem: str = ""
+
+    @property
+    def asset(self) -> str:
+        """The photo's folder below the survey's."""
+        return self.name.rpartition("/")[0]
+
+
+def read_photos(photos: Mapping[str, Path]) -> list[PhotoFacts]:
+    """Read every photo, in threads; a name -> path becomes what is known of it."""
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        found = pool.map(_read_photo, photos, photos.values())
+        return list(
+            track(
+                found, "photos", len(photos), console=console, transient=True, disable=not console.is_terminal
+            )
+        )
+
+
+def _read_photo(name: str, path: Path) -> PhotoFacts:
+    digest: str | None = None
+    try:
+        digest = sha256(path)
+        height, width = upright_size(path)
+        with open_header(path) as stored:
+            taken = read_taken(stored)
+            if stored.format in ("JPEG", "MPO"):
+                stored.draft(
+                    "RGB", (2 * SIDE, 2 * SIDE)
+                )  # decodes at a fraction of the size: many times faster
+            small = decode(stored, path, []).image
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    except InputError as error:
+        return PhotoFacts(name, path, digest, problem=str(error).removeprefix(f"{path}: "))
+    except OSError as error:
+        return PhotoFacts(name, path, digest, problem=f"cannot be read ({error.strerror})")
+    content = BytesIO()
+    small.save(content, "JPEG", quality=QUALITY, comment=b"")
+    return PhotoFacts(name, path, digest, (width, height), taken, content.getvalue())

@@ -1,0 +1,144 @@
+"""`llava-inspect survey`: a folder of photos in, a register of findings out."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.common.cli import CommandParser
+from llava.common.errors import InputError
+from llava_inspect.predict import find_photos, read_recipe, recipe_questions
+
+if TYPE_CHECKING:
+    from data_prep.recipe.schema import Recipe
+    from eval.predict import AskedQuestion, PhotoQuestion
+    from eval.survey.findings import Findings
+    from eval.survey.photos import PhotoFacts
+    from eval.survey.sightings import Part
+
+NOTES = """What is asked: what the recipe asks of a test photo, in its first language. With `unit: tile` the
+photos are cut as in training, and what is found in tiles is put back into the photo. With `unit: object`
+whole photos are asked about: only annotations say where the objects are.
+
+A killed run goes on with the same command. register.html is a page to work through what was found."""
+EXAMPLES = [
+    "--model-path runs/photos/merged --photos flight_0612 --recipe insulator",
+    "--model-path runs/photos/merged --photos flight_0612 --recipe my.yaml\n--output surveys/0612",
+]
+
+
+def parse_arguments(argv: Sequence[str]) -> Namespace:
+    from eval.infer import add_answering_flags
+
+    parser = CommandParser(
+        "llava-inspect survey",
+        "Find what is wrong in a folder of photos: a register to work through, tables and maps.",
+        notes=NOTES,
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos, with folders in it")
+    parser.add_argument("--recipe", type=Path, required=True, help="what to ask: a file, or one that ships")
+    parser.add_argument("--output", type=Path, help="folder to write (default: runs/survey-PHOTOS)")
+    add_answering_flags(parser)
+    args = parser.parse_args(argv)
+    args.output = args.output or Path("runs") / f"survey-{args.photos.resolve().stem}"
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    from eval.infer import report_truncated, save_answers
+    from eval.predict import ask_photos, check_output
+    from eval.survey.output import report, write_survey
+    from eval.survey.photos import read_photos
+    from llava_inspect.survey_tiles import cut_into_parts, remove_tiles
+
+    check_output(args)
+    if not args.photos.is_dir():
+        raise InputError(f"--photos {args.photos}: no such folder")
+    args.image_folder, photos = find_photos([args.photos])
+    recipe = read_recipe(args.recipe)
+    # One language is enough: the others would ask the same again.
+    questions = recipe_questions(recipe, args.recipe, [next(iter(recipe.language_shares))])
+    check_decides(questions, args.recipe)
+    parts = cut_into_parts(photos, recipe, args.output, args.device)
+    found = ask_photos(args, {part.name: part.path for part in parts}, questions)
+    if found is None:  # another process writes
+        return 0
+    asked, partial = found
+    facts = read_photos(photos)
+    register = make_register(args, recipe, parts, asked, facts)
+    write_survey(args.output, register, facts)
+    answers = [row.answer for row in asked]
+    save_answers(answers, partial, args.answers_file)
+    remove_tiles(args.output)
+    report(args.output, register)
+    report_truncated(answers)
+    return 0
+
+
+def check_decides(questions: Sequence[PhotoQuestion], recipe: Path) -> None:
+    """Raise InputError if no question tells whether there is a defect."""
+    if not any(question.family in ("presence", "kind") for question in questions):
+        raise InputError(
+            f"{recipe} asks neither whether there is a defect nor of what kind; add a family `presence` or "
+            "`kind`, and train with it (llava-inspect predict asks whatever a recipe asks)"
+        )
+
+
+def make_register(
+    args: Namespace,
+    recipe: Recipe,
+    parts: Sequence[Part],
+    asked: Sequence[AskedQuestion],
+    photos: Sequence[PhotoFacts],
+) -> Findings:
+    """Return the register of what was answered.
+
+    Args:
+        args: The flags of the command.
+        recipe: What was asked.
+        parts: What was asked about.
+        asked: The questions with their answers, by part.
+        photos: What is known of each photo.
+    """
+    from eval.survey.collect import find_in
+    from eval.survey.findings import Findings
+    from eval.survey.output import survey_id
+    from eval.survey.sightings import Likelier, Wordings
+    from llava_inspect.bursts import group_bursts
+
+    words = recipe.in_language(next(iter(recipe.language_shares)))
+    wordings = Wordings({kind.word: kind.name for kind in words.defects}, words.absent_word)
+    rule = Likelier()
+    findings = find_in(parts, asked, photos, group_bursts(photos, recipe.group.twins), wordings, rule)
+    model = ", ".join(sorted({row.answer.model_id for row in asked}))
+    return Findings(
+        survey=survey_id(model, list(dict.fromkeys(row.asked.text for row in asked)), photos),
+        model_id=model,
+        recipe=str(args.recipe),
+        photos_folder=str(args.image_folder),
+        certified=rule.certified,
+        warnings=_warnings(recipe, rule.certified, photos),
+        kinds=recipe.kind_names,
+        findings=findings,
+    )
+
+
+def _warnings(recipe: Recipe, certified: str | None, photos: Sequence[PhotoFacts]) -> list[str]:
+    from eval.report.phrases import counted
+
+    warnings = []
+    if not certified:
+        warnings.append(
+            "Nothing is certified: a photo counts as defective where the model finds that likelier than not. "
+            "How often it is wrong, only a scored test says."
+        )
+    if recipe.unit == "object":
+        warnings.append("The model was trained on crops around components; here it saw whole photos.")
+    if unreadable := sum(bool(photo.problem) for photo in photos):
+        warnings.append(f"Left to a person: {counted(unreadable, 'photo')} that cannot be read here.")
+    return warnings

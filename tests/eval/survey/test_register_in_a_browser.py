@@ -1,0 +1,208 @@
+"""The register in headless Chromium: filter, keyboard, corrections saved and loaded, the width of a phone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.survey.findings import Decision, Finding
+from eval.survey.register import write_register
+from llava.common.corrections import Corrections
+from tests.support.surveyed import jpeg, register_of
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+DECISIONS: tuple[Decision, ...] = ("defect", "sound", "ask")
+KINDS = ("missing disc", "flashover")
+
+
+def finding(number: int) -> Finding:
+    decision = DECISIONS[number % 3]
+    name = f"line {number % 2}/a very long name of a photo {'x' * 40} {number:02d}.jpg"
+    return Finding(
+        id=f"f{number:02d}", photo=name, photos=[name], asset=f"line {number % 2}", decision=decision,
+        p_yes=round(1 - number / 20, 2), kind=None if decision == "sound" else KINDS[number % 2],
+        box=(0.1, 0.2, 0.5, 0.6) if decision == "defect" else None, latitude=-33.8 - number / 1000,
+        longitude=151.2 + number / 500, time=f"2026-06-12T09:{number:02d}:00", report="An insulator.",
+    )  # fmt: skip
+
+
+FOUND = [finding(number) for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_api.sync_playwright() as playwright:
+        if program is None and not Path(playwright.chromium.executable_path).is_file():
+            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_register(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    """Opens the register of FOUND; what it asks of any host, or complains of, is an error."""
+    photos = {found.photo: tmp_path / "photos" / found.photo for found in FOUND}
+    write_register(
+        tmp_path, register_of(FOUND, str(tmp_path / "photos")), photos, {name: jpeg(1) for name in photos}
+    )
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def open_page(width: int = 1200, context: Any = None) -> Any:
+        context = context or browser.new_context(
+            viewport={"width": width, "height": 800}, accept_downloads=True
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", lambda request: wrong.append(request.url))
+        tab.on("console", lambda message: wrong.append(f"error: {message.text}"))
+        tab.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        tab.goto((tmp_path / "register.html").as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not [what for what in wrong if not what.startswith(("file:", "data:", "blob:"))]
+
+
+def shown(tab: Any) -> list[str]:
+    return tab.eval_on_selector_all(
+        "#cards figure:not([hidden])", "cards => cards.map(card => card.dataset.id)"
+    )
+
+
+def current(tab: Any) -> str | None:
+    return tab.evaluate("document.querySelector('figure.current')?.dataset.id")
+
+
+def said(tab: Any, name: str) -> str:
+    return tab.text_content(f"#f-{name} .verdict")
+
+
+def save(tab: Any, folder: Path) -> Corrections:
+    with tab.expect_download() as download:
+        tab.click("#save")
+    path = folder / "saved.json"
+    download.value.save_as(path)
+    assert download.value.suggested_filename == "corrections-0123456789abcdef.json"
+    return Corrections.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def test_filters_and_orders(open_register: Open) -> None:
+    tab = open_register()
+    surest_first = [found.id for found in FOUND]
+    assert shown(tab) == surest_first
+    tab.select_option("[name=order]", "unsure")
+    assert shown(tab) == surest_first[::-1]
+    tab.select_option("[name=decision]", "defect")
+    tab.select_option("[name=kind]", "flashover")
+    assert shown(tab) == ["f09", "f03"]
+    assert tab.locator(".plan a:visible").count() == 2, "the map shows the same"
+    tab.click("text=Show all")
+    tab.fill("[name=words]", "xx 07.jpg")
+    assert shown(tab) == ["f07"] and "1 of 12" in tab.inner_text("#count")
+    tab.evaluate("location.hash = '#f-f02'")  # as a click on the map does
+    tab.wait_for_function("document.querySelector('figure.current').dataset.id === 'f02'")
+    assert len(shown(tab)) == 12
+
+
+def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> None:
+    tab = open_register()
+    for key in "ja":  # the second is accepted, and the third comes
+        tab.keyboard.press(key)
+    assert current(tab) == "f02" and said(tab, "f01") == "accepted"
+    tab.keyboard.press("r")
+    tab.keyboard.press("k")
+    tab.keyboard.press("k")
+    tab.keyboard.press("k")  # the first: there is none before it
+    tab.keyboard.press("k")
+    assert current(tab) == "f00"
+    tab.keyboard.press("c")
+    tab.select_option("#kind:focus", "flashover")
+    tab.keyboard.press("n")
+    tab.keyboard.type("a jar, not a disc")  # letters are no commands here
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("j")
+    assert current(tab) == "f01" and tab.input_value("#note") == ""
+    assert said(tab, "f00") == "corrected: flashover; note: a jar, not a disc"
+    assert "3 of 12 looked at" in tab.inner_text("#saved")
+
+    saved = save(tab, tmp_path)
+    assert (saved.survey, saved.photos_folder) == ("0123456789abcdef", str(tmp_path / "photos"))
+    first, second, third = saved.corrections
+    assert (first.finding, first.verdict, first.kind, first.note) == (
+        *("f00", "correct", "flashover", "a jar, not a disc"),
+    )
+    assert first.box == (0.1, 0.2, 0.5, 0.6) and first.photo == FOUND[0].photo
+    assert (second.finding, second.verdict) == ("f01", "accept") and second.kind is None
+    assert (third.finding, third.verdict) == ("f02", "reject")
+
+    tab.keyboard.press("u")
+    assert said(tab, "f01") == ""
+    again = open_register(context=tab.context)  # kept in the browser
+    assert said(again, "f02") == "rejected" and said(again, "f01") == ""
+    other = open_register()
+    assert said(other, "f02") == ""
+    other.set_input_files("#load", str(tmp_path / "saved.json"))
+    other.wait_for_function("document.getElementById('saved').textContent.startsWith('3 of 12')")
+    assert said(other, "f00").startswith("corrected: flashover") and save(other, tmp_path) == saved
+    other.select_option("[name=state]", "open")
+    assert len(shown(other)) == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"format": "llava-inspect corrections", "survey": "of another", "corrections": []},
+            "is of another survey",
+        ),
+        ({"format": "something else"}, "holds no corrections"),
+        ("rubbish", "holds no corrections"),
+    ],
+)
+def test_a_file_of_something_else_changes_nothing(
+    open_register: Open, tmp_path: Path, content: Any, message: str
+) -> None:
+    tab = open_register()
+    tab.keyboard.press("a")
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "other.json").write_text(text)
+    tab.set_input_files("#load", str(tmp_path / "other.json"))
+    tab.wait_for_function(f"document.getElementById('saved').textContent.includes({message!r})")
+    assert said(tab, "f00") == "accepted"
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open) -> None:
+    tab = open_register(width=360)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.click("#f-f03")
+    tab.click("#bar >> text=Accept")
+    assert said(tab, "f03") == "accepted" and current(tab) == "f04"
+    bar = tab.locator("#bar").bounding_box()
+    assert bar["width"] <= 360 and bar["height"] < 160
+
+
+def test_pictures_beside_the_page_are_shown(
+    open_register: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("eval.survey.register.MAX_EMBEDDED", 100)
+    write_register(
+        tmp_path, register_of(FOUND[:1]), {FOUND[0].photo: tmp_path / "a.jpg"}, {FOUND[0].photo: jpeg(1)}
+    )
+    tab = open_register()
+    tab.locator("figure img").scroll_into_view_if_needed()
+    tab.wait_for_function("document.querySelector('figure img').naturalWidth === 64")
