@@ -50,6 +50,9 @@ COMMANDS = (
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
+    Command(
+        "certify", ANSWERS, "sound, defect or ask a person, with a guarantee -> decision.json", "eval.certify"
+    ),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),
     Command("find", USE, "find something in a large photo, and ask about it", "llava.search.__main__"),
