@@ -115,7 +115,7 @@ def test_what_cannot_be_certified_is_refused_in_a_line(
         certify(40, "--task", "kind")
     with pytest.raises(InputError, match="--miss 5: a share between 0 and 1"):
         certify(40, "--miss", "5")
-    with pytest.raises(InputError, match="does not hold 0.png; --image-folder"):
+    with pytest.raises(InputError, match=r"does not hold 0\.png; --image-folder"):
         certify(40, "--image-folder", str(tmp_path / "nowhere"))
     (tmp_path / "decision.json").write_text('{"certified": true}')
     with pytest.raises(InputError, match="not a decision of certify"):
