@@ -16,7 +16,7 @@ import numpy as np
 from eval.answering.questions import beside_truth, read_questions
 from eval.deciding.answered import answered_task, yes_no_task
 from eval.deciding.apply import score_decision
-from eval.deciding.decision import Decision, load_decision
+from eval.deciding.decision import load_decision
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
@@ -283,10 +283,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from eval.report.console import make_console, print_scores
     from eval.report.decision import print_decision_score
 
-    decision = None if arguments.decision is None else load_decision(arguments.decision)
     options = ScoringOptions(arguments.bootstrap, arguments.seed, arguments.miss_rate)
     main_input = _read_files(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
     _, truths, tuned, base = main_input
+    decided = _score_decision(main_input, arguments) if arguments.decision else None
     questions = _questions(arguments, truths)
     probe = None
     if arguments.probe_truth is not None:
@@ -296,25 +296,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         probe = score_probe(*probe_input, options)
     scores, scored = score(*main_input, options)
     scores.probe = probe
-    if decision is not None:
-        scores.decision = _score_decision(decision, main_input, arguments)
+    scores.decision = decided
     cases = make_cases(scored, [tuned, *([base] if base else [])], questions)
     paths = _write(arguments.output, scores, cases, arguments.image_folder)
     print_scores(scores)
-    if scores.decision:
-        print_decision_score(scores.decision, make_console())
+    if decided:
+        print_decision_score(decided, make_console())
     _print_omissions(truths, cases, arguments.image_folder or arguments.output)
     print(f"written to {' and '.join(map(str, paths))}")
     return 0
 
 
 def _score_decision(
-    decision: Decision,
-    scored: tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None],
-    arguments: argparse.Namespace,
+    files: tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None], arguments: argparse.Namespace
 ) -> DecisionScore:
     """Apply a decision to the answers to its task; InputError if it is for another model or wording."""
-    truth_file, truths, tuned, _ = scored
+    decision = load_decision(arguments.decision)
+    truth_file, truths, tuned, _ = files
     rows = yes_no_task(decision.task, truths, str(arguments.truth_file))
     answered = answered_task(decision.task, rows, tuned, str(arguments.answers_file))
     for model_id in tuned.source.model_ids:

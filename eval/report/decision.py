@@ -42,7 +42,7 @@ def decision_part(score: DecisionScore) -> Markup:
     heads = ["", *map(number_head, _HEADS)]
     return together(
         [
-            tag("p", f"Certified: “{score.guarantee}”"),
+            tag("p", tag("b", "Certified. " if score.certified else "Not certified. "), score.guarantee),
             table("What the decision says of these pictures, by what they truly show.", heads, rows),
             tag("ul", *(tag("li", line) for line in decision_lines(score))),
         ]
