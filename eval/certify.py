@@ -163,7 +163,9 @@ def _find_recipe(folder: Path) -> tuple[str | None, str | None]:
 def print_decision(decision: Decision, answered: AnsweredTask, console: Console) -> None:
     """Print what the decision makes of the calibration pictures, what it promises and what not."""
     groups = counted(len(set(answered.groups)), "group")
-    console.print(f"[bold]{escape(decision.task)}[/]: {counted(len(answered.groups), 'picture')} in {groups}")
+    pictures = counted(len(decision.pictures), "picture")
+    answers = counted(len(answered.groups), "answer")
+    console.print(f"[bold]{escape(decision.task)}[/]: {answers} about {pictures} in {groups}")
     console.print(calls_table(decision.defective, decision.sound))
     rules = []
     if decision.sound_below is not None:
@@ -172,7 +174,7 @@ def print_decision(decision: Decision, answered: AnsweredTask, console: Console)
         rules.append(f"from {decision.defect_from:.6f} on a defect")
     rules.append("else a person is asked" if rules else "a person is always asked")
     console.print(
-        f"\nBy the model's P(yes) of a picture: {', '.join(rules)}. Of these pictures "
+        f"\nBy the model's P(yes) of a picture: {', '.join(rules)}. Of these answers "
         f"{decision.to_person:.0%} go to a person."
     )
     console.print(f"\n[bold {'green' if decision.certified else 'yellow'}]{escape(decision.guarantee)}[/]")

@@ -13,11 +13,11 @@ from eval.report.phrases import percent_with_interval
 from eval.scoring.schema import Calls, DecisionScore
 from llava.common.html.markup import Markup, number_cell, number_head, table, table_row, tag, together
 
-_HEADS = ("pictures", "called sound", "to a person", "called a defect")
+_HEADS = ("answers", "called sound", "to a person", "called a defect")
 
 
 def calls_table(defective: Calls, sound: Calls) -> Table:
-    """Return the calls of the pictures with and without a defect, as shares of each."""
+    """Return the calls of what truly shows a defect and of what does not, as shares of each."""
     shown = new_table()
     shown.add_column("truly")
     for head in _HEADS:
@@ -43,7 +43,7 @@ def decision_part(score: DecisionScore) -> Markup:
     return together(
         [
             tag("p", tag("b", "Certified. " if score.certified else "Not certified. "), score.guarantee),
-            table("What the decision says of these pictures, by what they truly show.", heads, rows),
+            table("What the decision says, by what is true.", heads, rows),
             tag("ul", *(tag("li", line) for line in decision_lines(score))),
         ]
     )
@@ -63,7 +63,7 @@ def decision_lines(score: DecisionScore) -> list[str]:
             f"False alarms: of the groups with a sound picture {percent_with_interval(score.false_alarms)} "
             "have one that is called a defect"
         )
-    lines.append(f"To a person: {percent_with_interval(score.to_person)} of the pictures")
+    lines.append(f"To a person: {percent_with_interval(score.to_person)} of the answers")
     if score.missed and score.missed.low is not None and score.certified and score.missed.low > score.miss:
         lines.append(
             "MORE IS MISSED THAN PROMISED, by more than chance explains: these pictures are not like those "
