@@ -150,7 +150,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
         "--test-source",
         type=Path,
         metavar="DIR",
-        help="a second folder that makes the whole test split; SOURCE is then split into train and val only",
+        help="a second folder that makes the whole test split; SOURCE is then split into the others only",
     )
     parser.add_argument(
         "--recipe",

@@ -15,7 +15,8 @@ from llava.common.files import sha256
 
 # All that a conversion writes; images are named by sixteen digits of their content's hash.
 _WRITTEN = re.compile(
-    r"(train|val|test|manifest|cache|report_schema)\.json|(questions|truth)_test\.jsonl|report\.html|images/[0-9a-f]{16}\.jpg"
+    r"(train|val|calibration|test|manifest|cache|report_schema)\.json|(questions|truth)_(calibration|test)\.jsonl"
+    r"|report\.html|images/[0-9a-f]{16}\.jpg"
 )
 
 

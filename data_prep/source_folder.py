@@ -16,8 +16,11 @@ from llava.common.html.markup import readable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 _ADDRESS = re.compile(r"(?:https?|s3|gs)://[\w.:-]+/", re.I | re.A)
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Split = Literal["train", "val", "calibration", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
+"""From what is trained on to what is held out most."""
+QUESTIONED: tuple[Split, ...] = ("calibration", "test")
+"""The splits that get a question file and a truth file: the model is asked, not trained."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.answering.questions import read_questions
+from eval.answering.questions import beside_truth, read_questions
+from eval.deciding.answered import answered_task, yes_no_task
+from eval.deciding.apply import score_decision
+from eval.deciding.decision import load_decision
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
@@ -21,6 +24,7 @@ from eval.scoring.schema import (
     Bootstrap,
     Case,
     ComparisonOutcome,
+    DecisionScore,
     InputFile,
     Probe,
     Scores,
@@ -203,6 +207,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--question-file", type=Path, help="for the report (default: questions_X beside a truth_X)")
     add("--image-folder", type=Path, help="for the report (default: where the questions are)")
     add("--miss-rate", type=float, default=0.05, help="what the threshold may miss (%(default)s)")
+    add("--decision", type=Path, help="decision.json of certify: show what it does on these answers")
     add("--probe-truth", type=Path, help="truth of general questions: what the tuning cost")
     add("--probe-answers", type=Path, help="answers of the model to these")
     add("--probe-baseline-answers", type=Path, help="answers of the base model to these")
@@ -243,12 +248,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> dict[str, Question]:
     """Return the questions by id; none where no file is named and none lies beside the truth."""
-    path = arguments.question_file
+    path = arguments.question_file or beside_truth(arguments.truth_file)
     if path is None:
-        truth_path = arguments.truth_file
-        path = truth_path.with_name(truth_path.name.replace("truth", "questions", 1))
-        if path == truth_path or not path.is_file():
-            return {}
+        return {}
     questions = {str(question.question_id): question for question in read_questions(path)}
     if not any(str(truth.question_id) in questions for truth in truths):
         raise InputError(f"{path}: none of its question ids is in {arguments.truth_file}; --question-file")
@@ -278,11 +280,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{arguments.image_folder}: no such image folder")
     # here, so that --help and mistyped flags answer at once
     from eval.report.cases import make_cases
-    from eval.report.console import print_scores
+    from eval.report.console import make_console, print_scores
+    from eval.report.decision import print_decision_score
 
     options = ScoringOptions(arguments.bootstrap, arguments.seed, arguments.miss_rate)
     main_input = _read_files(arguments.truth_file, arguments.answers_file, arguments.baseline_answers)
     _, truths, tuned, base = main_input
+    decided = _score_decision(main_input, arguments) if arguments.decision else None
     questions = _questions(arguments, truths)
     probe = None
     if arguments.probe_truth is not None:
@@ -292,12 +296,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         probe = score_probe(*probe_input, options)
     scores, scored = score(*main_input, options)
     scores.probe = probe
+    scores.decision = decided
     cases = make_cases(scored, [tuned, *([base] if base else [])], questions)
     paths = _write(arguments.output, scores, cases, arguments.image_folder)
     print_scores(scores)
+    if decided:
+        print_decision_score(decided, make_console())
     _print_omissions(truths, cases, arguments.image_folder or arguments.output)
     print(f"written to {' and '.join(map(str, paths))}")
     return 0
+
+
+def _score_decision(
+    files: tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None], arguments: argparse.Namespace
+) -> DecisionScore:
+    """Apply a decision to the answers to its task; InputError if it is for another model or wording."""
+    decision = load_decision(arguments.decision)
+    truth_file, truths, tuned, _ = files
+    rows = yes_no_task(decision.task, truths, str(arguments.truth_file))
+    answered = answered_task(decision.task, rows, tuned, str(arguments.answers_file))
+    for model_id in tuned.source.model_ids:
+        for wording in dict.fromkeys(answered.wordings):
+            decision.check_applies(wording, model_id=model_id)
+    return score_decision(decision, answered, truth_file.sha256)
 
 
 def _print_omissions(truths: Sequence[Truth], cases: Sequence[Case], image_folder: Path) -> None:

@@ -53,6 +53,9 @@ COMMANDS = (
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
+    Command(
+        "certify", ANSWERS, "sound, defect or ask a person, with a guarantee -> decision.json", "eval.certify"
+    ),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
     Command(
         "prelabels", ANSWERS, "a survey's findings -> files of labelling tools", "eval.prelabels.__main__"

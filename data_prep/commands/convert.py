@@ -43,7 +43,7 @@ from data_prep.report.summary import (
     print_summary,
     summarise_split,
 )
-from data_prep.source_folder import SPLITS, SourceFolder, Split
+from data_prep.source_folder import QUESTIONED, SPLITS, SourceFolder, Split
 from data_prep.splits.assign import Conversion, split_units
 from llava.common.cli import command_name
 from llava.common.errors import InputError
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = load_settings(Recipe, args.recipe, args.overrides)
     if args.splits is not None:
         train, val, test = args.splits
-        values = {"train": train, "val": val, "test": test, "given": recipe.splits.given}
+        values = recipe.splits.model_dump() | {"train": train, "val": val, "test": test}
         recipe = recipe.model_copy(update={"splits": validate_settings(Shares, values, "--splits")})
     _check_output(args)
 
@@ -211,16 +211,19 @@ def prepare_all(
 
 
 def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Split, SplitSummary]:
-    """Make the questions and write train.json, val.json, test.json, questions_test.jsonl, truth_test.jsonl.
+    """Make the questions and write train.json, val.json, test.json, questions_test.jsonl, truth_test.jsonl;
+    for calibration the same files as for test.
 
     A split without questions has no file. Units that nothing is asked about are dropped from `conversion`. A
-    task that has no question in train is not asked in val and test either.
+    task that has no question in train is not asked in the others either.
     """
     recipe, group_of = conversion.recipe, conversion.group_of
     summaries: dict[Split, SplitSummary] = {}
     train: list[QuestionAnswer] = []
     untrained: set[str] = set()
     for split in SPLITS:
+        if split == "calibration" and not recipe.splits.calibration:
+            continue
         qas, skipped = make_questions(conversion.units[split], recipe, split, seed)
         if split == "train":
             train = qas
@@ -245,11 +248,11 @@ def write_questions(conversion: Conversion, folder: Path, seed: int) -> dict[Spl
         records = (to_record(qa, recipe, group_of[qa.unit.image]) for qa in qas)
         more = (to_dialogue(dialogue, recipe, group_of[dialogue[0].unit.image]) for dialogue in dialogues)
         write_json_list(folder / f"{split}.json", chain(records, more))
-        if split == "test":
+        if split in QUESTIONED:
             blind = guess_test(train, qas)
-            write_jsonl(folder / "questions_test.jsonl", (to_question(qa, recipe) for qa in qas))
+            write_jsonl(folder / f"questions_{split}.jsonl", (to_question(qa, recipe) for qa in qas))
             write_jsonl(
-                folder / "truth_test.jsonl",
+                folder / f"truth_{split}.jsonl",
                 (to_truth(qa, recipe, group_of[qa.unit.image], blind.get(qa.id)) for qa in qas),
             )
     if untrained:
@@ -271,7 +274,7 @@ def _note_untrained(tasks: Sequence[str]) -> str:
 def _held_out_fingerprints(
     conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]
 ) -> list[bytes]:
-    """Return the fingerprints of the source images of val and test."""
+    """Return the fingerprints of the source images of all splits but train."""
     images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
     return [
         item.fingerprint

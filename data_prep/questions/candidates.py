@@ -14,7 +14,7 @@ from data_prep.questions.blind import NONE
 from data_prep.recipe.english import at_place
 from data_prep.recipe.families import DefectKind, FamilyName, KindWords, QuestionFamily
 from data_prep.recipe.schema import Recipe
-from data_prep.source_folder import Split
+from data_prep.source_folder import QUESTIONED, Split
 from llava.common.boxes import Box, area, format_box, holds_centre, intersection, iou, to_frame
 from llava.common.records import TaskType
 
@@ -319,7 +319,7 @@ class CandidateFinder:
     def _sentence(self, sentences: Sequence[str], shows: str) -> str:
         """Choose a sentence. Train and val draw them evenly, so that each (and its length) is as frequent as
         the others for what the unit `shows`, "defect" or none; test takes the first."""
-        if self.split == "test":
+        if self.split in QUESTIONED:
             return sentences[0]
         return sentences[self.sentences.draw(f"{shows} of {len(sentences)}", len(sentences))]
 

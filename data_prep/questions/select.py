@@ -16,7 +16,7 @@ from data_prep.questions.options import deal_options
 from data_prep.questions.records import QuestionAnswer
 from data_prep.recipe.families import LETTERS, QuestionFamily
 from data_prep.recipe.schema import Recipe
-from data_prep.source_folder import Split
+from data_prep.source_folder import QUESTIONED, Split
 from llava.common.errors import InputError
 from llava.common.records import YES_NO, TaskType
 
@@ -30,7 +30,8 @@ def make_questions(
 ) -> tuple[list[QuestionAnswer], Counter[str]]:
     """Make all questions of a split: images in shuffled order, each image's questions together and shuffled.
 
-    Only train is balanced; test asks every family of every unit, in its first wording and every language. The
+    Only train is balanced; calibration and test ask every family of every unit, in its first wording and
+    every language. The
     result depends on `seed` and the units, not on their order.
 
     Args:
@@ -54,7 +55,9 @@ def make_questions(
     first = next(iter(recipe.language_shares))
     for language, share in recipe.language_shares.items():
         translated = recipe.in_language(language)
-        sampled = ordered if split == "test" else _sample_units(ordered, share, f"{seed}/{split}/{language}")
+        sampled = (
+            ordered if split in QUESTIONED else _sample_units(ordered, share, f"{seed}/{split}/{language}")
+        )
         reasons: Counter[str] = Counter()
         for task, family in translated.active_families.items():
             # The conversations of the source are in one language, whatever the recipe's are.
@@ -114,7 +117,7 @@ def _choose_wordings(
     candidates: list[Candidate], task: str, family: QuestionFamily, recipe: Recipe, split: Split, seed: int
 ) -> list[QuestionAnswer]:
     """Choose the wordings of one task's candidates; in train, balance their answers first."""
-    for candidate in candidates if split != "test" else []:
+    for candidate in candidates if split not in QUESTIONED else []:
         random.Random(f"{seed}/{candidate.unit.image}/{task}/{candidate.about}/words").shuffle(
             candidate.wordings
         )

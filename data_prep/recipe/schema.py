@@ -72,14 +72,16 @@ class Shares(Settings):
     `given`: what to do with splits that the source itself states. `ignore` splits anew, because exports often
     divide near-duplicates (the report says how many); `keep` keeps them: of a group that they divide, only
     the images in test, else in val, are kept, and images without a split are distributed by the shares.
+    `calibration`: images to certify a decision with (docs/certify.md), which no source states by itself.
     """
 
     train: float = Field(default=0.7, gt=0)
     val: float = Field(default=0.15, ge=0)
+    calibration: float = Field(default=0.0, ge=0, exclude_if=lambda share: share == 0)
     test: float = Field(default=0.15, ge=0)
     given: Literal["keep", "ignore"] = "ignore"
 
-    @field_validator("train", "val", "test")
+    @field_validator("train", "val", "calibration", "test")
     @classmethod
     def _finite(cls, value: float) -> float:
         if not math.isfinite(value):

@@ -67,7 +67,7 @@ def conversion_report(
         ("box sizes judged by", model_inputs[0].summary),
     ]
     report.answers = answers
-    report.kinds = {split: Counter(summaries[split].labels) for split in SPLITS}
+    report.kinds = {split: Counter(summaries[split].labels) for split in summaries}
     report.warnings += one_sided(answers)
     report.split_counts = {
         split: {
@@ -76,7 +76,7 @@ def conversion_report(
             "questions": sum(part.count for part in answers if part.split == split),
             "turns of dialogues": sum(part.turns for part in answers if part.split == split),
         }
-        for split in SPLITS
+        for split in summaries
     }
     report.notes = [
         MessageList("Changed in pictures", "Done before they were cut.", change_lines(conversion)),

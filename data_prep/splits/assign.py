@@ -273,7 +273,7 @@ def assign_splits(
 
 
 def scaled_shares(shares: Shares, without_test: bool) -> dict[Split, float]:
-    """Scale the shares to a sum of 1; with a test source of its own, only train and val have one."""
+    """Scale the shares to a sum of 1; a test source of its own makes the whole test split."""
     values = {split: 0.0 if split == "test" and without_test else getattr(shares, split) for split in SPLITS}
     total = sum(values.values())
     return {split: value / total for split, value in values.items()}

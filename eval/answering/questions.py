@@ -28,6 +28,12 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
+def beside_truth(truth_file: Path) -> Path | None:
+    """Return the question file beside a truth file, questions_X beside truth_X; None where there is none."""
+    path = truth_file.with_name(truth_file.name.replace("truth", "questions", 1))
+    return path if path != truth_file and path.is_file() else None
+
+
 def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
     """Return part `index` of `parts` nearly equal runs of questions (LLaVA's --num-chunks, --chunk-idx)."""
     if parts < 1 or not 0 <= index < parts:

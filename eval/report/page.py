@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.report.decision import decision_part
 from eval.report.gallery import display_text, gallery_part
 from eval.report.phrases import capitalise, counted
 from eval.report.plots import probability_part
@@ -41,6 +42,7 @@ def render_page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> st
         ("Answer by answer", "answers", answers_part(scores.tasks)),
         ("By kind of picture", "slices", slices_part(scores.tasks, scores.slices)),
         ("How sure it is", "sure", _probabilities(scores)),
+        ("The decision", "decision", decision_part(scores.decision) if scores.decision else None),
         ("What tuning cost", "cost", _tuning_cost(scores.probe) if scores.probe else None),
         ("Pictures", "pictures", gallery_part(cases, image_folder)),
         ("How it was measured", "measured", _measured(scores)),

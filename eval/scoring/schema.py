@@ -211,6 +211,40 @@ class Bootstrap(_Part):
     level: float = 0.95
 
 
+class Calls(_Part):
+    """How many answers a decision calls sound, calls defect, and leaves to a person."""
+
+    sound: int = 0
+    defect: int = 0
+    ask: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.sound + self.defect + self.ask
+
+
+class DecisionScore(_Part):
+    """What a certified decision (decision.json) does on the answers to its task.
+
+    `missed` is the share of the groups with a defect of which a picture is called sound, `false_alarms` that
+    of the groups with a sound picture of which such a one is called a defect (exact intervals, groups for
+    trials); `to_person` is the share of all answers that a person is asked about (Wilson's, groups for
+    trials). `defective` and `sound` are the calls of what is truly so. `own_pictures`: these are the pictures
+    that the decision was made with, which flatters it.
+    """
+
+    task: str
+    guarantee: str
+    certified: bool
+    miss: float
+    missed: Estimate | None = None
+    false_alarms: Estimate | None = None
+    to_person: Estimate
+    defective: Calls
+    sound: Calls
+    own_pictures: bool
+
+
 class Scores(_Part):
     format: Literal["llava-inspect scores"] = "llava-inspect scores"
     version: Literal[2] = 2
@@ -223,6 +257,7 @@ class Scores(_Part):
     tasks: list[TaskScore]
     slices: list[Slice]
     probe: Probe | None = None
+    decision: DecisionScore | None = None
 
 
 # --- one question, for the report -------------------------------------------------------------------

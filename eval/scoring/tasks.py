@@ -138,7 +138,7 @@ def score_task(
         outcome=outcome,
         needed_groups=needed,
         sees=sees,
-        about=_common_subject(truths),
+        about=common_subject(truths),
         slices=[*truth_slices(truths, outcomes), *_other_slices(truths, outcomes, options)],
     )
     if isinstance(family, ClosedFamily):
@@ -194,7 +194,7 @@ def _blind_baseline(family: TaskFamily, truths: Sequence[Truth]) -> dict[str, fl
     return {name: values[name] for name in family.majority_baseline()}
 
 
-def _common_subject(truths: Sequence[Truth]) -> str | None:
+def common_subject(truths: Sequence[Truth]) -> str | None:
     """Return what all questions ask for (meta `about`), where it is one thing."""
     subjects = {truth.meta.get("about") for truth in truths}
     subject = subjects.pop() if len(subjects) == 1 else None
@@ -282,7 +282,7 @@ def _add_choice_scores(
     """
     groups = group_index([truth.group for truth in truths])
     systems = [result.tuned, *([result.base] if result.base else [])]
-    values = [_read_probabilities(file, family, truths) for file in files]
+    values = [read_probabilities(file, family, truths) for file in files]
     known = [~np.isnan(file_values[:, 0]) for file_values in values]
     in_both = np.logical_and.reduce(known)
     pair: list[tuple[dict[str, Estimate], Metrics]] = []
@@ -304,7 +304,7 @@ def _add_choice_scores(
         )
 
 
-def _read_probabilities(file: AnswerFile, family: ClosedFamily, truths: Sequence[Truth]) -> Array:
+def read_probabilities(file: AnswerFile, family: ClosedFamily, truths: Sequence[Truth]) -> Array:
     """Return (n, k), a row of NaN where the answer has no probabilities of the task's classes."""
     nothing = [float("nan")] * len(family.classes)
     reader = cache(family.reader)  # the same few choices on every line

@@ -226,6 +226,30 @@ def test_shares_of_every_label_hold_over_splits() -> None:
         assert abs(count["train"] - 0.7 * total) <= 3 and abs(count["test"] - 0.2 * total) <= 3
 
 
+def test_a_calibration_split_on_request(photos: Path, converted: Path, convert: Callable[..., Path]) -> None:
+    """It is asked as the test is, shares no group with another split, and is nowhere without a share."""
+    assert not [path for path in converted.iterdir() if "calibration" in path.name]
+    assert "calibration" not in (converted / "manifest.json").read_text(encoding="utf-8")
+    output = convert(photos, "splits.calibration=0.3", "--splits", "0.5,0.1,0.1")
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert {split: summary["pictures"] for split, summary in manifest["splits"].items()} == {
+        "train": 30, "val": 6, "calibration": 18, "test": 6,
+    }  # fmt: skip
+    split_of = defaultdict(set)
+    for picture in manifest["pictures"].values():
+        split_of[picture["group"]].add(picture["split"])
+    assert all(len(splits) == 1 for splits in split_of.values())
+    questions = read_jsonl(output / "questions_calibration.jsonl", Question)
+    truths = read_jsonl(output / "truth_calibration.jsonl", Truth)
+    assert [q.question_id for q in questions] == [t.question_id for t in truths]
+    assert {split_of[t.group].copy().pop() for t in truths} == {"calibration"}
+    _, asked_in_test, _ = load(output)
+    assert {q.text for q in questions if q.category == "presence"} == {
+        q.text for q in asked_in_test if q.category == "presence"
+    }
+    assert convert(photos, "splits.calibration=0.3", "--splits", "0.5,0.1,0.1", "--overwrite") == output
+
+
 def test_a_source_for_testing_alone(photos: Path, tmp_path: Path, convert: Callable[..., Path]) -> None:
     other = write_photos(tmp_path / "other", 20, seed=7)
     # One training picture is slipped into the test source: it must leave training.

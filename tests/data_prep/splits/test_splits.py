@@ -86,7 +86,7 @@ def test_leaks_are_those_of_repeated_draws() -> None:
     leaks = count_leaks(members, groups, shares)
     assert (leaks.twins, leaks.akin) == (90, 90)
     assert leaks.given_twins is leaks.given_akin is None
-    draws = rng.choice(3, p=list(shares.values()), size=(4000, 90)).reshape(4000, 30, 3)
+    draws = rng.choice(len(shares), p=list(shares.values()), size=(4000, 90)).reshape(4000, 30, 3)
     apart = (draws != np.roll(draws, 1, axis=2)).sum(axis=(1, 2)).mean()
     assert leaks.random_twins == pytest.approx(apart, rel=0.03)
     # What the source's own split divides is counted, not estimated.
@@ -124,7 +124,8 @@ def test_given_splits_are_kept_on_request() -> None:
     items.append(prepared("akin", 100, "train", "g"))
     items.append(prepared("held", 101, "test", "g"))
     kept = split_units([items], recipe(given="keep"), seed=0)
-    assert {split: len(units) for split, units in kept.units.items()} == {"train": 12, "val": 4, "test": 5}
+    sizes = {split: len(units) for split, units in kept.units.items()}
+    assert sizes == {"train": 12, "val": 4, "calibration": 0, "test": 5}
     assert {unit.key for unit in kept.units["test"]} == {"16", "17", "18", "19", "held"}
     assert kept.left_out == {"train pictures akin to a test picture": 1}
     assert kept.leaks is not None and kept.leaks.given_akin == 1

@@ -1,0 +1,73 @@
+"""The answers to one yes/no task, as decisions are made of them: P(yes), what is true, and the group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.scoring.answers import AnswerFile
+from eval.scoring.families import ClosedFamily, family_of
+from eval.scoring.tasks import group_by_task, read_probabilities
+from llava.common.errors import InputError
+from llava.common.records import Truth
+
+
+@dataclass(frozen=True)
+class AnsweredTask:
+    """Holds n answers: `p_yes` (None where there is no probability, as of a picture that cannot be read),
+    whether yes is true (`defective`), the group and the wording of the question."""
+
+    p_yes: Sequence[float | None]
+    defective: Sequence[bool]
+    groups: Sequence[str]
+    wordings: Sequence[str]
+
+
+def yes_no_task(task: str, truths: Sequence[Truth], truth_name: str) -> list[Truth]:
+    """Return the truths of a task; InputError where it is not there or is not a yes/no task."""
+    tasks = group_by_task(truths)
+    if task not in tasks:
+        raise InputError(f"{truth_name}: no task {task!r}; --task is one of {', '.join(tasks)}")
+    if tasks[task][0].type != "yesno":
+        yes_no = [name for name, rows in tasks.items() if rows[0].type == "yesno"]
+        raise InputError(
+            f"{task} is not answered by yes or no, and only such a task is decided on"
+            + (f"; --task is one of {', '.join(yes_no)}" if yes_no else "")
+        )
+    return tasks[task]
+
+
+def answered_task(task: str, truths: Sequence[Truth], answers: AnswerFile, path: str) -> AnsweredTask:
+    """Read the answers to a yes/no task.
+
+    Args:
+        task: Its name.
+        truths: Its truths.
+        answers: The answers.
+        path: Their file, for messages.
+
+    Raises:
+        InputError: A question has no answer, or no answer has probabilities.
+    """
+    family = family_of(task, truths)
+    assert isinstance(family, ClosedFamily)
+    missing = [truth for truth in truths if str(truth.question_id) not in answers.answers]
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of the {len(truths)} questions of {task} have no answer, for instance "
+            f"{missing[0].question_id!r}; answer them first"
+        )
+    probabilities = read_probabilities(answers, family, truths)[:, 0]
+    if np.isnan(probabilities).all():
+        raise InputError(
+            f"{path}: no answer to {task} has probabilities; ask with choices, as the question files of "
+            "`convert` do"
+        )
+    return AnsweredTask(
+        p_yes=[None if np.isnan(p_yes) else float(p_yes) for p_yes in probabilities],
+        defective=(family.truth == 0).tolist(),
+        groups=[truth.group for truth in truths],
+        wordings=[answers.answers[str(truth.question_id)].prompt for truth in truths],
+    )
