@@ -191,7 +191,7 @@ def test_what_pillow_warns_of_is_refused_or_noted_and_nothing_else_is_told() -> 
     assert read_image(io.BytesIO(tiff)).changes == ()
     at = tiff.index(struct.pack("<HHI", 259, 3, 1))  # the tag that says how pixels are packed, a number
     tiff[at + 4 : at + 8] = struct.pack("<I", 1 << 30)
-    with pytest.raises(InputError, match=r"damaged or cut short .*tag 259"):
+    with pytest.raises(InputError, match=r"damaged or cut short .*tag 259|not a picture"):  # Pillow 13, 12
         read_image(io.BytesIO(tiff))
     exif = Image.Exif()
     exif[271], exif[274] = "Maker of cameras", 6
