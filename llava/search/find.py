@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from llava.common.errors import InputError
@@ -19,6 +20,7 @@ from llava.inference.live import LiveEngine
 from llava.inference.requests import Request
 from llava.inference.sampling import SamplingOptions
 from llava.search.asking import WindowAsker, cut, model_side
+from llava.search.ranking import log_odds
 from llava.search.reference import Likeness
 from llava.search.result import Found, SearchProgress, SearchResult
 from llava.search.scan import SECOND_LOOK, scan
@@ -115,13 +117,18 @@ def _best(result: SearchResult, top: int) -> SearchResult:
 def _by_likeness(
     engine: LiveEngine, image: Image.Image, found: Sequence[Found], reference: Image.Image
 ) -> tuple[Found, ...]:
-    """Return the places with their similarity, ranked by both ranks together, ties by the probability."""
+    """Return the places with their similarity, by the log-odds of yes plus the similarity in standard
+    deviations: similarities have no scale of their own."""
     side = model_side(engine)
     similar = Likeness(engine, reference).of([cut(image, place.box, side) for place in found])
+    mean, deviation = np.mean(similar), np.std(similar) or 1.0
     places = [replace(place, similarity=value) for place, value in zip(found, similar, strict=True)]
-    by_similarity = sorted(range(len(places)), key=lambda index: -similar[index])
-    ranks = {index: index + rank for rank, index in enumerate(by_similarity)}
-    return tuple(places[index] for index in sorted(ranks, key=lambda index: (ranks[index], index)))
+    scores = [
+        log_odds(place.p_yes) + (value - mean) / deviation
+        for place, value in zip(places, similar, strict=True)
+    ]
+    best_first = sorted(range(len(places)), key=lambda index: -scores[index])
+    return tuple(places[index] for index in best_first)
 
 
 def _follow_up(engine: LiveEngine, image: Image.Image, place: Found, question: str) -> str:

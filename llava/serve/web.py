@@ -7,7 +7,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder = PrivateFolder()
     try:
-        keep_inside(folder)
-        serve(args, users, listening, folder)
+        with kept_inside(folder):
+            serve(args, users, listening, folder)
     finally:
         folder.wipe()
     return 0
@@ -120,12 +121,28 @@ def read_users(path: Path) -> list[tuple[str, str]]:
     return users
 
 
-def keep_inside(folder: PrivateFolder) -> None:
+@contextmanager
+def kept_inside(folder: PrivateFolder) -> Iterator[None]:
     """Have this process's temporary files in the folder, Gradio's too, and Gradio tell nobody anything. It
     reads its environment when it is imported."""
-    tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_RUN_HISTORY"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    settings = {
+        "GRADIO_TEMP_DIR": str(folder.path),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_RUN_HISTORY": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    before = tempfile.tempdir, {name: os.environ.get(name) for name in settings}
+    tempfile.tempdir = str(folder.path)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[0]
+        for name, value in before[1].items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def serve(

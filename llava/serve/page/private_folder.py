@@ -24,12 +24,15 @@ class PrivateFolder:
         """Wipe what killed processes of this user left, and make the folder."""
         _wipe_leftovers()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))  # with mode 0700
-        self._lock = os.open(self.path, os.O_RDONLY)
+        self._lock: int | None = os.open(self.path, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def wipe(self) -> None:
         """Delete the folder with all that is in it; twice does no harm."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def wipe_older(self, seconds: float) -> None:
         """Delete the files that were written more than so many seconds ago."""

@@ -191,7 +191,7 @@ def test_what_pillow_warns_of_is_refused_or_noted_and_nothing_else_is_told() -> 
     assert read_image(io.BytesIO(tiff)).changes == ()
     at = tiff.index(struct.pack("<HHI", 259, 3, 1))  # the tag that says how pixels are packed, a number
     tiff[at + 4 : at + 8] = struct.pack("<I", 1 << 30)
-    with pytest.raises(InputError, match=r"damaged or cut short .*tag 259"):
+    with pytest.raises(InputError, match=r"damaged or cut short .*tag 259|not a picture"):  # Pillow 13, 12
         read_image(io.BytesIO(tiff))
     exif = Image.Exif()
     exif[271], exif[274] = "Maker of cameras", 6
@@ -199,5 +199,7 @@ def test_what_pillow_warns_of_is_refused_or_noted_and_nothing_else_is_told() -> 
     at = jpeg.index(struct.pack(">HHI", 271, 2, 17))
     jpeg[at + 4] = 255
     opened = read_image(io.BytesIO(jpeg))
-    assert opened.image.size == (30, 40)
-    assert len(opened.changes) == 2 and "Skipping tag 271" in opened.changes[0]
+    # Pillow 13 skips the damaged tag and turns the picture; Pillow 12 has no EXIF then. Both are told.
+    skipped = any("Skipping tag 271" in change for change in opened.changes)
+    assert skipped or any("Truncated File Read" in change for change in opened.changes)
+    assert opened.image.size == ((30, 40) if skipped else (40, 30))

@@ -21,7 +21,7 @@ from tests.support.paths import REPO
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return compose(3, (760, 500))  # a cyan circle among shapes, on a rendered ground
+    return compose(7, (760, 500))  # an orange diamond among shapes, on a rendered ground
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,16 @@ def test_it_finds_a_shape_and_asks_about_it(
     x1, y1, x2, y2 = scene.box
     scene.image.crop((x1 - 20, y1 - 20, x2 + 20, y2 + 20)).save(reference)
     arguments = ["--image-file", photo, "--find", scene.words, "--reference", reference, "--top", "3"]
-    arguments += ["--ask", "What colour is the circle?", "--output", output]
+    arguments += ["--ask", "What colour is the diamond?", "--output", output]
     assert main(["--model-path", *map(str, [tiny_model_dir, *arguments])]) == 0
 
     found = json.loads((output / "found.json").read_text())
-    assert found["words"] == "a cyan circle" and (found["width"], found["height"]) == (760, 500)
+    assert found["words"] == "an orange diamond" and (found["width"], found["height"]) == (760, 500)
     assert found["complete"] and found["windows_asked"] == found["windows_total"] > 10
     first, *others = found["found"]
     assert len(others) <= 2
     assert centre_in(scene.box, tuple(first["box"]))
-    assert first["p_yes"] > 0.5 and first["answer"] == "cyan"
+    assert first["p_yes"] > 0.5 and first["answer"] == "orange"
     assert first["similarity"] > max(other["similarity"] for other in others)
     for number in range(1, len(found["found"]) + 1):
         with Image.open(output / "crops" / f"{number}.jpg") as crop:
@@ -55,7 +55,7 @@ def test_it_finds_a_shape_and_asks_about_it(
     with Image.open(output / "heat.png") as heat:
         assert heat.size == (760, 500)
     page = (output / "report.html").read_text()
-    assert "a cyan circle" in page and "What colour is the circle?" in page
+    assert "an orange diamond" in page and "What colour is the diamond?" in page
     assert f"1. yes {first['p_yes']:.2f}" in capsys.readouterr().out
 
 

@@ -65,5 +65,7 @@ def test_without_gradio_one_line_says_what_to_install(
 ) -> None:
     modules: Any = sys.modules
     monkeypatch.setitem(modules, "gradio", None)
+    before = tempfile.gettempdir(), dict(os.environ)
     with pytest.raises(InputError, match=r"the page needs: .*web"):
         main(["--model-path", str(tiny_model_dir), "--port", "0"])
+    assert (tempfile.gettempdir(), dict(os.environ)) == before
