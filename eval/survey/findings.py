@@ -81,28 +81,3 @@ class Findings(_Part):
     kinds: list[str] = Field(default_factory=list)
     """The kinds that the recipe knows, for those who correct."""
     findings: list[Finding]
-
-
-Verdict = Literal["accept", "reject", "correct"]
-
-
-class Correction(_Part):
-    """What a person says of a finding. `accept`: it is as the survey says; `reject`: there is nothing of the
-    kind; `correct`: there is `kind`, at `box` if that is given (as in `Finding`)."""
-
-    finding: str
-    photo: str
-    verdict: Verdict
-    kind: str | None = None
-    box: tuple[float, float, float, float] | None = None
-    note: str = ""
-
-
-class Corrections(_Part):
-    """The file that register.html saves, and `data_prep convert` reads as annotations."""
-
-    format: Literal["llava-inspect corrections"] = "llava-inspect corrections"
-    version: Literal[1] = 1
-    survey: str
-    photos_folder: str
-    corrections: list[Correction]

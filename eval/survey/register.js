@@ -142,12 +142,12 @@
   document.getElementById("save").addEventListener("click", () => {
     const corrections = [];
     for (const card of inFolderOrder) {
-      const { id, photo } = card.dataset, entry = said[id];
-      if (!entry?.verdict) continue;
-      // The box was in view when the kind was corrected.
-      const box = entry.verdict === "correct" && card.dataset.box ? JSON.parse(card.dataset.box) : null;
-      const { verdict, kind = null, note = "" } = entry;
-      corrections.push({ finding: id, photo, verdict, kind, box, note });
+      const { id, photo, decision } = card.dataset, { verdict, note = "", ...entry } = said[id] || {};
+      if (!verdict) continue;
+      // What is accepted is repeated; the box was in view when the kind was corrected.
+      const kind = { accept: card.dataset.kind, correct: entry.kind }[verdict] || null;
+      const box = kind && card.dataset.box ? JSON.parse(card.dataset.box) : null;
+      corrections.push({ finding: id, photo, decision, verdict, kind, box, note });
     }
     const file = { format: "llava-inspect corrections", version: 1, survey, photos_folder: photosFolder, corrections };
     const link = document.createElement("a");
@@ -174,7 +174,8 @@
       saved.textContent = `${file.name} is of another survey`;
     } else {
       for (const { finding, verdict, kind, note } of loaded.corrections)
-        if (cards.has(finding)) said[finding] = { verdict, ...(kind && { kind }), ...(note && { note }) };
+        if (cards.has(finding))
+          said[finding] = { verdict, ...(verdict === "correct" && { kind }), ...(note && { note }) };
       keep();
       inFolderOrder.forEach(show);
       apply();

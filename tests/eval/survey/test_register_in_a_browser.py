@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from eval.survey.findings import Corrections, Decision, Finding
+from eval.survey.findings import Decision, Finding
 from eval.survey.register import write_register
+from llava.common.corrections import Corrections
 from tests.support.surveyed import jpeg, register_of
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -146,8 +147,9 @@ def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> 
         *("f00", "correct", "flashover", "a jar, not a disc"),
     )
     assert first.box == (0.1, 0.2, 0.5, 0.6) and first.photo == FOUND[0].photo
-    assert (second.finding, second.verdict) == ("f01", "accept") and second.kind is None
-    assert (third.finding, third.verdict) == ("f02", "reject")
+    assert (second.finding, second.verdict, second.decision) == ("f01", "accept", "sound")
+    assert second.kind is None and second.names_what_is_there
+    assert (third.finding, third.verdict, third.kind) == ("f02", "reject", None)
 
     tab.keyboard.press("u")
     assert said(tab, "f01") == ""
@@ -185,12 +187,14 @@ def test_a_file_of_something_else_changes_nothing(
     assert said(tab, "f00") == "accepted"
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open) -> None:
+def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open, tmp_path: Path) -> None:
     tab = open_register(width=360)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.click("#f-f03")
     tab.click("#bar >> text=Accept")
     assert said(tab, "f03") == "accepted" and current(tab) == "f04"
+    (saved,) = save(tab, tmp_path).corrections
+    assert (saved.kind, saved.box) == (FOUND[3].kind, FOUND[3].box), "what is accepted is repeated"
     bar = tab.locator("#bar").bounding_box()
     assert bar["width"] <= 360 and bar["height"] < 160
 
