@@ -76,7 +76,7 @@
   const orders = {
     "": (a, b) => (probability(b) ?? -1) - (probability(a) ?? -1),
     unsure: (a, b) => (probability(a) ?? 2) - (probability(b) ?? 2),
-    time: (a, b) => (a.dataset.time || "~").localeCompare(b.dataset.time || "~"),
+    time: (a, b) => ((a.dataset.time || "~") < (b.dataset.time || "~") ? -1 : 1),
     folder: () => 0,
   };
   const apply = () => {

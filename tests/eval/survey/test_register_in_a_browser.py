@@ -26,11 +26,19 @@ def finding(number: int) -> Finding:
     decision = DECISIONS[number % 3]
     name = f"line {number % 2}/a very long name of a photo {'x' * 40} {number:02d}.jpg"
     return Finding(
-        id=f"f{number:02d}", photo=name, photos=[name], asset=f"line {number % 2}", decision=decision,
-        p_yes=round(1 - number / 20, 2), kind=None if decision == "sound" else KINDS[number % 2],
-        box=(0.1, 0.2, 0.5, 0.6) if decision == "defect" else None, latitude=-33.8 - number / 1000,
-        longitude=151.2 + number / 500, time=f"2026-06-12T09:{number:02d}:00", report="An insulator.",
-    )  # fmt: skip
+        id=f"f{number:02d}",
+        photo=name,
+        photos=[name],
+        asset=f"line {number % 2}",
+        decision=decision,
+        p_yes=round(1 - number / 20, 2),
+        kind=None if decision == "sound" else KINDS[number % 2],
+        box=(0.1, 0.2, 0.5, 0.6) if decision == "defect" else None,
+        latitude=-33.8 - number / 1000,
+        longitude=151.2 + number / 500,
+        time=f"2026-06-12T09:{number:02d}:00" if number else None,
+        report="An insulator.",
+    )
 
 
 FOUND = [finding(number) for number in range(12)]
@@ -107,6 +115,9 @@ def test_filters_and_orders(open_register: Open) -> None:
     assert shown(tab) == surest_first
     tab.select_option("[name=order]", "unsure")
     assert shown(tab) == surest_first[::-1]
+    tab.select_option("[name=order]", "time")
+    assert shown(tab) == [*surest_first[1:], "f00"], "what has no time comes last"
+    tab.select_option("[name=order]", "unsure")
     tab.select_option("[name=decision]", "defect")
     tab.select_option("[name=kind]", "flashover")
     assert shown(tab) == ["f09", "f03"]
