@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args)
     if not args.photos.is_dir():
         raise InputError(f"--photos {args.photos}: no such folder")
+    if args.output.resolve().is_relative_to(args.photos.resolve()):
+        raise InputError(f"--output {args.output} lies among the photos; name a folder elsewhere")
     args.image_folder, photos = find_photos([args.photos])
     recipe = read_recipe(args.recipe)
     # One language is enough: the others would ask the same again.

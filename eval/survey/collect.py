@@ -139,12 +139,19 @@ def _finding(same: Sequence[tuple[PhotoFacts, Sighting, int]]) -> Finding:
         p_yes=sighting.p_yes,
         kind=sighting.kind,
         kind_probability=_rounded(sighting.kind_probability),
-        box=sighting.box,
+        box=_rounded_box(sighting.box),
         place=sighting.place,
         count=sighting.count,
         report=sighting.report,
         problem=sighting.problem,
     )
+
+
+def _rounded_box(box: Box | None) -> Box | None:
+    if box is None:
+        return None
+    x1, y1, x2, y2 = (round(min(max(value, 0.0), 1.0), 5) for value in box)
+    return x1, y1, x2, y2
 
 
 def _rounded(value: float | None) -> float | None:

@@ -76,7 +76,7 @@
   const orders = {
     "": (a, b) => (probability(b) ?? -1) - (probability(a) ?? -1),
     unsure: (a, b) => (probability(a) ?? 2) - (probability(b) ?? 2),
-    time: (a, b) => (a.dataset.time || "~").localeCompare(b.dataset.time || "~"),
+    time: (a, b) => ((a.dataset.time || "~") < (b.dataset.time || "~") ? -1 : 1),
     folder: () => 0,
   };
   const apply = () => {
@@ -142,11 +142,10 @@
   document.getElementById("save").addEventListener("click", () => {
     const corrections = [];
     for (const card of inFolderOrder) {
-      const { id, photo, decision } = card.dataset, entry = said[id];
-      if (!entry?.verdict) continue;
-      const { verdict, note = "" } = entry;
-      // What is there after the verdict, for an accepted finding too: the file needs no findings.json beside it.
-      const kind = verdict === "reject" ? null : entry.kind || card.dataset.kind || null;
+      const { id, photo, decision } = card.dataset, { verdict, note = "", ...entry } = said[id] || {};
+      if (!verdict) continue;
+      // What is accepted is repeated; the box was in view when the kind was corrected.
+      const kind = { accept: card.dataset.kind, correct: entry.kind }[verdict] || null;
       const box = kind && card.dataset.box ? JSON.parse(card.dataset.box) : null;
       corrections.push({ finding: id, photo, decision, verdict, kind, box, note });
     }
@@ -175,7 +174,8 @@
       saved.textContent = `${file.name} is of another survey`;
     } else {
       for (const { finding, verdict, kind, note } of loaded.corrections)
-        if (cards.has(finding)) said[finding] = { verdict, ...(verdict === "correct" && { kind }), ...(note && { note }) };
+        if (cards.has(finding))
+          said[finding] = { verdict, ...(verdict === "correct" && { kind }), ...(note && { note }) };
       keep();
       inFolderOrder.forEach(show);
       apply();

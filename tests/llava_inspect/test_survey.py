@@ -104,6 +104,8 @@ def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(
     put("count.yaml", "defects: [{name: crack}]\nfamilies:\n  count: {questions: ['How many?']}\n")
     with pytest.raises(InputError, match="asks neither whether there is a defect nor of what kind"):
         survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, "--recipe", tmp_path / "count.yaml")
+    with pytest.raises(InputError, match="out lies among the photos; name a folder elsewhere"):
+        survey(tmp_path / "photos", tmp_path / "photos/out", tiny_model_dir, "--recipe", "insulator")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         survey(tmp_path / "nowhere", tmp_path / "out", tiny_model_dir, "--recipe", "insulator")
     assert not (tmp_path / "out").exists()

@@ -47,7 +47,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
 ) -> None:
     """In units of a small picture. The large one is 4: with room for 3 it is read alone."""
     lock, held, most, together = threading.Lock(), 0, 0, []
-    real, encode = decode, units._encoded
+    real, encode = decode, units.encode_part
 
     def counted(*given: Any) -> DecodedImage:
         nonlocal held, most
@@ -68,7 +68,7 @@ def test_threads_hold_no_more_pixels_than_there_is_room_for(
         return data
 
     monkeypatch.setattr(decoding, "decode", counted)
-    monkeypatch.setattr(units, "_encoded", let_go)
+    monkeypatch.setattr(units, "encode_part", let_go)
     monkeypatch.setattr(decoding, "_IN_MEMORY", PixelBudget(room * SIDE**2))
     recipe = load_settings(Recipe, repo / "configs" / "recipes" / "vqa.yaml")
     (tmp_path / "out").mkdir()

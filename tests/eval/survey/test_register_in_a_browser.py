@@ -26,11 +26,19 @@ def finding(number: int) -> Finding:
     decision = DECISIONS[number % 3]
     name = f"line {number % 2}/a very long name of a photo {'x' * 40} {number:02d}.jpg"
     return Finding(
-        id=f"f{number:02d}", photo=name, photos=[name], asset=f"line {number % 2}", decision=decision,
-        p_yes=round(1 - number / 20, 2), kind=None if decision == "sound" else KINDS[number % 2],
-        box=(0.1, 0.2, 0.5, 0.6) if decision == "defect" else None, latitude=-33.8 - number / 1000,
-        longitude=151.2 + number / 500, time=f"2026-06-12T09:{number:02d}:00", report="An insulator.",
-    )  # fmt: skip
+        id=f"f{number:02d}",
+        photo=name,
+        photos=[name],
+        asset=f"line {number % 2}",
+        decision=decision,
+        p_yes=round(1 - number / 20, 2),
+        kind=None if decision == "sound" else KINDS[number % 2],
+        box=(0.1, 0.2, 0.5, 0.6) if decision == "defect" else None,
+        latitude=-33.8 - number / 1000,
+        longitude=151.2 + number / 500,
+        time=f"2026-06-12T09:{number:02d}:00" if number else None,
+        report="An insulator.",
+    )
 
 
 FOUND = [finding(number) for number in range(12)]
@@ -107,6 +115,9 @@ def test_filters_and_orders(open_register: Open) -> None:
     assert shown(tab) == surest_first
     tab.select_option("[name=order]", "unsure")
     assert shown(tab) == surest_first[::-1]
+    tab.select_option("[name=order]", "time")
+    assert shown(tab) == [*surest_first[1:], "f00"], "what has no time comes last"
+    tab.select_option("[name=order]", "unsure")
     tab.select_option("[name=decision]", "defect")
     tab.select_option("[name=kind]", "flashover")
     assert shown(tab) == ["f09", "f03"]
@@ -147,8 +158,9 @@ def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> 
         *("f00", "correct", "flashover", "a jar, not a disc"),
     )
     assert first.box == (0.1, 0.2, 0.5, 0.6) and first.photo == FOUND[0].photo
-    assert (second.finding, second.verdict) == ("f01", "accept") and second.kind is None
-    assert (third.finding, third.verdict) == ("f02", "reject")
+    assert (second.finding, second.verdict, second.decision) == ("f01", "accept", "sound")
+    assert second.kind is None and second.names_what_is_there
+    assert (third.finding, third.verdict, third.kind) == ("f02", "reject", None)
 
     tab.keyboard.press("u")
     assert said(tab, "f01") == ""
@@ -186,12 +198,14 @@ def test_a_file_of_something_else_changes_nothing(
     assert said(tab, "f00") == "accepted"
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open) -> None:
+def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open, tmp_path: Path) -> None:
     tab = open_register(width=360)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.click("#f-f03")
     tab.click("#bar >> text=Accept")
     assert said(tab, "f03") == "accepted" and current(tab) == "f04"
+    (saved,) = save(tab, tmp_path).corrections
+    assert (saved.kind, saved.box) == (FOUND[3].kind, FOUND[3].box), "what is accepted is repeated"
     bar = tab.locator("#bar").bounding_box()
     assert bar["width"] <= 360 and bar["height"] < 160
 
