@@ -14,6 +14,7 @@ from llava_inspect.predict import find_photos, read_recipe, recipe_questions
 
 if TYPE_CHECKING:
     from data_prep.recipe.schema import Recipe
+    from eval.deciding.decision import Decision
     from eval.predict import AskedQuestion, PhotoQuestion
     from eval.survey.findings import Findings
     from eval.survey.photos import PhotoFacts
@@ -26,7 +27,8 @@ whole photos are asked about: only annotations say where the objects are.
 A killed run goes on with the same command. register.html is a page to work through what was found."""
 EXAMPLES = [
     "--model-path runs/photos/merged --photos flight_0612 --recipe insulator",
-    "--model-path runs/photos/merged --photos flight_0612 --recipe my.yaml\n--output surveys/0612",
+    "--model-path runs/photos/merged --photos flight_0612 --recipe my.yaml\n"
+    "--decision decision.json --output surveys/0612",
 ]
 
 
@@ -41,6 +43,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos, with folders in it")
     parser.add_argument("--recipe", type=Path, required=True, help="what to ask: a file, or one that ships")
+    parser.add_argument(
+        "--decision", type=Path, help="decision.json of certify: sound, defect or ask, with its guarantee"
+    )
     parser.add_argument("--output", type=Path, help="folder to write (default: runs/survey-PHOTOS)")
     add_answering_flags(parser)
     args = parser.parse_args(argv)
@@ -54,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from eval.predict import ask_photos, check_output
     from eval.survey.output import report, write_survey
     from eval.survey.photos import read_photos
-    from llava_inspect.survey_tiles import cut_into_parts, remove_tiles
+    from llava_inspect.survey_parts import cut_into_parts, remove_parts
 
     check_output(args)
     if not args.photos.is_dir():
@@ -66,17 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One language is enough: the others would ask the same again.
     questions = recipe_questions(recipe, args.recipe, [next(iter(recipe.language_shares))])
     check_decides(questions, args.recipe)
+    decision = None if args.decision is None else read_decision(args, questions, recipe)
     parts = cut_into_parts(photos, recipe, args.output, args.device)
     found = ask_photos(args, {part.name: part.path for part in parts}, questions)
     if found is None:  # another process writes
         return 0
     asked, partial = found
     facts = read_photos(photos)
-    register = make_register(args, recipe, parts, asked, facts)
+    register = make_register(args, recipe, parts, asked, facts, decision)
     write_survey(args.output, register, facts)
     answers = [row.answer for row in asked]
     save_answers(answers, partial, args.answers_file)
-    remove_tiles(args.output)
+    remove_parts(args.output)
     report(args.output, register)
     report_truncated(answers)
     return 0
@@ -91,12 +97,32 @@ def check_decides(questions: Sequence[PhotoQuestion], recipe: Path) -> None:
         )
 
 
+def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:
+    """Return the decision that `--decision` names; InputError if it is for another model or question."""
+    from eval.deciding.decision import load_decision
+    from eval.survey.certified import wording_to_decide_by
+
+    decision = load_decision(args.decision)
+    # training's objects are crops, and here whole photos are asked about
+    wording = wording_to_decide_by(decision, questions, "tile" if recipe.unit == "tile" else "picture")
+    if args.endpoint:
+        from eval.answering.endpoint import Endpoint
+
+        decision.check_applies(wording, model_id=Endpoint(args).model_id)
+        return decision
+    from llava.model.folder import open_model_folder  # loads transformers
+
+    decision.check_applies(wording, fingerprint=open_model_folder(args.model_path).fingerprint)
+    return decision
+
+
 def make_register(
     args: Namespace,
     recipe: Recipe,
     parts: Sequence[Part],
     asked: Sequence[AskedQuestion],
     photos: Sequence[PhotoFacts],
+    decision: Decision | None,
 ) -> Findings:
     """Return the register of what was answered.
 
@@ -107,6 +133,7 @@ def make_register(
         asked: The questions with their answers, by part.
         photos: What is known of each photo.
     """
+    from eval.survey.certified import CertifiedRule
     from eval.survey.collect import find_in
     from eval.survey.findings import Findings
     from eval.survey.output import survey_id
@@ -115,7 +142,7 @@ def make_register(
 
     words = recipe.in_language(next(iter(recipe.language_shares)))
     wordings = Wordings({kind.word: kind.name for kind in words.defects}, words.absent_word)
-    rule = Likelier()
+    rule = Likelier() if decision is None else CertifiedRule(decision)
     findings = find_in(parts, asked, photos, group_bursts(photos, recipe.group.twins), wordings, rule)
     model = ", ".join(sorted({row.answer.model_id for row in asked}))
     return Findings(
@@ -124,17 +151,19 @@ def make_register(
         recipe=str(args.recipe),
         photos_folder=str(args.image_folder),
         certified=rule.certified,
-        warnings=_warnings(recipe, rule.certified, photos),
+        warnings=_warnings(recipe, decision, photos),
         kinds=recipe.kind_names,
         findings=findings,
     )
 
 
-def _warnings(recipe: Recipe, certified: str | None, photos: Sequence[PhotoFacts]) -> list[str]:
+def _warnings(recipe: Recipe, decision: Decision | None, photos: Sequence[PhotoFacts]) -> list[str]:
     from eval.report.phrases import counted
 
     warnings = []
-    if not certified:
+    if decision is not None:
+        warnings += decision.limits if decision.certified else [decision.guarantee, *decision.limits]
+    else:
         warnings.append(
             "Nothing is certified: a photo counts as defective where the model finds that likelier than not. "
             "How often it is wrong, only a scored test says."

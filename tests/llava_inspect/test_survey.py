@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from eval.answering.questions import make_answer
+from eval.deciding.decision import Decision
 from eval.survey.findings import Finding, Findings
 from eval.survey.photos import read_photos
 from llava.common.errors import InputError
+from llava.common.files import write_json
 from llava.common.images import open_image
 from llava.common.records import Answer, Question
+from llava.model.folder import open_model_folder
 from llava_inspect.bursts import group_bursts
 from llava_inspect.survey import main
 from tests.support.paths import REPO
@@ -94,7 +97,54 @@ def test_tiles_are_asked_and_found_things_put_back(
     assert (found.photo, found.decision, found.kind) == ("a.png", "defect", "crack")
     assert found.box == pytest.approx((120 / 500, 80 / 200, 260 / 500, 120 / 200), abs=0.01)
     assert (sound.photo, sound.decision, sound.p_yes) == ("b.png", "sound", 0.1)
-    assert not (tmp_path / "out" / ".tiles").exists()
+    assert not (tmp_path / "out" / ".parts").exists()
+
+
+def test_a_certified_decision_is_applied_to_what_it_is_for(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.infer.load_answering_model", lambda args, processes: RedIsACrack())
+    (tmp_path / "photos").mkdir()
+    for name, colour in (("red.png", (230, 20, 20)), ("grey.png", (90, 90, 90))):
+        Image.new("RGB", (200, 200), colour).save(tmp_path / "photos" / name)
+    recipe = RECIPE.replace("unit: tile\ntiles: {side: 200, overlap: 0.25, whole: false}\n", "")
+    (tmp_path / "my.yaml").write_text(recipe)
+
+    def decide(**changed: Any) -> Findings:
+        write_json(tmp_path / "decision.json", certified(tiny_model_dir).model_copy(update=changed))
+        flags = ("--recipe", tmp_path / "my.yaml", "--decision", tmp_path / "decision.json", "--overwrite")
+        return survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, *flags)
+
+    register = decide()
+    assert register.certified == "It is promised." and register.warnings == ["Other cameras are not covered."]
+    grey, red = register.findings
+    assert (red.photo, red.decision, red.reason) == ("red.png", "defect", None)
+    assert (grey.photo, grey.decision, grey.reason) == ("grey.png", "ask", "uncertain")
+    assert "It is promised." in (tmp_path / "out" / "register.html").read_text(encoding="utf-8")
+    register = decide(certified=False)
+    assert register.certified is None and register.warnings[0] == "It is promised."
+    for changed, message in (
+        ({"fingerprint": "sha256:other"}, "certified for another model"),
+        ({"wordings": ["Is it broken?"]}, "ask as it was certified"),
+        ({"unit": "tile"}, "certified for each tile, and here each picture is asked"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decide(**changed)
+
+
+def certified(model: Path) -> Decision:
+    """A decision for the recipe's first question and a model."""
+    bound = {"rate": 0.05, "confidence": 0.95, "certified": True, "groups": 60, "wrong": 0, "needed": 59}
+    calls = {"sound": 0, "defect": 60, "ask": 0}
+    nothing = {"name": "a.jsonl", "sha256": "0", "lines": 60}
+    values = {
+        "sound_below": 0.05, "defect_from": 0.8, "certified": True, "guarantee": "It is promised.",
+        "misses": bound | {"best": 0.05}, "defective": calls, "sound": calls, "to_person": 0.0,
+        "task": "presence", "wordings": ["Is there a defect?"], "unit": "picture", "model_id": "red",
+        "fingerprint": open_model_folder(str(model)).fingerprint,
+        "limits": ["Other cameras are not covered."], "answers": nothing, "truth": nothing, "pictures": [],
+    }  # fmt: skip
+    return Decision.model_validate(values)
 
 
 def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(
