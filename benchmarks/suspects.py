@@ -84,7 +84,22 @@ def command(name: str, *arguments: object) -> None:
 
 
 def report(planted: dict[str, str], found: Path) -> None:
-    pass
+    """Print a table: how many planted errors are among the first so many, and how many by chance."""
+    ranked = [Path(suspect["photo"]).stem for suspect in read_json(found)["suspects"]]
+    wrong = [name in planted for name in ranked]
+    total = sum(wrong)
+    print(f"\n{len(ranked)} photos in the training data, {total} with a planted error\n")
+    print("| first in the list | planted among them | precision | recall | recall by chance |")
+    print("|---|---|---|---|---|")
+    for listed in (total, 2 * total, 4 * total):
+        hits = sum(wrong[:listed])
+        print(
+            f"| {listed} | {hits} | {hits / listed:.2f} | {hits / total:.2f} | {listed / len(ranked):.2f} |"
+        )
+    print()
+    for rank, name in enumerate(ranked, start=1):
+        if name in planted:
+            print(f"rank {rank}: {name}, {planted[name]}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from llava_inspect.parts import (
 
 NOTES = """It trains four times: on an eighth of the photos, a quarter, half, and all. Each part holds
 the smaller ones, and photos that are not independent stay together. All answer the same test questions.
-OUTPUT holds curve.html, curve.json and a folder for each part. A run that was stopped goes on with the same command."""
+OUTPUT holds curve.html, curve.json and a folder for each part.
+A run that was stopped goes on with the same command."""
 _SHARES = (8, 4, 2, 1)
 _RESAMPLES = 1000
 

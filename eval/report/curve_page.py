@@ -21,9 +21,9 @@ def render_curve_page(sizes: Sequence[int], curves: Sequence[LearningCurve]) -> 
         tag("p", f"A model was trained on {parts} photos, each part with all of the smaller one."),
         tag(
             "p",
-            "The prediction holds for photos of the same sort, drawn as these were, and the same training. An "
-            f"inverse power law is continued; the range holds {LEVEL:.0%} of what may come of it, with the "
-            "chance of the test photos and of the training.",
+            "The prediction holds for photos of the same sort, drawn as these were, and the same training. "
+            f"An inverse power law is continued; the range holds {LEVEL:.0%} of what may come of it, with "
+            "the chance of the test photos and of the training.",
             class_="soft",
         ),
     ]
