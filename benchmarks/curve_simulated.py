@@ -1,9 +1,9 @@
 """Does the 90% range of `llava-inspect curve` hold the score at twice the photos? Simulated learning curves.
 
-Each curve is a drawn inverse power law (exponent 0.2 to 1, floor 0 to 0.15, error with the fewest photos 0.3 to
-0.5), measured at 50, 100, 200 and 400 photos on a test whose photos are hard or easy for all models alike, by
-trainings that differ among themselves. Prints how often the range holds the score that the same test measures
-at 800, how often the score that is true there, and how wide it is on average.
+Each curve is a drawn inverse power law (exponent 0.2 to 1, floor 0 to 0.15, error with the fewest photos 0.3
+to 0.5), measured at 50, 100, 200 and 400 photos by trainings that differ among themselves, on a test whose
+photos are hard or easy for all of them alike. Prints how often the range holds the score that the same test
+measures at 800, how often the score that is true there, and how wide it is on average.
 
     python -m benchmarks.curve_simulated --curves 100
 """

@@ -29,7 +29,7 @@ from llava.common.records import Truth
 LEVEL = 0.9
 EXPONENTS = np.geomspace(0.1, 2.0, 24)
 _FLOORS = 48  # values of c
-TRAINING_NOISE = (0.01, 0.02, 0.04)
+TRAINING_NOISE = (0.01, 0.03, 0.06)
 """Standard deviations that the scores of two runs on as many other photos may differ by, alike likely."""
 _DRAWS = 4000
 _LEAST_POINTS = 3
