@@ -93,7 +93,7 @@ def make_folds(records: Sequence[Record], folds: int, file: Path) -> list[Part]:
         others = [record for record in records if fold_of[group_of(record)] != fold]
         own = [question for record, question in questions if fold_of[group_of(record)] == fold]
         if own:
-            parts.append(Part(f"fold{fold + 1}", f"Fold {fold + 1} of {folds}", others, own))
+            parts.append(Part(f"fold{fold + 1}of{folds}", f"Fold {fold + 1} of {folds}", others, own))
     return parts
 
 

@@ -182,9 +182,14 @@ def test_the_contradicted_annotation_comes_first(
         write_jsonl(step.output, answers)
         return 0
 
-    do_with(monkeypatch, do)
+    done = do_with(monkeypatch, do)
     output = tmp_path / "suspects"
-    assert main(["suspects", "--data", str(data), "--output", str(output), *SHORT]) == 0
+    command = ["suspects", "--data", str(data), "--output", str(output), *SHORT]
+    assert main([*command, "--folds", "2"]) == 0
+    assert main(command) == 0  # other folds are others: nothing of the first is taken
+    assert len(done) == 4 + 8
+    assert main(command) == 0
+    assert len(done) == 12
     with (output / "suspects.csv").open(encoding="utf-8-sig", newline="") as file:
         first = next(iter(csv.DictReader(file)))
     assert (first["photo"], first["task"], first["annotation"]) == (
