@@ -50,6 +50,13 @@ COMMANDS = (
         "train", TRAINING, "fine-tune with LoRA as a config says -> run directory", "llava_inspect.train"
     ),
     Command("fetch", TRAINING, "a Hub model's files, for a machine without a network", "llava_inspect.fetch"),
+    Command(
+        "suspects",
+        TRAINING,
+        "training annotations that are likely wrong, worst first",
+        "llava_inspect.suspects",
+    ),
+    Command("curve", TRAINING, "what more photos would bring, with an interval", "llava_inspect.curve"),
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
-import shlex
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from rich.console import Console
-
-from llava.common.cli import IN_A_RUN, CommandParser, command_name
+from llava.common.cli import CommandParser
 from llava.common.errors import InputError
 from llava.common.files import read_text
 from llava.common.shipped import DEFAULT_CONFIG, RECIPES, find_recipe, shipped_root
+from llava_inspect.run_commands import do_step, duration, only_run_in, print_title, typed
 from llava_inspect.run_log import Log, refuse_changed_inputs
 from llava_inspect.run_steps import (
     Run,
-    Step,
     choose_config,
     make_steps,
     read_settings,
@@ -47,14 +36,19 @@ def main(argv: Sequence[str]) -> int:
     run = plan_run(args)
     log = Log.read(run.output)
     if not args.overwrite:
-        refuse_changed_inputs(run, log)
+        starter = "" if run.recipe else f" (with --recipe {run.recipe_file})"
+        refuse_changed_inputs(run.output, make_steps(run), run.inputs(), log, starter)
     if args.dry_run:
         print_plan(run, log)
         return 0
     begun = time.monotonic()
     with only_run_in(run.output) as lock:
-        for index in range(len(make_steps(run))):
-            do_step(run, index, log, lock)
+        total = len(make_steps(run))
+        for index in range(total):
+            if make_steps(run)[index].name == "base answers":
+                require_test_questions(run)
+            is_last = index == total - 1  # it prints the verdict, and takes seconds
+            do_step(lambda: make_steps(run), index, run.inputs(), log, lock, again=is_last)
     print_what_next(run, time.monotonic() - begun, argv)
     return 0
 
@@ -137,90 +131,6 @@ def plan_run(args: argparse.Namespace) -> Run:
     return run
 
 
-def do_step(run: Run, index: int, log: Log, lock: int) -> None:
-    """Do a step unless it is done; ends the process if its command fails."""
-    steps = make_steps(run)  # anew: it goes by what earlier steps wrote
-    step, inputs = steps[index], run.inputs()
-    if step.name == "base answers":
-        require_test_questions(run)
-    is_last = index == len(steps) - 1  # it prints the verdict, and takes seconds
-    is_done = log.is_done(step, inputs) and not is_last
-    print_title(index, len(steps), step, " (done)" if is_done else "")
-    if is_done:
-        return
-    if log.changed(step, inputs):
-        remove(step.parts)
-        step = make_steps(run)[index]
-    log.write(step, inputs)
-    begun = time.monotonic()
-    print(f"  $ {typed(step.arguments)}", flush=True)
-    code = run_command_of(step, lock)
-    if code:
-        stop(step, code)
-    log.write(step, inputs, round(time.monotonic() - begun, 1))
-    print(f"  ({duration(time.monotonic() - begun)})", flush=True)
-
-
-def print_title(index: int, total: int, step: Step, state: str) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{index + 1}/{total} {step.title}{state}", style="bold")
-
-
-def remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def run_command_of(step: Step, lock: int) -> int:
-    """Run a step's command to its end, and return its exit code as a shell does.
-
-    Ctrl-C reaches the command as well, which ends in its own way (training saves its state first), so here it
-    is only waited for; SIGTERM reaches this process alone and is passed on.
-    """
-    started = Path(sys.argv[0])
-    # the console script by itself, so that messages name commands as the user writes them
-    program = [started] if started.name == "llava-inspect" else ["-m", "llava_inspect"]
-    command = [sys.executable, *program, *step.arguments]
-    with subprocess.Popen(command, pass_fds=[lock], env=os.environ | {IN_A_RUN: "1"}) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            while True:
-                try:
-                    code = process.wait()
-                    return code if code >= 0 else 128 - code
-                except KeyboardInterrupt:
-                    continue
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-def stop(step: Step, code: int) -> NoReturn:
-    """End as the step's command did, which has said why."""
-    when = "the same command" if code > 128 else "when that is put right, the same command"
-    print(f"stopped at {step.name}; {when} goes on from there", file=sys.stderr)
-    raise SystemExit(code)
-
-
-@contextmanager
-def only_run_in(output: Path) -> Iterator[int]:
-    """Yield a lock on the folder, which the commands of the steps hold too.
-
-    So one that outlives its run (which was killed alone) is not disturbed by the next.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{output}: another run, or a command that it started, is still at work"
-            ) from None
-        yield file.fileno()
-
-
 def print_plan(run: Run, log: Log) -> None:
     """Print the steps with their commands, and which are done."""
     steps, inputs = make_steps(run), run.inputs()
@@ -251,14 +161,3 @@ def print_what_next(run: Run, seconds: float, argv: Sequence[str]) -> None:
         (improve, arguments),
     ):
         print(f"{what}:\n  {typed(command)}")
-
-
-def typed(arguments: Sequence[str]) -> str:
-    """Return a command of llava-inspect as the user can type it."""
-    name, *rest = arguments
-    return f"{command_name(name, f'llava-inspect {name}')} {shlex.join(rest)}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.common.errors import InputError
 from llava.common.files import read_json, write_json
-from llava_inspect.run_steps import KINDS, Run, Step, make_steps
+from llava_inspect.run_steps import KINDS, Step
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,17 @@ class Log:
         write_json(self.path, self.records)
 
 
-def refuse_changed_inputs(run: Run, log: Log) -> None:
-    """Raise InputError if steps were done, or begun, with other inputs than those of now."""
-    inputs = run.inputs()
-    stale = {step.name: log.changed(step, inputs) for step in make_steps(run) if not step.quick}
+def refuse_changed_inputs(
+    output: Path, steps: Sequence[Step], inputs: Mapping[str, str], log: Log, remark: str = ""
+) -> None:
+    """Raise InputError if steps were done, or begun, with other inputs than those of now; it ends with
+    `remark`."""
+    stale = {step.name: log.changed(step, inputs) for step in steps if not step.quick}
     stale = {name: changed for name, changed in stale.items() if changed}
     if not stale:
         return
     changes = [text for kind, text in KINDS.items() if any(kind in changed for changed in stale.values())]
-    starter = "" if run.recipe else f" (with --recipe {run.recipe_file})"
     raise InputError(
-        f"{run.output} was made with {' and '.join(changes)}: add --overwrite to do it again from "
-        f"{next(iter(stale))} on, or keep it and name a new --output{starter}"
+        f"{output} was made with {' and '.join(changes)}: add --overwrite to do it again from "
+        f"{next(iter(stale))} on, or keep it and name a new --output{remark}"
     )

@@ -30,6 +30,7 @@ KINDS = {
     "photos": "other photos",
     "test photos": "other test photos",
     "recipe": "another recipe",
+    "data": "other data",
     "model": "another model",
     "training": "other training settings",
 }
@@ -64,13 +65,11 @@ class Run:
         """Return a fingerprint of each input; empty for one that is not there (yet)."""
         recipe = find_recipe(self.recipe_file)
         is_unwritten = self.recipe is None and not recipe.exists()
-        training = self.settings.model_dump(mode="json", exclude_unset=True, exclude=set(_PLACES))
         return {
             "photos": _folder_fingerprint(self.photos),
             "test photos": _folder_fingerprint(self.test_photos) if self.test_photos else "",
             "recipe": "" if is_unwritten else _recipe_fingerprint(recipe, self.recipe_overrides),
-            "model": _fingerprint([self.settings.model_name_or_path, self.settings.bits]),
-            "training": _fingerprint(training),
+            **training_inputs(self.settings),
         }
 
 
@@ -94,7 +93,8 @@ class Step:
     def inputs(self, inputs: Mapping[str, str]) -> dict[str, str]:
         """Return those of a run's inputs that this step depends on."""
         names = list(KINDS)
-        return {name: inputs[name] for name in names[: names.index(self.last_input) + 1]}
+        names = names[: names.index(self.last_input) + 1]
+        return {name: inputs[name] for name in names if name in inputs}
 
 
 def make_steps(run: Run) -> list[Step]:
@@ -132,16 +132,14 @@ def make_steps(run: Run) -> list[Step]:
             "recipe",
         ),
         _answer_step(run, "base answers", run.settings.model_name_or_path, base_answers, "model"),
-        Step(
+        train_step(
             "train",
             "Fine-tune LoRA adapters on the base model.",
-            ["train", run.config, _override("data_path", data / "train.json"),
-             "val_path=null" if no_val else _override("val_path", data / "val.json"),
-             _override("image_folder", data), _override("output_dir", adapter), *run.overrides,
-             "--resume", "auto"],
-            adapter / "run.json",
-            "training",
-            parts=(adapter,),
+            [run.config, *run.overrides],
+            data,
+            data / "train.json",
+            adapter,
+            no_val,
         ),
         Step(
             "merge",
@@ -164,15 +162,75 @@ def make_steps(run: Run) -> list[Step]:
 
 
 def _answer_step(run: Run, name: str, model: str, answers: Path, last_input: str) -> Step:
-    bits = run.settings.bits
     who = "base" if last_input == "model" else "tuned"
-    return Step(
+    return answer_step(
         name,
         f"Ask the {who} model the questions about the test photos.",
-        ["infer", "--model-path", model, "--image-folder", str(run.data),
-         "--question-file", str(run.data / "questions_test.jsonl"), "--answers-file", str(answers),
-         *([f"--load-{bits}bit"] if bits else []),  # where it was trained in them, more may not fit
-         *_overwrite(answers)],
+        model,
+        run.settings.bits,
+        run.data,
+        run.data / "questions_test.jsonl",
+        answers,
+        last_input,
+    )
+
+
+def train_step(
+    name: str, title: str, settings: Sequence[str], data: Path, records: Path, adapter: Path, no_val: bool
+) -> Step:
+    """Return the step that trains on the records of a conversion, or on a part of them.
+
+    Args:
+        name: The step's.
+        title: What it does.
+        settings: The training config and its overrides.
+        data: The folder that `data_prep convert` wrote.
+        records: The conversation JSON to train on.
+        adapter: The run directory to write.
+        no_val: There is no val.json in `data`.
+    """
+    config, *overrides = settings
+    return Step(
+        name,
+        title,
+        ["train", config, _override("data_path", records),
+         "val_path=null" if no_val else _override("val_path", data / "val.json"),
+         _override("image_folder", data), _override("output_dir", adapter), *overrides,
+         "--resume", "auto"],
+        adapter / "run.json",
+        "training",
+        parts=(adapter,),
+    )  # fmt: skip
+
+
+def answer_step(
+    name: str,
+    title: str,
+    model: str,
+    bits: int | None,
+    images: Path,
+    questions: Path,
+    answers: Path,
+    last_input: str,
+) -> Step:
+    """Return the step that asks a model the questions of a file.
+
+    Args:
+        name: The step's.
+        title: What it does.
+        model: A model folder, a run directory or a Hub name.
+        bits: Those that it was trained in, if it was quantised: more may not fit.
+        images: The folder that the questions' images are in.
+        questions: The question file.
+        answers: The answers file to write.
+        last_input: The step depends on all inputs up to this one.
+    """
+    return Step(
+        name,
+        title,
+        ["infer", "--model-path", model, "--image-folder", str(images),
+         "--question-file", str(questions), "--answers-file", str(answers),
+         *([f"--load-{bits}bit"] if bits else []), *_overwrite(answers)],
         answers,
         last_input,
         parts=(answers, *answers.parent.glob(f"{answers.name}.partial*")),
@@ -232,6 +290,15 @@ def require_test_questions(run: Run) -> None:
             f"{run.photos}: no photo went to the test: nothing could be scored; add photos, name others by "
             "--test-photos, or give the test a share: --set-recipe splits.test=0.2"
         )
+
+
+def training_inputs(settings: TrainSettings) -> dict[str, str]:
+    """Return a fingerprint of the model that is trained, and one of how; places do not count."""
+    training = settings.model_dump(mode="json", exclude_unset=True, exclude=set(_PLACES))
+    return {
+        "model": _fingerprint([settings.model_name_or_path, settings.bits]),
+        "training": _fingerprint(training),
+    }
 
 
 def _fingerprint(value: Any) -> str:

@@ -18,6 +18,7 @@ import pytest
 from llava.common.errors import InputError
 from llava.train.__main__ import parse_arguments
 from llava_inspect import run as run_module
+from llava_inspect import run_commands
 from llava_inspect.__main__ import main
 from llava_inspect.run_steps import Step, choose_config
 from tests.support.paths import REPO
@@ -41,13 +42,13 @@ def have_done(monkeypatch: pytest.MonkeyPatch, do: Callable[[Step], int]) -> lis
         names.append(step.name)
         return do(step)
 
-    monkeypatch.setattr(run_module, "run_command_of", run_command_of)
+    monkeypatch.setattr(run_commands, "run_command_of", run_command_of)
     return names
 
 
 def do_as_printed(step: Step) -> int:
     """Run the command in this process: starting Python and torch takes seconds."""
-    program, *arguments = shlex.split(run_module.typed(step.arguments))
+    program, *arguments = shlex.split(run_commands.typed(step.arguments))
     assert program == "llava-inspect"
     return main(arguments)
 
@@ -285,7 +286,7 @@ def test_a_step_does_not_say_what_comes_next(
     assert "next: " in capfd.readouterr().out
     (tmp_path / "recipe.yaml").unlink()
     with (tmp_path / "lock").open("w") as lock:
-        assert run_module.run_command_of(step, lock.fileno()) == 0
+        assert run_commands.run_command_of(step, lock.fileno()) == 0
     said = capfd.readouterr().out
     assert "recipe: " in said and "next: " not in said
 
