@@ -49,6 +49,7 @@ COMMANDS = (
     Command("fetch", TRAINING, "a Hub model's files, for a machine without a network", "llava_inspect.fetch"),
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
+    Command("novelty", ANSWERS, "what training looked like, to tell what was never seen", "eval.novelty"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command("compare", ANSWERS, "a table over several scored runs", "llava_inspect.compare"),
     Command("chat", USE, "talk about a photo in the terminal", "llava.serve.cli"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,9 @@ class ModelRunner:
     of `stop_strings`, which are the template's ends that are no special token. `max_branches` is how many
     branches fit in the memory together, learned from running out of it; None while nothing has shown a limit.
     `grammars` hold answers to JSON schemas.
+
+    `on_images`, where it is set, gets all images that the vision tower reads, with the tower's hidden states:
+    (squares of all images, tokens, width) each, the first before layer 0.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -43,6 +46,7 @@ class ModelRunner:
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.max_branches: int | None = None
         self.grammars = Grammars(self.tokenizer, self.stop_token_ids)
+        self.on_images: Callable[[Sequence[Pixels], Sequence[Tensor]], None] | None = None
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
@@ -80,15 +84,16 @@ class ModelRunner:
         Returns:
             The logits (rows, keep, vocabulary) of the last `keep` tokens, in the model's dtype.
         """
-        output = self.model(
-            input_ids=ids,
-            **self._image_inputs(images),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
+        with self._watched(images):
+            output = self.model(
+                input_ids=ids,
+                **self._image_inputs(images),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
         logits: Tensor = output.logits
         return logits
 
@@ -103,6 +108,28 @@ class ModelRunner:
         mask = torch.ones(1, columns, dtype=torch.long, device=device)
         positions = torch.arange(cached, columns, device=device)[None]
         return self.forward(torch.tensor([ids], device=device), mask, positions, cache, images)[:, -1].float()
+
+    @torch.inference_mode()
+    def see(self, images: Sequence[Pixels]) -> None:
+        """Have the vision tower alone read images, for `on_images`."""
+        with self._watched(images):
+            pixel_values = self._image_inputs(images)["pixel_values"]
+            self.model.model.vision_tower(pixel_values, output_hidden_states=True)
+
+    @contextmanager
+    def _watched(self, images: Sequence[Pixels]) -> Iterator[None]:
+        """Hand the tower's hidden states to `on_images` when it has read `images` inside the block."""
+        watch = self.on_images
+        if watch is None or not images:
+            yield
+            return
+        handle = self.model.model.vision_tower.register_forward_hook(
+            lambda _module, _inputs, output: watch(images, output.hidden_states)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def prepare_images(self, images: Sequence[ImageInput]) -> list[Pixels]:
         """Turn the images of one conversation into pixel values, where they are not yet."""
