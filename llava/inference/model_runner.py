@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,19 @@ from transformers import Cache, GenerationConfig
 from llava.inference.attention import SDPA_GROUPED
 from llava.inference.grammar import Grammars
 from llava.model.builder import LoadedModel
+from llava.model.formats import VISION
 from llava.processing.vision import ImageInput, Pixels
+
+
+@dataclass(frozen=True)
+class ImageWatch:
+    """Sees the input of a layer of the vision tower in the passes that are made anyway.
+
+    `observe` gets the images of a pass and (squares of all images, tokens, width).
+    """
+
+    layer: int
+    observe: Callable[[Sequence[Pixels], Tensor], None]
 
 
 class ModelRunner:
@@ -23,9 +36,7 @@ class ModelRunner:
     of `stop_strings`, which are the template's ends that are no special token. `max_branches` is how many
     branches fit in the memory together, learned from running out of it; None while nothing has shown a limit.
     `grammars` hold answers to JSON schemas.
-
-    `on_images`, where it is set, gets all images that the vision tower reads, with the tower's hidden states:
-    (squares of all images, tokens, width) each, the first before layer 0.
+    `image_watch`, where it is set, sees what the vision tower makes of all images that are read.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -46,7 +57,7 @@ class ModelRunner:
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.max_branches: int | None = None
         self.grammars = Grammars(self.tokenizer, self.stop_token_ids)
-        self.on_images: Callable[[Sequence[Pixels], Sequence[Tensor]], None] | None = None
+        self.image_watch: ImageWatch | None = None
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
@@ -111,21 +122,23 @@ class ModelRunner:
 
     @torch.inference_mode()
     def see(self, images: Sequence[Pixels]) -> None:
-        """Have the vision tower alone read images, for `on_images`."""
+        """Have the vision tower alone read images, for the `image_watch`."""
         with self._watched(images):
-            pixel_values = self._image_inputs(images)["pixel_values"]
-            self.model.model.vision_tower(pixel_values, output_hidden_states=True)
+            self.model.model.vision_tower(self._image_inputs(images)["pixel_values"])
 
     @contextmanager
     def _watched(self, images: Sequence[Pixels]) -> Iterator[None]:
-        """Hand the tower's hidden states to `on_images` when it has read `images` inside the block."""
-        watch = self.on_images
+        """Have the `image_watch` see the images that the tower reads inside the block."""
+        watch = self.image_watch
         if watch is None or not images:
             yield
             return
-        handle = self.model.model.vision_tower.register_forward_hook(
-            lambda _module, _inputs, output: watch(images, output.hidden_states)
+        layer = next(
+            module
+            for name, module in self.model.named_modules()
+            if name.startswith(VISION) and name.endswith(f".layers.{watch.layer}")
         )
+        handle = layer.register_forward_pre_hook(lambda _, inputs: watch.observe(images, inputs[0]))
         try:
             yield
         finally:

@@ -53,8 +53,8 @@ class CalibrationPicture(_Part):
 class BankInfo(_Part):
     """What is said of a bank: which tower it is of, and which pictures it was made from.
 
-    `layer` is the index of the tower's hidden state (0 precedes the first layer); features are means over
-    `neighbourhood` x `neighbourhood` patches.
+    Features are what goes into layer `layer` of the tower, in means over `neighbourhood` x `neighbourhood`
+    patches.
     """
 
     format: Literal["llava-inspect novelty bank"] = "llava-inspect novelty bank"

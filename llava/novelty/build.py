@@ -13,7 +13,7 @@ from torch import Tensor
 from llava.common.errors import InputError
 from llava.common.files import sha256
 from llava.common.images import open_image
-from llava.inference.model_runner import ModelRunner
+from llava.inference.model_runner import ImageWatch, ModelRunner
 from llava.model.formats import last_vision_layer
 from llava.novelty.bank import MAX_VECTORS, BankInfo, CalibrationPicture, NoveltyBank, tower_fingerprint
 from llava.novelty.coreset import k_centre
@@ -40,10 +40,10 @@ class KnownPicture:
 
 @dataclass(frozen=True)
 class BankSettings:
-    """How a bank is made.
+    """How a bank of at most `vectors` is made.
 
-    `vectors` is its size, at most MAX_VECTORS; `layer` the tower's hidden state, None for the one before that
-    which the language model reads; the mean over `neighbourhood` x `neighbourhood` patches is a feature.
+    Features are what goes into layer `layer` of the tower (None: the last that the language model reads), in
+    means over `neighbourhood` x `neighbourhood` patches.
     """
 
     vectors: int = 4000
@@ -164,14 +164,16 @@ def _read(runner: ModelRunner, paths: Sequence[Path], layer: int) -> Iterator[Te
     """Yield the patches of each picture, as `split_images` gives them."""
     found: list[Tensor] = []
     side, pixels = runner.processor.vision.patches_per_side, runner.processor.pixels
-    runner.on_images = lambda images, states: found.extend(split_images(images, states[layer], side))
+    runner.image_watch = ImageWatch(
+        layer, lambda images, states: found.extend(split_images(images, states, side))
+    )
     try:
         for start in range(0, len(paths), BATCH):
             runner.see([pixels(open_image(path)) for path in paths[start : start + BATCH]])
             yield from found
             found.clear()
     finally:
-        runner.on_images = None
+        runner.image_watch = None
 
 
 def _whitening(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from llava.common.boxes import Box, box_in_image
-from llava.inference.model_runner import ModelRunner
+from llava.inference.model_runner import ImageWatch, ModelRunner
 from llava.novelty.bank import NoveltyBank
 from llava.novelty.patches import split_images
 from llava.processing.vision import Pixels
@@ -50,17 +50,15 @@ class NoveltyMeter:
         self._bank = bank.to(runner.model.device)
         self._side = runner.processor.vision.patches_per_side
         self._seen: dict[bytes, Novelty] = {}
-        runner.on_images = self._see
+        runner.image_watch = ImageWatch(bank.info.layer, self._see)
 
     def of(self, images: Sequence[Pixels]) -> Novelty | None:
         """Return what was measured of the newest of `images`; None where none has been read."""
         seen = [self._seen[image.digest] for image in images if image.digest in self._seen]
         return max(seen, key=lambda novelty: novelty.distance, default=None)
 
-    def _see(self, images: Sequence[Pixels], states: Sequence[Tensor]) -> None:
-        for image, patches in zip(
-            images, split_images(images, states[self._bank.info.layer], self._side), strict=True
-        ):
+    def _see(self, images: Sequence[Pixels], states: Tensor) -> None:
+        for image, patches in zip(images, split_images(images, states, self._side), strict=True):
             distances = self._bank.patch_distances(patches)
             distance = float(distances.max())
             self._seen[image.digest] = Novelty(

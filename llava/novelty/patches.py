@@ -16,7 +16,7 @@ def split_images(images: Sequence[Pixels], states: Tensor, side: int) -> list[Te
 
     Args:
         images: The images of one pass of the tower, in its order.
-        states: (squares of all images, tokens, width), a hidden state of the tower.
+        states: (squares of all images, tokens, width), what goes into a layer of the tower.
         side: Patches along a square's side. What precedes them (CLIP's class token) is left out.
 
     Returns:
