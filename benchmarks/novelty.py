@@ -8,8 +8,10 @@ The folders are those of `llava-inspect scenes`, of three seeds; SOUND is render
 kind in turn is left out of the bank, the bank calibrated on SOUND, and the pictures of TEST are measured:
 AUROC of the distance for the kind left out against TEST's sound pictures (and for the other, known kinds),
 and the shares called new at p <= 0.05. NEU-DET has no sound pictures: a fourth of the known kinds' pictures
-calibrates, a fourth stands for the sound ones; which, is drawn from --seed. Intervals of 95%: AUROC
-bootstrapped over pictures, shares Wilson's. A model that was tuned on the kind left out has seen it: give one that was not.
+calibrates, a fourth stands for the sound ones; which, is drawn from --seed. --drift tests, with a bank of
+all of TRAIN, whether TEST's pictures differ from SOUND's: the sound ones, as they are and changed, and all.
+Intervals of 95%: AUROC bootstrapped over pictures, shares Wilson's. A model that was tuned on the kind left
+out has seen it: give one that was not.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import argparse
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
 
 from eval.scoring.intervals import wilson_interval
 from llava.common.files import sha256, write_json
@@ -32,6 +35,7 @@ from llava.inference.model_runner import ModelRunner
 from llava.model.builder import load_model
 from llava.novelty.bank import NoveltyBank
 from llava.novelty.build import BATCH, BankSettings, KnownPicture, build_bank
+from llava.novelty.drift import drift_test
 from llava.novelty.meter import NoveltyMeter
 
 LEVEL = 0.05
@@ -134,6 +138,40 @@ def _auroc(positive: Array, negative: Array) -> tuple[float, float, float]:
     return float(wins.mean()), float(low), float(high)
 
 
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "as they are": lambda picture: picture,
+    "a tenth darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.9),
+    "a third darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.67),
+    "a little out of focus": lambda picture: picture.filter(ImageFilter.GaussianBlur(1.5)),
+    "turned by 90 degrees": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+}
+
+
+def print_drift(runner: ModelRunner, parts: Sequence[Sequence[Photo]], settings: BankSettings) -> None:
+    training, calibration, sound, defective = parts
+    pictures = [[_known(photo) for photo in part] for part in (training, calibration)]
+    bank = build_bank(runner, "benchmark", *pictures, settings)
+    meter = NoveltyMeter(runner, bank)
+
+    def show(name: str, photos: Sequence[Photo], change: Callable[[Image.Image], Image.Image]) -> None:
+        projections = []
+        for photo in photos:
+            pixels = runner.processor.pixels(change(open_image(photo.path)))
+            runner.see([pixels])
+            projections += [novelty.projection for novelty in [meter.of([pixels])] if novelty]
+        names = [str(photo.path) for photo in photos]
+        found = drift_test(np.array(projections), names, bank.projections, bank.calibration_groups)
+        print(
+            f"| {name} | {found.p_value:.3f} | {found.outside:.0%} | {found.energy_distance:.3f} |",
+            flush=True,
+        )
+
+    print("| pictures | p | outside the usual range | energy distance |\n|---|---|---|---|")
+    for name, change in CHANGES.items():
+        show(f"sound, {name}", sound, change)
+    show("sound and defective", [*sound, *defective], CHANGES["as they are"])
+
+
 def print_table(rows: Sequence[Row]) -> None:
     def shown(interval: tuple[float, float, float] | None) -> str:
         if interval is None:
@@ -159,8 +197,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", help="leave out only these")
     parser.add_argument("--layer", type=int)
     parser.add_argument("--neighbourhood", type=int, default=1)
-    parser.add_argument("--vectors", type=int, default=4000)
+    parser.add_argument("--vectors", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of NEU-DET's division")
+    parser.add_argument("--drift", action="store_true", help="the drift test instead")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     settings = BankSettings(args.vectors, args.layer, args.neighbourhood)
@@ -170,6 +209,12 @@ def main() -> None:
     else:
         training, calibration, test = map(read_scenes, (args.training, args.calibration, args.test))
         photos = test
+    if args.drift:
+        sound = [photo for photo in test if not photo.kinds]
+        print_drift(
+            runner, [training, calibration, sound, [photo for photo in test if photo.kinds]], settings
+        )
+        return
     rows = []
     for kind in args.kinds or sorted({kind for photo in photos for kind in photo.kinds}):
         if args.neu:

@@ -40,7 +40,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder that convert made")
     parser.add_argument("--output", type=Path, required=True, metavar="BANK", help="file to write")
     parser.add_argument(
-        "--vectors", type=int, default=4000, metavar="N", help="size of the bank (default: 4000)"
+        "--vectors", type=int, default=2000, metavar="N", help="size of the bank (default: 2000)"
     )
     add_model_flags(parser)
     return parser.parse_args(argv)

@@ -20,7 +20,7 @@ from llava.novelty.coreset import k_centre
 from llava.novelty.patches import neighbourhood_means, split_images
 
 BATCH = 8  # pictures that the tower reads at a time
-MAX_CANDIDATES = 100_000
+MAX_CANDIDATES = 50_000
 """Patches that the coreset is chosen from: of each training picture as many, drawn at random."""
 RIDGE = 0.01
 """Added to the variances when features are whitened, as a share of their mean: directions without any
@@ -46,7 +46,7 @@ class BankSettings:
     means over `neighbourhood` x `neighbourhood` patches.
     """
 
-    vectors: int = 4000
+    vectors: int = 2000
     layer: int | None = None
     neighbourhood: int = 1
 
