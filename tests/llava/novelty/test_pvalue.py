@@ -25,8 +25,8 @@ def test_false_alarms_keep_their_rate_where_groups_depend() -> None:
     for _ in range(trials):
         sizes = rng.integers(1, 9, 20)
         groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
-        # large groups lie farther out, so that counting pictures one by one would be wrong
-        centres = rng.normal(size=21) + 0.3 * np.append(sizes, new := rng.integers(1, 9))
+        # large groups lie nearer, so that counting pictures one by one would call too many new
+        centres = rng.normal(size=21) - 0.3 * np.append(sizes, new := rng.integers(1, 9))
         distances = np.repeat(centres[:-1], sizes) + 0.1 * rng.normal(size=sizes.sum())
         alarms += PValues(list(distances), groups)(centres[-1] + 0.1 * rng.normal()) <= rate
         assert new
