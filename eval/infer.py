@@ -21,7 +21,7 @@ from eval.answering.endpoint import Endpoint
 from eval.answering.partial import PartialAnswers
 from eval.answering.processes import ProcessGroup, join_process_group
 from eval.answering.questions import chunk, find_images, read_questions, shard
-from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
+from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags, command_name
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
 from llava.common.launch import run_process
@@ -83,6 +83,12 @@ def add_answering_flags(parser: CommandParser) -> None:
     )
     add_sampling_flags(parser, max_new_tokens=128)
     parser.add_argument("--batch-size", type=int, help="questions at a time (default: what memory allows)")
+    parser.add_argument(
+        "--novelty",
+        type=Path,
+        metavar="BANK",
+        help="also say how new each photo is, by this file of `novelty` (metadata.novelty)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="discard answers that are there already")
 
 
@@ -155,10 +161,23 @@ def check_arguments(args: Namespace) -> None:
         raise InputError("--ray-workers is for --ray; add it, or leave this out")
     if args.endpoint_model and not args.endpoint:
         raise InputError("--endpoint-model is for --endpoint; add it, or leave this out")
+    if args.novelty:
+        _check_novelty_arguments(args)
     if args.endpoint is not None:
         _check_endpoint_arguments(args)
     elif args.model_path is None:
         raise InputError("say which model answers: --model-path, or --endpoint for a server's")
+
+
+def _check_novelty_arguments(args: Namespace) -> None:
+    """Raise InputError for flags with which no photo can be measured here."""
+    if args.num_beams != 1:
+        raise InputError("--novelty goes with greedy answers or sampling; leave --num-beams out")
+    if not args.novelty.is_file():
+        raise InputError(
+            f"--novelty {args.novelty}: no such file; "
+            f"{command_name('novelty', 'python -m eval.novelty')} makes one"
+        )
 
 
 def _check_endpoint_arguments(args: Namespace) -> None:
@@ -172,6 +191,7 @@ def _check_endpoint_arguments(args: Namespace) -> None:
         "load_4bit",
         "batch_size",
         "ray",
+        "novelty",
     )
     for name in loading:
         if getattr(args, name):
@@ -205,6 +225,7 @@ def describe_run(args: Namespace, server: Endpoint | None) -> dict[str, Any]:
         "chunk": [args.chunk_idx, args.num_chunks],
         "conv_mode": args.conv_mode,
         "quantised": [args.load_8bit, args.load_4bit],
+        "novelty": args.novelty and sha256(args.novelty),
         "decoding": [args.temperature, args.top_p, args.num_beams, args.max_new_tokens, args.seed],
     }
 

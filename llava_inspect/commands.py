@@ -59,6 +59,7 @@ COMMANDS = (
     Command("curve", TRAINING, "what more photos would bring, with an interval", "llava_inspect.curve"),
     Command("merge", TRAINING, "adapters into their base -> one model folder", "llava_inspect.merge"),
     Command("infer", ANSWERS, "answer a question file", "eval.infer"),
+    Command("novelty", ANSWERS, "what training looked like, to tell what was never seen", "eval.novelty"),
     Command("score", ANSWERS, "answers against the truth -> scores.json, report.html", "eval.score"),
     Command(
         "certify", ANSWERS, "sound, defect or ask a person, with a guarantee -> decision.json", "eval.certify"

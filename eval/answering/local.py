@@ -11,12 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.answering.questions import group_by_image, make_answer
+from eval.answering.questions import QuestionId, group_by_image, make_answer
 from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.records import Answer, Question
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
+from llava.novelty.bank import read_bank
+from llava.novelty.meter import NoveltyMeter
 from llava.processing.vision import Pixels
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ class LocalModel:
     """The model that the flags `args` of eval.infer name, on `device`."""
 
     def __init__(self, args: Namespace, device: str | None) -> None:
+        bank = read_bank(args.novelty) if args.novelty else None  # fails before anything slow
         loaded = load_model(
             args.model_path, args.model_base, device=device, load_8bit=args.load_8bit,
             load_4bit=args.load_4bit, conv_mode=args.conv_mode,
         )  # fmt: skip
         self.model_id = loaded.model_id
         self._engine = Engine(loaded)
+        self._novelty = NoveltyMeter(self._engine.runner, bank) if bank else None
         self._args = args
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
@@ -47,7 +51,8 @@ class LocalModel:
         args = self._args
         by_id = {question.question_id: question for question in questions}
         refused: deque[Answer] = deque()
-        with closing(self._requests(questions, images, refused)) as requests:
+        pixels_of: dict[QuestionId, Sequence[Pixels]] = {}
+        with closing(self._requests(questions, images, refused, pixels_of)) as requests:
             for result in self._engine.stream(
                 requests,
                 batch_size=args.batch_size,
@@ -59,6 +64,8 @@ class LocalModel:
             ):
                 while refused:
                     yield refused.popleft()
+                pixels = pixels_of.pop(result.question_id)
+                novelty = self._novelty.of(pixels) if self._novelty else None
                 yield make_answer(
                     by_id[result.question_id],
                     self.model_id,
@@ -66,18 +73,27 @@ class LocalModel:
                     error=result.error,
                     choices=result.choices,
                     truncated=result.truncated,
+                    novelty=novelty.to_json() if novelty else None,
                 )
         yield from refused
 
     def _requests(
-        self, questions: Sequence[Question], images: Mapping[str, Path], refused: deque[Answer]
+        self,
+        questions: Sequence[Question],
+        images: Mapping[str, Path],
+        refused: deque[Answer],
+        pixels_of: dict[QuestionId, Sequence[Pixels]],
     ) -> Generator[Request, None, None]:
-        """Yield the requests; those about one image follow each other and share its pixels object."""
+        """Yield the requests, and note the pixels of each while it is open.
+
+        Those about one image follow each other and share its pixels object.
+        """
         for group, pixels in self._read_images(group_by_image(questions), images):
             for question in group:
                 if isinstance(pixels, InputError):
                     refused.append(make_answer(question, self.model_id, error=str(pixels)))
                 else:
+                    pixels_of[question.question_id] = pixels
                     yield Request(question.question_id, question.text, pixels, question.choices)
 
     def _read_images(

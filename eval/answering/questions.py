@@ -105,6 +105,7 @@ def make_answer(
     error: str | None = None,
     choices: Mapping[str, float] | None = None,
     truncated: bool = False,
+    novelty: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Return the line of the answers file for a question.
 
@@ -115,6 +116,7 @@ def make_answer(
         error: Why there is no answer, where there is none.
         choices: The probability of each of the question's choices.
         truncated: Whether the answer was cut off at the limit of new tokens.
+        novelty: How new the question's image is (llava.novelty.meter), where that was measured.
     """
     metadata: dict[str, Any] = {"source": question.source} if question.source else {}
     if error is not None:
@@ -123,6 +125,8 @@ def make_answer(
         metadata["choices"] = {choice: round(probability, 6) for choice, probability in choices.items()}
     if truncated:
         metadata["truncated"] = True
+    if novelty is not None:
+        metadata["novelty"] = dict(novelty)
     identity = json.dumps([model_id, question.question_id, question.text, text])
     return Answer(
         question_id=question.question_id,

@@ -177,7 +177,8 @@ class Answer(BaseModel):
     """A line of an answers file.
 
     `metadata` holds `error` for a question that could not be answered, `choices`, a probability per choice,
-    for one that asked for it, and `source`, the photo's own name, where the question has it.
+    for one that asked for it, `source`, the photo's own name, where the question has it, and `novelty`, how
+    new its photo is, where that was measured.
     """
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,19 @@ from transformers import Cache, GenerationConfig
 from llava.inference.attention import SDPA_GROUPED
 from llava.inference.grammar import Grammars
 from llava.model.builder import LoadedModel
+from llava.model.formats import VISION
 from llava.processing.vision import ImageInput, Pixels
+
+
+@dataclass(frozen=True)
+class ImageWatch:
+    """Sees the input of a layer of the vision tower in the passes that are made anyway.
+
+    `observe` gets the images of a pass and (squares of all images, tokens, width).
+    """
+
+    layer: int
+    observe: Callable[[Sequence[Pixels], Tensor], None]
 
 
 class ModelRunner:
@@ -23,6 +36,7 @@ class ModelRunner:
     of `stop_strings`, which are the template's ends that are no special token. `max_branches` is how many
     branches fit in the memory together, learned from running out of it; None while nothing has shown a limit.
     `grammars` hold answers to JSON schemas.
+    `image_watch`, where it is set, sees what the vision tower makes of all images that are read.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -43,6 +57,7 @@ class ModelRunner:
             self.model.set_attn_implementation({"text_config": SDPA_GROUPED})
         self.max_branches: int | None = None
         self.grammars = Grammars(self.tokenizer, self.stop_token_ids)
+        self.image_watch: ImageWatch | None = None
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
@@ -80,15 +95,16 @@ class ModelRunner:
         Returns:
             The logits (rows, keep, vocabulary) of the last `keep` tokens, in the model's dtype.
         """
-        output = self.model(
-            input_ids=ids,
-            **self._image_inputs(images),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
+        with self._watched(images):
+            output = self.model(
+                input_ids=ids,
+                **self._image_inputs(images),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
         logits: Tensor = output.logits
         return logits
 
@@ -103,6 +119,30 @@ class ModelRunner:
         mask = torch.ones(1, columns, dtype=torch.long, device=device)
         positions = torch.arange(cached, columns, device=device)[None]
         return self.forward(torch.tensor([ids], device=device), mask, positions, cache, images)[:, -1].float()
+
+    @torch.inference_mode()
+    def see(self, images: Sequence[Pixels]) -> None:
+        """Have the vision tower alone read images, for the `image_watch`."""
+        with self._watched(images):
+            self.model.model.vision_tower(self._image_inputs(images)["pixel_values"])
+
+    @contextmanager
+    def _watched(self, images: Sequence[Pixels]) -> Iterator[None]:
+        """Have the `image_watch` see the images that the tower reads inside the block."""
+        watch = self.image_watch
+        if watch is None or not images:
+            yield
+            return
+        layer = next(
+            module
+            for name, module in self.model.named_modules()
+            if name.startswith(VISION) and name.endswith(f".layers.{watch.layer}")
+        )
+        handle = layer.register_forward_pre_hook(lambda _, inputs: watch.observe(images, inputs[0]))
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def prepare_images(self, images: Sequence[ImageInput]) -> list[Pixels]:
         """Turn the images of one conversation into pixel values, where they are not yet."""
