@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +143,14 @@ def make_register(
     words = recipe.in_language(next(iter(recipe.language_shares)))
     wordings = Wordings({kind.word: kind.name for kind in words.defects}, words.absent_word)
     rule = Likelier() if decision is None else CertifiedRule(decision)
-    findings = find_in(parts, asked, photos, group_bursts(photos, recipe.group.twins), wordings, rule)
+    groups = group_bursts(photos, recipe.group.twins)
+    findings = find_in(parts, asked, photos, groups, wordings, rule)
+    warnings = _warnings(recipe, decision, photos)
+    if args.novelty:
+        groups_of = {photo.name: str(group) for photo, group in zip(photos, groups, strict=True)}
+        warnings += _novelty_warnings(
+            args.novelty, asked, {part.name: groups_of[part.photo] for part in parts}
+        )
     model = ", ".join(sorted({row.answer.model_id for row in asked}))
     return Findings(
         survey=survey_id(model, list(dict.fromkeys(row.asked.text for row in asked)), photos),
@@ -151,7 +158,7 @@ def make_register(
         recipe=str(args.recipe),
         photos_folder=str(args.image_folder),
         certified=rule.certified,
-        warnings=_warnings(recipe, decision, photos),
+        warnings=warnings,
         kinds=recipe.kind_names,
         findings=findings,
     )
@@ -173,3 +180,43 @@ def _warnings(recipe: Recipe, decision: Decision | None, photos: Sequence[PhotoF
     if unreadable := sum(bool(photo.problem) for photo in photos):
         warnings.append(f"Left to a person: {counted(unreadable, 'photo')} that cannot be read here.")
     return warnings
+
+
+def _novelty_warnings(
+    bank_file: Path, asked: Sequence[AskedQuestion], groups: Mapping[str, str]
+) -> list[str]:
+    """Return what the novelty bank says of the survey as a whole.
+
+    Args:
+        bank_file: Of `novelty`.
+        asked: The questions with their answers, by part.
+        groups: The group of each part: pictures of one may show the same.
+    """
+    import numpy as np
+
+    from eval.survey.sightings import NEVER_SEEN
+    from llava.novelty.bank import read_bank
+    from llava.novelty.drift import drift_test
+
+    bank = read_bank(bank_file)
+    warnings = []
+    measured = {
+        row.photo: row.answer.metadata["novelty"] for row in asked if "novelty" in row.answer.metadata
+    }
+    calibration = [picture.group for picture in bank.info.calibration]
+    if len(set(calibration)) + 1 < 1 / NEVER_SEEN:
+        warnings.append(
+            f"Nothing can be called never seen: that takes {round(1 / NEVER_SEEN) - 1} groups of calibration "
+            f"pictures, and {bank_file} has {len(set(calibration))}."
+        )
+    try:
+        drift = drift_test(
+            np.array([novelty["projection"] for novelty in measured.values()]),
+            [groups[name] for name in measured],
+            bank.projections,
+            calibration,
+        )
+        message = drift.message
+    except InputError as error:  # too few groups on a side
+        message = str(error)
+    return [*warnings, f"Drift: {message}."]

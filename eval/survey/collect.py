@@ -44,10 +44,11 @@ def find_in(
         rows[row.photo].append(row)
     sizes = {photo.name: photo.size for photo in photos if not photo.problem}
     sightings: dict[str, list[Sighting]] = {}
+    parts_of = Counter(part.photo for part in parts)
     for part in parts:
         if size := sizes.get(part.photo):
             sightings.setdefault(part.photo, []).extend(
-                read_answers(part, size, rows[part.name], words, rule)
+                read_answers(part, size, rows[part.name], words, rule, parts_of[part.photo])
             )
     return collect(photos, sightings, groups)
 
@@ -143,6 +144,7 @@ def _finding(same: Sequence[tuple[PhotoFacts, Sighting, int]]) -> Finding:
         place=sighting.place,
         count=sighting.count,
         report=sighting.report,
+        novelty=_rounded(sighting.novelty),
         problem=sighting.problem,
     )
 

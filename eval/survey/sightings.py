@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from llava.common.boxes import Box, parse_box
 
 DEFECT = "defect"  # what a question about any defect is about
 _ALSO = 0.2  # a further kind's probability among the kinds, at least
+NEVER_SEEN = 0.01
+"""The share of sound calibration pictures as unlike what training held, up to which a person is asked."""
 
 
 class DecisionRule(Protocol):
@@ -76,6 +78,7 @@ class Sighting:
     place: str | None = None
     count: int | None = None
     report: str | None = None
+    novelty: float | None = None
     problem: str | None = None
 
     @property
@@ -85,7 +88,12 @@ class Sighting:
 
 
 def read_answers(
-    part: Part, size: tuple[int, int], rows: Sequence[AskedQuestion], words: Wordings, rule: DecisionRule
+    part: Part,
+    size: tuple[int, int],
+    rows: Sequence[AskedQuestion],
+    words: Wordings,
+    rule: DecisionRule,
+    parts: int = 1,
 ) -> list[Sighting]:
     """Return what the answers say: first of any defect, then of each further kind that they say is there.
 
@@ -95,25 +103,27 @@ def read_answers(
         rows: All questions about the part, with their answers.
         words: What the answers mean.
         rule: Turns the probability of a defect into a decision.
+        parts: How many parts of the photo are asked about: so much more likely is one of them to be unusual
+            (Bonferroni).
     """
     answers = _Answers(part, size, rows, words)
     if answers.error:
         return [Sighting(answers.tile, DEFECT, "ask", "no answer", problem=answers.error)]
     p_yes, says = answers.presence()
     decision, reason = _decide(p_yes, says, rule)
+    novelty = answers.novelty(parts)
+    if novelty is not None and novelty <= NEVER_SEEN:
+        decision, reason = "ask", "never seen"
+    seen = Sighting(
+        answers.tile, DEFECT, decision, reason, p_yes,
+        count=answers.count(), report=answers.report(), novelty=novelty,
+    )  # fmt: skip
     if decision == "sound":
-        return [
-            Sighting(
-                answers.tile, DEFECT, decision, p_yes=p_yes, count=answers.count(), report=answers.report()
-            )
-        ]
+        return [seen]
     kinds = answers.kinds()
     kind = max(kinds, key=lambda name: kinds[name] or 0.0, default=None)
     box, place = answers.where(kind)
-    main = Sighting(
-        answers.tile, DEFECT, decision, reason, p_yes, kind, kinds[kind] if kind else None, box, place,
-        answers.count(), answers.report(),
-    )  # fmt: skip
+    main = replace(seen, kind=kind, kind_probability=kinds[kind] if kind else None, box=box, place=place)
     further = [
         Sighting(answers.tile, name, decision, reason, row.p_yes, name, kinds.get(name), *answers.where(name))
         for name, row in answers.kinds_asked_for().items()
@@ -237,6 +247,12 @@ class _Answers:
     def count(self) -> int | None:
         row = self._of("count")
         return None if row is None else parse_count(row.answer.text)
+
+    def novelty(self, parts: int) -> float | None:
+        """Return the share of sound calibration pictures that are as unlike what training held."""
+        measured = (row.answer.metadata.get("novelty") for row in self.rows)
+        values = [novelty["p_value"] for novelty in measured if novelty]
+        return min(1.0, parts * min(values)) if values else None
 
     def report(self) -> str | None:
         row = self._of("report") or self._of("describe")

@@ -144,6 +144,17 @@ def test_a_rule_decides_and_a_certified_one_wants_probabilities() -> None:
     assert (asked.decision, asked.reason) == ("ask", "no answer")
 
 
+def test_what_looks_like_nothing_known_is_for_a_person() -> None:
+    """However sure the model is; of two tiles one is twice as likely to be unusual."""
+    parts = [tile(1, (0, 0, 600, 500)), tile(2, (400, 0, 1000, 500))]
+    for p_value, expected in ((0.004, ("ask", "never seen", 0.008)), (0.006, ("sound", None, 0.012))):
+        rows = [*whole("a.jpg#1", 0.1), *whole("a.jpg#2", 0.02)]
+        for row, value in zip(rows, [0.5] * (len(rows) // 2) + [p_value] * (len(rows) // 2), strict=True):
+            row.answer.metadata["novelty"] = {"p_value": value}
+        (found,) = findings(rows, photo("a.jpg"), parts=parts)
+        assert (found.decision, found.reason, found.novelty) == expected
+
+
 def test_what_cannot_be_read_or_answered_is_for_a_person() -> None:
     rows = [
         answer("cut.jpg", PRESENCE, "", error="cut.jpg: cut short"),
