@@ -37,6 +37,7 @@ from llava.novelty.bank import NoveltyBank
 from llava.novelty.build import BATCH, BankSettings, KnownPicture, build_bank
 from llava.novelty.drift import drift_test
 from llava.novelty.meter import NoveltyMeter
+from llava.novelty.pvalue import PValues
 
 LEVEL = 0.05
 RESAMPLES = 1000
@@ -172,6 +173,22 @@ def print_drift(runner: ModelRunner, parts: Sequence[Sequence[Photo]], settings:
     show("sound and defective", [*sound, *defective], CHANGES["as they are"])
 
 
+def print_false_alarms(
+    runner: ModelRunner, training: Sequence[Photo], folders: Sequence[Path], settings: BankSettings
+) -> None:
+    """Print how many sound pictures of the other folders are called new where each folder calibrates."""
+    sound = [[photo for photo in read_scenes(folder) if not photo.kinds] for folder in folders]
+    bank = build_bank(runner, "benchmark", list(map(_known, training)), list(map(_known, sound[0])), settings)
+    distances = [_distances(runner, bank, photos) for photos in sound]
+    print("| calibrated on | pictures | false alarms among the others |\n|---|---|---|")
+    for at, folder in enumerate(folders):
+        p_value = PValues(list(distances[at]), [str(number) for number in range(len(distances[at]))])
+        others = np.concatenate(distances[:at] + distances[at + 1 :])
+        share = float(np.mean([p_value(float(distance)) <= LEVEL for distance in others]))
+        low, high = wilson_interval(share, len(others))
+        print(f"| {folder} | {len(distances[at])} | {share:.3f} [{low:.3f}, {high:.3f}] |", flush=True)
+
+
 def print_table(rows: Sequence[Row]) -> None:
     def shown(interval: tuple[float, float, float] | None) -> str:
         if interval is None:
@@ -199,11 +216,17 @@ def main() -> None:
     parser.add_argument("--neighbourhood", type=int, default=1)
     parser.add_argument("--vectors", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of NEU-DET's division")
+    parser.add_argument(
+        "--sound", nargs="+", type=Path, help="false alarms where each of these calibrates for the others"
+    )
     parser.add_argument("--drift", action="store_true", help="the drift test instead")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     settings = BankSettings(args.vectors, args.layer, args.neighbourhood)
     runner = ModelRunner(load_model(args.model_path))
+    if args.sound:
+        print_false_alarms(runner, read_scenes(args.training), args.sound, settings)
+        return
     if args.neu:
         photos = read_neu(args.neu)
     else:
