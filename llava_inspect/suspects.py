@@ -31,7 +31,7 @@ NOTES = """The photos are divided into folds, and photos that are not independen
 fold a model is trained on the others and asked the fold's questions that have a closed list of answers.
 Photos whose annotation it contradicts most come first. OUTPUT holds suspects.html, suspects.csv,
 suspects.json and a folder for each fold. A run that was stopped goes on with the same command."""
-COLUMNS = ("rank", "photo", "score", "task", "question", "annotation", "p_annotation", "model", "p_model")
+COLUMNS = ("rank", "photo", "task", "question", "annotation", "p_annotation", "model", "p_model")
 _CLOSED = ("yesno", "class")  # types of tasks whose answers are a closed list
 _PRINTED = 10
 
@@ -164,7 +164,6 @@ def as_json(suspects: Sequence[Suspect]) -> dict[str, Any]:
             {
                 "photo": suspect.photo,
                 "image": suspect.image,
-                "score": suspect.score,
                 "answers": [
                     {
                         "task": answer.task,
@@ -189,8 +188,8 @@ def write_table(path: Path, suspects: Sequence[Suspect]) -> None:
         for rank, suspect in enumerate(suspects, start=1):
             worst = suspect.answers[0]
             writer.writerow((
-                rank, suspect.photo, suspect.score, worst.task, worst.question, worst.given,
-                f"{worst.probabilities[worst.given]:.4f}", worst.says,
+                rank, suspect.photo, worst.task, worst.question, worst.given,
+                f"{worst.probability:.4f}", worst.says,
                 f"{worst.probabilities[worst.says]:.4f}",
             ))  # fmt: skip
 

@@ -154,8 +154,7 @@ def _why_not(sizes: Sequence[int], scored: ScoredParts) -> str:
         return ""
     first, last = f"{scored.values[0]:.2f}", f"{scored.values[-1]:.2f}"
     return (
-        f"{first} with {sizes[0]:,} photos and {last} with {sizes[-1]:,} may differ by chance: "
-        "there is no rise to continue"
+        f"{first} with {sizes[0]:,} photos, {last} with {sizes[-1]:,}: no rise beyond chance that could go on"
     )
 
 

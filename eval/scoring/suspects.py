@@ -28,17 +28,15 @@ class CheckedAnswer:
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
-    def margin(self) -> float:
-        """By how much the model finds the given answer likelier than the likeliest other, -1 to 1."""
-        others = (value for choice, value in self.probabilities.items() if choice != self.given)
-        return self.probabilities[self.given] - max(others)
+    def probability(self) -> float:
+        """That of the given answer, by the model."""
+        return self.probabilities[self.given]
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image (a photo, or a crop or tile of one) with its answers, the most contradicted first."""
+    """An image (a photo, or a crop or tile of one) with its answers, the least probable first."""
 
-    score: float
     answers: tuple[CheckedAnswer, ...]
 
     @property
@@ -51,12 +49,15 @@ class Suspect:
 
 
 def rank_suspects(answers: Iterable[CheckedAnswer]) -> list[Suspect]:
-    """Return all images, those whose annotation the model contradicts most first."""
+    """Return all images, in the order of the probability of their least probable answer.
+
+    One wrong label makes one or two of a photo's answers improbable and leaves the others as they were: the
+    mean over all answers, and margins to the likeliest answer, find fewer (docs/more_photos.md).
+    """
     by_image: dict[str, list[CheckedAnswer]] = {}
     for answer in answers:
         by_image.setdefault(answer.image, []).append(answer)
-    suspects = []
-    for found in by_image.values():
-        found.sort(key=lambda answer: answer.margin)
-        suspects.append(Suspect(round(found[0].margin, 4), tuple(found)))
-    return sorted(suspects, key=lambda suspect: suspect.score)
+    suspects = [
+        Suspect(tuple(sorted(found, key=lambda answer: answer.probability))) for found in by_image.values()
+    ]
+    return sorted(suspects, key=lambda suspect: suspect.answers[0].probability)
