@@ -81,7 +81,9 @@ def _in_photo(photo: PhotoFacts, sightings: Sequence[Sighting]) -> list[Sighting
         return [Sighting(_WHOLE, DEFECT, "ask", "unreadable", problem=photo.problem)]
     if rest := [sighting for sighting in sightings if sighting.decision != "sound"]:
         return merge(rest)
-    return [max(sightings, key=lambda sighting: sighting.p_yes or 0.0)]
+    surest = max(sightings, key=lambda sighting: sighting.p_yes or 0.0)
+    unusual = [sighting.novelty for sighting in sightings if sighting.novelty is not None]
+    return [replace(surest, novelty=min(unusual, default=None))]
 
 
 def merge(sightings: Sequence[Sighting]) -> list[Sighting]:
