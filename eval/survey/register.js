@@ -108,8 +108,15 @@
     n: () => note.focus(),
     u: () => current && (delete said[current.dataset.id], keep(), show(current)),
   };
+  // That there is something, but not what, is nothing to train on: then the kind is asked for.
+  const isVague = ({ decision, kind }, what) => (what === "reject" ? decision === "sound" : decision !== "sound" && !kind);
   const verdict = (what) => {
     if (!current) return;
+    if (kind.options.length > 1 && isVague(current.dataset, what)) {
+      saved.textContent = "something is there: choose what it is";
+      kind.focus();
+      return;
+    }
     say(current, { verdict: what });
     step(1);
   };

@@ -175,6 +175,16 @@ def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> 
     assert len(shown(other)) == 9
 
 
+def test_who_says_that_something_is_there_is_asked_what(open_register: Open, tmp_path: Path) -> None:
+    tab = open_register()
+    tab.click("#f-f01")
+    tab.keyboard.press("r")  # it is called sound, and is not
+    assert said(tab, "f01") == "" and "choose what it is" in tab.inner_text("#saved")
+    tab.select_option("#kind:focus", "flashover")
+    (saved,) = save(tab, tmp_path).corrections
+    assert (saved.finding, saved.verdict, saved.kind) == ("f01", "correct", "flashover")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
