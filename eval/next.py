@@ -18,6 +18,7 @@ from pathlib import Path
 
 from eval.prelabels.formats import add_format_flags, write_formats
 from eval.prelabels.labels import prelabels_of, read_findings
+from eval.report.phrases import counted
 from eval.survey.findings import Finding
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _write_table(args.output / "next.csv", chosen)
     parts = ", ".join(f"{count} {of}" for of, count in Counter(one.of for one in chosen).items())
-    print(f"{args.output / 'next.csv'}: {len(chosen)} photo(s) to label: {parts}")
+    print(f"{args.output / 'next.csv'}: {counted(len(chosen), 'photo')} to label: {parts}")
     return 0
 
 

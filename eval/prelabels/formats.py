@@ -9,6 +9,7 @@ from typing import Protocol
 
 from eval.prelabels import coco, cvat, label_studio, labelme, voc, yolo
 from eval.prelabels.labels import PreLabels
+from eval.report.phrases import counted
 from llava.common.errors import InputError
 from llava.common.files import atomic_folder
 
@@ -73,16 +74,19 @@ def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, ev
         writer = FORMATS[name]
         left_out = 0 if writer.LABELS_WHOLE_PHOTOS else whole
         written = labels.with_boxes() if left_out and not every_photo else labels
-        without = f"{left_out} finding(s) without a box left out: the format has no labels of whole photos"
+        without = (
+            f"{counted(left_out, 'finding')} without a box left out: the format has no labels of whole photos"
+        )
         if not written.photos:
             print(f"{output / name}: not written; {without}")
             continue
         with atomic_folder(output / name) as folder:
             writer.write(written, folder)
         boxes = sum(len(photo.boxes) for photo in written.photos)
-        kinds = f", {whole} label(s) of whole photos" if whole and not left_out else ""
+        kinds = f", {counted(whole, 'label')} of whole photos" if whole and not left_out else ""
+        drawn = "1 box" if boxes == 1 else f"{boxes:,} boxes"
         print(
-            f"{output / name}: {len(written.photos)} photo(s), {boxes} box(es){kinds}"
+            f"{output / name}: {counted(len(written.photos), 'photo')}, {drawn}{kinds}"
             + (f"; {without}" if left_out else "")
         )
         print("  " + writer.HINT.format(root=photos.parent, photos=photos).replace("\n", "\n  "))

@@ -71,7 +71,7 @@ def test_the_command_writes_tasks_in_that_order(tmp_path: Path, capsys: pytest.C
         kinds=("nest",),
     ).parent
     assert main(["--survey", str(survey), "--count", "2"]) == 0
-    assert "2 photo(s) to label: 1 nest, 1 sound" in capsys.readouterr().out
+    assert "2 photos to label: 1 nest, 1 sound" in capsys.readouterr().out
     folder = survey / "next"
     rows = list(csv.DictReader((folder / "next.csv").open(encoding="utf-8-sig")))
     assert [(row["photo"], row["of"], row["uncertainty"]) for row in rows] == [

@@ -87,8 +87,8 @@ def test_what_is_written_and_what_is_left_out_is_said(
     assert {path.name for path in folder.iterdir()} == {"label-studio", "coco"}
     said = capsys.readouterr().out
     assert "4 of 6 findings are of a kind" in said
-    assert "label-studio: 3 photo(s), 2 box(es), 2 label(s) of whole photos" in said
-    assert "coco: 2 photo(s), 2 box(es); 2 finding(s) without a box left out" in said
+    assert "label-studio: 3 photos, 2 boxes, 2 labels of whole photos" in said
+    assert "coco: 2 photos, 2 boxes; 2 findings without a box left out" in said
 
 
 def test_probabilities_are_kept_where_a_format_has_a_place(prelabels: Callable[..., Path]) -> None:
@@ -174,7 +174,7 @@ def test_a_format_that_can_hold_nothing_of_it_is_not_written(
         "cvat",
         "labelme",
     }
-    assert "yolo: not written; 1 finding(s) without a box left out" in capsys.readouterr().out
+    assert "yolo: not written; 1 finding without a box left out" in capsys.readouterr().out
 
 
 def test_photos_that_moved_are_asked_for(survey: Path, tmp_path: Path) -> None:
