@@ -36,7 +36,7 @@ from llava.common.errors import run_command
 from llava.common.files import write_json
 from llava.common.shipped import DEFAULT_CONFIG
 from llava_inspect.curve import RESAMPLES, SHARES, nested_parts
-from llava_inspect.parts import QUESTIONS, TRUTH, count_photos, do_parts, plan, read_records
+from llava_inspect.parts import QUESTIONS, TRUTH, PartedRun, count_photos, do_parts, plan, read_records
 
 AIM = ("presence", "kind")
 AIM_SHARE = 17 / 20
@@ -79,36 +79,19 @@ def main() -> None:
             folder = args.output / f"run{number}"
             photos, scores = train_and_predict(folder, number, args)
             seconds = round(time.monotonic() - began, 1)
-            add_unit(
-                file,
-                runs,
-                Run(settings=settings, seconds=seconds, number=number, photos=photos, scores=scores),
-            )
+            done = Run(settings=settings, seconds=seconds, number=number, photos=photos, scores=scores)
+            add_unit(file, runs, done)
             shutil.rmtree(folder)
         report(runs, args.output / "curve.json")
 
 
 def train_and_predict(folder: Path, number: int, args: Namespace) -> tuple[list[int], list[Predicted]]:
     """Do one run in its folder, or go on with it; returns the numbers of photos and the scores."""
-    data = folder / "data"
-    for name, count, seed in (
-        ("photos", 2 * args.photos, 1000 + number),
-        ("test", args.test_photos, 2000 + number),
-    ):
-        if not (folder / name).exists():
-            command("scenes", "--count", count, "--seed", seed, "--output", folder / name)
-    if not data.exists():
-        command("convert", "--source", folder / "photos", "--test-source", folder / "test",
-                "--recipe", "insulator", "--output", data, "splits.val=0")  # fmt: skip
-    run = plan(
-        Namespace(
-            data=data,
-            output=folder / "parts",
-            config=DEFAULT_CONFIG,
-            overrides=[f"seed={number}", *args.overrides],
-            overwrite=False,
-        )
-    )
+    photos, test, data = folder / "photos", folder / "test", folder / "data"
+    render(photos, 2 * args.photos, 1000 + number)
+    render(test, args.test_photos, 2000 + number)
+    convert(photos, test, data)
+    run = plan_run(data, folder / "parts", number, args.overrides)
     shares = [2 * share for share in SHARES] + [1]
     parts = nested_parts(read_records(data), read_questions(data / QUESTIONS), shares)
     do_parts(run, parts)
@@ -120,6 +103,27 @@ def train_and_predict(folder: Path, number: int, args: Namespace) -> tuple[list[
         for task, of_task in group_by_task(truths).items()
         for scored in score_parts(task, of_task, files, RESAMPLES)
     ]
+
+
+def render(output: Path, count: int, seed: int) -> None:
+    """Render photos, unless they are there."""
+    if not output.exists():
+        command("scenes", "--count", count, "--seed", seed, "--output", output)
+
+
+def convert(photos: Path, test: Path, data: Path) -> None:
+    """Convert rendered photos to train and to test on, unless they are."""
+    if not data.exists():
+        command("convert", "--source", photos, "--test-source", test, "--recipe", "insulator",
+                "--output", data, "splits.val=0")  # fmt: skip
+
+
+def plan_run(data: Path, output: Path, seed: int, overrides: Sequence[str]) -> PartedRun:
+    """Make a run of trainings from a seed."""
+    settings = [f"seed={seed}", *overrides]
+    return plan(
+        Namespace(data=data, output=output, config=DEFAULT_CONFIG, overrides=settings, overwrite=False)
+    )
 
 
 def predict_last(sizes: Sequence[int], scored: ScoredParts) -> Predicted:

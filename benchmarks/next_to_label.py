@@ -22,7 +22,6 @@ import argparse
 import random
 import shutil
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.curve import convert, plan_run, render
 from benchmarks.suspects import command
 from benchmarks.units import Unit, add_unit, read_units
 from eval.answering.questions import read_questions
@@ -39,10 +39,11 @@ from eval.prelabels.labels import read_findings
 from eval.scoring.answers import read_answers, read_truth
 from eval.scoring.learning_curve import score_parts
 from eval.survey.findings import Finding
+from eval.survey.sightings import DEFECT
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, sha256, write_json, write_text
-from llava.common.shipped import DEFAULT_CONFIG, RECIPES, shipped_root
-from llava_inspect.parts import QUESTIONS, TRUTH, Part, do_parts, plan, read_records
+from llava.common.shipped import RECIPES, shipped_root
+from llava_inspect.parts import QUESTIONS, TRUTH, Part, do_parts, read_records
 
 FIRST = "first"
 NEXT, UNCERTAIN, RANDOM = WAYS = ("next", "uncertain", "random")
@@ -113,12 +114,8 @@ def do_seed(bench: Benchmark, seed: int) -> None:
     """Do what is not done yet of all rounds of a seed, way by way."""
     folder = bench.output / f"seed{seed}"
     if bench.find(seed, WAYS[-1], bench.rounds) is None:
-        for name, count, scenes in (
-            ("pool", bench.pool, 1000 + seed),
-            ("test", bench.test_photos, 2000 + seed),
-        ):
-            if not (folder / name).exists():
-                command("scenes", "--count", count, "--seed", scenes, "--output", folder / name)
+        render(folder / "pool", bench.pool, 1000 + seed)
+        render(folder / "test", bench.test_photos, 2000 + seed)
     order = [f"scene_{1000 + seed}_{index:05d}.jpg" for index in range(bench.pool)]
     random.Random(seed).shuffle(order)
     first = do_round(bench, seed, FIRST, 0, order[: bench.each])
@@ -139,41 +136,24 @@ def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Seque
     began = time.monotonic()
     scenes = bench.output / f"seed{seed}"
     folder = scenes / f"{way}{number}"
-    data, model = folder / "data", folder / "model"
+    data = folder / "data"
     if not (folder / "labelled").exists():
         copy_scenes(scenes / "pool", labelled, folder / "labelled")
-    if not data.exists():
-        command("convert", "--source", folder / "labelled", "--test-source", scenes / "test",
-                "--recipe", "insulator", "--output", data, "splits.val=0")  # fmt: skip
-    run = plan(
-        Namespace(
-            data=data,
-            output=model,
-            config=DEFAULT_CONFIG,
-            overrides=[f"seed={seed}", *bench.overrides],
-            overwrite=False,
-        )
-    )
-    questions = [row for row in read_questions(data / QUESTIONS) if row.category in TASKS]
-    part = Part(
-        "model", f"Seed {seed}, {way} {number}, {len(labelled)} photos", read_records(data), questions
-    )
+    convert(folder / "labelled", scenes / "test", data)
+    run = plan_run(data, folder / "model", seed, bench.overrides)
+    questions = [question for question in read_questions(data / QUESTIONS) if question.category in TASKS]
+    title = f"Seed {seed}, {way}, round {number}, {len(labelled)} photos"
+    part = Part("trained", title, read_records(data), questions)
     do_parts(run, [part])
-    _, truths = read_truth(data / TRUTH)
-    answers = read_answers(run.answers(part), way, truths, data / TRUTH)
-    scores = {}
-    for task in TASKS:
-        (whole, *_) = score_parts(task, [truth for truth in truths if truth.task == task], [answers], 1)
-        scores[task] = round(float(whole.values[0]), 5)
-    ways = [NEXT, UNCERTAIN] if way == FIRST else [way] if way != RANDOM else []
+    scores = score(run.answers(part), data / TRUTH)
     chosen = {}
+    ways = [one for one in CHOOSERS if way in (FIRST, one)]
     if ways and number < bench.rounds:
-        findings = survey(model / part.name / "adapter", scenes / "pool", folder)
-        unlabelled = [one for one in findings if set(labelled).isdisjoint(one.photos)]
-        for each_way in ways:
-            chosen[each_way] = list(CHOOSERS[each_way](unlabelled, bench.each))
-            if len(chosen[each_way]) < bench.each:
-                raise InputError(f"{folder}: {each_way} found only {len(chosen[each_way])} photos to label")
+        findings = survey(run.output / part.name / "adapter", scenes / "pool", folder)
+        unlabelled = [finding for finding in findings if not {*finding.photos} & {*labelled}]
+        chosen = {one: CHOOSERS[one](unlabelled, bench.each) for one in ways}
+        if any(len(photos) < bench.each for photos in chosen.values()):
+            raise InputError(f"{folder}: fewer than {bench.each} photos to choose; render a larger --pool")
     done = Round(
         settings=bench.settings,
         seconds=round(time.monotonic() - began, 1),
@@ -187,6 +167,17 @@ def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Seque
     add_unit(bench.file, bench.done, done)
     shutil.rmtree(folder)
     return done
+
+
+def score(answers_file: Path, truth_file: Path) -> dict[str, float]:
+    """Return the balanced accuracy of each of TASKS, the headline of both."""
+    _, truths = read_truth(truth_file)
+    answers = read_answers(answers_file, "tuned", truths, truth_file)
+    scores = {}
+    for task in TASKS:
+        whole, *_ = score_parts(task, [truth for truth in truths if truth.task == task], [answers], 1)
+        scores[task] = round(float(whole.values[0]), 5)
+    return scores
 
 
 def copy_scenes(pool: Path, photos: Sequence[str], output: Path) -> None:
@@ -217,11 +208,11 @@ def choose_next(findings: Sequence[Finding], count: int) -> list[str]:
 
 def choose_uncertain(findings: Sequence[Finding], count: int) -> list[str]:
     """Return the photos whose probability of a defect is nearest 0.5, the nearest first."""
-    doubts: dict[str, float] = {}
-    for finding in findings:
-        if finding.p_yes is not None:
-            doubt = abs(finding.p_yes - 0.5)
-            doubts[finding.photo] = min(doubt, doubts.get(finding.photo, doubt))
+    doubts = {
+        finding.photo: abs(finding.p_yes - 0.5)
+        for finding in findings
+        if finding.about == DEFECT and finding.p_yes is not None
+    }
     return sorted(doubts, key=lambda photo: doubts[photo])[:count]
 
 
@@ -233,11 +224,11 @@ CHOOSERS = {NEXT: choose_next, UNCERTAIN: choose_uncertain}
 
 def curves(done: Sequence[Round], rounds: int, task: str) -> dict[str, np.ndarray]:
     """Return the scores (seeds, 1 + rounds) of each way, of the seeds that are done."""
-    score = {(one.seed, one.way, one.number): one.scores[task] for one in done}
-    seeds = [seed for seed in sorted({one.seed for one in done}) if (seed, WAYS[-1], rounds) in score]
+    scores = {(one.seed, one.way, one.number): one.scores[task] for one in done}
+    seeds = [seed for seed in sorted({one.seed for one in done}) if (seed, WAYS[-1], rounds) in scores]
     return {
         way: np.array([
-            [score[seed, FIRST, 0], *(score[seed, way, number] for number in range(1, rounds + 1))]
+            [scores[seed, FIRST, 0], *(scores[seed, way, number] for number in range(1, rounds + 1))]
             for seed in seeds
         ])
         for way in WAYS

@@ -13,14 +13,14 @@ from benchmarks.next_to_label import FIRST, WAYS, Benchmark, Round, area_between
 from eval.survey.findings import Finding
 
 
-def finding(photo: str, p_yes: float | None) -> Finding:
-    return Finding(id=photo, photo=photo, photos=[photo], decision="ask", p_yes=p_yes)
+def finding(photo: str, p_yes: float | None, about: str = "defect") -> Finding:
+    return Finding(id=photo, photo=photo, photos=[photo], decision="ask", p_yes=p_yes, about=about)
 
 
-def test_plain_uncertainty_takes_each_photo_once_nearest_to_half_first() -> None:
-    findings = [finding("a", 0.9), finding("b", 0.45), finding("c", None), finding("a", 0.52)]
-    assert choose_uncertain(findings, 5) == ["a", "b"]
-    assert choose_uncertain(findings, 1) == ["a"]
+def test_plain_uncertainty_takes_photos_whose_presence_is_nearest_to_half() -> None:
+    findings = [finding("a", 0.9), finding("a", 0.5, "flashover"), finding("b", 0.45), finding("c", None)]
+    assert choose_uncertain(findings, 5) == ["b", "a"]
+    assert choose_uncertain(findings, 1) == ["b"]
 
 
 def test_area_is_a_mean_difference_with_students_interval() -> None:
@@ -57,7 +57,7 @@ def test_all_ways_begin_with_the_same_photos_and_label_as_many_more(
         )
 
     monkeypatch.setattr(next_to_label, "do_round", do_round)
-    monkeypatch.setattr(next_to_label, "command", lambda *_: None)
+    monkeypatch.setattr(next_to_label, "render", lambda *_: None)
     do_seed(bench, 0)
     assert set(labelled_in) == {(FIRST, 0), *((way, number) for way in WAYS for number in (1, 2, 3))}
     for way in WAYS:
