@@ -8,7 +8,7 @@ runs of 20. On simulated curves benchmarks.curve_simulated counts the same.
     python -m benchmarks.curve --output runs/bench_curve
     python -m benchmarks.curve --output runs/bench_curve_try --runs 1 --photos 32 --test-photos 24 max_steps=4
 
-The first takes some 5 hours on two cores (an estimate from 150 steps of training), the second two minutes.
+The first takes some 5 hours on two cores (an estimate from 150 steps of training), the second a few minutes.
 A killed run goes on with the same command: runs.jsonl holds a line for each run that is done.
 """
 

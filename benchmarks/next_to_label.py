@@ -13,7 +13,7 @@ the scores; its intervals are Student's over the seeds.
         --test-photos 20 max_steps=4
 
 The first takes some 5 hours on two cores (an estimate from 150 steps of training and a survey of 300
-photos), the second five minutes.
+photos), the second a few minutes.
 A killed run goes on with the same command: rounds.jsonl holds a line for each training that is scored.
 """
 
