@@ -35,8 +35,8 @@ NOTES = """It trains four times: on an eighth of the photos, a quarter, half, an
 the smaller ones, and photos that are not independent stay together. All answer the same test questions.
 OUTPUT holds curve.html, curve.json and a folder for each part.
 A run that was stopped goes on with the same command."""
-_SHARES = (8, 4, 2, 1)
-_RESAMPLES = 1000
+SHARES = (8, 4, 2, 1)
+RESAMPLES = 1000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     curves = [
         make_curve(sizes, scored)
         for task, of_task in group_by_task(truths).items()
-        for scored in score_parts(task, of_task, files, _RESAMPLES)
+        for scored in score_parts(task, of_task, files, RESAMPLES)
     ]
     write_json(run.output / "curve.json", as_json(sizes, curves))
     write_text(run.output / "curve.html", render_curve_page(sizes, curves))
@@ -72,10 +72,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def nested_parts(records: Sequence[Record], questions: Sequence[Question]) -> list[Part]:
-    """Return parts of a growing number of groups, each with all of the smaller ones; the last has all."""
+def nested_parts(
+    records: Sequence[Record], questions: Sequence[Question], shares: Sequence[int] = SHARES
+) -> list[Part]:
+    """Return parts of a growing number of groups, each with all of the smaller ones.
+
+    Args:
+        records: What the parts are of.
+        questions: For the models of all parts.
+        shares: An eighth of the groups is 8, and so on.
+    """
     groups = shuffled_groups(records)
-    sizes = sorted({max(1, len(groups) // share) for share in _SHARES})
+    sizes = sorted({max(1, len(groups) // share) for share in shares})
     parts = []
     for size in sizes:
         chosen = set(groups[:size])
