@@ -157,7 +157,10 @@ def print_what_next(run: Run, seconds: float, argv: Sequence[str]) -> None:
     print(f"\nDone in {duration(seconds)}. May you rely on it? Open {run.output / 'scores' / 'report.html'}")
     for what, command in (
         ("Talk about a photo", ["chat", "--model-path", merged, "--image-file", photo]),
-        ("Ask about new photos", ["predict", "NEW_PHOTOS", "--model-path", merged, "--recipe", recipe]),
+        (
+            "Survey new photos",
+            ["survey", "--photos", "NEW_PHOTOS", "--model-path", merged, "--recipe", recipe],
+        ),
         (improve, arguments),
     ):
         print(f"{what}:\n  {typed(command)}")

@@ -100,7 +100,7 @@ def test_it_leaves_all_that_was_made_and_says_what_to_do_with_it(
     assert "Do not rely on it for" in said
     assert f"Open {finished}/scores/report.html\n" in said
     shown = [shlex.split(line) for line in said.partition("\nDone in ")[2].splitlines() if "  ll" in line]
-    assert [words[1] for words in shown] == ["chat", "predict", "recipes"]
+    assert [words[1] for words in shown] == ["chat", "survey", "recipes"]
     assert all(Path(words[words.index("--model-path") + 1], "config.json").is_file() for words in shown[:2])
     assert Path(shown[0][-1]).is_file()
     assert {"photos.html", "data", "answers_base.jsonl", "answers.jsonl", "adapter", "merged", "scores"} < {
