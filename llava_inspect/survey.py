@@ -56,12 +56,12 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     from eval.infer import report_truncated, save_answers
-    from eval.predict import ask_photos, check_output
+    from eval.predict import ask_photos, prepare
     from eval.survey.output import report, write_survey
     from eval.survey.photos import read_photos
     from llava_inspect.survey_parts import cut_into_parts, remove_parts
 
-    check_output(args)
+    prepare(args)
     if not args.photos.is_dir():
         raise InputError(f"--photos {args.photos}: no such folder")
     if args.output.resolve().is_relative_to(args.photos.resolve()):
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One language is enough: the others would ask the same again.
     questions = recipe_questions(recipe, args.recipe, [next(iter(recipe.language_shares))])
     check_decides(questions, args.recipe)
+    check_model(args)
     decision = None if args.decision is None else read_decision(args, questions, recipe)
     parts = cut_into_parts(photos, recipe, args.output, args.device)
     found = ask_photos(args, {part.name: part.path for part in parts}, questions)
@@ -97,6 +98,18 @@ def check_decides(questions: Sequence[PhotoQuestion], recipe: Path) -> None:
         )
 
 
+def check_model(args: Namespace) -> None:
+    """Raise InputError if the model or the novelty bank cannot be opened: cutting up photos for it may take
+    long. On a Ray cluster the model need not lie on this machine."""
+    from llava.model.folder import open_model_folder  # loads transformers
+    from llava.novelty.bank import read_bank
+
+    if args.novelty:
+        read_bank(args.novelty)
+    if not args.endpoint and not args.ray:
+        open_model_folder(args.model_path)
+
+
 def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:
     """Return the decision that `--decision` names; InputError if it is for another model or question."""
     from eval.deciding.decision import load_decision
@@ -110,9 +123,13 @@ def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: R
 
         decision.check_applies(wording, model_id=Endpoint(args).model_id)
         return decision
-    from llava.model.folder import open_model_folder  # loads transformers
+    from llava.mm_utils import get_model_name_from_path
+    from llava.model.folder import open_model_folder
 
-    decision.check_applies(wording, fingerprint=open_model_folder(args.model_path).fingerprint)
+    folder = open_model_folder(args.model_path)
+    decision.check_applies(
+        wording, fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name)
+    )
     return decision
 
 

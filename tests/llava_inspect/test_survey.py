@@ -125,6 +125,7 @@ def test_a_certified_decision_is_applied_to_what_it_is_for(
     assert register.certified is None and register.warnings[0] == "It is promised."
     for changed, message in (
         ({"fingerprint": "sha256:other"}, "certified for another model"),
+        ({"fingerprint": None}, "certified for the model 'red', not for 'tiny-llava'"),
         ({"wordings": ["Is it broken?"]}, "ask as it was certified"),
         ({"unit": "tile"}, "certified for each tile, and here each picture is asked"),
     ):
@@ -158,6 +159,27 @@ def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(
         survey(tmp_path / "photos", tmp_path / "photos/out", tiny_model_dir, "--recipe", "insulator")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         survey(tmp_path / "nowhere", tmp_path / "out", tiny_model_dir, "--recipe", "insulator")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "say which model answers"),
+        (["--decision", "decision.json"], "say which model answers"),
+        (["--model-path", "nowhere"], "nowhere: no such model folder"),
+        (["--model-path", "photos"], "photos"),
+        (["--model-path", str(REPO / "playground/tiny-llava"), "--novelty", "my.yaml"], "no novelty bank"),
+    ],
+)
+def test_photos_are_not_cut_up_for_what_cannot_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Any, flags: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put("photos/a.jpg")
+    put("my.yaml", RECIPE)
+    with pytest.raises(InputError, match=message):
+        main(["--photos", "photos", "--recipe", "my.yaml", "--output", "out", *flags])
     assert not (tmp_path / "out").exists()
 
 
