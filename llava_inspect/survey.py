@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,13 +165,12 @@ def make_register(
     findings = find_in(parts, asked, photos, groups, wordings, rule)
     warnings = _warnings(recipe, decision, photos)
     if args.novelty:
+        photo_of = {part.name: part.photo for part in parts}
         groups_of = {photo.name: str(group) for photo, group in zip(photos, groups, strict=True)}
-        warnings += _novelty_warnings(
-            args.novelty, asked, {part.name: groups_of[part.photo] for part in parts}
-        )
+        warnings += _novelty_warnings(args.novelty, asked, photo_of, groups_of)
     model = ", ".join(sorted({row.answer.model_id for row in asked}))
     return Findings(
-        survey=survey_id(model, list(dict.fromkeys(row.asked.text for row in asked)), photos),
+        survey=survey_id(model, photos, findings),
         model_id=model,
         recipe=str(args.recipe),
         photos_folder=str(args.image_folder),
@@ -200,14 +200,18 @@ def _warnings(recipe: Recipe, decision: Decision | None, photos: Sequence[PhotoF
 
 
 def _novelty_warnings(
-    bank_file: Path, asked: Sequence[AskedQuestion], groups: Mapping[str, str]
+    bank_file: Path,
+    asked: Sequence[AskedQuestion],
+    photo_of: Mapping[str, str],
+    groups: Mapping[str, str],
 ) -> list[str]:
     """Return what the novelty bank says of the survey as a whole.
 
     Args:
         bank_file: Of `novelty`.
         asked: The questions with their answers, by part.
-        groups: The group of each part: pictures of one may show the same.
+        photo_of: The photo of each part.
+        groups: The group of each photo: photos of one may show the same.
     """
     import numpy as np
 
@@ -220,18 +224,19 @@ def _novelty_warnings(
     measured = {
         row.photo: row.answer.metadata["novelty"] for row in asked if "novelty" in row.answer.metadata
     }
-    calibration = [picture.group for picture in bank.info.calibration]
-    if len(set(calibration)) + 1 < 1 / NEVER_SEEN:
+    most = max(Counter(photo_of.values()).values())  # parts of a photo, which read_answers corrects for
+    if most * bank.p_value.smallest > NEVER_SEEN:
+        what = "Nothing" if most == 1 else f"No photo in {most} parts"
         warnings.append(
-            f"Nothing can be called never seen: that takes {round(1 / NEVER_SEEN) - 1} groups of calibration "
-            f"pictures, and {bank_file} has {len(set(calibration))}."
+            f"{what} can be called never seen: that takes {round(most / NEVER_SEEN) - 1:,} groups of sound "
+            f"calibration pictures, and {bank_file} has {bank.p_value.groups:,}."
         )
     try:
         drift = drift_test(
             np.array([novelty["projection"] for novelty in measured.values()]),
-            [groups[name] for name in measured],
+            [groups[photo_of[name]] for name in measured],
             bank.projections,
-            calibration,
+            bank.calibration_groups,
         )
         message = drift.message
     except InputError as error:  # too few groups on a side

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava.common.boxes import Box
+from llava.common.records import Call
 
 CORRECTIONS_FORMAT: Final = "llava-inspect corrections"
 Verdict = Literal["accept", "reject", "correct"]
@@ -25,7 +26,7 @@ class Correction(BaseModel):
 
     finding: str
     photo: str = Field(min_length=1)
-    decision: Literal["sound", "defect", "ask"]
+    decision: Call
     verdict: Verdict
     kind: str | None = None
     box: Box | None = None
