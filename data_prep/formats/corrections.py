@@ -89,9 +89,10 @@ def _read_file(judged: Judged, content: ImageList) -> None:
 
 def _says(correction: Correction) -> tuple[object, ...]:
     """Return what a correction says is there."""
+    named = correction.names_what_is_there  # a sound photo accepted or rejected has neither kind nor box
     if correction.verdict == "reject":
-        return (None, None)
-    return (correction.kind, correction.box)
+        return (named, None, None)
+    return (named, correction.kind, correction.box)
 
 
 def _add(correction: Correction, entry: ImageEntry, place: str) -> None:

@@ -175,7 +175,7 @@
     } catch {
       loaded = {};
     }
-    if (loaded.format !== "llava-inspect corrections" || !Array.isArray(loaded.corrections)) {
+    if (loaded?.format !== "llava-inspect corrections" || !Array.isArray(loaded.corrections)) {
       saved.textContent = `${file.name} holds no corrections`;
     } else if (loaded.survey !== survey) {
       saved.textContent = `${file.name} is of another survey`;

@@ -103,6 +103,16 @@ def test_several_files_are_read_and_must_agree(tmp_path: Path, put: Callable) ->
     ]
 
 
+@pytest.mark.parametrize("decision", ["sound", "defect"])
+def test_files_that_disagree_without_a_kind_are_named(tmp_path: Path, put: Callable, decision: str) -> None:
+    """One says that the photo shows nothing, the other that something is there, but not what."""
+    put("a.jpg")
+    for name, verdict in (("ann", "accept"), ("bob", "reject")):
+        put(f"{name}.json", saved({"photo": "a.jpg", "decision": decision, "verdict": verdict}))
+    (problem,) = problems_of(tmp_path, "corrections")
+    assert "is judged otherwise in" in problem
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
