@@ -116,13 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = choose(findings.findings, args.count)
     if not chosen:
         raise InputError(f"{file}: no photo could be read and answered, so there is none to label")
+    if (table := args.output / "next.csv").exists():
+        raise InputError(f"{table} exists already; name another --output or remove it first")
     labels = prelabels_of(findings, args.photos or Path(findings.photos_folder))
     write_formats(
         labels.only(one.finding.photo for one in chosen), args.output, args.format, every_photo=True
     )
-    _write_table(args.output / "next.csv", chosen)
+    _write_table(table, chosen)
     parts = ", ".join(f"{count} {of}" for of, count in Counter(one.of for one in chosen).items())
-    print(f"{args.output / 'next.csv'}: {counted(len(chosen), 'photo')} to label: {parts}")
+    print(f"{table}: {counted(len(chosen), 'photo')} to label: {parts}")
     return 0
 
 

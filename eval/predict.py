@@ -100,6 +100,7 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
     Raises:
         InputError: The folder holds answers already, or no photo could be read.
     """
+    prepare(args)
     found = ask_photos(args, photos, questions)
     if found is None:
         return 0
@@ -118,13 +119,12 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
 def ask_photos(
     args: Namespace, photos: Mapping[str, Path], questions: Sequence[PhotoQuestion]
 ) -> tuple[list[AskedQuestion], PartialAnswers] | None:
-    """Ask every question of every photo, as `predict` does.
+    """Ask every question of every photo, as `predict` does, after `prepare`.
 
     Returns:
         The questions with their answers, photo by photo, and the partial files, for `save_answers` when all
         else is written; None in all but the main process.
     """
-    check_output(args)
     lines = [
         Question(
             question_id=f"{number}-{position}",
@@ -137,9 +137,6 @@ def ask_photos(
         for number, name in enumerate(photos)
         for position, asked in enumerate(questions)
     ]
-    args.question_file, args.answers_file = args.output / "questions.jsonl", args.output / "answers.jsonl"
-    args.num_chunks, args.chunk_idx = 1, 0
-    check_arguments(args)
     write_jsonl(args.question_file, lines)
     partial = answer_questions(args, lines, photos)
     if partial is None:
@@ -153,12 +150,19 @@ def ask_photos(
     ], partial
 
 
-def check_output(args: Namespace) -> None:
-    """Raise InputError if the folder `args.output` cannot be written, or holds answers that may not go."""
+def prepare(args: Namespace) -> None:
+    """Add to the flags where questions and answers are written: in the folder `args.output`.
+
+    InputError for flags that do not go together, and if the folder cannot be written or holds answers that
+    may not go.
+    """
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file; --output names a folder")
-    if (args.output / "answers.jsonl").exists() and not args.overwrite:
+    args.question_file, args.answers_file = args.output / "questions.jsonl", args.output / "answers.jsonl"
+    args.num_chunks, args.chunk_idx = 1, 0
+    if args.answers_file.exists() and not args.overwrite:
         raise InputError(f"{args.output} holds answers already; name another --output or add --overwrite")
+    check_arguments(args)
 
 
 def _without_what_is_absent(rows: Sequence[AskedQuestion]) -> list[AskedQuestion]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,12 +57,12 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     from eval.infer import report_truncated, save_answers
-    from eval.predict import ask_photos, check_output
+    from eval.predict import ask_photos, prepare
     from eval.survey.output import report, write_survey
     from eval.survey.photos import read_photos
     from llava_inspect.survey_parts import cut_into_parts, remove_parts
 
-    check_output(args)
+    prepare(args)
     if not args.photos.is_dir():
         raise InputError(f"--photos {args.photos}: no such folder")
     if args.output.resolve().is_relative_to(args.photos.resolve()):
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One language is enough: the others would ask the same again.
     questions = recipe_questions(recipe, args.recipe, [next(iter(recipe.language_shares))])
     check_decides(questions, args.recipe)
+    check_model(args)
     decision = None if args.decision is None else read_decision(args, questions, recipe)
     parts = cut_into_parts(photos, recipe, args.output, args.device)
     found = ask_photos(args, {part.name: part.path for part in parts}, questions)
@@ -97,6 +99,18 @@ def check_decides(questions: Sequence[PhotoQuestion], recipe: Path) -> None:
         )
 
 
+def check_model(args: Namespace) -> None:
+    """Raise InputError if the model or the novelty bank cannot be opened: cutting up photos for it may take
+    long. On a Ray cluster the model need not lie on this machine."""
+    from llava.model.folder import open_model_folder  # loads transformers
+    from llava.novelty.bank import read_bank
+
+    if args.novelty:
+        read_bank(args.novelty)
+    if not args.endpoint and not args.ray:
+        open_model_folder(args.model_path)
+
+
 def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:
     """Return the decision that `--decision` names; InputError if it is for another model or question."""
     from eval.deciding.decision import load_decision
@@ -110,9 +124,13 @@ def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: R
 
         decision.check_applies(wording, model_id=Endpoint(args).model_id)
         return decision
-    from llava.model.folder import open_model_folder  # loads transformers
+    from llava.mm_utils import get_model_name_from_path
+    from llava.model.folder import open_model_folder
 
-    decision.check_applies(wording, fingerprint=open_model_folder(args.model_path).fingerprint)
+    folder = open_model_folder(args.model_path)
+    decision.check_applies(
+        wording, fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name)
+    )
     return decision
 
 
@@ -147,13 +165,12 @@ def make_register(
     findings = find_in(parts, asked, photos, groups, wordings, rule)
     warnings = _warnings(recipe, decision, photos)
     if args.novelty:
+        photo_of = {part.name: part.photo for part in parts}
         groups_of = {photo.name: str(group) for photo, group in zip(photos, groups, strict=True)}
-        warnings += _novelty_warnings(
-            args.novelty, asked, {part.name: groups_of[part.photo] for part in parts}
-        )
+        warnings += _novelty_warnings(args.novelty, asked, photo_of, groups_of)
     model = ", ".join(sorted({row.answer.model_id for row in asked}))
     return Findings(
-        survey=survey_id(model, list(dict.fromkeys(row.asked.text for row in asked)), photos),
+        survey=survey_id(model, photos, findings),
         model_id=model,
         recipe=str(args.recipe),
         photos_folder=str(args.image_folder),
@@ -183,14 +200,18 @@ def _warnings(recipe: Recipe, decision: Decision | None, photos: Sequence[PhotoF
 
 
 def _novelty_warnings(
-    bank_file: Path, asked: Sequence[AskedQuestion], groups: Mapping[str, str]
+    bank_file: Path,
+    asked: Sequence[AskedQuestion],
+    photo_of: Mapping[str, str],
+    groups: Mapping[str, str],
 ) -> list[str]:
     """Return what the novelty bank says of the survey as a whole.
 
     Args:
         bank_file: Of `novelty`.
         asked: The questions with their answers, by part.
-        groups: The group of each part: pictures of one may show the same.
+        photo_of: The photo of each part.
+        groups: The group of each photo: photos of one may show the same.
     """
     import numpy as np
 
@@ -203,18 +224,19 @@ def _novelty_warnings(
     measured = {
         row.photo: row.answer.metadata["novelty"] for row in asked if "novelty" in row.answer.metadata
     }
-    calibration = [picture.group for picture in bank.info.calibration]
-    if len(set(calibration)) + 1 < 1 / NEVER_SEEN:
+    most = max(Counter(photo_of.values()).values())  # parts of a photo, which read_answers corrects for
+    if most * bank.p_value.smallest > NEVER_SEEN:
+        what = "Nothing" if most == 1 else f"No photo in {most} parts"
         warnings.append(
-            f"Nothing can be called never seen: that takes {round(1 / NEVER_SEEN) - 1} groups of calibration "
-            f"pictures, and {bank_file} has {len(set(calibration))}."
+            f"{what} can be called never seen: that takes {round(most / NEVER_SEEN) - 1:,} groups of sound "
+            f"calibration pictures, and {bank_file} has {bank.p_value.groups:,}."
         )
     try:
         drift = drift_test(
             np.array([novelty["projection"] for novelty in measured.values()]),
-            [groups[name] for name in measured],
+            [groups[photo_of[name]] for name in measured],
             bank.projections,
-            calibration,
+            bank.calibration_groups,
         )
         message = drift.message
     except InputError as error:  # too few groups on a side

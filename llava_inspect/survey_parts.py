@@ -50,7 +50,13 @@ def cut_into_parts(
         ):
             pass
     processes.barrier()
-    return [part for tiles in parts for part in tiles]
+    whole = [Part(name, name, path) for name, path in photos.items()]
+    written = (all(part.path.exists() for part in tiles) for tiles in parts)
+    return [
+        part
+        for tiles, photo, is_written in zip(parts, whole, written, strict=True)
+        for part in (tiles if is_written else [photo])
+    ]
 
 
 def remove_parts(output: Path) -> None:
@@ -90,5 +96,5 @@ def _write_parts(path: Path, parts: Sequence[Part], recipe: Recipe) -> None:
                 crop = part.crop or (0, 0, *opened.image.size)
                 with atomic_path(part.path) as temporary:
                     temporary.write_bytes(encode_part(opened.image, crop, recipe))
-    except InputError:  # its header could be read, its pixels cannot; the register says so
+    except InputError:  # its header could be read, its pixels cannot
         return

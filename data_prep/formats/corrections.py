@@ -2,12 +2,14 @@
 
 What was accepted or corrected is there, at its box or somewhere in the photo; where everything was rejected,
 or a sound photo accepted, the photo shows nothing. Photos without a correction are not annotated, nor are
-those of which a correction says that something is there, but not what.
+those of which a correction in any file says that something is there, but not what, or what, but not where: of
+a burst, a finding has its place in one photo.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +28,14 @@ from llava.common.html.markup import readable
 NAME = "corrections"
 _START = re.compile(rb'\A(?:\xef\xbb\xbf)?\s*\{(?=.*"format"\s*:\s*"%s")' % CORRECTIONS_FORMAT.encode(), re.S)
 _DETECT_BYTES = 1 << 12
-Judged = dict[tuple[str, str], tuple[Path, Correction]]  # of (survey, finding)
+
+
+@dataclass
+class _Judged:
+    """What all files read so far say: corrections by (survey, finding), images by (survey, photo)."""
+
+    corrections: dict[tuple[str, str], tuple[Path, Correction]] = field(default_factory=dict)
+    images: dict[tuple[str, str], Path] = field(default_factory=dict)
 
 
 def detect(folder: SourceFolder) -> str | None:
@@ -44,10 +53,11 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
     Raises:
         InputError: The folder holds no corrections or no images.
     """
-    judged: Judged = {}
-    return read_image_lists(
+    judged = _Judged()
+    source, problems = read_image_lists(
         folder, NAME, _find_files(folder), partial(_read_file, judged), "corrections of a survey (*.json)"
     )
+    return _without_unclear(source, judged), problems
 
 
 def _find_files(folder: SourceFolder) -> list[Path]:
@@ -62,36 +72,58 @@ def _is_corrections(path: Path) -> bool:
         return False
 
 
-def _read_file(judged: Judged, content: ImageList) -> None:
+def _read_file(judged: _Judged, content: ImageList) -> None:
     """Add what each correction says to its image; `judged` are those of earlier files, and gets these."""
     try:
         file = Corrections.model_validate(read_json(content.file))
     except ValidationError as error:
         reason = readable(" ".join(first_problem(error).split()))  # it may hold a name as written
         raise InputError(f"{content.file}: not a survey's corrections ({reason}); save them again") from None
-    unnamed = {one.photo for one in file.corrections if not one.names_what_is_there}
     for number, correction in enumerate(file.corrections, start=1):
         place = f"correction {number} (finding {correction.finding!r})"
-        other, earlier = judged.setdefault((file.survey, correction.finding), (content.file, correction))
+        other, earlier = judged.corrections.setdefault(
+            (file.survey, correction.finding), (content.file, correction)
+        )
         if _says(earlier) != _says(correction):
             content.add_problem(place, f"is judged otherwise in {other}; keep one of them")
-        elif correction.photo not in unnamed and (entry := content.entry(correction.photo)) is not None:
+        elif (entry := content.entry(correction.photo)) is not None:
+            judged.images[file.survey, correction.photo] = entry.image
             try:
                 _add(correction, entry, f"{content.file}, {place}:")
             except InputError as error:
                 content.add_problem(place, error)
-    if unnamed:
-        content.notes.append(
-            f"{content.file}: {len(unnamed)} photo(s) left out, of which a correction says that something is "
-            f"there, but not what, for instance {min(unnamed)!r}; correct them with a kind"
-        )
+
+
+def _without_unclear(source: AnnotatedSource, judged: _Judged) -> AnnotatedSource:
+    """Return the source without the photos that show something of which not all is known, with a note."""
+    unnamed: set[Path] = set()
+    unplaced: set[Path] = set()
+    for (survey, _), (_, one) in judged.corrections.items():
+        if not one.names_what_is_there:
+            names, unclear = [one.photo], unnamed
+        else:
+            names, unclear = (one.more_photos if one.verdict != "reject" and one.kind else []), unplaced
+        unclear.update(judged.images[survey, name] for name in names if (survey, name) in judged.images)
+    notes = list(source.notes)
+    why = {
+        "of which a correction says that something is there, but not what; correct them with a kind": unnamed,
+        "which show what has its place in another photo of the burst": unplaced,
+    }
+    for words, images in why.items():
+        if images:
+            notes.append(f"left out, for instance {min(images).name!r}: {len(images)} photo(s) {words}")
+    left_out = unnamed | unplaced
+    kept = tuple(image for image in source.images if image.file not in left_out)
+    others = tuple(sorted({*source.unannotated, *left_out}))
+    return replace(source, images=kept, unannotated=others, notes=tuple(notes))
 
 
 def _says(correction: Correction) -> tuple[object, ...]:
     """Return what a correction says is there."""
+    named = correction.names_what_is_there  # a sound photo accepted or rejected has neither kind nor box
     if correction.verdict == "reject":
-        return (None, None)
-    return (correction.kind, correction.box)
+        return (named, None, None)
+    return (named, correction.kind, correction.box)
 
 
 def _add(correction: Correction, entry: ImageEntry, place: str) -> None:

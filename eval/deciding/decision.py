@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.deciding.thresholds import Call, Thresholds, steps
+from eval.deciding.thresholds import Thresholds, steps
 from eval.scoring.schema import Calls, InputFile
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
+from llava.common.records import Call
 
 
 class _Part(BaseModel):

@@ -11,13 +11,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
 
 from eval.deciding.answered import AnsweredTask
 from eval.deciding.bounds import fixed_sequence
+from llava.common.records import Call
 
-Call = Literal["sound", "defect", "ask"]
-"""What is said of a picture; `ask` leaves it to a person."""
 SCALE = 1_000_000
 """Steps of a probability, which are whole numbers: no rounding error moves a picture over a threshold."""
 _NEVER = SCALE + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +54,8 @@ def add_format_flags(parser: ArgumentParser) -> None:
 
 
 def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, every_photo: bool) -> None:
-    """Write a folder for each of `formats` below `output`, and say what is in it and how to open it.
+    """Write a folder for each of `formats` below `output`, all or none, and say what is in it and how to
+    open it.
 
     Args:
         labels: Photos with what was found in them.
@@ -65,28 +67,32 @@ def write_formats(labels: PreLabels, output: Path, formats: Iterable[str], *, ev
     Raises:
         InputError: There is such a folder already, or two photos would share a file.
     """
+    formats = list(dict.fromkeys(formats))
     for name in formats:
         if (output / name).exists():
             raise InputError(f"{output / name} exists already; name another --output or remove it first")
     whole = sum(len(photo.without_box) for photo in labels.photos)
     photos = labels.folder.resolve()
-    for name in formats:
-        writer = FORMATS[name]
-        left_out = 0 if writer.LABELS_WHOLE_PHOTOS else whole
-        written = labels.with_boxes() if left_out and not every_photo else labels
-        without = (
-            f"{counted(left_out, 'finding')} without a box left out: the format has no labels of whole photos"
-        )
-        if not written.photos:
-            print(f"{output / name}: not written; {without}")
-            continue
-        with atomic_folder(output / name) as folder:
-            writer.write(written, folder)
-        boxes = sum(len(photo.boxes) for photo in written.photos)
-        kinds = f", {counted(whole, 'label')} of whole photos" if whole and not left_out else ""
-        drawn = "1 box" if boxes == 1 else f"{boxes:,} boxes"
-        print(
-            f"{output / name}: {counted(len(written.photos), 'photo')}, {drawn}{kinds}"
-            + (f"; {without}" if left_out else "")
-        )
-        print("  " + writer.HINT.format(root=photos.parent, photos=photos).replace("\n", "\n  "))
+    said = []
+    with ExitStack() as folders:  # all of them are renamed when the last one is written, or none
+        for name in formats:
+            writer = FORMATS[name]
+            left_out = 0 if writer.LABELS_WHOLE_PHOTOS else whole
+            written = labels.with_boxes() if left_out and not every_photo else labels
+            without = (
+                f"{counted(left_out, 'finding')} without a box left out: the format has no labels of whole "
+                "photos"
+            )
+            if not written.photos:
+                said.append(f"{output / name}: not written; {without}")
+                continue
+            writer.write(written, folders.enter_context(atomic_folder(output / name)))
+            boxes = sum(len(photo.boxes) for photo in written.photos)
+            kinds = f", {counted(whole, 'label')} of whole photos" if whole and not left_out else ""
+            drawn = "1 box" if boxes == 1 else f"{boxes:,} boxes"
+            said += [
+                f"{output / name}: {counted(len(written.photos), 'photo')}, {drawn}{kinds}"
+                + (f"; {without}" if left_out else ""),
+                "  " + writer.HINT.format(root=photos.parent, photos=photos).replace("\n", "\n  "),
+            ]
+    print("\n".join(said))

@@ -143,6 +143,7 @@ def _card(finding: Finding, address: str, links: Mapping[str, str]) -> Markup:
         data_folder=finding.asset,
         data_time=finding.time or "",
         data_box=None if finding.box is None else to_json(finding.box),
+        data_more=to_json(finding.photos[1:]),
         data_p="" if finding.p_yes is None else f"{finding.p_yes:.6f}",
         tabindex="-1",
     )  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from eval.deciding.decision import Decision
 from eval.predict import PhotoQuestion
-from eval.survey.findings import Decision as Call
 from eval.survey.sightings import DEFECT
 from llava.common.errors import InputError
+from llava.common.records import Call
 
 
 class CertifiedRule:

@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Decision = Literal["sound", "defect", "ask"]
-"""What is said of a photo; `ask` leaves it to a person."""
+from llava.common.records import Call
+
 Reason = Literal["uncertain", "never seen", "unreadable", "no answer"]
-"""Why a person is asked."""
+"""Why a person is asked: the decision file says so of its probability; it is like nothing in training; the
+photo cannot be read; there is no answer, or, for a certified decision, none with a probability."""
 
 
 class _Part(BaseModel):
@@ -50,7 +51,7 @@ class Finding(_Part):
     altitude: float | None = None
     """Metres above the sea."""
     about: str = "defect"
-    decision: Decision
+    decision: Call
     reason: Reason | None = None
     p_yes: float | None = None
     kind: str | None = None
@@ -71,7 +72,7 @@ class Findings(_Part):
     format: Literal["llava-inspect findings"] = "llava-inspect findings"
     version: Literal[1] = 1
     survey: str
-    """A hash of the photos, the questions and the model: corrections name it."""
+    """A hash of the photos, the model's name and the findings: corrections name it."""
     model_id: str
     recipe: str
     photos_folder: str

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.report.phrases import counted
-from eval.survey.findings import Findings
+from eval.survey.findings import Finding, Findings
 from eval.survey.photos import PhotoFacts
 from eval.survey.places import located, write_geojson, write_kml
 from eval.survey.register import THUMBNAILS, write_register
@@ -21,9 +21,12 @@ from llava.common.files import to_json, write_json
 _MAX_LISTED = 20  # photos that cannot be read
 
 
-def survey_id(model: str, questions: Sequence[str], photos: Sequence[PhotoFacts]) -> str:
-    """Return a hash of what a survey is made of: the model's name, the questions and the photos."""
-    parts = [model, list(questions), [(photo.name, photo.sha256) for photo in photos]]
+def survey_id(model: str, photos: Sequence[PhotoFacts], findings: Sequence[Finding]) -> str:
+    """Return a hash of a survey: of the model's name, the photos, and all that a person judges of the
+    findings. What was said of them is not taken for a word on others, such as those of the next model of the
+    same name."""
+    judged = [(one.id, one.photos, one.about, one.decision, one.kind, one.box, one.place) for one in findings]
+    parts = [model, [(photo.name, photo.sha256) for photo in photos], judged]
     return hashlib.sha256(to_json(parts).encode()).hexdigest()[:16]
 
 

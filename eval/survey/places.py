@@ -6,13 +6,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.survey.findings import Decision, Finding
+from eval.survey.findings import Finding
 from eval.survey.tables import COLUMNS, row
 from llava.common.files import atomic_path, write_json
 from llava.common.html.markup import readable
+from llava.common.records import Call
 
 _KML = "http://www.opengis.net/kml/2.2"
-_COLOURS: dict[Decision, str] = {"defect": "ff2e3bd6", "ask": "ff1f9be0", "sound": "ff57a036"}  # aabbggrr
+_COLOURS: dict[Call, str] = {"defect": "ff2e3bd6", "ask": "ff1f9be0", "sound": "ff57a036"}  # aabbggrr
 
 
 def located(findings: Sequence[Finding]) -> list[Finding]:

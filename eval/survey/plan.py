@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import cos, floor, log10, radians
 
-from eval.survey.findings import Decision, Finding
+from eval.survey.findings import Finding
 from eval.survey.places import located
 from llava.common.html.markup import Markup, tag
+from llava.common.records import Call
 
 _WIDTH, _HEIGHT, _MARGIN = 800, 480, 40
 _METRES_PER_DEGREE = 111_195  # of latitude, on a sphere of 6,371 km
-_ORDER: tuple[Decision, ...] = ("sound", "ask", "defect")  # the last lies on top
+_ORDER: tuple[Call, ...] = ("sound", "ask", "defect")  # the last lies on top
 _RADII = {"sound": 5, "ask": 7, "defect": 8}
 
 

@@ -154,7 +154,8 @@
       // What is accepted is repeated; the box was in view when the kind was corrected.
       const kind = { accept: card.dataset.kind, correct: entry.kind }[verdict] || null;
       const box = kind && card.dataset.box ? JSON.parse(card.dataset.box) : null;
-      corrections.push({ finding: id, photo, decision, verdict, kind, box, note });
+      const more_photos = JSON.parse(card.dataset.more);
+      corrections.push({ finding: id, photo, decision, verdict, kind, box, note, more_photos });
     }
     const file = { format: "llava-inspect corrections", version: 1, survey, photos_folder: photosFolder, corrections };
     const link = document.createElement("a");
@@ -175,7 +176,7 @@
     } catch {
       loaded = {};
     }
-    if (loaded.format !== "llava-inspect corrections" || !Array.isArray(loaded.corrections)) {
+    if (loaded?.format !== "llava-inspect corrections" || !Array.isArray(loaded.corrections)) {
       saved.textContent = `${file.name} holds no corrections`;
     } else if (loaded.survey !== survey) {
       saved.textContent = `${file.name} is of another survey`;

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from eval.report.phrases import percent
 from eval.survey.cards import DECISIONS, findings_part
-from eval.survey.findings import Decision, Finding, Findings
+from eval.survey.findings import Finding, Findings
 from eval.survey.plan import draw_plan
 from llava.common.files import atomic_folder, write_text
 from llava.common.html.markup import (
@@ -29,6 +29,7 @@ from llava.common.html.markup import (
     together,
 )
 from llava.common.html.page import Section, callout, document, read_asset
+from llava.common.records import Call
 
 MAX_EMBEDDED = 8_000_000  # bytes of small pictures; more lie beside the page
 THUMBNAILS = "thumbnails"
@@ -100,14 +101,14 @@ def _facts(register: Findings) -> Markup:
     )
 
 
-_HEADINGS: Mapping[Decision, str] = {
+_HEADINGS: Mapping[Call, str] = {
     "defect": "findings of a defect",
     "ask": "for a person",
     "sound": "sound",
 }
 
 
-def _of(register: Findings, decision: Decision) -> int:
+def _of(register: Findings, decision: Call) -> int:
     return sum(finding.decision == decision for finding in register.findings)
 
 
@@ -135,7 +136,7 @@ def _summary(register: Findings) -> Markup:
     )
 
 
-def _counts(what: str, counts: Mapping[str, Counter[str]], decisions: Sequence[Decision]) -> Markup:
+def _counts(what: str, counts: Mapping[str, Counter[str]], decisions: Sequence[Call]) -> Markup:
     """Return a table of the findings by folder or kind, those with most defects first."""
     worst = sorted(counts.items(), key=lambda item: (*(-item[1][name] for name in decisions), item[0]))
     rows = [

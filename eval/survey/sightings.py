@@ -9,8 +9,9 @@ from typing import Protocol
 
 from eval.predict import AskedQuestion
 from eval.scoring.parse import parse_class, parse_count, same_text
-from eval.survey.findings import Decision, Reason
+from eval.survey.findings import Reason
 from llava.common.boxes import Box, parse_box
+from llava.common.records import Call
 
 DEFECT = "defect"  # what a question about any defect is about
 _ALSO = 0.2  # a further kind's probability among the kinds, at least
@@ -24,7 +25,7 @@ class DecisionRule(Protocol):
     @property
     def certified(self) -> str | None: ...
 
-    def decide(self, p_yes: float) -> Decision:
+    def decide(self, p_yes: float) -> Call:
         """Return the decision for a photo with this probability of a defect."""
 
 
@@ -33,7 +34,7 @@ class Likelier:
 
     certified = None
 
-    def decide(self, p_yes: float) -> Decision:
+    def decide(self, p_yes: float) -> Call:
         return "defect" if p_yes >= 0.5 else "sound"
 
 
@@ -69,7 +70,7 @@ class Sighting:
 
     tile: Box
     about: str
-    decision: Decision
+    decision: Call
     reason: Reason | None = None
     p_yes: float | None = None
     kind: str | None = None
@@ -136,7 +137,7 @@ def _unlikely(probability: float | None) -> bool:
     return probability is not None and probability < _ALSO
 
 
-def _decide(p_yes: float | None, says: str | None, rule: DecisionRule) -> tuple[Decision, Reason | None]:
+def _decide(p_yes: float | None, says: str | None, rule: DecisionRule) -> tuple[Call, Reason | None]:
     """Decide. A guarantee holds for probabilities: without one, a certified rule leaves it to a person."""
     if p_yes is not None:
         decision = rule.decide(p_yes)

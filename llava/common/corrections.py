@@ -8,6 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava.common.boxes import Box
+from llava.common.records import Call
 
 CORRECTIONS_FORMAT: Final = "llava-inspect corrections"
 Verdict = Literal["accept", "reject", "correct"]
@@ -16,7 +17,8 @@ Verdict = Literal["accept", "reject", "correct"]
 class Correction(BaseModel):
     """What a person says of one finding.
 
-    `decision` is the survey's. `accept`: it is as the survey says, and `kind` and `box` repeat that.
+    `photo` shows it best, and `more_photos` of a burst show it too. `decision` is the survey's. `accept`: it
+    is as the survey says, and `kind` and `box` repeat that.
     `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo;
     a kind without one is somewhere in the photo.
     """
@@ -25,11 +27,12 @@ class Correction(BaseModel):
 
     finding: str
     photo: str = Field(min_length=1)
-    decision: Literal["sound", "defect", "ask"]
+    decision: Call
     verdict: Verdict
     kind: str | None = None
     box: Box | None = None
     note: str = ""
+    more_photos: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:

@@ -18,6 +18,8 @@ IMAGE_PLACEHOLDER = "<image>"
 
 TaskType = Literal["yesno", "class", "count", "box", "text", "json"]
 YES_NO = ("yes", "no")
+Call = Literal["sound", "defect", "ask"]
+"""What is said of a picture; `ask` leaves it to a person."""
 
 
 # Keys of records of LLaMA-Factory, ms-swift and ShareGPT that change what a record means: without them

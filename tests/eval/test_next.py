@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -81,6 +82,11 @@ def test_the_command_writes_tasks_in_that_order(tmp_path: Path, capsys: pytest.C
     first, second = json.loads((folder / "label-studio" / "tasks.json").read_text())
     assert first["data"]["image"].endswith("unsure.jpg") and "predictions" not in second
     assert (folder / "yolo" / "labels" / "sound.txt").read_text() == ""
+    written = (folder / "next.csv").read_bytes()
+    rmtree(folder / "cvat")
+    with pytest.raises(InputError, match=r"next\.csv exists already"):
+        main(["--survey", str(survey), "--count", "1", "--format", "cvat"])
+    assert (folder / "next.csv").read_bytes() == written, "the other tools' files are of these photos"
 
 
 def test_a_survey_of_unreadable_photos_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,8 +25,9 @@ from llava.common.files import write_json
 from llava.common.images import open_image
 from llava.common.records import Answer, Question
 from llava.model.folder import open_model_folder
+from llava.novelty.pvalue import PValues
 from llava_inspect.bursts import group_bursts
-from llava_inspect.survey import main
+from llava_inspect.survey import _novelty_warnings, main
 from tests.support.paths import REPO
 from tests.support.small_model import image
 from tests.support.surveyed import exif, write_photo
@@ -125,6 +128,7 @@ def test_a_certified_decision_is_applied_to_what_it_is_for(
     assert register.certified is None and register.warnings[0] == "It is promised."
     for changed, message in (
         ({"fingerprint": "sha256:other"}, "certified for another model"),
+        ({"fingerprint": None}, "certified for the model 'red', not for 'tiny-llava'"),
         ({"wordings": ["Is it broken?"]}, "ask as it was certified"),
         ({"unit": "tile"}, "certified for each tile, and here each picture is asked"),
     ):
@@ -159,6 +163,55 @@ def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(
     with pytest.raises(InputError, match="nowhere: no such folder"):
         survey(tmp_path / "nowhere", tmp_path / "out", tiny_model_dir, "--recipe", "insulator")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "say which model answers"),
+        (["--decision", "decision.json"], "say which model answers"),
+        (["--model-path", "nowhere"], "nowhere: no such model folder"),
+        (["--model-path", "photos"], "photos"),
+        (["--model-path", str(REPO / "playground/tiny-llava"), "--novelty", "my.yaml"], "no novelty bank"),
+    ],
+)
+def test_photos_are_not_cut_up_for_what_cannot_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Any, flags: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put("photos/a.jpg")
+    put("my.yaml", RECIPE)
+    with pytest.raises(InputError, match=message):
+        main(["--photos", "photos", "--recipe", "my.yaml", "--output", "out", *flags])
+    assert not (tmp_path / "out").exists()
+
+
+def test_photos_cut_short_alone_are_refused_with_the_reason(tmp_path: Path, tiny_model_dir: Path) -> None:
+    photo = write_photo(tmp_path / "photos" / "a.jpg", 1, (400, 300))
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    (tmp_path / "my.yaml").write_text(RECIPE)
+    with pytest.raises(InputError, match=r"no question could be answered.*a\.jpg: the picture is damaged"):
+        survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, "--recipe", tmp_path / "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("sound", "tiles", "said"), [(98, 1, True), (99, 1, False), (99, 2, True), (199, 2, False)]
+)
+def test_a_bank_too_small_to_call_anything_never_seen_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: int, tiles: int, said: bool
+) -> None:
+    """Sound pictures count alone, and so much more are needed as a photo has tiles."""
+    bank = SimpleNamespace(
+        p_value=PValues([1.0] * sound, [str(number) for number in range(sound)]),
+        projections=np.zeros((400, 2)),
+        calibration_groups=[str(number) for number in range(400)],
+    )
+    monkeypatch.setattr("llava.novelty.bank.read_bank", lambda path: bank)
+    parts = {f"a.jpg {number}": "a.jpg" for number in range(tiles)}
+    *never, drift = _novelty_warnings(Path("bank"), [], parts, {"a.jpg": "0"})
+    assert drift == "Drift: the drift check needs 5 groups of pictures or more, the survey has 0."
+    what = "Nothing" if tiles == 1 else f"No photo in {tiles} parts"
+    assert [text.startswith(f"{what} can be called never seen") for text in never] == [True] * said
 
 
 def flight(folder: Path, count: int) -> Path:

@@ -74,9 +74,39 @@ def test_a_photo_with_something_unnamed_is_left_out(tmp_path: Path, put: Callabl
     source = read_auto(tmp_path, "corrections")
     assert boxes_of(source) == {"c": []}
     assert source.notes == (
-        f"{tmp_path}/corrections.json: 2 photo(s) left out, of which a correction says that something is "
-        "there, but not what, for instance 'a.jpg'; correct them with a kind",
+        "left out, for instance 'a.jpg': 2 photo(s) of which a correction says that something is there, but "
+        "not what; correct them with a kind",
     )
+
+
+def test_another_person_s_word_leaves_a_photo_out_too(tmp_path: Path, put: Callable) -> None:
+    put("a.jpg")
+    put("b.jpg")
+    nothing = {"verdict": "reject"}
+    put("ann.json", saved({"photo": "a.jpg", **nothing}, {"photo": "b.jpg", **nothing}))
+    put("bob.json", saved({"finding": "a2", "photo": "a.jpg", "decision": "ask", "verdict": "accept"}))
+    assert boxes_of(read_auto(tmp_path, "corrections")) == {"b": []}
+
+
+def test_a_photo_of_a_burst_does_not_pass_for_sound(tmp_path: Path, put: Callable) -> None:
+    """What was accepted where it shows best is in the burst's other photo too, where its own was rejected."""
+    for name in "abc":
+        put(f"{name}.jpg")
+    said = [
+        {"photo": "a.jpg", "verdict": "reject", "more_photos": ["b.jpg"]},
+        {
+            "photo": "b.jpg",
+            "verdict": "accept",
+            "kind": "nest",
+            "box": BOX,
+            "more_photos": ["a.jpg", "gone.jpg"],
+        },
+        {"photo": "c.jpg", "decision": "sound", "verdict": "accept", "more_photos": ["b.jpg"]},
+    ]
+    put("corrections.json", saved(*said))
+    source = read_auto(tmp_path, "corrections")
+    assert boxes_of(source) == {"b": [("nest", (10, 10, 50, 40))], "c": []}
+    assert "'a.jpg': 1 photo(s) which show what has its place in another photo" in source.notes[0]
 
 
 def test_a_box_is_on_the_upright_photo(tmp_path: Path, put: Callable) -> None:
@@ -101,6 +131,16 @@ def test_several_files_are_read_and_must_agree(tmp_path: Path, put: Callable) ->
         f"{tmp_path}/bob.json, correction 1 (finding 'a.jpg'): is judged otherwise in {tmp_path}/ann.json; "
         "keep one of them"
     ]
+
+
+@pytest.mark.parametrize("decision", ["sound", "defect"])
+def test_files_that_disagree_without_a_kind_are_named(tmp_path: Path, put: Callable, decision: str) -> None:
+    """One says that the photo shows nothing, the other that something is there, but not what."""
+    put("a.jpg")
+    for name, verdict in (("ann", "accept"), ("bob", "reject")):
+        put(f"{name}.json", saved({"photo": "a.jpg", "decision": decision, "verdict": verdict}))
+    (problem,) = problems_of(tmp_path, "corrections")
+    assert "is judged otherwise in" in problem
 
 
 @pytest.mark.parametrize(

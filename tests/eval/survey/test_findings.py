@@ -9,11 +9,11 @@ import pytest
 from eval.predict import AskedQuestion, PhotoQuestion
 from eval.survey.collect import find_in
 from eval.survey.exif import NOWHERE
-from eval.survey.findings import Decision, Finding
+from eval.survey.findings import Finding
 from eval.survey.photos import PhotoFacts
 from eval.survey.sightings import DecisionRule, Likelier, Part, Wordings
 from llava.common.boxes import Box
-from llava.common.records import Answer
+from llava.common.records import Answer, Call
 
 WORDS = Wordings({"crack": "crack", "Rost": "rust"}, "nowhere")
 PRESENCE = PhotoQuestion("Any?", "presence", "presence", ("yes", "no"), ("yes", "no"), "defect")
@@ -116,7 +116,7 @@ def test_a_further_kind_counts_where_both_questions_say_so() -> None:
     ],
 )  # fmt: skip
 def test_other_recipes_and_servers_without_probabilities(
-    rows: list[AskedQuestion], decision: Decision, p_yes: float | None, kind: str | None
+    rows: list[AskedQuestion], decision: Call, p_yes: float | None, kind: str | None
 ) -> None:
     (found,) = findings(rows, photo("a.jpg"))
     assert (found.decision, found.kind) == (decision, kind)
@@ -127,7 +127,7 @@ def test_other_recipes_and_servers_without_probabilities(
 class Careful:
     certified = "at most 5% are missed"
 
-    def decide(self, p_yes: float) -> Decision:
+    def decide(self, p_yes: float) -> Call:
         return "defect" if p_yes > 0.9 else "sound" if p_yes < 0.1 else "ask"
 
 

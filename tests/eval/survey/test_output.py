@@ -11,7 +11,7 @@ import pytest
 
 from eval.survey.exif import Taken
 from eval.survey.findings import Finding, Findings
-from eval.survey.output import write_survey
+from eval.survey.output import survey_id, write_survey
 from eval.survey.photos import PhotoFacts
 from tests.support.html_page import HOSTILE, Page
 from tests.support.surveyed import jpeg, register_of
@@ -102,6 +102,15 @@ def test_a_survey_without_places_takes_the_maps_of_an_earlier_one_away(tmp_path:
     assert {path.name for path in tmp_path.iterdir()} - {"findings.xlsx"} == {
         *("findings.json", "findings.csv", "register.html")
     }
+
+
+def test_what_was_said_of_other_findings_belongs_to_another_survey() -> None:
+    """The next model often has the same name, and asks the same of the same photos."""
+    photos = [PhotoFacts(name, Path(name), "0" * 64) for name in DEFECT.photos]
+    same = survey_id("merged", photos, [DEFECT])
+    assert survey_id("merged", photos, [DEFECT.model_copy()]) == same
+    for changed in ({"box": (0.5, 0.2, 0.7, 0.4)}, {"decision": "ask"}, {"photos": DEFECT.photos[:1]}):
+        assert survey_id("merged", photos, [DEFECT.model_copy(update=changed)]) != same
 
 
 def test_names_and_reports_are_escaped_everywhere(tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from eval.survey.findings import Decision, Finding
+from eval.survey.findings import Finding
 from eval.survey.register import write_register
 from llava.common.corrections import Corrections
+from llava.common.records import Call
 from tests.support.surveyed import jpeg, register_of
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
-DECISIONS: tuple[Decision, ...] = ("defect", "sound", "ask")
+DECISIONS: tuple[Call, ...] = ("defect", "sound", "ask")
 KINDS = ("missing disc", "flashover")
 
 
