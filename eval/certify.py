@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     truths = yes_no_task(args.task, truths, str(args.truth_file))
     answers = read_answers(args.answers_file, "tuned", truths, args.truth_file)
     answered = answered_task(args.task, truths, answers, str(args.answers_file))
+    _require_probabilities(args, truths, answered, answers)
     pictures = _find_pictures(args, truths)
     model_id, fingerprint = _find_model(args, answers)
     unchecked = _refuse_trained(args, pictures)
@@ -100,6 +101,23 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and not 0 < value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value:g}: a share between 0 and 1, such as 0.05")
     return args
+
+
+def _require_probabilities(
+    args: argparse.Namespace, truths: Sequence[Truth], answered: AnsweredTask, answers: AnswerFile
+) -> None:
+    """Raise InputError if an answer has no probability: such a picture counts as one that is left to a
+    person, which nothing says of the pictures that the decision is for."""
+    ids = [
+        str(truth.question_id) for truth, p_yes in zip(truths, answered.p_yes, strict=True) if p_yes is None
+    ]
+    if ids:
+        why = answers.error(ids[0]) or "it was asked without choices"
+        raise InputError(
+            f"{args.answers_file}: {len(ids)} of the {len(truths)} answers to {args.task} have no "
+            f"probability, for instance {ids[0]!r} ({why}); put that right and answer again "
+            "(`infer --overwrite`)"
+        )
 
 
 def _find_pictures(args: argparse.Namespace, truths: Sequence[Truth]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -237,13 +238,16 @@ def assign_splits(
     that is rarest overall. Label by label, largest groups first, each goes where that label is most short of
     its target; what is left by rounding goes where units of all labels are. Then the search improves what
     groups of several labels left uneven. Deterministic in `seed`.
-    """
-    rarity = Counter(label for labels in groups.values() for label in labels)
-    strata: dict[str, list[str]] = {}
-    for name in sorted(groups):
-        label = min(groups[name], key=lambda item: (rarity[item], item))
-        strata.setdefault(label, []).append(name)
 
+    Calibration comes first and is drawn: the search would give it the small groups, which are missed less
+    often than those that a decision is certified for.
+    """
+    if share := shares.get("calibration"):
+        drawn: dict[str, Split] = dict.fromkeys(_draw(groups, share, seed), "calibration")
+        rest = {name: labels for name, labels in groups.items() if name not in drawn}
+        others = {split: value / (1 - share) for split, value in shares.items()} | {"calibration": 0.0}
+        return drawn | assign_splits(rest, others, seed)
+    strata = _strata(groups)
     used = [split for split, share in shares.items() if share > 0]
     missing_overall = dict.fromkeys(used, 0.0)  # of the labels so far
     assigned: dict[str, Split] = {}
@@ -270,6 +274,32 @@ def assign_splits(
     numbers = {name: used.index(split) for name, split in assigned.items()}
     improved = improve_shares(groups, [shares[split] for split in used], numbers, seed)
     return {name: used[number] for name, number in improved.items()}
+
+
+def _draw(groups: Mapping[str, Sequence[str]], share: float, seed: int) -> list[str]:
+    """Draw a share of the groups, one at least, each as likely as any other whatever its size; of every
+    stratum as many as its share, to within one (systematic sampling, in a random order within strata)."""
+    generator = random.Random(f"{seed}/calibration")
+    order: list[str] = []
+    for _, members in sorted(_strata(groups).items()):
+        order += generator.sample(members, len(members))
+    start = generator.random()
+    drawn = [
+        name
+        for place, name in enumerate(order)
+        if math.floor(start + (place + 1) * share) > math.floor(start + place * share)
+    ]
+    return drawn or generator.sample(order, min(1, len(order)))
+
+
+def _strata(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the groups by the label of each that is rarest overall."""
+    rarity = Counter(label for labels in groups.values() for label in labels)
+    strata: dict[str, list[str]] = {}
+    for name in sorted(groups):
+        label = min(groups[name], key=lambda item: (rarity[item], item))
+        strata.setdefault(label, []).append(name)
+    return strata
 
 
 def scaled_shares(shares: Shares, without_test: bool) -> dict[Split, float]:

@@ -31,7 +31,8 @@ def refuse_trained(run: Path, pictures: Mapping[str, str], beside: Path) -> list
         beside: A folder to look for the data in, where they are not where the training read them.
 
     Returns:
-        Its data files that are not there any more, or are others now: they were not looked at.
+        What was not looked at, in words: data files, or pictures of them, that are not there any more or are
+        others now.
     """
     info = read_run_info(run)
     names = {digest: name for name, digest in pictures.items()}
@@ -43,7 +44,10 @@ def refuse_trained(run: Path, pictures: Mapping[str, str], beside: Path) -> list
         if found is None:
             unknown.append(path)
             continue
-        for picture in _pictures_of(found, info):
+        there, gone = _pictures_of(found, info)
+        if gone:
+            unknown.append(f"{gone:,} picture(s) of {path}")
+        for picture in there:
             if (name := names.get(sha256(picture))) is not None:
                 raise InputError(
                     f"{name} was trained on ({found}, by {run}): a decision needs pictures that the model "
@@ -56,10 +60,12 @@ def _is_file_of(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
 
 
-def _pictures_of(records: Path, info: RunInfo) -> list[Path]:
-    """Return the files of the records' pictures that are there, in the run's folder or beside the records."""
+def _pictures_of(records: Path, info: RunInfo) -> tuple[list[Path], int]:
+    """Return the files of the records' pictures, in the run's folder or beside the records, and how many are
+    in neither."""
     folders = (Path(str(info.config.get("image_folder"))), records.parent)
+    names = {name for record in read_json_list(records, Record) for name in record.images}
     found = []
-    for name in sorted({name for record in read_json_list(records, Record) for name in record.images}):
+    for name in sorted(names):
         found += [folder / name for folder in folders if (folder / name).is_file()][:1]
-    return found
+    return found, len(names) - len(found)

@@ -102,8 +102,10 @@ def test_pictures_that_were_trained_on_are_refused(certify: Callable[..., Decisi
     write_run_info(run, info)
     with pytest.raises(InputError, match=r"5\.png was trained on"):
         certify(200, "--run", str(run))
-    (tmp_path / "train" / "other_name.png").unlink()
+    Image.new("RGB", (4, 4), (5, 5, 5)).save(tmp_path / "train" / "other_name.png")
     assert not [line for line in certify(200, "--run", str(run)).limits if "not checked" in line]
+    (tmp_path / "train" / "other_name.png").unlink()
+    assert any("not checked for 1 picture(s) of" in line for line in certify(200, "--run", str(run)).limits)
     write_json(train, [])  # another file now: nothing can be said
     assert any("was not checked for" in line for line in certify(200, "--run", str(run)).limits)
 
@@ -120,6 +122,26 @@ def test_what_cannot_be_certified_is_refused_in_a_line(
     (tmp_path / "decision.json").write_text('{"certified": true}')
     with pytest.raises(InputError, match="not a decision of certify"):
         load_decision(tmp_path / "decision.json")
+
+
+def test_calibration_answers_without_a_probability_are_refused(
+    certify: Callable[..., Decision], tmp_path: Path
+) -> None:
+    """They would count as pictures with a defect that are never missed."""
+    certify(200)
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = [json.loads(line) for line in lines]
+    command = ["--answers-file", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "other.json")]
+    command += ["--truth-file", str(tmp_path / "truth_calibration.jsonl")]
+    for metadata, why in (
+        ({}, "it was asked without choices"),
+        ({"error": "cannot be read"}, "cannot be read"),
+    ):
+        answers[3]["metadata"] = metadata
+        write_jsonl(tmp_path / "a.jsonl", answers)
+        with pytest.raises(InputError, match=f"1 of the 200 answers .* '3' .{why}"):
+            main(command)
+    assert not (tmp_path / "other.json").exists()
 
 
 def scored(folder: Path, number: int = 100, **more: Any) -> Scores:

@@ -141,6 +141,25 @@ def test_given_splits_are_kept_on_request() -> None:
     assert "too" in {unit.key for unit in split.units["test"]}
 
 
+def test_calibration_is_drawn_whatever_the_size_of_the_groups() -> None:
+    """What is certified holds for groups drawn alike; the search fills train with large ones."""
+    groups = {f"{i}": ["rust" if i % 3 else "sound"] * (1 + i % 8) for i in range(240)}
+    shares: dict[Split, float] = {"train": 0.5, "val": 0.1, "calibration": 0.2, "test": 0.2}
+    drawn = dict.fromkeys(range(1, 9), 0)
+    for seed in range(20):
+        splits = assign_splits(groups, shares, seed)
+        assert splits == assign_splits(groups, shares, seed)
+        calibration = [name for name, split in splits.items() if split == "calibration"]
+        assert len(calibration) in (47, 48, 49)
+        assert abs(sum("rust" in groups[name] for name in calibration) - 32) <= 2
+        for name in calibration:
+            drawn[len(groups[name])] += 1
+    # 30 groups of each size, 20 times: 120 of each are expected, with a standard deviation of 10
+    assert all(80 <= count <= 160 for count in drawn.values()), drawn
+    few = {f"{i}": ["rust"] for i in range(4)}
+    assert set(assign_splits(few, shares, 0).values()) == set(shares)
+
+
 def test_given_splits_that_cannot_be_kept_are_named() -> None:
     items = [prepared(f"{i}", i, None) for i in range(9)]
     with pytest.raises(InputError, match="states no splits"):
