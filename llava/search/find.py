@@ -78,7 +78,7 @@ def _search(
     reference: Image.Image | None,
 ) -> Generator[SearchProgress]:
     started = time.monotonic()
-    side = window_side(model_side(engine), smallest)
+    side = min(window_side(model_side(engine), smallest), max(image.size))
     result = SearchResult(words, image.size, side)
     asker = WindowAsker(engine, image, words)
     places = top if reference is None else max(top, SECOND_LOOK)  # those that are compared
