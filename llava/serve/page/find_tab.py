@@ -16,6 +16,7 @@ from llava.search.find import search
 from llava.search.picture import crop_picture, heat_picture
 from llava.search.reference import describe
 from llava.search.result import SearchProgress
+from llava.search.windows import DEFAULT_SMALLEST
 from llava.serve.page.jobs import Job
 from llava.serve.page.photo_input import PhotoInput
 from llava.serve.page.visitors import Visitor, Visitors
@@ -50,7 +51,9 @@ class FindTab:
                 )
                 with gr.Accordion(text("find_more"), open=False):
                     reference = PhotoInput(visitors, REFERENCE, "find_reference")
-                    smallest = gr.Number(20, label=text("find_smallest"), minimum=4, precision=0)
+                    smallest = gr.Number(
+                        DEFAULT_SMALLEST, label=text("find_smallest"), minimum=4, precision=0
+                    )
                 with gr.Row():
                     start = gr.Button(
                         text("find_start"), variant="primary", min_width=90, elem_id="find-start"
@@ -74,8 +77,8 @@ class FindTab:
                 raise InputError(say("no_photo"))
             reference = visitor.photos.get(REFERENCE)
             steps = search(
-                self._visitors.live, photo.image, words, smallest=int(smallest or 20), top=TOP,
-                ask=ask.strip() or None, reference=reference.image if reference else None,
+                self._visitors.live, photo.image, words, smallest=int(smallest or DEFAULT_SMALLEST), top=TOP,
+                ask=ask, reference=reference.image if reference else None,
             )  # fmt: skip
         except InputError as error:
             gr.Warning(html.escape(str(error)))
