@@ -12,6 +12,7 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag, together
+from llava.inference.live import EngineClosedError, QueueFullError
 from llava.search.find import search
 from llava.search.picture import crop_picture, heat_picture
 from llava.search.reference import describe
@@ -102,7 +103,7 @@ class FindTab:
         reference = visitor.photos.get(REFERENCE)
         try:
             return gr.skip() if reference is None else describe(self._visitors.live, reference.image)
-        except InputError as error:
+        except (InputError, QueueFullError, EngineClosedError) as error:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
 
