@@ -1,9 +1,10 @@
-"""Fixtures shared by the tests: files to read, the real pictures (where present), the embedded base model."""
+"""Fixtures shared by the tests: files to read, the real pictures (where present), the embedded base model,
+a browser."""
 
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.support.browser import installed_chromium
 from tests.support.paths import REPO
 
 # A busy machine may take seconds over an example that takes milliseconds on an idle one.
@@ -47,6 +49,19 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model_dir() -> Path:
     return REPO / "playground" / "tiny-llava"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, driven by Playwright. Of a module: its loop may not run beside other tests' own."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = installed_chromium()
+    with sync_api.sync_playwright() as playwright:
+        if program is None and not Path(playwright.chromium.executable_path).is_file():
+            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

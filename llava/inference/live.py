@@ -214,6 +214,10 @@ class LiveEngine:
         (handle,) = self._submit([request], options, timeout=timeout, kept=kept, listener=listener)
         return handle
 
+    def check(self, request: Request, options: SamplingOptions) -> None:
+        """Raise the InputError that `submit` would, and put nothing in the queue."""
+        self._make_branch(request, options, kept=False, once=False)
+
     def submit_together(self, requests: Sequence[Request], options: SamplingOptions) -> list[Handle]:
         """Put several questions about one image in the queue that are its only ones.
 

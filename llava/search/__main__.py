@@ -12,6 +12,7 @@ from llava.common.cli import CommandParser, add_model_flags, print_next
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, write_json, write_text
 from llava.common.images import open_image
+from llava.search.windows import DEFAULT_SMALLEST
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ask", metavar="QUESTION", help='about each place: "What is he doing?"')
     parser.add_argument(
-        "--smallest", type=int, metavar="PX", help="how small it may be in the photo, in pixels (default: 20)"
+        "--smallest",
+        type=int,
+        default=DEFAULT_SMALLEST,
+        metavar="PX",
+        help="how small it may be in the photo, in pixels (default: %(default)s)",
     )
     parser.add_argument("--top", type=int, default=5, help="how many places to show (default: 5)")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
@@ -60,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     image = open_image(args.image_file)  # before the model, which takes longer to load
     reference = None if args.reference is None else open_image(args.reference)
 
-    last = _search(args, image, reference)
-    _write(args, image, last)
+    with atomic_folder(args.output, overwrite=args.overwrite) as folder:
+        last = _search(args, image, reference)
+        _write(folder, args, image, last)
     result = last.result
     for number, place in enumerate(result.found, start=1):
         similar = "" if place.similarity is None else f"  similarity {place.similarity:.2f}"
@@ -113,7 +119,7 @@ def _search(args: Namespace, image: Image.Image, reference: Image.Image | None) 
     return last
 
 
-def _write(args: Namespace, image: Image.Image, last: SearchProgress) -> None:
+def _write(folder: Path, args: Namespace, image: Image.Image, last: SearchProgress) -> None:
     from llava.search.page import search_page
     from llava.search.picture import crop_picture, heat_picture
 
@@ -122,15 +128,12 @@ def _write(args: Namespace, image: Image.Image, last: SearchProgress) -> None:
     asked = {"image": str(args.image_file), "ask": args.ask}
     if args.reference is not None:
         asked["reference"] = str(args.reference)
-    with atomic_folder(args.output, overwrite=args.overwrite) as folder:
-        write_json(folder / "found.json", asked | last.result.as_json())
-        heat.save(folder / "heat.png")
-        (folder / "crops").mkdir()
-        for number, crop in enumerate(crops, start=1):
-            crop.save(folder / "crops" / f"{number}.jpg", quality=90)
-        write_text(
-            folder / "report.html", search_page(args.image_file.name, last.result, heat, crops, args.ask)
-        )
+    write_json(folder / "found.json", asked | last.result.as_json())
+    heat.save(folder / "heat.png")
+    (folder / "crops").mkdir()
+    for number, crop in enumerate(crops, start=1):
+        crop.save(folder / "crops" / f"{number}.jpg", quality=90)
+    write_text(folder / "report.html", search_page(args.image_file.name, last.result, heat, crops, args.ask))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ from llava.common.errors import InputError
 from llava.inference.live import LiveEngine
 from llava.inference.requests import Request
 from llava.inference.sampling import SamplingOptions
-from llava.search.asking import WindowAsker, cut, model_side
+from llava.search.asking import ENOUGH_DETAIL, WindowAsker, cut, model_side
 from llava.search.ranking import log_odds
 from llava.search.reference import Likeness
 from llava.search.result import Found, SearchProgress, SearchResult
 from llava.search.scan import SECOND_LOOK, scan
-from llava.search.windows import around, window_side
+from llava.search.windows import DEFAULT_SMALLEST, around, window_side
 
 CONTEXT = 1.25
 """The follow-up question is asked of the place so much larger, to show what is around the thing."""
-ANSWER_TOKENS = 64
+ANSWER_OPTIONS = SamplingOptions(max_new_tokens=64)
 
 
 def search(
@@ -36,7 +36,7 @@ def search(
     image: Image.Image,
     words: str,
     *,
-    smallest: int | None = None,
+    smallest: int = DEFAULT_SMALLEST,
     top: int = 5,
     ask: str | None = None,
     reference: Image.Image | None = None,
@@ -49,7 +49,7 @@ def search(
         engine: Answers the questions; others may use it at the same time.
         image: The photo, RGB, of any size.
         words: What to search, with its article, as in "Is there ...?".
-        smallest: About how many pixels of the photo the thing has at least; None for 20.
+        smallest: About how many pixels of the photo the thing has at least.
         top: How many places are wanted.
         ask: A question about each place, such as "What is he doing?".
         reference: A picture of the thing; the places are compared with it (`reference.describe` gives words).
@@ -61,10 +61,14 @@ def search(
     words = words.strip().rstrip(".?!")
     if not words:
         raise InputError("nothing to find: give words, such as 'a red star'")
-    if smallest is not None and smallest < 1:
+    if smallest < 1:
         raise InputError(f"smallest is {smallest}; it must be at least 1 pixel")
     if top < 1:
         raise InputError(f"top is {top}; it must be at least 1")
+    ask = (ask or "").strip()
+    if ask:  # an error after the search would lose it
+        side = ENOUGH_DETAIL * model_side(engine)
+        engine.check(Request("ask", ask, [Image.new("RGB", (side, side))]), ANSWER_OPTIONS)
     return _search(engine, image, words, smallest, top, ask, reference)
 
 
@@ -72,13 +76,13 @@ def _search(
     engine: LiveEngine,
     image: Image.Image,
     words: str,
-    smallest: int | None,
+    smallest: int,
     top: int,
-    ask: str | None,
+    ask: str,
     reference: Image.Image | None,
 ) -> Generator[SearchProgress]:
     started = time.monotonic()
-    side = window_side(model_side(engine), smallest)
+    side = min(window_side(model_side(engine), smallest), max(image.size))
     result = SearchResult(words, image.size, side)
     asker = WindowAsker(engine, image, words)
     places = top if reference is None else max(top, SECOND_LOOK)  # those that are compared
@@ -100,7 +104,6 @@ def _search(
         found = _by_likeness(engine, image, found, reference)
     found = found[:top]
     for number in range(len(found) if ask else 0):
-        assert ask is not None
         place = found[number]
         answer = _follow_up(engine, image, place, ask)
         found = (*found[:number], replace(place, answer=answer), *found[number + 1 :])
@@ -133,8 +136,7 @@ def _by_likeness(
 
 def _follow_up(engine: LiveEngine, image: Image.Image, place: Found, question: str) -> str:
     crop = cut(image, around(place.box, CONTEXT, image.size), model_side(engine))
-    options = SamplingOptions(max_new_tokens=ANSWER_TOKENS)
-    answer = engine.submit(Request(f"{place.box}", question, [crop]), options).result()
+    answer = engine.submit(Request(f"{place.box}", question, [crop]), ANSWER_OPTIONS).result()
     if answer.error is not None:
         raise InputError(answer.error)
     return answer.text

@@ -29,33 +29,37 @@ def reduced(image: Image.Image, box: Box, longest: int) -> Image.Image:
 
 def heat_picture(image: Image.Image, heat: NDArray[np.float32], result: SearchResult) -> Image.Image:
     """Return the photo in grey, reduced, with the heat in colour and the places outlined and numbered."""
-    photo = reduced(image, (0, 0, *image.size), HEAT_SIDE).convert("L").convert("RGB")
+    whole = (0, 0, *image.size)
+    photo = reduced(image, whole, HEAT_SIDE).convert("L").convert("RGB")
     values = np.nan_to_num(heat) * (255 * OPAQUE)
     alpha = Image.fromarray(values.astype(np.uint8)).resize(photo.size, Image.Resampling.BICUBIC)
     photo.paste(HOT, mask=alpha)
-    scale = photo.width / image.width
     for number, place in enumerate(result.found, start=1):
-        _outline(photo, tuple(value * scale for value in place.box), str(number))
+        _outline(photo, whole, place.box, str(number))
     return photo
 
 
 def crop_picture(image: Image.Image, place: Found) -> Image.Image:
     """Return a place with what is around it; the place is outlined."""
-    box = around(place.box, CROP_CONTEXT, image.size)
-    crop = reduced(image, box, CROP_SIDE)
-    scale = crop.width / (box[2] - box[0])
-    x1, y1, x2, y2 = place.box
-    left, top = box[:2]
-    _outline(crop, ((x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale))
+    shown = around(place.box, CROP_CONTEXT, image.size)
+    crop = reduced(image, shown, CROP_SIDE)
+    _outline(crop, shown, place.box)
     return crop
 
 
-def _outline(picture: Image.Image, box: tuple[float, ...], label: str = "") -> None:
-    """Draw a white box on a dark one, to be seen on any ground, with a label in its corner."""
+def _outline(picture: Image.Image, shown: Box, box: Box, label: str = "") -> None:
+    """Draw a white box on a dark one, to be seen on any ground, with a label in its corner.
+
+    Args:
+        picture: What is drawn on.
+        shown: The part of the photo that the picture shows.
+        box: What is outlined, in pixels of the photo.
+        label: Stands in the corner.
+    """
     draw = ImageDraw.Draw(picture)
     width = max(2, max(picture.size) // 500)
-    x1, y1 = (max(round(value), 0) for value in box[:2])
-    x2, y2 = min(round(box[2]), picture.width) - 1, min(round(box[3]), picture.height) - 1
+    x1, x2 = _scaled(box[0], box[2], shown[0], shown[2], picture.width)
+    y1, y2 = _scaled(box[1], box[3], shown[1], shown[3], picture.height)
     draw.rectangle((x1, y1, x2, y2), outline=SHADOW, width=2 * width)
     draw.rectangle((x1, y1, x2, y2), outline=OUTLINE, width=width)
     if label:
@@ -63,3 +67,10 @@ def _outline(picture: Image.Image, box: tuple[float, ...], label: str = "") -> N
         at = x1 + 3 * width, y1 + 3 * width
         draw.rectangle(draw.textbbox(at, label, font, stroke_width=2 * width), fill=SHADOW)
         draw.text(at, label, OUTLINE, font)
+
+
+def _scaled(start: int, end: int, first: int, last: int, length: int) -> tuple[int, int]:
+    """Return the first and the last pixel of start..end in a picture of first..last that has `length`."""
+    scale = length / (last - first)
+    begin = round((start - first) * scale)
+    return begin, max(round((end - first) * scale) - 1, begin)

@@ -20,12 +20,11 @@ DEFAULT_SMALLEST = 2 * SEEN_PIXELS
 """Pixels of the photo: then the windows have twice the side of the model's input."""
 
 
-def window_side(model_side: int, smallest: int | None = None) -> int:
+def window_side(model_side: int, smallest: int = DEFAULT_SMALLEST) -> int:
     """Return the windows' side for things of `smallest` photo pixels and up.
 
     It is never less than half the model's input: there is nothing to see in pixels blown up further.
     """
-    smallest = DEFAULT_SMALLEST if smallest is None else smallest
     return max(model_side * smallest // SEEN_PIXELS, model_side // 2, 1)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from llava.inference.live import LiveEngine
+    from llava.serve.http.guard import Guard
     from llava.serve.http.service import Service
 
 NOTES = """POST /v1/chat/completions speaks as OpenAI's does (the openai client works as it is), GET
@@ -211,7 +212,7 @@ def address(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(service: Service, live: LiveEngine, app: object, listening: socket.socket, grace: float) -> None:
+def serve(service: Service, live: LiveEngine, app: Guard, listening: socket.socket, grace: float) -> None:
     """Serve until SIGINT or SIGTERM; then let what runs end within `grace` seconds."""
     import uvicorn
 
@@ -224,7 +225,7 @@ def serve(service: Service, live: LiveEngine, app: object, listening: socket.soc
         threading.Thread(target=live.close, args=(grace,), daemon=True).start()
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -79,9 +79,10 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         "--max-new-tokens", type=int, default=1024, help="longest answer, in tokens (default: 1024)"
     )
     args = parser.parse_args(argv)
-    for flag in ("idle_minutes", "per_address", "max_mib", "max_megapixels", "max_new_tokens"):
-        if not getattr(args, flag) > 0:
-            parser.error(f"--{flag.replace('_', '-')} must be above 0")
+    above = {"idle_minutes": 0, "per_address": 0, "max_mib": 0, "max_megapixels": 0, "max_new_tokens": 1}
+    for flag, least in above.items():
+        if not getattr(args, flag) > least:
+            parser.error(f"--{flag.replace('_', '-')} must be above {least}")
     return args
 
 
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     users = None if args.auth_file is None else read_users(args.auth_file)
     if args.report is not None and not args.report.is_file():
-        raise InputError(f"--report {args.report}: there is no such file")
+        raise InputError(f"--report {args.report}: no such file; name a report.html")
     listening = listen(args.host, args.port)  # before the model, which takes longer
 
     from llava.serve.page.private_folder import PrivateFolder
@@ -123,8 +124,10 @@ def read_users(path: Path) -> list[tuple[str, str]]:
 
 @contextmanager
 def kept_inside(folder: PrivateFolder) -> Iterator[None]:
-    """Have this process's temporary files in the folder, Gradio's too, and Gradio tell nobody anything. It
-    reads its environment when it is imported."""
+    """Have this process's temporary files in the folder, Gradio's too, and Gradio tell nobody anything.
+
+    Some of the environment is read when Gradio is imported: that must be inside.
+    """
     settings = {
         "GRADIO_TEMP_DIR": str(folder.path),
         "GRADIO_ANALYTICS_ENABLED": "False",

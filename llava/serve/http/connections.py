@@ -17,7 +17,7 @@ class Connection(H11Protocol):
 
     _waiting_for_head: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         """Start the time of the first head."""
         super().connection_made(transport)
         self._watch()

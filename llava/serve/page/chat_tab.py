@@ -38,7 +38,7 @@ class ChatTab:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         self.chatbot = gr.Chatbot(
             label=text("talk"),
-            placeholder=text("empty"),  # type: ignore[arg-type]
+            placeholder=text("empty"),  # type: ignore[arg-type]  # Gradio translates it
             height="58vh",
             layout="bubble",
             buttons=["copy"],
@@ -49,7 +49,7 @@ class ChatTab:
         self.box = gr.MultimodalTextbox(
             label=text("question"),
             show_label=False,
-            placeholder=text("ask_here"),  # type: ignore[arg-type]
+            placeholder=text("ask_here"),  # type: ignore[arg-type]  # Gradio translates it
             sources=["upload"],
             file_types=["image"],
             file_count="multiple",
@@ -74,7 +74,7 @@ class ChatTab:
             )
             top_p = gr.Slider(0.05, 1, TOP_P, step=0.05, label=text("top_p"), info=text("top_p_info"))
             longest = gr.Slider(
-                16, limits.max_new_tokens, min(512, limits.max_new_tokens), step=16, label=text("max_tokens")
+                1, limits.max_new_tokens, min(512, limits.max_new_tokens), step=1, label=text("max_tokens")
             )
         settings, outputs = [temperature, top_p, longest], [self.chatbot, self.box]
         self.box.submit(self._submit, [self.box, *settings], outputs, **private)
@@ -157,11 +157,11 @@ class ChatTab:
         words = words_for(request)
         try:
             visitor = self._visitors.of(request)
+            self._visitors.check_may_ask(visitor)  # before the answer is taken back
             options = _options(temperature, top_p, longest)
             question = visitor.talk.undo()
             if question is None:
                 raise InputError(words("nothing_to_undo"))
-            self._visitors.check_may_ask(visitor)
         except InputError as error:
             gr.Warning(html.escape(str(error)))
             yield [gr.skip(), gr.skip()]

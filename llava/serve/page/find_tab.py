@@ -12,10 +12,12 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag, together
+from llava.inference.live import EngineClosedError, QueueFullError
 from llava.search.find import search
 from llava.search.picture import crop_picture, heat_picture
 from llava.search.reference import describe
 from llava.search.result import SearchProgress
+from llava.search.windows import DEFAULT_SMALLEST
 from llava.serve.page.jobs import Job
 from llava.serve.page.photo_input import PhotoInput
 from llava.serve.page.visitors import Visitor, Visitors
@@ -50,7 +52,9 @@ class FindTab:
                 )
                 with gr.Accordion(text("find_more"), open=False):
                     reference = PhotoInput(visitors, REFERENCE, "find_reference")
-                    smallest = gr.Number(20, label=text("find_smallest"), minimum=4, precision=0)
+                    smallest = gr.Number(
+                        DEFAULT_SMALLEST, label=text("find_smallest"), minimum=4, precision=0
+                    )
                 with gr.Row():
                     start = gr.Button(
                         text("find_start"), variant="primary", min_width=90, elem_id="find-start"
@@ -74,8 +78,8 @@ class FindTab:
                 raise InputError(say("no_photo"))
             reference = visitor.photos.get(REFERENCE)
             steps = search(
-                self._visitors.live, photo.image, words, smallest=int(smallest or 20), top=TOP,
-                ask=ask.strip() or None, reference=reference.image if reference else None,
+                self._visitors.live, photo.image, words, smallest=int(smallest or DEFAULT_SMALLEST), top=TOP,
+                ask=ask, reference=reference.image if reference else None,
             )  # fmt: skip
         except InputError as error:
             gr.Warning(html.escape(str(error)))
@@ -99,7 +103,7 @@ class FindTab:
         reference = visitor.photos.get(REFERENCE)
         try:
             return gr.skip() if reference is None else describe(self._visitors.live, reference.image)
-        except InputError as error:
+        except (InputError, QueueFullError, EngineClosedError) as error:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
 

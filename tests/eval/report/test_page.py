@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from eval.report.phrases import percent
 from eval.score import main
 from eval.scoring.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
 from llava.common.records import Question, TaskType, Truth
+from tests.support.browser import installed_chromium
 from tests.support.html_page import Page, check_alone
 from tests.support.made_scores import answers_of, scores_and_cases, truths_of
 
@@ -377,7 +377,7 @@ def test_any_small_test_makes_a_page(kinds: dict[TaskType, list[tuple[int, ...]]
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = installed_chromium()
     if program is None:
         pytest.skip("no Chromium: the script of the report is not tried in a browser")
     folder = tmp_path_factory.mktemp("browser")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from llava.common.corrections import Corrections
 from llava.common.records import Call
 from tests.support.surveyed import jpeg, register_of
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 DECISIONS: tuple[Call, ...] = ("defect", "sound", "ask")
@@ -43,17 +42,6 @@ def finding(number: int) -> Finding:
 
 
 FOUND = [finding(number) for number in range(12)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_api.sync_playwright() as playwright:
-        if program is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 Open = Callable[..., Any]

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from PIL import Image
 
 from benchmarks.search_scenes import Scene, compose
 from llava.common.errors import InputError
+from llava.inference.live import LiveEngine
+from llava.model.builder import load_model
 from llava.search.__main__ import main
+from llava.search.find import search
 from llava.search.reference import thing_in
 from llava.search.windows import centre_in
 from tests.support.paths import REPO
@@ -115,6 +119,30 @@ def test_bad_input_leaves_nothing(
     with pytest.raises(InputError, match=message):
         main([*common, *arguments])
     assert not (tmp_path / "f").exists()
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_search(
+    photo: Path, put: Callable[..., Path]
+) -> None:
+    output = put("a file") / "found"
+    with pytest.raises(InputError, match=f"{output}: cannot be written"):
+        main(["--model-path", "absent", "--image-file", str(photo), "--find", "a star",
+              "--output", str(output)])  # fmt: skip
+
+
+def test_a_question_that_cannot_be_asked_is_said_before_the_search(tiny_model_dir: Path) -> None:
+    with LiveEngine(load_model(tiny_model_dir)) as engine:
+        for question, message in (("<image> <image>?", "2 <image> mark"), ("why " * 3000, "context is 2048")):
+            with pytest.raises(InputError, match=message):
+                search(engine, Image.new("RGB", (50, 50)), "a star", ask=question)
+
+
+def test_windows_are_no_larger_than_the_photo(tiny_model_dir: Path) -> None:
+    with LiveEngine(load_model(tiny_model_dir)) as engine:
+        *_, last = search(engine, Image.new("RGB", (50, 30)), "a star", smallest=10**400, ask=" ")
+    assert last.result.side == 50 and last.result.complete
+    (place,) = last.result.found
+    assert place.box == (0, 0, 50, 30) and place.answer is None
 
 
 def test_an_existing_folder_is_kept(tiny_model_dir: Path, photo: Path, tmp_path: Path) -> None:

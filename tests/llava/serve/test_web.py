@@ -17,6 +17,7 @@ import pytest
 from llava.common.errors import InputError
 from llava.serve.page.private_folder import PREFIX, PrivateFolder
 from llava.serve.web import main, read_users
+from tests.support.commands import run_here
 
 
 def test_a_port_in_use_is_one_line(tiny_model_dir: Path) -> None:
@@ -24,6 +25,19 @@ def test_a_port_in_use_is_one_line(tiny_model_dir: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: .*in use"):
             main(["--model-path", str(tiny_model_dir), "--port", str(port)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--report", "."], "--report .: no such file; name a report.html"),
+        (["--max-new-tokens", "1"], "--max-new-tokens must be above 1"),
+        (["--idle-minutes", "nan"], "--idle-minutes must be above 0"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], said: str) -> None:
+    done = run_here(main, "--model-path", "absent", "--port", "0", *arguments)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_users_are_read_from_a_file(put: Callable[..., Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -22,7 +21,7 @@ from PIL import Image, ImageDraw
 from tests.support.paths import REPO
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 
@@ -65,17 +64,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iter
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_api.sync_playwright() as playwright:
-        if program is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 Open = Callable[..., Any]
