@@ -46,6 +46,8 @@ EXAMPLES = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse_arguments(argv)
+    if args.output.exists():
+        raise InputError(f"{args.output} exists already: name another file, or remove that decision first")
     truth_file, truths = read_truth(args.truth_file)
     truths = yes_no_task(args.task, truths, str(args.truth_file))
     answers = read_answers(args.answers_file, "tuned", truths, args.truth_file)

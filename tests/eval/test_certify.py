@@ -46,7 +46,10 @@ def certify(tmp_path: Path) -> Callable[..., Decision]:
             Image.new("RGB", (4, 4), (i % 256, i // 256, 7)).save(tmp_path / f"{i}.png")
         command = ["--answers-file", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "decision.json")]
         command += ["--truth-file", str(tmp_path / "truth_calibration.jsonl"), *flags]
+        (tmp_path / "decision.json").unlink(missing_ok=True)
         assert main(command) == 0
+        with pytest.raises(InputError, match=r"decision.json exists already"):
+            main(command)
         return load_decision(tmp_path / "decision.json")
 
     return run
