@@ -8,13 +8,12 @@ test. The first photos, the test and the training seed are the same for the thre
 compared in pairs. The area between two curves is divided by its width, which makes it a mean difference of
 the scores; its intervals are Student's over the seeds.
 
-    python -m benchmarks.next_to_label --output runs/bench_next
+    python -m benchmarks.next_to_label --output runs/bench_next --workers 2
     python -m benchmarks.next_to_label --output runs/bench_next_try --seeds 2 --pool 40 --each 8 --rounds 2 \
         --test-photos 20 max_steps=4
 
-The first takes some 5 hours on two cores (an estimate from 150 steps of training and a survey of 300
-photos), the second a few minutes.
-A killed run goes on with the same command: rounds.jsonl holds a line for each training that is scored.
+The second takes a few minutes. `--workers` seeds or ways are done side by side, each in a process of its own;
+on a GPU up to 15. A killed run goes on with the same command: rounds/ holds a line for each training.
 """
 
 from __future__ import annotations
@@ -24,7 +23,11 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +72,7 @@ class Round(Unit):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured, and what is done of it."""
+    """What is measured, and where what is done of it lies."""
 
     output: Path
     pool: int
@@ -77,16 +80,24 @@ class Benchmark:
     each: int
     rounds: int
     overrides: Sequence[str]
-    settings: dict[str, Any]
-    done: list[Round]
 
     @property
-    def file(self) -> Path:
-        return self.output / "rounds.jsonl"
+    def settings(self) -> dict[str, Any]:
+        """What every finished round must have been done with."""
+        return {name: value for name, value in vars(self).items() if name != "output"}
 
-    def find(self, seed: int, way: str, number: int) -> Round | None:
-        wanted = (seed, way, number)
-        return next((one for one in self.done if (one.seed, one.way, one.number) == wanted), None)
+    def done(self, seed: int, way: str) -> list[Round]:
+        """Read the finished rounds of a seed in one way."""
+        return read_units(self.file(seed, way), Round, self.settings)
+
+    def file(self, seed: int, way: str) -> Path:
+        return self.output / "rounds" / f"{seed}_{way}.jsonl"
+
+    def order(self, seed: int) -> list[str]:
+        """Return the photos of a seed's pool in the order in which chance labels them."""
+        order = [f"scene_{1000 + seed}_{index:05d}.jpg" for index in range(self.pool)]
+        random.Random(seed).shuffle(order)
+        return order
 
 
 def main() -> None:
@@ -99,40 +110,46 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=50, help="photos labelled first, and in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--test-photos", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training settings")
     args = parser.parse_intermixed_args()
     if args.each * (args.rounds + 1) > args.pool:
         raise InputError(f"--pool {args.pool}: too few for {args.each} first and in {args.rounds} rounds")
-    settings = {name: value for name, value in vars(args).items() if name not in ("output", "seeds")}
-    done = read_units(args.output / "rounds.jsonl", Round, settings)
-    bench = Benchmark(args.output, settings=settings, done=done, **settings)
-    for seed in range(args.seeds):
-        do_seed(bench, seed)
-        report(bench)
+    bench = Benchmark(args.output, args.pool, args.test_photos, args.each, args.rounds, args.overrides)
+    seeds = range(args.seeds)
+    with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:
+        list(pool.map(partial(do_first, bench), seeds))
+        for _ in pool.map(partial(do_way, bench), *zip(*product(seeds, WAYS), strict=True)):
+            report(bench, seeds)
+    for seed in seeds:
+        shutil.rmtree(bench.output / f"seed{seed}", ignore_errors=True)
 
 
-def do_seed(bench: Benchmark, seed: int) -> None:
-    """Do what is not done yet of all rounds of a seed, way by way."""
+def do_first(bench: Benchmark, seed: int) -> None:
+    """Render what a seed needs, and train on its first photos."""
     folder = bench.output / f"seed{seed}"
-    if bench.find(seed, WAYS[-1], bench.rounds) is None:
+    if any(len(bench.done(seed, way)) < bench.rounds for way in WAYS):
         render(folder / "pool", bench.pool, 1000 + seed)
         render(folder / "test", bench.test_photos, 2000 + seed)
-    order = [f"scene_{1000 + seed}_{index:05d}.jpg" for index in range(bench.pool)]
-    random.Random(seed).shuffle(order)
-    first = do_round(bench, seed, FIRST, 0, order[: bench.each])
-    for way in WAYS:
-        labelled, last = order[: bench.each], first
-        for number in range(1, bench.rounds + 1):
-            labelled += last.chosen.get(way) or order[len(labelled) : len(labelled) + bench.each]
-            last = do_round(bench, seed, way, number, labelled)
-            if last.questions != first.questions:
-                raise InputError(f"{folder}: round {number} of {way} was asked other test questions")
-    shutil.rmtree(folder, ignore_errors=True)
+    do_round(bench, seed, FIRST, 0, bench.order(seed)[: bench.each])
+
+
+def do_way(bench: Benchmark, seed: int, way: str) -> None:
+    """Do what is not done yet of the rounds of a seed in one way."""
+    order = bench.order(seed)
+    labelled = order[: bench.each]
+    first = last = bench.done(seed, FIRST)[0]
+    for number in range(1, bench.rounds + 1):
+        labelled += last.chosen.get(way) or order[len(labelled) : len(labelled) + bench.each]
+        last = do_round(bench, seed, way, number, labelled)
+        if last.questions != first.questions:
+            raise InputError(f"{bench.output}: round {number} of {way} was asked other test questions")
 
 
 def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str]) -> Round:
     """Train on the labelled photos, score, and choose what to label next; what is done is looked up."""
-    if done := bench.find(seed, way, number):
+    finished = bench.done(seed, way)
+    if done := next((one for one in finished if one.number == number), None):
         return done
     began = time.monotonic()
     scenes = bench.output / f"seed{seed}"
@@ -165,7 +182,7 @@ def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Seque
         scores=scores,
         chosen=chosen,
     )
-    add_unit(bench.file, bench.done, done)
+    add_unit(bench.file(seed, way), finished, done)
     shutil.rmtree(folder)
     return done
 
@@ -226,7 +243,11 @@ CHOOSERS = {NEXT: choose_next, UNCERTAIN: choose_uncertain}
 def curves(done: Sequence[Round], rounds: int, task: str) -> dict[str, np.ndarray]:
     """Return the scores (seeds, 1 + rounds) of each way, of the seeds that are done."""
     scores = {(one.seed, one.way, one.number): one.scores[task] for one in done}
-    seeds = [seed for seed in sorted({one.seed for one in done}) if (seed, WAYS[-1], rounds) in scores]
+    seeds = [
+        seed
+        for seed in sorted({one.seed for one in done})
+        if all((seed, way, rounds) in scores for way in WAYS)
+    ]
     return {
         way: np.array([
             [scores[seed, FIRST, 0], *(scores[seed, way, number] for number in range(1, rounds + 1))]
@@ -251,9 +272,12 @@ def area_between(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     }
 
 
-def report(bench: Benchmark) -> None:
-    """Print the curves and the areas between them, and write them."""
-    found = {task: curves(bench.done, bench.rounds, task) for task in TASKS}
+def report(bench: Benchmark, seeds: Sequence[int]) -> None:
+    """Print the curves and the areas between them, of the seeds that are done, and write them."""
+    done = [one for seed, way in product(seeds, (FIRST, *WAYS)) for one in bench.done(seed, way)]
+    found = {task: curves(done, bench.rounds, task) for task in TASKS}
+    if not seeds_of(found):
+        return
     areas = {
         task: {f"{one} - {other}": area_between(ways[one], ways[other]) for one, other in PAIRS}
         for task, ways in found.items()

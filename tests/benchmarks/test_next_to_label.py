@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from benchmarks import next_to_label
-from benchmarks.next_to_label import FIRST, WAYS, Benchmark, Round, area_between, choose_uncertain, do_seed
+from benchmarks.next_to_label import (
+    FIRST,
+    WAYS,
+    Benchmark,
+    Round,
+    area_between,
+    choose_uncertain,
+    do_first,
+    do_way,
+)
+from benchmarks.units import add_unit
 from eval.survey.findings import Finding
 
 
@@ -36,7 +46,7 @@ def test_area_is_a_mean_difference_with_students_interval() -> None:
 def test_all_ways_begin_with_the_same_photos_and_label_as_many_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Benchmark(tmp_path, pool=40, test_photos=5, each=5, rounds=3, overrides=[], settings={}, done=[])
+    bench = Benchmark(tmp_path, pool=40, test_photos=5, each=5, rounds=3, overrides=[])
     labelled_in: dict[tuple[str, int], list[str]] = {}
 
     def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str]) -> Round:
@@ -45,8 +55,8 @@ def test_all_ways_begin_with_the_same_photos_and_label_as_many_more(
         free = [photo for photo in free if photo not in labelled]
         ways = [name for name in ("next", "uncertain") if way in (FIRST, name)]
         chosen = {"next": free[: bench.each], "uncertain": free[-bench.each :]}
-        return Round(
-            settings={},
+        done = Round(
+            settings=bench.settings,
             seconds=1.0,
             seed=seed,
             way=way,
@@ -55,10 +65,14 @@ def test_all_ways_begin_with_the_same_photos_and_label_as_many_more(
             scores={},
             chosen={name: chosen[name] for name in ways},
         )
+        add_unit(bench.file(seed, way), bench.done(seed, way), done)
+        return done
 
     monkeypatch.setattr(next_to_label, "do_round", do_round)
     monkeypatch.setattr(next_to_label, "render", lambda *_: None)
-    do_seed(bench, 0)
+    do_first(bench, 0)
+    for way in WAYS:
+        do_way(bench, 0, way)
     assert set(labelled_in) == {(FIRST, 0), *((way, number) for way in WAYS for number in (1, 2, 3))}
     for way in WAYS:
         before = labelled_in[FIRST, 0]
