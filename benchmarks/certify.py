@@ -31,8 +31,9 @@ from rich.table import Table
 from eval.deciding.answered import AnsweredTask, answered_task, yes_no_task
 from eval.deciding.bounds import exact_interval
 from eval.deciding.certificate import Promise, certify
-from eval.deciding.thresholds import SCALE, Thresholds, lowest_of_groups, steps
+from eval.deciding.thresholds import lowest_of_groups
 from eval.scoring.answers import read_answers, read_truth
+from llava.deciding.calls import SCALE, Thresholds, steps
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from eval.answering.questions import beside_truth, read_questions
-from eval.deciding.answered import AnsweredTask, answered_task, yes_no_task
+from eval.deciding.answered import AnsweredTask, answered_task, offered_choices, yes_no_task
 from eval.deciding.certificate import LIMITS, Promise, certify
-from eval.deciding.decision import Decision
 from eval.deciding.trained import picture_hashes, refuse_trained
 from eval.report.console import make_console
 from eval.report.decision import calls_table
@@ -28,6 +27,7 @@ from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
 from llava.common.files import read_json, write_json
 from llava.common.records import Truth
+from llava.deciding.decision import Decision
 from llava.model.run_dir import is_run_dir
 
 _UNCHECKED = "Whether the model was trained on these pictures was not checked"
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = read_answers(args.answers_file, "tuned", truths, args.truth_file)
     answered = answered_task(args.task, truths, answers, str(args.answers_file))
     _require_probabilities(args, truths, answered, answers)
+    choices = offered_choices(args.task, truths, answers, str(args.answers_file))
     pictures = _find_pictures(args, truths)
     model_id, fingerprint = _find_model(args, answers)
     unchecked = _refuse_trained(args, pictures)
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task=args.task,
         about=common_subject(truths),
         wordings=sorted(set(answered.wordings)),
+        choices=choices,
         recipe=recipe,
         unit=unit,
         model_id=model_id,

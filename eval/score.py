@@ -16,7 +16,6 @@ import numpy as np
 from eval.answering.questions import beside_truth, read_questions
 from eval.deciding.answered import answered_task, yes_no_task
 from eval.deciding.apply import score_decision
-from eval.deciding.decision import load_decision
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
@@ -25,7 +24,6 @@ from eval.scoring.schema import (
     Case,
     ComparisonOutcome,
     DecisionScore,
-    InputFile,
     Probe,
     Scores,
     Slice,
@@ -38,7 +36,8 @@ from llava.common.cli import CommandParser
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
-from llava.common.records import Question, Truth
+from llava.common.records import InputFile, Question, Truth
+from llava.deciding.decision import load_decision
 
 EXAMPLES = [
     "--answers-file runs/a/answers.jsonl --truth-file data/truth_test.jsonl\n"
@@ -316,8 +315,9 @@ def _score_decision(
     rows = yes_no_task(decision.task, truths, str(arguments.truth_file))
     answered = answered_task(decision.task, rows, tuned, str(arguments.answers_file))
     for model_id in tuned.source.model_ids:
-        for wording in dict.fromkeys(answered.wordings):
-            decision.check_applies(wording, model_id=model_id)
+        decision.check_model(model_id=model_id)
+    for wording in dict.fromkeys(answered.wordings):
+        decision.check_wording(wording)
     return score_decision(decision, answered, truth_file.sha256)
 
 

@@ -15,11 +15,11 @@ from llava_inspect.predict import find_photos, read_recipe, recipe_questions
 
 if TYPE_CHECKING:
     from data_prep.recipe.schema import Recipe
-    from eval.deciding.decision import Decision
     from eval.predict import AskedQuestion, PhotoQuestion
     from eval.survey.findings import Findings
     from eval.survey.photos import PhotoFacts
     from eval.survey.sightings import Part
+    from llava.deciding.decision import Decision
 
 NOTES = """What is asked: what the recipe asks of a test photo, in its first language. With `unit: tile` the
 photos are cut as in training, and what is found in tiles is put back into the photo. With `unit: object`
@@ -113,24 +113,22 @@ def check_model(args: Namespace) -> None:
 
 def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:
     """Return the decision that `--decision` names; InputError if it is for another model or question."""
-    from eval.deciding.decision import load_decision
-    from eval.survey.certified import wording_to_decide_by
+    from eval.survey.certified import check_asked
+    from llava.deciding.decision import load_decision
 
     decision = load_decision(args.decision)
     # training's objects are crops, and here whole photos are asked about
-    wording = wording_to_decide_by(decision, questions, "tile" if recipe.unit == "tile" else "picture")
+    check_asked(decision, questions, "tile" if recipe.unit == "tile" else "picture")
     if args.endpoint:
         from eval.answering.endpoint import Endpoint
 
-        decision.check_applies(wording, model_id=Endpoint(args).model_id)
+        decision.check_model(model_id=Endpoint(args).model_id)
         return decision
     from llava.mm_utils import get_model_name_from_path
     from llava.model.folder import open_model_folder
 
     folder = open_model_folder(args.model_path)
-    decision.check_applies(
-        wording, fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name)
-    )
+    decision.check_model(fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name))
     return decision
 
 

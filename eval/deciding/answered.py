@@ -71,3 +71,31 @@ def answered_task(task: str, truths: Sequence[Truth], answers: AnswerFile, path:
         groups=[truth.group for truth in truths],
         wordings=[answers.answers[str(truth.question_id)].prompt for truth in truths],
     )
+
+
+def offered_choices(task: str, truths: Sequence[Truth], answers: AnswerFile, path: str) -> tuple[str, str]:
+    """Return the answers that were offered to a yes/no task's questions: that for yes and that for no.
+
+    Args:
+        task: Its name.
+        truths: Its truths.
+        answers: The answers, all with probabilities (`answered_task`).
+        path: Their file, for messages.
+
+    Raises:
+        InputError: They are more than two, or not the same everywhere.
+    """
+    family = family_of(task, truths)
+    assert isinstance(family, ClosedFamily)
+    yes = family.classes[0]
+    offered = set()
+    for truth in truths:
+        choices = answers.answers[str(truth.question_id)].metadata["choices"]
+        offered.add(tuple(sorted(choices, key=lambda choice: family.reader(choice) != yes)))
+    if len(offered) > 1 or len(found := next(iter(offered))) != 2:
+        shown = " and ".join(", ".join(map(repr, choices)) for choices in sorted(offered)[:2])
+        raise InputError(
+            f"{path}: {task} was asked with the choices {shown}; a decision is for one answer of yes and one "
+            "of no, the same for all: answer again with them (`infer --overwrite`)"
+        )
+    return found[0], found[1]

@@ -6,10 +6,11 @@ from collections import Counter
 
 from eval.deciding.answered import AnsweredTask
 from eval.deciding.bounds import exact_interval
-from eval.deciding.decision import Decision
-from eval.deciding.thresholds import Thresholds
 from eval.scoring.intervals import make_estimate, wilson_interval
-from eval.scoring.schema import Calls, DecisionScore, Estimate
+from eval.scoring.schema import DecisionScore, Estimate
+from llava.common.records import Calls
+from llava.deciding.calls import Thresholds
+from llava.deciding.decision import Decision
 
 
 def count_calls(thresholds: Thresholds, answered: AnsweredTask, defective: bool) -> Calls:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from eval.deciding.answered import AnsweredTask
 from eval.deciding.apply import count_calls, wrong_groups
 from eval.deciding.bounds import groups_needed, upper_bound
-from eval.deciding.decision import Bound, Certificate
-from eval.deciding.thresholds import SCALE, Thresholds, choose_thresholds
+from eval.deciding.thresholds import choose_thresholds
+from llava.deciding.calls import SCALE, Thresholds
+from llava.deciding.decision import Bound, Certificate
 
 LIMITS = (
     "It holds for pictures taken like those of the calibration. Other cameras, other lines and other "

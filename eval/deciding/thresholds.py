@@ -1,4 +1,4 @@
-"""The two thresholds of a decision: below the one a picture is called sound, from the other on a defect.
+"""Chooses the thresholds of a decision: as few pictures as possible are left to a person.
 
 A group is wrong if any of its pictures is, so that what counts of a group is its worst picture. Probabilities
 have six decimals, as in answers files: the family of thresholds is 0, 0.000001, ..., 1, fixed before any
@@ -9,37 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 from eval.deciding.answered import AnsweredTask
 from eval.deciding.bounds import fixed_sequence
-from llava.common.records import Call
+from llava.deciding.calls import SCALE, Thresholds, steps
 
-SCALE = 1_000_000
-"""Steps of a probability, which are whole numbers: no rounding error moves a picture over a threshold."""
 _NEVER = SCALE + 1
-
-
-def steps(probability: float) -> int:
-    return round(probability * SCALE)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Holds the thresholds in steps: a picture below `sound_below` is called sound, one at `defect_from` or
-    above a defect; None where nothing is called so."""
-
-    sound_below: int | None
-    defect_from: int | None
-
-    def call(self, p_yes: float | None) -> Call:
-        """Return what is said of a picture with this P(yes), or without any."""
-        if p_yes is None:
-            return "ask"
-        if self.sound_below is not None and steps(p_yes) < self.sound_below:
-            return "sound"
-        return "defect" if self.defect_from is not None and steps(p_yes) >= self.defect_from else "ask"
 
 
 def choose_thresholds(

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from eval.report.phrases import probability
 from eval.report.verdict import summarise_standings
-from eval.scoring.schema import Estimate, InputFile, Scores, Slice, SystemScore, TaskScore
+from eval.scoring.schema import Estimate, Scores, Slice, SystemScore, TaskScore
+from llava.common.records import InputFile
 
 LOW = 0.6  # a fraction of right answers below this is marked
 FEW = 5  # questions; a row of fewer is left to scores.json

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from eval.report.console import new_table
 from eval.report.phrases import percent_with_interval
-from eval.scoring.schema import Calls, DecisionScore
+from eval.scoring.schema import DecisionScore
 from llava.common.html.markup import Markup, number_cell, number_head, table, table_row, tag, together
+from llava.common.records import Calls
 
 _HEADS = ("answers", "called sound", "to a person", "called a defect")
 

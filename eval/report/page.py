@@ -23,9 +23,10 @@ from eval.report.phrases import capitalise, counted
 from eval.report.plots import probability_part
 from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, make_verdict
-from eval.scoring.schema import Case, InputFile, Probe, Scores, TaskScore
+from eval.scoring.schema import Case, Probe, Scores, TaskScore
 from llava.common.html.markup import Markup, cut, table, table_row, tag, together
 from llava.common.html.page import Section, callout, document, read_asset
+from llava.common.records import InputFile
 
 _SIGNS = {"rely": "✓", "care": "△", "unclear": "?", "not": "✗"}
 _SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "not": "do not rely"}

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.scoring.schema import InputFile
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl, sha256
-from llava.common.records import Answer, Truth
+from llava.common.records import Answer, InputFile, Truth
 
 
 @dataclass(frozen=True)

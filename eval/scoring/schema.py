@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llava.common.records import TaskType
+from llava.common.records import Calls, InputFile, TaskType
 
 
 class _Part(BaseModel):
@@ -22,15 +22,6 @@ class Estimate(_Part):
     value: float
     low: float | None = None
     high: float | None = None
-
-
-class InputFile(_Part):
-    """An input file; `name` is without folders, so that moving the files changes nothing."""
-
-    name: str
-    sha256: str
-    lines: int
-    model_ids: list[str] = Field(default_factory=list)
 
 
 class ClassScore(_Part):
@@ -209,18 +200,6 @@ class Bootstrap(_Part):
     seed: int
     unit: Literal["group"] = "group"
     level: float = 0.95
-
-
-class Calls(_Part):
-    """How many answers a decision calls sound, calls defect, and leaves to a person."""
-
-    sound: int = 0
-    defect: int = 0
-    ask: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.sound + self.defect + self.ask
 
 
 class DecisionScore(_Part):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.deciding.decision import Decision
 from eval.predict import PhotoQuestion
 from eval.survey.sightings import DEFECT
 from llava.common.errors import InputError
 from llava.common.records import Call
+from llava.deciding.decision import Decision
 
 
 class CertifiedRule:
@@ -25,8 +25,8 @@ class CertifiedRule:
         return self._decision.decide(p_yes)
 
 
-def wording_to_decide_by(decision: Decision, questions: Sequence[PhotoQuestion], unit: str) -> str:
-    """Return the question whose answers the decision is for.
+def check_asked(decision: Decision, questions: Sequence[PhotoQuestion], unit: str) -> None:
+    """Check that a survey asks as its decision was certified.
 
     Args:
         decision: What was certified.
@@ -34,7 +34,7 @@ def wording_to_decide_by(decision: Decision, questions: Sequence[PhotoQuestion],
         unit: What they are about: picture, object or tile.
 
     Raises:
-        InputError: the survey does not ask as it was certified.
+        InputError: it does not.
     """
     asked = next((item for item in questions if (item.family, item.about) == ("presence", DEFECT)), None)
     if asked is None or asked.choices is None:
@@ -42,8 +42,5 @@ def wording_to_decide_by(decision: Decision, questions: Sequence[PhotoQuestion],
             "--decision is for the question whether there is a defect, with the probabilities of its "
             "answers; the recipe does not ask it"
         )
-    if decision.unit is not None and decision.unit != unit:
-        raise InputError(
-            f"the decision was certified for each {decision.unit}, and here each {unit} is asked"
-        )
-    return asked.text
+    decision.check_unit(unit)
+    decision.check_wording(asked.text)

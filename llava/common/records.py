@@ -231,6 +231,31 @@ class Truth(BaseModel):
         return self
 
 
+class InputFile(BaseModel):
+    """An input file; `name` is without folders, so that moving the files changes nothing."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str
+    sha256: str
+    lines: int
+    model_ids: list[str] = Field(default_factory=list)
+
+
+class Calls(BaseModel):
+    """How many answers a decision calls sound, calls defect, and leaves to a person."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sound: int = 0
+    defect: int = 0
+    ask: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.sound + self.defect + self.ask
+
+
 def report_entries(text: str) -> list[dict[str, str]]:
     """Read a report: a JSON object, or a list of them, whose values are texts, numbers or null (all as text).
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from eval.certify import main
-from eval.deciding.decision import Decision, load_decision
 from eval.score import main as score
 from eval.scoring.schema import Scores
 from llava.common.errors import InputError
 from llava.common.files import write_json, write_jsonl
+from llava.deciding.decision import Decision, load_decision
 from llava.model.run_dir import BaseInfo, RunInfo, data_hashes, write_run_info
 from tests.support.score_rows import answer, truth
 
@@ -61,15 +61,17 @@ def test_a_decision_says_what_it_is_for(
     decision = certify(200, "--false-alarm", "0.2")
     assert decision.certified and decision.false_alarms and decision.false_alarms.certified
     assert (decision.task, decision.about, decision.wordings) == ("presence", "defect", [WORDING])
+    assert decision.choices == ("yes", "no")
     assert len(decision.pictures) == 200 and decision.truth.lines == 200
     assert decision.defective.total == decision.sound.total == 100
     printed = " ".join(capsys.readouterr().out.split())
     assert decision.guarantee in printed and "Other cameras" in printed and "--run was not given" in printed
-    decision.check_applies(WORDING, model_id="tuned")
+    decision.check_model(model_id="tuned")
+    decision.check_wording(WORDING)
     with pytest.raises(InputError, match="not for 'other'"):
-        decision.check_applies(WORDING, model_id="other")
+        decision.check_model(model_id="other")
     with pytest.raises(InputError, match="certified for the question"):
-        decision.check_applies("Is anything broken?", model_id="tuned")
+        decision.check_wording("Is anything broken?")
 
 
 def test_too_few_pictures_end_well_and_call_nothing_sound(
@@ -85,9 +87,9 @@ def test_it_is_bound_to_the_model_s_weights(
 ) -> None:
     decision = certify(200, "--model-path", str(tiny_model_dir), model="tiny-llava")
     assert decision.fingerprint is not None and decision.fingerprint.startswith("sha256:")
-    decision.check_applies(WORDING, fingerprint=decision.fingerprint)
+    decision.check_model(fingerprint=decision.fingerprint)
     with pytest.raises(InputError, match="another model"):
-        decision.check_applies(WORDING, fingerprint="sha256:0", model_id="tiny-llava")
+        decision.check_model(fingerprint="sha256:0", model_id="tiny-llava")
     with pytest.raises(InputError, match="is of the model 'tuned', --model-path is 'tiny-llava'"):
         certify(200, "--model-path", str(tiny_model_dir))
 

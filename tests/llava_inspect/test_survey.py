@@ -17,17 +17,16 @@ import pytest
 from PIL import Image
 
 from eval.answering.questions import make_answer
-from eval.deciding.decision import Decision
 from eval.survey.findings import Finding, Findings
 from eval.survey.photos import read_photos
 from llava.common.errors import InputError
 from llava.common.files import write_json
 from llava.common.images import open_image
 from llava.common.records import Answer, Question
-from llava.model.folder import open_model_folder
 from llava.novelty.pvalue import PValues
 from llava_inspect.bursts import group_bursts
 from llava_inspect.survey import _novelty_warnings, main
+from tests.support.certified import certified
 from tests.support.paths import REPO
 from tests.support.small_model import image
 from tests.support.surveyed import exif, write_photo
@@ -114,7 +113,7 @@ def test_a_certified_decision_is_applied_to_what_it_is_for(
     (tmp_path / "my.yaml").write_text(recipe)
 
     def decide(**changed: Any) -> Findings:
-        write_json(tmp_path / "decision.json", certified(tiny_model_dir).model_copy(update=changed))
+        write_json(tmp_path / "decision.json", certified(tiny_model_dir, **changed))
         flags = ("--recipe", tmp_path / "my.yaml", "--decision", tmp_path / "decision.json", "--overwrite")
         return survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, *flags)
 
@@ -134,21 +133,6 @@ def test_a_certified_decision_is_applied_to_what_it_is_for(
     ):
         with pytest.raises(InputError, match=message):
             decide(**changed)
-
-
-def certified(model: Path) -> Decision:
-    """A decision for the recipe's first question and a model."""
-    bound = {"rate": 0.05, "confidence": 0.95, "certified": True, "groups": 60, "wrong": 0, "needed": 59}
-    calls = {"sound": 0, "defect": 60, "ask": 0}
-    nothing = {"name": "a.jsonl", "sha256": "0", "lines": 60}
-    values = {
-        "sound_below": 0.05, "defect_from": 0.8, "certified": True, "guarantee": "It is promised.",
-        "misses": bound | {"best": 0.05}, "defective": calls, "sound": calls, "to_person": 0.0,
-        "task": "presence", "wordings": ["Is there a defect?"], "unit": "picture", "model_id": "red",
-        "fingerprint": open_model_folder(str(model)).fingerprint,
-        "limits": ["Other cameras are not covered."], "answers": nothing, "truth": nothing, "pictures": [],
-    }  # fmt: skip
-    return Decision.model_validate(values)
 
 
 def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(

@@ -6,9 +6,9 @@ from typing import Any
 from eval.report.cases import make_cases
 from eval.score import score
 from eval.scoring.answers import AnswerFile
-from eval.scoring.schema import Case, InputFile, Scores
+from eval.scoring.schema import Case, Scores
 from eval.scoring.tasks import ScoringOptions
-from llava.common.records import Answer, Question, TaskType, Truth
+from llava.common.records import Answer, InputFile, Question, TaskType, Truth
 
 OPTIONS = ScoringOptions(resamples=100)
 

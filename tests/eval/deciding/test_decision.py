@@ -11,7 +11,8 @@ from eval.deciding.answered import AnsweredTask
 from eval.deciding.apply import wrong_groups
 from eval.deciding.bounds import exact_interval
 from eval.deciding.certificate import Promise, certify
-from eval.deciding.thresholds import Thresholds, choose_thresholds
+from eval.deciding.thresholds import choose_thresholds
+from llava.deciding.calls import Thresholds
 
 
 def answered(defective: list[float | None], sound: list[float | None], per_group: int = 1) -> AnsweredTask:
@@ -115,5 +116,5 @@ def test_the_promise_is_broken_no_more_often_than_it_says(scores: Scores) -> Non
 
 
 def test_a_decision_is_applied_without_torch() -> None:
-    code = "import sys, eval.deciding.decision, eval.deciding.apply; sys.exit('torch' in sys.modules)"
+    code = "import sys, llava.deciding.decision, eval.deciding.apply; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,7 @@ import pytest
 from benchmarks.curve_simulated import SIZES, coverage
 from eval.scoring.answers import AnswerFile
 from eval.scoring.learning_curve import LearningCurve, ScoredParts, make_curve, score_parts
-from eval.scoring.schema import InputFile
-from llava.common.records import Answer, Truth
+from llava.common.records import Answer, InputFile, Truth
 
 
 @pytest.mark.parametrize(("groups", "training_noise", "widest"), [(60, 0.01, 0.28), (400, 0.02, 0.18)])

@@ -1,7 +1,7 @@
 """Schema of decision.json: three answers instead of a probability, and what is promised of them.
 
-Whoever applies a decision reads it with `load_decision`, asks `check_applies` once for each model and
-wording, and `decide` for each answer. Nothing here loads torch.
+Whoever applies a decision reads it with `load_decision`, asks `check_model`, `check_unit` and `check_wording`
+as far as they know these, and `decide` for each answer. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.deciding.thresholds import Thresholds, steps
-from eval.scoring.schema import Calls, InputFile
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
-from llava.common.records import Call
+from llava.common.records import Call, Calls, InputFile
+from llava.deciding.calls import Thresholds, steps
 
 
 class _Part(BaseModel):
@@ -80,6 +79,8 @@ class Decision(Certificate):
     """What is asked for (the truth's meta `about`), where it is one thing."""
     wordings: list[str] = Field(min_length=1)
     """The questions as they were asked."""
+    choices: tuple[str, str]
+    """The answers that were offered: that for yes, of whose probability P(yes) is made, and that for no."""
     recipe: str | None = None
     """The recipe that `convert` made the questions of."""
     unit: str | None = None
@@ -93,13 +94,10 @@ class Decision(Certificate):
     pictures: list[str]
     """The SHA-256 of each calibration picture's file."""
 
-    def check_applies(
-        self, wording: str, *, fingerprint: str | None = None, model_id: str | None = None
-    ) -> None:
-        """Raise InputError if the decision was made for another model or another wording.
+    def check_model(self, *, fingerprint: str | None = None, model_id: str | None = None) -> None:
+        """Raise InputError if the decision was made for another model.
 
         Args:
-            wording: The question as it is asked.
             fingerprint: Of the model that answers (`ModelFolder.fingerprint`).
             model_id: Its name, which is compared where the decision or the caller knows no fingerprint.
         """
@@ -114,6 +112,16 @@ class Decision(Certificate):
                 f"the decision was certified for the model {self.model_id!r}, not for {model_id!r}: certify "
                 "one for this model"
             )
+
+    def check_unit(self, unit: str) -> None:
+        """Raise InputError if the decision was made for another unit than what is asked about."""
+        if self.unit is not None and self.unit != unit:
+            raise InputError(
+                f"the decision was certified for each {self.unit}, and here each {unit} is asked"
+            )
+
+    def check_wording(self, wording: str) -> None:
+        """Raise InputError if the decision was made for other questions than this one."""
         if wording not in self.wordings:
             known = " or ".join(f'"{text}"' for text in self.wordings[:3])
             raise InputError(
