@@ -10,13 +10,15 @@ from llava.common.errors import InputError
 from llava.common.records import IMAGE_PLACEHOLDER, question_text
 from llava.conversation import Speaker
 from llava.inference.batching import ContinuousBatch
-from llava.inference.encoding import make_branch, request_turns
+from llava.inference.encoding import make_branch, make_result, request_turns
 from llava.inference.live import Handle, LiveEngine
 from llava.inference.model_runner import ModelRunner
 from llava.inference.prefix_store import PrefixStore
-from llava.inference.requests import Request
+from llava.inference.requests import Request, Result
 from llava.inference.sampling import SamplingOptions
 from llava.processing.vision import ImageInput, Pixels, image_size
+
+_ONE_TOKEN = SamplingOptions(max_new_tokens=1)
 
 
 class _Shown:
@@ -101,6 +103,26 @@ class Talk(ABC):
         """End the answer that is being streamed after its current token; what was streamed is kept."""
         self._stopped = True
 
+    def probabilities_alone(self, text: str, choices: Sequence[str]) -> dict[str, float] | None:
+        """Ask about the picture that was shown last as if nothing had been said and no other shown before.
+
+        The talk stays as it is.
+
+        Returns:
+            How probable each choice is as the answer; None where the talk has no picture.
+
+        Raises:
+            InputError: it cannot be asked.
+        """
+        shown = [image for turn in self._turns for image in turn.images]
+        if not shown:
+            return None
+        pixels = shown[-1].pixels(self.runner, alone=True)
+        result = self._answer_aside(Request("aside", text, [pixels], tuple(choices)))
+        if result.error is not None:
+            raise InputError(result.error)
+        return result.choices
+
     def _ask(self, text: str, options: SamplingOptions) -> Generator[str, None, None]:
         """Ask a question and stream the answer in pieces of text.
 
@@ -153,6 +175,10 @@ class Talk(ABC):
     @abstractmethod
     def _stream(self, request: Request, options: SamplingOptions) -> Iterator[str]:
         """Answer a request in pieces of text, until `stop()`; InputError where it cannot be answered."""
+
+    @abstractmethod
+    def _answer_aside(self, request: Request) -> Result:
+        """Answer a request that is no part of the talk with a token; what matters are its choices."""
 
 
 class Chat(Talk):
@@ -231,6 +257,12 @@ class Chat(Talk):
         if branch.error is not None:
             raise InputError(branch.error)
 
+    def _answer_aside(self, request: Request) -> Result:
+        branch = make_branch(self.runner, request, _ONE_TOKEN)
+        branch.once = True  # or it would drive out what the talk goes on with
+        (finished,) = ContinuousBatch(self.runner, 1, self._store).run(iter([branch]))
+        return make_result(self.runner, finished)
+
 
 class LiveChat(Talk):
     """A conversation that shares the live engine with others; `Chat`'s answers, with options a question.
@@ -272,10 +304,9 @@ class LiveChat(Talk):
             return None
         request = replace(self._request, choices=tuple(choices))
         try:
-            handle = self._live.submit(request, SamplingOptions(max_new_tokens=1), timeout=self._timeout)
+            return self._answer_aside(request).choices
         except InputError:  # a choice does not begin on a token boundary
             return None
-        return handle.result().choices
 
     def _count_tokens(self, request: Request) -> int:
         return self._live.count_tokens(request)
@@ -294,3 +325,6 @@ class LiveChat(Talk):
         self.truncated = result.truncated
         if result.error is not None:
             raise InputError(result.error)
+
+    def _answer_aside(self, request: Request) -> Result:
+        return self._live.submit(request, _ONE_TOKEN, timeout=self._timeout).result()

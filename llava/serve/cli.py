@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags
 from llava.common.errors import InputError, run_command
+from llava.common.records import Call
+from llava.deciding.decision import load_decision
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from llava.deciding.decision import Decision
     from llava.inference.chat import Chat
+    from llava.model.folder import ModelFolder
 
 COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
 /reset               forget the talk, keep the last picture
@@ -31,7 +35,12 @@ NOTES = f"""In the chat:
 {COMMANDS}
 
 Tab completes commands and paths. Questions can also be piped in, a line each. Answers are greedy (temperature
-0, where LLaVA's own chat takes 0.2): asking twice must not give two findings."""
+0, where LLaVA's own chat takes 0.2): asking twice must not give two findings.
+
+With --decision a line DECISION follows the answer to a question that the decision was certified for: sound, a
+defect or ask a person, with P(yes) and what is promised. It is about the picture shown last, whatever else
+was said and shown."""
+CALLS: dict[Call, str] = {"sound": "sound", "defect": "a defect", "ask": "ask a person"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,24 +48,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m llava.serve.cli",
         "Talk about a picture in the terminal. Nothing is written to disk.",
         notes=NOTES,
-        examples=["--model-path playground/tiny-llava --image-file a.jpg"],
+        examples=[
+            "--model-path playground/tiny-llava --image-file a.jpg",
+            "--model-path runs/first/merged --image-file a.jpg --decision decision.json",
+        ],
     )
     add_model_flags(parser)
     parser.add_argument("--image-file", required=True, help="path or http(s) address of the picture")
     add_sampling_flags(parser, max_new_tokens=512, beams=False)
+    parser.add_argument("--decision", type=Path, help="decision.json of certify, to decide on pictures by")
     parser.add_argument("--debug", action="store_true", help="show the whole prompt after each answer")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
 
     from llava.eval.run_llava import load_image
 
-    image = load_image(args.image_file)  # before the model, which takes longer to load
+    # both before the model, which takes longer to load
+    decision = None if args.decision is None else load_decision(args.decision)
+    image = load_image(args.image_file)
 
     from llava.inference.chat import Chat
     from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
+    from llava.model.folder import open_model_folder
 
+    folder = open_model_folder(args.model_path)
+    if decision is not None:
+        check_decision(decision, folder)
     loaded = load_model(
-        args.model_path, args.model_base, device=args.device, load_8bit=args.load_8bit,
+        folder, args.model_base, device=args.device, load_8bit=args.load_8bit,
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
     )  # fmt: skip
     chat = Chat(
@@ -71,13 +90,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(ImportError):
             complete_on_tab()
         print_note("/help shows the commands")
+    if decision is not None:
+        wordings = " or ".join(f'"{wording}"' for wording in decision.wordings)
+        print_note(
+            f"{args.decision} decides where you ask {wordings}; its `limits` say what it cannot promise"
+        )
     while (line := read_line()) is not None and line != "/exit":
         if line.startswith("/"):
             run_chat_command(chat, line)
         else:
-            stream_answer(chat, line, args.debug)
+            answered = stream_answer(chat, line, args.debug)
+            if answered and decision is not None:
+                print_decision(decision, chat, line)
     print("exit...")
     return 0
+
+
+def check_decision(decision: Decision, folder: ModelFolder) -> None:
+    """Raise InputError if the decision is not for this model, or not for whole pictures."""
+    from llava.mm_utils import get_model_name_from_path
+
+    decision.check_model(fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name))
+    decision.check_unit("picture")
 
 
 def complete_on_tab() -> None:
@@ -172,15 +206,21 @@ def open_typed_image(name: str) -> Image.Image:
     return load_image(name)
 
 
-def stream_answer(chat: Chat, question: str, debug: bool) -> None:
-    """Stream the answer to stdout; Ctrl-C ends it, and what was streamed is kept."""
+def stream_answer(chat: Chat, question: str, debug: bool) -> bool:
+    """Stream the answer to stdout; Ctrl-C ends it, and what was streamed is kept.
+
+    Returns:
+        Whether it came to its end.
+    """
     forgotten = chat.forgotten
+    ended = False
     print("ASSISTANT: ", end="", flush=True)
     pieces = chat.ask(question)
     try:
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
+        ended = True
     except KeyboardInterrupt:
         print(" (stopped)")
     except InputError as error:  # this question cannot be asked; the next may
@@ -194,6 +234,23 @@ def stream_answer(chat: Chat, question: str, debug: bool) -> None:
         )
     if debug:
         print(f"\nprompt and answers so far:\n{chat.prompt}\n", file=sys.stderr)
+    return ended
+
+
+def print_decision(decision: Decision, chat: Chat, question: str) -> None:
+    """Print what the decision says of the picture, where the question is one that it is for."""
+    from llava.deciding.in_talk import decide_in_talk
+
+    try:
+        decided = decide_in_talk(decision, chat, question)
+    except InputError as error:
+        print(f"error: no decision: {error}", file=sys.stderr)
+        return
+    except KeyboardInterrupt:
+        print_note("stopped before the decision")
+        return
+    if decided is not None:
+        print(f"DECISION: {CALLS[decided.call]}, P(yes) {decided.p_yes:.6f}. {decision.guarantee}")
 
 
 def print_note(text: str) -> None:
