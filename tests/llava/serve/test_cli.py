@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,14 +12,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llava.common.errors import run_command
+from llava.common.files import write_json
 from llava.inference.chat import Chat
+from llava.inference.engine import Engine, Request
 from llava.inference.model_runner import ModelRunner
 from llava.model.builder import load_model
 from llava.serve.cli import COMMAND_NAMES, COMMANDS, completions, main
+from tests.support.certified import certified
 from tests.support.paths import REPO
 from tests.support.small_model import image, plain_text, save_random_model
 
@@ -121,6 +126,32 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
     assert "error: nowhere.png: no such picture" in stderr and "(say which: /image PATH_OR_URL)" in stderr
     assert "(there is no command /frobnicate now; /help shows them)" in stderr
     assert "/undo                take back" in stderr
+
+
+def test_a_decision_is_made_where_its_question_is_asked(model: Path, photo: Path, tmp_path: Path) -> None:
+    """As for the calibration: each picture by itself, whatever was said and shown before."""
+    wording = "Is there a defect?"
+    requests = [Request(seed, wording, [image(seed)], ("yes", "no")) for seed in (1, 2)]
+    results = Engine(load_model(model, device="cpu")).answer(requests, max_new_tokens=1)
+    first, second = (result.choices["yes"] for result in results if result.choices)
+    low, high = sorted((first, second))
+    assert high - low > 1e-4
+    decision = certified(model, wordings=[wording, "A defect?"], sound_below=high, defect_from=high)
+    write_json(tmp_path / "decision.json", decision)
+    image(2).save(tmp_path / "b.png")
+    lines = [wording, "What is it?", f"/image {tmp_path / 'b.png'}", " Is  there a defect? ", f"{wording}!"]
+    done = subprocess.run(
+        command(model, photo, "--max-new-tokens", "4", "--decision", str(tmp_path / "decision.json")),
+        input="\n".join(lines), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("DECISION")]
+    assert len(said) == 2 and done.stdout.count("ASSISTANT") == 4
+    for text, p_yes in zip(said, (first, second), strict=True):
+        call, shown, promise = re.fullmatch(r"(.*), P\(yes\) ([\d.]+)\. (.*)", text).groups()  # type: ignore[union-attr]
+        assert float(shown) == pytest.approx(p_yes, abs=2e-6)
+        assert (call, promise) == ("sound" if p_yes == low else "a defect", "It is promised.")
+    assert done.stderr.count('decides where you ask "Is there a defect?" or "A defect?"') == 1
 
 
 class OutputReader:
@@ -257,6 +288,8 @@ def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
         (("--model-path", "nowhere"), "nowhere: no such model folder"),
         (("--conv-mode", "v9"), "unknown conv mode 'v9'"),
         (("--temperature", "-1"), "temperature is -1"),
+        (("--decision", "nowhere.json"), "nowhere.json"),
+        (("--decision", str(REPO / "playground/tiny-llava/config.json")), "is not a decision of certify"),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -264,6 +297,29 @@ def test_bad_arguments_are_one_line(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         run_command(lambda: main(arguments(model, photo, *more)))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fingerprint": "sha256:other"}, "certified for another model (red, sha256:other)"),
+        ({"fingerprint": None}, "certified for the model 'red', not for 'random'"),
+        ({"unit": "tile"}, "certified for each tile, and here each picture is asked"),
+    ],
+)
+def test_a_decision_for_something_else_is_refused(
+    model: Path,
+    photo: Path,
+    tmp_path: Path,
+    changed: dict[str, Any],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_json(tmp_path / "decision.json", certified(model, **changed))
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: main(arguments(model, photo, "--decision", str(tmp_path / "decision.json"))))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
