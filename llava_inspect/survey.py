@@ -117,18 +117,19 @@ def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: R
     from llava.deciding.decision import load_decision
 
     decision = load_decision(args.decision)
+    check_asked(decision, questions)
     # training's objects are crops, and here whole photos are asked about
-    check_asked(decision, questions, "tile" if recipe.unit == "tile" else "picture")
+    unit = "tile" if recipe.unit == "tile" else "picture"
     if args.endpoint:
         from eval.answering.endpoint import Endpoint
 
+        decision.check_unit(unit)
         decision.check_model(model_id=Endpoint(args).model_id)
         return decision
-    from llava.mm_utils import get_model_name_from_path
+    from llava.deciding.of_model import check_folder
     from llava.model.folder import open_model_folder
 
-    folder = open_model_folder(args.model_path)
-    decision.check_model(fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name))
+    check_folder(decision, open_model_folder(args.model_path), unit)
     return decision
 
 

@@ -25,13 +25,12 @@ class CertifiedRule:
         return self._decision.decide(p_yes)
 
 
-def check_asked(decision: Decision, questions: Sequence[PhotoQuestion], unit: str) -> None:
+def check_asked(decision: Decision, questions: Sequence[PhotoQuestion]) -> None:
     """Check that a survey asks as its decision was certified.
 
     Args:
         decision: What was certified.
         questions: All that is asked about each photo, or part of one.
-        unit: What they are about: picture, object or tile.
 
     Raises:
         InputError: it does not.
@@ -42,5 +41,4 @@ def check_asked(decision: Decision, questions: Sequence[PhotoQuestion], unit: st
             "--decision is for the question whether there is a defect, with the probabilities of its "
             "answers; the recipe does not ask it"
         )
-    decision.check_unit(unit)
     decision.check_wording(asked.text)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from llava.deciding.decision import Decision
     from llava.inference.chat import Chat
-    from llava.model.folder import ModelFolder
 
 COMMANDS = """/image PATH_OR_URL   show another picture, with the next question
 /reset               forget the talk, keep the last picture
@@ -66,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     decision = None if args.decision is None else load_decision(args.decision)
     image = load_image(args.image_file)
 
+    from llava.deciding.of_model import check_folder
     from llava.inference.chat import Chat
     from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder = open_model_folder(args.model_path)
     if decision is not None:
-        check_decision(decision, folder)
+        check_folder(decision, folder, "picture")
     loaded = load_model(
         folder, args.model_base, device=args.device, load_8bit=args.load_8bit,
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
@@ -104,14 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print_decision(decision, chat, line)
     print("exit...")
     return 0
-
-
-def check_decision(decision: Decision, folder: ModelFolder) -> None:
-    """Raise InputError if the decision is not for this model, or not for whole pictures."""
-    from llava.mm_utils import get_model_name_from_path
-
-    decision.check_model(fingerprint=folder.fingerprint, model_id=get_model_name_from_path(folder.name))
-    decision.check_unit("picture")
 
 
 def complete_on_tab() -> None:

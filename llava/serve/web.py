@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llava.common.cli import CommandParser, add_model_flags
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
+from llava.deciding.decision import Decision, load_decision
 from llava.serve.api import LOOPBACK, address, listen
 from llava.serve.http.limits import Limits
 
@@ -55,6 +56,11 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         help="also make a public https address on gradio.live, for 72 hours: Gradio downloads a tunnel"
         " program (frpc) once, and all that visitors send and see passes through Gradio's servers",
     )
+    parser.add_argument(
+        "--decision",
+        type=Path,
+        help="decision.json of certify: says sound, a defect or ask a person where its question is asked",
+    )
     parser.add_argument("--report", type=Path, help="the scores' report.html (default: that of the run)")
     parser.add_argument(
         "--idle-minutes",
@@ -91,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     users = None if args.auth_file is None else read_users(args.auth_file)
     if args.report is not None and not args.report.is_file():
         raise InputError(f"--report {args.report}: no such file; name a report.html")
+    decision = None if args.decision is None else load_decision(args.decision)
     listening = listen(args.host, args.port)  # before the model, which takes longer
 
     from llava.serve.page.private_folder import PrivateFolder
@@ -98,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = PrivateFolder()
     try:
         with kept_inside(folder):
-            serve(args, users, listening, folder)
+            serve(args, users, decision, listening, folder)
     finally:
         folder.wipe()
     return 0
@@ -149,7 +156,11 @@ def kept_inside(folder: PrivateFolder) -> Iterator[None]:
 
 
 def serve(
-    args: Namespace, users: list[tuple[str, str]] | None, listening: socket.socket, folder: PrivateFolder
+    args: Namespace,
+    users: list[tuple[str, str]] | None,
+    decision: Decision | None,
+    listening: socket.socket,
+    folder: PrivateFolder,
 ) -> None:
     """Load the model and serve the page until SIGINT or SIGTERM."""
     try:
@@ -158,15 +169,20 @@ def serve(
     except ImportError:
         raise InputError(f"the page needs: {how_to_install('web')}") from None
 
+    from llava.deciding.of_model import check_folder
     from llava.inference.live import LiveEngine
     from llava.model.builder import load_model
+    from llava.model.folder import open_model_folder
     from llava.serve.http.server import Server
     from llava.serve.page.app import create_app
     from llava.serve.page.report_tab import find_report
     from llava.serve.page.visitors import Visitors
 
+    model = open_model_folder(args.model_path)
+    if decision is not None:
+        check_folder(decision, model, "picture")
     loaded = load_model(
-        args.model_path, args.model_base, device=args.device, load_8bit=args.load_8bit,
+        model, args.model_base, device=args.device, load_8bit=args.load_8bit,
         load_4bit=args.load_4bit, conv_mode=args.conv_mode,
     )  # fmt: skip
     limits = Limits(
@@ -174,7 +190,12 @@ def serve(
     )
     with LiveEngine(loaded, batch_size=args.batch_size) as live:
         visitors = Visitors(
-            live, folder, limits, idle_seconds=60 * args.idle_minutes, per_address=args.per_address
+            live,
+            folder,
+            limits,
+            idle_seconds=60 * args.idle_minutes,
+            per_address=args.per_address,
+            decision=decision,
         )
         app = create_app(
             visitors, args.model_name or loaded.model_id, args.report or find_report(args.model_path), users

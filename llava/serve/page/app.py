@@ -71,6 +71,7 @@ def create_app(
         return Response(content, media_type=KINDS[name.rpartition(".")[2]])
 
     package = resources.files(__package__)
+    wordings = visitors.decision.wordings if visitors.decision else ()
     return gr.mount_gradio_app(
         app,
         create_blocks(visitors, model_name, report),
@@ -84,7 +85,10 @@ def create_app(
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        i18n=translations(minutes=f"{visitors.idle_seconds / 60:g}"),
+        i18n=translations(
+            minutes=f"{visitors.idle_seconds / 60:g}",
+            wordings=" / ".join(f'"{wording}"' for wording in wordings),
+        ),
         theme=gr.themes.Default(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="blue"
         ),

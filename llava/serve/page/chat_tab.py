@@ -61,6 +61,8 @@ class ChatTab:
             retry = gr.Button(text("retry"), size="sm", min_width=90, elem_id="retry")
             undo = gr.Button(text("undo"), size="sm", min_width=90, elem_id="undo")
             clear = gr.Button(text("clear"), size="sm", min_width=90, elem_id="clear")
+        if visitors.decision is not None:
+            gr.Markdown(text("decides"))
         with gr.Accordion(text("examples"), open=True, elem_id="examples"):
             with gr.Row():
                 examples = [
@@ -222,6 +224,11 @@ class ChatTab:
         parts = [_plain(exchange.answer) + (" ▍" if writing else "")]
         if exchange.yes_no is not None:
             parts.append(_bars(exchange.yes_no))
+        decision = self._visitors.decision
+        if exchange.decided is not None and decision is not None:
+            call = tag("b", words(f"decided_{exchange.decided.call}"))
+            said = f" P(yes) {exchange.decided.p_yes:.6f}. {decision.guarantee}"
+            parts.append(tag("p", call, said, class_="decided"))
         if exchange.marked is not None:
             parts.append(_photo(exchange.marked, words("marked_photo")))
         parts += [tag("p", note, class_="note") for note in notes]

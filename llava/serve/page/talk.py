@@ -10,6 +10,8 @@ from PIL import Image
 
 from llava.common.boxes import Box, Frame, box_in_image, parse_boxes
 from llava.common.errors import InputError
+from llava.deciding.decision import Decision
+from llava.deciding.in_talk import Decided, decide_in_talk
 from llava.inference.chat import LiveChat
 from llava.inference.live import EngineClosedError, LiveEngine, QueueFullError
 from llava.inference.sampling import SamplingOptions
@@ -30,6 +32,8 @@ class Exchange:
     answer: str = ""
     yes_no: dict[str, float] | None = None
     """The probabilities, where the question is closed."""
+    decided: Decided | None = None
+    """What a decision says of the photo, where the question is one that it is for."""
     marked: str | None = None
     """Address of the picture with the answer's boxes."""
     forgotten: int = 0
@@ -52,19 +56,27 @@ class _Run:
 class PageTalk:
     """A talk whose answers are written by threads: whoever shows it only looks, and may go at any time."""
 
-    def __init__(self, live: LiveEngine, pictures: ShownPictures, limits: Limits) -> None:
+    def __init__(
+        self,
+        live: LiveEngine,
+        pictures: ShownPictures,
+        limits: Limits,
+        decision: Decision | None = None,
+    ) -> None:
         """Start empty.
 
         Args:
             live: Answers the questions.
             pictures: Keeps the pictures that are shown.
             limits: How many pictures a talk may have, and of what size together.
+            decision: Says what is sound or a defect, where it is asked for.
         """
         self.exchanges: list[Exchange] = []
         self._chat = LiveChat(live, limits.max_seconds)
         self._live = live
         self._pictures = pictures
         self._limits = limits
+        self._decision = decision
         self._pending: list[str] = []  # shown with the next question
         self._sizes: list[int] = []  # pixels of the talk's pictures
         self._run: _Run | None = None
@@ -166,6 +178,8 @@ class PageTalk:
             asked = True
             if not exchange.stopped:
                 exchange.yes_no = self._yes_no(exchange.answer)
+                if self._decision is not None:
+                    exchange.decided = decide_in_talk(self._decision, self._chat, exchange.question)
         except (InputError, QueueFullError, EngineClosedError) as error:
             exchange.error = str(error)
         finally:

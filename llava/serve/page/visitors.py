@@ -14,6 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from llava.common.errors import InputError
+from llava.deciding.decision import Decision
 from llava.inference.live import LiveEngine
 from llava.serve.http.limits import Limits
 from llava.serve.page.jobs import Job
@@ -76,6 +77,7 @@ class Visitors:
         *,
         idle_seconds: float,
         per_address: int,
+        decision: Decision | None = None,
     ) -> None:
         """Start the thread that wipes idle visitors.
 
@@ -85,9 +87,11 @@ class Visitors:
             limits: Of pictures and answers.
             idle_seconds: After so long without a question a visitor is wiped, as if the tab had been closed.
             per_address: How many answers may be on their way to one network address.
+            decision: What talks decide on pictures by.
         """
         self.live = live
         self.limits = limits
+        self.decision = decision
         self.pictures = ShownPictures()
         self.idle_seconds = idle_seconds
         self._per_address = per_address
@@ -108,7 +112,7 @@ class Visitors:
             if session not in self._visitors:
                 if len(self._visitors) >= MAX_VISITORS:
                     raise InputError("too many visitors at the moment; try again in a few minutes")
-                talk = PageTalk(self.live, self.pictures, self.limits)
+                talk = PageTalk(self.live, self.pictures, self.limits, self.decision)
                 self._visitors[session] = visitor = Visitor(address, talk)
                 visitor.was_wiped = session in self._wiped
             visitor = self._visitors[session]

@@ -60,6 +60,18 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "(사진이 없으면 예시 사진을 사용)",
         "(без вашего фото — с нарисованным)",
     ),
+    "decides": (
+        "Where you ask {wordings}, a certified decision follows the answer.",
+        "{wordings}라고 물으면 답변 뒤에 인증된 판정이 나옵니다.",
+        "На вопрос {wordings} после ответа даётся сертифицированное решение.",
+    ),
+    "decided_sound": ("Decision: sound.", "판정: 정상.", "Решение: исправно."),
+    "decided_defect": ("Decision: a defect.", "판정: 결함.", "Решение: дефект."),
+    "decided_ask": (
+        "Decision: a person must look.",
+        "판정: 사람이 확인해야 합니다.",
+        "Решение: должен посмотреть человек.",
+    ),
     "photo": ("Photo", "사진", "Фото"),
     "photo_of_talk": (
         "photo {number} of this talk",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llava.common.errors import InputError
 from llava.inference.chat import Chat
+from llava.inference.engine import Engine, Request
 from llava.inference.model_runner import ModelRunner
 from llava.model.builder import LoadedModel, load_model
 from tests.support.small_model import image, plain_generate, random_model
@@ -83,6 +84,28 @@ def test_a_second_question_reads_only_itself(
         if len(prompts) == 1:
             assert prompts[0] <= sum(read) < prompts[0] + 5  # image included, and the answer but its last
     assert sum(read) < prompts[1] - prompts[0] + 5
+
+
+def test_a_question_aside_is_no_part_of_the_chat(random_loaded: LoadedModel) -> None:
+    """It gets the engine's probabilities for it alone, and the chat goes on as if it had not been asked."""
+    runner = ModelRunner(random_loaded)
+    chats = [Chat(runner, max_new_tokens=8) for _ in range(2)]
+    assert chats[0].probabilities_alone("Is it?", ("yes", "no")) is None
+    answers: list[list[str]] = [[], []]
+    for seed in (1, 2):
+        request = Request(0, "Is it?", [image(seed)], ("yes", "no"))
+        (expected,) = Engine(random_loaded).answer([request], max_new_tokens=1)
+        for chat, said in zip(chats, answers, strict=True):
+            chat.add_image(image(seed))
+            said += ["".join(chat.ask("What is it?")), "".join(chat.ask("Sure?"))]
+        aside = chats[0].probabilities_alone("Is it?", ("yes", "no"))
+        assert aside == pytest.approx(expected.choices, abs=1e-5)
+        assert chats[0].history == chats[1].history
+    assert "".join(chats[0].ask("And?")) == "".join(chats[1].ask("And?"))
+    assert answers[0] == answers[1]
+    with pytest.raises(InputError, match="context"):
+        chats[0].probabilities_alone("Is it? " * 2000, ("yes", "no"))
+    assert "".join(chats[0].ask("So?")) == "".join(chats[1].ask("So?"))
 
 
 def test_undo_takes_the_last_exchange_back(random_loaded: LoadedModel) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from llava.common.errors import InputError
+from llava.deciding.in_talk import decide_in_talk
 from llava.inference.chat import Chat
 from llava.inference.live import LiveEngine
 from llava.inference.model_runner import ModelRunner
@@ -19,6 +20,7 @@ from llava.model.builder import LoadedModel, load_model
 from llava.serve.http.limits import Limits
 from llava.serve.page.pictures import ShownPictures
 from llava.serve.page.talk import PageTalk, boxes_on
+from tests.support.certified import certified
 from tests.support.small_model import image, random_model
 
 GREEDY = SamplingOptions(max_new_tokens=12)
@@ -95,6 +97,26 @@ def test_a_closed_question_has_probabilities(live: LiveEngine) -> None:
     assert closed.yes_no is not None and sum(closed.yes_no.values()) == pytest.approx(1)
     assert max(closed.yes_no, key=closed.yes_no.__getitem__) == closed.answer
     assert ask(talk, "Describe the picture.").yes_no is None
+
+
+def test_a_decision_is_made_where_its_question_is_asked(
+    loaded: LoadedModel, live: LiveEngine, tiny_model_dir: Path
+) -> None:
+    """Of the photo shown last by itself, as in a chat in the terminal."""
+    wording = "Is there a defect?"
+    decision = certified(tiny_model_dir, sound_below=None, defect_from=0.0)
+    talk = PageTalk(live, ShownPictures(), Limits(), decision)
+    assert ask(talk, wording).decided is None, "no photo yet"
+    for seed in (1, 2):
+        talk.add_photo(image(seed))
+        assert ask(talk, "Describe it.").decided is None
+        chat = Chat(ModelRunner(loaded), max_new_tokens=12)
+        chat.add_image(image(seed))
+        "".join(chat.ask(wording))
+        alone = decide_in_talk(decision, chat, wording)
+        decided = ask(talk, wording).decided
+        assert alone is not None and decided.call == alone.call == "defect"
+        assert decided.p_yes == pytest.approx(alone.p_yes, abs=1e-5)
 
 
 def test_boxes_of_an_answer_lie_on_the_photo() -> None:
