@@ -168,7 +168,7 @@ def test_who_says_that_something_is_there_is_asked_what(open_register: Open, tmp
     tab = open_register()
     tab.click("#f-f01")
     tab.keyboard.press("r")  # it is called sound, and is not
-    assert said(tab, "f01") == "" and "choose what it is" in tab.inner_text("#saved")
+    assert said(tab, "f01") == "" and "choose what it is" in tab.inner_text("#prompt")
     tab.select_option("#kind:focus", "flashover")
     (saved,) = save(tab, tmp_path).corrections
     assert (saved.finding, saved.verdict, saved.kind) == ("f01", "correct", "flashover")
