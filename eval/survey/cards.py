@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from eval.report.phrases import counted, percent
 from eval.report.pictures import DrawnBox, picture
 from eval.survey.findings import Finding, Findings
+from eval.survey.novelty_map import draw_novelty_maps
 from eval.survey.sightings import DEFECT
 from llava.common.files import to_json
 from llava.common.html.markup import Markup, cut, tag, together
@@ -23,6 +24,7 @@ _ACTIONS = {
     "r": ("reject", ""),
     "c": ("correct", ""),
     "b": ("box", ""),
+    "m": ("map", ""),
     "n": ("note", ""),
     "u": ("undo", ""),
 }
@@ -93,7 +95,8 @@ def _keeping() -> Markup:
 
 def _bar(register: Findings) -> Markup:
     """Return the bar at the foot of the window, which acts on the current finding."""
-    buttons = [_button(key, name, sign) for key, (name, sign) in _ACTIONS.items()]
+    has_maps = any(finding.novelty_maps for finding in register.findings)
+    buttons = [_button(key, name, sign) for key, (name, sign) in _ACTIONS.items() if key != "m" or has_maps]
     kinds = [tag("option", kind, value=kind) for kind in register.kinds]
     kind = tag("select", tag("option", "choose a kind", value=""), *kinds, id="kind")
     return tag(
@@ -113,9 +116,7 @@ def _bar(register: Findings) -> Markup:
 
 def _large() -> Markup:
     """Return the place for the current photo above the bar, as large as the window, to draw a box on."""
-    buttons = [
-        _button(key, name, id="unbox" if key == "x" else None) for key, name in _LARGE_ACTIONS.items()
-    ]
+    buttons = [_button(key, name, id="unbox" if key == "x" else None) for key, name in _LARGE_ACTIONS.items()]
     return tag(
         "div",
         tag("div", tag("div", class_="picture"), class_="stage"),
@@ -138,8 +139,11 @@ def _button(key: str, name: str, sign: str = "", id: str | None = None) -> Marku
 def _card(finding: Finding, address: str, links: Mapping[str, str]) -> Markup:
     boxes = [] if finding.box is None else [DrawnBox("found", finding.box, finding.kind or finding.about)]
     name = cut(finding.photo, 200)
+    novelty = [drawn] if (drawn := draw_novelty_maps(finding.novelty_maps)) else []
     shown = (
-        picture(address, f"Photo {name}" + (" with the box of what was found" if boxes else ""), boxes)
+        picture(
+            address, f"Photo {name}" + (" with the box of what was found" if boxes else ""), boxes, novelty
+        )
         if address
         else tag("div", tag("p", "This photo cannot be shown."), class_="picture")
     )
