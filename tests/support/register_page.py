@@ -14,7 +14,7 @@ Open = Callable[..., Any]
 
 @contextmanager
 def watched_register(browser: Any, page: Path) -> Iterator[Open]:
-    """Yield what opens a register in a tab; what the page then asks of any host, or complains of, is an error."""
+    """Yield what opens a register in a tab; what it asks of any host, or complains of, is an error."""
     contexts: list[Any] = []
     wrong: list[str] = []
 
