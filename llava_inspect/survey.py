@@ -214,9 +214,9 @@ def _novelty_warnings(
     """
     import numpy as np
 
-    from eval.survey.sightings import NEVER_SEEN
     from llava.novelty.bank import read_bank
     from llava.novelty.drift import drift_test
+    from llava.novelty.pvalue import NEVER_SEEN
 
     bank = read_bank(bank_file)
     warnings = []

@@ -19,8 +19,8 @@ class Correction(BaseModel):
 
     `photo` shows it best, and `more_photos` of a burst show it too. `decision` is the survey's. `accept`: it
     is as the survey says, and `kind` and `box` repeat that.
-    `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo;
-    a kind without one is somewhere in the photo.
+    `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo,
+    the survey's or one that the person drew; a kind without one is somewhere in the photo.
     """
 
     model_config = ConfigDict(extra="forbid")
