@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     if args.output.exists():
         raise InputError(f"{args.output} exists already; name another file or remove it first")
-    training = known_pictures(read_json_list(args.data / "train.json", Record), args.data)
+    training = known_pictures(args.data / "train.json")
     calibration, split = calibration_pictures(args.data)
     if not any(picture.sound for picture in calibration):
         print(f"note: no picture of {split} is sound; all of them calibrate", file=sys.stderr)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
 
         bank = build_bank(
             ModelRunner(loaded),
@@ -96,7 +96,7 @@ def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
     """Return the pictures of the calibration split, or else of val.json, and the name of that file."""
     truths_file = data / "truth_calibration.jsonl"
     if not truths_file.exists():
-        return known_pictures(read_json_list(data / "val.json", Record), data), "val.json"
+        return known_pictures(data / "val.json"), "val.json"
     truths = {truth.question_id: truth for truth in read_jsonl(truths_file, Truth)}
     questions_file = data / "questions_calibration.jsonl"
     about = [
@@ -108,14 +108,14 @@ def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
     return _pictures(about, data, questions_file), truths_file.name
 
 
-def known_pictures(records: Sequence[Record], data: Path) -> list[KnownPicture]:
-    """Return the pictures of records that `convert` wrote to the folder `data`."""
+def known_pictures(file: Path) -> list[KnownPicture]:
+    """Return the pictures of the records in a file that `convert` wrote."""
     about = [
         (image, str(record.meta.get("group", image)), record.meta.get("kinds"))
-        for record in records
+        for record in read_json_list(file, Record)
         for image in record.images
     ]
-    return _pictures(about, data, data)
+    return _pictures(about, file.parent, file)
 
 
 def _pictures(
@@ -129,7 +129,7 @@ def _pictures(
         for image, group, kinds in about
     }
     if not found:
-        raise InputError(f"{source}: no question is about a picture, so there is nothing to calibrate with")
+        raise InputError(f"{source}: nothing in it is about a picture, and a bank is made from pictures")
     return list(found.values())
 
 

@@ -108,7 +108,9 @@ def check_model(args: Namespace) -> None:
     if args.novelty:
         read_bank(args.novelty)
     if not args.endpoint and not args.ray:
-        open_model_folder(args.model_path)
+        folder = open_model_folder(args.model_path)
+        if folder.is_model:
+            folder.open_tensors()  # reads no tensor: whether the files are there and whole
 
 
 def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:

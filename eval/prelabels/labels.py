@@ -66,6 +66,8 @@ class PreLabels:
 
 def read_findings(file: Path) -> Findings:
     """Read findings.json. InputError naming the file and the field that is wrong."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a survey writes it when all is answered (findings.json)")
     try:
         return Findings.model_validate(read_json(file))
     except ValidationError as error:

@@ -151,7 +151,9 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}{': ' if field else ''}{problem['msg'].removeprefix('Value error, ')}{more}"
+    # pydantic's own words for it name a class of ours
+    message = "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
+    return f"{field}{': ' if field else ''}{message.removeprefix('Value error, ')}{more}"
 
 
 # An escaped pair of surrogates, one alone, any other escape. JSON has backslashes only in strings.

@@ -162,6 +162,11 @@ def test_a_survey_without_kinds_is_refused(tmp_path: Path) -> None:
     file = write_survey(tmp_path, finding("1", "a.jpg"))
     with pytest.raises(InputError, match="no finding is of a kind and not sound"):
         main(["--findings", str(file)])
+    with pytest.raises(InputError, match=r"none\.json: no such file; a survey writes it"):
+        main(["--findings", str(file.with_name("none.json"))])
+    file.write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"not a survey's findings \(Input should be an object\)"):
+        main(["--findings", str(file)])
 
 
 def test_a_format_that_can_hold_nothing_of_it_is_not_written(
