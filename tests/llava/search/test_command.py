@@ -100,7 +100,7 @@ runpy.run_module("llava.search", run_name="__main__")
     "arguments, message",
     [
         (["--find", " "], "nothing to find"),
-        (["--find", "a star " * 3000], "context of"),
+        (["--find", "a star " * 3000], "context is 2048"),
         (["--find", "a star", "--top", "0"], "top is 0"),
         (["--find", "a star", "--smallest", "0"], "smallest is 0"),
         (["--find", "a star", "--reference", "absent.jpg"], "absent.jpg"),

@@ -49,7 +49,7 @@ def test_users_are_read_from_a_file(put: Callable[..., Path]) -> None:
         read_users(put("users.txt", "\n"))
     with pytest.raises(InputError, match="line 2: ann has a password already"):
         read_users(put("users.txt", "ann:x\nann:y\n"))
-    with pytest.raises(InputError, match="absent.txt: no such file"):
+    with pytest.raises(InputError, match=r"absent\.txt: no such file"):
         read_users(Path("absent.txt"))
     assert read_users(put("users.txt", "\ufeffann:x\n")) == [("ann", "x")]  # as Windows' editor saves it
 
