@@ -7,7 +7,7 @@ facts too, since a made picture must never be tested on, and goes where its pare
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,7 @@ from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
 
 SYNTHETIC_FILE = "synthetic.json"
-SYNTHETIC_FORMAT = "llava-inspect synthetic"
+SYNTHETIC_FORMAT: Final = "llava-inspect synthetic"
 IMAGES, MASKS = "images", "masks"
 Method = Literal["paste", "render", "diffuse"]
 
