@@ -1,8 +1,5 @@
 """Labels are those of the pixels that changed, and what would teach nothing is rejected."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +15,6 @@ from llava.common.masks import box_mask
 from tests.support.made import recipe_of
 
 WHOLE = Filter(recipe_of(), ModelInput(), least=7)
-Judge = Callable[..., Made | Rejected]
 SIZE = (120, 80)
 
 
@@ -68,7 +64,7 @@ def test_size_is_that_of_what_the_recipe_shows(photo: Photo) -> None:
     assert judge(photo, (70, 50, 90, 75), filter=crops) == Rejected(UNSEEN)
 
 
-def test_a_file_is_read_as_it_was_written(tmp_path: Path, photo: Photo) -> None:
+def test_a_picture_has_the_size_of_its_photo(photo: Photo) -> None:
     with pytest.raises(ValueError, match="was made of a photo"):
         WHOLE.measure(
             Job(0, photo, "flashover", None, 1), Painted(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool))

@@ -73,7 +73,7 @@ def test_only_what_is_trained_on_is_used(tmp_path: Path) -> None:
     splits = {picture["source"]: picture["split"] for picture in pictures}
     assert {splits[photo.name.removesuffix(".jpg")] for photo in read.photos} == {"train"}
     assert len(read.photos) + read.left_out[NOT_TRAINED] == 30
-    with pytest.raises(InputError, match="no manifest.json in it"):
+    with pytest.raises(InputError, match=r"no manifest\.json in it"):
         trained_keys(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_a_kind_goes_only_on_components_that_it_was_seen_on(tmp_path: Path) -> N
     assert {(job.photo.name, job.target and job.target.name) for job in jobs} == {
         ("images/both.jpg", "damper")
     }
-    assert {planner.job("flashover").photo.name for _ in range(2)} == {"images/both.jpg", "images/none.jpg"}
+    assert {planner.job("flashover").photo.name for _ in range(6)} == {"images/both.jpg", "images/none.jpg"}
 
 
 def test_without_components_a_defect_may_be_anywhere(tmp_path: Path) -> None:
