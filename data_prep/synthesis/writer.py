@@ -150,7 +150,7 @@ class PictureWriter:
                     category_id=self._category[shape.name],
                     bbox=(x, y, across, down),
                     area=across * down if shape.area is None else shape.area,
-                    segmentation=outline if is_made else {},
+                    segmentation=outline if is_made else [],
                     made=is_made,
                 )
             )
