@@ -87,8 +87,10 @@ class PictureWriter:
                 return self._read_done()
         except InputError:  # there is none, or it was being written
             pass
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in (_SETTINGS, _DONE):
+            (self.folder / name).unlink(missing_ok=True)
         for name in (IMAGES, MASKS):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir(parents=True)
         write_json(self.folder / _SETTINGS, self._settings)
         return {}
@@ -182,8 +184,9 @@ class PictureWriter:
             for path in (self.folder / folder).iterdir():
                 if path.name not in used:  # a killed run wrote it and did not note it
                     path.unlink()
-        for name in (_SETTINGS, _DONE):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name in (_SETTINGS, _DONE) or path.name.startswith("."):  # a lock
+                path.unlink()
         self.folder.rename(self.output)
 
     def discard(self) -> None:
