@@ -85,8 +85,7 @@ class ModelJudge:
         """Return how far the most unlike patch of a part is from the training patches."""
         assert self._meter is not None
         shown = self._engine.runner.processor.pixels(self._shown(pixels, crop))
-        request = Request(0, "?", [shown], self._yes_no)
-        self._engine.answer([request])
+        self._engine.answer([Request(0, _ASKED, [shown])], max_new_tokens=1)  # the tower reads it
         novelty = self._meter.of([shown])
         assert novelty is not None
         return novelty.distance
@@ -94,7 +93,7 @@ class ModelJudge:
     def _ask(self, image: Image.Image, text: str) -> float:
         """Return the probability of yes."""
         shown = self._engine.runner.processor.pixels(image)
-        (result,) = self._engine.answer([Request(0, text, [shown], self._yes_no)])
+        (result,) = self._engine.answer([Request(0, text, [shown], self._yes_no)], max_new_tokens=1)
         if result.choices is None:
             raise InputError(f"the model cannot answer {text!r}: {result.error}")
         return result.choices[self._yes_no[0]]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data_prep.annotations import AnnotatedSource
     from data_prep.recipe.schema import Recipe
     from data_prep.synthesis.filter import Made
+    from data_prep.synthesis.make import Workshop
     from data_prep.synthesis.painted import Job, Painter
     from data_prep.synthesis.photos import Photos
     from data_prep.synthesis.plan import Planner
@@ -33,7 +34,8 @@ other. With --data only photos of that conversion's train split are used; withou
 pictures whose photos it holds out. A killed run goes on with the same command."""
 EXAMPLES = [
     "--source photos --recipe insulator --data runs/data --output runs/made",
-    '--source photos --recipe insulator --output runs/made --method render\n--kinds "broken disc" --count 200',
+    "--source photos --recipe insulator --output runs/made --method render\n"
+    '--kinds "broken disc" flashover --count 200',
 ]
 
 
@@ -95,6 +97,8 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     for flag, value in (("--count", args.count), ("--workers", args.workers)):
         if value is not None and value < 1:
             raise InputError(f"{flag} {value}: must be 1 or more")
+    if args.novelty and not args.novelty.is_file():
+        raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
     if args.novelty and not args.model_path:
         raise InputError("--novelty needs the model that the bank was made with: add --model-path")
     return args
@@ -109,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from data_prep.synthesis.photos import read_photos, trained_keys
     from data_prep.synthesis.plan import Planner, share_out
     from data_prep.synthesis.writer import PictureWriter
+    from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
     from llava_inspect.painters import PAINTERS
@@ -124,11 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     planner = Planner(found.photos, bool(recipe.components), args.seed)
     kinds = choose_kinds(args.kinds, recipe, painter, planner)
     count = args.count or default_count(found, kinds)
-    filter = Filter(recipe, model_input, args.least_size or LEAST_PATCHES * model_input.patch)
+    least = LEAST_PATCHES * model_input.patch if args.least_size is None else args.least_size
     settings = {
         "count": count,
         "kinds": kinds,
-        "least_size": filter.least,
+        "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
     }
@@ -137,10 +142,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seed": args.seed,
         "recipe": recipe.model_dump(mode="json"),
         "photos": fingerprint(found),
-        "novelty": str(args.novelty),
+        "novelty": args.novelty and sha256(args.novelty),
     }
     writer = PictureWriter(args.output, args.method, [kind.name for kind in recipe.kinds], everything)
-    workshop = Workshop(painter, planner, filter, writer, load_judge(args, recipe), args.workers)
+    workshop = Workshop(
+        painter,
+        planner,
+        Filter(recipe, model_input, least),
+        writer,
+        load_judge(args, recipe),
+        args.workers,
+    )
     with only_run_in(writer.folder):
         outcomes = make(workshop, share_out(found.examples, kinds, count))
         finish(args, workshop, outcomes, found, settings)
@@ -149,11 +161,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_output(args: Namespace) -> None:
-    """Raise InputError where the output would be taken for photos."""
+    """Raise InputError where the output is there, or would be taken for photos."""
     if not args.source.is_dir():
         raise InputError(f"--source {args.source}: no such folder")
     if args.output.resolve().is_relative_to(args.source.resolve()):
         raise InputError(f"--output {args.output} lies among the photos; name a folder elsewhere")
+    if args.output.exists():
+        raise InputError(f"--output {args.output} exists already; name another folder or remove it first")
 
 
 def read_source(args: Namespace, recipe: Recipe) -> AnnotatedSource:
@@ -222,9 +236,8 @@ def default_count(found: Photos, kinds: Sequence[str]) -> int:
 
     count = min(lacking(found.examples, kinds), len(found.photos))
     if not count:
-        raise InputError(
-            f"no kind is rarer than the commonest ({', '.join(kinds)}): say how many with --count"
-        )
+        named = ", ".join(kinds)
+        raise InputError(f"{named}: as common as the commonest kind already; say how many with --count")
     return count
 
 
@@ -247,7 +260,7 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
     return ModelJudge(args, recipe, args.novelty)
 
 
-def make(workshop: Any, kinds: Sequence[str]) -> list[Outcome]:
+def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -272,16 +285,15 @@ def make(workshop: Any, kinds: Sequence[str]) -> list[Outcome]:
             )
 
         try:
-            made: list[Outcome] = workshop.make(kinds, show)
+            return workshop.make(kinds, show)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             raise
-    return made
 
 
 def finish(
     args: Namespace,
-    workshop: Any,
+    workshop: Workshop,
     outcomes: Sequence[Outcome],
     found: Photos,
     settings: Mapping[str, Any],
@@ -315,9 +327,8 @@ def print_made(
 
     made = Counter(outcome.kind for outcome in outcomes if outcome.image)
     tries = Counter(outcome.kind for outcome in outcomes)
-    table = Table(
-        "kind", "photos with it", "made", "rejected", title=f"{made.total():,} pictures, {args.method}"
-    )
+    title = f"{made.total():,} pictures in {args.output} ({args.method})"
+    table = Table("kind", "photos with it", "made", "rejected", title=title)
     for kind in kinds:
         numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
         table.add_row(kind, *(f"{number:,}" for number in numbers))

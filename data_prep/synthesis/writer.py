@@ -63,16 +63,11 @@ class PictureWriter:
         """Open the folder; `begin` says what is done already.
 
         Args:
-            output: The folder to write, which must not exist.
+            output: The folder to write; it is not there.
             method: How the pictures are made.
             classes: The names of all classes, in the order of their ids.
             settings: All that decides what is made, as JSON.
-
-        Raises:
-            InputError: The output exists.
         """
-        if output.exists():
-            raise InputError(f"--output {output} exists already; name another folder or remove it first")
         self.output = output
         self.folder = output.with_name(f".{output.name}.partial")
         self._method = method

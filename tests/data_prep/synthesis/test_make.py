@@ -17,7 +17,6 @@ from data_prep.synthesis.plan import Planner
 from data_prep.synthesis.sheet import draw_sheets
 from data_prep.synthesis.writer import Outcome, PictureWriter, rejections
 from data_prep.synthetic import Info, read_synthetic
-from llava.common.errors import InputError
 from llava.common.images import open_image
 from llava.common.masks import changed_pixels, load_mask
 from tests.support.made import SpotPainter, recipe_of, source_of
@@ -123,9 +122,6 @@ def test_other_settings_begin_anew(tmp_path: Path, photos: list[Photo]) -> None:
     assert other.begin() == {}
     (tmp_path / ".made.partial" / "settings.json").write_text("{")
     assert shop.writer.begin() == {}
-    (tmp_path / "made").mkdir()
-    with pytest.raises(InputError, match="exists already"):
-        PictureWriter(tmp_path / "made", "render", CLASSES, {})
 
 
 def test_a_judge_rejects(tmp_path: Path, photos: list[Photo]) -> None:
