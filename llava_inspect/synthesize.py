@@ -31,7 +31,8 @@ NOTES = """methods:
 OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
 other. With --data only photos of that conversion's train split are used; without, `convert` leaves out the
-pictures whose photos it holds out. A killed run goes on with the same command."""
+pictures whose photos it holds out. With --model-path the model looks at each picture: where it no longer
+sees the component, the picture is rejected. A killed run goes on with the same command."""
 EXAMPLES = [
     "--source photos --recipe insulator --data runs/data --output runs/made",
     "--source photos --recipe insulator --output runs/made --method render\n"
@@ -88,10 +89,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     add_model(parser)
     add_workers(parser)
-    models = parser.add_argument_group(
-        "a model that looks at the pictures", "one where it no longer sees the component is rejected"
-    )
-    add_model_flags(models, required=False)
+    add_model_flags(parser, required=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     for flag, value in (("--count", args.count), ("--workers", args.workers)):
