@@ -68,8 +68,9 @@ class Planner:
         ]
         self._uses: Counter[int] = Counter()
         self._place_uses: Counter[tuple[int, int]] = Counter()
-        # A queue of photos for each kind: (uses when it was put there, order by chance, photo).
-        self._queues: dict[str, list[tuple[int, int, int]]] = {}
+        # A queue of photos for each kind: (uses when it was put there, those for the kind, order by chance,
+        # photo).
+        self._queues: dict[str, list[tuple[int, int, int, int]]] = {}
         self._next = 0
 
     def has_place(self, kind: str) -> bool:
@@ -104,17 +105,18 @@ class Planner:
             if place is None or seen_on is None or place.name in seen_on
         ]
 
-    def _queue(self, kind: str) -> list[tuple[int, int, int]]:
+    def _queue(self, kind: str) -> list[tuple[int, int, int, int]]:
         if kind not in self._queues:
             fitting = [photo for photo in range(len(self._photos)) if self._places_for(kind, photo)]
             self._random.shuffle(fitting)
-            self._queues[kind] = [(0, order, photo) for order, photo in enumerate(fitting)]
+            self._queues[kind] = [(0, 0, order, photo) for order, photo in enumerate(fitting)]
         return self._queues[kind]
 
     def _least_used(self, kind: str) -> int:
-        """Return the photo for a kind that was used least, of several the first by chance."""
+        """Return the photo for a kind that was used least: of several, least for the kind, then by chance."""
         queue = self._queue(kind)
-        while (first := queue[0])[0] != (uses := self._uses[first[2]]):  # it was used for another kind
+        while (first := queue[0])[0] != (uses := self._uses[first[-1]]):  # it was used for another kind
             heapq.heapreplace(queue, (uses, *first[1:]))
-        heapq.heapreplace(queue, (first[0] + 1, *first[1:]))
-        return first[2]
+        _, own, order, photo = first
+        heapq.heapreplace(queue, (uses + 1, own + 1, order, photo))
+        return photo

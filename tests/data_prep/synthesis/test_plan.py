@@ -85,6 +85,7 @@ def test_photos_and_components_are_used_about_equally(tmp_path: Path) -> None:
     planner = Planner(photos, True, seed=4)
     jobs = [planner.job(kind) for kind in ["broken disc", "flashover", "pollution"] * 16]
     assert set(Counter(job.photo.name for job in jobs).values()) == {4}
+    assert set(Counter((job.photo.name, job.kind) for job in jobs).values()) <= {1, 2}
     assert [job.number for job in jobs] == list(range(48))
     assert len({job.seed for job in jobs}) == 48
     for job in jobs:
