@@ -15,7 +15,7 @@ from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
 from llava_inspect.painters import PAINTERS
 from llava_inspect.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
-from llava_inspect.synthesize import main
+from llava_inspect.synthesize import METHODS, main
 from tests.support.commands import run_here
 from tests.support.made import SpotPainter, recipe_of
 from tests.support.photos import contents, write_boxes, write_photos
@@ -36,6 +36,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def synthesize(photos: Path, output: Path, *more: object) -> Any:
     flags = ("--method", "render", "--recipe", "insulator")
     return run_here(main, "--source", photos, "--output", output, *flags, *more)
+
+
+def test_the_help_lists_all_methods() -> None:
+    assert list(PAINTERS) == list(METHODS)
 
 
 def test_rare_kinds_become_as_common_as_the_commonest(tmp_path: Path, photos: Path) -> None:
