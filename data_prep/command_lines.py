@@ -49,7 +49,7 @@ def parse_scenes(argv: Sequence[str]) -> argparse.Namespace:
         metavar="P",
         help="share with a defect, 0 to 1 (default: 0.5)",
     )
-    _add_workers(parser, "processes (default: one a core)")
+    add_workers(parser, "processes (default: one a core)")
     parser.add_argument(
         "--contact-sheet", type=Path, metavar="FILE.png", help="also draw the first pictures here"
     )
@@ -82,7 +82,7 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
             "--source photos --recipe configs/recipes/insulator.yaml --output report.html",
         ],
     )
-    _add_source(parser, "pictures and annotations")
+    add_source(parser, "pictures and annotations")
     parser.add_argument(
         "--recipe",
         type=Path,
@@ -98,8 +98,8 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE.yaml",
         help="write a first recipe, made of the classes that are there, to be edited; a new file",
     )
-    _add_model(parser)
-    _add_workers(parser)
+    add_model(parser)
+    add_workers(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
     _require_workers(args)
@@ -145,7 +145,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
             "--output data/mine splits.val=0.1 families.describe=null",
         ],
     )
-    _add_source(parser, "pictures and annotation files, anywhere below it")
+    add_source(parser, "pictures and annotation files, anywhere below it")
     parser.add_argument(
         "--test-source",
         type=Path,
@@ -176,8 +176,8 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
         metavar="TRAIN,VAL,TEST",
         help="for instance 0.7,0.15,0.15 (default: recipe)",
     )
-    _add_workers(parser)
-    _add_model(parser)
+    add_workers(parser)
+    add_model(parser)
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
@@ -257,7 +257,7 @@ def add_blend(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
+def add_source(parser: argparse.ArgumentParser, holds: str) -> None:
     from data_prep.formats import AUTO, READERS  # for the two commands that read annotations
 
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help=holds)
@@ -272,7 +272,7 @@ def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_CONFIG,
@@ -282,7 +282,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_workers(parser: argparse.ArgumentParser, help: str = "threads (default: one a core)") -> None:
+def add_workers(parser: argparse.ArgumentParser, help: str = "threads (default: one a core)") -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help=help)
 
 

@@ -43,6 +43,7 @@ COMMANDS = (
         "survey", WHOLE, "a flight's photos -> a register of findings to work through", "llava_inspect.survey"
     ),
     _data("scenes", "render insulator photos with boxes, to try things on"),
+    Command("synthesize", DATA, "labelled pictures of rare defects, to train on", "llava_inspect.synthesize"),
     _data("inspect", "look at annotated photos -> one HTML page"),
     _data("convert", "photos and a recipe -> conversation JSON, test questions"),
     _data("check", "what is wrong with LLaVA conversation JSON"),

@@ -82,8 +82,7 @@ def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str])
     changes = [f"read although Pillow warns: {text}" for text in warned]
     if stored.format in ("TIFF", "PNG", "WEBP", "GIF") and getattr(stored, "n_frames", 1) > 1:
         changes.append("first of several frames taken")
-    stated = stored.getexif().get(EXIF_ORIENTATION, 1)
-    orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
+    orientation = orientation_of(stored)
     if orientation > 1:
         changes.append("turned upright as EXIF says")
         # In place: for a copy, EXIF would be read again, and Pillow would warn of it again.
@@ -91,12 +90,18 @@ def decode(stored: Image.Image, source: Path | str | BytesIO, warned: list[str])
     return DecodedImage(_to_rgb(stored, changes), orientation, tuple(changes))
 
 
+def orientation_of(stored: Image.Image) -> int:
+    """Return the EXIF orientation (1..8) of an image that is not turned upright yet; 1 where none is
+    stated."""
+    stated = stored.getexif().get(EXIF_ORIENTATION, 1)
+    return stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
+
+
 def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
     """Return the (height, width) of `open_image`'s result, without decoding where the format allows it."""
     with open_header(source) as stored:
         width, height = stored.size
-        turned = stored.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+        return (width, height) if orientation_of(stored) >= 5 else (height, width)
 
 
 @contextmanager

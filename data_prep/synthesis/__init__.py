@@ -1,0 +1,1 @@
+"""Makes labelled pictures of rare defects from annotated photos."""

@@ -1,0 +1,342 @@
+"""`llava-inspect synthesize`: labelled pictures of rare defects, made from annotated photos."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.common.cli import CommandParser, add_model_flags, command_name, print_next
+from llava.common.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.annotations import AnnotatedSource
+    from data_prep.recipe.schema import Recipe
+    from data_prep.synthesis.filter import Made
+    from data_prep.synthesis.make import Workshop
+    from data_prep.synthesis.painted import Job, Painter
+    from data_prep.synthesis.photos import Photos
+    from data_prep.synthesis.plan import Planner
+    from data_prep.synthesis.writer import Outcome
+
+METHODS = ("paste", "render")  # a help text must not import what makes the pictures
+NOTES = """methods:
+  paste    cut defects out of other photos, fit them to the sound component and blend them in
+  render   draw them onto the sound component
+
+OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
+look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
+other. With --data only photos of that conversion's train split are used; without, `convert` leaves out the
+pictures whose photos it holds out. With --model-path the model looks at each picture: where it no longer
+sees the component, the picture is rejected. A killed run goes on with the same command."""
+EXAMPLES = [
+    "--source photos --recipe insulator --data runs/data --output runs/made",
+    "--source photos --recipe insulator --output runs/made --method render\n"
+    '--kinds "broken disc" flashover --count 200',
+]
+
+
+def parse_arguments(argv: Sequence[str]) -> Namespace:
+    from data_prep.command_lines import add_model, add_source, add_workers
+
+    parser = CommandParser(
+        "llava-inspect synthesize",
+        "Make labelled pictures of rare defects from annotated photos, to train on.",
+        notes=NOTES,
+        examples=EXAMPLES,
+    )
+    add_source(parser, "annotated photos, in any format that convert reads")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        required=True,
+        metavar="FILE.yaml",
+        help="a file, or the name of one that ships",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder that convert wrote: use its training photos alone"
+    )
+    parser.add_argument("--method", choices=METHODS, default="paste", help="how (default: paste)")
+    parser.add_argument(
+        "--kinds", nargs="+", metavar="KIND", help="defects to make (default: all that the method can)"
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="pictures in all, rare kinds first (default: what makes all kinds as common as the commonest, "
+        "at most as many as there are photos)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="other seeds make others (default: 0)"
+    )
+    parser.add_argument(
+        "--least-size",
+        type=float,
+        metavar="PIXELS",
+        help="reject defects whose shorter side is less, in the pixels of --model (default: half a patch)",
+    )
+    parser.add_argument(
+        "--novelty",
+        type=Path,
+        metavar="BANK",
+        help="also reject what is unlike all training pictures, by this file of `novelty` for --model-path",
+    )
+    add_model(parser)
+    add_workers(parser)
+    add_model_flags(parser, required=False)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
+    args = parser.parse_intermixed_args(argv)
+    for flag, value in (("--count", args.count), ("--workers", args.workers)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} {value}: must be 1 or more")
+    if args.novelty and not args.novelty.is_file():
+        raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
+    if args.novelty and not args.model_path:
+        raise InputError("--novelty needs the model that the bank was made with: add --model-path")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    from data_prep.model_inputs import model_input_of
+    from data_prep.recipe.schema import Recipe
+    from data_prep.synthesis.filter import LEAST_PATCHES, Filter
+    from data_prep.synthesis.make import Workshop
+    from data_prep.synthesis.photos import read_photos, trained_keys
+    from data_prep.synthesis.plan import Planner, share_out
+    from data_prep.synthesis.writer import PictureWriter
+    from llava.common.files import sha256
+    from llava.common.settings import load_settings
+    from llava.common.shipped import find_recipe
+    from llava_inspect.painters import PAINTERS
+    from llava_inspect.run_commands import only_run_in
+
+    check_output(args)
+    recipe = load_settings(Recipe, find_recipe(args.recipe), args.overrides)
+    model_input = model_input_of(args.model)
+    trained = trained_keys(args.data) if args.data else None
+    found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
+    print_left_out(found, args)
+    painter = PAINTERS[args.method](found.photos, recipe)
+    planner = Planner(found.photos, bool(recipe.components), args.seed)
+    kinds = choose_kinds(args.kinds, recipe, painter, planner)
+    count = args.count or default_count(found, kinds)
+    least = LEAST_PATCHES * model_input.patch if args.least_size is None else args.least_size
+    settings = {
+        "count": count,
+        "kinds": kinds,
+        "least_size": least,
+        "model": model_input.summary,
+        "looked_at_by": args.model_path,
+    }
+    everything = settings | {
+        "method": args.method,
+        "seed": args.seed,
+        "recipe": recipe.model_dump(mode="json"),
+        "photos": fingerprint(found),
+        "novelty": args.novelty and sha256(args.novelty),
+    }
+    writer = PictureWriter(args.output, args.method, [kind.name for kind in recipe.kinds], everything)
+    workshop = Workshop(
+        painter,
+        planner,
+        Filter(recipe, model_input, least),
+        writer,
+        load_judge(args, recipe),
+        args.workers,
+    )
+    with only_run_in(writer.folder):
+        outcomes = make(workshop, share_out(found.examples, kinds, count))
+        finish(args, workshop, outcomes, found, settings)
+    print_made(args, outcomes, found.examples, kinds)
+    return 0
+
+
+def check_output(args: Namespace) -> None:
+    """Raise InputError where the output is there, or would be taken for photos."""
+    if not args.source.is_dir():
+        raise InputError(f"--source {args.source}: no such folder")
+    if args.output.resolve().is_relative_to(args.source.resolve()):
+        raise InputError(f"--output {args.output} lies among the photos; name a folder elsewhere")
+    if args.output.exists():
+        raise InputError(f"--output {args.output} exists already; name another folder or remove it first")
+
+
+def read_source(args: Namespace, recipe: Recipe) -> AnnotatedSource:
+    """Read the annotations; InputError for a folder of made pictures, of which no others are made."""
+    from data_prep.commands.convert import read_sources
+    from data_prep.source_folder import SourceFolder
+    from data_prep.synthetic import SYNTHETIC_FILE
+
+    folder = SourceFolder.scan(args.source, args.image_folder)
+    if made := next((file for file in folder.files if file.name == SYNTHETIC_FILE), None):
+        raise InputError(f"--source {args.source}: {made} says that these are made pictures; name photos")
+    return read_sources([folder], recipe, args.format)[0]
+
+
+def print_left_out(found: Photos, args: Namespace) -> None:
+    """Say which photos are not used; InputError if none is left."""
+    for reason, count in found.left_out.items():
+        print(f"left out: {count:,} photo(s) ({reason})")
+    if not found.photos:
+        where = f"--source {args.source}"
+        if args.data:
+            raise InputError(f"{where}: no photo of {args.data}'s train split that can be used is in it")
+        raise InputError(f"{where}: no photo with boxes, and none that is annotated as sound")
+
+
+def choose_kinds(
+    asked: Sequence[str] | None, recipe: Recipe, painter: Painter, planner: Planner
+) -> list[str]:
+    """Return the kinds to make, by the recipe's names and in its order.
+
+    Raises:
+        InputError: A kind that was asked for is unknown or cannot be made, or none can.
+    """
+    from data_prep.annotations import plain_name
+
+    names = {plain_name(name): kind.name for kind in recipe.defects for name in (kind.name, *kind.aliases)}
+    wanted = set(recipe.kind_names)
+    if asked:
+        for name in asked:
+            if plain_name(name) not in names:
+                known = ", ".join(recipe.kind_names)
+                raise InputError(f"--kinds {name!r}: the recipe has no such defect; it has {known}")
+        wanted = {names[plain_name(name)] for name in asked}
+    reasons: dict[str, str] = {}
+    for kind in recipe.kind_names:
+        if kind in wanted:
+            why = painter.can_make(kind)
+            if why is None and not planner.has_place(kind):
+                why = "no photo has a sound component to make it on"
+            if why is not None:
+                reasons[kind] = why
+    if asked and reasons:
+        kind, why = next(iter(reasons.items()))
+        raise InputError(f"--kinds {kind!r}: --method {painter.method} cannot make it: {why}")
+    for kind, why in reasons.items():
+        print(f"not made: {kind} ({why})")
+    kinds = [kind for kind in recipe.kind_names if kind in wanted and kind not in reasons]
+    if not kinds:
+        raise InputError(f"--method {painter.method} can make none of the recipe's defects of these photos")
+    return kinds
+
+
+def default_count(found: Photos, kinds: Sequence[str]) -> int:
+    """Return how many pictures are made where no number is given."""
+    from data_prep.synthesis.plan import lacking
+
+    count = min(lacking(found.examples, kinds), len(found.photos))
+    if not count:
+        named = ", ".join(kinds)
+        raise InputError(f"{named}: as common as the commonest kind already; say how many with --count")
+    return count
+
+
+def fingerprint(found: Photos) -> str:
+    """Return a hash of the photos and their annotations."""
+    digest = hashlib.sha256()
+    for photo in found.photos:
+        digest.update(repr((photo.name, photo.sha256, photo.components, photo.defects)).encode())
+    return digest.hexdigest()
+
+
+def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | None]:
+    """Return what judges the pictures: the model that is named, or nobody."""
+    from data_prep.synthesis.make import accept
+
+    if not args.model_path:
+        return accept
+    from llava_inspect.plausible import ModelJudge  # loads torch
+
+    return ModelJudge(args, recipe, args.novelty)
+
+
+def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
+    """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("making pictures"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), TextColumn("{task.fields[rejected]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(kinds), rate="", rejected="")
+        rejected = 0
+
+        def show(outcome: Outcome) -> None:
+            nonlocal rejected
+            rejected += outcome.image is None
+            speed = progress.tasks[task].speed
+            progress.update(
+                task,
+                advance=outcome.image is not None,
+                rate=f"{60 * speed:,.0f}/min" if speed else "",
+                rejected=f"{rejected:,} rejected" if rejected else "",
+            )
+
+        try:
+            return workshop.make(kinds, show)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            raise
+
+
+def finish(
+    args: Namespace,
+    workshop: Workshop,
+    outcomes: Sequence[Outcome],
+    found: Photos,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write synthetic.json and the contact sheets; InputError if no picture was made."""
+    from data_prep.synthesis.sheet import draw_sheets
+    from data_prep.synthesis.writer import rejections
+    from data_prep.synthetic import Info
+
+    reasons = rejections(outcomes)
+    if not any(outcome.image for outcome in outcomes):
+        workshop.writer.discard()
+        listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+        raise InputError(f"no picture could be made: {listed}")
+    info = Info(
+        method=args.method, recipe=str(args.recipe), seed=args.seed, settings=dict(settings), rejected=reasons
+    )
+    file = workshop.writer.synthetic_file(outcomes, info)
+    draw_sheets(workshop.writer.folder, file, {photo.name: photo for photo in found.photos})
+    workshop.writer.finish(file)
+
+
+def print_made(
+    args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str, int], kinds: Sequence[str]
+) -> None:
+    """Print what was made of each kind, what was rejected, and what to do next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from data_prep.synthesis.writer import rejections
+
+    made = Counter(outcome.kind for outcome in outcomes if outcome.image)
+    tries = Counter(outcome.kind for outcome in outcomes)
+    title = f"{made.total():,} pictures in {args.output} ({args.method})"
+    table = Table("kind", "photos with it", "made", "rejected", title=title)
+    for kind in kinds:
+        numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
+        table.add_row(kind, *(f"{number:,}" for number in numbers))
+    Console().print(table)
+    for reason, count in rejections(outcomes).most_common():
+        print(f"rejected: {count:,} ({reason})")
+    print(f"look at: {args.output / 'contact_sheet.png'}")
+    if not args.data:
+        print("note: without --data, convert leaves out those whose photos are in its other splits")
+    convert = command_name("convert", "python -m data_prep convert")
+    print_next(
+        f"{convert} --source {args.source} --recipe {args.recipe} --synthetic {args.output} --output DATA"
+    )

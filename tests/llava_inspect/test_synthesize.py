@@ -1,0 +1,170 @@
+"""The command: photos in, labelled pictures out; what it refuses, and what a model rejects."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main as data_prep
+from data_prep.annotations import Shape
+from data_prep.synthesis.filter import Made, Seen
+from data_prep.synthesis.painted import Job, Painted, Photo
+from data_prep.synthetic import read_synthetic
+from llava_inspect.painters import PAINTERS
+from llava_inspect.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
+from llava_inspect.synthesize import METHODS, main
+from tests.support.commands import run_here
+from tests.support.made import SpotPainter, recipe_of
+from tests.support.photos import contents, write_boxes, write_photos
+
+WHOLE = (5, 5, 75, 43)
+
+
+@pytest.fixture(autouse=True)
+def spots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PAINTERS, "render", lambda photos, recipe: SpotPainter())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), 24)
+
+
+def synthesize(photos: Path, output: Path, *more: object) -> Any:
+    flags = ("--method", "render", "--recipe", "insulator")
+    return run_here(main, "--source", photos, "--output", output, *flags, *more)
+
+
+def test_the_help_lists_all_methods() -> None:
+    assert list(PAINTERS) == list(METHODS)
+
+
+def test_rare_kinds_become_as_common_as_the_commonest(tmp_path: Path, photos: Path) -> None:
+    done = synthesize(photos, tmp_path / "made")
+    assert done.returncode == 0, done.stderr
+    assert "not made: bird nest (it cannot be drawn)" in done.stdout
+    assert f"--synthetic {tmp_path / 'made'}" in done.stdout
+    file = read_synthetic(tmp_path / "made")
+    assert file.info.settings["count"] == len(file.images)
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "images", "masks", "synthetic.json", "contact_sheet.png",
+    }  # fmt: skip
+    kinds = [image.synthetic.kind for image in file.images]
+    have = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    before = {"missing disc": 3, "broken disc": 3, "flashover": 3, "pollution": 3, "bird nest": 4}
+    assert {kind: before[str(kind)] + made for kind, made in have.items()} == dict.fromkeys(have, 4)
+
+
+def test_any_number_of_threads_makes_the_same(tmp_path: Path, photos: Path) -> None:
+    for workers in (1, 3):
+        options = ("--count", 14, "--workers", workers, "--kinds", "broken", "Flashover-burn")
+        assert synthesize(photos, tmp_path / str(workers), *options).returncode == 0
+    first, second = (contents(tmp_path / str(workers)) for workers in (1, 3))
+    assert first == second
+    assert {image.synthetic.kind for image in read_synthetic(tmp_path / "1").images} == {
+        "broken disc", "flashover",
+    }  # fmt: skip
+    other = synthesize(
+        photos, tmp_path / "other", "--count", 14, "--seed", 1, "--kinds", "broken", "flashover"
+    )
+    assert other.returncode == 0
+    assert contents(tmp_path / "other") != first
+
+
+def test_only_photos_of_the_train_split_are_parents(tmp_path: Path, photos: Path) -> None:
+    data = tmp_path / "data"
+    assert (
+        data_prep(["convert", "--source", str(photos), "--recipe", "insulator", "--output", str(data)]) == 0
+    )
+    assert synthesize(photos, tmp_path / "made", "--count", 40, "--data", data).returncode == 0
+    pictures = json.loads((data / "manifest.json").read_text())["pictures"].values()
+    trained = {picture["source"] + ".jpg" for picture in pictures if picture["split"] == "train"}
+    parents = {
+        parent.name
+        for image in read_synthetic(tmp_path / "made").images
+        for parent in image.synthetic.parents
+    }
+    assert parents <= trained
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--kinds", "hole"], "the recipe has no such defect"),
+        (["--kinds", "nest"], "cannot make it: it cannot be drawn"),
+        (["--kinds", "flashover", "--count", "0"], "must be 1 or more"),
+        (["--novelty", "none.safetensors"], "no such file"),
+        (["--data", "."], "no manifest.json"),
+        (["--least-size", "500"], "no picture could be made: too small in the model's pixels (9)"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, photos: Path, flags: list[str], says: str) -> None:
+    count = [] if "--count" in flags else ["--count", "3"]
+    done = synthesize(photos, tmp_path / "made", *flags, *count)
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_made_pictures_and_folders_that_are_there_are_refused(tmp_path: Path, photos: Path) -> None:
+    assert synthesize(photos, tmp_path / "made", "--count", 2).returncode == 0
+    for source, output, says in (
+        (tmp_path / "made", tmp_path / "more", "made pictures"),
+        (photos, tmp_path / "made", "exists already"),
+        (photos, photos / "made", "lies among the photos"),
+        (tmp_path / "absent", tmp_path / "more", "no such folder"),
+    ):
+        done = synthesize(source, output, "--count", 2)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_photos_without_a_sound_component_have_no_place(tmp_path: Path) -> None:
+    write_boxes(tmp_path / "photos", [("insulator", WHOLE), ("flashover", (10, 10, 30, 30))], count=3)
+    done = synthesize(tmp_path / "photos", tmp_path / "made", "--count", 2)
+    assert "can make none of the recipe's defects" in done.stderr
+    assert "not made: flashover (no photo has a sound component to make it on)" in done.stdout
+
+
+# --- a model that looks at the pictures --------------------------------------------------------------
+
+
+@pytest.fixture
+def made(photos: Path) -> tuple[Job, Made]:
+    pixels = np.full((48, 80, 3), 120, np.uint8)
+    photo = Photo(photos, "a", "0" * 64, (80, 48), (Shape("insulator", WHOLE),), ())
+    job = Job(0, photo, "flashover", photo.components[0], 1)
+    mask = np.ones((48, 80), bool)
+    seen = Seen((0, 0, 80, 48), 10)
+    return job, Made(Painted(pixels + np.uint8(9), mask), pixels, mask, Shape("flashover", WHOLE), seen)
+
+
+def test_the_question_is_in_the_words_of_the_recipe() -> None:
+    recipe = recipe_of()
+    assert question_about(recipe.components[0], recipe) == "Is there an insulator?"
+    korean = recipe.in_language("ko")
+    assert korean.components[0].phrase in question_about(korean.components[0], korean)
+
+
+def test_a_model_rejects_what_it_no_longer_sees(
+    tiny_model_dir: Path, made: tuple[Job, Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = Namespace(
+        model_path=str(tiny_model_dir), model_base=None, device="cpu", load_8bit=False, load_4bit=False,
+        conv_mode=None,
+    )  # fmt: skip
+    judge = ModelJudge(flags, recipe_of(), None)
+    assert judge(*made) is None  # nearly the same picture
+    for after, why in ((0.44, LOST), (0.46, None)):
+        answers = iter([0.9, after])
+        monkeypatch.setattr(judge, "_sees", lambda *_, answers=answers: next(answers))
+        assert judge(*made) == why
+    monkeypatch.setattr(judge, "_sees", lambda *_: 0.9)
+    monkeypatch.setattr(judge, "_meter", object())
+    monkeypatch.setattr(judge, "_farthest", 5.0)
+    for before, after, why in ((4, 4.9, None), (4, 5.1, IMPLAUSIBLE), (6, 5.1, None)):
+        distances = iter([before, after])
+        monkeypatch.setattr(judge, "_distance", lambda *_, distances=distances: next(distances))
+        assert judge(*made) == why
