@@ -178,6 +178,15 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     )
     _add_workers(parser)
     _add_model(parser)
+    parser.add_argument(
+        "--synthetic",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="made pictures (a folder of `llava-inspect synthesize`) to train on, beside the photos that "
+        "they were made of; may be given again",
+    )
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
