@@ -209,7 +209,8 @@ answers, records over --max-length, boxes outside 0..1 or in the padding of a pa
 meta states its frame), file names in questions, ids that are there twice, contradicting answers, one-sided
 answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in records of one question), tasks
 that can be guessed from the words and boxes of the questions, without a picture.
-With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.""",
+With several files (the splits of one data set): pictures that two of them hold, by name or by pixels; made
+pictures (meta.synthetic) in a file for validation or a test, or akin to what such a file holds.""",
         examples=["data/mine/train.json data/mine/val.json data/mine/test.json --image-folder data/mine"],
     )
     parser.add_argument(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,15 +156,11 @@ def of_training_photos(
         conversion: The real photos, split.
         prepared: The same photos, as they were prepared.
     """
-    held = held_out_images(conversion)
-    # A copy of a held-out image is held out as well, whatever its own group is.
-    copies = {
-        item.digest for items in prepared for item in items for unit in item.units if unit.image in held
-    }
+    held = held_out_files(conversion, prepared)
     chosen = []
     for folder in folders:
         for picture in folder.pictures:
-            reason = _why_not(picture, conversion, copies)
+            reason = _why_not(picture, conversion, held)
             if reason is None:
                 chosen.append(picture)
             else:
@@ -177,19 +173,31 @@ def held_out_images(conversion: Conversion) -> set[str]:
     return {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
 
 
-def _why_not(picture: MadePicture, conversion: Conversion, held_out: set[str]) -> str | None:
-    """Return why a picture cannot be trained on, None if it can.
+def held_out_files(conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]) -> set[str]:
+    """Return the SHA-256 of the source files of all splits but train: those whose group is in one, and those
+    of which one has an image."""
+    images = held_out_images(conversion)
+    held_groups = {group for group, split in conversion.split_of_group.items() if split != "train"}
+    by_group = {
+        file for file, groups in conversion.groups_of_file.items() if not held_groups.isdisjoint(groups)
+    }
+    return by_group | {
+        item.digest
+        for items in prepared
+        for item in items
+        if any(unit.image in images for unit in item.units)
+    }
 
-    `held_out` are the SHA-256 of files that are, beside those whose group is.
-    """
+
+def _why_not(picture: MadePicture, conversion: Conversion, held_out: Set[str]) -> str | None:
+    """Return why a picture cannot be trained on, None if it can. `held_out` is what `held_out_files` gives."""
     parents = [parent.sha256 for parent in picture.facts.parents]
-    groups = [conversion.groups_of_file.get(parent, []) for parent in parents]
-    splits = {conversion.split_of_group.get(group) for found in groups for group in found}
-    if held_out & set(parents) or splits - {"train", None}:
+    if not held_out.isdisjoint(parents):
         return "of a photo that is held out"
+    groups = [conversion.groups_of_file.get(parent, []) for parent in parents]
     if not all(groups):
         return "of a photo that is in no source"
-    if None in splits:
+    if any(group not in conversion.split_of_group for found in groups for group in found):
         return "of a photo that no split holds"
     return None
 

@@ -109,10 +109,12 @@ def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
 
 
 def known_pictures(records: Sequence[Record], data: Path) -> list[KnownPicture]:
-    """Return the pictures of records that `convert` wrote to the folder `data`."""
+    """Return the pictures of records that `convert` wrote to the folder `data`, but no made ones: they are
+    near to their photos, and tell nothing of what a camera sees."""
     about = [
         (image, str(record.meta.get("group", image)), record.meta.get("kinds"))
         for record in records
+        if not record.is_synthetic
         for image in record.images
     ]
     return _pictures(about, data, data)

@@ -28,6 +28,7 @@ from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
 from data_prep.made_pictures import (
     add_made,
+    held_out_files,
     held_out_fingerprints,
     made_facts,
     of_training_photos,
@@ -89,8 +90,16 @@ def run(args: argparse.Namespace) -> int:
         _drop_unused_images(folder, conversion)
         blended = None
         if general:
-            held_out = held_out_fingerprints(conversion, prepared)
-            blended = blend(general, folder, recipe, store, args.seed, args.workers, held_out)
+            blended = blend(
+                general,
+                folder,
+                recipe,
+                store,
+                args.seed,
+                args.workers,
+                held_out_fingerprints(conversion, prepared),
+                held_out_files(conversion, prepared),
+            )
         content = make_manifest(args, conversion, summaries, folder) | {
             "synthetic": made_facts(made, conversion),
             "blend": blended,
