@@ -79,13 +79,14 @@ class AnnotatedSource:
     """What a folder of annotated images holds, in the order of the images' keys.
 
     `unannotated` are the images without any annotation; `notes` say what was ignored or corrected, a line
-    each.
+    each. `made` are the annotation files that say their images were made, not taken.
     """
 
     format: str
     images: tuple[AnnotatedImage, ...]
     unannotated: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    made: tuple[Path, ...] = ()
 
 
 def make_source(

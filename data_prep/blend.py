@@ -3,7 +3,7 @@
 `convert --blend FILE.json --blend-image-folder DIR --blend-share 0.2` draws records of other LLaVA JSON (a
 part of LLaVA's own mix, say) into train.json. The share is of the resulting train records. Their images are
 processed as all others are: re-encoded and named by their content. Their ids are made anew. An image that
-looks like one of val or test is refused.
+looks like one of val or test is refused, and so is a made one that says it was made of one of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -31,7 +31,7 @@ from data_prep.recipe.schema import Recipe
 from data_prep.splits.twins import find_twins
 from llava.common.errors import InputError
 from llava.common.files import inside, sha256, write_json_list
-from llava.common.records import Record
+from llava.common.records import Record, is_synthetic
 
 TASK = "general"
 
@@ -94,9 +94,10 @@ def _unusable(record: Record | None, folder: Path | None, existing: dict[str, bo
 
 
 def _parse_record(value: object) -> Record | None:
-    """Return a record without its id and meta; None if it does not follow LLaVA's rules."""
+    """Return a record without its id, and of its meta only how its images were made; None if it does not
+    follow LLaVA's rules."""
     if isinstance(value, dict):  # their ids are not kept, so any will do: some mixes have numbers or none
-        value = {**value, "id": str(value.get("id", "")), "meta": {}}
+        value = {**value, "id": str(value.get("id", "")), "meta": _made_meta(value.get("meta"))}
     try:
         record = Record.model_validate(value)
         for turn in record.conversations:
@@ -104,6 +105,20 @@ def _parse_record(value: object) -> Record | None:
     except (ValidationError, UnicodeEncodeError):
         return None
     return record
+
+
+def _made_meta(meta: object) -> dict[str, Any]:
+    """Return what a record's meta says of how its images were made; nothing for a camera's."""
+    if not isinstance(meta, dict) or not is_synthetic(meta):
+        return {}
+    parents = meta.get("parents")
+    return {
+        "synthetic": True,
+        **({"method": meta["method"]} if isinstance(meta.get("method"), str) else {}),
+        "parents": [parent for parent in parents if isinstance(parent, str)]
+        if isinstance(parents, list)
+        else [],
+    }
 
 
 def _image_exists(folder: Path | None, name: str, known: dict[str, bool]) -> bool:
@@ -124,6 +139,7 @@ def blend(
     seed: int,
     workers: int,
     held_out: Sequence[bytes],
+    held_out_files: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """Add records of `blend_file` to `folder`/train.json, and their images to `store`.
 
@@ -139,6 +155,7 @@ def blend(
         workers: Threads that write images.
         held_out: The fingerprints of the source images of val and test: none of them, nor a copy by the
             recipe's rule, may come back as a training image.
+        held_out_files: The SHA-256 of the files of these images: no image made of one may.
 
     Returns:
         The manifest's entry about the blend.
@@ -149,6 +166,7 @@ def blend(
     """
     train = folder / "train.json"
     records = _draw(blend_file, sum(1 for _ in stream_records(train)), seed)
+    _check_parents(blend_file, records, held_out_files)
     names = sorted({name for record in records.values() for name in record.images})
     prepared = _write_images(blend_file, names, recipe, store, workers)
     _check_held_out(blend_file, prepared, held_out, recipe.group.twins or 0)
@@ -204,6 +222,17 @@ def _check_held_out(
         more = f" (and {len(duplicates) - 1} more of its pictures)" if len(duplicates) > 1 else ""
         raise InputError(
             f"{blend_file.file}: its picture {first} looks like one of val or test{more}; take it out there"
+        )
+
+
+def _check_parents(blend_file: BlendFile, records: Mapping[int, Record], held_out: Set[str]) -> None:
+    """Raise an InputError if an image of a record, by its meta, was made of a held-out file (SHA-256)."""
+    made = [place for place, record in records.items() if held_out & set(record.meta.get("parents", ()))]
+    if made:
+        more = f" (and those of {len(made) - 1} more)" if len(made) > 1 else ""
+        raise InputError(
+            f"{blend_file.file}: the picture of its record {min(made)} was made of one of val or test{more}; "
+            "take it out there"
         )
 
 
@@ -270,5 +299,5 @@ def _blended(blend_file: BlendFile, position: int, record: Record, written: dict
         image=written[record.images[0]] if record.images else None,
         conversations=record.conversations,
         # Which image side its words of direction refer to is unknown: a flip could not turn them along.
-        meta={"task": TASK, "source": f"{blend_file.file.name}#{position}", "flip": False},
+        meta={"task": TASK, "source": f"{blend_file.file.name}#{position}", "flip": False, **record.meta},
     )

@@ -178,6 +178,15 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     )
     add_workers(parser)
     add_model(parser)
+    parser.add_argument(
+        "--synthetic",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="made pictures (a folder of `llava-inspect synthesize`) to train on, beside the photos that "
+        "they were made of; may be given again",
+    )
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
@@ -200,7 +209,8 @@ answers, records over --max-length, boxes outside 0..1 or in the padding of a pa
 meta states its frame), file names in questions, ids that are there twice, contradicting answers, one-sided
 answers (over {ONE_SIDED_SHARE:.0%} the same, of {ONE_SIDED_FROM} or more in records of one question), tasks
 that can be guessed from the words and boxes of the questions, without a picture.
-With several files (the splits of one data set): pictures that two of them hold, by name or by pixels.""",
+With several files (the splits of one data set): pictures that two of them hold, by name or by pixels; made
+pictures (meta.synthetic) in a file for validation or a test, or akin to what such a file holds.""",
         examples=["data/mine/train.json data/mine/val.json data/mine/test.json --image-folder data/mine"],
     )
     parser.add_argument(

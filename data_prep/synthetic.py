@@ -6,6 +6,7 @@ facts too, since a made picture must never be tested on, and goes where its pare
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -47,6 +48,29 @@ class Facts(_Part):
     seed: int
     prompt: str | None = None
     details: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the records about a made picture tell of it.
+
+    `parents` are the SHA-256 of the files of its parents, `groups` the groups of these among the photos of a
+    conversion.
+    """
+
+    method: Method
+    kind: str | None
+    parents: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def meta(self) -> dict[str, Any]:
+        """Return it as fields of a record's meta."""
+        return {
+            "synthetic": True,
+            "method": self.method,
+            "parents": list(self.parents),
+            "groups": list(self.groups),
+        }
 
 
 class MadeImage(_Part):
@@ -115,6 +139,12 @@ def read_synthetic(folder: Path) -> SyntheticFile:
         return SyntheticFile.model_validate(read_json(file))
     except ValidationError as error:
         raise InputError(f"{file}: {first_problem(error)}; make it again with `synthesize`") from None
+
+
+def says_made(data: object) -> bool:
+    """Return whether what a JSON file holds says that its pictures were made, as synthetic.json does."""
+    info = data.get("info") if isinstance(data, dict) else None
+    return isinstance(info, dict) and info.get("format") == SYNTHETIC_FORMAT
 
 
 def to_bbox(box: Box) -> Box:

@@ -111,10 +111,12 @@ def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
 
 
 def known_pictures(file: Path) -> list[KnownPicture]:
-    """Return the pictures of the records in a file that `convert` wrote."""
+    """Return the pictures of the records in a file that `convert` wrote, but no made ones: they are near to
+    their photos, and tell nothing of what a camera sees."""
     about = [
         (image, str(record.meta.get("group", image)), record.meta.get("kinds"))
         for record in read_json_list(file, Record)
+        if not record.is_synthetic
         for image in record.images
     ]
     return _pictures(about, file.parent, file)

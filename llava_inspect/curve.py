@@ -25,7 +25,7 @@ from llava_inspect.parts import (
     add_flags,
     count_photos,
     do_parts,
-    group_of,
+    groups_of,
     plan,
     read_records,
     shuffled_groups,
@@ -87,7 +87,7 @@ def nested_parts(
     parts = []
     for size in sizes:
         chosen = set(groups[:size])
-        part = [record for record in records if group_of(record) in chosen]
+        part = [record for record in records if groups_of(record) <= chosen]
         photos = count_photos(part)
         parts.append(Part(f"photos{photos}", f"{photos:,} photos", part, questions))
     return parts

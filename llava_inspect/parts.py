@@ -155,6 +155,12 @@ def group_of(record: Record) -> str:
     return str(record.meta.get("group") or next(iter(record.images), record.id))
 
 
+def groups_of(record: Record) -> set[str]:
+    """Return all groups that a record tells something of: a made picture is made of photos of several."""
+    groups = record.meta.get("groups")
+    return {group_of(record), *(map(str, groups) if isinstance(groups, list) else ())}
+
+
 def photo_of(record: Record) -> str:
     """Return the name of the photo that the record is about: several images may be cut from one."""
     return str(record.meta.get("source") or next(iter(record.images), record.id))

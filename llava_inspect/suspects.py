@@ -21,6 +21,7 @@ from llava_inspect.parts import (
     add_flags,
     do_parts,
     group_of,
+    groups_of,
     photo_of,
     plan,
     read_records,
@@ -90,7 +91,9 @@ def make_folds(records: Sequence[Record], folds: int, file: Path) -> list[Part]:
     fold_of = {group: index % folds for index, group in enumerate(groups)}
     parts = []
     for fold in range(folds):
-        others = [record for record in records if fold_of[group_of(record)] != fold]
+        others = [
+            record for record in records if fold not in {fold_of.get(group) for group in groups_of(record)}
+        ]
         own = [question for record, question in questions if fold_of[group_of(record)] == fold]
         if own:
             parts.append(Part(f"fold{fold + 1}of{folds}", f"Fold {fold + 1} of {folds}", others, own))
@@ -100,7 +103,8 @@ def make_folds(records: Sequence[Record], folds: int, file: Path) -> list[Part]:
 def closed_questions(records: Sequence[Record]) -> Iterator[tuple[Record, Question]]:
     """Yield each record with a closed answer, and its question with choices; of several wordings the first.
 
-    The choices of a task are the answers that the records give to it: what they never say, no model learns.
+    Made pictures are not asked about: nobody annotated them. The choices of a task are the answers that the
+    records give to it: what they never say, no model learns.
     """
     closed = [
         record
@@ -115,7 +119,7 @@ def closed_questions(records: Sequence[Record]) -> Iterator[tuple[Record, Questi
         question = record.conversations[0].value.removeprefix(f"{IMAGE_PLACEHOLDER}\n")
         names_a_box = "frame" in record.meta  # and is another question with another box
         key = (*record.images, record.meta.get("task"), record.meta.get("about"), names_a_box and question)
-        if key in asked or len(choices[_task(record)]) < 2:
+        if record.is_synthetic or key in asked or len(choices[_task(record)]) < 2:
             continue
         asked.add(key)
         yield (

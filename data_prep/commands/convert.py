@@ -26,6 +26,15 @@ from data_prep.formats import find_reader
 from data_prep.formats.seen import passed_over
 from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
+from data_prep.made_pictures import (
+    add_made,
+    held_out_files,
+    held_out_fingerprints,
+    made_facts,
+    of_training_photos,
+    open_made_folders,
+    refuse_made,
+)
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.candidates import join_words
 from data_prep.questions.dialogues import make_dialogues
@@ -64,20 +73,37 @@ def run(args: argparse.Namespace) -> int:
     roots = [args.source, *([args.test_source] if args.test_source else [])]
     folders = [SourceFolder.scan(root, args.image_folder) for root in roots]
     sources = read_sources(folders, recipe, args.format)
+    made = open_made_folders(args.synthetic, recipe)
     general = open_blend_file(args)
     with output_folder(args.output) as folder:
         store = ImageStore(folder, recipe.pictures, args.output if args.output.exists() else None)
         prepared = prepare_all(sources, recipe, store, args.workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources), args.workers)
+        if made:
+            pictures = of_training_photos(made, conversion, prepared)
+            source = AnnotatedSource("synthetic", tuple(picture.image for picture in pictures))
+            (written,) = prepare_all([source], recipe, store, args.workers)
+            add_made(made, pictures, written, conversion, prepared, args.seed)
         summaries = write_questions(conversion, folder, args.seed)
         if schema := report_schema(recipe):
             write_json(folder / "report_schema.json", schema)
         _drop_unused_images(folder, conversion)
         blended = None
         if general:
-            held_out = _held_out_fingerprints(conversion, prepared)
-            blended = blend(general, folder, recipe, store, args.seed, args.workers, held_out)
-        content = make_manifest(args, conversion, summaries, folder) | {"blend": blended}
+            blended = blend(
+                general,
+                folder,
+                recipe,
+                store,
+                args.seed,
+                args.workers,
+                held_out_fingerprints(conversion, prepared),
+                held_out_files(conversion, prepared),
+            )
+        content = make_manifest(args, conversion, summaries, folder) | {
+            "synthetic": made_facts(made, conversion),
+            "blend": blended,
+        }
         write_json(folder / "manifest.json", content)
         report = conversion_report(folder, conversion, summaries, sources, prepared, args.model_inputs)
         write_text(folder / "report.html", page(report))
@@ -88,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_output(args: argparse.Namespace) -> None:
     """Raise InputError where the output could replace what is read, or files of another origin."""
     output, test_source = args.output, args.test_source
-    folders = (args.source, test_source, args.image_folder, args.blend_image_folder)
+    folders = (args.source, test_source, args.image_folder, args.blend_image_folder, *args.synthetic)
     for folder in filter(None, folders):
         if not folder.is_dir():
             raise InputError(
@@ -121,6 +147,7 @@ def read_sources(folders: Sequence[SourceFolder], recipe: Recipe, format: str) -
         reader, why = find_reader(folder, format)
         print(f"{folder.root}: format {reader.NAME} ({why})")
         source, found = reader.read(folder)
+        refuse_made(folder, source)
         problems += found
         unread = [] if found else passed_over(folder, source)
         sources.append(replace(source, notes=(*unread, *source.notes)))
@@ -269,19 +296,6 @@ def _note_untrained(tasks: Sequence[str]) -> str:
         "same answer (to learn yes and no, pictures with and without a defect are needed); add pictures, "
         f"or leave the {families} out ({remedy})"
     )
-
-
-def _held_out_fingerprints(
-    conversion: Conversion, prepared: Iterable[Iterable[PreparedImage]]
-) -> list[bytes]:
-    """Return the fingerprints of the source images of all splits but train."""
-    images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
-    return [
-        item.fingerprint
-        for items in prepared
-        for item in items
-        if any(unit.image in images for unit in item.units)
-    ]
 
 
 def _drop_unused_images(folder: Path, conversion: Conversion) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from data_prep.commands.made_records import MadeRecords
 from data_prep.questions.blind import MOST, AskedQuestion, blind_tests, without_kinds
 from data_prep.source_folder import IMAGE_SUFFIXES
 from llava.common.boxes import Box, area, from_frame, holds_centre, intersection, parse_boxes
@@ -39,6 +40,8 @@ FINDINGS = {
     "damaged-picture": "pictures that cannot be decoded whole",
     "shared-name": "pictures that several files name",
     "shared-picture": "pictures whose pixels another file has under another name",
+    "made-held-out": "records of made pictures (meta.synthetic) in a file for validation or a test, by its name",
+    "made-akin": "records of pictures that were made of photos of a group (meta.group) in such a file",
 }
 ONE_SIDED_SHARE = 0.9
 ONE_SIDED_FROM = 20  # answers; fewer prove nothing
@@ -154,6 +157,7 @@ class Linter:
         self._answers: dict[int, int] = {}
         self._wordings = _AnswerTally()
         self._tasks = _AnswerTally()
+        self._made = MadeRecords[RecordLocation]()
         self._samples: dict[str, dict[str, _TaskSample]] = {}  # by task and file
 
     def add_finding(self, kind: str, location: RecordLocation, detail: str) -> None:
@@ -174,8 +178,10 @@ class Linter:
                 self.add_finding("one-sided", location, detail)
 
     def finish(self) -> None:
-        """Add the findings about all files: each task is judged in the file that asks most of it, which is
+        """Add the findings about all files: made pictures of held-out photos, and blind tasks. Each task is judged in the file that asks most of it, which is
         the one to train on."""
+        for location, group in self._made.akin():
+            self.add_finding("made-akin", location, f"made of a photo of group {_shortened(group)}")
         most = {
             task: max(by_file.values(), key=lambda sample: sample.count)
             for task, by_file in self._samples.items()
@@ -203,6 +209,8 @@ class Linter:
         meta = value.get("meta")
         if not isinstance(meta, dict):
             meta = {}
+        if self._made.add(file, location, meta):
+            self.add_finding("made-held-out", location, ", ".join(images))
         if meta.get("frame") == "padded" and len(images) == 1:
             self._check_padding(location, images[0], turns, meta)
         self._check_answers(location, images, turns, meta.get("task"))

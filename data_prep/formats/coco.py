@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.annotations import AnnotatedSource, Annotation, make_source
@@ -92,6 +93,7 @@ def read(folder: SourceFolder) -> tuple[AnnotatedSource, list[str]]:
                 splits.setdefault(image, set()).add(split)
     notes += _note_several_splits(splits)
     source = make_source(folder, NAME, pairs, notes)
+    source = replace(source, made=tuple(coco.file for coco in files if coco.is_made))
     for annotated in source.images:
         if len(listed := splits.get(annotated.file, set())) == 1:
             annotated.split = min(listed)

@@ -14,6 +14,7 @@ from data_prep.formats.fields import parse_number, parse_size
 from data_prep.formats.layout import OtherFormatError
 from data_prep.formats.outlines import bounding_box, polygon_area, rotated_box
 from data_prep.formats.shapes import ShapeCollector
+from data_prep.synthetic import says_made
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import read_json
@@ -39,6 +40,8 @@ class CocoFile:
     used_categories: set[str]
     notes: list[str]
     problems: list[str]
+    is_made: bool = False
+    """Whether the file says that its images were made, not taken."""
 
 
 class _Messages:
@@ -90,7 +93,8 @@ def read_file(file: Path) -> CocoFile:
         Annotation(file, image.name, image.size, image.shapes.shapes, notes=tuple(image.shapes.notes))
         for image in images.values()
     ]
-    return CocoFile(file, annotations, set(categories.values()), used, notes.lines(), problems.lines())
+    names = set(categories.values())
+    return CocoFile(file, annotations, names, used, notes.lines(), problems.lines(), says_made(data))
 
 
 def _place(list_name: str, index: int, item: object) -> str:

@@ -19,7 +19,7 @@ from data_prep.formats.layout import note_unused, require_images
 from data_prep.json_stream import LINES_SUFFIX, stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
-from llava.common.records import IMAGE_PLACEHOLDER, unread_content
+from llava.common.records import IMAGE_PLACEHOLDER, is_synthetic, unread_content
 
 NAME = "llava"
 _DETECT_BYTES = 1 << 16
@@ -116,6 +116,8 @@ def _add_record(collector: ConversationCollector, place: str, record: Any, split
         return "without a picture"
     if reason := unread_content(record):
         raise InputError(reason)
+    if is_synthetic(record.get("meta")):
+        return "with a made picture, which must not be tested on,"
     if isinstance(images, list):
         if len(images) > 1:
             return "with several pictures"

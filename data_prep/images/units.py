@@ -30,6 +30,7 @@ from data_prep.images.tiles import cut, grid, to_image, visible
 from data_prep.recipe.families import DefectKind
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import Split
+from data_prep.synthetic import Origin
 from llava.common.boxes import Box, area, holds_centre, intersection
 from llava.common.errors import InputError
 from llava.common.files import sha256
@@ -42,7 +43,8 @@ class Unit:
     `key` is unique in a source; `source` is the key of its source image. `image` is its name in the output,
     made from its content. Boxes are in pixels of `size` (width, height); their names are the recipe's. `crop`
     is the part of the upright source image that it shows, in pixels of that; None: all of it, at its size.
-    `photo` is the source image's own name: its path below the source.
+    `photo` is the source image's own name: its path below the source. `origin` tells how the image was made,
+    None for what a camera took.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Unit:
     conversations: tuple[Conversation, ...] = ()
     crop: Box | None = None
     photo: str = ""
+    origin: Origin | None = None
 
     @property
     def name(self) -> str:

@@ -75,6 +75,7 @@ def to_record(qa: QuestionAnswer, recipe: Recipe, group: str) -> Record:
             "language": qa.language,
             **_question_meta(qa, recipe),
             "flip": qa.family in _MENTION_PLACES,
+            **_origin_meta(qa.unit),
         },
     )
 
@@ -91,8 +92,13 @@ def to_dialogue(questions: Sequence[QuestionAnswer], recipe: Recipe, group: str)
             "task": "dialogue",
             "language": questions[0].language,
             "flip": any(qa.family in _MENTION_PLACES for qa in questions),
+            **_origin_meta(questions[0].unit),
         },
     )
+
+
+def _origin_meta(unit: Unit) -> dict[str, Any]:
+    return {} if unit.origin is None else unit.origin.meta()
 
 
 def _conversation(turns: Sequence[tuple[str, str]]) -> list[Turn]:

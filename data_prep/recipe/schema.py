@@ -89,6 +89,15 @@ class Shares(Settings):
         return value
 
 
+class SyntheticShare(Settings):
+    """How many made pictures (`convert --synthetic`) go into train.
+
+    `share`: of the pictures in train, at most, before its answers are balanced. 0 takes none.
+    """
+
+    share: float = Field(default=0.5, ge=0, lt=1)
+
+
 class ImageSettings(Settings):
     """How images are written: all are re-encoded as JPEG, so that no codec trace distinguishes them.
 
@@ -167,6 +176,7 @@ class Recipe(Words):
     dialogues: int = Field(default=0, ge=0, le=8)
     group: Grouping = Grouping()
     splits: Shares = Shares()
+    synthetic: SyntheticShare = SyntheticShare()
     pictures: ImageSettings = ImageSettings()
     crops: ObjectCrops = ObjectCrops()
     tiles: Tiles = Tiles()

@@ -13,7 +13,7 @@ from data_prep.images.units import PreparedImage
 from data_prep.json_stream import stream_records
 from data_prep.model_inputs import ModelInput
 from data_prep.report.model import AnswerCounts, ComparedImage, Dialogue, MessageList, Report, View
-from data_prep.report.summary import SplitSummary, change_lines, left_out_lines
+from data_prep.report.summary import SplitSummary, change_lines, left_out_lines, made_line
 from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
@@ -34,7 +34,7 @@ def conversion_report(
     `prepared`; box sizes are shown as the `eyes` see them."""
     views = [
         View(
-            unit.key,
+            unit.key if unit.origin is None else f"{unit.key}, made by {unit.origin.method}",
             folder / unit.image,
             unit.size,
             (*unit.components, *unit.defects),
@@ -66,6 +66,8 @@ def conversion_report(
         ("questions and answers", f"{sum(part.count + part.turns for part in answers):,}"),
         ("box sizes judged by", model_inputs[0].summary),
     ]
+    if made := made_line(conversion.units["train"]):
+        report.facts.append(("made pictures in train", made))
     report.answers = answers
     report.kinds = {split: Counter(summaries[split].labels) for split in summaries}
     report.warnings += one_sided(answers)

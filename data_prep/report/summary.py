@@ -109,6 +109,7 @@ def make_manifest(
                 "source": unit.source,
                 "group": conversion.group_of[unit.image],
                 **({} if conversion.recipe.unit == "picture" else {"crop": unit.crop}),
+                **({} if unit.origin is None else {"synthetic": unit.origin.method}),
             }
             for split in SPLITS
             for unit in sorted(conversion.units[split], key=lambda unit: unit.image)
@@ -135,6 +136,8 @@ def print_summary(
         console.print(readable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     console.print(_table(output, summaries))
+    if made := made_line(conversion.units["train"]):
+        print_line(f"made pictures in train: {made}")
     print_line(checks_text(conversion.checks))
     if conversion.leaks and conversion.leaks.akin:
         print_line(_leaks_text(conversion.leaks))
@@ -157,6 +160,17 @@ def print_summary(
         f"data_path={output / 'train.json'} "
         f"val_path={val} image_folder={output} output_dir=runs/{output.name}_lora"
     )
+
+
+def made_line(units: Sequence[Unit]) -> str:
+    """Return how many of some units were made, by which methods and of which kinds; "" if none were."""
+    origins = [unit.origin for unit in units if unit.origin]
+    if not origins:
+        return ""
+    methods = Counter(f"by {origin.method}" for origin in origins)
+    kinds = Counter(origin.kind or "new background" for origin in origins)
+    told = (f"{count:,} {what}" for what, count in (*sorted(methods.items()), *sorted(kinds.items())))
+    return f"{len(origins):,} of {len(units):,} ({len(origins) / len(units):.0%}): {', '.join(told)}"
 
 
 def change_lines(conversion: Conversion) -> list[str]:

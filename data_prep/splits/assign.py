@@ -34,6 +34,10 @@ class Conversion:
     leaks: Leaks | None = None
     checks: tuple[Check, ...] = ()
     """What was looked for among the images of `split_units`, which has the test source's first."""
+    groups_of_file: dict[str, list[str]] = field(default_factory=dict)
+    """The groups of each source file, by its SHA-256: several sources may hold it."""
+    split_of_group: dict[str, Split] = field(default_factory=dict)
+    """A group that nothing is left of, and that no split was stated for, has none."""
 
     def drop_unasked(self, split: Split, asked: Set[str]) -> int:
         """Drop the units of `split` whose image is not among those `asked` about; return how many."""
@@ -104,7 +108,9 @@ def split_units(
     open_groups = {group: [unit.label for unit in cut] for group, cut in units.items() if group not in fixed}
     assigned = assign_splits(open_groups, shares, seed)
     conversion.notes[:0] = unmet_shares(open_groups, shares, assigned)
-    splits = fixed | assigned
+    splits = conversion.split_of_group = fixed | assigned
+    for image, group in zip(images, groups, strict=True):
+        conversion.groups_of_file.setdefault(image.digest, []).append(group)
     for group, cut in units.items():
         conversion.units[splits[group]].extend(cut)
     _require_units(conversion, shares, len(units))

@@ -90,6 +90,11 @@ class Turn(BaseModel):
     value: str
 
 
+def is_synthetic(meta: object) -> bool:
+    """Return whether the meta of a record, any JSON value, says that its images were made."""
+    return isinstance(meta, dict) and bool(meta.get("synthetic"))
+
+
 class Record(BaseModel):
     """One conversation of train.json, val.json or test.json.
 
@@ -110,6 +115,11 @@ class Record(BaseModel):
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else self.image
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether its images were made, not taken: it may be trained on, but says nothing of real photos."""
+        return is_synthetic(self.meta)
 
     @model_validator(mode="before")
     @classmethod

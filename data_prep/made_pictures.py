@@ -1,0 +1,362 @@
+"""Add made pictures to the training units of a conversion: `convert --synthetic DIR`.
+
+A made picture looks like the photos it was made of, so it may only be trained on, and only beside these: one
+made of any photo that is held out is left out. Real photos are grouped and split before made ones are looked
+at, so that their splits are the same with and without.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
+from data_prep.images.units import PreparedImage, Unit, unknown_classes
+from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SPLITS, SourceFolder
+from data_prep.splits.assign import Conversion
+from data_prep.splits.twins import find_twins
+from data_prep.synthetic import (
+    SYNTHETIC_FILE,
+    Facts,
+    MadeAnnotation,
+    Origin,
+    SyntheticFile,
+    read_synthetic,
+    says_made,
+)
+from llava.common.boxes import Box, intersection
+from llava.common.errors import InputError
+from llava.common.files import inside, read_json, sha256
+
+NONE = "none"  # what is made where only the background is new
+
+
+@dataclass(frozen=True)
+class MadePicture:
+    """A made picture with its annotations and facts. `boxes` are those of what was made, in its pixels."""
+
+    image: AnnotatedImage
+    facts: Facts
+    boxes: tuple[Box, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.facts.kind or NONE
+
+
+@dataclass(frozen=True)
+class MadeFolder:
+    """A folder that `synthesize` wrote."""
+
+    root: Path
+    pictures: tuple[MadePicture, ...]
+
+
+@dataclass(frozen=True)
+class MadeUnits:
+    """The units of a made picture that may be trained on."""
+
+    picture: MadePicture
+    units: tuple[Unit, ...]
+
+
+def refuse_made(folder: SourceFolder, source: AnnotatedSource) -> None:
+    """Raise InputError if a source of photos holds made pictures: they would be split, and so tested on."""
+    named = [file for file in folder.named(".json") if file.name == SYNTHETIC_FILE]
+    made = [*source.made, *(file for file in named if says_made(read_json(file)))]
+    if made:
+        raise InputError(
+            f"{made[0]}: its pictures were made by `synthesize`, and must not be tested on; name its folder "
+            "by --synthetic, beside a source of photos"
+        )
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def open_made_folders(roots: Sequence[Path], recipe: Recipe) -> list[MadeFolder]:
+    """Read what each folder says of its pictures, but no picture.
+
+    Raises:
+        InputError: A folder is not one of `synthesize`, contradicts itself or has classes that the recipe
+            lacks.
+    """
+    if len({root.resolve() for root in roots}) < len(roots):
+        raise InputError("--synthetic names one folder twice")
+    folders = []
+    for number, root in enumerate(roots, start=1):
+        # Keys tell where a picture is from; two folders may have one name.
+        name = root.name if [other.name for other in roots].count(root.name) == 1 else f"{root.name}_{number}"
+        folders.append(MadeFolder(root, tuple(_pictures(root, name, read_synthetic(root)))))
+    images = [picture.image for folder in folders for picture in folder.pictures]
+    if unknown := unknown_classes(images, recipe, recipe.known_names()):
+        raise InputError(unknown[0])
+    return folders
+
+
+def _pictures(root: Path, name: str, content: SyntheticFile) -> Iterable[MadePicture]:
+    """Yield the pictures of a folder, `name` being the beginning of their keys."""
+    file = root / SYNTHETIC_FILE
+    names = {category.id: category.name for category in content.categories}
+    of_image: dict[int, list[MadeAnnotation]] = {image.id: [] for image in content.images}
+    if len(of_image) < len(content.images) or len(content.made_by_name()) < len(content.images):
+        raise InputError(f"{file}: an id or file_name of `images` is there twice; make it again")
+    for annotation in content.annotations:
+        where = f"{file}, annotation {annotation.id}"
+        if annotation.image_id not in of_image or annotation.category_id not in names:
+            raise InputError(f"{where}: its image_id or category_id is of nothing; make the file again")
+        if min(annotation.bbox[2:]) <= 0:
+            raise InputError(f"{where}: its bbox is empty; make the file again")
+        of_image[annotation.image_id].append(annotation)
+    for image in content.images:
+        path = inside(root, image.file_name)
+        if not path.is_file():
+            raise InputError(f"{file}: {image.file_name} is absent; put it back or make the folder again")
+        boxes = tuple(_box(annotation) for annotation in of_image[image.id] if annotation.made)
+        if image.synthetic.kind is not None and not boxes:
+            raise InputError(
+                f"{file}: {image.file_name} has a {image.synthetic.kind} made and no annotation of it"
+            )
+        shapes = tuple(
+            Shape(
+                names[annotation.category_id],
+                _box(annotation),
+                annotation.area if annotation.segmentation else None,
+            )
+            for annotation in of_image[image.id]
+        )
+        key = f"{name}/{Path(image.file_name).with_suffix('').as_posix()}"
+        annotated = Annotation(file, image.file_name, (image.width, image.height), shapes)
+        yield MadePicture(AnnotatedImage(path, key, [annotated]), image.synthetic, boxes)
+
+
+def _box(annotation: MadeAnnotation) -> Box:
+    x, y, width, height = annotation.bbox
+    return x, y, x + width, y + height
+
+
+# --- choosing --------------------------------------------------------------------------------------------
+
+
+def of_training_photos(
+    folders: Sequence[MadeFolder], conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]
+) -> list[MadePicture]:
+    """Return the pictures whose parents are all in train. The others are counted in `conversion.left_out`.
+
+    Args:
+        folders: All made pictures.
+        conversion: The real photos, split.
+        prepared: The same photos, as they were prepared.
+    """
+    held = held_out_files(conversion, prepared)
+    chosen = []
+    for folder in folders:
+        for picture in folder.pictures:
+            reason = _why_not(picture, conversion, held)
+            if reason is None:
+                chosen.append(picture)
+            else:
+                conversion.left_out[f"made pictures {reason}"] += 1
+    return chosen
+
+
+def held_out_images(conversion: Conversion) -> set[str]:
+    """Return the names of the images of all splits but train."""
+    return {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
+
+
+def held_out_files(conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]) -> set[str]:
+    """Return the SHA-256 of the source files of all splits but train: those whose group is in one, and those
+    of which one has an image."""
+    images = held_out_images(conversion)
+    held_groups = {group for group, split in conversion.split_of_group.items() if split != "train"}
+    by_group = {
+        file for file, groups in conversion.groups_of_file.items() if not held_groups.isdisjoint(groups)
+    }
+    return by_group | {
+        item.digest
+        for items in prepared
+        for item in items
+        if any(unit.image in images for unit in item.units)
+    }
+
+
+def _why_not(picture: MadePicture, conversion: Conversion, held_out: Set[str]) -> str | None:
+    """Return why a picture cannot be trained on, None if it can. `held_out` is what `held_out_files` gives."""
+    parents = [parent.sha256 for parent in picture.facts.parents]
+    if not held_out.isdisjoint(parents):
+        return "of a photo that is held out"
+    groups = [conversion.groups_of_file.get(parent, []) for parent in parents]
+    if not all(groups):
+        return "of a photo that is in no source"
+    if any(group not in conversion.split_of_group for found in groups for group in found):
+        return "of a photo that no split holds"
+    return None
+
+
+def add_made(
+    folders: Sequence[MadeFolder],
+    pictures: Sequence[MadePicture],
+    made: Sequence[PreparedImage],
+    conversion: Conversion,
+    prepared: Sequence[Sequence[PreparedImage]],
+    seed: int,
+) -> None:
+    """Add the units of made pictures to train, up to the recipe's share.
+
+    Args:
+        folders: All made pictures.
+        pictures: Those of `of_training_photos`.
+        made: The same, prepared.
+        conversion: The real photos, split; gets the units, and counts what is left out.
+        prepared: The real photos, prepared.
+        seed: Of the choice.
+    """
+    # A crop that shows nothing of what was made is that of the photo itself.
+    known = {unit.image for items in prepared for item in items for unit in item.units}
+    alike = _like_held_out(made, conversion, prepared)
+    found = []
+    for index, (picture, item) in enumerate(zip(pictures, made, strict=True)):
+        origin = _origin(picture.facts, conversion)
+        units = tuple(
+            replace(unit, origin=origin)
+            for unit in item.units
+            if unit.image not in known and _shows(unit, picture.boxes)
+        )
+        known.update(unit.image for unit in units)
+        if index in alike:
+            conversion.left_out["made pictures that look like a photo that is held out"] += 1
+        elif not units:
+            conversion.left_out["made pictures without a part that shows what was made"] += 1
+        else:
+            found.append(MadeUnits(picture, units))
+            conversion.notes.extend(item.notes)
+    train = conversion.units["train"]
+    drawn = draw_made(found, train, conversion.recipe.synthetic.share, seed)
+    if over := len(found) - len(drawn):
+        conversion.left_out["made pictures beyond synthetic.share"] += over
+    for entry in drawn:
+        for unit in entry.units:
+            assert unit.origin is not None
+            train.append(unit)
+            conversion.group_of[unit.image] = unit.origin.groups[0]
+    for folder, used in zip(folders, _count_used(folders, conversion), strict=True):
+        if not used:
+            conversion.notes.append(
+                f"{folder.root}: none of its {len(folder.pictures)} made pictures is used"
+            )
+
+
+def _origin(facts: Facts, conversion: Conversion) -> Origin:
+    """Return what records tell of a picture; the first of its groups is that of the photo it was made on."""
+    parents = tuple(dict.fromkeys(parent.sha256 for parent in facts.parents))
+    groups = (group for parent in parents for group in conversion.groups_of_file[parent])
+    return Origin(facts.method, facts.kind, parents, tuple(dict.fromkeys(groups)))
+
+
+def _shows(unit: Unit, boxes: Sequence[Box]) -> bool:
+    """Return whether a unit shows something of what was made; a whole new background is everywhere."""
+    crop = unit.crop
+    return crop is None or not boxes or any(intersection(crop, box) > 0 for box in boxes)
+
+
+def _like_held_out(
+    made: Sequence[PreparedImage], conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]
+) -> set[int]:
+    """Return the made pictures, by index, that are copies of a held-out photo by the recipe's rule: their
+    facts name the wrong parents."""
+    held = held_out_images(conversion)
+    real = [item for items in prepared for item in items]
+    is_held = np.array([any(unit.image in held for unit in item.units) for item in real], dtype=np.bool_)
+    # All are compared: where many are alike (pieces in one fixture), what is usual tells what a copy is.
+    fingerprints = [item.fingerprint for item in (*real, *made)]
+    first, second, _ = find_twins(fingerprints, conversion.recipe.group.twins or 0)
+    across = (first < len(real)) & (second >= len(real))
+    first, second = first[across], second[across]
+    return set((second[is_held[first]] - len(real)).tolist())
+
+
+def held_out_fingerprints(conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]) -> list[bytes]:
+    """Return the fingerprints of the source images of all splits but train."""
+    images = held_out_images(conversion)
+    return [
+        item.fingerprint
+        for items in prepared
+        for item in items
+        if any(unit.image in images for unit in item.units)
+    ]
+
+
+def draw_made(found: Sequence[MadeUnits], real: Sequence[Unit], share: float, seed: int) -> list[MadeUnits]:
+    """Draw pictures up to a share of all units of train, each time of the kind that train has least of.
+
+    Args:
+        found: All that may be trained on.
+        real: The units of real photos in train.
+        share: The most that made units may be of both, below 1.
+        seed: Of the order within a kind.
+
+    Returns:
+        Those drawn, in the order of `found`.
+    """
+    room = math.floor(share / (1 - share) * len(real) + 1e-9)
+    counts = Counter(kind for unit in real for kind in unit.kinds or [NONE])
+    waiting: dict[str, list[int]] = {}
+    for index, entry in enumerate(found):
+        waiting.setdefault(entry.picture.kind, []).append(index)
+    for kind, indices in waiting.items():
+        random.Random(f"{seed}/synthetic/{kind}").shuffle(indices)
+    drawn = []
+    while waiting and room:
+        kind = min(waiting, key=lambda name: (counts[name], name))
+        index = waiting[kind].pop()
+        if not waiting[kind]:
+            del waiting[kind]
+        if (size := len(found[index].units)) <= room:
+            drawn.append(index)
+            room -= size
+            counts[kind] += size
+    return [found[index] for index in sorted(drawn)]
+
+
+# --- what is told ----------------------------------------------------------------------------------------
+
+
+def made_facts(folders: Sequence[MadeFolder], conversion: Conversion) -> dict[str, Any] | None:
+    """Return the manifest's entry on made pictures, None where no folder of them was named.
+
+    `pictures` counts the units in train that were made, `share` is theirs of all.
+    """
+    if not folders:
+        return None
+    train = conversion.units["train"]
+    origins = [unit.origin for unit in train if unit.origin]
+    return {
+        "folders": [
+            {
+                "folder": str(folder.root),
+                "sha256": sha256(folder.root / SYNTHETIC_FILE),
+                "pictures": len(folder.pictures),
+                "used": used,
+            }
+            for folder, used in zip(folders, _count_used(folders, conversion), strict=True)
+        ],
+        "pictures": len(origins),
+        "share": round(len(origins) / max(1, len(train)), 4),
+        "methods": dict(sorted(Counter(origin.method for origin in origins).items())),
+        "kinds": dict(sorted(Counter(origin.kind or NONE for origin in origins).items())),
+    }
+
+
+def _count_used(folders: Sequence[MadeFolder], conversion: Conversion) -> list[int]:
+    """Return how many pictures of each folder are in train."""
+    used = {unit.source for unit in conversion.units["train"] if unit.origin}
+    return [sum(picture.image.key in used for picture in folder.pictures) for folder in folders]
