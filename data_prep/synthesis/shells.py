@@ -16,7 +16,10 @@ CHUNK = 8  # units that GrabCut looks at together: what lies behind a string cha
 ROUNDS = 4
 LAND = 1.12  # of v, from which nothing belongs to the string
 SEED = 0.15  # of -1 <= v <= 1, which is the string for sure
-LEAST, MOST = 0.2, 0.97  # of -1 <= v <= 1: a string that covers less or more was not told from what lies behind
+LEAST, MOST = (
+    0.2,
+    0.97,
+)  # of -1 <= v <= 1: a string that covers less or more was not told from what lies behind
 TWINS_FROM = 2.7  # periods of a string's width, from which it may be two side by side
 TWINS_ALIKE = 0.35  # the correlation of their usual units; one string's halves have 0.2 at most
 ROD_LEAST, ROD_MOST = 0.08, 0.4  # of a row's width: half of a rod at the least, a rod at the most
@@ -27,7 +30,7 @@ class Row:
     """A row of discs, from v = `low` to `high`; two strings side by side are two rows.
 
     The rod between the discs reaches from `rod_low` to `rod_high`. `centre` is the place within each unit,
-    0 to 1, of a disc's middle.
+    0 to 1, of a disc's middle, and `slope` by how much more it is with v: discs may lie askew.
     """
 
     low: float
@@ -35,28 +38,46 @@ class Row:
     rod_low: float
     rod_high: float
     centre: float
+    slope: float
+
+    def off(self, unit: int, u: Floats, v: Floats) -> Floats:
+        """Return how far points lie from the middle plane of a unit's disc, in units."""
+        away: Floats = u - unit - self.centre - self.slope * (v - (self.low + self.high) / 2)
+        return away
 
 
 @dataclass(frozen=True)
 class Shells:
     """What a string covers.
 
-    `shape` is (COLUMNS, rows of v): the share of the units that show the string at a place of theirs. `rows`
-    are its rows of discs; none where the string could not be told from what lies behind.
+    `shape` is (COLUMNS, places of v): the share of the units that show the string at a place of theirs.
+    `seen` is (units * COLUMNS, places of v), what GrabCut took for the string. `rows` are its rows of discs;
+    none where the string could not be told from what lies behind.
     """
 
     shape: Floats
+    seen: Floats
     rows: tuple[Row, ...]
 
     def cover(self, u: Floats, v: Floats) -> Floats:
-        """Return how much, 0 to 1, the string covers at points of it."""
-        cv2 = import_opencv()
-        tiled = np.concatenate([self.shape[-1:], self.shape, self.shape[:1]]).T  # it repeats along u
-        x = (u % 1) * COLUMNS + 0.5
-        y = (v + REACH) / (2 * REACH) * tiled.shape[0] - 0.5
-        share = cv2.remap(np.ascontiguousarray(tiled), x, y.astype(np.float32), cv2.INTER_LINEAR)
-        covered: Floats = np.clip((share - 0.5) * 3 + 0.5, 0, 1)
+        """Return how much, 0 to 1, the string covers at points of it, by the shape that all units share."""
+        around = np.concatenate([self.shape[-1:], self.shape, self.shape[:1]])  # it repeats along u
+        covered: Floats = np.clip((_at(around, (u % 1) * COLUMNS + 0.5, v) - 0.5) * 3 + 0.5, 0, 1)
         return covered
+
+    def cover_at_most(self, u: Floats, v: Floats) -> Floats:
+        """Return how much the string may cover: units differ from the shape that they share."""
+        return np.maximum(self.cover(u, v), _at(self.seen, u * COLUMNS - 0.5, v))
+
+
+def _at(values: Floats, x: Floats, v: Floats) -> Floats:
+    """Read values (columns, places of v) at columns x and places v, between them."""
+    cv2 = import_opencv()
+    y = (v + REACH) / (2 * REACH) * values.shape[1] - 0.5
+    read: Floats = cv2.remap(
+        np.ascontiguousarray(values.T), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR
+    )
+    return read
 
 
 def find_shells(pixels: Pixels, string: InsulatorString) -> Shells:
@@ -70,7 +91,9 @@ def find_shells(pixels: Pixels, string: InsulatorString) -> Shells:
         # A rest of few units has its last neighbours with it.
         stop = min(string.units, first + CHUNK)
         start = max(0, stop - CHUNK)
-        parts.append(_foreground(strip[:, start * COLUMNS : stop * COLUMNS], v)[:, (first - start) * COLUMNS :])
+        parts.append(
+            _foreground(strip[:, start * COLUMNS : stop * COLUMNS], v)[:, (first - start) * COLUMNS :]
+        )
     mask = np.concatenate(parts, axis=1)
     units = mask.reshape(height, string.units, COLUMNS).transpose(1, 2, 0)
     shape = units[list(string.whole)].mean(0).astype(np.float32)
@@ -78,7 +101,11 @@ def find_shells(pixels: Pixels, string: InsulatorString) -> Shells:
     shape = cv2.GaussianBlur(np.tile(shape, (3, 1)), (0, 0), 0.7)[COLUMNS : 2 * COLUMNS]
     inside = np.abs(v) <= 1
     covers = float((shape[:, inside] > 0.5).mean())
-    return Shells(shape, _rows(shape, v, _are_two(strip, string, v)) if LEAST < covers < MOST else ())
+    return Shells(
+        shape,
+        np.ascontiguousarray(mask.T),
+        _rows(shape, v, _are_two(strip, string, v)) if LEAST < covers < MOST else (),
+    )
 
 
 def _places(height: int) -> Floats:
@@ -170,8 +197,12 @@ def _row(shape: Floats, v: Floats, low: float, high: float) -> Row:
         rod = centre - ROD_LEAST * (high - low), centre + ROD_LEAST * (high - low)
     outer = within & ((v < rod[0]) | (v > rod[1]))
     # The middle of what covers most: the first wave around the unit, as an angle.
-    wave = (shape[:, outer].sum(1) * np.exp(-2j * np.pi * (np.arange(COLUMNS) + 0.5) / COLUMNS)).sum()
-    return Row(low, high, *rod, float((-np.angle(wave) / (2 * np.pi)) % 1))
+    waves = shape[:, outer].T @ np.exp(-2j * np.pi * (np.arange(COLUMNS) + 0.5) / COLUMNS)
+    whole = waves.sum()
+    ahead = -np.angle(waves * whole.conj()) / (2 * np.pi)
+    aside = v[outer] - middle
+    slope = float((np.abs(waves) * ahead * aside).sum() / ((np.abs(waves) * aside**2).sum() + 1e-6))
+    return Row(low, high, *rod, float((-np.angle(whole) / (2 * np.pi)) % 1), slope)
 
 
 def _runs(here: np.ndarray, v: Floats) -> list[tuple[float, float]]:
