@@ -48,7 +48,7 @@ def draw_broken(found: FoundString, chance: Chance) -> Drawn:
 
 
 def _choose(found: FoundString, chance: Chance) -> tuple[int, Row]:
-    """Return a unit with neighbours on both sides, and a row; a gap at the end looks like a shorter string."""
+    """Return a unit with neighbours on both sides, and a row. A gap at the end is a shorter string."""
     return chance.pick(found.string.whole[1:-1]), chance.pick(found.shells.rows)
 
 

@@ -19,7 +19,7 @@ Area = tuple[slice, slice]  # rows and columns of a photo
 
 @dataclass(frozen=True)
 class Drawn:
-    """A part of a photo, drawn anew. `colours` are (h, w, 3), 0 to 255, and `share` (h, w) how much they count."""
+    """A part of a photo, drawn anew: `colours` (h, w, 3), 0 to 255, of which `share` (h, w) is laid on."""
 
     area: Area
     colours: Floats

@@ -1,4 +1,4 @@
-"""What of a string's area the string covers, and where its discs are: by GrabCut, made even over its units."""
+"""What a string covers, and where its discs are: found by GrabCut, and made even over the units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from data_prep.synthesis.strings import Floats, InsulatorString
-from llava.common.masks import Pixels, import_opencv
+from llava.common.masks import Mask, Pixels, import_opencv
 
 COLUMNS = 24  # of a unit, in the straightened string
 REACH = 1.6  # of v, which the straightened string shows on both sides
@@ -205,6 +205,6 @@ def _row(shape: Floats, v: Floats, low: float, high: float) -> Row:
     return Row(low, high, *rod, float((-np.angle(whole) / (2 * np.pi)) % 1), slope)
 
 
-def _runs(here: np.ndarray, v: Floats) -> list[tuple[float, float]]:
+def _runs(here: Mask, v: Floats) -> list[tuple[float, float]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], here.astype(int), [0]])))
     return [(float(v[first]), float(v[stop - 1])) for first, stop in edges.reshape(-1, 2)]
