@@ -80,7 +80,7 @@ class InsulatorString:
             ahead, wider = _slope(self.middle, u), _slope(self.half, u)
             dx, dy = x - middle[0], y - middle[1]
             v = _across(dx, dy, ahead, half)
-            ahead = ahead[0] + v * wider[0], ahead[1] + v * wider[1]
+            ahead = ahead + v * wider
             dx, dy = dx - v * half[0], dy - v * half[1]
             u = u + (dx * half[1] - dy * half[0]) / (ahead[0] * half[1] - ahead[1] * half[0])
         return u.astype(np.float32), v.astype(np.float32)
