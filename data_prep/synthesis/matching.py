@@ -103,7 +103,9 @@ def likeness(photo: Pixels, fitted: Fitted) -> tuple[float, float]:
     return (float((there * here).sum()) / power if power > 1e-6 else 0.0), apart
 
 
-def best_shift(photo: Pixels, fitted: Fitted, along: float, aside: float, angle: float) -> tuple[float, float]:
+def best_shift(
+    photo: Pixels, fitted: Fitted, along: float, aside: float, angle: float
+) -> tuple[float, float]:
     """Return by how much a fitted piece should be shifted for its surroundings to fit the photo's best.
 
     Args:
