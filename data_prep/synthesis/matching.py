@@ -18,6 +18,8 @@ Affine = NDArray[np.float64]
 _RING = 0.35  # of a mask's extent: the surroundings that are compared
 _SEARCH_SIDE = 96  # pixels of the longer side of what is compared
 _GAINS = 0.6, 1.6  # by what contrast may be changed
+_COLOURS = 4  # of a ring, that are matched one by one
+_SOFTNESS = 8.0  # in Lab
 _BLURS = np.array([0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.6, 3.4])  # pixels
 _FEATHER = 0.12  # of a mask's extent
 
@@ -150,17 +152,46 @@ def best_shift(
 
 
 def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
-    """Give a piece the colours of its new surroundings: mean and spread in Lab, of the rings."""
+    """Give a piece the colours of its new surroundings, by what its ring shows and the photo there.
+
+    Mean and spread in Lab are brought to those of the photo. Where the two rings are alike, so that they show
+    the same things at the same places, each of the ring's few colours is brought to its own counterpart: the
+    units of a string to the other string's, and the sky to its land.
+    """
     cv2 = import_opencv()
     if np.count_nonzero(fitted.ring) < 8:
         return fitted
-    lab, there = _lab(fitted.pixels), _lab(photo[fitted.area])[fitted.ring]
-    here = lab[fitted.ring]
+    lab = _lab(fitted.pixels)
+    there, here = _lab(photo[fitted.area])[fitted.ring], lab[fitted.ring]
     gain = np.clip((there.std(0) + 1) / (here.std(0) + 1), *_GAINS)
-    lab = (lab - here.mean(0)) * gain + there.mean(0)
-    rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB)
+    matched = (lab - here.mean(0)) * gain + there.mean(0)
+    alike, _ = likeness(photo, fitted)
+    trust = min(max((alike - 0.2) / 0.4, 0.0), 1.0)
+    if trust > 0:
+        here = matched[fitted.ring]
+        matched += trust * _counterparts(matched, here, there)
+    rgb = cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_Lab2RGB)
     pixels = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
     return Fitted(pixels, fitted.mask, fitted.ring, fitted.area)
+
+
+def _counterparts(lab: Floats, here: Floats, there: Floats) -> Floats:
+    """Return what is added to each pixel (height, width, 3) for the few colours of `here` to become those that
+    `there` (n, 3) has at the same places."""
+    cv2 = import_opencv()
+    cv2.setRNGSeed(0)
+    criteria = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5
+    count = min(_COLOURS, len(here))
+    _, labels, centres = cv2.kmeans(
+        here.astype(np.float32), count, None, criteria, 1, cv2.KMEANS_PP_CENTERS
+    )
+    labels = labels.ravel()
+    steps = np.stack([np.median((there - here)[labels == k], axis=0) for k in range(count)])
+    distance = ((lab[:, :, None] - centres) ** 2).sum(-1)
+    # Softly: a colour between two changes by a mixture of both.
+    weights = np.exp(-(distance - distance.min(-1, keepdims=True)) / (2 * _SOFTNESS**2))
+    added: Floats = (weights / weights.sum(-1, keepdims=True)) @ steps
+    return added
 
 
 def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
@@ -171,7 +202,8 @@ def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
         return fitted
     most = _detail(photo[fitted.area], fitted.ring)
     pixels = fitted.pixels
-    for blur in _BLURS:
+    most_blur = max(0.6, _half_width(fitted.mask) / 4)  # more would wipe a thin one out
+    for blur in _BLURS[_BLURS <= most_blur]:
         pixels = cv2.GaussianBlur(fitted.pixels, (0, 0), float(blur)) if blur else fitted.pixels
         if _detail(pixels, fitted.ring) <= 1.1 * most:
             break
@@ -203,7 +235,10 @@ def clone(photo: Pixels, fitted: Fitted, mixed: bool) -> Pixels:
     how = cv2.MIXED_CLONE if mixed else cv2.NORMAL_CLONE
     cloned = cv2.seamlessClone(piece, around, mask.astype(np.uint8) * 255, middle, how)
     cloned = cloned[border:-border, border:-border]
-    share = feather(fitted.mask, _FEATHER * extent(fitted.mask))
+    import os
+    w = float(os.environ.get("DIRECT", "0"))
+    cloned = np.rint((1 - w) * cloned + w * fitted.pixels).astype(np.uint8)
+    share = feather(fitted.mask, min(_FEATHER * extent(fitted.mask), _half_width(fitted.mask) / 3))
     result = photo.copy()
     result[fitted.area] = blend_over(original, cloned, share)
     return result
@@ -218,4 +253,11 @@ def _lab(pixels: Pixels) -> Floats:
 def _detail(pixels: Pixels, where: Mask) -> float:
     cv2 = import_opencv()
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.GaussianBlur(grey, (0, 0), 0.8)  # noise is no detail
     return float((cv2.Laplacian(grey, cv2.CV_32F)[where] ** 2).mean())
+
+
+def _half_width(mask: Mask) -> float:
+    """Return how far the innermost pixel is from the mask's edge."""
+    cv2 = import_opencv()
+    return float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).max())

@@ -1,4 +1,4 @@
-"""Makes defects by cutting them out of other photos and blending them in. Needs OpenCV and SciPy, no weights."""
+"""Makes defects by cutting them out of other photos and blending them in. Needs OpenCV and SciPy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 
 NO_DONOR = "no other photo shows that kind of defect on that kind of component"
 NO_PLACE = "no place for the defects that were cut out"
-TRIES = 8  # donors and places of which the likest surroundings are taken
-_DONORS, _FRAMES = 64, 256  # that are kept in memory
+TRIES = 16  # donors and places of which the likest surroundings are taken
+_CUTTINGS, _FRAMES = 64, 4096  # that are kept in memory
 _LEAST_SCALE, _MOST_SCALE = 0.3, 2.0  # below, a defect is a few pixels; above, it is blurred
 _SAME_CAMERA = 2.0  # photos of surfaces whose sides differ by less were cropped, not taken from further away
 _MOST_STRETCH = 1.3  # of a string's units, along against across
 _MOST_SHOWN = 0.9  # of a mask, must lie in the photo
+_MOST_COVERED = 0.15  # of a defect's box that was there
 _UNEQUAL = 60.0  # distance of colours in Lab that weighs as much as details without any likeness
 _TURNED = 60.0  # degrees that weigh as much
 
@@ -76,7 +77,7 @@ class PastePainter:
         """Look for defects that can be cut out of photos, which must all be training photos."""
         import_opencv()
         self._donors = find_donors(photos)
-        self._cut_out = lru_cache(_DONORS)(cut_out)
+        self._cut_out = lru_cache(_CUTTINGS)(cut_out)
         self._frame = lru_cache(_FRAMES)(_frame_of)
 
     def can_make(self, kind: str) -> str | None:
@@ -124,16 +125,16 @@ class PastePainter:
 
     def _try(self, job: Job, photo: Pixels, donor: Donor, chance: Random) -> _Try | None:
         """Lay a donor at a place by chance; None where it does not fit there."""
-        cutting = self._cut_out(donor)
+        own = None if donor.component is None else self._frame(donor.photo, donor.component)
+        cutting = self._cut_out(donor, own)
         if job.target is None:
             turn = _turn_on_surface(donor.photo.size, job.photo.size, chance)
             centre = _place_on_surface(donor, job.photo.size, turn, chance)
             reach = 0.0, 0.0, 0.0
         else:
             frame = self._frame(job.photo, job.target)
-            own = cutting.frame
-            if own is None or own.period is None or frame.period is None:
-                assert donor.component is not None
+            assert own is not None and donor.component is not None
+            if own.period is None or frame.period is None:
                 own, frame = box_frame(donor.component.box), box_frame(job.target.box)
             turn, centre, reach = _place_on_component(donor, own, frame, chance)
         if not _LEAST_SCALE <= turn.scale <= _MOST_SCALE:
@@ -145,7 +146,7 @@ class PastePainter:
         if np.count_nonzero(fitted.mask) < _MOST_SHOWN * whole - 2 * math.sqrt(whole):
             return None
         size = photo.shape[0], photo.shape[1]
-        if any((box_mask(defect.box, size)[fitted.area] & fitted.mask).any() for defect in job.photo.defects):
+        if any(_covered(defect, fitted, size) > _MOST_COVERED for defect in job.photo.defects):
             return None
         alike, apart = likeness(photo, fitted)
         score = alike - apart / _UNEQUAL - abs(turn.degrees) / _TURNED
@@ -179,6 +180,12 @@ class PastePainter:
 
 def _frame_of(photo: Photo, component: Shape) -> Frame:
     return find_frame(photo.pixels(), component.box)
+
+
+def _covered(defect: Shape, fitted: Fitted, size: tuple[int, int]) -> float:
+    """Return the share of a defect's box that a fitted piece would cover."""
+    there = box_mask(defect.box, size)
+    return np.count_nonzero(there[fitted.area] & fitted.mask) / max(1, np.count_nonzero(there))
 
 
 def _centre(shape: Shape) -> NDArray[np.float64]:
