@@ -77,8 +77,8 @@ class PastePainter:
         """Look for defects that can be cut out of photos, which must all be training photos."""
         import_opencv()
         self._donors = find_donors(photos)
-        self._cut_out = lru_cache(_CUTTINGS)(cut_out)
         self._frame = lru_cache(_FRAMES)(_frame_of)
+        self._cut_out = lru_cache(_CUTTINGS)(lambda donor: cut_out(donor, self._frame_under(donor)))
 
     def can_make(self, kind: str) -> str | None:
         """Return why it cannot make a kind: no photo has one to cut out."""
@@ -125,14 +125,14 @@ class PastePainter:
 
     def _try(self, job: Job, photo: Pixels, donor: Donor, chance: Random) -> _Try | None:
         """Lay a donor at a place by chance; None where it does not fit there."""
-        own = None if donor.component is None else self._frame(donor.photo, donor.component)
-        cutting = self._cut_out(donor, own)
+        cutting = self._cut_out(donor)
         if job.target is None:
             turn = _turn_on_surface(donor.photo.size, job.photo.size, chance)
             centre = _place_on_surface(donor, job.photo.size, turn, chance)
             reach = 0.0, 0.0, 0.0
         else:
             frame = self._frame(job.photo, job.target)
+            own = self._frame_under(donor)
             assert own is not None and donor.component is not None
             if own.period is None or frame.period is None:
                 own, frame = box_frame(donor.component.box), box_frame(job.target.box)
@@ -151,6 +151,10 @@ class PastePainter:
         alike, apart = likeness(photo, fitted)
         score = alike - apart / _UNEQUAL - abs(turn.degrees) / _TURNED
         return _Try(donor, cutting, fitted, score, turn.scale, turn.degrees, turn.mirrored)
+
+    def _frame_under(self, donor: Donor) -> Frame | None:
+        """Return the frame of the component that a donor lies on."""
+        return None if donor.component is None else self._frame(donor.photo, donor.component)
 
     def _lay(
         self,
