@@ -22,6 +22,7 @@ _COLOURS = 4  # of a ring, that are matched one by one
 _SOFTNESS = 8.0  # in Lab
 _BLURS = np.array([0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.6, 3.4])  # pixels
 _FEATHER = 0.12  # of a mask's extent
+_PLAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,7 @@ def _counterparts(lab: Floats, here: Floats, there: Floats) -> Floats:
     cv2.setRNGSeed(0)
     criteria = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5
     count = min(_COLOURS, len(here))
-    _, labels, centres = cv2.kmeans(
-        here.astype(np.float32), count, None, criteria, 1, cv2.KMEANS_PP_CENTERS
-    )
+    _, labels, centres = cv2.kmeans(here.astype(np.float32), count, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
     labels = labels.ravel()
     steps = np.stack([np.median((there - here)[labels == k], axis=0) for k in range(count)])
     distance = ((lab[:, :, None] - centres) ** 2).sum(-1)
@@ -203,20 +202,17 @@ def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
     most = _detail(photo[fitted.area], fitted.ring)
     pixels = fitted.pixels
     most_blur = max(0.6, _half_width(fitted.mask) / 4)  # more would wipe a thin one out
-    for blur in _BLURS[_BLURS <= most_blur]:
+    for blur in _BLURS[most_blur >= _BLURS]:
         pixels = cv2.GaussianBlur(fitted.pixels, (0, 0), float(blur)) if blur else fitted.pixels
         if _detail(pixels, fitted.ring) <= 1.1 * most:
             break
     return Fitted(pixels, fitted.mask, fitted.ring, fitted.area)
 
 
-def clone(photo: Pixels, fitted: Fitted, mixed: bool) -> Pixels:
-    """Return the photo with the piece blended in (Perez et al., 2003): same gradients, no seam.
+def blend(photo: Pixels, fitted: Fitted) -> Pixels:
+    """Return the photo (height, width, 3) with a piece blended in; outside its mask it is the photo, bit for bit.
 
-    Args:
-        photo: (height, width, 3).
-        fitted: What is laid on it. Outside its mask the result is the photo, bit for bit.
-        mixed: Keep the photo's own gradients where they are stronger.
+    Half of it is the piece itself and half is cloned (Perez et al., 2003): same gradients, no seam.
     """
     cv2 = import_opencv()
     original = photo[fitted.area]
@@ -232,15 +228,14 @@ def clone(photo: Pixels, fitted: Fitted, mixed: bool) -> Pixels:
         int(columns[0] + (columns[-1] - columns[0] + 1) // 2),
         int(rows[0] + (rows[-1] - rows[0] + 1) // 2),
     )
-    how = cv2.MIXED_CLONE if mixed else cv2.NORMAL_CLONE
-    cloned = cv2.seamlessClone(piece, around, mask.astype(np.uint8) * 255, middle, how)
+    cloned = cv2.seamlessClone(piece, around, mask.astype(np.uint8) * 255, middle, cv2.NORMAL_CLONE)
     cloned = cloned[border:-border, border:-border]
-    import os
-    w = float(os.environ.get("DIRECT", "0"))
-    cloned = np.rint((1 - w) * cloned + w * fitted.pixels).astype(np.uint8)
+    # What is dark up to the cut's edge is bright after cloning, which brings the edge to the photo's colours:
+    # half of the piece as it is keeps it visible.
+    mixed = np.rint((1 - _PLAIN) * cloned + _PLAIN * fitted.pixels).astype(np.uint8)
     share = feather(fitted.mask, min(_FEATHER * extent(fitted.mask), _half_width(fitted.mask) / 3))
     result = photo.copy()
-    result[fitted.area] = blend_over(original, cloned, share)
+    result[fitted.area] = blend_over(original, mixed, share)
     return result
 
 
