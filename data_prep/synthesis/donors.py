@@ -37,7 +37,7 @@ class Cutting:
     """A defect with its surroundings, cut out of a photo.
 
     `pixels` (height, width, 3) begin at `corner` of the photo; `mask` is what is pasted. `whole`
-    says that this is all of the defect's place, the component and the background in it, rather than an object.
+    says that this is all of the defect's place, with component and background in it, rather than an object.
     """
 
     pixels: Pixels

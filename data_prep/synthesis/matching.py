@@ -177,8 +177,8 @@ def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
 
 
 def _counterparts(lab: Floats, here: Floats, there: Floats) -> Floats:
-    """Return what is added to each pixel (height, width, 3) for the few colours of `here` to become those that
-    `there` (n, 3) has at the same places."""
+    """Return what is added to each pixel (height, width, 3) so that the few colours of `here` (n, 3) become those
+    that `there` has at the same places."""
     cv2 = import_opencv()
     cv2.setRNGSeed(0)
     criteria = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5
@@ -210,7 +210,7 @@ def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
 
 
 def blend(photo: Pixels, fitted: Fitted) -> Pixels:
-    """Return the photo (height, width, 3) with a piece blended in; outside its mask it is the photo, bit for bit.
+    """Return the photo (height, width, 3) with a piece blended in: outside its mask the photo, bit for bit.
 
     Half of it is the piece itself and half is cloned (Perez et al., 2003): same gradients, no seam.
     """

@@ -18,7 +18,7 @@ from data_prep.synthesis.matching import (
     Affine,
     Fitted,
     best_shift,
-    clone,
+    blend,
     lay,
     likeness,
     match_colours,
@@ -30,13 +30,15 @@ from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 
 NO_DONOR = "no other photo shows that kind of defect on that kind of component"
 NO_PLACE = "no place for the defects that were cut out"
-TRIES = 16  # donors and places of which the likest surroundings are taken
+TRIES = 18  # places, of which that with the likest surroundings is taken
+DONORS = 6  # of a picture, that are tried there: to find the units of each one's string takes seconds
 _CUTTINGS, _FRAMES = 64, 4096  # that are kept in memory
 _LEAST_SCALE, _MOST_SCALE = 0.3, 2.0  # below, a defect is a few pixels; above, it is blurred
 _SAME_CAMERA = 2.0  # photos of surfaces whose sides differ by less were cropped, not taken from further away
 _MOST_STRETCH = 1.3  # of a string's units, along against across
 _MOST_SHOWN = 0.9  # of a mask, must lie in the photo
 _MOST_COVERED = 0.15  # of a defect's box that was there
+_LEAST_ALIKE = 0.15  # correlation of what surrounds a place of a component: less does not join
 _UNEQUAL = 60.0  # distance of colours in Lab that weighs as much as details without any likeness
 _TURNED = 60.0  # degrees that weigh as much
 
@@ -46,7 +48,6 @@ class _Try:
     """A donor at a place, and how well it suits it."""
 
     donor: Donor
-    cutting: Cutting
     fitted: Fitted
     score: float
     scale: float
@@ -103,6 +104,7 @@ class PastePainter:
         photo = job.photo.pixels()
         chance = Random(job.seed)
         chance.shuffle(donors)
+        donors = donors[:DONORS]
         tries = [self._try(job, photo, donors[number % len(donors)], chance) for number in range(TRIES)]
         best = max((found for found in tries if found), key=lambda found: found.score, default=None)
         if best is None:
@@ -111,7 +113,7 @@ class PastePainter:
         mask: Mask = np.zeros(photo.shape[:2], bool)
         mask[fitted.area] = fitted.mask
         return Painted(
-            pixels=clone(photo, fitted, mixed=False),
+            pixels=blend(photo, fitted),
             mask=mask,
             donors=(best.donor.photo,),
             details={
@@ -149,8 +151,10 @@ class PastePainter:
         if any(_covered(defect, fitted, size) > _MOST_COVERED for defect in job.photo.defects):
             return None
         alike, apart = likeness(photo, fitted)
+        if cutting.whole and alike < _LEAST_ALIKE:
+            return None
         score = alike - apart / _UNEQUAL - abs(turn.degrees) / _TURNED
-        return _Try(donor, cutting, fitted, score, turn.scale, turn.degrees, turn.mirrored)
+        return _Try(donor, fitted, score, turn.scale, turn.degrees, turn.mirrored)
 
     def _frame_under(self, donor: Donor) -> Frame | None:
         """Return the frame of the component that a donor lies on."""
