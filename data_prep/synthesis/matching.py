@@ -152,12 +152,12 @@ def best_shift(
     return float(dx[at]), float(dy[at])
 
 
-def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
+def match_colours(fitted: Fitted, photo: Pixels, whole: bool) -> Fitted:
     """Give a piece the colours of its new surroundings, by what its ring shows and the photo there.
 
-    Mean and spread in Lab are brought to those of the photo. Where the two rings are alike, so that they show
-    the same things at the same places, each of the ring's few colours is brought to its own counterpart: the
-    units of a string to the other string's, and the sky to its land.
+    Mean and spread in Lab are brought to those of the photo. Of a whole place of a component, where the two
+    rings show the same things at the same places, each of the ring's few colours is brought to its own
+    counterpart too: the units of a string to the other string's, and the sky to its land.
     """
     cv2 = import_opencv()
     if np.count_nonzero(fitted.ring) < 8:
@@ -168,7 +168,7 @@ def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
     matched = (lab - here.mean(0)) * gain + there.mean(0)
     alike, _ = likeness(photo, fitted)
     trust = min(max((alike - 0.2) / 0.4, 0.0), 1.0)
-    if trust > 0:
+    if whole and trust > 0:
         here = matched[fitted.ring]
         matched += trust * _counterparts(matched, here, there)
     rgb = cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_Lab2RGB)
@@ -177,8 +177,8 @@ def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
 
 
 def _counterparts(lab: Floats, here: Floats, there: Floats) -> Floats:
-    """Return what is added to each pixel (height, width, 3) so that the few colours of `here` (n, 3) become those
-    that `there` has at the same places."""
+    """Return what is added to each pixel (height, width, 3) so that the few colours of `here` become those of
+    `there` at the same places, both (n, 3)."""
     cv2 = import_opencv()
     cv2.setRNGSeed(0)
     criteria = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5

@@ -49,6 +49,7 @@ class _Try:
 
     donor: Donor
     fitted: Fitted
+    whole: bool
     score: float
     scale: float
     turned: float
@@ -109,7 +110,7 @@ class PastePainter:
         best = max((found for found in tries if found), key=lambda found: found.score, default=None)
         if best is None:
             return Rejected(NO_PLACE)
-        fitted = match_sharpness(match_colours(best.fitted, photo), photo)
+        fitted = match_sharpness(match_colours(best.fitted, photo, best.whole), photo)
         mask: Mask = np.zeros(photo.shape[:2], bool)
         mask[fitted.area] = fitted.mask
         return Painted(
@@ -154,7 +155,7 @@ class PastePainter:
         if cutting.whole and alike < _LEAST_ALIKE:
             return None
         score = alike - apart / _UNEQUAL - abs(turn.degrees) / _TURNED
-        return _Try(donor, fitted, score, turn.scale, turn.degrees, turn.mirrored)
+        return _Try(donor, fitted, cutting.whole, score, turn.scale, turn.degrees, turn.mirrored)
 
     def _frame_under(self, donor: Donor) -> Frame | None:
         """Return the frame of the component that a donor lies on."""
