@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ class Cutting:
     whole: bool
 
 
-def find_donors(photos: list[Photo]) -> dict[str, list[Donor]]:
+def find_donors(photos: Sequence[Photo]) -> dict[str, list[Donor]]:
     """Return the defects that can be cut out, by kind. One on no component of a photo with components may
     belong to none of them, and is left out."""
     found: dict[str, list[Donor]] = {}

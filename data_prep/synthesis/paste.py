@@ -38,7 +38,7 @@ _SAME_CAMERA = 2.0  # photos of surfaces whose sides differ by less were cropped
 _MOST_STRETCH = 1.3  # of a string's units, along against across
 _MOST_SHOWN = 0.9  # of a mask, must lie in the photo
 _MOST_COVERED = 0.15  # of a defect's box that was there
-_LEAST_ALIKE = 0.15  # correlation of what surrounds a place of a component: less does not join
+_LEAST_ALIKE = 0.15  # correlation of what surrounds a place of a string: with less, its units do not join
 _UNEQUAL = 60.0  # distance of colours in Lab that weighs as much as details without any likeness
 _TURNED = 60.0  # degrees that weigh as much
 
@@ -129,6 +129,7 @@ class PastePainter:
     def _try(self, job: Job, photo: Pixels, donor: Donor, chance: Random) -> _Try | None:
         """Lay a donor at a place by chance; None where it does not fit there."""
         cutting = self._cut_out(donor)
+        has_units = False
         if job.target is None:
             turn = _turn_on_surface(donor.photo.size, job.photo.size, chance)
             centre = _place_on_surface(donor, job.photo.size, turn, chance)
@@ -139,6 +140,7 @@ class PastePainter:
             assert own is not None and donor.component is not None
             if own.period is None or frame.period is None:
                 own, frame = box_frame(donor.component.box), box_frame(job.target.box)
+            has_units = frame.period is not None
             turn, centre, reach = _place_on_component(donor, own, frame, chance)
         if not _LEAST_SCALE <= turn.scale <= _MOST_SCALE:
             return None
@@ -152,7 +154,7 @@ class PastePainter:
         if any(_covered(defect, fitted, size) > _MOST_COVERED for defect in job.photo.defects):
             return None
         alike, apart = likeness(photo, fitted)
-        if cutting.whole and alike < _LEAST_ALIKE:
+        if has_units and cutting.whole and alike < _LEAST_ALIKE:
             return None
         score = alike - apart / _UNEQUAL - abs(turn.degrees) / _TURNED
         return _Try(donor, fitted, cutting.whole, score, turn.scale, turn.degrees, turn.mirrored)
@@ -194,7 +196,7 @@ def _frame_of(photo: Photo, component: Shape) -> Frame:
 def _covered(defect: Shape, fitted: Fitted, size: tuple[int, int]) -> float:
     """Return the share of a defect's box that a fitted piece would cover."""
     there = box_mask(defect.box, size)
-    return np.count_nonzero(there[fitted.area] & fitted.mask) / max(1, np.count_nonzero(there))
+    return int(np.count_nonzero(there[fitted.area] & fitted.mask)) / max(1, int(np.count_nonzero(there)))
 
 
 def _centre(shape: Shape) -> NDArray[np.float64]:
@@ -236,8 +238,9 @@ def _place_on_component(
     along, _ = own.locate((centre[0], centre[1]))
     place = own.place(along)
     ratio = frame.thickness / own.thickness
-    stretch = frame.period / own.period / ratio if frame.period and own.period else 1.0
-    stretch = min(max(stretch, 1 / _MOST_STRETCH), _MOST_STRETCH)
+    stretch = 1.0
+    if frame.period and own.period:
+        stretch = float(np.clip(frame.period / own.period / ratio, 1 / _MOST_STRETCH, _MOST_STRETCH))
     half = (donor.defect.box[2] - donor.defect.box[0]) * abs(math.cos(place.angle))
     half = (half + (donor.defect.box[3] - donor.defect.box[1]) * abs(math.sin(place.angle))) / 2
     scale = ratio * stretch
