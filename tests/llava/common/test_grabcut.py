@@ -46,7 +46,10 @@ def test_where_nothing_stands_out_it_is_an_ellipse() -> None:
 
 
 def test_a_box_outside_the_picture_has_no_mask() -> None:
-    assert not grabcut(np.zeros((20, 20, 3), np.uint8), (30.0, 5.0, 40.0, 15.0)).any()
+    picture = np.zeros((20, 20, 3), np.uint8)
+    for box in ((30.0, 5.0, 40.0, 15.0), (-12.0, 5.0, -4.0, 15.0), (5.0, -12.0, 15.0, -4.0)):
+        assert not box_mask(box, (20, 20)).any()
+        assert not grabcut(picture, box).any()
 
 
 @given(
