@@ -112,7 +112,8 @@ def box_mask(box: Box, size: tuple[int, int]) -> Mask:
     """Return the mask of a box, of a picture's (height, width); every pixel that the box touches is in it."""
     height, width = size
     x1, y1 = max(int(np.floor(box[0])), 0), max(int(np.floor(box[1])), 0)
-    x2, y2 = min(int(np.ceil(box[2])), width), min(int(np.ceil(box[3])), height)
+    # A box to the left of the picture or above it ends below 0, which would count from the other side.
+    x2, y2 = min(max(int(np.ceil(box[2])), 0), width), min(max(int(np.ceil(box[3])), 0), height)
     mask: Mask = np.zeros(size, bool)
     mask[y1:y2, x1:x2] = True
     return mask
