@@ -67,7 +67,7 @@ def crop_around(mask: Mask, side: int) -> Crop:
     x1, x2 = _stretch(box[0], box[2], wanted, width)
     y1, y2 = _stretch(box[1], box[3], wanted, height)
     scale = side / ((x2 - x1) * (y2 - y1)) ** 0.5  # the model's picture has the area of its square
-    seen = _rounded((x2 - x1) * scale), _rounded((y2 - y1) * scale)
+    seen = _rounded((x2 - x1) * scale, side), _rounded((y2 - y1) * scale, side)
     return Crop((x1, y1, x2, y2), seen)
 
 
@@ -104,8 +104,9 @@ def _stretch(start: float, end: float, wanted: float, most: int) -> tuple[int, i
     return first, first + length
 
 
-def _rounded(length: float) -> int:
-    return max(MULTIPLE, round(length / MULTIPLE) * MULTIPLE)
+def _rounded(length: float, side: int) -> int:
+    """Return a side of the model's picture; a part as narrow as a thread is seen wider than it is."""
+    return max(MULTIPLE, round(min(length, 2 * side) / MULTIPLE) * MULTIPLE)
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:

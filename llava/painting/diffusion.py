@@ -156,7 +156,7 @@ class BlendedDiffusion:
 
     def _predict(self, latents: Tensor, timestep: int, batch: Sequence[_Prepared]) -> Tensor:
         """Ask the model, with guidance if there is any (classifier-free: Ho and Salimans, 2022)."""
-        asked = [prompts for prompts in zip(*(one.prompts for one in batch), strict=True)]
+        asked = list(zip(*(one.prompts for one in batch), strict=True))
         states = [state for prompts in asked for state in prompts]
         predicted = self.model.predict(latents.repeat(len(asked), 1, 1, 1), timestep, states)
         if len(asked) == 1:

@@ -1,4 +1,4 @@
-"""Loads Stable Diffusion 1, 2 or XL, as diffusers saves it, and asks its parts: text encoders, VAE and UNet."""
+"""Loads Stable Diffusion 1, 2 or XL, as diffusers saves it, and asks its text encoders, VAE and UNet."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The levels of noise that a diffusion model goes through, and the step from one to the next (DDIM).
 
-A level is what is left of the picture's variance: latents at level `a` are sqrt(a) picture + sqrt(1 - a) noise
-(the `alphas_cumprod` of Ho et al., 2020). Whatever sampler a folder names, the steps are those of DDIM
+A level is what is left of the picture's variance: latents at level `a` are sqrt(a) picture + sqrt(1 - a)
+noise (the `alphas_cumprod` of Ho et al., 2020). Whatever sampler a folder names, the steps are those of DDIM
 (Song et al., 2021) without added noise: each level is known exactly, so that a picture can be noised to it.
 """
 
