@@ -30,22 +30,24 @@ class Crop:
     edges: tuple[int, int, int, int]
     seen: tuple[int, int]
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Return the rows and columns of a photo that the part is."""
+        x1, y1, x2, y2 = self.edges
+        return slice(y1, y2), slice(x1, x2)
+
     def cut(self, pixels: Pixels) -> Pixels:
         """Return the part of a photo at the model's size."""
-        x1, y1, x2, y2 = self.edges
-        return _resized(pixels[y1:y2, x1:x2], self.seen)
+        return _resized(pixels[self.window], self.seen)
 
-    def paste(self, photo: Pixels, part: Pixels) -> Pixels:
-        """Return the photo with the part, which has the model's size, in its place."""
+    def fit(self, part: Pixels) -> Pixels:
+        """Return the part, which has the model's size, at the photo's scale."""
         x1, y1, x2, y2 = self.edges
-        pasted = photo.copy()
-        pasted[y1:y2, x1:x2] = _resized(part, (x2 - x1, y2 - y1))
-        return pasted
+        return _resized(part, (x2 - x1, y2 - y1))
 
     def cells(self, mask: Mask, cell: int) -> Tensor:
         """Return the cells (height, width) that a photo's mask touches, bool; `cell` is their side."""
-        x1, y1, x2, y2 = self.edges
-        part = torch.from_numpy(mask[y1:y2, x1:x2].astype(np.float32))[None]
+        part = torch.from_numpy(mask[self.window].astype(np.float32))[None]
         width, height = self.seen
         return functional.adaptive_max_pool2d(part, (height // cell, width // cell))[0] > 0
 

@@ -166,9 +166,13 @@ class BlendedDiffusion:
 
     def _lay_in(self, wish: Wish, crop: Crop, latents: Tensor) -> Pixels:
         """Return the photo with what was painted within the mask."""
-        pasted = crop.paste(wish.pixels, self.model.decode(latents))
-        share = feather(wish.painted, _feather_width(wish.painted, self.settings.feather))
-        return blend_over(wish.pixels, pasted, share)
+        mask = wish.painted[crop.window]  # all of it, and around it what it is feathered from
+        share = feather(mask, _feather_width(mask, self.settings.feather))
+        result = wish.pixels.copy()
+        result[crop.window] = blend_over(
+            wish.pixels[crop.window], crop.fit(self.model.decode(latents)), share
+        )
+        return result
 
 
 def _cells(batch: Sequence[_Prepared], step: int) -> Tensor:

@@ -31,7 +31,15 @@ def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
 
 def save_tiny_diffusion(folder: Path, xl: bool = False, predicts: str = "epsilon") -> Path:
     """Save a tiny SD, or SDXL; skips the test where diffusers is absent."""
-    diffusers = pytest.importorskip("diffusers")
+    pytest.importorskip("diffusers")
+    make_tiny_diffusion(xl, predicts).save_pretrained(folder)
+    return folder
+
+
+def make_tiny_diffusion(xl: bool = False, predicts: str = "epsilon") -> Any:
+    """Return the pipeline of a tiny SD, or SDXL. `predicts` is what that of SD predicts."""
+    import diffusers
+
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = _text_config(tokenizer)
@@ -63,7 +71,7 @@ def save_tiny_diffusion(folder: Path, xl: bool = False, predicts: str = "epsilon
     noising = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     parts: dict[str, Any] = {"unet": unet, "vae": vae, "tokenizer": tokenizer}
     if xl:  # as their authors' folders name samplers
-        pipeline = diffusers.StableDiffusionXLPipeline(
+        return diffusers.StableDiffusionXLPipeline(
             **parts,
             text_encoder=CLIPTextModel(config),
             text_encoder_2=CLIPTextModelWithProjection(config),
@@ -71,14 +79,11 @@ def save_tiny_diffusion(folder: Path, xl: bool = False, predicts: str = "epsilon
             scheduler=diffusers.EulerDiscreteScheduler(**noising, timestep_spacing="leading"),
             add_watermarker=False,
         )
-    else:
-        pipeline = diffusers.StableDiffusionPipeline(
-            **parts,
-            text_encoder=CLIPTextModel(config),
-            scheduler=diffusers.PNDMScheduler(**noising, skip_prk_steps=True, prediction_type=predicts),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    pipeline.save_pretrained(folder)
-    return folder
+    return diffusers.StableDiffusionPipeline(
+        **parts,
+        text_encoder=CLIPTextModel(config),
+        scheduler=diffusers.PNDMScheduler(**noising, skip_prk_steps=True, prediction_type=predicts),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

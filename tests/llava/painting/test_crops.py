@@ -50,7 +50,7 @@ def test_cells_are_all_that_the_mask_touches() -> None:
 def test_a_part_of_the_models_size_is_pasted_as_it_is() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     crop = crop_around(np.ones((64, 64), bool), 64)
-    assert np.array_equal(crop.paste(np.zeros_like(pixels), crop.cut(pixels)), pixels)
+    assert np.array_equal(crop.fit(crop.cut(pixels)), pixels)
 
 
 def test_thin_masks_begin_wider_and_thick_ones_do_not() -> None:
