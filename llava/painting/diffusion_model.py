@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
@@ -154,13 +154,13 @@ def load_diffusion(
     folder = _find_folder(model, half=dtype != torch.float32)
     kind = _pipeline_name(folder)
     diffusers.utils.logging.disable_progress_bar()
-    disable_progress_bar()  # transformers', of the text encoders
+    logging.disable_progress_bar()  # transformers', of the text encoders
     # a checker of other things than defects, and what it reads pictures with
     absent = {"feature_extractor": None, "image_encoder": None}
     if kind == SUPPORTED[0]:
         absent |= {"safety_checker": None}
     try:
-        pipeline = getattr(diffusers, kind).from_pretrained(
+        pipeline = _pipeline_class(kind).from_pretrained(
             folder,
             dtype={"vae": torch.float32, "default": dtype},
             variant="fp16" if _is_half(folder) else None,
@@ -174,6 +174,18 @@ def load_diffusion(
         if (module := getattr(pipeline, part, None)) is not None:
             module.eval().requires_grad_(False).to(device)
     return DiffusionModel(pipeline, Path(model).name)
+
+
+def _pipeline_class(kind: str) -> Any:
+    """Import a pipeline's class, without transformers' warnings of what it reads pictures with: we do."""
+    import diffusers
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return getattr(diffusers, kind)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _find_folder(model: str | Path, half: bool) -> Path:
