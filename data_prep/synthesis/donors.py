@@ -1,0 +1,113 @@
+"""Cuts defects out of photos, with their surroundings and where they lay on their component. Needs OpenCV."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.annotations import Shape
+from data_prep.synthesis.frames import Frame, find_frame
+from data_prep.synthesis.painted import Photo
+from llava.common.boxes import Box, area
+from llava.common.grabcut import grabcut
+from llava.common.masks import Mask, Pixels, import_opencv
+
+SMALLEST = 4.0  # pixels of a box's shorter side: of less there is nothing to cut out
+_SURROUNDINGS = 0.6  # of a box's longer side, that are kept around it to compare with the other photo's
+_FEWEST_SURROUNDINGS = 12  # pixels
+_WIDER = 0.06  # of a box's longer side: an object's own edge is no edge of the cut
+_ON = 0.75  # half thicknesses from a component's middle line: what lies further out is beside it
+_MOST_OF = 0.4  # of a component's length: what is longer is not one place of it
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A defect of a photo. `component` is what it lies on, None for a photo without components."""
+
+    photo: Photo
+    defect: Shape
+    component: Shape | None
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """A defect with its surroundings, cut out of a photo.
+
+    `pixels` (height, width, 3) begin at `corner` of the photo; `mask` is what is pasted. `frame` is that of
+    the component, in pixels of the photo; None where there is none. `whole` says that the mask is all of the
+    defect's place, the component and the background in it, rather than an object.
+    """
+
+    pixels: Pixels
+    corner: tuple[int, int]
+    mask: Mask
+    frame: Frame | None
+    whole: bool
+
+
+def find_donors(photos: list[Photo]) -> dict[str, list[Donor]]:
+    """Return the defects that can be cut out, by kind. One on no component of a photo with components may
+    belong to none of them, and is left out."""
+    found: dict[str, list[Donor]] = {}
+    for photo in photos:
+        for defect in photo.defects:
+            x1, y1, x2, y2 = defect.box
+            component = photo.component_of(defect)
+            if min(x2 - x1, y2 - y1) >= SMALLEST and (component or not photo.components):
+                found.setdefault(defect.name, []).append(Donor(photo, defect, component))
+    return found
+
+
+def cut_out(donor: Donor) -> Cutting:
+    """Cut a defect out of its photo. InputError where the photo is damaged.
+
+    What is wrong with one place of a component is often that something is missing there, so all of the place
+    is cut out. What lies beside a component or along most of it, or on a surface, is an object: GrabCut's.
+    """
+    photo = donor.photo.pixels()
+    box = donor.defect.box
+    frame = None if donor.component is None else find_frame(photo, donor.component.box)
+    whole = frame is not None and _is_one_place(box, frame)
+    mask = place_mask(box, photo.shape[:2]) if whole else _wider(grabcut(photo, box), box)
+    part = _around(box, photo.shape[:2])
+    return Cutting(
+        pixels=np.ascontiguousarray(photo[part]),
+        corner=(part[1].start, part[0].start),
+        mask=mask[part],
+        frame=frame,
+        whole=whole,
+    )
+
+
+def place_mask(box: Box, size: tuple[int, int]) -> Mask:
+    """Return a box with round corners, a little larger, of a picture's (height, width)."""
+    x1, y1, x2, y2 = box
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    more = 1 + _WIDER
+    across = (columns + 0.5 - (x1 + x2) / 2) / max((x2 - x1) / 2 * more, 1)
+    down = (rows + 0.5 - (y1 + y2) / 2) / max((y2 - y1) / 2 * more, 1)
+    mask: Mask = across**4 + down**4 <= 1
+    return mask
+
+
+def _is_one_place(box: Box, frame: Frame) -> bool:
+    _, aside = frame.locate(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    return abs(aside) < _ON * frame.thickness / 2 and math.sqrt(area(box)) < _MOST_OF * frame.length
+
+
+def _wider(mask: Mask, box: Box) -> Mask:
+    cv2 = import_opencv()
+    width = max(1, round(_WIDER * min(box[2] - box[0], box[3] - box[1])))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    wider: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    return wider
+
+
+def _around(box: Box, size: tuple[int, int]) -> tuple[slice, slice]:
+    x1, y1, x2, y2 = box
+    margin = max(_FEWEST_SURROUNDINGS, _SURROUNDINGS * max(x2 - x1, y2 - y1))
+    rows = slice(max(0, math.floor(y1 - margin)), min(size[0], math.ceil(y2 + margin)))
+    columns = slice(max(0, math.floor(x1 - margin)), min(size[1], math.ceil(x2 + margin)))
+    return rows, columns
