@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from data_prep.synthesis.places import find_examples, find_place
+from data_prep.synthesis.places import Places
 from data_prep.synthetic import Method
 from llava.painting.diffusion import BlendedDiffusion, Wish
 
@@ -35,7 +35,7 @@ class DiffusePainter:
         """
         self.batch_size = batch_size
         self._diffusion = diffusion
-        self._examples = find_examples(photos)
+        self._places = Places(photos)
         self._prompt = prompt
         self._alone = Lock()  # its model's tokenizers and its memory are for one batch at a time
 
@@ -45,7 +45,7 @@ class DiffusePainter:
 
     def paint(self, jobs: Sequence[Job]) -> list[Painted | Rejected]:
         """Make the pictures of some jobs, in their order."""
-        places = [find_place(job, self._examples) for job in jobs]
+        places = [self._places.find(job) for job in jobs]
         wishes = {
             job.number: Wish(job.photo.pixels(), place, self._prompt(job), job.seed)
             for job, place in zip(jobs, places, strict=True)

@@ -29,7 +29,7 @@ def photo(tmp_path: Path) -> Photo:
 
 def test_jobs_are_painted_where_their_mask_is(photo: Photo, tmp_path: Path) -> None:
     model = load_diffusion(save_tiny_diffusion(tmp_path / "tiny-sd"), device="cpu")
-    burnt = replace(photo, defects=(Shape("burn", STRING.box),))
+    burnt = replace(photo, defects=(Shape("burn", (0.0, 0.0, 200.0, 100.0)),))
     painter = DiffusePainter(
         BlendedDiffusion(model, DiffusionSettings(steps=2)),
         [replace(photo, defects=(Shape("burn", (30.0, 35.0, 50.0, 55.0)),))],
