@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.annotations import Shape
-from data_prep.synthesis.frames import Frame, find_frame
+from data_prep.synthesis.frames import Frame
 from data_prep.synthesis.painted import Photo
 from llava.common.boxes import Box, area
 from llava.common.grabcut import grabcut
@@ -17,7 +17,8 @@ from llava.common.masks import Mask, Pixels, import_opencv
 SMALLEST = 4.0  # pixels of a box's shorter side: of less there is nothing to cut out
 _SURROUNDINGS = 0.6  # of a box's longer side, that are kept around it to compare with the other photo's
 _FEWEST_SURROUNDINGS = 12  # pixels
-_WIDER = 0.06  # of a box's longer side: an object's own edge is no edge of the cut
+_WIDER = 0.06  # of a box's shorter side: an object's own edge is no edge of the cut
+_LEAST_WIDER = 3  # pixels
 _ON = 0.75  # half thicknesses from a component's middle line: what lies further out is beside it
 _MOST_OF = 0.4  # of a component's length: what is longer is not one place of it
 
@@ -35,15 +36,13 @@ class Donor:
 class Cutting:
     """A defect with its surroundings, cut out of a photo.
 
-    `pixels` (height, width, 3) begin at `corner` of the photo; `mask` is what is pasted. `frame` is that of
-    the component, in pixels of the photo; None where there is none. `whole` says that the mask is all of the
-    defect's place, the component and the background in it, rather than an object.
+    `pixels` (height, width, 3) begin at `corner` of the photo; `mask` is what is pasted. `whole`
+    says that this is all of the defect's place, with component and background in it, rather than an object.
     """
 
     pixels: Pixels
     corner: tuple[int, int]
     mask: Mask
-    frame: Frame | None
     whole: bool
 
 
@@ -60,15 +59,16 @@ def find_donors(photos: list[Photo]) -> dict[str, list[Donor]]:
     return found
 
 
-def cut_out(donor: Donor) -> Cutting:
+def cut_out(donor: Donor, frame: Frame | None) -> Cutting:
     """Cut a defect out of its photo. InputError where the photo is damaged.
+
+    `frame` is that of its component.
 
     What is wrong with one place of a component is often that something is missing there, so all of the place
     is cut out. What lies beside a component or along most of it, or on a surface, is an object: GrabCut's.
     """
     photo = donor.photo.pixels()
     box = donor.defect.box
-    frame = None if donor.component is None else find_frame(photo, donor.component.box)
     whole = frame is not None and _is_one_place(box, frame)
     mask = place_mask(box, photo.shape[:2]) if whole else _wider(grabcut(photo, box), box)
     part = _around(box, photo.shape[:2])
@@ -76,7 +76,6 @@ def cut_out(donor: Donor) -> Cutting:
         pixels=np.ascontiguousarray(photo[part]),
         corner=(part[1].start, part[0].start),
         mask=mask[part],
-        frame=frame,
         whole=whole,
     )
 
@@ -99,7 +98,7 @@ def _is_one_place(box: Box, frame: Frame) -> bool:
 
 def _wider(mask: Mask, box: Box) -> Mask:
     cv2 = import_opencv()
-    width = max(1, round(_WIDER * min(box[2] - box[0], box[3] - box[1])))
+    width = max(_LEAST_WIDER, round(_WIDER * min(box[2] - box[0], box[3] - box[1])))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     wider: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
     return wider

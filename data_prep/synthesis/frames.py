@@ -1,4 +1,4 @@
-"""Where a component runs and how thick it is, so that what lay on one can be laid on another. Needs OpenCV."""
+"""Where a component runs and how thick it is: what lay on one can be laid on another. Needs OpenCV."""
 
 from __future__ import annotations
 

@@ -18,8 +18,11 @@ Affine = NDArray[np.float64]
 _RING = 0.35  # of a mask's extent: the surroundings that are compared
 _SEARCH_SIDE = 96  # pixels of the longer side of what is compared
 _GAINS = 0.6, 1.6  # by what contrast may be changed
+_COLOURS = 4  # of a ring, that are matched one by one
+_SOFTNESS = 8.0  # in Lab
 _BLURS = np.array([0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.6, 3.4])  # pixels
 _FEATHER = 0.12  # of a mask's extent
+_PLAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ def likeness(photo: Pixels, fitted: Fitted) -> tuple[float, float]:
     return (float((there * here).sum()) / power if power > 1e-6 else 0.0), apart
 
 
-def best_shift(photo: Pixels, fitted: Fitted, along: float, aside: float, angle: float) -> tuple[float, float]:
+def best_shift(
+    photo: Pixels, fitted: Fitted, along: float, aside: float, angle: float
+) -> tuple[float, float]:
     """Return by how much a fitted piece should be shifted for its surroundings to fit the photo's best.
 
     Args:
@@ -148,17 +153,44 @@ def best_shift(photo: Pixels, fitted: Fitted, along: float, aside: float, angle:
 
 
 def match_colours(fitted: Fitted, photo: Pixels) -> Fitted:
-    """Give a piece the colours of its new surroundings: mean and spread in Lab, of the rings."""
+    """Give a piece the colours of its new surroundings, by what its ring shows and the photo there.
+
+    Mean and spread in Lab are brought to those of the photo. Where the two rings are alike, so that they show
+    the same things at the same places, each of the ring's few colours is brought to its own counterpart: the
+    units of a string to the other string's, and the sky to its land.
+    """
     cv2 = import_opencv()
     if np.count_nonzero(fitted.ring) < 8:
         return fitted
-    lab, there = _lab(fitted.pixels), _lab(photo[fitted.area])[fitted.ring]
-    here = lab[fitted.ring]
+    lab = _lab(fitted.pixels)
+    there, here = _lab(photo[fitted.area])[fitted.ring], lab[fitted.ring]
     gain = np.clip((there.std(0) + 1) / (here.std(0) + 1), *_GAINS)
-    lab = (lab - here.mean(0)) * gain + there.mean(0)
-    rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB)
+    matched = (lab - here.mean(0)) * gain + there.mean(0)
+    alike, _ = likeness(photo, fitted)
+    trust = min(max((alike - 0.2) / 0.4, 0.0), 1.0)
+    if trust > 0:
+        here = matched[fitted.ring]
+        matched += trust * _counterparts(matched, here, there)
+    rgb = cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_Lab2RGB)
     pixels = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
     return Fitted(pixels, fitted.mask, fitted.ring, fitted.area)
+
+
+def _counterparts(lab: Floats, here: Floats, there: Floats) -> Floats:
+    """Return what is added to each pixel (height, width, 3) so that the few colours of `here` (n, 3) become those
+    that `there` has at the same places."""
+    cv2 = import_opencv()
+    cv2.setRNGSeed(0)
+    criteria = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5
+    count = min(_COLOURS, len(here))
+    _, labels, centres = cv2.kmeans(here.astype(np.float32), count, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
+    labels = labels.ravel()
+    steps = np.stack([np.median((there - here)[labels == k], axis=0) for k in range(count)])
+    distance = ((lab[:, :, None] - centres) ** 2).sum(-1)
+    # Softly: a colour between two changes by a mixture of both.
+    weights = np.exp(-(distance - distance.min(-1, keepdims=True)) / (2 * _SOFTNESS**2))
+    added: Floats = (weights / weights.sum(-1, keepdims=True)) @ steps
+    return added
 
 
 def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
@@ -169,20 +201,18 @@ def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
         return fitted
     most = _detail(photo[fitted.area], fitted.ring)
     pixels = fitted.pixels
-    for blur in _BLURS:
+    most_blur = max(0.6, _half_width(fitted.mask) / 4)  # more would wipe a thin one out
+    for blur in _BLURS[most_blur >= _BLURS]:
         pixels = cv2.GaussianBlur(fitted.pixels, (0, 0), float(blur)) if blur else fitted.pixels
         if _detail(pixels, fitted.ring) <= 1.1 * most:
             break
     return Fitted(pixels, fitted.mask, fitted.ring, fitted.area)
 
 
-def clone(photo: Pixels, fitted: Fitted, mixed: bool) -> Pixels:
-    """Return the photo with the piece blended in (Perez et al., 2003): same gradients, no seam.
+def blend(photo: Pixels, fitted: Fitted) -> Pixels:
+    """Return the photo (height, width, 3) with a piece blended in: outside its mask the photo, bit for bit.
 
-    Args:
-        photo: (height, width, 3).
-        fitted: What is laid on it. Outside its mask the result is the photo, bit for bit.
-        mixed: Keep the photo's own gradients where they are stronger.
+    Half of it is the piece itself and half is cloned (Perez et al., 2003): same gradients, no seam.
     """
     cv2 = import_opencv()
     original = photo[fitted.area]
@@ -198,12 +228,14 @@ def clone(photo: Pixels, fitted: Fitted, mixed: bool) -> Pixels:
         int(columns[0] + (columns[-1] - columns[0] + 1) // 2),
         int(rows[0] + (rows[-1] - rows[0] + 1) // 2),
     )
-    how = cv2.MIXED_CLONE if mixed else cv2.NORMAL_CLONE
-    cloned = cv2.seamlessClone(piece, around, mask.astype(np.uint8) * 255, middle, how)
+    cloned = cv2.seamlessClone(piece, around, mask.astype(np.uint8) * 255, middle, cv2.NORMAL_CLONE)
     cloned = cloned[border:-border, border:-border]
-    share = feather(fitted.mask, _FEATHER * extent(fitted.mask))
+    # What is dark up to the cut's edge is bright after cloning, which brings the edge to the photo's colours:
+    # half of the piece as it is keeps it visible.
+    mixed = np.rint((1 - _PLAIN) * cloned + _PLAIN * fitted.pixels).astype(np.uint8)
+    share = feather(fitted.mask, min(_FEATHER * extent(fitted.mask), _half_width(fitted.mask) / 3))
     result = photo.copy()
-    result[fitted.area] = blend_over(original, cloned, share)
+    result[fitted.area] = blend_over(original, mixed, share)
     return result
 
 
@@ -216,4 +248,11 @@ def _lab(pixels: Pixels) -> Floats:
 def _detail(pixels: Pixels, where: Mask) -> float:
     cv2 = import_opencv()
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.GaussianBlur(grey, (0, 0), 0.8)  # noise is no detail
     return float((cv2.Laplacian(grey, cv2.CV_32F)[where] ** 2).mean())
+
+
+def _half_width(mask: Mask) -> float:
+    """Return how far the innermost pixel is from the mask's edge."""
+    cv2 = import_opencv()
+    return float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).max())

@@ -9,7 +9,7 @@ import numpy as np
 from llava.common.boxes import Box
 from llava.common.masks import Mask, Pixels, box_mask, box_of, clean_mask, import_opencv
 
-SIDE = 256  # pixels of the longer side that GrabCut works on: its time grows with their number
+SIDE = 160  # pixels of the longer side that GrabCut works on: its time grows with their number
 MARGIN = 0.4  # of the box's longer side: the surroundings that tell it what is not the object
 ROUNDS = 4
 CORE = 0.35  # of the box's sides: the middle that belongs to the object, where it is hard to see
