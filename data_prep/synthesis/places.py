@@ -150,8 +150,8 @@ def _blob(ellipse: _Ellipse, size: tuple[int, int], chance: Random) -> Mask:
     along = (dx * cosine + dy * sine) / ellipse.radii[0]
     across = (dy * cosine - dx * sine) / ellipse.radii[1]
     turn = np.linspace(-math.pi, math.pi, 361)
-    bends = sum(weight * np.cos(often * turn + phase) for often, phase, weight in waves)
-    bends = bends / sum(weight for _, _, weight in waves)
+    bends = np.sum([weight * np.cos(often * turn + phase) for often, phase, weight in waves], axis=0)
+    bends /= sum(weight for _, _, weight in waves)
     edge = np.interp(np.arctan2(across, along), turn, 1 + _WOBBLE * bends) / (1 + _WOBBLE * bends.max())
     inside = np.hypot(along, across) <= edge
     mask: Mask = np.zeros(size, bool)
