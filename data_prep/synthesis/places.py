@@ -25,7 +25,7 @@ _LEAST_RADIUS = 1.5  # pixels
 _UNKNOWN = 0.3
 """Radius by the thickness of a component (a tenth of it by a photo's shorter side), where no photo shows the
 kind."""
-_WAVES, _WOBBLE = 4, 0.25
+_WAVES, _WOBBLE = 4, 0.15
 """How often outlines bend, and how far, as a share of their radius."""
 
 

@@ -21,9 +21,13 @@ def sd(sd_folder: Path) -> DiffusionModel:
 
 
 @pytest.fixture(scope="session")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    folder = tmp_path_factory.mktemp("diffusion") / "tiny-sdxl"
-    return load_diffusion(save_tiny_diffusion(folder, xl=True), device="cpu")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_diffusion(tmp_path_factory.mktemp("diffusion") / "tiny-sdxl", xl=True)
+
+
+@pytest.fixture(scope="session")
+def sdxl(sdxl_folder: Path) -> DiffusionModel:
+    return load_diffusion(sdxl_folder, device="cpu")
 
 
 @pytest.fixture(params=["sd", "sdxl"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from llava.common.errors import InputError
+from llava.common.masks import Pixels
 from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings, Wish
 from llava.painting.diffusion_model import DiffusionModel, load_diffusion, wanted_files
 from tests.support.hub_server import hub_server
@@ -33,13 +34,27 @@ def test_prompts_are_read_as_the_pipeline_reads_them(model: DiffusionModel) -> N
     assert not torch.equal(other.tokens, unwished.tokens)
 
 
+def painted(model: DiffusionModel) -> Pixels:
+    """Return the pixels of a square that a model has painted on black."""
+    pixels, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), bool)
+    mask[20:40, 20:40] = True
+    painter = BlendedDiffusion(model, DiffusionSettings(steps=2))
+    return painter.paint([Wish(pixels, mask, "rust", 0)])[0][mask]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_paints_as_float32_does(
+    sdxl: DiffusionModel, sdxl_folder: Path, dtype: torch.dtype
+) -> None:
+    """The UNet's and the encoders'; latents, and the VAE, are never in half precision."""
+    half = painted(load_diffusion(sdxl_folder, device="cpu", dtype=dtype))
+    assert np.abs(half.astype(int) - painted(sdxl)).mean() < 10
+
+
 def test_a_model_that_predicts_mixtures_paints(tmp_path: Path) -> None:
     """As SD 2.1 does."""
     model = load_diffusion(save_tiny_diffusion(tmp_path / "v", predicts="v_prediction"), device="cpu")
-    pixels, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), bool)
-    mask[20:40, 20:40] = True
-    result = BlendedDiffusion(model, DiffusionSettings(steps=2)).paint([Wish(pixels, mask, "rust", 0)])[0]
-    assert (result != pixels).any()
+    assert painted(model).any()
 
 
 def test_weights_in_half_precision_alone_are_loaded(sd_folder: Path, tmp_path: Path) -> None:
@@ -47,7 +62,8 @@ def test_weights_in_half_precision_alone_are_loaded(sd_folder: Path, tmp_path: P
     shutil.copytree(sd_folder, folder)
     for path in list(folder.rglob("*.safetensors")):
         path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
-    assert load_diffusion(folder, device="cpu", dtype=torch.bfloat16).device.type == "cpu"
+    model = load_diffusion(folder, device="cpu", dtype=torch.bfloat16)
+    assert model.read_prompt("rust", "", guided=False)[0].tokens.dtype == torch.bfloat16
 
 
 def test_a_hub_name_is_fetched(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
