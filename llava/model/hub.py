@@ -7,7 +7,7 @@ loaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -92,6 +92,17 @@ def fetch_files(name: str, files: Iterable[str], folder: Path) -> None:
     the Hub does not give them."""
     try:
         snapshot_download(name, allow_patterns=list(files), local_dir=folder)
+    except _REFUSED as error:
+        raise _explained(name, error) from None
+
+
+def fetch_folder(name: str, choose: Callable[[Sequence[str]], list[str]]) -> Path:
+    """Return the folder of model `name` in the Hub's cache, with those of its files that `choose` takes of
+    their names; HubError if the Hub does not give them."""
+    try:
+        files = HfApi().model_info(name).siblings or []
+        wanted = choose([file.rfilename for file in files])
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except _REFUSED as error:
         raise _explained(name, error) from None
 

@@ -1,0 +1,1 @@
+"""Repaints parts of pictures by diffusion."""

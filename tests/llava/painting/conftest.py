@@ -1,0 +1,35 @@
+"""Tiny diffusion models, saved and loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llava.painting.diffusion_model import DiffusionModel, load_diffusion
+from tests.support.tiny_diffusers import save_tiny_diffusion
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_diffusion(tmp_path_factory.mktemp("diffusion") / "tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def sd(sd_folder: Path) -> DiffusionModel:
+    return load_diffusion(sd_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_diffusion(tmp_path_factory.mktemp("diffusion") / "tiny-sdxl", xl=True)
+
+
+@pytest.fixture(scope="session")
+def sdxl(sdxl_folder: Path) -> DiffusionModel:
+    return load_diffusion(sdxl_folder, device="cpu")
+
+
+@pytest.fixture(params=["sd", "sdxl"])
+def model(request: pytest.FixtureRequest) -> DiffusionModel:
+    return request.getfixturevalue(request.param)
