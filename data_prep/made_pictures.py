@@ -190,7 +190,7 @@ def held_out_files(conversion: Conversion, prepared: Sequence[Sequence[PreparedI
 
 
 def _why_not(picture: MadePicture, conversion: Conversion, held_out: Set[str]) -> str | None:
-    """Return why a picture cannot be trained on, None if it can. `held_out` is what `held_out_files` gives."""
+    """Return why a picture cannot be trained on, None if it can. `held_out`: see `held_out_files`."""
     parents = [parent.sha256 for parent in picture.facts.parents]
     if not held_out.isdisjoint(parents):
         return "of a photo that is held out"

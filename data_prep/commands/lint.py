@@ -40,7 +40,7 @@ FINDINGS = {
     "damaged-picture": "pictures that cannot be decoded whole",
     "shared-name": "pictures that several files name",
     "shared-picture": "pictures whose pixels another file has under another name",
-    "made-held-out": "records of made pictures (meta.synthetic) in a file for validation or a test, by its name",
+    "made-held-out": "records of made pictures (meta.synthetic) in a file whose name says validation or test",
     "made-akin": "records of pictures that were made of photos of a group (meta.group) in such a file",
 }
 ONE_SIDED_SHARE = 0.9
@@ -178,8 +178,10 @@ class Linter:
                 self.add_finding("one-sided", location, detail)
 
     def finish(self) -> None:
-        """Add the findings about all files: made pictures of held-out photos, and blind tasks. Each task is judged in the file that asks most of it, which is
-        the one to train on."""
+        """Add the findings about all files: made pictures of held-out photos, and blind tasks.
+
+        Each task is judged in the file that asks most of it, which is the one to train on.
+        """
         for location, group in self._made.akin():
             self.add_finding("made-akin", location, f"made of a photo of group {_shortened(group)}")
         most = {

@@ -1,4 +1,4 @@
-"""Find made pictures where they must not be: among what a model is validated or tested on, or akin to that."""
+"""Find made pictures where they must not be: in what a model is validated or tested on, or akin to it."""
 
 from __future__ import annotations
 
