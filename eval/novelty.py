@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from eval.answering.questions import read_questions
 from llava.common.cli import CommandParser, add_model_flags, command_name, print_next
 from llava.common.errors import InputError, run_command
-from llava.common.files import inside, read_json_list, read_jsonl
+from llava.common.files import atomic_path, inside, read_json_list, read_jsonl
 from llava.common.records import Record, Truth
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from llava.novelty.bank import NoveltyBank
     from llava.novelty.build import KnownPicture
 
 NOTES = """DATA is a folder that `convert` made. The bank is filled from the pictures of its train.json; the
@@ -54,7 +55,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     calibration, split = calibration_pictures(args.data)
     if not any(picture.sound for picture in calibration):
         print(f"note: no picture of {split} is sound; all of them calibrate", file=sys.stderr)
+    with atomic_path(args.output) as temporary:  # before the work: it may not be writable
+        bank = make_bank(args, training, calibration)
+        bank.save(temporary)
+    print(
+        f"{args.output}: {len(bank.vectors)} vectors of {len(training)} training pictures, calibrated on "
+        f"{split}: {bank.p_value.groups} groups of pictures, so that the smallest p-value is "
+        f"{bank.p_value.smallest:.2g}",
+        file=sys.stderr,
+    )
+    infer = command_name("infer", "python -m eval.infer")
+    print_next(f"{infer} --novelty {args.output} --model-path {args.model_path} ...")
+    return 0
 
+
+def make_bank(
+    args: Namespace, training: Sequence[KnownPicture], calibration: Sequence[KnownPicture]
+) -> NoveltyBank:
+    """Load the model and make a bank with it, with progress bars."""
     from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
     from llava.novelty.build import BankSettings, build_bank
@@ -72,24 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
-        bank = build_bank(
-            ModelRunner(loaded),
-            loaded.model_id,
-            training,
-            calibration,
-            BankSettings(vectors=args.vectors),
-            show,
-        )
-    bank.save(args.output)
-    print(
-        f"{args.output}: {len(bank.vectors)} vectors of {len(training)} training pictures, calibrated on "
-        f"{split}: {bank.p_value.groups} groups of pictures, so that the smallest p-value is "
-        f"{bank.p_value.smallest:.2g}",
-        file=sys.stderr,
-    )
-    infer = command_name("infer", "python -m eval.infer")
-    print_next(f"{infer} --novelty {args.output} --model-path {args.model_path} ...")
-    return 0
+        settings = BankSettings(vectors=args.vectors)
+        return build_bank(ModelRunner(loaded), loaded.model_id, training, calibration, settings, show)
 
 
 def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
@@ -128,6 +130,8 @@ def _pictures(
         image: KnownPicture(inside(data, image), group, kinds is not None and not kinds)
         for image, group, kinds in about
     }
+    if absent := next((image for image, picture in found.items() if not picture.path.is_file()), None):
+        raise InputError(f"{source}: its picture {absent} is not in {data}; convert again")
     if not found:
         raise InputError(f"{source}: nothing in it is about a picture, and a bank is made from pictures")
     return list(found.values())

@@ -19,7 +19,7 @@ photo cannot be read; there is no answer, or, for a certified decision, none wit
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Finding(_Part):

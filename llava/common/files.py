@@ -71,6 +71,9 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder")
+    path = path if path.name else path.resolve()  # `.` has no name
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -188,6 +188,17 @@ def test_photos_are_not_cut_up_for_what_cannot_answer(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_survey_that_gets_no_answer_leaves_nothing(tmp_path: Path, tiny_model_dir: Path, put: Any) -> None:
+    put("photos/a.jpg")
+    put("my.yaml", RECIPE)
+    with pytest.raises(InputError, match="unknown conv mode"):
+        survey(
+            tmp_path / "photos", tmp_path / "out", tiny_model_dir,
+            "--recipe", tmp_path / "my.yaml", "--conv-mode", "v7",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
 def test_photos_cut_short_alone_are_refused_with_the_reason(tmp_path: Path, tiny_model_dir: Path) -> None:
     photo = write_photo(tmp_path / "photos" / "a.jpg", 1, (400, 300))
     photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
