@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_users(path: Path) -> list[tuple[str, str]]:
     """Return the names and passwords in a file; InputError where a line is none."""
-    users = []
+    users: list[tuple[str, str]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         name, colon, password = line.partition(":")
         if line.strip() and not (name.strip() and colon and password):
