@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError:
         if not any(args.output.glob("answers.jsonl.partial*")):  # nothing to go on from
             remove_parts(args.output)
-            args.question_file.unlink(missing_ok=True)
             with suppress(OSError):
+                args.question_file.unlink()
                 args.output.rmdir()
         raise
     if found is None:  # another process writes

@@ -181,6 +181,11 @@ def test_a_survey_that_gets_no_answer_leaves_nothing(tmp_path: Path, tiny_model_
             "--recipe", tmp_path / "my.yaml", "--conv-mode", "v7",
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=r"my\.yaml/out/questions.*: cannot be written"):
+        survey(
+            tmp_path / "photos", tmp_path / "my.yaml" / "out", tiny_model_dir,
+            "--recipe", tmp_path / "my.yaml",
+        )  # fmt: skip
 
 
 def test_photos_cut_short_alone_are_refused_with_the_reason(tmp_path: Path, tiny_model_dir: Path) -> None:
