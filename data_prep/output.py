@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.images.store import link
+from llava.common.errors import InputError
 from llava.common.files import sha256
 
 # All that a conversion writes; images are named by sixteen digits of their content's hash.
@@ -36,7 +37,10 @@ def output_folder(output: Path) -> Iterator[Path]:
     replaced is restored, half-made folders are removed.
     """
     output = output.resolve()  # a link to a folder stays a link
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written ({error.strerror})") from None
     _clean_up_after_killed_runs(output)
     fresh = output.with_name(f".{output.name}.{os.getpid()}.new")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")

@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from eval.answering.questions import read_questions
 from llava.common.cli import CommandParser, add_model_flags, command_name, print_next
 from llava.common.errors import InputError, run_command
-from llava.common.files import inside, read_json_list, read_jsonl
+from llava.common.files import atomic_path, inside, read_json_list, read_jsonl
 from llava.common.records import Record, Truth
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from llava.novelty.bank import NoveltyBank
     from llava.novelty.build import KnownPicture
 
 NOTES = """DATA is a folder that `convert` made. The bank is filled from the pictures of its train.json; the
@@ -50,11 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     if args.output.exists():
         raise InputError(f"{args.output} exists already; name another file or remove it first")
-    training = known_pictures(read_json_list(args.data / "train.json", Record), args.data)
+    training = known_pictures(args.data / "train.json")
     calibration, split = calibration_pictures(args.data)
     if not any(picture.sound for picture in calibration):
         print(f"note: no picture of {split} is sound; all of them calibrate", file=sys.stderr)
+    with atomic_path(args.output) as temporary:  # before the work: it may not be writable
+        bank = make_bank(args, training, calibration)
+        bank.save(temporary)
+    print(
+        f"{args.output}: {len(bank.vectors)} vectors of {len(training)} training pictures, calibrated on "
+        f"{split}: {bank.p_value.groups} groups of pictures, so that the smallest p-value is "
+        f"{bank.p_value.smallest:.2g}",
+        file=sys.stderr,
+    )
+    infer = command_name("infer", "python -m eval.infer")
+    print_next(f"{infer} --novelty {args.output} --model-path {args.model_path} ...")
+    return 0
 
+
+def make_bank(
+    args: Namespace, training: Sequence[KnownPicture], calibration: Sequence[KnownPicture]
+) -> NoveltyBank:
+    """Load the model and make a bank with it, with progress bars."""
     from llava.inference.model_runner import ModelRunner
     from llava.model.builder import load_model
     from llava.novelty.build import BankSettings, build_bank
@@ -70,33 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
 
-        bank = build_bank(
-            ModelRunner(loaded),
-            loaded.model_id,
-            training,
-            calibration,
-            BankSettings(vectors=args.vectors),
-            show,
-        )
-    bank.save(args.output)
-    print(
-        f"{args.output}: {len(bank.vectors)} vectors of {len(training)} training pictures, calibrated on "
-        f"{split}: {bank.p_value.groups} groups of pictures, so that the smallest p-value is "
-        f"{bank.p_value.smallest:.2g}",
-        file=sys.stderr,
-    )
-    infer = command_name("infer", "python -m eval.infer")
-    print_next(f"{infer} --novelty {args.output} --model-path {args.model_path} ...")
-    return 0
+        settings = BankSettings(vectors=args.vectors)
+        return build_bank(ModelRunner(loaded), loaded.model_id, training, calibration, settings, show)
 
 
 def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
     """Return the pictures of the calibration split, or else of val.json, and the name of that file."""
     truths_file = data / "truth_calibration.jsonl"
     if not truths_file.exists():
-        return known_pictures(read_json_list(data / "val.json", Record), data), "val.json"
+        return known_pictures(data / "val.json"), "val.json"
     truths = {truth.question_id: truth for truth in read_jsonl(truths_file, Truth)}
     questions_file = data / "questions_calibration.jsonl"
     about = [
@@ -108,14 +110,14 @@ def calibration_pictures(data: Path) -> tuple[list[KnownPicture], str]:
     return _pictures(about, data, questions_file), truths_file.name
 
 
-def known_pictures(records: Sequence[Record], data: Path) -> list[KnownPicture]:
-    """Return the pictures of records that `convert` wrote to the folder `data`."""
+def known_pictures(file: Path) -> list[KnownPicture]:
+    """Return the pictures of the records in a file that `convert` wrote."""
     about = [
         (image, str(record.meta.get("group", image)), record.meta.get("kinds"))
-        for record in records
+        for record in read_json_list(file, Record)
         for image in record.images
     ]
-    return _pictures(about, data, data)
+    return _pictures(about, file.parent, file)
 
 
 def _pictures(
@@ -128,8 +130,10 @@ def _pictures(
         image: KnownPicture(inside(data, image), group, kinds is not None and not kinds)
         for image, group, kinds in about
     }
+    if absent := next((image for image, picture in found.items() if not picture.path.is_file()), None):
+        raise InputError(f"{source}: its picture {absent} is not in {data}; convert again")
     if not found:
-        raise InputError(f"{source}: no question is about a picture, so there is nothing to calibrate with")
+        raise InputError(f"{source}: nothing in it is about a picture, and a bank is made from pictures")
     return list(found.values())
 
 

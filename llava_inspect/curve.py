@@ -55,9 +55,9 @@ def main(argv: Sequence[str]) -> int:
         if not (run.data / name).is_file():
             raise InputError(f"--data {run.data}: no {name} in it, nothing to score; give the test a share")
     parts = nested_parts(read_records(run.data), read_questions(run.data / QUESTIONS))
+    _, truths = read_truth(run.data / TRUTH)  # a mistake in it is said before the trainings
     do_parts(run, parts)
 
-    _, truths = read_truth(run.data / TRUTH)
     files = [read_answers(run.answers(part), part.name, truths, run.data / TRUTH) for part in parts]
     sizes = [count_photos(part.records) for part in parts]
     curves = [

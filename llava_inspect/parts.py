@@ -117,7 +117,7 @@ def plan(args: Namespace) -> PartedRun:
     """Make a run of the flags; InputError if the data or the settings cannot be used."""
     if not (args.data / TRAIN).is_file():
         raise InputError(f"--data {args.data}: no {TRAIN} in it; name a folder that `convert` wrote")
-    config = choose_config(args.config)
+    config = choose_config(args.config, "--config")
     settings = read_settings(config, args.output, args.overrides)
     return PartedRun(args.data, args.output, config, tuple(args.overrides), settings, args.overwrite)
 

@@ -110,8 +110,12 @@ def only_run_in(output: Path) -> Iterator[int]:
 
     So one that outlives its run (which was killed alone) is not disturbed by the next.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as file:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written ({error.strerror}); name a folder") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

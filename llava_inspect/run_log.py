@@ -21,9 +21,13 @@ class Log:
 
     @classmethod
     def read(cls, output: Path) -> Log:
+        """Read the log in `output`; InputError if it is damaged, or the folder holds something else."""
         path = output / "steps.json"
         if path.is_file():
-            return cls(path, read_json(path))
+            records = read_json(path)
+            if not _is_log(records):
+                raise InputError(f"{path}: no log of a run's steps; name another folder by --output")
+            return cls(path, records)
         if output.is_dir() and any(item.name != ".lock" for item in output.iterdir()):
             raise InputError(f"{output} holds something else than a run; name another folder by --output")
         return cls(path, {})
@@ -43,6 +47,12 @@ class Log:
         """Record that a step is begun, or that it is done and took so long."""
         self.records[step.name] = {"inputs": step.inputs(inputs), "seconds": seconds}
         write_json(self.path, self.records)
+
+
+def _is_log(records: Any) -> bool:
+    return isinstance(records, dict) and all(
+        isinstance(record, dict) and isinstance(record.get("inputs"), dict) for record in records.values()
+    )
 
 
 def refuse_changed_inputs(

@@ -247,8 +247,8 @@ def _override(key: str, path: Path) -> str:
     return f"{key}={text if yaml.safe_load(text) == text else json.dumps(text)}"
 
 
-def choose_config(model: str) -> str:
-    """Return the training config that `--model` means: one by its file or name, or the shipped one for the
+def choose_config(model: str, flag: str = "--model") -> str:
+    """Return the training config that `flag` means: one by its file or name, or the shipped one for the
     model of that folder or Hub name. Of several it is the one without `bits`, which trains faster; who wants
     to spare memory names the other.
 
@@ -266,7 +266,7 @@ def choose_config(model: str) -> str:
     if found:
         return min(found, key=lambda name: found[name].bits is not None)
     raise InputError(
-        f"--model {model}: no training config ships for it; name the one that suits it, as --model CONFIG "
+        f"{flag} {model}: no training config ships for it; name the one that suits it, as {flag} CONFIG "
         f"model_name_or_path={model}, of {', '.join(files)}"
     )
 

@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model(args)
     decision = None if args.decision is None else read_decision(args, questions, recipe)
     parts = cut_into_parts(photos, recipe, args.output, args.device)
-    found = ask_photos(args, {part.name: part.path for part in parts}, questions)
+    try:
+        found = ask_photos(args, {part.name: part.path for part in parts}, questions)
+    except InputError:
+        if not any(args.output.glob("answers.jsonl.partial*")):  # nothing to go on from
+            remove_parts(args.output)
+            args.question_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                args.output.rmdir()
+        raise
     if found is None:  # another process writes
         return 0
     asked, partial = found
@@ -108,7 +117,9 @@ def check_model(args: Namespace) -> None:
     if args.novelty:
         read_bank(args.novelty)
     if not args.endpoint and not args.ray:
-        open_model_folder(args.model_path)
+        folder = open_model_folder(args.model_path)
+        if folder.is_model:
+            folder.open_tensors()  # reads no tensor: whether the files are there and whole
 
 
 def read_decision(args: Namespace, questions: Sequence[PhotoQuestion], recipe: Recipe) -> Decision:
@@ -214,9 +225,9 @@ def _novelty_warnings(
     """
     import numpy as np
 
-    from eval.survey.sightings import NEVER_SEEN
     from llava.novelty.bank import read_bank
     from llava.novelty.drift import drift_test
+    from llava.novelty.pvalue import NEVER_SEEN
 
     bank = read_bank(bank_file)
     warnings = []

@@ -44,7 +44,7 @@ def cut_into_parts(
         paths = list(photos.values())[processes.rank :: processes.world_size]
         writing = pool.map(lambda path, parts_of_it: _write_parts(path, parts_of_it, recipe), paths, mine)
         console = Console(stderr=True)
-        quiet = processes.rank > 0
+        quiet = processes.rank > 0 or not console.is_terminal
         for _ in track(
             writing, "preparing photos", len(paths), console=console, transient=True, disable=quiet
         ):

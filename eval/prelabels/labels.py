@@ -66,10 +66,19 @@ class PreLabels:
 
 def read_findings(file: Path) -> Findings:
     """Read findings.json. InputError naming the file and the field that is wrong."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a survey writes it when all is answered (findings.json)")
     try:
-        return Findings.model_validate(read_json(file))
+        found = Findings.model_validate(read_json(file))
     except ValidationError as error:
         raise InputError(f"{file}: not a survey's findings ({first_problem(error)})") from None
+    for finding in found.findings:
+        x1, y1, x2, y2 = finding.box or (0, 0, 1, 1)
+        if not (0 <= x1 <= x2 <= 1 and 0 <= y1 <= y2 <= 1):
+            raise InputError(
+                f"{file}: the box of finding {finding.id!r} is not x1, y1, x2, y2 in 0..1; survey again"
+            )
+    return found
 
 
 def is_label(finding: Finding) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from eval.report.phrases import counted, percent
 from eval.report.pictures import DrawnBox, picture
 from eval.survey.findings import Finding, Findings
+from eval.survey.novelty_map import draw_novelty_maps
 from eval.survey.sightings import DEFECT
 from llava.common.files import to_json
 from llava.common.html.markup import Markup, cut, tag, together
@@ -22,13 +23,16 @@ _ACTIONS = {
     "a": ("accept", ""),
     "r": ("reject", ""),
     "c": ("correct", ""),
+    "b": ("box", ""),
+    "m": ("map", ""),
     "n": ("note", ""),
     "u": ("undo", ""),
 }
+_LARGE_ACTIONS = {"x": "remove the box", "Escape": "close"}
 
 
 def findings_part(register: Findings, addresses: Mapping[str, str], links: Mapping[str, str]) -> Markup:
-    """Return the filter, a card per finding, and the bar that acts on the current one.
+    """Return the filter, a card per finding, and what acts on the current one: a bar, and its photo, large.
 
     Args:
         register: What is shown.
@@ -48,7 +52,7 @@ def findings_part(register: Findings, addresses: Mapping[str, str], links: Mappi
                 data_survey=register.survey,
                 data_photos_folder=register.photos_folder,
             ),
-            _bar(register),
+            tag("div", _large(), _bar(register), id="foot", hidden=""),
         ]
     )
 
@@ -91,17 +95,13 @@ def _keeping() -> Markup:
 
 def _bar(register: Findings) -> Markup:
     """Return the bar at the foot of the window, which acts on the current finding."""
-    buttons = [
-        tag(
-            "button", sign or name.capitalize(), tag("kbd", key), type="button", data_key=key,
-            title=f"{name} ({key})", aria_label=name,
-        )
-        for key, (name, sign) in _ACTIONS.items()
-    ]  # fmt: skip
+    has_maps = any(finding.novelty_maps for finding in register.findings)
+    buttons = [_button(key, name, sign) for key, (name, sign) in _ACTIONS.items() if key != "m" or has_maps]
     kinds = [tag("option", kind, value=kind) for kind in register.kinds]
     kind = tag("select", tag("option", "choose a kind", value=""), *kinds, id="kind")
     return tag(
         "div",
+        tag("p", id="prompt", hidden="", role="status"),
         tag("div", *buttons),
         tag(
             "div",
@@ -109,17 +109,41 @@ def _bar(register: Findings) -> Markup:
             tag("label", "Note ", tag("input", type="text", id="note", maxlength=500)),
         ),
         id="bar",
-        hidden="",
         role="toolbar",
         aria_label="Say what it is",
     )
 
 
+def _large() -> Markup:
+    """Return the place for the current photo above the bar, as large as the window, to draw a box on."""
+    buttons = [_button(key, name, id="unbox" if key == "x" else None) for key, name in _LARGE_ACTIONS.items()]
+    return tag(
+        "div",
+        tag("div", tag("div", class_="picture"), class_="stage"),
+        tag("div", tag("span", id="hint", role="status"), *buttons, class_="below"),
+        id="large",
+        hidden="",
+        role="region",
+        aria_label="The photo, large",
+    )
+
+
+def _button(key: str, name: str, sign: str = "", id: str | None = None) -> Markup:
+    shown = "esc" if key == "Escape" else key
+    return tag(
+        "button", sign or name.capitalize(), tag("kbd", shown), type="button", id=id, data_key=key,
+        title=f"{name} ({shown})", aria_label=name,
+    )  # fmt: skip
+
+
 def _card(finding: Finding, address: str, links: Mapping[str, str]) -> Markup:
     boxes = [] if finding.box is None else [DrawnBox("found", finding.box, finding.kind or finding.about)]
     name = cut(finding.photo, 200)
+    novelty = [drawn] if (drawn := draw_novelty_maps(finding.novelty_maps)) else []
     shown = (
-        picture(address, f"Photo {name}" + (" with the box of what was found" if boxes else ""), boxes)
+        picture(
+            address, f"Photo {name}" + (" with the box of what was found" if boxes else ""), boxes, novelty
+        )
         if address
         else tag("div", tag("p", "This photo cannot be shown."), class_="picture")
     )

@@ -112,7 +112,8 @@ def _merged(cluster: Sequence[Sighting]) -> Sighting:
     about = DEFECT if any(sighting.about == DEFECT for sighting in cluster) else best.about
     boxes = [sighting.box for sighting in cluster if sighting.box and sighting.tile != _WHOLE]
     boxes = boxes or [sighting.box for sighting in cluster if sighting.box][:1]
-    return replace(best, about=about, box=_around(boxes) if boxes else None)
+    maps = tuple(one for sighting in cluster for one in sighting.novelty_maps)
+    return replace(best, about=about, box=_around(boxes) if boxes else None, novelty_maps=maps)
 
 
 def _around(boxes: Sequence[Box]) -> Box:
@@ -147,6 +148,7 @@ def _finding(same: Sequence[tuple[PhotoFacts, Sighting, int]]) -> Finding:
         count=sighting.count,
         report=sighting.report,
         novelty=_rounded(sighting.novelty),
+        novelty_maps=list(sighting.novelty_maps),
         problem=sighting.problem,
     )
 

@@ -7,10 +7,11 @@ decision `sound`; photos that could not be read have a `problem` and the decisio
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llava.common.boxes import Box
 from llava.common.records import Call
 
 Reason = Literal["uncertain", "never seen", "unreadable", "no answer"]
@@ -19,7 +20,20 @@ photo cannot be read; there is no answer, or, for a certified decision, none wit
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class NoveltyMap(_Part):
+    """Where a photo, or a tile of it, is unlike what training held.
+
+    `rows` are those of patches from the top, a digit for each: 0 where one is no more unlike than the
+    strangest patch of a typical sound picture, 9 where it is as unlike as any in the photo or tile. `box` is
+    where they lie, in 0..1 of the upright photo; around one that the model saw padded to a square it reaches
+    beyond.
+    """
+
+    box: Box
+    rows: list[Annotated[str, Field(pattern="^[0-9]+$")]] = Field(min_length=1)
 
 
 class Finding(_Part):
@@ -29,7 +43,7 @@ class Finding(_Part):
     it, that one first. `box` is (x1, y1, x2, y2) in 0..1 of the upright photo, `place` what the model says of
     where it is. `p_yes` is the probability of yes where that was asked, `kind_probability` that of `kind`
     among the recipe's kinds. `novelty` is the share of sound calibration pictures that are as unlike what
-    training held (a p-value: small is unlike).
+    training held (a p-value: small is unlike); `novelty_maps` say where, of a photo that is never seen.
     """
 
     id: str
@@ -56,13 +70,14 @@ class Finding(_Part):
     p_yes: float | None = None
     kind: str | None = None
     kind_probability: float | None = None
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     place: str | None = None
     count: int | None = None
     """How many the model counts, where the recipe asks for that."""
     report: str | None = None
     """What the model writes about it, where the recipe asks for that."""
     novelty: float | None = None
+    novelty_maps: list[NoveltyMap] = Field(default_factory=list)
     problem: str | None = None
 
 

@@ -44,13 +44,10 @@ class PhotoFacts:
 def read_photos(photos: Mapping[str, Path]) -> list[PhotoFacts]:
     """Read every photo, in threads; a name -> path becomes what is known of it."""
     console = Console(stderr=True)
+    quiet = not console.is_terminal
     with ThreadPoolExecutor(READER_THREADS) as pool:
         found = pool.map(_read_photo, photos, photos.values())
-        return list(
-            track(
-                found, "photos", len(photos), console=console, transient=True, disable=not console.is_terminal
-            )
-        )
+        return list(track(found, "photos", len(photos), console=console, transient=True, disable=quiet))
 
 
 def _read_photo(name: str, path: Path) -> PhotoFacts:
@@ -60,16 +57,20 @@ def _read_photo(name: str, path: Path) -> PhotoFacts:
         height, width = upright_size(path)
         with open_header(path) as stored:
             taken = read_taken(stored)
-            if stored.format in ("JPEG", "MPO"):
-                stored.draft(
-                    "RGB", (2 * SIDE, 2 * SIDE)
-                )  # decodes at a fraction of the size: many times faster
-            small = decode(stored, path, []).image
-        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            thumbnail = _thumbnail(stored, path)
     except InputError as error:
         return PhotoFacts(name, path, digest, problem=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return PhotoFacts(name, path, digest, problem=f"cannot be read ({error.strerror})")
+    return PhotoFacts(name, path, digest, (width, height), taken, thumbnail)
+
+
+def _thumbnail(stored: Image.Image, path: Path) -> bytes:
+    """Return a small JPEG of an opened photo."""
+    if stored.format in ("JPEG", "MPO"):  # decoded at a fraction of the size, it is many times faster
+        stored.draft("RGB", (2 * SIDE, 2 * SIDE))
+    small = decode(stored, path, []).image
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     content = BytesIO()
     small.save(content, "JPEG", quality=QUALITY, comment=b"")
-    return PhotoFacts(name, path, digest, (width, height), taken, content.getvalue())
+    return content.getvalue()

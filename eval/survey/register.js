@@ -3,6 +3,7 @@
   const form = document.getElementById("filter"), count = document.getElementById("count");
   const kind = document.getElementById("kind"), note = document.getElementById("note");
   const saved = document.getElementById("saved"), progress = document.getElementById("progress");
+  const section = document.getElementById("findings"), prompt = document.getElementById("prompt");
   const inFolderOrder = [...list.children];
   const cards = new Map(inFolderOrder.map((card) => [card.dataset.id, card]));
   const points = new Map([...document.querySelectorAll(".plan a")].map((a) => [a.dataset.finding, a]));
@@ -10,7 +11,8 @@
   const place = `llava-inspect survey ${survey}`;
   let current = null, shown = [];
 
-  // What a person says, by finding: {verdict, kind, note}; kept in the browser until it is saved as a file.
+  // What a person says, by finding: {verdict, kind, box, note}; kept in the browser until it is saved as a file. A box
+  // is there where it is not the survey's, null for none; without a verdict it waits for a kind.
   let said = {};
   let keeps = true;
   try {
@@ -37,31 +39,63 @@
     const entry = said[card.dataset.id] || {};
     const line = card.querySelector(".verdict");
     const verdict = entry.verdict === "correct" ? `corrected: ${entry.kind}` : words[entry.verdict];
-    line.textContent = [verdict, entry.note && `note: ${entry.note}`].filter(Boolean).join("; ");
+    const box = entry.box === undefined ? "" : entry.box ? "a box was drawn" : "without a box";
+    const unnamed = box && !verdict && "what is in it?";
+    line.textContent = [verdict, box, unnamed, entry.note && `note: ${entry.note}`].filter(Boolean).join("; ");
     line.hidden = !line.textContent;
     card.classList.toggle("reviewed", Boolean(entry.verdict));
+    drawBox(card.querySelector(".picture"), entry.box);
     if (card === current) {
       kind.value = entry.verdict === "correct" ? entry.kind : "";
       note.value = entry.note || "";
+      if (large.isOpen) large.show(card, entry.box);
     }
   };
   const say = (card, change) => {
     const entry = { ...said[card.dataset.id], ...change };
     if (entry.verdict !== "correct") delete entry.kind;
-    for (const key of Object.keys(entry)) if (!entry[key]) delete entry[key];
+    if (words[entry.verdict]) delete entry.box;
+    for (const key of Object.keys(entry)) if (entry[key] === "" || entry[key] === undefined) delete entry[key];
+    ask("");
     if (Object.keys(entry).length) said[card.dataset.id] = entry;
     else delete said[card.dataset.id];
     keep();
     show(card);
   };
 
+  const surveyBox = (card) => (card.dataset.box ? JSON.parse(card.dataset.box) : undefined);
+  // Takes down a box for the current finding: null for none, undefined for the survey's.
+  const putBox = (box) => {
+    const { verdict, kind: named } = said[current.dataset.id] || {};
+    const what = named || (verdict !== "reject" && current.dataset.kind);
+    say(current, { verdict: what ? "correct" : "", kind: what || "", box });
+    if (!what && box) askForKind();
+  };
+  const askForKind = () => {
+    ask("Something is there: choose what it is.");
+    kind.focus();
+  };
+  const ask = (text) => {
+    prompt.textContent = text;
+    prompt.hidden = !text;
+  };
+  const large = makeLargeView(document.getElementById("large"), putBox);
+  const setLarge = (open) => {
+    if (open) large.open(current, said[current.dataset.id]?.box);
+    else large.close();
+    section.classList.toggle("enlarged", open);
+    document.documentElement.classList.toggle("still", open);
+    for (const part of [list, form, document.getElementById("keep")]) part.inert = open;
+  };
+
   const choose = (card, scroll = true) => {
+    ask("");
     if (current) {
       current.classList.remove("current");
       points.get(current.dataset.id)?.classList.remove("current");
     }
     current = card || null;
-    if (!current) return;
+    if (!current) return large.isOpen && setLarge(false);
     current.classList.add("current");
     points.get(current.dataset.id)?.classList.add("current");
     show(current);
@@ -105,6 +139,14 @@
     a: () => verdict("accept"),
     r: () => verdict("reject"),
     c: () => kind.focus(),
+    b: () => current && setLarge(!large.isOpen),
+    x: () => {
+      if (!current) return;
+      const found = surveyBox(current), { box = found } = said[current.dataset.id] || {};
+      if (box) putBox(found && null);
+    },
+    m: () => section.classList.toggle("mapped"),
+    Escape: () => large.isOpen && setLarge(false),
     n: () => note.focus(),
     u: () => current && (delete said[current.dataset.id], keep(), show(current)),
   };
@@ -113,8 +155,7 @@
   const verdict = (what) => {
     if (!current) return;
     if (kind.options.length > 1 && isVague(current.dataset, what)) {
-      saved.textContent = "something is there: choose what it is";
-      kind.focus();
+      askForKind();
       return;
     }
     say(current, { verdict: what });
@@ -132,7 +173,7 @@
     event.preventDefault();
     action();
   });
-  bar.addEventListener("click", (event) => {
+  document.getElementById("foot").addEventListener("click", (event) => {
     const button = event.target.closest("button[data-key]");
     if (button) actions[button.dataset.key]();
   });
@@ -153,7 +194,7 @@
       if (!verdict) continue;
       // What is accepted is repeated; the box was in view when the kind was corrected.
       const kind = { accept: card.dataset.kind, correct: entry.kind }[verdict] || null;
-      const box = kind && card.dataset.box ? JSON.parse(card.dataset.box) : null;
+      const { box = surveyBox(card) ?? null } = kind ? entry : { box: null };
       const more_photos = JSON.parse(card.dataset.more);
       corrections.push({ finding: id, photo, decision, verdict, kind, box, note, more_photos });
     }
@@ -164,8 +205,14 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     const alone = Object.values(said).filter((entry) => !entry.verdict).length;
-    if (alone) saved.textContent = `${alone} notes stand without accept, reject or correct: they are not in the file`;
+    if (alone)
+      saved.textContent = `${alone} findings have a note or a box, but no accept, reject or correct: they are not in the file`;
   });
+  const isBox = (box) => {
+    if (!Array.isArray(box) || box.length !== 4 || !box.every(Number.isFinite)) return false;
+    const [x1, y1, x2, y2] = box;
+    return 0 <= x1 && x1 < x2 && x2 <= 1 && 0 <= y1 && y1 < y2 && y2 <= 1;
+  };
   document.getElementById("load").addEventListener("change", async (event) => {
     const [file] = event.target.files;
     event.target.value = "";
@@ -180,10 +227,16 @@
       saved.textContent = `${file.name} holds no corrections`;
     } else if (loaded.survey !== survey) {
       saved.textContent = `${file.name} is of another survey`;
+    } else if (!loaded.corrections.every(({ box }) => !box || isBox(box))) {
+      saved.textContent = `${file.name} has a box that is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2`;
     } else {
-      for (const { finding, verdict, kind, note } of loaded.corrections)
-        if (cards.has(finding))
-          said[finding] = { verdict, ...(verdict === "correct" && { kind }), ...(note && { note }) };
+      for (const { finding, verdict, kind, box = null, note } of loaded.corrections) {
+        const card = cards.get(finding);
+        if (!card) continue;
+        const isOwn = JSON.stringify(box) !== JSON.stringify(surveyBox(card) ?? null);
+        const corrected = verdict === "correct" && { kind, ...(isOwn && { box }) };
+        said[finding] = { verdict, ...corrected, ...(note && { note }) };
+      }
       keep();
       inFolderOrder.forEach(show);
       apply();
@@ -197,7 +250,7 @@
     apply();
     choose(card);
   };
-  for (const part of [form, bar, document.getElementById("keep")]) part.hidden = false;
+  for (const part of [form, document.getElementById("foot"), document.getElementById("keep")]) part.hidden = false;
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));

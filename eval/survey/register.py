@@ -64,10 +64,10 @@ def write_register(
             name: f"data:image/jpeg;base64,{b64encode(data).decode()}" for name, data in shown.items()
         }
     links = {name: quote(os.path.relpath(path, output)) for name, path in photos.items()}
-    write_text(output / "register.html", _page(register, addresses, links, beside))
+    write_text(output / "register.html", _page(register, addresses, links))
 
 
-def _page(register: Findings, addresses: Mapping[str, str], links: Mapping[str, str], beside: bool) -> str:
+def _page(register: Findings, addresses: Mapping[str, str], links: Mapping[str, str]) -> str:
     plan = draw_plan(register.findings)
     sections: list[Section] = [("Summary", "summary", _summary(register))]
     if plan is not None:
@@ -78,8 +78,8 @@ def _page(register: Findings, addresses: Mapping[str, str], links: Mapping[str, 
         [_facts(register), _guarantee(register)],
         sections,
         style=read_asset("eval.survey", "register.css"),
-        script=read_asset("eval.survey", "register.js"),
-        images_beside=beside,
+        script="".join(read_asset("eval.survey", name) for name in ("large.js", "register.js")),
+        images_beside=True,  # the photos, where a box is drawn
     )
 
 

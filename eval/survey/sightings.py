@@ -9,14 +9,13 @@ from typing import Protocol
 
 from eval.predict import AskedQuestion
 from eval.scoring.parse import parse_class, parse_count, same_text
-from eval.survey.findings import Reason
+from eval.survey.findings import NoveltyMap, Reason
 from llava.common.boxes import Box, parse_box
 from llava.common.records import Call
+from llava.novelty.pvalue import NEVER_SEEN
 
 DEFECT = "defect"  # what a question about any defect is about
 _ALSO = 0.2  # a further kind's probability among the kinds, at least
-NEVER_SEEN = 0.01
-"""The share of sound calibration pictures as unlike what training held, up to which a person is asked."""
 
 
 class DecisionRule(Protocol):
@@ -80,6 +79,7 @@ class Sighting:
     count: int | None = None
     report: str | None = None
     novelty: float | None = None
+    novelty_maps: tuple[NoveltyMap, ...] = ()
     problem: str | None = None
 
     @property
@@ -113,11 +113,12 @@ def read_answers(
     p_yes, says = answers.presence()
     decision, reason = _decide(p_yes, says, rule)
     novelty = answers.novelty(parts)
+    maps: tuple[NoveltyMap, ...] = ()
     if novelty is not None and novelty <= NEVER_SEEN:
-        decision, reason = "ask", "never seen"
+        decision, reason, maps = "ask", "never seen", answers.novelty_maps()
     seen = Sighting(
         answers.tile, DEFECT, decision, reason, p_yes,
-        count=answers.count(), report=answers.report(), novelty=novelty,
+        count=answers.count(), report=answers.report(), novelty=novelty, novelty_maps=maps,
     )  # fmt: skip
     if decision == "sound":
         return [seen]
@@ -254,6 +255,12 @@ class _Answers:
         measured = (row.answer.metadata.get("novelty") for row in self.rows)
         values = [novelty["p_value"] for novelty in measured if novelty]
         return min(1.0, parts * min(values)) if values else None
+
+    def novelty_maps(self) -> tuple[NoveltyMap, ...]:
+        """Return where the part is unlike what training held, as far as that was measured."""
+        measured = (row.answer.metadata.get("novelty") or {} for row in self.rows)
+        found = next((NoveltyMap.model_validate(one["map"]) for one in measured if "map" in one), None)
+        return () if found is None else (NoveltyMap(box=self._in_photo(found.box), rows=found.rows),)
 
     def report(self) -> str | None:
         row = self._of("report") or self._of("describe")

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from eval.survey.findings import Finding
 from llava.common.files import atomic_path
 from llava.common.html.markup import readable
 
-COLUMNS = (
-    *("photo", "time", "latitude", "longitude", "folder", "about", "decision", "reason", "p_yes"),
-    *(
-        "kind",
-        "kind_probability",
-        "place",
-        "box",
-        "count",
-        "report",
-        "novelty",
-        "more_photos",
-        "problem",
-        "id",
-    ),
-)
-_WIDTHS = {"photo": 36, "time": 20, "folder": 20, "place": 24, "report": 48, "more_photos": 36, "problem": 40}
 Cell = str | float | int | None
+_CELLS: Mapping[str, Callable[[Finding], Cell]] = {
+    "photo": lambda finding: finding.photo,
+    "time": lambda finding: finding.time,
+    "latitude": lambda finding: finding.latitude,
+    "longitude": lambda finding: finding.longitude,
+    "folder": lambda finding: finding.asset,
+    "about": lambda finding: finding.about,
+    "decision": lambda finding: finding.decision,
+    "reason": lambda finding: finding.reason,
+    "p_yes": lambda finding: finding.p_yes,
+    "kind": lambda finding: finding.kind,
+    "kind_probability": lambda finding: finding.kind_probability,
+    "place": lambda finding: finding.place,
+    "box": lambda finding: finding.box and ", ".join(f"{edge:.4f}" for edge in finding.box),
+    "count": lambda finding: finding.count,
+    "report": lambda finding: finding.report,
+    "novelty": lambda finding: finding.novelty,
+    "more_photos": lambda finding: "; ".join(finding.photos[1:]) or None,
+    "problem": lambda finding: finding.problem,
+    "id": lambda finding: finding.id,
+}
+COLUMNS = tuple(_CELLS)
+_WIDTHS = {"photo": 36, "time": 20, "folder": 20, "place": 24, "report": 48, "more_photos": 36, "problem": 40}
 
 
 def row(finding: Finding) -> tuple[Cell, ...]:
     """Return the cells of a finding, in the order of COLUMNS; the box is in 0..1 of the photo."""
-    box = None if finding.box is None else ", ".join(f"{value:.4f}" for value in finding.box)
-    return (
-        *(finding.photo, finding.time, finding.latitude, finding.longitude, finding.asset, finding.about),
-        *(finding.decision, finding.reason, finding.p_yes, finding.kind, finding.kind_probability),
-        *(finding.place, box, finding.count, finding.report, finding.novelty),
-        *("; ".join(finding.photos[1:]) or None, finding.problem, finding.id),
-    )
+    return tuple(cell(finding) for cell in _CELLS.values())
 
 
 def write_csv(path: Path, findings: Sequence[Finding]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -101,20 +101,47 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     parser.add_argument("--load-4bit", action="store_true", help="quantise to 4 bits (needs bitsandbytes)")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a flag's whole number, which must not be below `least`."""
+
+    def read(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is too low; give {least} or more")
+        return value
+
+    read.__name__ = "int"  # for argparse's error
+    return read
+
+
+def _temperature(text: str) -> float:
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no temperature; give 0 (greedy) or a number above")
+    return value
+
+
+def _top_p(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; give a number above 0 and at most 1")
+    return value
+
+
+_temperature.__name__ = _top_p.__name__ = "float"
+
+
 def add_sampling_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:
     """Add the flags of sampling. The temperature is 0 unless given: an inspection must be repeatable."""
     parser.add_argument(
         "--temperature",
-        type=float,
+        type=_temperature,
         default=0.0,
         help="0 is greedy, the same answer every time; higher values vary (default: 0)",
     )
-    parser.add_argument("--top-p", type=float, help="sample among the likeliest tokens of this joint share")
+    parser.add_argument("--top-p", type=_top_p, help="sample among the likeliest tokens of this joint share")
     if beams:
-        parser.add_argument("--num-beams", type=int, default=1, help="beam search, slow (default: 1)")
+        parser.add_argument("--num-beams", type=at_least(1), default=1, help="beam search, slow (default: 1)")
     parser.add_argument(
         "--max-new-tokens",
-        type=int,
+        type=at_least(1),
         default=max_new_tokens,
         help=f"longest answer, in tokens (default: {max_new_tokens})",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llava.common.boxes import Box
 from llava.common.records import Call
@@ -19,8 +19,8 @@ class Correction(BaseModel):
 
     `photo` shows it best, and `more_photos` of a burst show it too. `decision` is the survey's. `accept`: it
     is as the survey says, and `kind` and `box` repeat that.
-    `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo;
-    a kind without one is somewhere in the photo.
+    `reject`: it is not. `correct`: there is `kind`. A `box` is (x1, y1, x2, y2) in 0..1 of the upright photo,
+    the survey's or one that the person drew; a kind without one is somewhere in the photo.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,6 +34,13 @@ class Correction(BaseModel):
     note: str = ""
     more_photos: list[str] = Field(default_factory=list)
 
+    @field_validator("box", mode="before")
+    @classmethod
+    def _in_photo(cls, value: object) -> object:
+        if value is not None and not _is_box(value):
+            raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
+        return value
+
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:
         if self.verdict == "reject":
@@ -44,8 +51,6 @@ class Correction(BaseModel):
             raise ValueError("it is corrected, but names no kind")
         if self.kind is None and self.box is not None:
             raise ValueError("it has a box, but names no kind")
-        if self.box is not None and not _is_box(self.box):
-            raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
         return self
 
     @property
@@ -57,9 +62,13 @@ class Correction(BaseModel):
         return self.kind is not None or self.decision == "sound"
 
 
-def _is_box(box: Box) -> bool:
-    x1, y1, x2, y2 = box
-    return 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
+def _is_box(value: object) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        return False
+    if not all(type(side) in (int, float) for side in value):
+        return False
+    x1, y1, x2, y2 = value
+    return bool(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1)
 
 
 class Corrections(BaseModel):

@@ -71,6 +71,9 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder")
+    path = path if path.name else path.resolve()  # `.` has no name
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,9 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{field}{': ' if field else ''}{problem['msg'].removeprefix('Value error, ')}{more}"
+    # pydantic's own words for it name a class of ours
+    message = "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
+    return f"{field}{': ' if field else ''}{message.removeprefix('Value error, ')}{more}"
 
 
 # An escaped pair of surrogates, one alone, any other escape. JSON has backslashes only in strings.

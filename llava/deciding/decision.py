@@ -7,9 +7,9 @@ as far as they know these, and `decide` for each answer. Nothing here loads torc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
@@ -18,7 +18,7 @@ from llava.deciding.calls import Thresholds, steps
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Bound(_Part):
@@ -49,8 +49,8 @@ class Certificate(_Part):
     they truly show, and `to_person` the share of them that is left to a person.
     """
 
-    sound_below: float | None = None
-    defect_from: float | None = None
+    sound_below: float | None = Field(default=None, ge=0, le=1)
+    defect_from: float | None = Field(default=None, ge=0, le=1)
     certified: bool
     guarantee: str
     misses: Bound
@@ -58,6 +58,13 @@ class Certificate(_Part):
     defective: Calls
     sound: Calls
     to_person: float
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        below, start = self.sound_below, self.defect_from
+        if below is not None and start is not None and below > start:
+            raise ValueError("sound_below is above defect_from")
+        return self
 
     @property
     def thresholds(self) -> Thresholds:

@@ -145,6 +145,12 @@ def _device_and_dtype(device: str | None, dtype: torch.dtype | None) -> tuple[st
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("no CUDA device here; use --device cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as the device's kind has it
+        raise InputError(
+            f"--device {device}: there is none here ({one_line(error, 80)}); say cpu, cuda or cuda:1"
+        ) from None
     return device, dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
 
 

@@ -96,6 +96,7 @@ def build_bank(
     chosen = k_centre(
         candidates, settings.vectors, progress=lambda done: progress(stage, done, settings.vectors)
     )
+    progress(stage, len(chosen), len(chosen))  # fewer where patches are alike
     picture_mean, components = _principal_components(means)
     bank = NoveltyBank(
         info=BankInfo(

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+NEVER_SEEN = 0.01
+"""The p-value up to which a picture is called never seen."""
+
 
 def group_weights(groups: Sequence[str]) -> NDArray[np.float64]:
     """Return a weight per picture, such that every group weighs 1."""
@@ -36,6 +39,11 @@ class PValues:
         """Return the p-value of a distance: small where few calibration pictures are as far away."""
         at_least = self._from[np.searchsorted(self._distances, distance, side="left")]
         return float((1.0 + at_least) / (self.groups + 1.0))
+
+    @property
+    def typical_distance(self) -> float:
+        """The median of the distances."""
+        return float(np.median(self._distances))
 
     @property
     def smallest(self) -> float:

@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("say what to find: --find WORDS, --reference FILE or both")
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output} exists already; name another folder or add --overwrite")
+    if args.output.is_dir() and any(args.output.iterdir()) and not (args.output / "found.json").is_file():
+        raise InputError(f"{args.output} is not an earlier search (no found.json); remove it yourself")
     image = open_image(args.image_file)  # before the model, which takes longer to load
     reference = None if args.reference is None else open_image(args.reference)
 

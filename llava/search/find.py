@@ -19,7 +19,7 @@ from llava.common.errors import InputError
 from llava.inference.live import LiveEngine
 from llava.inference.requests import Request
 from llava.inference.sampling import SamplingOptions
-from llava.search.asking import ENOUGH_DETAIL, WindowAsker, cut, model_side
+from llava.search.asking import ENOUGH_DETAIL, WORDINGS, WindowAsker, cut, model_side
 from llava.search.ranking import log_odds
 from llava.search.reference import Likeness
 from llava.search.result import Found, SearchProgress, SearchResult
@@ -66,9 +66,12 @@ def search(
     if top < 1:
         raise InputError(f"top is {top}; it must be at least 1")
     ask = (ask or "").strip()
+    side = ENOUGH_DETAIL * model_side(engine)
+    blank = [Image.new("RGB", (side, side))]
+    longest = max(WORDINGS, key=len).format(words)
+    engine.check(Request("words", longest, blank), SamplingOptions(max_new_tokens=1))
     if ask:  # an error after the search would lose it
-        side = ENOUGH_DETAIL * model_side(engine)
-        engine.check(Request("ask", ask, [Image.new("RGB", (side, side))]), ANSWER_OPTIONS)
+        engine.check(Request("ask", ask, blank), ANSWER_OPTIONS)
     return _search(engine, image, words, smallest, top, ask, reference)
 
 

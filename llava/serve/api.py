@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import CommandParser, add_model_flags
+from llava.common.cli import CommandParser, add_model_flags, at_least
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
 from llava.serve.http.limits import Limits
@@ -66,7 +66,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     engine = parser.add_argument_group("the engine")
     engine.add_argument(
-        "--batch-size", type=int, help="answers written at a time (default: what memory allows)"
+        "--batch-size", type=at_least(1), help="answers written at a time (default: what memory allows)"
     )
     engine.add_argument(
         "--max-waiting",

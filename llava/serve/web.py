@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import CommandParser, add_model_flags
+from llava.common.cli import CommandParser, add_model_flags, at_least
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
+from llava.common.files import read_text
 from llava.deciding.decision import Decision, load_decision
 from llava.serve.api import LOOPBACK, address, listen
 from llava.serve.http.limits import Limits
@@ -75,7 +76,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         help="answers on their way to one network address at a time; more behind a proxy (default: 4)",
     )
     parser.add_argument(
-        "--batch-size", type=int, help="answers written at a time (default: what memory allows)"
+        "--batch-size", type=at_least(1), help="answers written at a time (default: what memory allows)"
     )
     parser.add_argument("--max-mib", type=int, default=64, help="MiB of a photo's file (default: 64)")
     parser.add_argument(
@@ -113,15 +114,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_users(path: Path) -> list[tuple[str, str]]:
     """Return the names and passwords in a file; InputError where a line is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--auth-file {path}: cannot be read ({error})") from None
-    users = []
-    for number, line in enumerate(lines, 1):
+    users: list[tuple[str, str]] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         name, colon, password = line.partition(":")
         if line.strip() and not (name.strip() and colon and password):
             raise InputError(f"--auth-file {path}, line {number}: expected NAME:PASSWORD")
+        if any(name.strip() == other for other, _ in users):
+            raise InputError(f"--auth-file {path}, line {number}: {name.strip()} has a password already")
         if line.strip():
             users.append((name.strip(), password))
     if not users:

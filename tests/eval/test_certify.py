@@ -129,6 +129,25 @@ def test_what_cannot_be_certified_is_refused_in_a_line(
         load_decision(tmp_path / "decision.json")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sound_below": 7}, "sound_below: Input should be less than or equal to 1"),
+        ({"sound_below": float("nan")}, "sound_below: Input should be a finite number"),
+        ({"defect_from": -1}, "defect_from: Input should be greater than or equal to 0"),
+        ({"sound_below": 0.9, "defect_from": 0.1}, "sound_below is above defect_from"),
+    ],
+)
+def test_a_decision_that_calls_nearly_everything_sound_is_refused(
+    certify: Callable[..., Decision], tmp_path: Path, changed: dict[str, float], message: str
+) -> None:
+    certify(200)
+    file = tmp_path / "decision.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(InputError, match=f"not a decision of certify: {message}"):
+        load_decision(file)
+
+
 def test_calibration_answers_without_a_probability_are_refused(
     certify: Callable[..., Decision], tmp_path: Path
 ) -> None:

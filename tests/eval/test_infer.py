@@ -16,6 +16,7 @@ import pytest
 from eval.infer import main
 from llava.common.errors import InputError
 from llava.inference.engine import Request, Result
+from tests.support.commands import run_here
 from tests.support.small_model import image, save_random_model
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
@@ -252,14 +253,30 @@ def test_bad_question_lines_are_named(model: Path, work: Path, row: dict, messag
         (("--model-path", "nowhere"), "nowhere: no such model folder"),
         (("--num-chunks", "2", "--chunk-idx", "2"), "not one of the 2 chunks"),
         (("--batch-size", "0"), "--batch-size must be at least 1"),
-        (("--temperature", "-1"), "temperature is -1"),
-        (("--temperature", "nan"), "temperature is nan"),
     ],
 )
 def test_bad_arguments_are_named(model: Path, work: Path, more: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         main(arguments(model, work, *more))
     assert not (work / "out" / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "remedy"),
+    [
+        ("--temperature", "-1", "give 0 (greedy) or a number above"),
+        ("--temperature", "nan", "give 0 (greedy) or a number above"),
+        ("--top_p", "0", "give a number above 0 and at most 1"),
+        ("--num_beams", "0", "give 1 or more"),
+        ("--max-new-tokens", "-3", "give 1 or more"),
+        ("--max-new-tokens", "many", "invalid int value: 'many'"),
+    ],
+)
+def test_numbers_out_of_range_are_said_before_anything_is_read(flag: str, value: str, remedy: str) -> None:
+    files = ["--image-folder", "absent", "--question-file", "absent", "--answers-file", "absent"]
+    done = run_here(main, "--model-path", "absent", *files, flag, value)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert flag.replace("_", "-") in done.stderr and remedy in done.stderr
 
 
 def test_wrong_folder_is_said_before_the_model_is_loaded(work: Path) -> None:

@@ -108,3 +108,21 @@ def test_a_server_measures_nothing(data: Path) -> None:
         infer.main(
             [*[a for a in arguments if a not in ("--device", "cpu")], "--endpoint", "http://localhost:1"]
         )
+
+
+def test_training_without_pictures_makes_no_bank(model: Path, data: Path) -> None:
+    text_only = record("0.png", "0", []) | {"image": None}
+    text_only["conversations"][0]["value"] = "Is there a defect?"
+    (data / "train.json").write_text(json.dumps([text_only]))
+    with pytest.raises(InputError, match=r"train\.json: nothing in it is about a picture"):
+        make_bank(model, data)
+
+
+def test_what_cannot_be_read_or_written_is_said_before_the_model_is_loaded(data: Path) -> None:
+    arguments = ["--model-path", "absent", "--data", str(data), "--output"]
+    with pytest.raises(InputError, match=r"train\.json.bank: cannot be written"):
+        novelty.main([*arguments, str(data / "train.json" / "bank")])
+    (data / "3.png").unlink()
+    with pytest.raises(InputError, match=r"train\.json: its picture 3\.png is not in .*; convert again"):
+        novelty.main([*arguments, str(data / "bank")])
+    assert not list(data.glob("*bank*"))

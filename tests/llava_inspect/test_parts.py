@@ -230,3 +230,26 @@ def test_what_cannot_be_checked_is_refused(data: Path, tmp_path: Path) -> None:
     (copied / "train.json").unlink()
     with pytest.raises(InputError, match=r"no train.json in it; name a folder that `convert` wrote"):
         main(["curve", "--data", str(copied), "--output", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("command", ["curve", "suspects"])
+def test_an_output_that_is_no_run_is_refused(
+    data: Path, tmp_path: Path, command: str, put: Callable[..., Path]
+) -> None:
+    for log in ("[]", '{"train photos3": 7}', '{"train photos3": {"inputs": []}}'):
+        put("out/steps.json", log)
+        with pytest.raises(InputError, match=r"steps.json: no log of a run's steps; name another folder"):
+            main([command, "--data", str(data), "--output", str(tmp_path / "out")])
+    with pytest.raises(InputError, match=r"--output .*steps.json: cannot be written \(.*\); name a folder"):
+        main([command, "--data", str(data), "--output", str(tmp_path / "out" / "steps.json")])
+
+
+def test_a_mistake_in_the_truth_is_said_before_the_trainings(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Path(shutil.copytree(data, tmp_path / "data"))
+    (copied / "truth_test.jsonl").write_text("{}", encoding="utf-8")
+    done = do_with(monkeypatch, answer_better_with_more(data))
+    with pytest.raises(InputError, match=r"truth_test.jsonl, line 1: question_id"):
+        main(["curve", "--data", str(copied), "--output", str(tmp_path / "out"), *SHORT])
+    assert not done and not (tmp_path / "out").exists()

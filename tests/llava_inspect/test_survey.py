@@ -156,6 +156,7 @@ def test_a_recipe_that_asks_nothing_to_decide_by_is_refused(
         (["--decision", "decision.json"], "say which model answers"),
         (["--model-path", "nowhere"], "nowhere: no such model folder"),
         (["--model-path", "photos"], "photos"),
+        (["--model-path", "no weights"], "no weights has no weights"),
         (["--model-path", str(REPO / "playground/tiny-llava"), "--novelty", "my.yaml"], "no novelty bank"),
     ],
 )
@@ -165,8 +166,20 @@ def test_photos_are_not_cut_up_for_what_cannot_answer(
     monkeypatch.chdir(tmp_path)
     put("photos/a.jpg")
     put("my.yaml", RECIPE)
+    put("no weights/config.json", '{"model_type": "llava"}')
     with pytest.raises(InputError, match=message):
         main(["--photos", "photos", "--recipe", "my.yaml", "--output", "out", *flags])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_survey_that_gets_no_answer_leaves_nothing(tmp_path: Path, tiny_model_dir: Path, put: Any) -> None:
+    put("photos/a.jpg")
+    put("my.yaml", RECIPE)
+    with pytest.raises(InputError, match="unknown conv mode"):
+        survey(
+            tmp_path / "photos", tmp_path / "out", tiny_model_dir,
+            "--recipe", tmp_path / "my.yaml", "--conv-mode", "v7",
+        )  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 

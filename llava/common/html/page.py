@@ -45,7 +45,7 @@ def document(
         sections: Heading, anchor and body of each section.
         style: CSS of this report, applied after the style that all reports share.
         script: JavaScript of this report; the policy names its hash, so that nothing else can run.
-        images_beside: The page also shows image files that lie beside it.
+        images_beside: The page also shows image files from where it lies.
     """
     shared_style = read_asset("llava.common.html", "style.css")
     sheets = [sheet for sheet in (shared_style, style) if sheet]
@@ -70,7 +70,7 @@ def document(
 
 
 _INSIDE = "This page holds all its pictures and loads nothing."
-_BESIDE = "Its pictures lie beside this page; it loads nothing from elsewhere."
+_BESIDE = "The pictures that it does not hold are files near it; it loads nothing from elsewhere."
 
 
 def _security_policy(script: str, images_beside: bool) -> str:

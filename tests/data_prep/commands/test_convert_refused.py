@@ -74,10 +74,12 @@ def run_command(repo: Path, *arguments: Any) -> subprocess.CompletedProcess[str]
         (["--source", "{photos}", "--output", "{photos}/out"], "inside the other"),
         (["--source", "{photos}", "--splits", "1,2"], "three shares"),
         (["--source", "{photos}", "--workers", "0"], "1 or more"),
+        (["--source", "{photos}", "--output", "{tmp}/file/out"], "file/out: cannot be written"),
     ],
 )
 def test_bad_arguments(repo: Path, photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     filled = [argument.format(tmp=tmp_path, photos=photos) for argument in arguments]
     done = run_command(repo, "--output", tmp_path / "out", *filled)
     assert done.returncode == 2

@@ -150,6 +150,9 @@ def test_files_that_disagree_without_a_kind_are_named(tmp_path: Path, put: Calla
         ({"verdict": "accept", "box": BOX}, "corrections.0: it has a box, but names no kind"),
         ({"verdict": "accept", "kind": "nest", "box": (0.5, 0.2, 0.1, 0.8)}, "its box is not x1, y1, x2, y2"),
         ({"verdict": "accept", "kind": "nest", "box": (10, 20, 50, 80)}, "its box is not x1, y1, x2, y2"),
+        ({"verdict": "correct", "kind": "nest", "box": (0.1, 0.2, 0.5)}, "its box is not x1, y1, x2, y2"),
+        ({"verdict": "correct", "kind": "nest", "box": "left"}, "its box is not x1, y1, x2, y2"),
+        ({"verdict": "correct", "kind": "nest", "box": (0, 0, 1, float("nan"))}, "its box is not x1, y1"),
         ({"verdict": "maybe"}, "corrections.0.verdict: "),
     ],
 )

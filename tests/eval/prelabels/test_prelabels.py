@@ -162,6 +162,29 @@ def test_a_survey_without_kinds_is_refused(tmp_path: Path) -> None:
     file = write_survey(tmp_path, finding("1", "a.jpg"))
     with pytest.raises(InputError, match="no finding is of a kind and not sound"):
         main(["--findings", str(file)])
+    with pytest.raises(InputError, match=r"none\.json: no such file; a survey writes it"):
+        main(["--findings", str(file.with_name("none.json"))])
+    file.write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"not a survey's findings \(Input should be an object\)"):
+        main(["--findings", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("p_yes", "NaN", r"findings\.0\.p_yes: Input should be a finite number"),
+        ("box", "[0, 0, NaN, 1]", r"findings\.0\.box\.2: Input should be a finite number"),
+        ("box", "[0.5, 0.5, 0.1, 0.9]", "the box of finding '1' is not x1, y1, x2, y2 in 0..1"),
+        ("box", "[-5, 0, 9, 1]", "the box of finding '1' is not x1, y1, x2, y2 in 0..1"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path: Path, field: str, value: str, message: str) -> None:
+    file = write_survey(tmp_path, finding("1", "a.jpg", kind="flashover"))
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"kind":', f'"{field}": {value}, "kind":', 1), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        main(["--findings", str(file)])
+    assert not (file.parent / "prelabels").exists()
 
 
 def test_a_format_that_can_hold_nothing_of_it_is_not_written(

@@ -155,6 +155,20 @@ def test_what_looks_like_nothing_known_is_for_a_person() -> None:
         assert (found.decision, found.reason, found.novelty) == expected
 
 
+def test_where_a_photo_is_like_nothing_known_is_kept() -> None:
+    """In 0..1 of the photo, also of a tile that the model saw padded."""
+    parts = [tile(1, (0, 0, 600, 500)), tile(2, (400, 0, 1000, 500))]
+    rows = [*whole("a.jpg#1", 0.1), *whole("a.jpg#2", 0.02)]
+    where = {"box": [0, -0.5, 1, 1.5], "rows": ["00", "09"]}
+    for row in rows[len(rows) // 2 :]:
+        row.answer.metadata["novelty"] = {"p_value": 0.001, "map": where}
+    (found,) = findings(rows, photo("a.jpg"), parts=parts)
+    (only,) = found.novelty_maps
+    assert only.rows == ["00", "09"]
+    height = 500 / photo("a.jpg").size[1]
+    assert only.box == pytest.approx((0.4, -0.5 * height, 1, 1.5 * height))
+
+
 def test_what_cannot_be_read_or_answered_is_for_a_person() -> None:
     rows = [
         answer("cut.jpg", PRESENCE, "", error="cut.jpg: cut short"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pytest
 
 from eval.survey.findings import Finding
 from eval.survey.register import write_register
-from llava.common.corrections import Corrections
 from llava.common.records import Call
+from tests.support.register_page import Open, current, said, save, watched_register
 from tests.support.surveyed import jpeg, register_of
 
 pytest.importorskip("playwright.sync_api")
@@ -44,9 +44,6 @@ def finding(number: int) -> Finding:
 FOUND = [finding(number) for number in range(12)]
 
 
-Open = Callable[..., Any]
-
-
 @pytest.fixture
 def open_register(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Opens the register of FOUND; what it asks of any host, or complains of, is an error."""
@@ -54,48 +51,14 @@ def open_register(browser: Any, tmp_path: Path) -> Iterator[Open]:
     write_register(
         tmp_path, register_of(FOUND, str(tmp_path / "photos")), photos, {name: jpeg(1) for name in photos}
     )
-    contexts: list[Any] = []
-    wrong: list[str] = []
-
-    def open_page(width: int = 1200, context: Any = None) -> Any:
-        context = context or browser.new_context(
-            viewport={"width": width, "height": 800}, accept_downloads=True
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("request", lambda request: wrong.append(request.url))
-        tab.on("console", lambda message: wrong.append(f"error: {message.text}"))
-        tab.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        tab.goto((tmp_path / "register.html").as_uri())
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not [what for what in wrong if not what.startswith(("file:", "data:", "blob:"))]
+    with watched_register(browser, tmp_path / "register.html") as opened:
+        yield opened
 
 
 def shown(tab: Any) -> list[str]:
     return tab.eval_on_selector_all(
         "#cards figure:not([hidden])", "cards => cards.map(card => card.dataset.id)"
     )
-
-
-def current(tab: Any) -> str | None:
-    return tab.evaluate("document.querySelector('figure.current')?.dataset.id")
-
-
-def said(tab: Any, name: str) -> str:
-    return tab.text_content(f"#f-{name} .verdict")
-
-
-def save(tab: Any, folder: Path) -> Corrections:
-    with tab.expect_download() as download:
-        tab.click("#save")
-    path = folder / "saved.json"
-    download.value.save_as(path)
-    assert download.value.suggested_filename == "corrections-0123456789abcdef.json"
-    return Corrections.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def test_filters_and_orders(open_register: Open) -> None:
@@ -140,7 +103,7 @@ def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> 
     assert said(tab, "f00") == "corrected: flashover; note: a jar, not a disc"
     assert "3 of 12 looked at" in tab.inner_text("#saved")
 
-    saved = save(tab, tmp_path)
+    saved = save(tab, tmp_path / "saved.json")
     assert (saved.survey, saved.photos_folder) == ("0123456789abcdef", str(tmp_path / "photos"))
     first, second, third = saved.corrections
     assert (first.finding, first.verdict, first.kind, first.note) == (
@@ -159,7 +122,10 @@ def test_the_keyboard_and_what_is_saved(open_register: Open, tmp_path: Path) -> 
     assert said(other, "f02") == ""
     other.set_input_files("#load", str(tmp_path / "saved.json"))
     other.wait_for_function("document.getElementById('saved').textContent.startsWith('3 of 12')")
-    assert said(other, "f00").startswith("corrected: flashover") and save(other, tmp_path) == saved
+    assert (
+        said(other, "f00").startswith("corrected: flashover")
+        and save(other, tmp_path / "saved.json") == saved
+    )
     other.select_option("[name=state]", "open")
     assert len(shown(other)) == 9
 
@@ -168,9 +134,9 @@ def test_who_says_that_something_is_there_is_asked_what(open_register: Open, tmp
     tab = open_register()
     tab.click("#f-f01")
     tab.keyboard.press("r")  # it is called sound, and is not
-    assert said(tab, "f01") == "" and "choose what it is" in tab.inner_text("#saved")
+    assert said(tab, "f01") == "" and "choose what it is" in tab.inner_text("#prompt")
     tab.select_option("#kind:focus", "flashover")
-    (saved,) = save(tab, tmp_path).corrections
+    (saved,) = save(tab, tmp_path / "saved.json").corrections
     assert (saved.finding, saved.verdict, saved.kind) == ("f01", "correct", "flashover")
 
 
@@ -203,7 +169,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_register: Open, tmp_pa
     tab.click("#f-f03")
     tab.click("#bar >> text=Accept")
     assert said(tab, "f03") == "accepted" and current(tab) == "f04"
-    (saved,) = save(tab, tmp_path).corrections
+    (saved,) = save(tab, tmp_path / "saved.json").corrections
     assert (saved.kind, saved.box) == (FOUND[3].kind, FOUND[3].box), "what is accepted is repeated"
     bar = tab.locator("#bar").bounding_box()
     assert bar["width"] <= 360 and bar["height"] < 160

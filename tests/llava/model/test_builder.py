@@ -388,6 +388,12 @@ def test_quantisation_says_what_to_install(base, monkeypatch):
         load_model(base, device="cpu", load_8bit=True, load_4bit=True)
 
 
+def test_a_device_that_is_not_there_is_named(tiny_model_dir: Path) -> None:
+    for device in ("gpu", "mps:7"):
+        with pytest.raises(InputError, match=f"--device {device}: there is none here .*; say cpu, cuda"):
+            load_model(tiny_model_dir, device=device)
+
+
 def test_conv_mode_is_the_users_choice(base):
     assert load_model(base, device="cpu", conv_mode="mistral_instruct").template.name == "mistral_instruct"
     with pytest.raises(InputError, match="unknown conv mode"):

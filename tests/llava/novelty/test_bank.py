@@ -126,3 +126,27 @@ def test_answering_measures_what_the_tower_sees(bank: NoveltyBank, tiny_model_di
     assert y1 < 78 / 144 + 0.15
     assert y2 > 78 / 144 - 0.15
     assert meter.of([loaded.processor.pixels(stripes(50))]) is None  # never read
+
+
+def test_a_picture_never_seen_has_a_map_of_where(
+    bank: NoveltyBank, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava.novelty.meter.NEVER_SEEN", 1 / 21)  # 20 groups calibrate
+    engine = Engine(load_model(tiny_model_dir, device="cpu"))
+    meter = NoveltyMeter(engine.runner, bank)
+    plain, strange = (engine.runner.processor.pixels(stripes(41, disc)) for disc in (False, True))
+    engine.answer(
+        [Request(str(at), "A?", [one]) for at, one in enumerate((plain, strange))], max_new_tokens=1
+    )
+    unremarkable, novelty = meter.of([plain]), meter.of([strange])
+    assert unremarkable is not None and unremarkable.map is None
+    assert novelty is not None and novelty.map is not None and novelty.place is not None
+    assert novelty.map.box == (0, -0.5, 1, 1.5), "twice as wide as high, it was padded above and below"
+    levels = np.array([list(map(int, row)) for row in novelty.map.rows])
+    assert levels.shape == (12, 12) and levels.max() == 9
+    row, column = np.unravel_index(levels.argmax(), levels.shape)
+    x, y = (column + 0.5) / 12, -0.5 + 2 * (row + 0.5) / 12
+    x1, y1, x2, y2 = novelty.place
+    assert x1 - 0.1 < x < x2 + 0.1 and y1 - 0.1 < y < y2 + 0.1
+    assert (levels[:, :6] > 4).mean() < 0.1, "the left half is as known"
+    assert novelty.to_json()["map"] == {"box": [0, -0.5, 1, 1.5], "rows": list(novelty.map.rows)}

@@ -100,6 +100,7 @@ runpy.run_module("llava.search", run_name="__main__")
     "arguments, message",
     [
         (["--find", " "], "nothing to find"),
+        (["--find", "a star " * 3000], "context is 2048"),
         (["--find", "a star", "--top", "0"], "top is 0"),
         (["--find", "a star", "--smallest", "0"], "smallest is 0"),
         (["--find", "a star", "--reference", "absent.jpg"], "absent.jpg"),
@@ -143,6 +144,15 @@ def test_windows_are_no_larger_than_the_photo(tiny_model_dir: Path) -> None:
     assert last.result.side == 50 and last.result.complete
     (place,) = last.result.found
     assert place.box == (0, 0, 50, 30) and place.answer is None
+
+
+def test_only_an_earlier_search_is_replaced(photo: Path, put: Callable[..., Path]) -> None:
+    arguments = ["--model-path", "absent", "--image-file", str(photo), "--find", "a star", "--overwrite"]
+    kept = put("photos/kept.jpg")
+    for output, message in ((kept.parent, "is not an earlier search"), (kept, "is a file; name a folder")):
+        with pytest.raises(InputError, match=message):
+            main([*arguments, "--output", str(output)])
+    assert kept.is_file() and not list(kept.parent.parent.glob(".*"))
 
 
 def test_an_existing_folder_is_kept(tiny_model_dir: Path, photo: Path, tmp_path: Path) -> None:

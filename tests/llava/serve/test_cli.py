@@ -287,7 +287,7 @@ def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
         (("--image-file", "http://127.0.0.1:9/a.jpg"), "cannot be fetched"),
         (("--model-path", "nowhere"), "nowhere: no such model folder"),
         (("--conv-mode", "v9"), "unknown conv mode 'v9'"),
-        (("--temperature", "-1"), "temperature is -1"),
+        (("--temperature", "-1"), "-1 is no temperature"),
         (("--decision", "nowhere.json"), "nowhere.json"),
         (("--decision", str(REPO / "playground/tiny-llava/config.json")), "is not a decision of certify"),
     ],

@@ -33,6 +33,7 @@ def test_a_port_in_use_is_one_line(tiny_model_dir: Path) -> None:
         (["--report", "."], "--report .: no such file; name a report.html"),
         (["--max-new-tokens", "1"], "--max-new-tokens must be above 1"),
         (["--idle-minutes", "nan"], "--idle-minutes must be above 0"),
+        (["--batch-size", "0"], "--batch-size: 0 is too low; give 1 or more"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], said: str) -> None:
@@ -46,6 +47,11 @@ def test_users_are_read_from_a_file(put: Callable[..., Path]) -> None:
         read_users(put("users.txt", "ann:x\nbob\n"))
     with pytest.raises(InputError, match="for each user"):
         read_users(put("users.txt", "\n"))
+    with pytest.raises(InputError, match="line 2: ann has a password already"):
+        read_users(put("users.txt", "ann:x\nann:y\n"))
+    with pytest.raises(InputError, match=r"absent\.txt: no such file"):
+        read_users(Path("absent.txt"))
+    assert read_users(put("users.txt", "\ufeffann:x\n")) == [("ann", "x")]  # as Windows' editor saves it
 
 
 def test_the_folder_is_private_and_a_killed_process_leaves_none(
