@@ -168,6 +168,27 @@ def test_calibration_answers_without_a_probability_are_refused(
     assert not (tmp_path / "other.json").exists()
 
 
+def test_answers_to_other_choices_are_refused(certify: Callable[..., Decision], tmp_path: Path) -> None:
+    """Whoever applies the decision offers its choices, and other ones have other probabilities."""
+    decision = certify(200)
+    assert decision.choices == ("yes", "no")
+    _, _, answers = rows(200)
+    command = ["--answers-file", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "other.json")]
+    command += ["--truth-file", str(tmp_path / "truth_calibration.jsonl")]
+    for line in answers:  # in any order and case, as long as all are the same
+        line["metadata"]["choices"] = {"No": 0.25, "Yes": 0.75}
+    write_jsonl(tmp_path / "a.jsonl", answers)
+    assert main(command) == 0
+    assert load_decision(tmp_path / "other.json").choices == ("Yes", "No")
+    (tmp_path / "other.json").unlink()
+    for choices in ({"yes": 0.75, "no": 0.25}, {"Yes": 0.5, "No": 0.25, "no": 0.25}):
+        answers[3]["metadata"]["choices"] = choices
+        write_jsonl(tmp_path / "a.jsonl", answers)
+        with pytest.raises(InputError, match="presence was asked with the choices 'Yes', 'No' and "):
+            main(command)
+    assert not (tmp_path / "other.json").exists()
+
+
 def scored(folder: Path, number: int = 100, **more: Any) -> Scores:
     truths, _, answers = rows(number, **more)
     write_jsonl(folder / "t.jsonl", truths)

@@ -14,6 +14,8 @@ from llava.inference.sampling import SamplingOptions
 from llava.model.builder import load_model
 from llava.serve.http.limits import Limits
 from llava.serve.page.private_folder import PrivateFolder
+from tests.support.certified import certified
+from tests.support.small_model import image
 
 if TYPE_CHECKING:
     from llava.serve.page.visitors import Visitors
@@ -60,3 +62,21 @@ def test_short_answers_have_a_page_too(visitors: Visitors) -> None:
     visitors.limits = Limits(max_new_tokens=2)
     with gr.Blocks():
         ChatTab(visitors)
+
+
+def test_a_decision_stands_below_its_answer(visitors: Visitors, tiny_model_dir: Path) -> None:
+    from llava.serve.page.chat_tab import ChatTab
+    from llava.serve.page.words import Words
+
+    visitors.decision = certified(tiny_model_dir, sound_below=None, defect_from=None, guarantee="5% < 6%.")
+    with gr.Blocks():
+        tab = ChatTab(visitors)
+    visitor = visitors.get("mine", "::1")
+    visitor.talk.add_photo(image(1))
+    for question in ("Is there a defect?", "What is it?"):
+        visitor.talk.ask(question, SamplingOptions(max_new_tokens=2))
+        while visitor.talk.wait(1):
+            pass
+    _, decided, _, other = (message["content"] for message in tab._messages(visitor, Words("en")))
+    assert "<b>Decision: a person must look.</b> P(yes) 0." in decided and "5% &lt; 6%." in decided
+    assert "Decision" not in other
