@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from data_prep.synthesis.plan import Planner
     from data_prep.synthesis.writer import Outcome
 
-METHODS = ("paste", "render")  # a help text must not import what makes the pictures
+METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
   render   draw them onto the sound component
+  diffuse  have Stable Diffusion paint what a prompt says into a place on it (the recipe's synthetic.prompt)
 
 OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
@@ -37,6 +38,8 @@ EXAMPLES = [
     "--source photos --recipe insulator --data runs/data --output runs/made",
     "--source photos --recipe insulator --output runs/made --method render\n"
     '--kinds "broken disc" flashover --count 200',
+    "--source photos --recipe insulator --output runs/made --method diffuse\n"
+    "--diffusion-model models/stable-diffusion-xl-base-1.0 --steps 40",
 ]
 
 
@@ -87,19 +90,38 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         metavar="BANK",
         help="also reject what is unlike all training pictures, by this file of `novelty` for --model-path",
     )
+    add_diffusion_flags(parser)
     add_model(parser)
     add_workers(parser)
     add_model_flags(parser, required=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    for flag, value in (("--count", args.count), ("--workers", args.workers)):
+    for flag in ("count", "workers", "steps", "batch_size"):
+        value = getattr(args, flag)
         if value is not None and value < 1:
-            raise InputError(f"{flag} {value}: must be 1 or more")
+            raise InputError(f"--{flag.replace('_', '-')} {value}: must be 1 or more")
     if args.novelty and not args.novelty.is_file():
         raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
     if args.novelty and not args.model_path:
         raise InputError("--novelty needs the model that the bank was made with: add --model-path")
     return args
+
+
+def add_diffusion_flags(parser: CommandParser) -> None:
+    """Add what --method diffuse alone has; nothing is given unless it is written."""
+    flags = parser.add_argument_group("for --method diffuse")
+    flags.add_argument(
+        "--diffusion-model", metavar="MODEL", help="Stable Diffusion 1, 2 or XL: a folder or Hub name"
+    )
+    flags.add_argument("--steps", type=int, metavar="N", help="steps of diffusion (default: 30)")
+    flags.add_argument(
+        "--strength", type=float, metavar="S", help="share of the steps gone through, above 0 (default: 1)"
+    )
+    flags.add_argument(
+        "--guidance", type=float, metavar="G", help="how far the prompt is followed (default: 7.5)"
+    )
+    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
+    flags.add_argument("--batch-size", type=int, metavar="N", help="pictures painted together (default: 1)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,16 +136,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.painters import PAINTERS
+    from llava_inspect.painters import PAINTERS, diffusion_settings
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
+    diffusion = diffusion_settings(args)
     recipe = load_settings(Recipe, find_recipe(args.recipe), args.overrides)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
     found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
     print_left_out(found, args)
-    painter = PAINTERS[args.method](found.photos, recipe)
+    painter = PAINTERS[args.method](found.photos, recipe, args)
     planner = Planner(found.photos, bool(recipe.components), args.seed)
     kinds = choose_kinds(args.kinds, recipe, painter, planner)
     count = args.count or default_count(found, kinds)
@@ -134,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
-    }
+    } | diffusion
     everything = settings | {
         "method": args.method,
         "seed": args.seed,

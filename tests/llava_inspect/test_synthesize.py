@@ -19,13 +19,14 @@ from llava_inspect.synthesize import METHODS, main
 from tests.support.commands import run_here
 from tests.support.made import SpotPainter, recipe_of
 from tests.support.photos import contents, write_boxes, write_photos
+from tests.support.tiny_diffusers import save_tiny_diffusion
 
 WHOLE = (5, 5, 75, 43)
 
 
 @pytest.fixture(autouse=True)
 def spots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PAINTERS, "render", lambda photos, recipe: SpotPainter())
+    monkeypatch.setitem(PAINTERS, "render", lambda photos, recipe, args: SpotPainter())
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,34 @@ def test_a_model_rejects_what_it_no_longer_sees(
         distances = iter([before, after])
         monkeypatch.setattr(judge, "_distance", lambda *_, distances=distances: next(distances))
         assert judge(*made) == why
+
+
+def test_diffusion_paints_what_the_recipe_says(tmp_path: Path, photos: Path) -> None:
+    model = save_tiny_diffusion(tmp_path / "model")
+    flags = ("--recipe", "insulator", "--method", "diffuse", "--kinds", "flashover", "--count", 3)
+    done = run_here(
+        main, "--source", photos, "--output", tmp_path / "made", *flags, "--diffusion-model", model,
+        "--steps", 2, "--batch-size", 2, "--least-size", 1, "synthetic.prompt=a picture of {wish}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    file = read_synthetic(tmp_path / "made")
+    assert file.info.method == "diffuse" and file.info.settings["steps"] == 2
+    assert {image.synthetic.prompt for image in file.images} == {"a picture of a flashover burn on an insulator"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--method", "diffuse"), "needs --diffusion-model"),
+        (("--method", "paste", "--steps", 4), "--steps is for --method diffuse, not paste"),
+        (
+            ("--method", "diffuse", "--diffusion-model", "nothing", "--steps", 0),
+            "--steps 0: must be 1 or more",
+        ),
+        (("--method", "diffuse", "--diffusion-model", "./nothing"), "nothing"),
+    ],
+)
+def test_flags_of_diffusion_are_checked(tmp_path: Path, photos: Path, flags: tuple, why: str) -> None:
+    done = run_here(main, "--source", photos, "--recipe", "insulator", "--output", tmp_path / "made", *flags)
+    assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "made").exists()
