@@ -10,14 +10,14 @@ Writer = Callable[[str], str]
 """A language model: gets an instruction, returns its answer."""
 
 INSTRUCTION: Final = """\
-You write prompts for an image generator. Join the wish and the keywords of a photo into one prompt: short \
-phrases separated by commas, in English, at most 50 words. Begin with the wish in its own words. Say only what \
+You write prompts for an image generator. Join the wish and the keywords of a photo into one prompt: short
+phrases separated by commas, in English, at most 50 words. Begin with the wish in its own words. Say only what
 can be seen. Answer with the prompt alone.
 
 Example
 Wish: a rusty bolt on a bridge
 Keywords: grey, steel, rain, river
-Prompt: a rusty bolt on a bridge, wet grey steel, brown rust stains around it, rain, a river behind it, sharp photo
+Prompt: a rusty bolt on a bridge, wet grey steel, brown rust stains around it, rain, a river behind it
 
 Wish: {wish}
 Keywords: {keywords}
@@ -37,10 +37,7 @@ def fill_template(wish: str, keywords: Sequence[str], template: str) -> str:
         template: Has `{wish}` in it; may have `{keywords}`.
     """
     pieces = template.split("{keywords}")
-    if keywords:
-        parts = [", ".join(keywords).join(pieces)]
-    else:
-        parts = [piece.strip(", ") for piece in pieces]
+    parts = [", ".join(keywords).join(pieces)] if keywords else [piece.strip(", ") for piece in pieces]
     return ", ".join(part for part in parts if part).replace("{wish}", wish)
 
 

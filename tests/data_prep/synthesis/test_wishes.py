@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from data_prep.annotations import Shape
+from data_prep.recipe.families import Words
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Photo
 from data_prep.synthesis.wishes import Wishes
@@ -35,7 +36,7 @@ def test_a_recipe_in_another_language_wishes_in_english_if_it_can() -> None:
         "any_defect": {"word": "Fehler", "phrase": "ein Fehler"},
     }
     assert Wishes(Recipe.model_validate(german)).of(job("crack", "beam")) == "ein Riss on a beam"
-    english = {
+    english = Words().model_dump() | {
         "none_word": "none",
         "kinds": {"crack": {"word": "crack", "phrase": "a long crack"}},
         "families": {"presence": {"questions": ["Is anything broken?"]}},
@@ -46,5 +47,5 @@ def test_a_recipe_in_another_language_wishes_in_english_if_it_can() -> None:
 
 @pytest.mark.parametrize("prompt", ["a photo", "{wish} of {color}", "{wish", "{wish:5}"])
 def test_a_template_needs_the_wish_and_known_fields(prompt: str) -> None:
-    with pytest.raises(ValidationError, match="synthetic.prompt"):
+    with pytest.raises(ValidationError, match=r"synthetic\.prompt"):
         Recipe.model_validate({"defects": [{"name": "crack"}], "synthetic": {"prompt": prompt}})
