@@ -86,7 +86,7 @@ def test_made_pictures_are_only_trained_on(check: Callable) -> None:
     assert example["file"].endswith("val.json") and example["detail"] == "line3_017.png"
 
     akin = about("3", "line3_017.png", group="g1", groups=["g1", "g2"], synthetic=True)
-    code, found = check([photo, akin], [], [held_out])
+    code, found = check([photo, akin], [held_out])
     assert (code, list(found)) == (1, ["made-akin"])
     (example,) = found["made-akin"]["examples"]
     assert example["file"].endswith("train.json") and "g2" in example["detail"]
