@@ -30,12 +30,10 @@ def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter
 
 
 def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
-    from data_prep.synthesis.wishes import Wishes
     from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
     from llava.painting.diffusion_model import load_diffusion
-    from llava.painting.fitting import fit_prompt
-    from llava.painting.prompts import fill_template
     from llava_inspect.diffuse import DiffusePainter
+    from llava_inspect.prompts import JobPrompts
 
     given = {
         "steps": args.steps,
@@ -45,11 +43,10 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     }
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
     model = load_diffusion(args.diffusion_model, args.device)
-    wishes = Wishes(recipe)
     return DiffusePainter(
         BlendedDiffusion(model, settings),
         photos,
-        lambda job: fit_prompt(fill_template(wishes.of(job), (), recipe.synthetic.prompt), model.tokenizers),
+        JobPrompts(recipe, model.tokenizers),
         args.batch_size or 1,
     )
 
