@@ -30,7 +30,8 @@ class DiffusePainter:
         Args:
             diffusion: What paints.
             photos: Training photos, whose defects tell sizes and places.
-            prompt: Says what to paint for a job, cut to what the model reads.
+            prompt: Says what to paint for a job, cut to what the model reads; it is asked by one thread at a
+                time.
             batch_size: Pictures that are painted together.
         """
         self.batch_size = batch_size
@@ -46,12 +47,12 @@ class DiffusePainter:
     def paint(self, jobs: Sequence[Job]) -> list[Painted | Rejected]:
         """Make the pictures of some jobs, in their order."""
         places = [self._places.find(job) for job in jobs]
-        wishes = {
-            job.number: Wish(job.photo.pixels(), place, self._prompt(job), job.seed)
-            for job, place in zip(jobs, places, strict=True)
-            if place is not None
-        }
         with self._alone:
+            wishes = {
+                job.number: Wish(job.photo.pixels(), place, self._prompt(job), job.seed)
+                for job, place in zip(jobs, places, strict=True)
+                if place is not None
+            }
             pictures = self._diffusion.paint(list(wishes.values()))
         settings = self._diffusion.settings
         details = {

@@ -24,6 +24,7 @@ from data_prep.recipe.families import (
     Translation,
     Words,
     check_fields,
+    fields_of,
 )
 from llava.common.boxes import Frame
 from llava.common.settings import Settings
@@ -89,13 +90,24 @@ class Shares(Settings):
         return value
 
 
-class SyntheticShare(Settings):
-    """How many made pictures (`convert --synthetic`) go into train.
+class SyntheticSettings(Settings):
+    """How many made pictures (`convert --synthetic`) go into train, and what is asked of diffusion.
 
-    `share`: of the pictures in train, at most, before its answers are balanced. 0 takes none.
+    `share`: of the pictures in train, at most, before its answers are balanced. 0 takes none. `prompt`: what
+    a picture is painted by where no language model writes it; `{wish}` is "a broken disc on an insulator",
+    `{keywords}` what a model sees in the photo. The wish comes early: a long prompt is cut at its end.
     """
 
     share: float = Field(default=0.5, ge=0, lt=1)
+    prompt: str = "a photo of {wish}, {keywords}, sharp focus, natural light"
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_wish(cls, text: str) -> str:
+        check_fields(text, {"wish", "keywords"})
+        if "wish" not in fields_of(text):
+            raise ValueError(f"{text!r}: write {{wish}} where the defect is named")
+        return text
 
 
 class ImageSettings(Settings):
@@ -176,7 +188,7 @@ class Recipe(Words):
     dialogues: int = Field(default=0, ge=0, le=8)
     group: Grouping = Grouping()
     splits: Shares = Shares()
-    synthetic: SyntheticShare = SyntheticShare()
+    synthetic: SyntheticSettings = SyntheticSettings()
     pictures: ImageSettings = ImageSettings()
     crops: ObjectCrops = ObjectCrops()
     tiles: Tiles = Tiles()
