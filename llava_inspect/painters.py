@@ -5,22 +5,84 @@ Each is imported only where it is used.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from typing import Any
 
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Painter, Photo
 from data_prep.synthetic import Method
+from llava.common.errors import InputError
+from llava.common.settings import validate_settings
+
+DIFFUSION_FLAGS = (
+    "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
+)  # fmt: skip
 
 
-def _paste(photos: Sequence[Photo], recipe: Recipe) -> Painter:
-    painter: Painter = import_module("data_prep.synthesis.paste").PastePainter(photos)
-    return painter
+def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
+    from data_prep.synthesis.paste import PastePainter
+
+    return PastePainter(photos)
 
 
-def _render(photos: Sequence[Photo], recipe: Recipe) -> Painter:
-    painter: Painter = import_module("data_prep.synthesis.render").RenderPainter(recipe)
-    return painter
+def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
+    from data_prep.synthesis.render import RenderPainter
+
+    return RenderPainter(recipe)
 
 
-PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe], Painter]] = {"paste": _paste, "render": _render}
+def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
+    import torch
+
+    from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
+    from llava.painting.diffusion_model import load_diffusion
+    from llava_inspect.diffuse import DiffusePainter
+    from llava_inspect.prompts import JobPrompts
+
+    given = {
+        "steps": args.steps,
+        "strength": args.strength,
+        "guidance": args.guidance,
+        "negative": args.negative_prompt,
+    }
+    settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
+    model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
+    prompts = JobPrompts(recipe, model.tokenizers)
+    return DiffusePainter(BlendedDiffusion(model, settings), photos, prompts, args.batch_size or 1)
+
+
+PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] = {
+    "paste": _paste,
+    "render": _render,
+    "diffuse": _diffuse,
+}
+
+
+def diffusion_settings(args: Namespace) -> dict[str, Any]:
+    """Return what the flags say of diffusion, and nothing for other methods.
+
+    Raises:
+        InputError: A flag is given that the method does not have, or the model is not.
+    """
+    given = {name: value for name in DIFFUSION_FLAGS if (value := getattr(args, name)) is not None}
+    if args.method != "diffuse":
+        for name in given:
+            raise InputError(f"--{name.replace('_', '-')} is for --method diffuse, not {args.method}")
+        return {}
+    if args.diffusion_model is None:
+        raise InputError(
+            "--method diffuse needs --diffusion-model: a folder or Hub name of Stable Diffusion 1, 2 or XL, "
+            "as diffusers saves it"
+        )
+    return given
+
+
+def with_prompt(recipe: Recipe, prompt: str | None) -> Recipe:
+    """Return a recipe with the prompt that is given, if one is; InputError for one without `{wish}`."""
+    if prompt is None:
+        return recipe
+    settings = recipe.synthetic.model_dump() | {"prompt": prompt}
+    return recipe.model_copy(
+        update={"synthetic": validate_settings(type(recipe.synthetic), settings, "--prompt")}
+    )

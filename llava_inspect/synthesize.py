@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.common.cli import CommandParser, add_model_flags, command_name, print_next
+from llava.common.cli import CommandParser, add_model_flags, at_least, command_name, print_next
 from llava.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from data_prep.synthesis.plan import Planner
     from data_prep.synthesis.writer import Outcome
 
-METHODS = ("paste", "render")  # a help text must not import what makes the pictures
+METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
+DTYPES = ("float16", "bfloat16", "float32")
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
   render   draw them onto the sound component
+  diffuse  have Stable Diffusion paint what a prompt says into a place on it
 
 OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
@@ -37,6 +39,8 @@ EXAMPLES = [
     "--source photos --recipe insulator --data runs/data --output runs/made",
     "--source photos --recipe insulator --output runs/made --method render\n"
     '--kinds "broken disc" flashover --count 200',
+    "--source photos --recipe insulator --output runs/made --method diffuse\n"
+    "--diffusion-model models/stable-diffusion-xl-base-1.0 --steps 40",
 ]
 
 
@@ -87,6 +91,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         metavar="BANK",
         help="also reject what is unlike all training pictures, by this file of `novelty` for --model-path",
     )
+    add_diffusion_flags(parser)
     add_model(parser)
     add_workers(parser)
     add_model_flags(parser, required=False)
@@ -102,6 +107,37 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     return args
 
 
+def add_diffusion_flags(parser: CommandParser) -> None:
+    """Add what --method diffuse alone has; nothing is given unless it is written."""
+    flags = parser.add_argument_group("for --method diffuse")
+    flags.add_argument(
+        "--diffusion-model", metavar="MODEL", help="Stable Diffusion 1, 2 or XL: a folder or Hub name"
+    )
+    flags.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help='what is painted, such as "a close photo of {wish}"; {wish} is, say, "a broken disc on an '
+        "insulator\" (default: the recipe's synthetic.prompt)",
+    )
+    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
+    flags.add_argument("--steps", type=at_least(1), metavar="N", help="steps of diffusion (default: 30)")
+    flags.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="share of the steps gone through, above 0: below 1 the photo shines through (default: 1)",
+    )
+    flags.add_argument(
+        "--guidance", type=float, metavar="G", help="how far the prompt is followed (default: 7.5)"
+    )
+    flags.add_argument(
+        "--batch-size", type=at_least(1), metavar="N", help="pictures painted together (default: 1)"
+    )
+    flags.add_argument(
+        "--dtype", choices=DTYPES, help="what the model computes in (default: float16 on a GPU, else float32)"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     from data_prep.model_inputs import model_input_of
@@ -114,16 +150,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.painters import PAINTERS
+    from llava_inspect.painters import PAINTERS, diffusion_settings, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
-    recipe = load_settings(Recipe, find_recipe(args.recipe), args.overrides)
+    diffusion = diffusion_settings(args)
+    recipe = with_prompt(load_settings(Recipe, find_recipe(args.recipe), args.overrides), args.prompt)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
     found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
     print_left_out(found, args)
-    painter = PAINTERS[args.method](found.photos, recipe)
+    painter = PAINTERS[args.method](found.photos, recipe, args)
     planner = Planner(found.photos, bool(recipe.components), args.seed)
     kinds = choose_kinds(args.kinds, recipe, painter, planner)
     count = args.count or default_count(found, kinds)
@@ -134,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
-    }
+    } | diffusion
     everything = settings | {
         "method": args.method,
         "seed": args.seed,
