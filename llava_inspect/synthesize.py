@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,8 +259,8 @@ def choose_kinds(
     if asked and reasons:
         kind, why = next(iter(reasons.items()))
         raise InputError(f"--kinds {kind!r}: --method {painter.method} cannot make it: {why}")
-    for kind, why in reasons.items():
-        print(f"not made: {kind} ({why})")
+    for why in dict.fromkeys(reasons.values()):
+        print(f"not made: {', '.join(kind for kind in reasons if reasons[kind] == why)} ({why})")
     kinds = [kind for kind in recipe.kind_names if kind in wanted and kind not in reasons]
     if not kinds:
         raise InputError(f"--method {painter.method} can make none of the recipe's defects of these photos")
@@ -298,32 +300,42 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
 def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("making pictures"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("{task.fields[rejected]}"),
+        TextColumn("making pictures"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[rejected]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(kinds), rate="", rejected="")
-        rejected = 0
+        task = progress.add_task("", total=len(kinds), speed="", rejected="")
+        began = time.monotonic()
+        made = rejected = 0
 
         def show(outcome: Outcome) -> None:
-            nonlocal rejected
+            nonlocal made, rejected
+            made += outcome.image is not None
             rejected += outcome.image is None
-            speed = progress.tasks[task].speed
-            progress.update(
-                task,
-                advance=outcome.image is not None,
-                rate=f"{60 * speed:,.0f}/min" if speed else "",
-                rejected=f"{rejected:,} rejected" if rejected else "",
-            )
+            speed = speed_text(workshop.writer.made, len(kinds) - made, time.monotonic() - began)
+            shown = f"{rejected:,} rejected" if rejected else ""
+            progress.update(task, completed=made, speed=speed, rejected=shown)
 
         try:
             return workshop.make(kinds, show)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             raise
+
+
+def speed_text(made: int, left: int, seconds: float) -> str:
+    """Say how many pictures were made a minute, and how long those that are left will take.
+
+    Over the whole time: pictures come in batches, so that the last few tell nothing.
+    """
+    if not made or seconds <= 0:
+        return ""
+    rate = 60 * made / seconds
+    said = f"{rate:,.1f}/min" if rate < 10 else f"{rate:,.0f}/min"
+    return f"{said}, {timedelta(seconds=round(60 * left / rate))} left" if left else said
 
 
 def finish(

@@ -15,7 +15,7 @@ from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
 from llava_inspect.painters import PAINTERS
 from llava_inspect.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
-from llava_inspect.synthesize import METHODS, main
+from llava_inspect.synthesize import METHODS, main, speed_text
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
@@ -76,6 +76,12 @@ def test_any_number_of_threads_makes_the_same(tmp_path: Path, photos: Path) -> N
     assert contents(tmp_path / "other") != first
 
 
+def test_speed_is_that_of_all_pictures_of_this_run() -> None:
+    assert speed_text(0, 9, 3.0) == ""
+    assert speed_text(3, 9, 90.0) == "2.0/min, 0:04:30 left"
+    assert speed_text(900, 0, 60.0) == "900/min"
+
+
 def test_only_photos_of_the_train_split_are_parents(tmp_path: Path, photos: Path) -> None:
     data = tmp_path / "data"
     assert (
@@ -127,7 +133,7 @@ def test_photos_without_a_sound_component_have_no_place(tmp_path: Path) -> None:
     write_boxes(tmp_path / "photos", [("insulator", WHOLE), ("flashover", (10, 10, 30, 30))], count=3)
     done = synthesize(tmp_path / "photos", tmp_path / "made", "--count", 2)
     assert "can make none of the recipe's defects" in done.stderr
-    assert "not made: flashover (no photo has a sound component to make it on)" in done.stdout
+    assert "flashover, pollution (no photo has a sound component to make it on)" in done.stdout
 
 
 # --- a model that looks at the pictures --------------------------------------------------------------
@@ -197,8 +203,8 @@ def test_pictures_of_a_method_are_trained_on(
     pytest.importorskip("scipy")
     source, output = strings(tmp_path / "photos"), tmp_path / "made"
     recipe = ("--recipe", "insulator", "--source", source)
-    flags = ("--method", method, "--kinds", "broken disc", "--count", 1)
-    done = run_here(main, *recipe, "--output", output, *flags, "--workers", 1)
+    flags = ("--method", method, "--kinds", "broken disc", "--count", 1, "--least-size", 1)
+    done = run_here(main, *recipe, "--output", output, *flags)
     assert done.returncode == 0, done.stderr
     (image,) = read_synthetic(output).images
     assert image.synthetic.method == method
