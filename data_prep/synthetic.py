@@ -43,7 +43,7 @@ class Facts(_Part):
 
     parents: list[Parent] = Field(min_length=1)
     method: Method
-    kind: str | None
+    kind: str | None = None
     mask: str
     seed: int
     prompt: str | None = None

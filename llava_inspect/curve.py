@@ -77,12 +77,14 @@ def nested_parts(
 ) -> list[Part]:
     """Return parts of a growing number of groups, each with all of the smaller ones.
 
+    A made picture is in the parts that have a photo of each of its groups: so much could be made of them.
+
     Args:
         records: What the parts are of.
         questions: For the models of all parts.
         shares: An eighth of the groups is 8, and so on.
     """
-    groups = shuffled_groups(records)
+    groups = shuffled_groups([record for record in records if not record.is_synthetic])
     sizes = sorted({max(1, len(groups) // share) for share in shares})
     parts = []
     for size in sizes:

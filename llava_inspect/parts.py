@@ -167,7 +167,8 @@ def photo_of(record: Record) -> str:
 
 
 def count_photos(records: Sequence[Record]) -> int:
-    return len({photo_of(record) for record in records})
+    """Return how many photos the records are about; made pictures are none."""
+    return len({photo_of(record) for record in records if not record.is_synthetic})
 
 
 def shuffled_groups(records: Sequence[Record]) -> list[str]:

@@ -110,6 +110,13 @@ def test_a_server_measures_nothing(data: Path) -> None:
         )
 
 
+def test_made_pictures_are_not_known(data: Path) -> None:
+    made = record("3.png", "3", [])
+    made["meta"]["synthetic"] = True
+    (data / "train.json").write_text(json.dumps([record("0.png", "0", []), made]))
+    assert [picture.path.name for picture in novelty.known_pictures(data / "train.json")] == ["0.png"]
+
+
 def test_training_without_pictures_makes_no_bank(model: Path, data: Path) -> None:
     text_only = record("0.png", "0", []) | {"image": None}
     text_only["conversations"][0]["value"] = "Is there a defect?"

@@ -84,6 +84,28 @@ def test_each_part_holds_the_smaller_ones_and_divides_no_group(data: Path) -> No
     assert len({group_of(record) for record in grown[-2].records} - groups[-2]) <= 1  # the old order stays
 
 
+def made_of(record: Record, *groups: str) -> Record:
+    """Return the record as `convert --synthetic` would write it of a picture made of photos of `groups`."""
+    meta = record.meta | {"group": groups[0], "groups": list(groups), "synthetic": True, "source": "made/1"}
+    return record.model_copy(update={"id": "made", "image": "images/made.jpg", "meta": meta})
+
+
+def test_made_pictures_grow_with_their_photos_and_are_not_counted(data: Path) -> None:
+    records = read_records(data)
+    plain = nested_parts(records, [])
+    groups = [{group_of(record) for record in part.records} for part in plain]
+    early, late = min(groups[0]), min(groups[2] - groups[1])
+    made = [made_of(records[0], early), made_of(records[0], early, late), made_of(records[0], "in no part")]
+    parts = nested_parts([*records, *made], [])
+    assert [part.title for part in parts] == [part.title for part in plain]
+    assert [part.records[len(old.records) :] for part, old in zip(parts, plain, strict=True)] == [
+        made[:1],
+        made[:1],
+        made[:2],
+        made[:2],
+    ]
+
+
 def answer_better_with_more(data: Path) -> Callable[[Step], int]:
     """Pretend that a model is right on more of the test photos, the more photos it was trained on."""
     truths = {truth.question_id: truth.answer for truth in read_jsonl(data / "truth_test.jsonl", Truth)}
@@ -150,6 +172,19 @@ def test_a_fold_is_asked_what_its_model_was_not_trained_on(data: Path) -> None:
     for question in asked:
         given = by_id[str(question.question_id)].conversations[1].value
         assert question.choices and given in question.choices and "<image>" not in question.text
+
+
+def test_no_fold_is_asked_about_made_pictures_or_trained_on_those_of_its_photos(data: Path) -> None:
+    records = read_records(data)
+    first, second = sorted({group_of(record) for record in records})[:2]
+    presence = next(record for record in records if record.meta["task"] == "presence")
+    made = made_of(presence, first, second)
+    folds = make_folds([*records, made], 4, data / "train.json")
+    assert all(question.image != made.image for fold in folds for question in fold.questions)
+    by_id = {record.id: record for record in records}
+    for fold in folds:
+        asked = {group_of(by_id[str(question.question_id)]) for question in fold.questions}
+        assert (made in fold.records) == (not asked & {first, second})
 
 
 def test_a_thing_is_asked_once_in_its_first_wording(data: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.__main__ import main as data_prep
 from data_prep.commands.lint import FINDINGS
+from data_prep.commands.made_records import is_held_out
 from llava.common.errors import InputError
 from tests.support.label_files import conversations_like
 
@@ -69,6 +70,41 @@ def check(tmp_path: Path, photos: Path) -> Callable[..., tuple[int, Findings]]:
 def test_good_records_are_clean(check: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(GOOD) == (0, {})
     assert "4 record(s) in 1 file(s), 2 picture(s), all decoded: nothing found" in capsys.readouterr().out
+
+
+def test_made_pictures_are_only_trained_on(check: Callable) -> None:
+    def about(id: str, image: str, **meta: Any) -> dict[str, Any]:
+        return record(id, Q, "yes", image=image, meta=meta)
+
+    photo, held_out = about("1", "a.png", group="g1"), about("2", "sub/b.jpg", group="g2")
+    made = about("3", "line3_017.png", group="g1", groups=["g1", "g3"], synthetic=True)
+    assert check([photo, made], [held_out]) == (0, {})
+
+    code, found = check([photo], [held_out, made])
+    assert (code, list(found)) == (1, ["made-held-out"])
+    (example,) = found["made-held-out"]["examples"]
+    assert example["file"].endswith("val.json") and example["detail"] == "line3_017.png"
+
+    akin = about("3", "line3_017.png", group="g1", groups=["g1", "g2"], synthetic=True)
+    code, found = check([photo, akin], [held_out])
+    assert (code, list(found)) == (1, ["made-akin"])
+    (example,) = found["made-akin"]["examples"]
+    assert example["file"].endswith("train.json") and "g2" in example["detail"]
+
+    # A made picture in two splits is found as any picture is.
+    code, found = check([made], [held_out | {"image": "line3_017.png"}])
+    assert (code, list(found)) == (1, ["shared-name"])
+
+
+@pytest.mark.parametrize(
+    ("name", "held_out"),
+    [
+        *((f"{name}.json", True) for name in ("val", "test", "calibration", "my_test", "valid2017")),
+        *((f"{name}.json", False) for name in ("train", "trainval", "mix", "train_before_test", "contest")),
+    ],
+)
+def test_the_name_of_a_file_says_whether_it_is_held_out(name: str, held_out: bool) -> None:
+    assert is_held_out(Path(name)) == held_out
 
 
 def turns(*pairs: tuple[object, object]) -> dict[str, Any]:
