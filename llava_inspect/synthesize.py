@@ -370,6 +370,7 @@ def print_made(
     from rich.console import Console
     from rich.table import Table
 
+    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.writer import rejections
 
     made = Counter(outcome.kind for outcome in outcomes if outcome.image)
@@ -380,8 +381,13 @@ def print_made(
         numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
         table.add_row(kind, *(f"{number:,}" for number in numbers))
     Console().print(table)
-    for reason, count in rejections(outcomes).most_common():
+    reasons = rejections(outcomes)
+    for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
+    if TOO_SMALL in reasons:
+        print(
+            "note: a recipe of crops or tiles (unit: object, tile) shows defects larger; or see --least-size"
+        )
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")
