@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from data_prep.synthesis.writer import Outcome
 
 METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
+LARGER = "unit=tile, or unit=object with crops.windows=4, shows defects larger; --least-size sets the bound"
 DTYPES = ("float16", "bfloat16", "float32")
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
@@ -346,6 +347,7 @@ def finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
+    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
     from data_prep.synthetic import Info
@@ -354,7 +356,8 @@ def finish(
     if not any(outcome.image for outcome in outcomes):
         workshop.writer.discard()
         listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
-        raise InputError(f"no picture could be made: {listed}")
+        remedy = f"; {LARGER}" if TOO_SMALL in reasons else ""
+        raise InputError(f"no picture could be made: {listed}{remedy}")
     info = Info(
         method=args.method, recipe=str(args.recipe), seed=args.seed, settings=dict(settings), rejected=reasons
     )
@@ -385,9 +388,7 @@ def print_made(
     for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
     if TOO_SMALL in reasons:
-        print(
-            "note: a recipe of crops or tiles (unit: object, tile) shows defects larger; or see --least-size"
-        )
+        print("note: a recipe of crops or tiles (unit: object, tile) shows defects larger; see --least-size")
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")
