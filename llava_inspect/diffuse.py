@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import Any
 
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthesis.places import Places
@@ -55,13 +56,14 @@ class DiffusePainter:
             }
             pictures = self._diffusion.paint(list(wishes.values()))
         settings = self._diffusion.settings
-        details = {
+        details: dict[str, Any] = {
             "model": self._diffusion.model.name,
             "steps": settings.steps,
             "strength": settings.strength,
             "guidance": settings.guidance,
-            "negative": settings.negative,
         }
+        if settings.negative:
+            details["negative"] = settings.negative
         made = {
             number: Painted(pixels=pixels, mask=wish.mask, prompt=wish.prompt, details=details)
             for (number, wish), pixels in zip(wishes.items(), pictures, strict=True)

@@ -13,8 +13,11 @@ from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Painter, Photo
 from data_prep.synthetic import Method
 from llava.common.errors import InputError
+from llava.common.settings import validate_settings
 
-DIFFUSION_FLAGS = ("diffusion_model", "steps", "strength", "guidance", "negative_prompt", "batch_size")
+DIFFUSION_FLAGS = (
+    "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
+)  # fmt: skip
 
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
@@ -30,6 +33,8 @@ def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter
 
 
 def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
+    import torch
+
     from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
     from llava.painting.diffusion_model import load_diffusion
     from llava_inspect.diffuse import DiffusePainter
@@ -42,13 +47,9 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
         "negative": args.negative_prompt,
     }
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
-    model = load_diffusion(args.diffusion_model, args.device)
-    return DiffusePainter(
-        BlendedDiffusion(model, settings),
-        photos,
-        JobPrompts(recipe, model.tokenizers),
-        args.batch_size or 1,
-    )
+    model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
+    prompts = JobPrompts(recipe, model.tokenizers)
+    return DiffusePainter(BlendedDiffusion(model, settings), photos, prompts, args.batch_size or 1)
 
 
 PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] = {
@@ -75,3 +76,13 @@ def diffusion_settings(args: Namespace) -> dict[str, Any]:
             "as diffusers saves it"
         )
     return given
+
+
+def with_prompt(recipe: Recipe, prompt: str | None) -> Recipe:
+    """Return a recipe with the prompt that is given, if one is; InputError for one without `{wish}`."""
+    if prompt is None:
+        return recipe
+    settings = recipe.synthetic.model_dump() | {"prompt": prompt}
+    return recipe.model_copy(
+        update={"synthetic": validate_settings(type(recipe.synthetic), settings, "--prompt")}
+    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.common.cli import CommandParser, add_model_flags, command_name, print_next
+from llava.common.cli import CommandParser, add_model_flags, at_least, command_name, print_next
 from llava.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
     from data_prep.synthesis.writer import Outcome
 
 METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
+LARGER = "unit=tile, or unit=object with crops.windows=4, shows defects larger; --least-size sets the bound"
+DTYPES = ("float16", "bfloat16", "float32")
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
   render   draw them onto the sound component
-  diffuse  have Stable Diffusion paint what a prompt says into a place on it (the recipe's synthetic.prompt)
+  diffuse  have Stable Diffusion paint what a prompt says into a place on it
 
 OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
@@ -96,10 +100,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     add_model_flags(parser, required=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    for flag in ("count", "workers", "steps", "batch_size"):
-        value = getattr(args, flag)
+    for flag, value in (("--count", args.count), ("--workers", args.workers)):
         if value is not None and value < 1:
-            raise InputError(f"--{flag.replace('_', '-')} {value}: must be 1 or more")
+            raise InputError(f"{flag} {value}: must be 1 or more")
     if args.novelty and not args.novelty.is_file():
         raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
     if args.novelty and not args.model_path:
@@ -113,15 +116,29 @@ def add_diffusion_flags(parser: CommandParser) -> None:
     flags.add_argument(
         "--diffusion-model", metavar="MODEL", help="Stable Diffusion 1, 2 or XL: a folder or Hub name"
     )
-    flags.add_argument("--steps", type=int, metavar="N", help="steps of diffusion (default: 30)")
     flags.add_argument(
-        "--strength", type=float, metavar="S", help="share of the steps gone through, above 0 (default: 1)"
+        "--prompt",
+        metavar="TEXT",
+        help='what is painted, such as "a close photo of {wish}"; {wish} is, say, "a broken disc on an '
+        "insulator\" (default: the recipe's synthetic.prompt)",
+    )
+    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
+    flags.add_argument("--steps", type=at_least(1), metavar="N", help="steps of diffusion (default: 30)")
+    flags.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="share of the steps gone through, above 0: below 1 the photo shines through (default: 1)",
     )
     flags.add_argument(
         "--guidance", type=float, metavar="G", help="how far the prompt is followed (default: 7.5)"
     )
-    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
-    flags.add_argument("--batch-size", type=int, metavar="N", help="pictures painted together (default: 1)")
+    flags.add_argument(
+        "--batch-size", type=at_least(1), metavar="N", help="pictures painted together (default: 1)"
+    )
+    flags.add_argument(
+        "--dtype", choices=DTYPES, help="what the model computes in (default: float16 on a GPU, else float32)"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,12 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.painters import PAINTERS, diffusion_settings
+    from llava_inspect.painters import PAINTERS, diffusion_settings, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
     diffusion = diffusion_settings(args)
-    recipe = load_settings(Recipe, find_recipe(args.recipe), args.overrides)
+    recipe = with_prompt(load_settings(Recipe, find_recipe(args.recipe), args.overrides), args.prompt)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
     found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
@@ -243,8 +260,8 @@ def choose_kinds(
     if asked and reasons:
         kind, why = next(iter(reasons.items()))
         raise InputError(f"--kinds {kind!r}: --method {painter.method} cannot make it: {why}")
-    for kind, why in reasons.items():
-        print(f"not made: {kind} ({why})")
+    for why in dict.fromkeys(reasons.values()):
+        print(f"not made: {', '.join(kind for kind in reasons if reasons[kind] == why)} ({why})")
     kinds = [kind for kind in recipe.kind_names if kind in wanted and kind not in reasons]
     if not kinds:
         raise InputError(f"--method {painter.method} can make none of the recipe's defects of these photos")
@@ -284,32 +301,42 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
 def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("making pictures"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("{task.fields[rejected]}"),
+        TextColumn("making pictures"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[rejected]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(kinds), rate="", rejected="")
-        rejected = 0
+        task = progress.add_task("", total=len(kinds), speed="", rejected="")
+        began = time.monotonic()
+        made = rejected = 0
 
         def show(outcome: Outcome) -> None:
-            nonlocal rejected
+            nonlocal made, rejected
+            made += outcome.image is not None
             rejected += outcome.image is None
-            speed = progress.tasks[task].speed
-            progress.update(
-                task,
-                advance=outcome.image is not None,
-                rate=f"{60 * speed:,.0f}/min" if speed else "",
-                rejected=f"{rejected:,} rejected" if rejected else "",
-            )
+            speed = speed_text(workshop.writer.made, len(kinds) - made, time.monotonic() - began)
+            shown = f"{rejected:,} rejected" if rejected else ""
+            progress.update(task, completed=made, speed=speed, rejected=shown)
 
         try:
             return workshop.make(kinds, show)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
             raise
+
+
+def speed_text(made: int, left: int, seconds: float) -> str:
+    """Say how many pictures were made a minute, and how long those that are left will take.
+
+    Over the whole time: pictures come in batches, so that the last few tell nothing.
+    """
+    if not made or seconds <= 0:
+        return ""
+    rate = 60 * made / seconds
+    said = f"{rate:,.1f}/min" if rate < 10 else f"{rate:,.0f}/min"
+    return f"{said}, {timedelta(seconds=round(60 * left / rate))} left" if left else said
 
 
 def finish(
@@ -320,6 +347,7 @@ def finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
+    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
     from data_prep.synthetic import Info
@@ -328,7 +356,8 @@ def finish(
     if not any(outcome.image for outcome in outcomes):
         workshop.writer.discard()
         listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
-        raise InputError(f"no picture could be made: {listed}")
+        remedy = f"; {LARGER}" if TOO_SMALL in reasons else ""
+        raise InputError(f"no picture could be made: {listed}{remedy}")
     info = Info(
         method=args.method, recipe=str(args.recipe), seed=args.seed, settings=dict(settings), rejected=reasons
     )
@@ -344,6 +373,7 @@ def print_made(
     from rich.console import Console
     from rich.table import Table
 
+    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.writer import rejections
 
     made = Counter(outcome.kind for outcome in outcomes if outcome.image)
@@ -354,8 +384,11 @@ def print_made(
         numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
         table.add_row(kind, *(f"{number:,}" for number in numbers))
     Console().print(table)
-    for reason, count in rejections(outcomes).most_common():
+    reasons = rejections(outcomes)
+    for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
+    if TOO_SMALL in reasons:
+        print("note: a recipe of crops or tiles (unit: object, tile) shows defects larger; see --least-size")
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")

@@ -55,7 +55,10 @@ class Outcome(BaseModel):
 
 
 class PictureWriter:
-    """Writes the pictures of one run. `save` may be called from several threads."""
+    """Writes the pictures of one run. `save` may be called from several threads.
+
+    `made` counts the pictures that were noted, without those of an earlier run.
+    """
 
     def __init__(
         self, output: Path, method: Method, classes: Sequence[str], settings: dict[str, Any]
@@ -73,6 +76,7 @@ class PictureWriter:
         self._method = method
         self._category = {name: number for number, name in enumerate(classes, start=1)}
         self._settings = settings
+        self.made = 0
 
     def begin(self) -> dict[int, Outcome]:
         """Return the outcomes of an earlier run with the same settings, by the jobs' numbers; what any other
@@ -157,6 +161,7 @@ class PictureWriter:
         """Note that a job is done: a run that goes on will not do it again."""
         with (self.folder / _DONE).open("a", encoding="utf-8") as file:
             file.write(to_json(outcome) + "\n")
+        self.made += outcome.image is not None
 
     def synthetic_file(self, outcomes: Sequence[Outcome], info: Info) -> SyntheticFile:
         """Return synthetic.json's content; annotations get ids that are unique in the file."""

@@ -92,6 +92,8 @@ class BlendedDiffusion:
         """Check the settings; InputError for those that the model cannot be run with."""
         if settings.feather < 0 or settings.least_cells < 0:
             raise InputError("feather and least_cells must not be negative")
+        if not 0 <= settings.guidance < float("inf"):
+            raise InputError(f"guidance must be 0 or a number above, not {settings.guidance}")
         self.model = model
         self.settings = settings
         self._steps = noise_steps(model.scheduler, settings.steps, settings.strength)

@@ -15,10 +15,11 @@ from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
 from llava_inspect.painters import PAINTERS
 from llava_inspect.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
-from llava_inspect.synthesize import METHODS, main
+from llava_inspect.synthesize import METHODS, main, speed_text
 from tests.support.commands import run_here
+from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
-from tests.support.photos import contents, write_boxes, write_photos
+from tests.support.photos import contents, write_boxes, write_pair, write_photos
 from tests.support.tiny_diffusers import save_tiny_diffusion
 
 WHOLE = (5, 5, 75, 43)
@@ -75,6 +76,12 @@ def test_any_number_of_threads_makes_the_same(tmp_path: Path, photos: Path) -> N
     assert contents(tmp_path / "other") != first
 
 
+def test_speed_is_that_of_all_pictures_of_this_run() -> None:
+    assert speed_text(0, 9, 3.0) == ""
+    assert speed_text(3, 9, 90.0) == "2.0/min, 0:04:30 left"
+    assert speed_text(900, 0, 60.0) == "900/min"
+
+
 def test_only_photos_of_the_train_split_are_parents(tmp_path: Path, photos: Path) -> None:
     data = tmp_path / "data"
     assert (
@@ -126,7 +133,7 @@ def test_photos_without_a_sound_component_have_no_place(tmp_path: Path) -> None:
     write_boxes(tmp_path / "photos", [("insulator", WHOLE), ("flashover", (10, 10, 30, 30))], count=3)
     done = synthesize(tmp_path / "photos", tmp_path / "made", "--count", 2)
     assert "can make none of the recipe's defects" in done.stderr
-    assert "not made: flashover (no photo has a sound component to make it on)" in done.stdout
+    assert "flashover, pollution (no photo has a sound component to make it on)" in done.stdout
 
 
 # --- a model that looks at the pictures --------------------------------------------------------------
@@ -171,32 +178,77 @@ def test_a_model_rejects_what_it_no_longer_sees(
         assert judge(*made) == why
 
 
-def test_diffusion_paints_what_the_recipe_says(tmp_path: Path, photos: Path) -> None:
-    model = save_tiny_diffusion(tmp_path / "model")
-    flags = ("--recipe", "insulator", "--method", "diffuse", "--kinds", "flashover", "--count", 3)
-    done = run_here(
-        main, "--source", photos, "--output", tmp_path / "made", *flags, "--diffusion-model", model,
-        "--steps", 2, "--batch-size", 2, "--least-size", 1, "synthetic.prompt=a picture of {wish}",
+# --- the methods themselves --------------------------------------------------------------------------
+
+
+def strings(folder: Path) -> Path:
+    """Draw photos of insulator strings, one sound and two with a broken disc."""
+    for number, odd in enumerate((None, 4, 8)):
+        drawn = DrawnString(discs=14, angle=-20.0 + 8 * number, odd=odd, defect=BROKEN, seed=number)
+        boxes = [("insulator", drawn.box)]
+        if odd is not None:
+            (x, y), _ = drawn.place(odd + 0.5)
+            boxes.append(("broken disc", (x - 24, y - 30, x + 24, y + 30)))
+        whole = [(kind, tuple(round(side) for side in box)) for kind, box in boxes]
+        write_pair(folder, f"p{number}", whole, number, drawn.size)
+        drawn.draw().save(folder / "images" / f"p{number}.jpg", quality=95)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["paste", "render"])
+def test_pictures_of_a_method_are_trained_on(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real painters
+    pytest.importorskip("scipy")
+    source, output = strings(tmp_path / "photos"), tmp_path / "made"
+    recipe = ("--recipe", "insulator", "--source", source)
+    flags = ("--method", method, "--kinds", "broken disc", "--count", 1, "--least-size", 1)
+    done = run_here(main, *recipe, "--output", output, *flags)
+    assert done.returncode == 0, done.stderr
+    (image,) = read_synthetic(output).images
+    assert image.synthetic.method == method
+    assert len(image.synthetic.parents) == (2 if method == "paste" else 1)
+    # All is trained on: three photos are too few for splits.
+    converted = run_here(
+        data_prep, "convert", *recipe, "--synthetic", output, "--output", tmp_path / "data", "splits.train=1",
+        "splits.val=0", "splits.test=0",
     )  # fmt: skip
+    assert converted.returncode == 0, converted.stderr
+    records = json.loads((tmp_path / "data" / "train.json").read_text())
+    assert any(record["meta"].get("method") == method for record in records)
+
+
+def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
+    model = save_tiny_diffusion(tmp_path / "model")
+    flags = ("--method", "diffuse", "--kinds", "flashover", "--count", 3, "--diffusion-model", model)
+    fast = ("--steps", 2, "--batch-size", 2, "--least-size", 1)
+    done = synthesize(photos, tmp_path / "made", *flags, *fast, "--prompt", "{wish}: seen")
     assert done.returncode == 0, done.stderr
     file = read_synthetic(tmp_path / "made")
     assert file.info.method == "diffuse" and file.info.settings["steps"] == 2
-    assert {image.synthetic.prompt for image in file.images} == {"a picture of flashover on an insulator"}
+    assert {image.synthetic.prompt for image in file.images} == {"flashover on an insulator: seen"}
+    assert file.info.settings["prompt"] == "{wish}: seen"
 
 
 @pytest.mark.parametrize(
-    ("flags", "why"),
+    ("flags", "says"),
     [
         (("--method", "diffuse"), "needs --diffusion-model"),
         (("--method", "paste", "--steps", 4), "--steps is for --method diffuse, not paste"),
+        (("--method", "render", "--prompt", "{wish}"), "--prompt is for --method diffuse, not render"),
         (
-            ("--method", "diffuse", "--diffusion-model", "nothing", "--steps", 0),
-            "--steps 0: must be 1 or more",
+            ("--method", "diffuse", "--diffusion-model", "./nothing"),
+            "nothing: no folder of a diffusion model",
         ),
-        (("--method", "diffuse", "--diffusion-model", "./nothing"), "nothing"),
+        (("--method", "diffuse", "--diffusion-model", ".", "--prompt", "rust"), "write {wish} where"),
     ],
 )
-def test_flags_of_diffusion_are_checked(tmp_path: Path, photos: Path, flags: tuple, why: str) -> None:
-    done = run_here(main, "--source", photos, "--recipe", "insulator", "--output", tmp_path / "made", *flags)
-    assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "made").exists()
+def test_bad_flags_of_diffusion_are_one_line(
+    tmp_path: Path, photos: Path, flags: tuple[object, ...], says: str
+) -> None:
+    pytest.importorskip("diffusers")
+    done = synthesize(photos, tmp_path / "made", *flags)
+    assert done.returncode == 2
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
