@@ -19,7 +19,7 @@ from llava_inspect.synthesize import METHODS, main, speed_text
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
-from tests.support.photos import contents, write_boxes, write_pair, write_photos
+from tests.support.photos import Boxes, contents, write_boxes, write_pair, write_photos
 from tests.support.tiny_diffusers import save_tiny_diffusion
 
 WHOLE = (5, 5, 75, 43)
@@ -185,12 +185,12 @@ def strings(folder: Path) -> Path:
     """Draw photos of insulator strings, one sound and two with a broken disc."""
     for number, odd in enumerate((None, 4, 8)):
         drawn = DrawnString(discs=14, angle=-20.0 + 8 * number, odd=odd, defect=BROKEN, seed=number)
-        boxes = [("insulator", drawn.box)]
+        x1, y1, x2, y2 = map(round, drawn.box)
+        boxes: Boxes = [("insulator", (x1, y1, x2, y2))]
         if odd is not None:
-            (x, y), _ = drawn.place(odd + 0.5)
+            x, y = map(round, drawn.place(odd + 0.5)[0])
             boxes.append(("broken disc", (x - 24, y - 30, x + 24, y + 30)))
-        whole = [(kind, tuple(round(side) for side in box)) for kind, box in boxes]
-        write_pair(folder, f"p{number}", whole, number, drawn.size)
+        write_pair(folder, f"p{number}", boxes, number, drawn.size)
         drawn.draw().save(folder / "images" / f"p{number}.jpg", quality=95)
     return folder
 
