@@ -91,11 +91,12 @@ def open_made_folders(roots: Sequence[Path], recipe: Recipe) -> list[MadeFolder]
     """
     if len({root.resolve() for root in roots}) < len(roots):
         raise InputError("--synthetic names one folder twice")
+    names = [root.resolve().name for root in roots]
     folders = []
-    for number, root in enumerate(roots, start=1):
+    for number, (root, name) in enumerate(zip(roots, names, strict=True), start=1):
         # Keys tell where a picture is from; two folders may have one name.
-        name = root.name if [other.name for other in roots].count(root.name) == 1 else f"{root.name}_{number}"
-        folders.append(MadeFolder(root, tuple(_pictures(root, name, read_synthetic(root)))))
+        unique = name if names.count(name) == 1 else f"{name}_{number}"
+        folders.append(MadeFolder(root, tuple(_pictures(root, unique, read_synthetic(root)))))
     images = [picture.image for folder in folders for picture in folder.pictures]
     if unknown := unknown_classes(images, recipe, recipe.known_names()):
         raise InputError(unknown[0])
