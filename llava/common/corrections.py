@@ -3,9 +3,9 @@ data_prep reads it as annotations."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llava.common.boxes import Box
 from llava.common.records import Call
@@ -34,6 +34,13 @@ class Correction(BaseModel):
     note: str = ""
     more_photos: list[str] = Field(default_factory=list)
 
+    @field_validator("box", mode="before")
+    @classmethod
+    def _is_in_the_photo(cls, box: Any) -> Any:
+        if box is None or _is_box(box):
+            return box
+        raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
+
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:
         if self.verdict == "reject":
@@ -44,8 +51,6 @@ class Correction(BaseModel):
             raise ValueError("it is corrected, but names no kind")
         if self.kind is None and self.box is not None:
             raise ValueError("it has a box, but names no kind")
-        if self.box is not None and not _is_box(self.box):
-            raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
         return self
 
     @property
@@ -57,7 +62,10 @@ class Correction(BaseModel):
         return self.kind is not None or self.decision == "sound"
 
 
-def _is_box(box: Box) -> bool:
+def _is_box(box: Any) -> bool:
+    is_four = isinstance(box, (list, tuple)) and len(box) == 4
+    if not is_four or not all(isinstance(edge, (int, float)) for edge in box):
+        return False
     x1, y1, x2, y2 = box
     return 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
 
