@@ -135,7 +135,9 @@ def test_a_picture_never_seen_has_a_map_of_where(
     engine = Engine(load_model(tiny_model_dir, device="cpu"))
     meter = NoveltyMeter(engine.runner, bank)
     plain, strange = (engine.runner.processor.pixels(stripes(41, disc)) for disc in (False, True))
-    engine.answer([Request(str(at), "A?", [one]) for at, one in enumerate((plain, strange))], max_new_tokens=1)
+    engine.answer(
+        [Request(str(at), "A?", [one]) for at, one in enumerate((plain, strange))], max_new_tokens=1
+    )
     unremarkable, novelty = meter.of([plain]), meter.of([strange])
     assert unremarkable is not None and unremarkable.map is None
     assert novelty is not None and novelty.map is not None and novelty.place is not None
