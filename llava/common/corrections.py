@@ -3,7 +3,7 @@ data_prep reads it as annotations."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -36,10 +36,10 @@ class Correction(BaseModel):
 
     @field_validator("box", mode="before")
     @classmethod
-    def _in_photo(cls, value: object) -> object:
-        if value is not None and not _is_box(value):
-            raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
-        return value
+    def _is_in_the_photo(cls, box: Any) -> Any:
+        if box is None or _is_box(box):
+            return box
+        raise ValueError("its box is not x1, y1, x2, y2 in 0..1, with x1 < x2 and y1 < y2")
 
     @model_validator(mode="after")
     def _is_whole(self) -> Correction:
@@ -62,13 +62,12 @@ class Correction(BaseModel):
         return self.kind is not None or self.decision == "sound"
 
 
-def _is_box(value: object) -> bool:
-    if not isinstance(value, list | tuple) or len(value) != 4:
+def _is_box(box: Any) -> bool:
+    is_four = isinstance(box, (list, tuple)) and len(box) == 4
+    if not is_four or not all(isinstance(edge, (int, float)) for edge in box):
         return False
-    if not all(type(side) in (int, float) for side in value):
-        return False
-    x1, y1, x2, y2 = value
-    return bool(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1)
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
 
 
 class Corrections(BaseModel):

@@ -198,20 +198,12 @@ def test_a_finger_draws_on_a_phone(open_register: Open, tmp_path: Path) -> None:
     tab.wait_for_function("document.querySelector('#large img').naturalWidth === 192")
     start, end = ends(tab, BOX)
     touch = tab.context.new_cdp_session(tab)
-    for kind, points in (
-        ("touchStart", [start]),
-        ("touchMove", [end]),
-        ("touchMove", [end]),
-        ("touchEnd", []),
-    ):
+    for kind, points in (("touchStart", [start]), *[("touchMove", [end])] * 2, ("touchEnd", [])):
         touches = [{"x": x, "y": y} for x, y in points]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
-        tab.wait_for_timeout(
-            200
-        )  # a finger that leaves in full motion flings, and the next tap stops only that
+        tab.wait_for_timeout(100)  # lifted in motion, the finger would fling, and the next tap end that
     assert said(tab, "found") == "corrected: flashover; a box was drawn"
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
-    tab.wait_for_timeout(500)  # or both touches pass for a double tap
     tab.tap("#large [data-key=Escape]")
     tab.wait_for_selector("#large", state="hidden")
     (one,) = save(tab, tmp_path / "saved.json").corrections
