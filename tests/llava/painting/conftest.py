@@ -1,4 +1,4 @@
-"""Tiny diffusion models, saved and loaded once."""
+"""Tiny diffusion models and SAM, saved and loaded once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from llava.painting.diffusion_model import DiffusionModel, load_diffusion
+from llava.painting.sam import Sam, load_sam
 from tests.support.tiny_diffusers import save_tiny_diffusion
+from tests.support.tiny_sam import save_tiny_sam
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,13 @@ def sdxl(sdxl_folder: Path) -> DiffusionModel:
 @pytest.fixture(params=["sd", "sdxl"])
 def model(request: pytest.FixtureRequest) -> DiffusionModel:
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sam(tmp_path_factory.mktemp("sam") / "tiny-sam")
+
+
+@pytest.fixture(scope="session")
+def sam(sam_folder: Path) -> Sam:
+    return load_sam(sam_folder, device="cpu")
