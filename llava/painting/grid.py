@@ -1,7 +1,7 @@
 """Cuts out everything that SAM sees in a picture, by a grid of clicks (Kirillov et al., 2023, appendix B).
 
-Candidates are judged and compared in SAM's own small masks; only those that stay are enlarged to the picture's
-size. transformers' pipeline for this needs torchvision.
+Candidates are judged and compared in SAM's own small masks; only those that stay are enlarged to the
+picture's size. transformers' pipeline for this needs torchvision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def find_all(
         points: Of the grid, along each side.
         least_iou: A candidate is dropped if SAM expects less of it.
         least_stability: A candidate is dropped if it is less stable (`stability`).
-        most_overlap: Of two candidates whose boxes overlap more (intersection over union), SAM's favourite stays.
+        most_overlap: Of two candidates whose boxes overlap more, as intersection over union, SAM's favourite
+            stays.
 
     Raises:
         InputError: The picture is seen by no SAM, or there is no point.
@@ -66,26 +67,22 @@ def grid_clicks(size: tuple[int, int], points: int) -> list[Click]:
 
 
 def stability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return how little each mask (masks, rows, columns) depends on where it is cut: the pixels above OFFSET as
-    a share of those above -OFFSET, 0 where there are none."""
+    """Return how little each mask (masks, rows, columns) depends on where it is cut: the pixels above
+    OFFSET as a share of those above -OFFSET, 0 where there are none."""
     inner = (logits > OFFSET).sum(axis=(1, 2))
     outer = (logits > -OFFSET).sum(axis=(1, 2))
     return inner / np.maximum(outer, 1)
 
 
 def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the boxes (masks, 4) of masks (masks, rows, columns), x2 and y2 just outside; 0s of empty ones."""
+    """Return the boxes (masks, 4) of masks (masks, rows, columns), x2 and y2 just outside; 0s if empty."""
     count, rows, columns = masks.shape
     if not count:
         return np.zeros((0, 4))
     down, across = masks.any(axis=2), masks.any(axis=1)
-    boxes = [
-        across.argmax(1),
-        down.argmax(1),
-        columns - across[:, ::-1].argmax(1),
-        rows - down[:, ::-1].argmax(1),
-    ]
-    return np.stack(boxes, axis=1) * down.any(axis=1, keepdims=True).astype(float)
+    left, right = across.argmax(axis=1), columns - across[:, ::-1].argmax(axis=1)
+    top, bottom = down.argmax(axis=1), rows - down[:, ::-1].argmax(axis=1)
+    return np.stack([left, top, right, bottom], axis=1) * down.any(axis=1, keepdims=True).astype(float)
 
 
 def suppress(boxes: NDArray[np.float64], scores: NDArray[np.floating], most: float) -> list[int]:

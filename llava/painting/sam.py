@@ -1,4 +1,4 @@
-"""Loads SAM (Kirillov et al., 2023), shows it a picture once and asks for many masks.
+"""Loads SAM (Kirillov et al., 2023) and SAM 2 (Ravi et al., 2024), shows them a picture once, asks for masks.
 
 Pictures are prepared here: transformers' own processors need torchvision.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import SamModel
+from transformers import Sam2Model, SamModel
 from transformers.utils import logging
 
 from llava.common.boxes import Box
@@ -30,8 +30,8 @@ from llava.model.hub import resolve_folder
 from llava.painting.segment import Click, Segment, View
 
 CONFIG = "config.json"
-MODELS: dict[str, Any] = {"sam": SamModel}
-"""The class of each `model_type`."""
+MODELS: dict[str, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}
+"""The class of each `model_type`. SAM 2's folders say `sam2_video`: their part for videos is left."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, which SAM is trained with
 AT_ONCE = 64  # prompts in one pass of the decoder
@@ -47,7 +47,7 @@ class Candidates:
 
 
 class Sam:
-    """SAM on its device, in float32."""
+    """SAM or SAM 2 on its device, in float32."""
 
     def __init__(self, model: Any, name: str) -> None:
         """Take a model. `name` is for messages."""
@@ -59,7 +59,7 @@ class Sam:
     def look(self, pixels: Pixels) -> SamView:
         """Encode a picture (height, width, 3), which takes most of the time."""
         height, width = pixels.shape[:2]
-        shown = shown_size((height, width), self.side)
+        shown = (self.side, self.side) if stretches(self._model) else shown_size((height, width), self.side)
         values = prepare(pixels, shown, self.side)[None].to(self._model.device)
         return SamView(
             self._model, self._model.get_image_embeddings(values), (height, width), shown, self.side
@@ -83,6 +83,7 @@ class SamView(View):
         """
         super().__init__(size)
         self._model, self._embeddings, self._shown, self._side = model, embeddings, shown, side
+        self._stretched = stretches(model)
 
     def ask_clicks(self, prompts: Sequence[Sequence[Click]]) -> Candidates:
         """Return the candidates for prompts that have equally many clicks, in the picture's pixels."""
@@ -124,12 +125,10 @@ class SamView(View):
 
     def enlarge(self, logits: NDArray[np.float32]) -> Mask:
         """Return the mask (height, width) of a candidate (rows, columns) of the whole square, cleaned."""
-        square = functional.interpolate(
-            torch.from_numpy(logits)[None, None], (self._side,) * 2, mode="bilinear", align_corners=False
-        )
-        part = square[..., : self._shown[0], : self._shown[1]]
-        own = functional.interpolate(part, self.size, mode="bilinear", align_corners=False)
-        return clean_mask((own[0, 0] > 0).numpy())
+        cells = torch.from_numpy(logits)[None, None]
+        if not self._stretched:  # the square is cut at the picture's edge
+            cells = _resized(cells, (self._side, self._side))[..., : self._shown[0], : self._shown[1]]
+        return clean_mask((_resized(cells, self.size)[0, 0] > 0).numpy())
 
     def _at_clicks(self, prompts: Sequence[Sequence[Click]]) -> list[Segment]:
         alike = defaultdict(list)
@@ -153,6 +152,15 @@ class SamView(View):
         ]
 
 
+def stretches(model: Any) -> bool:
+    """Tell whether a model sees every picture as a square, as SAM 2 does; SAM keeps its shape."""
+    return isinstance(model, Sam2Model)
+
+
+def _resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
 def shown_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Return the (height, width) that a picture of (height, width) has in SAM's square: its longer side fills
     it."""
@@ -171,7 +179,7 @@ def prepare(pixels: Pixels, shown: tuple[int, int], side: int) -> Tensor:
 
 
 def load_sam(model: str | Path, device: str | None = None) -> Sam:
-    """Load SAM.
+    """Load SAM or SAM 2.
 
     Args:
         model: A folder that transformers saved, with weights in safetensors; or a Hub name.

@@ -9,7 +9,7 @@ import pytest
 from llava.painting.diffusion_model import DiffusionModel, load_diffusion
 from llava.painting.sam import Sam, load_sam
 from tests.support.tiny_diffusers import save_tiny_diffusion
-from tests.support.tiny_sam import save_tiny_sam
+from tests.support.tiny_sam import save_tiny_sam, save_tiny_sam2
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +45,18 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sam(sam_folder: Path) -> Sam:
     return load_sam(sam_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sam2(tmp_path_factory.mktemp("sam") / "tiny-sam2")
+
+
+@pytest.fixture(scope="session")
+def sam2(sam2_folder: Path) -> Sam:
+    return load_sam(sam2_folder, device="cpu")
+
+
+@pytest.fixture(params=["sam", "sam2"])
+def model_of_sam(request: pytest.FixtureRequest) -> Sam:
+    return request.getfixturevalue(request.param)

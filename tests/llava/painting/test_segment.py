@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from llava.common.errors import InputError
 from llava.common.grabcut import grabcut
 from llava.common.masks import Pixels, clean_mask
-from llava.painting.sam import Sam, SamView, load_sam, prepare, shown_size
+from llava.painting.sam import MEAN, STD, Sam, SamView, load_sam, prepare, shown_size
 from llava.painting.segment import Click, find_segmenter
 from tests.support.tiny_sam import SIDE
 
@@ -28,8 +29,8 @@ def pixels() -> Pixels:
 
 
 @pytest.fixture
-def view(sam: Sam, pixels: Pixels) -> SamView:
-    return sam.look(pixels)
+def view(model_of_sam: Sam, pixels: Pixels) -> SamView:
+    return model_of_sam.look(pixels)
 
 
 def test_each_prompt_gives_its_own_mask_of_the_pictures_size(view: SamView) -> None:
@@ -58,7 +59,10 @@ def test_the_candidate_that_sam_expects_most_of_is_taken(view: SamView) -> None:
     assert (segment.mask == view.enlarge(found.logits[0, found.ious[0].argmax()])).all()
 
 
-def test_a_picture_is_encoded_once(sam: Sam, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_is_encoded_once(
+    model_of_sam: Sam, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = model_of_sam
     encoded = []
     inner = sam._model.get_image_embeddings
     monkeypatch.setattr(
@@ -95,6 +99,41 @@ def test_sam_sees_and_answers_as_with_transformers_processor(sam: Sam, size: tup
         )[0][0]
         best = int(output.iou_scores[0, 0].argmax())
         assert (ours[0].mask != clean_mask(masks[best].numpy())).mean() < 0.005
+
+
+@pytest.mark.parametrize("size", [(45, 70), (70, 45), (64, 64), (200, 31)])
+def test_sam2_sees_the_whole_picture_as_a_square(sam2: Sam, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+    square = np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
+    values = torch.from_numpy((square / 255 - MEAN) / STD).float().permute(2, 0, 1)[None]
+    scale = torch.tensor([SIDE / size[1], SIDE / size[0]])
+    view = sam2.look(pixels)
+    for ours, prompt in (
+        (view.at_clicks([[Click(9, 20)]]), {"input_points": torch.tensor([[[[9.0, 20.0]]]]) * scale}),
+        (
+            view.in_boxes([(2, 3, 25, 30)]),
+            {"input_boxes": torch.tensor([[[2.0, 3, 25, 30]]]) * scale.repeat(2)},
+        ),
+    ):
+        with torch.inference_mode():
+            output = sam2._model(pixel_values=values, **prompt)
+        own = functional.interpolate(output.pred_masks[0], size, mode="bilinear", align_corners=False)
+        best = int(output.iou_scores[0, 0].argmax())
+        assert ours[0].iou == pytest.approx(float(output.iou_scores.max()), abs=1e-3)
+        assert (ours[0].mask != clean_mask((own[0, best] > 0).numpy())).mean() < 0.005
+
+
+def test_sam2s_folders_of_video_models_are_read(sam2_folder: Path, pixels: Pixels, tmp_path: Path) -> None:
+    config = json.loads((sam2_folder / "config.json").read_text())
+    video = config | {"model_type": "sam2_video", "architectures": ["Sam2VideoModel"], "num_maskmem": 7}
+    (tmp_path / "config.json").write_text(json.dumps(video))
+    tensors = load_file(sam2_folder / "model.safetensors") | {"memory_attention.x.weight": torch.zeros(3)}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    box = (3.0, 4.0, 30.0, 40.0)
+    (video_segment,) = find_segmenter(tmp_path).look(pixels).in_boxes([box])
+    (segment,) = find_segmenter(sam2_folder).look(pixels).in_boxes([box])
+    assert video_segment.iou == pytest.approx(segment.iou, abs=1e-3)
+    assert (video_segment.mask != segment.mask).mean() < 0.01
 
 
 def test_clicks_and_boxes_outside_the_picture_are_refused(view: SamView, pixels: Pixels) -> None:
