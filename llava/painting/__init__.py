@@ -1,1 +1,1 @@
-"""Repaints parts of pictures by diffusion."""
+"""Cuts things out of pictures, and repaints parts of them by diffusion."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llava.common.errors import InputError
 from llava.painting.sam import AT_ONCE, SamView
-from llava.painting.segment import Click, Segment, View
+from llava.painting.views import Click, Segment, View
 
 POINTS = 32  # along each side
 LEAST_IOU = 0.88

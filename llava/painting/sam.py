@@ -27,7 +27,7 @@ from llava.common.files import read_json
 from llava.common.masks import Mask, Pixels, clean_mask
 from llava.model.formats import UNUSABLE
 from llava.model.hub import resolve_folder
-from llava.painting.segment import Click, Segment, View
+from llava.painting.views import Click, Segment, View
 
 CONFIG = "config.json"
 MODELS: dict[str, Any] = {"sam": SamModel, "sam2": Sam2Model, "sam2_video": Sam2Model}

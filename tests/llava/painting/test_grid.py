@@ -16,7 +16,8 @@ from llava.common.masks import box_of
 from llava.painting import grid
 from llava.painting.grid import boxes_of, find_all, grid_clicks, stability, suppress
 from llava.painting.sam import Candidates, Sam, SamView
-from llava.painting.segment import Click, Segment, find_segmenter
+from llava.painting.segment import find_segmenter
+from llava.painting.views import Click, Segment
 
 SIZE = (45, 70)
 

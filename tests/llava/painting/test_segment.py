@@ -16,7 +16,8 @@ from llava.common.errors import InputError
 from llava.common.grabcut import grabcut
 from llava.common.masks import Pixels, clean_mask
 from llava.painting.sam import MEAN, STD, Sam, SamView, load_sam, prepare, shown_size
-from llava.painting.segment import Click, find_segmenter
+from llava.painting.segment import find_segmenter
+from llava.painting.views import Click
 from tests.support.tiny_sam import SIDE
 
 SIZE = (45, 70)
