@@ -79,7 +79,8 @@ def boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     count, rows, columns = masks.shape
     if not count:
         return np.zeros((0, 4))
-    down, across = masks.any(axis=2), masks.any(axis=1)
+    down: NDArray[np.bool_] = np.any(masks, axis=2)
+    across: NDArray[np.bool_] = np.any(masks, axis=1)
     left, right = across.argmax(axis=1), columns - across[:, ::-1].argmax(axis=1)
     top, bottom = down.argmax(axis=1), rows - down[:, ::-1].argmax(axis=1)
     return np.stack([left, top, right, bottom], axis=1) * down.any(axis=1, keepdims=True).astype(float)

@@ -172,7 +172,8 @@ def prepare(pixels: Pixels, shown: tuple[int, int], side: int) -> Tensor:
     """Return what the encoder reads, (3, side, side): a picture (height, width, 3) resized to `shown`, and
     zeros to the right of it and below."""
     resized = Image.fromarray(pixels).resize(shown[::-1], Image.Resampling.BILINEAR)
-    scaled = (np.asarray(resized, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    scaled = (np.asarray(resized, np.float32) / 255 - mean) / std
     square = torch.zeros(3, side, side)
     square[:, : shown[0], : shown[1]] = torch.from_numpy(scaled).permute(2, 0, 1)
     return square
