@@ -7,13 +7,12 @@ chosen and of the interval around a prediction, with real errors on rendered pho
 whole tool: a model tuned with LoRA is sure of other things, learns at another pace and answers in words.
 
     python -m benchmarks.linear_probe --output runs/bench_probe
-    python -m benchmarks.linear_probe --output runs/bench_probe_try --seeds 2 --pool 120 --each 10 \
-        --rounds 2 --runs 4 --photos 30 --test-photos 50
+    python -m benchmarks.linear_probe --output runs/bench_probe_try --seeds 2 --pool 200 --runs 2 --photos 100
 
-For each seed a pool is rendered, and the tower reads it once. The learner of a seed is tested on the whole
-pool of the next seed. The runs of the second measurement have photos of their own each: 2n of a pool to
-train on, and as many test photos as are asked for of the next one. A killed run goes on with the same
-command.
+The first takes some 10 minutes, half of them to render; the second one. For each seed a pool is rendered, and
+the tower reads it once. The learner of a seed is tested on the whole pool of the next seed. The runs of the
+second measurement have photos of their own each: 2n of a pool to train on, and as many test photos as are
+asked for of the next one. A killed run goes on with the same command.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ class Probe:
 
 def _fit(features: Array, classes: Sequence[str]) -> Pipeline:
     if len(set(classes)) < 2:
-        raise InputError(f"{len(classes)} photos of one class are too few to learn from; label more of them")
+        raise InputError(f"{len(classes)} photos of one class to learn from: raise --each and --photos")
     regression = LogisticRegression(C=STRENGTH, max_iter=500, class_weight="balanced")
     return make_pipeline(StandardScaler(), regression).fit(features, classes)
 
