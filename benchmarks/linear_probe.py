@@ -7,12 +7,12 @@ chosen and of the interval around a prediction, with real errors on rendered pho
 whole tool: a model tuned with LoRA is sure of other things, learns at another pace and answers in words.
 
     python -m benchmarks.linear_probe --output runs/bench_probe
-    python -m benchmarks.linear_probe --output runs/bench_probe_try --seeds 2 --pool 200 --runs 2 --photos 100
+    python -m benchmarks.linear_probe --output runs/bench_probe_try --seeds 2 --pool 400 --runs 2 --photos 100
 
-The first takes some 10 minutes, half of them to render; the second one. For each seed a pool is rendered, and
-the tower reads it once. The learner of a seed is tested on the whole pool of the next seed. The runs of the
-second measurement have photos of their own each: 2n of a pool to train on, and as many test photos as are
-asked for of the next one. A killed run goes on with the same command.
+The first takes some 10 minutes, half of them to render; the second takes one. For each seed a pool is
+rendered, and the tower reads it once. The learner of a seed is tested on the whole pool of the next seed. The
+runs of the second measurement have photos of their own each: 2n of a pool to train on, and as many test
+photos as are asked for of the next one. A killed run goes on with the same command.
 """
 
 from __future__ import annotations
