@@ -31,11 +31,12 @@ from pydantic import BaseModel
 from benchmarks.suspects import command
 from benchmarks.units import Unit, add_unit, read_units
 from eval.answering.questions import read_questions
-from eval.scoring.answers import read_answers, read_truth
+from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.learning_curve import LEVEL, Range, ScoredParts, make_curve, score_parts
 from eval.scoring.tasks import group_by_task
 from llava.common.errors import run_command
 from llava.common.files import write_json
+from llava.common.records import Truth
 from llava.common.shipped import DEFAULT_CONFIG
 from llava_inspect.curve import RESAMPLES, SHARES, nested_parts
 from llava_inspect.parts import QUESTIONS, TRUTH, PartedRun, count_photos, do_parts, plan, read_records
@@ -107,11 +108,7 @@ def train_and_predict(folder: Path, number: int, args: Namespace) -> tuple[list[
     _, truths = read_truth(data / TRUTH)
     files = [read_answers(run.answers(part), part.name, truths, data / TRUTH) for part in parts]
     sizes = [count_photos(part.records) for part in parts]
-    return sizes, [
-        predict_last(sizes, scored)
-        for task, of_task in group_by_task(truths).items()
-        for scored in score_parts(task, of_task, files, RESAMPLES)
-    ]
+    return sizes, predict_scores(sizes, truths, files)
 
 
 def render(output: Path, count: int, seed: int) -> None:
@@ -133,6 +130,17 @@ def plan_run(data: Path, output: Path, seed: int, overrides: Sequence[str]) -> P
     return plan(
         Namespace(data=data, output=output, config=DEFAULT_CONFIG, overrides=settings, overwrite=False)
     )
+
+
+def predict_scores(
+    sizes: Sequence[int], truths: Sequence[Truth], files: Sequence[AnswerFile]
+) -> list[Predicted]:
+    """Predict all scores of the last part from those of the others, given the answers of each part."""
+    return [
+        predict_last(sizes, scored)
+        for task, of_task in group_by_task(truths).items()
+        for scored in score_parts(task, of_task, files, RESAMPLES)
+    ]
 
 
 def predict_last(sizes: Sequence[int], scored: ScoredParts) -> Predicted:

@@ -22,7 +22,7 @@ import argparse
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,12 +40,13 @@ from benchmarks.units import Unit, add_unit, read_units
 from eval.answering.questions import read_questions
 from eval.next import choose
 from eval.prelabels.labels import read_findings
-from eval.scoring.answers import read_answers, read_truth
+from eval.scoring.answers import AnswerFile, read_answers, read_truth
 from eval.scoring.learning_curve import score_parts
 from eval.survey.findings import Finding
 from eval.survey.sightings import DEFECT
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_folder, sha256, write_json, write_text
+from llava.common.records import Truth
 from llava.common.shipped import RECIPES, shipped_root
 from llava_inspect.parts import QUESTIONS, TRUTH, Part, do_parts, read_records
 
@@ -68,6 +69,17 @@ class Round(Unit):
     scores: dict[str, float]
     chosen: dict[str, list[str]]
     """What each way that needs the model would label next."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a model that was trained on the labelled photos scores, and what it finds in the pool's."""
+
+    questions: str
+    """See `Round`."""
+    scores: dict[str, float]
+    findings: Sequence[Finding]
+    """Empty where they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,11 @@ class Benchmark:
         return order
 
 
+Learn = Callable[[Benchmark, int, str, int, Sequence[str], bool], Learned]
+"""Trains in a round, given the seed, the way, the number of the round, the labelled photos, and whether the
+pool is to be surveyed."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -119,7 +136,7 @@ def main() -> None:
     seeds = range(args.seeds)
     with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:
         list(pool.map(partial(do_first, bench), seeds))
-        for _ in pool.map(partial(do_way, bench), *zip(*product(seeds, WAYS), strict=True)):
+        for _ in pool.map(partial(do_way, bench, train), *zip(*product(seeds, WAYS), strict=True)):
             report(bench, seeds)
     for seed in seeds:
         shutil.rmtree(bench.output / f"seed{seed}", ignore_errors=True)
@@ -131,30 +148,61 @@ def do_first(bench: Benchmark, seed: int) -> None:
     if any(len(bench.done(seed, way)) < bench.rounds for way in WAYS):
         render(folder / "pool", bench.pool, 1000 + seed)
         render(folder / "test", bench.test_photos, 2000 + seed)
-    do_round(bench, seed, FIRST, 0, bench.order(seed)[: bench.each])
+    do_round(bench, train, seed, FIRST, 0, bench.order(seed)[: bench.each])
 
 
-def do_way(bench: Benchmark, seed: int, way: str) -> None:
-    """Do what is not done yet of the rounds of a seed in one way."""
+def do_way(bench: Benchmark, learn: Learn, seed: int, way: str) -> None:
+    """Do what is not done yet of the rounds of a seed in one way, after the first."""
     order = bench.order(seed)
     labelled = order[: bench.each]
     first = last = bench.done(seed, FIRST)[0]
     for number in range(1, bench.rounds + 1):
         labelled += last.chosen.get(way) or order[len(labelled) : len(labelled) + bench.each]
-        last = do_round(bench, seed, way, number, labelled)
+        last = do_round(bench, learn, seed, way, number, labelled)
         if last.questions != first.questions:
             raise InputError(f"{bench.output}: round {number} of {way} was asked other test questions")
 
 
-def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str]) -> Round:
+def do_round(
+    bench: Benchmark, learn: Learn, seed: int, way: str, number: int, labelled: Sequence[str]
+) -> Round:
     """Train on the labelled photos, score, and choose what to label next; what is done is looked up."""
     finished = bench.done(seed, way)
     if done := next((one for one in finished if one.number == number), None):
         return done
     began = time.monotonic()
-    scenes = bench.output / f"seed{seed}"
-    folder = scenes / f"{way}{number}"
-    data = folder / "data"
+    ways = [one for one in CHOOSERS if way in (FIRST, one)] if number < bench.rounds else []
+    learned = learn(bench, seed, way, number, labelled, bool(ways))
+    unlabelled = [finding for finding in learned.findings if not {*finding.photos} & {*labelled}]
+    chosen = {one: CHOOSERS[one](unlabelled, bench.each) for one in ways}
+    if any(len(photos) < bench.each for photos in chosen.values()):
+        raise InputError(f"seed {seed}: fewer than {bench.each} photos to choose; render a larger --pool")
+    done = Round(
+        settings=bench.settings,
+        seconds=round(time.monotonic() - began, 1),
+        seed=seed,
+        way=way,
+        number=number,
+        questions=learned.questions,
+        scores=learned.scores,
+        chosen=chosen,
+    )
+    add_unit(bench.file(seed, way), finished, done)
+    shutil.rmtree(round_folder(bench, seed, way, number), ignore_errors=True)
+    return done
+
+
+def round_folder(bench: Benchmark, seed: int, way: str, number: int) -> Path:
+    """Return where a round does its work; it is removed when the round is done."""
+    return bench.output / f"seed{seed}" / f"{way}{number}"
+
+
+def train(
+    bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str], surveyed: bool
+) -> Learned:
+    """Tune the base, answer the test, and survey the pool where that is asked for; a `Learn`."""
+    folder = round_folder(bench, seed, way, number)
+    scenes, data = folder.parent, folder / "data"
     if not (folder / "labelled").exists():
         copy_scenes(scenes / "pool", labelled, folder / "labelled")
     convert(folder / "labelled", scenes / "test", data)
@@ -163,34 +211,14 @@ def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Seque
     title = f"Seed {seed}, {way}, round {number}, {len(labelled)} photos"
     part = Part("trained", title, read_records(data), questions)
     do_parts(run, [part])
-    scores = score(run.answers(part), data / TRUTH)
-    chosen = {}
-    ways = [one for one in CHOOSERS if way in (FIRST, one)]
-    if ways and number < bench.rounds:
-        findings = survey(run.output / part.name / "adapter", scenes / "pool", folder)
-        unlabelled = [finding for finding in findings if not {*finding.photos} & {*labelled}]
-        chosen = {one: CHOOSERS[one](unlabelled, bench.each) for one in ways}
-        if any(len(photos) < bench.each for photos in chosen.values()):
-            raise InputError(f"{folder}: fewer than {bench.each} photos to choose; render a larger --pool")
-    done = Round(
-        settings=bench.settings,
-        seconds=round(time.monotonic() - began, 1),
-        seed=seed,
-        way=way,
-        number=number,
-        questions=sha256(data / QUESTIONS),
-        scores=scores,
-        chosen=chosen,
-    )
-    add_unit(bench.file(seed, way), finished, done)
-    shutil.rmtree(folder)
-    return done
+    _, truths = read_truth(data / TRUTH)
+    scores = score(read_answers(run.answers(part), "tuned", truths, data / TRUTH), truths)
+    findings = survey(run.output / part.name / "adapter", scenes / "pool", folder) if surveyed else []
+    return Learned(sha256(data / QUESTIONS), scores, findings)
 
 
-def score(answers_file: Path, truth_file: Path) -> dict[str, float]:
+def score(answers: AnswerFile, truths: Sequence[Truth]) -> dict[str, float]:
     """Return the balanced accuracy of each of TASKS, the headline of both."""
-    _, truths = read_truth(truth_file)
-    answers = read_answers(answers_file, "tuned", truths, truth_file)
     scores = {}
     for task in TASKS:
         whole, *_ = score_parts(task, [truth for truth in truths if truth.task == task], [answers], 1)

@@ -13,13 +13,12 @@ from benchmarks.next_to_label import (
     FIRST,
     WAYS,
     Benchmark,
-    Round,
+    Learned,
     area_between,
     choose_uncertain,
     do_first,
     do_way,
 )
-from benchmarks.units import add_unit
 from eval.survey.findings import Finding
 
 
@@ -49,30 +48,25 @@ def test_all_ways_begin_with_the_same_photos_and_label_as_many_more(
     bench = Benchmark(tmp_path, pool=40, test_photos=5, each=5, rounds=3, overrides=[])
     labelled_in: dict[tuple[str, int], list[str]] = {}
 
-    def do_round(bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str]) -> Round:
+    def learn(
+        bench: Benchmark, seed: int, way: str, number: int, labelled: Sequence[str], surveyed: bool
+    ) -> Learned:
         labelled_in[way, number] = list(labelled)
-        free = sorted(f"scene_1000_{index:05d}.jpg" for index in range(bench.pool))
-        free = [photo for photo in free if photo not in labelled]
-        ways = [name for name in ("next", "uncertain") if way in (FIRST, name)]
-        chosen = {"next": free[: bench.each], "uncertain": free[-bench.each :]}
-        done = Round(
-            settings=bench.settings,
-            seconds=1.0,
-            seed=seed,
-            way=way,
-            number=number,
-            questions="same",
-            scores={},
-            chosen={name: chosen[name] for name in ways},
-        )
-        add_unit(bench.file(seed, way), bench.done(seed, way), done)
-        return done
+        assert surveyed == (way != "random" and number < bench.rounds)
+        photos = sorted(bench.order(seed)) if surveyed else []
+        # those of the first half are of a kind of their own, which comes in turn, but surer than the others
+        kinds = ["nest"] * (len(photos) // 2) + ["crack"] * (len(photos) // 2)
+        findings = [
+            finding(photo, 0.9 - 0.01 * rank).model_copy(update={"kind": kind})
+            for rank, (photo, kind) in enumerate(zip(photos, kinds, strict=True))
+        ]
+        return Learned("same", {}, findings)
 
-    monkeypatch.setattr(next_to_label, "do_round", do_round)
+    monkeypatch.setattr(next_to_label, "train", learn)
     monkeypatch.setattr(next_to_label, "render", lambda *_: None)
     do_first(bench, 0)
     for way in WAYS:
-        do_way(bench, 0, way)
+        do_way(bench, learn, 0, way)
     assert set(labelled_in) == {(FIRST, 0), *((way, number) for way in WAYS for number in (1, 2, 3))}
     for way in WAYS:
         before = labelled_in[FIRST, 0]
