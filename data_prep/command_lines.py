@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.common.cli import CommandParser
+from llava.common.cli import CommandParser, at_least
 from llava.common.errors import InputError
 from llava.common.shipped import DEFAULT_CONFIG, find_recipe
 
@@ -102,7 +102,6 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     add_workers(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    _require_workers(args)
     args.recipe = args.recipe and find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     output, new = args.output, args.write_recipe
@@ -190,7 +189,6 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    _require_workers(args)
     args.recipe = find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     return args
@@ -293,12 +291,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(parser: argparse.ArgumentParser, help: str = "threads (default: one a core)") -> None:
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help=help)
-
-
-def _require_workers(args: argparse.Namespace) -> None:
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: must be 1 or more")
+    parser.add_argument("--workers", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help=help)
 
 
 def _shares(text: str) -> tuple[float, float, float]:

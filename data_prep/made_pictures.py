@@ -54,10 +54,11 @@ class MadePicture:
 
 @dataclass(frozen=True)
 class MadeFolder:
-    """A folder that `synthesize` wrote."""
+    """A folder that `synthesize` wrote. `removed` counts the pictures whose files somebody took out of it."""
 
     root: Path
     pictures: tuple[MadePicture, ...]
+    removed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def refuse_made(folder: SourceFolder, source: AnnotatedSource) -> None:
     made = [*source.made, *(file for file in named if says_made(read_json(file)))]
     if made:
         raise InputError(
-            f"{made[0]}: its pictures were made by `synthesize`, and must not be tested on; name its folder "
-            "by --synthetic, beside a source of photos"
+            f"{made[0]}: its pictures were made by `synthesize`, and must not be tested on; name photos (to "
+            "train on it, its folder goes behind `convert --synthetic`)"
         )
 
 
@@ -96,7 +97,11 @@ def open_made_folders(roots: Sequence[Path], recipe: Recipe) -> list[MadeFolder]
     for number, (root, name) in enumerate(zip(roots, names, strict=True), start=1):
         # Keys tell where a picture is from; two folders may have one name.
         unique = name if names.count(name) == 1 else f"{name}_{number}"
-        folders.append(MadeFolder(root, tuple(_pictures(root, unique, read_synthetic(root)))))
+        content = read_synthetic(root)
+        pictures = tuple(_pictures(root, unique, content))
+        if content.images and not pictures:
+            raise InputError(f"{root}: none of the pictures of its {SYNTHETIC_FILE} is there")
+        folders.append(MadeFolder(root, pictures, len(content.images) - len(pictures)))
     images = [picture.image for folder in folders for picture in folder.pictures]
     if unknown := unknown_classes(images, recipe, recipe.known_names()):
         raise InputError(unknown[0])
@@ -104,7 +109,8 @@ def open_made_folders(roots: Sequence[Path], recipe: Recipe) -> list[MadeFolder]
 
 
 def _pictures(root: Path, name: str, content: SyntheticFile) -> Iterable[MadePicture]:
-    """Yield the pictures of a folder, `name` being the beginning of their keys."""
+    """Yield the pictures of a folder, `name` being the beginning of their keys; whoever looks at them may
+    remove bad ones."""
     file = root / SYNTHETIC_FILE
     names = {category.id: category.name for category in content.categories}
     of_image: dict[int, list[MadeAnnotation]] = {image.id: [] for image in content.images}
@@ -120,8 +126,8 @@ def _pictures(root: Path, name: str, content: SyntheticFile) -> Iterable[MadePic
     for image in content.images:
         path = inside(root, image.file_name)
         if not path.is_file():
-            raise InputError(f"{file}: {image.file_name} is absent; put it back or make the folder again")
-        boxes = tuple(_box(annotation) for annotation in of_image[image.id] if annotation.made)
+            continue
+        boxes = tuple(annotation.box for annotation in of_image[image.id] if annotation.made)
         if image.synthetic.kind is not None and not boxes:
             raise InputError(
                 f"{file}: {image.file_name} has a {image.synthetic.kind} made and no annotation of it"
@@ -129,7 +135,7 @@ def _pictures(root: Path, name: str, content: SyntheticFile) -> Iterable[MadePic
         shapes = tuple(
             Shape(
                 names[annotation.category_id],
-                _box(annotation),
+                annotation.box,
                 annotation.area if annotation.segmentation else None,
             )
             for annotation in of_image[image.id]
@@ -137,11 +143,6 @@ def _pictures(root: Path, name: str, content: SyntheticFile) -> Iterable[MadePic
         key = f"{name}/{Path(image.file_name).with_suffix('').as_posix()}"
         annotated = Annotation(file, image.file_name, (image.width, image.height), shapes)
         yield MadePicture(AnnotatedImage(path, key, [annotated]), image.synthetic, boxes)
-
-
-def _box(annotation: MadeAnnotation) -> Box:
-    x, y, width, height = annotation.bbox
-    return x, y, x + width, y + height
 
 
 # --- choosing --------------------------------------------------------------------------------------------
@@ -157,9 +158,11 @@ def of_training_photos(
         conversion: The real photos, split.
         prepared: The same photos, as they were prepared.
     """
-    held = held_out_files(conversion, prepared)
+    _, held = held_out(conversion, prepared)
     chosen = []
     for folder in folders:
+        if folder.removed:
+            conversion.left_out["made pictures whose files were removed"] += folder.removed
         for picture in folder.pictures:
             reason = _why_not(picture, conversion, held)
             if reason is None:
@@ -169,31 +172,22 @@ def of_training_photos(
     return chosen
 
 
-def held_out_images(conversion: Conversion) -> set[str]:
-    """Return the names of the images of all splits but train."""
-    return {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
+def held_out(
+    conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]
+) -> tuple[list[PreparedImage], set[str]]:
+    """Return the photos that have a unit in a split other than train, and the SHA-256 of the files that may
+    not be trained on: theirs, and those of all photos whose group is in such a split."""
+    images = {unit.image for split in SPLITS[1:] for unit in conversion.units[split]}
+    held = [item for items in prepared for item in items if any(unit.image in images for unit in item.units)]
+    groups = {group for group, split in conversion.split_of_group.items() if split != "train"}
+    of_groups = {file for file, own in conversion.groups_of_file.items() if not groups.isdisjoint(own)}
+    return held, of_groups | {item.digest for item in held}
 
 
-def held_out_files(conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]) -> set[str]:
-    """Return the SHA-256 of the source files of all splits but train: those whose group is in one, and those
-    of which one has an image."""
-    images = held_out_images(conversion)
-    held_groups = {group for group, split in conversion.split_of_group.items() if split != "train"}
-    by_group = {
-        file for file, groups in conversion.groups_of_file.items() if not held_groups.isdisjoint(groups)
-    }
-    return by_group | {
-        item.digest
-        for items in prepared
-        for item in items
-        if any(unit.image in images for unit in item.units)
-    }
-
-
-def _why_not(picture: MadePicture, conversion: Conversion, held_out: Set[str]) -> str | None:
-    """Return why a picture cannot be trained on, None if it can. `held_out`: see `held_out_files`."""
+def _why_not(picture: MadePicture, conversion: Conversion, held: Set[str]) -> str | None:
+    """Return why a picture cannot be trained on, None if it can; `held` are the files of `held_out`."""
     parents = [parent.sha256 for parent in picture.facts.parents]
-    if not held_out.isdisjoint(parents):
+    if not held.isdisjoint(parents):
         return "of a photo that is held out"
     groups = [conversion.groups_of_file.get(parent, []) for parent in parents]
     if not all(groups):
@@ -274,26 +268,16 @@ def _like_held_out(
 ) -> set[int]:
     """Return the made pictures, by index, that are copies of a held-out photo by the recipe's rule: their
     facts name the wrong parents."""
-    held = held_out_images(conversion)
+    held = {item.file for item in held_out(conversion, prepared)[0]}
     real = [item for items in prepared for item in items]
-    is_held = np.array([any(unit.image in held for unit in item.units) for item in real], dtype=np.bool_)
+    is_held = np.array([item.file in held for item in real], dtype=np.bool_)
     # All are compared: where many are alike (pieces in one fixture), what is usual tells what a copy is.
     fingerprints = [item.fingerprint for item in (*real, *made)]
+    # A recipe that joins no copies still may not test on one.
     first, second, _ = find_twins(fingerprints, conversion.recipe.group.twins or 0)
     across = (first < len(real)) & (second >= len(real))
     first, second = first[across], second[across]
     return set((second[is_held[first]] - len(real)).tolist())
-
-
-def held_out_fingerprints(conversion: Conversion, prepared: Sequence[Sequence[PreparedImage]]) -> list[bytes]:
-    """Return the fingerprints of the source images of all splits but train."""
-    images = held_out_images(conversion)
-    return [
-        item.fingerprint
-        for items in prepared
-        for item in items
-        if any(unit.image in images for unit in item.units)
-    ]
 
 
 def draw_made(found: Sequence[MadeUnits], real: Sequence[Unit], share: float, seed: int) -> list[MadeUnits]:

@@ -99,6 +99,12 @@ class MadeAnnotation(_Part):
     iscrowd: Literal[0] = 0
     made: bool
 
+    @property
+    def box(self) -> Box:
+        """Return the box as (x1, y1, x2, y2)."""
+        x, y, width, height = self.bbox
+        return x, y, x + width, y + height
+
 
 class Category(_Part):
     id: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 import time
@@ -74,7 +75,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument(
         "--count",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="pictures in all, rare kinds first (default: what makes all kinds as common as the commonest, "
         "at most as many as there are photos)",
@@ -84,7 +85,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument(
         "--least-size",
-        type=float,
+        type=_pixels,
         metavar="PIXELS",
         help="reject defects whose shorter side is less, in the pixels of --model (default: half a patch)",
     )
@@ -100,14 +101,20 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     add_model_flags(parser, required=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    for flag, value in (("--count", args.count), ("--workers", args.workers)):
-        if value is not None and value < 1:
-            raise InputError(f"{flag} {value}: must be 1 or more")
     if args.novelty and not args.novelty.is_file():
         raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
     if args.novelty and not args.model_path:
         raise InputError("--novelty needs the model that the bank was made with: add --model-path")
     return args
+
+
+def _pixels(text: str) -> float:
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no size; give 0 or more")
+    return value
+
+
+_pixels.__name__ = "float"  # for argparse's error
 
 
 def add_diffusion_flags(parser: CommandParser) -> None:
@@ -153,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.painters import PAINTERS, diffusion_settings, with_prompt
+    from llava_inspect.making.painters import PAINTERS, diffusion_settings, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
@@ -209,15 +216,11 @@ def check_output(args: Namespace) -> None:
 
 
 def read_source(args: Namespace, recipe: Recipe) -> AnnotatedSource:
-    """Read the annotations; InputError for a folder of made pictures, of which no others are made."""
+    """Read the annotations, which may not be those of made pictures."""
     from data_prep.commands.convert import read_sources
     from data_prep.source_folder import SourceFolder
-    from data_prep.synthetic import SYNTHETIC_FILE
 
-    folder = SourceFolder.scan(args.source, args.image_folder)
-    if made := next((file for file in folder.files if file.name == SYNTHETIC_FILE), None):
-        raise InputError(f"--source {args.source}: {made} says that these are made pictures; name photos")
-    return read_sources([folder], recipe, args.format)[0]
+    return read_sources([SourceFolder.scan(args.source, args.image_folder)], recipe, args.format)[0]
 
 
 def print_left_out(found: Photos, args: Namespace) -> None:
@@ -293,7 +296,7 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
 
     if not args.model_path:
         return accept
-    from llava_inspect.plausible import ModelJudge  # loads torch
+    from llava_inspect.making.plausible import ModelJudge  # loads torch
 
     return ModelJudge(args, recipe, args.novelty)
 
@@ -388,7 +391,7 @@ def print_made(
     for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
     if TOO_SMALL in reasons:
-        print("note: a recipe of crops or tiles (unit: object, tile) shows defects larger; see --least-size")
+        print(f"note: {LARGER}")
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")

@@ -28,8 +28,7 @@ from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
 from data_prep.made_pictures import (
     add_made,
-    held_out_files,
-    held_out_fingerprints,
+    held_out,
     made_facts,
     of_training_photos,
     open_made_folders,
@@ -90,16 +89,9 @@ def run(args: argparse.Namespace) -> int:
         _drop_unused_images(folder, conversion)
         blended = None
         if general:
-            blended = blend(
-                general,
-                folder,
-                recipe,
-                store,
-                args.seed,
-                args.workers,
-                held_out_fingerprints(conversion, prepared),
-                held_out_files(conversion, prepared),
-            )
+            photos, files = held_out(conversion, prepared)
+            fingerprints = [photo.fingerprint for photo in photos]
+            blended = blend(general, folder, recipe, store, args.seed, args.workers, fingerprints, files)
         content = make_manifest(args, conversion, summaries, folder) | {
             "synthetic": made_facts(made, conversion),
             "blend": blended,

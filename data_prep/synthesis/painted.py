@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.annotations import Shape
 from data_prep.synthetic import Method, Parent
-from llava.common.boxes import holds_centre
+from llava.common.boxes import area, holds_centre
 from llava.common.images import open_image
 from llava.common.masks import Mask, Pixels
 
@@ -42,7 +42,7 @@ class Photo:
     def component_of(self, defect: Shape) -> Shape | None:
         """Return the smallest component that holds the defect's centre, None where none does."""
         around = [shape for shape in self.components if holds_centre(shape.box, defect.box)]
-        return min(around, key=lambda shape: _area(shape), default=None)
+        return min(around, key=lambda shape: area(shape.box), default=None)
 
     def sound_components(self) -> list[Shape]:
         """Return the components that no defect touches the centre of or has its own centre in."""
@@ -54,11 +54,6 @@ class Photo:
                 for defect in self.defects
             )
         ]
-
-
-def _area(shape: Shape) -> float:
-    x1, y1, x2, y2 = shape.box
-    return (x2 - x1) * (y2 - y1)
 
 
 @dataclass(frozen=True)

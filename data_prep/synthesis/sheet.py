@@ -90,8 +90,8 @@ def _cells(
 ) -> list[Image.Image]:
     result = open_image(folder / image.file_name)
     mask = open_image(folder / image.synthetic.mask)
-    made = [_box(annotation) for annotation in annotations if annotation.made]
-    there = [_box(annotation) for annotation in annotations if not annotation.made]
+    made = [annotation.box for annotation in annotations if annotation.made]
+    there = [annotation.box for annotation in annotations if not annotation.made]
     close = _enlarged(made[0], photo.size) if made else (0, 0, *photo.size)
     return [
         _with_boxes(photo, {_THERE: there}),
@@ -100,11 +100,6 @@ def _cells(
         _fit(photo.crop(close)),
         _fit(result.crop(close)),
     ]
-
-
-def _box(annotation: MadeAnnotation) -> Box:
-    x, y, width, height = annotation.bbox
-    return x, y, x + width, y + height
 
 
 def _enlarged(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from llava.common.boxes import Box
-from llava.common.errors import InputError
 from llava.common.masks import Pixels
-from llava.oddone import find_odd
+from llava.oddone import BoxError, find_odd
 
 Floats = NDArray[np.float32]
 
@@ -90,10 +89,8 @@ def find_string(pixels: Pixels, box: Box) -> InsulatorString | None:
     """Find the string that a component's box holds; None where fewer than FEWEST units repeat themselves."""
     try:
         found = find_odd(Image.fromarray(pixels), box)
-    except InputError as error:
-        if "box" in str(error):  # too small, or outside the photo
-            return None
-        raise
+    except BoxError:
+        return None
     whole = tuple(place for place, unit in enumerate(found.units) if not unit.left_out)
     if len(whole) < FEWEST:
         return None

@@ -6,6 +6,7 @@ lies outside a mask has no share of the new pixels, and stays the original's bit
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,25 @@ def feather(mask: Mask, width: float) -> NDArray[np.float32]:
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     share: NDArray[np.float32] = np.clip(distance / (width + 1), 0, 1).astype(np.float32)
     return share
+
+
+def half_width(mask: Mask) -> float:
+    """Return how many pixels the innermost one is from the mask's edge: 0 for an empty mask, infinite where
+    there is no edge, since the picture's own is none."""
+    cv2 = import_opencv()
+    padded = np.pad(mask, 1, mode="edge").astype(np.uint8)
+    if padded.all():
+        return math.inf
+    return float(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].max())
+
+
+def grown(mask: Mask, pixels: float) -> Mask:
+    """Return a mask that reaches so many pixels further, one at least."""
+    cv2 = import_opencv()
+    side = 2 * max(1, round(pixels)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    larger: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    return larger
 
 
 def blend_over(original: Pixels, painted: Pixels, share: NDArray[np.float32]) -> Pixels:

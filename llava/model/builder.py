@@ -101,7 +101,8 @@ def load_model(
     info = folder.run_info
     if info is not None and not (load_8bit or load_4bit):  # as the adapter knew its base
         load_8bit, load_4bit = info.bits == 8, info.bits == 4
-    device, dtype = _device_and_dtype(device, dtype)
+    device = choose_device(device)
+    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if load_8bit and load_4bit:
         raise InputError("choose one of --load-8bit and --load-4bit")
     quantised = quantisation(8 if load_8bit else 4, dtype) if load_8bit or load_4bit else None
@@ -141,7 +142,8 @@ def _base_and_processors(
     return base, folder if folder.kind == "run" else base
 
 
-def _device_and_dtype(device: str | None, dtype: torch.dtype | None) -> tuple[str, torch.dtype]:
+def choose_device(device: str | None) -> str:
+    """Return the device that is asked for, by default CUDA where there is one; InputError if it is absent."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("no CUDA device here; use --device cpu")
@@ -151,7 +153,7 @@ def _device_and_dtype(device: str | None, dtype: torch.dtype | None) -> tuple[st
         raise InputError(
             f"--device {device}: there is none here ({one_line(error, 80)}); say cpu, cuda or cuda:1"
         ) from None
-    return device, dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    return device
 
 
 def _put_adapter_on(model: Any, folder: ModelFolder, model_base: str | Path | None) -> Any:

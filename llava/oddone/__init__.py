@@ -8,9 +8,9 @@ from PIL import Image
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError
-from llava.oddone.result import Axis, Box, Odd, OddResult, Unit
+from llava.oddone.result import Axis, Box, BoxError, Odd, OddResult, Unit
 
-__all__ = ["Axis", "Box", "Odd", "OddResult", "Unit", "find_odd", "load_finder"]
+__all__ = ["Axis", "Box", "BoxError", "Odd", "OddResult", "Unit", "find_odd", "load_finder"]
 
 
 def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None) -> OddResult:
@@ -22,7 +22,7 @@ def find_odd(image: Image.Image, box: Box | None = None, axis: int | None = None
         axis: Which of the result's candidate axes to take, 0 being the best, which is taken unless given.
 
     Raises:
-        InputError: the box or the axis cannot be used, or OpenCV or SciPy is not installed.
+        InputError: the box (BoxError) or the axis cannot be used, or OpenCV or SciPy is not installed.
     """
     return load_finder()(image, box, axis)
 

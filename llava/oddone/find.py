@@ -13,7 +13,7 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.oddone.axis import SIDE, find_axes
 from llava.oddone.compare import BANDS, LEAST_COMPARED, Comparison, compare, tiles_of
-from llava.oddone.result import Array, Axis, Box, Odd, OddResult, Unit
+from llava.oddone.result import Array, Axis, Box, BoxError, Odd, OddResult, Unit
 from llava.oddone.straighten import UNIT, Course, lay_course, narrow, to_lab, to_rgb
 from llava.oddone.units import (
     active_units,
@@ -61,18 +61,18 @@ def find(image: Image.Image, box: Box | None, axis: int | None) -> OddResult:
 
 
 def _checked(box: Box, size: tuple[int, int]) -> Box:
-    """Return the part of a box that lies in the photo; InputError if it cannot be used."""
+    """Return the part of a box that lies in the photo; BoxError if it cannot be used."""
     stated = ",".join(f"{value:g}" for value in box)
     width, height = size
     if not all(math.isfinite(value) for value in box):
-        raise InputError(f"box {stated} is no box; give x1,y1,x2,y2 in pixels")
+        raise BoxError(f"box {stated} is no box; give x1,y1,x2,y2 in pixels")
     x1, y1, x2, y2 = max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])
     if x2 - x1 < 1 or y2 - y1 < 1:
-        raise InputError(
+        raise BoxError(
             f"box {stated} is empty or outside the photo of {width}x{height} pixels; give x1,y1,x2,y2"
         )
     if max(x2 - x1, y2 - y1) < LEAST_SIDE:
-        raise InputError(f"box {stated} is too small; its longer side needs {LEAST_SIDE} pixels or more")
+        raise BoxError(f"box {stated} is too small; its longer side needs {LEAST_SIDE} pixels or more")
     return x1, y1, x2, y2
 
 

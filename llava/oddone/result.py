@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llava.common.errors import InputError
+
 Array = NDArray[Any]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
 Polygon = list[Point]
+
+
+class BoxError(InputError):
+    """A box in which no string can be looked for: too small, or outside the photo."""
 
 
 @dataclass(frozen=True)

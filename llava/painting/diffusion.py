@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from llava.common.errors import InputError
-from llava.common.masks import Mask, Pixels, blend_over, feather, import_opencv
+from llava.common.masks import Mask, Pixels, blend_over, feather, half_width
 from llava.painting.crops import Crop, crop_around, shrinking
 from llava.painting.diffusion_model import DiffusionModel, PromptStates
 from llava.painting.noise import NoiseStep, noise_steps, noised
@@ -184,9 +183,4 @@ def _cells(batch: Sequence[_Prepared], step: int) -> Tensor:
 def _feather_width(mask: Mask, most: float) -> float:
     """Return over how many pixels a mask is feathered: in the middle of a thin one the new pixels shall be
     there whole."""
-    cv2 = import_opencv()
-    padded = np.pad(mask, 1, mode="edge").astype(np.uint8)
-    if padded.all():
-        return 0.0
-    half = float(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].max())
-    return min(most, max(0.0, half / 2 - 0.5))
+    return min(most, max(0.0, half_width(mask) / 2 - 0.5))

@@ -16,6 +16,7 @@ from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.common.files import read_json
 from llava.common.masks import Pixels
+from llava.model.builder import choose_device
 from llava.model.formats import UNUSABLE
 from llava.model.hub import HubError, fetch_folder, is_hub_name
 
@@ -147,9 +148,7 @@ def load_diffusion(
         import diffusers
     except ImportError:
         raise InputError(f"painting by diffusion needs diffusers: {how_to_install('synth')}") from None
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device here; use --device cpu")
+    device = choose_device(device)
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
     folder = _find_folder(model, half=dtype != torch.float32)
     kind = _pipeline_name(folder)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from llava.common.errors import InputError, one_line
+from llava.model.builder import choose_device
 from llava.model.formats import UNUSABLE
 from llava.model.hub import resolve_folder
 
@@ -31,7 +32,7 @@ class LanguageModel:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(device)
         folder = resolve_folder(model)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -25,6 +25,7 @@ from llava.common.boxes import Box
 from llava.common.errors import InputError, one_line
 from llava.common.files import read_json
 from llava.common.masks import Mask, Pixels, clean_mask
+from llava.model.builder import choose_device
 from llava.model.formats import UNUSABLE
 from llava.model.hub import resolve_folder
 from llava.painting.views import Click, Segment, View
@@ -189,9 +190,7 @@ def load_sam(model: str | Path, device: str | None = None) -> Sam:
     Raises:
         InputError: The folder is no SAM, or cannot be loaded.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device here; use --device cpu")
+    device = choose_device(device)
     folder = resolve_folder(model)
     kind = _model_type(folder)
     verbosity = logging.get_verbosity()

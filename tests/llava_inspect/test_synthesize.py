@@ -13,8 +13,8 @@ from data_prep.annotations import Shape
 from data_prep.synthesis.filter import Made, Seen
 from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
-from llava_inspect.painters import PAINTERS
-from llava_inspect.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
+from llava_inspect.making.painters import PAINTERS
+from llava_inspect.making.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
 from llava_inspect.synthesize import METHODS, main, speed_text
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
@@ -103,7 +103,7 @@ def test_only_photos_of_the_train_split_are_parents(tmp_path: Path, photos: Path
     [
         (["--kinds", "hole"], "the recipe has no such defect"),
         (["--kinds", "nest"], "cannot make it: it cannot be drawn"),
-        (["--kinds", "flashover", "--count", "0"], "must be 1 or more"),
+        (["--kinds", "flashover", "--count", "0"], "0 is too low; give 1 or more"),
         (["--novelty", "none.safetensors"], "no such file"),
         (["--data", "."], "no manifest.json"),
         (["--least-size", "500"], "no picture could be made: too small in the model's pixels (9)"),
@@ -120,7 +120,7 @@ def test_bad_input_is_one_line(tmp_path: Path, photos: Path, flags: list[str], s
 def test_made_pictures_and_folders_that_are_there_are_refused(tmp_path: Path, photos: Path) -> None:
     assert synthesize(photos, tmp_path / "made", "--count", 2).returncode == 0
     for source, output, says in (
-        (tmp_path / "made", tmp_path / "more", "made pictures"),
+        (tmp_path / "made", tmp_path / "more", "were made by `synthesize`"),
         (photos, tmp_path / "made", "exists already"),
         (photos, photos / "made", "lies among the photos"),
         (tmp_path / "absent", tmp_path / "more", "no such folder"),

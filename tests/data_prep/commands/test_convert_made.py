@@ -302,7 +302,7 @@ def test_records_about_made_pictures_are_no_source_either(both: tuple[Path, str]
     assert sources and not sources & made_there
 
 
-@pytest.mark.parametrize("how", ["absent", "not made", "twice", "picture lost", "other class", "damaged"])
+@pytest.mark.parametrize("how", ["absent", "not made", "twice", "pictures lost", "other class", "damaged"])
 def test_a_folder_that_cannot_be_used_is_one_line(photos: Path, tmp_path: Path, how: str) -> None:
     folder = write_made(
         tmp_path / "made", [Made(jpegs(photos)[0], "rust" if how == "other class" else "flashover")]
@@ -318,9 +318,9 @@ def test_a_folder_that_cannot_be_used_is_one_line(photos: Path, tmp_path: Path, 
     elif how == "twice":
         flags += flags
         named = "--synthetic names one folder twice"
-    elif how == "picture lost":
+    elif how == "pictures lost":
         next((folder / "images").iterdir()).unlink()
-        named = "00000_flashover.png is absent"
+        named = "none of the pictures of its synthetic.json is there"
     elif how == "other class":
         named = "'rust' is not in the recipe"
     else:
@@ -334,6 +334,15 @@ def test_a_folder_that_cannot_be_used_is_one_line(photos: Path, tmp_path: Path, 
     (line,) = done.stderr.strip().splitlines()
     assert named in line
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_pictures_may_be_removed_from_their_folder(photos: Path, tmp_path: Path) -> None:
+    folder = write_made(tmp_path / "made", [Made(path, "flashover") for path in jpegs(photos)[:3]])
+    (folder / "images" / "00001_flashover.png").unlink()
+    done = run(photos, tmp_path / "out", "--synthetic", folder, "--splits", "1,0,0")
+    assert done.returncode == 0, done.stderr
+    assert left_out(tmp_path / "out") == {"made pictures whose files were removed": 1}
+    assert len({image for record in made_records(tmp_path / "out") for image in record.images}) == 2
 
 
 # --- blending in what was converted before ---------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 pytest.importorskip("cv2")
 pytest.importorskip("scipy")
 
-from data_prep.synthesis.shells import Shells, find_shells
+from data_prep.synthesis.drawing.shells import Shells, find_shells
 from data_prep.synthesis.strings import InsulatorString, find_string
 from tests.support.drawn_strings import DrawnString
 

@@ -21,13 +21,13 @@ DIFFUSION_FLAGS = (
 
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
-    from data_prep.synthesis.paste import PastePainter
+    from data_prep.synthesis.pasting.paste import PastePainter
 
     return PastePainter(photos)
 
 
 def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
-    from data_prep.synthesis.render import RenderPainter
+    from data_prep.synthesis.drawing.render import RenderPainter
 
     return RenderPainter(recipe)
 
@@ -37,8 +37,8 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
 
     from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
     from llava.painting.diffusion_model import load_diffusion
-    from llava_inspect.diffuse import DiffusePainter
-    from llava_inspect.prompts import JobPrompts
+    from llava_inspect.making.diffuse import DiffusePainter
+    from llava_inspect.making.prompts import JobPrompts
 
     given = {
         "steps": args.steps,

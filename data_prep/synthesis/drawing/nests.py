@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.scenes.chance import Chance
 from data_prep.scenes.raster import SCALE
 from data_prep.scenes.steel import nest
-from data_prep.synthesis.drawn import Drawn, ramp
+from data_prep.synthesis.drawing.drawn import Drawn, ramp
 from data_prep.synthesis.strings import Floats, InsulatorString
 from llava.common.boxes import Box
 from llava.common.masks import Pixels, import_opencv

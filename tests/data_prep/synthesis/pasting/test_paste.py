@@ -16,7 +16,7 @@ pytest.importorskip("scipy")
 from data_prep.annotations import Shape
 from data_prep.synthesis.frames import Frame, box_frame
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from data_prep.synthesis.paste import NO_DONOR, NO_PLACE, PastePainter, _turn_between
+from data_prep.synthesis.pasting.paste import NO_DONOR, NO_PLACE, PastePainter, _turn_between
 from llava.common.boxes import Box
 from llava.common.masks import box_of, changed_pixels
 from tests.support.drawn_strings import DrawnString

@@ -13,7 +13,7 @@ from data_prep.annotations import Shape
 from data_prep.synthesis.painted import Job, Photo
 from llava.common.files import sha256
 from llava.painting.fitting import fits
-from llava_inspect.prompts import JobPrompts
+from llava_inspect.making.prompts import JobPrompts
 from tests.support.clip_words import clip_tokenizer
 from tests.support.made import recipe_of
 

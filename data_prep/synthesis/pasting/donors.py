@@ -13,7 +13,7 @@ from data_prep.synthesis.frames import Frame
 from data_prep.synthesis.painted import Photo
 from llava.common.boxes import Box, area
 from llava.common.grabcut import grabcut
-from llava.common.masks import Mask, Pixels, import_opencv
+from llava.common.masks import Mask, Pixels, grown
 
 SMALLEST = 4.0  # pixels of a box's shorter side: of less there is nothing to cut out
 _SURROUNDINGS = 0.6  # of a box's longer side, that are kept around it to compare with the other photo's
@@ -98,11 +98,7 @@ def _is_one_place(box: Box, frame: Frame) -> bool:
 
 
 def _wider(mask: Mask, box: Box) -> Mask:
-    cv2 = import_opencv()
-    width = max(_LEAST_WIDER, round(_WIDER * min(box[2] - box[0], box[3] - box[1])))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    wider: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
-    return wider
+    return grown(mask, max(_LEAST_WIDER, _WIDER * min(box[2] - box[0], box[3] - box[1])))
 
 
 def _around(box: Box, size: tuple[int, int]) -> tuple[slice, slice]:

@@ -6,6 +6,7 @@ It needs no donor and no weights. It knows kinds by their names: KINDS says whic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,20 +14,20 @@ import numpy as np
 from data_prep.annotations import plain_name
 from data_prep.recipe.schema import Recipe
 from data_prep.scenes.chance import Chance
-from data_prep.synthesis.coats import draw_burn, draw_pollution
-from data_prep.synthesis.discs import draw_broken, draw_missing
-from data_prep.synthesis.drawn import Drawn, FoundString
-from data_prep.synthesis.nests import draw_nest
-from data_prep.synthesis.painted import Job, Painted, Rejected
-from data_prep.synthesis.shells import Shells, find_shells
-from data_prep.synthesis.strings import InsulatorString, find_string
-from data_prep.synthesis.surfaces import (
+from data_prep.synthesis.drawing.coats import draw_burn, draw_pollution
+from data_prep.synthesis.drawing.discs import draw_broken, draw_missing
+from data_prep.synthesis.drawing.drawn import Drawn, FoundString
+from data_prep.synthesis.drawing.nests import draw_nest
+from data_prep.synthesis.drawing.shells import Shells, find_shells
+from data_prep.synthesis.drawing.surfaces import (
     draw_crack,
     draw_on_surface,
     draw_pits,
     draw_scratches,
     draw_stain,
 )
+from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
+from data_prep.synthesis.strings import InsulatorString, find_string
 from data_prep.synthetic import Method
 from llava.common.boxes import Box
 from llava.common.masks import Pixels, blend_over
@@ -84,7 +85,7 @@ class RenderPainter:
 
     def __init__(self, recipe: Recipe) -> None:
         self._drawings = {kind.name: drawing_of([kind.name, *kind.aliases]) for kind in recipe.defects}
-        self._strings: dict[tuple[str, Box], tuple[InsulatorString, Shells] | None] = {}
+        self._found = lru_cache(_REMEMBERED)(_find)  # which threads may share
 
     def can_make(self, kind: str) -> str | None:
         if self._drawings.get(kind):
@@ -108,7 +109,7 @@ class RenderPainter:
         elif job.target is None:
             return Rejected(f"a {drawing} needs a component to be drawn on")
         else:
-            drawn = self._on_component(drawing, job, pixels, job.target.box, chance)
+            drawn = self._on_component(drawing, job.photo, pixels, job.target.box, chance)
         if drawn is None:
             return Rejected("the component or photo is too small to draw on")
         if isinstance(drawn, Rejected):
@@ -116,9 +117,9 @@ class RenderPainter:
         return _laid_on(pixels, drawn, drawing)
 
     def _on_component(
-        self, drawing: Drawing, job: Job, pixels: Pixels, box: Box, chance: Chance
+        self, drawing: Drawing, photo: Photo, pixels: Pixels, box: Box, chance: Chance
     ) -> Drawn | Rejected | None:
-        found = self._string(job.photo.sha256, pixels, box)
+        found = self._found(photo, box)
         if drawing == "nest":
             return draw_nest(pixels, box, found[0] if found else None, chance)
         if found is None:
@@ -128,13 +129,12 @@ class RenderPainter:
             return Rejected("the component's discs could not be told from what lies behind")
         return _ON_STRING[drawing](FoundString(pixels, string, shells), chance)
 
-    def _string(self, photo: str, pixels: Pixels, box: Box) -> tuple[InsulatorString, Shells] | None:
-        if (photo, box) not in self._strings:
-            if len(self._strings) >= _REMEMBERED:
-                self._strings.pop(next(iter(self._strings)))
-            string = find_string(pixels, box)
-            self._strings[photo, box] = (string, find_shells(pixels, string)) if string else None
-        return self._strings[photo, box]
+
+def _find(photo: Photo, box: Box) -> tuple[InsulatorString, Shells] | None:
+    """Return the string in a box of a photo and what it covers, None where there is none."""
+    pixels = photo.pixels()
+    string = find_string(pixels, box)
+    return (string, find_shells(pixels, string)) if string else None
 
 
 def _laid_on(pixels: Pixels, drawn: Drawn, drawing: Drawing) -> Painted:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.scenes.chance import Chance
-from data_prep.synthesis.drawn import Drawn, FoundString, grown, ramp, random_field, soft, without
-from data_prep.synthesis.shells import Row
+from data_prep.synthesis.drawing.drawn import Drawn, FoundString, ramp, random_field, soft, without
+from data_prep.synthesis.drawing.shells import Row
 from data_prep.synthesis.strings import Floats
-from llava.common.masks import Mask, feather, import_opencv
+from llava.common.masks import Mask, feather, grown, import_opencv
 
 AROUND = 3  # units on each side of the disc that are looked at
 BEYOND = 1.6  # of v on both sides, from which the land is taken

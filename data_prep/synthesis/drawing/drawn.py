@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.scenes.chance import Chance
 from data_prep.scenes.noise import field as random_bytes
-from data_prep.synthesis.shells import Shells
+from data_prep.synthesis.drawing.shells import Shells
 from data_prep.synthesis.strings import Floats, InsulatorString
 from llava.common.masks import Mask, Pixels, import_opencv
 
@@ -46,15 +46,6 @@ def ramp(low: float, high: float, values: Floats) -> Floats:
     t = np.clip((values - low) / (high - low), 0, 1)
     smooth: Floats = (t * t * (3 - 2 * t)).astype(np.float32)
     return smooth
-
-
-def grown(mask: Mask, pixels: float) -> Mask:
-    """Return a mask that reaches so many pixels further."""
-    cv2 = import_opencv()
-    side = 2 * max(1, round(pixels)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    larger: Mask = cv2.dilate(mask.astype(np.uint8), kernel) > 0
-    return larger
 
 
 def soft(mask: Mask, deviation: float = 0.7) -> Floats:

@@ -14,7 +14,7 @@ from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.files import sha256
 from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
 from llava.painting.diffusion_model import load_diffusion
-from llava_inspect.diffuse import NO_PLACE, DiffusePainter
+from llava_inspect.making.diffuse import NO_PLACE, DiffusePainter
 from tests.support.tiny_diffusers import save_tiny_diffusion
 
 STRING = Shape("string", (20.0, 30.0, 180.0, 60.0))

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from data_prep.scenes.chance import Chance
-from data_prep.synthesis.drawn import Drawn, FoundString, ramp, random_field
-from data_prep.synthesis.shells import Row
+from data_prep.synthesis.drawing.drawn import Drawn, FoundString, ramp, random_field
+from data_prep.synthesis.drawing.shells import Row
 from data_prep.synthesis.strings import Floats
 
 SINGED, SOOT, BURNT_WHITE = (66, 46, 32), (22, 20, 18), (222, 214, 198)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from data_prep.scenes.chance import Chance
-from data_prep.synthesis.drawn import Area, Drawn, ramp, random_field
+from data_prep.synthesis.drawing.drawn import Area, Drawn, ramp, random_field
 from data_prep.synthesis.strings import Floats
 from llava.common.boxes import Box
 from llava.common.masks import Pixels, import_opencv

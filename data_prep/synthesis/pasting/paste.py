@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.annotations import Shape
-from data_prep.synthesis.donors import Cutting, Donor, cut_out, find_donors
 from data_prep.synthesis.frames import Frame, box_frame, find_frame
-from data_prep.synthesis.matching import (
+from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
+from data_prep.synthesis.pasting.donors import Cutting, Donor, cut_out, find_donors
+from data_prep.synthesis.pasting.matching import (
     Affine,
     Fitted,
     best_shift,
@@ -24,7 +25,6 @@ from data_prep.synthesis.matching import (
     match_colours,
     match_sharpness,
 )
-from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthetic import Method
 from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llava.common.masks import Mask, Pixels, blend_over, feather, import_opencv
+from llava.common.masks import Mask, Pixels, blend_over, feather, grown, half_width, import_opencv
 
 Floats = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -88,8 +88,7 @@ def lay(piece: Pixels, mask: Mask, affine: Affine, size: tuple[int, int], beyond
     laid_mask = warp(mask.astype(np.uint8) * 255, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT) >= 128
     if not laid_mask.any():
         return None
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * ring_width + 1, 2 * ring_width + 1))
-    ring = (cv2.dilate(laid_mask.astype(np.uint8), kernel) > 0) & ~laid_mask & known
+    ring = grown(laid_mask, ring_width) & ~laid_mask & known
     return Fitted(laid, laid_mask, ring, area)
 
 
@@ -201,7 +200,7 @@ def match_sharpness(fitted: Fitted, photo: Pixels) -> Fitted:
         return fitted
     most = _detail(photo[fitted.area], fitted.ring)
     pixels = fitted.pixels
-    most_blur = max(0.6, _half_width(fitted.mask) / 4)  # more would wipe a thin one out
+    most_blur = max(0.6, half_width(fitted.mask) / 4)  # more would wipe a thin one out
     for blur in _BLURS[most_blur >= _BLURS]:
         pixels = cv2.GaussianBlur(fitted.pixels, (0, 0), float(blur)) if blur else fitted.pixels
         if _detail(pixels, fitted.ring) <= 1.1 * most:
@@ -233,7 +232,7 @@ def blend(photo: Pixels, fitted: Fitted) -> Pixels:
     # What is dark up to the cut's edge is bright after cloning, which brings the edge to the photo's colours:
     # half of the piece as it is keeps it visible.
     mixed = np.rint((1 - _PLAIN) * cloned + _PLAIN * fitted.pixels).astype(np.uint8)
-    share = feather(fitted.mask, min(_FEATHER * extent(fitted.mask), _half_width(fitted.mask) / 3))
+    share = feather(fitted.mask, min(_FEATHER * extent(fitted.mask), half_width(fitted.mask) / 3))
     result = photo.copy()
     result[fitted.area] = blend_over(original, mixed, share)
     return result
@@ -250,9 +249,3 @@ def _detail(pixels: Pixels, where: Mask) -> float:
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     grey = cv2.GaussianBlur(grey, (0, 0), 0.8)  # noise is no detail
     return float((cv2.Laplacian(grey, cv2.CV_32F)[where] ** 2).mean())
-
-
-def _half_width(mask: Mask) -> float:
-    """Return how far the innermost pixel is from the mask's edge."""
-    cv2 = import_opencv()
-    return float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).max())

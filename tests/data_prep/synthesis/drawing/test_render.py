@@ -12,15 +12,15 @@ pytest.importorskip("scipy")
 from data_prep.annotations import Shape
 from data_prep.recipe.schema import Recipe
 from data_prep.scenes.chance import Chance
-from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from data_prep.synthesis.render import RenderPainter, drawing_of
-from data_prep.synthesis.surfaces import (
+from data_prep.synthesis.drawing.render import RenderPainter, drawing_of
+from data_prep.synthesis.drawing.surfaces import (
     draw_crack,
     draw_on_surface,
     draw_pits,
     draw_scratches,
     draw_stain,
 )
+from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.boxes import intersection
 from llava.common.masks import blend_over, box_of, changed_pixels
 from tests.support.drawn_strings import DrawnString

@@ -16,10 +16,8 @@ CHUNK = 8  # units that GrabCut looks at together: what lies behind a string cha
 ROUNDS = 4
 LAND = 1.12  # of v, from which nothing belongs to the string
 SEED = 0.15  # of -1 <= v <= 1, which is the string for sure
-LEAST, MOST = (
-    0.2,
-    0.97,
-)  # of -1 <= v <= 1: a string that covers less or more was not told from what lies behind
+# Of -1 <= v <= 1: a string that covers less or more was not told from what lies behind.
+LEAST, MOST = 0.2, 0.97
 TWINS_FROM = 2.7  # periods of a string's width, from which it may be two side by side
 TWINS_ALIKE = 0.35  # the correlation of their usual units; one string's halves have 0.2 at most
 ROD_LEAST, ROD_MOST = 0.08, 0.4  # of a row's width: half of a rod at the least, a rod at the most

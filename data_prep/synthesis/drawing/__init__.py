@@ -1,0 +1,1 @@
+"""Draws defects on real components."""

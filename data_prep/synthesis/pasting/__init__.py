@@ -1,0 +1,1 @@
+"""Cuts defects out of photos and fits them into others."""
