@@ -30,7 +30,8 @@ def make_tab(visitors: Visitors, tools: Tools) -> None:
         with gr.Column(scale=3, min_width=280):
             cut = CutPart(visitors, tools.segmenter)
         with gr.Column(scale=2, min_width=280):
-            if tools.easel:
-                PaintPart(visitors, tools.easel)
-            else:
+            if tools.easel is None:
                 LabelPart(visitors, cut.drawing)
+                return
+            paint = PaintPart(visitors, tools.easel)
+    paint.build_result()

@@ -115,7 +115,7 @@ def show_labels(making: Making, address: str, say: Words) -> Markup:
 
 
 def _download(caption: str, address: str, name: str, then: str) -> Markup:
-    link = tag("a", caption, href=address, download=name, class_="download")
+    link = tag("a", caption, href=address, download=name, class_="offered")
     return together([tag("p", link), tag("p", then, class_="note")])
 
 

@@ -71,10 +71,11 @@ MAKING_WORDS: dict[str, tuple[str, str, str]] = {
         "대상은 두고 주변을 모두 그리기",
         "Рисовать всё вокруг, а предмет оставить",
     ),
-    "make_seed": (
-        "Seed (empty: another picture each time)",
-        "시드 (비우면 매번 다른 그림)",
-        "Зерно (пусто: каждый раз другая картина)",
+    "make_seed": ("Seed", "시드", "Зерно"),
+    "make_seed_hint": (
+        "empty: another picture each time",
+        "비우면 매번 다른 그림",
+        "пусто: каждый раз другая картина",
     ),
     "make_strength": ("Strength", "강도", "Сила"),
     "make_strength_info": (

@@ -36,13 +36,12 @@ SEEDS = 2**32
 
 
 class PaintPart:
-    """Builds the part, and answers its events."""
+    """Builds the part, and answers its events. What is painted is shown where `build_result` is called."""
 
     def __init__(self, visitors: Visitors, easel: Easel) -> None:
         """Take the visitors, and what paints."""
         self._visitors = visitors
         self._easel = easel
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         wish = gr.Textbox(
             label=text("make_wish"), placeholder=text("make_wish_hint"), info=text("make_wish_info"),
             max_length=500, elem_id="make-wish",
@@ -58,8 +57,8 @@ class PaintPart:
         with gr.Accordion(text("settings"), open=False, elem_id="make-settings"):
             invert = gr.Checkbox(False, label=text("make_invert"), elem_id="make-invert")
             seed = gr.Number(
-                None, label=text("make_seed"), placeholder="", minimum=0, maximum=SEEDS - 1, precision=0,
-                elem_id="make-seed",
+                None, label=text("make_seed"), placeholder=text("make_seed_hint"), minimum=0,
+                maximum=SEEDS - 1, precision=0, elem_id="make-seed",
             )  # fmt: skip
             strength = gr.Slider(
                 0.05, 1, DEFAULTS.strength, step=0.05, label=text("make_strength"),
@@ -69,15 +68,21 @@ class PaintPart:
                 1, MOST_STEPS, DEFAULTS.steps, step=1, label=text("make_steps"), elem_id="make-steps"
             )
         with gr.Row():
-            start = gr.Button(text("make_paint"), variant="primary", min_width=90, elem_id="make-start")
+            self._start = gr.Button(text("make_paint"), variant="primary", min_width=90, elem_id="make-start")
             stop = gr.Button(text("stop"), min_width=90, elem_id="make-stop")
+        self._asked = [wish, keywords, name, invert, seed, strength, steps]
+        self._wish = wish
+        stop.click(self._stop, None, None, queue=False, api_visibility="private", show_progress="hidden")
+        describe.click(self._describe, None, [keywords], api_visibility="private")
+
+    def build_result(self) -> None:
+        """Build what shows the painted picture."""
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         result = gr.HTML(elem_id="make-result")
         keep = gr.Button(text("make_keep"), visible=False, elem_id="make-keep")
         kept = gr.HTML(elem_id="make-kept")
-        asked = [wish, keywords, name, invert, seed, strength, steps]
-        gr.on([start.click, wish.submit], self._paint, asked, [result, keep], **private)
-        stop.click(self._stop, None, None, queue=False, **private)
-        describe.click(self._describe, None, [keywords], api_visibility="private")
+        asking = [self._start.click, self._wish.submit]
+        gr.on(asking, self._paint, self._asked, [result, keep], **private)
         keep.click(self._keep, None, [kept, keep], **private)
 
     def _paint(
