@@ -130,5 +130,10 @@ MAKING_WORDS: dict[str, tuple[str, str, str]] = {
         "무엇이 있어야 하는지 적으세요.",
         "Напишите, что там должно быть.",
     ),
+    "make_bad_seed": (
+        "The seed is a number from 0 to {most}.",
+        "시드는 0에서 {most} 사이의 수입니다.",
+        "Зерно — число от 0 до {most}.",
+    ),
     "make_no_name": ("Name it.", "이름을 적으세요.", "Назовите его."),
 }

@@ -23,7 +23,7 @@ from llava.serve.page.jobs import Job
 from llava.serve.page.making import OFFERED, PHOTO, RESULT
 from llava.serve.page.making_view import pictures_of, show_kept, show_made, show_progress
 from llava.serve.page.visitors import Visitors
-from llava.serve.page.words import text, words_for
+from llava.serve.page.words import Words, text, words_for
 
 PROMPT = "a photo of {wish}, {keywords}, sharp focus, natural light"
 """As recipes have it where they say nothing else."""
@@ -56,10 +56,12 @@ class PaintPart:
         )
         with gr.Accordion(text("settings"), open=False, elem_id="make-settings"):
             invert = gr.Checkbox(False, label=text("make_invert"), elem_id="make-invert")
-            seed = gr.Number(
-                None, label=text("make_seed"), placeholder=text("make_seed_hint"), minimum=0,
-                maximum=SEEDS - 1, precision=0, elem_id="make-seed",
-            )  # fmt: skip
+            seed = gr.Textbox(
+                label=text("make_seed"),
+                placeholder=text("make_seed_hint"),
+                max_length=10,
+                elem_id="make-seed",
+            )
             strength = gr.Slider(
                 0.05, 1, DEFAULTS.strength, step=0.05, label=text("make_strength"),
                 info=text("make_strength_info"),
@@ -91,7 +93,7 @@ class PaintPart:
         keywords: str,
         name: str,
         invert: bool,
-        seed: int | None,
+        seed: str,
         strength: float,
         steps: int,
         request: gr.Request,
@@ -109,7 +111,7 @@ class PaintPart:
                 making.pixels,
                 making.mask,
                 fill_template(wish.strip(), [keywords.strip()] if keywords.strip() else [], PROMPT),
-                random.randrange(SEEDS) if seed is None else int(seed),
+                self._seed(seed, say),
                 bool(invert),
             )
             settings = DiffusionSettings(steps=int(steps), strength=float(strength))
@@ -142,6 +144,14 @@ class PaintPart:
         pictures = pictures_of(done.wish, done.result, self._easel.model.side)
         addresses = self._visitors.show(visitor, RESULT, pictures)
         yield [show_made(done.wish, addresses, say), gr.Button(visible=visitor.kept.last is not None)]
+
+    def _seed(self, typed: str, say: Words) -> int:
+        """Return the seed that is typed, or any where none is."""
+        if not typed.strip():
+            return random.randrange(SEEDS)
+        if not (typed.strip().isdecimal() and int(typed) < SEEDS):
+            raise InputError(say("make_bad_seed", most=SEEDS - 1))
+        return int(typed)
 
     def _stop(self, request: gr.Request) -> None:
         for job in self._visitors.of(request).jobs:
