@@ -21,7 +21,11 @@ class LabelPart:
         """Take the visitors, and what shows what they cut out."""
         self._visitors = visitors
         name = gr.Textbox(
-            label=text("make_name"), placeholder=text("label_name_hint"), max_length=100, elem_id="make-name"
+            "",
+            label=text("make_name"),
+            placeholder=text("label_name_hint"),
+            max_length=100,
+            elem_id="make-name",
         )
         add = gr.Button(text("label_add"), variant="primary", elem_id="make-add")
         labels = gr.HTML(elem_id="make-labels")

@@ -43,20 +43,25 @@ class PaintPart:
         self._visitors = visitors
         self._easel = easel
         wish = gr.Textbox(
-            label=text("make_wish"), placeholder=text("make_wish_hint"), info=text("make_wish_info"),
+            "", label=text("make_wish"), placeholder=text("make_wish_hint"), info=text("make_wish_info"),
             max_length=500, elem_id="make-wish",
         )  # fmt: skip
         keywords = gr.Textbox(
-            label=text("make_keywords"), placeholder=text("make_keywords_hint"), max_length=500,
+            "", label=text("make_keywords"), placeholder=text("make_keywords_hint"), max_length=500,
             elem_id="make-keywords",
         )  # fmt: skip
         describe = gr.Button(text("make_describe"), size="sm", elem_id="make-describe")
         name = gr.Textbox(
-            label=text("make_name"), placeholder=text("make_name_hint"), max_length=100, elem_id="make-name"
+            "",
+            label=text("make_name"),
+            placeholder=text("make_name_hint"),
+            max_length=100,
+            elem_id="make-name",
         )
         with gr.Accordion(text("settings"), open=False, elem_id="make-settings"):
             invert = gr.Checkbox(False, label=text("make_invert"), elem_id="make-invert")
             seed = gr.Textbox(
+                "",
                 label=text("make_seed"),
                 placeholder=text("make_seed_hint"),
                 max_length=10,
