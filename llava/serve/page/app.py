@@ -118,7 +118,7 @@ def create_blocks(visitors: Visitors, model_name: str, report: Path | None, tool
             with gr.Tab(text("odd")):
                 OddTab(visitors)
             if tools is not None:
-                with gr.Tab(text("make" if tools.easel else "label")):
+                with gr.Tab(text("make" if tools.easel else "label_photos")):
                     make_tab(visitors, tools)
             with gr.Tab(text("report")):
                 report_tab(report, visitors.pictures)

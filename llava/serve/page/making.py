@@ -37,6 +37,8 @@ class Making:
         self.mask: Mask | None = None
         self.labelled: list[tuple[str, Mask]] = []
         """The class and mask of each thing that the photo's labels have."""
+        self.turn = 0
+        """How many clicks there were, those too that gave nothing."""
         self._view = view
         self._takes_clicks = takes_clicks
 
@@ -54,6 +56,7 @@ class Making:
         Raises:
             InputError: Nothing can be cut out by it; it is as if it had not been.
         """
+        self.turn += 1
         before = self.clicks
         begins_box = not self._takes_clicks and len(before) == 2
         self.clicks = [*([] if begins_box else before), Click(x, y, inside)]

@@ -22,7 +22,10 @@ MARK = 0.01
 
 
 def draw_cut(making: Making, say: Words) -> Markup:
-    """Return the mask, the labelled things and the clicks, to lie over the photo, in its pixels."""
+    """Return the mask, the labelled things and the clicks, to lie over the photo, in its pixels.
+
+    No two turns give the same: the browser's own mark of a click that gave nothing goes with the old drawing.
+    """
     width, height = making.photo.image.size
     shapes = [
         tag("path", tag("title", name), d=outline(mask), class_="labelled") for name, mask in making.labelled
@@ -38,7 +41,7 @@ def draw_cut(making: Making, say: Words) -> Markup:
         shapes.append(tag("circle", **place, class_="click" if click.inside else "click out"))
     return tag(
         "svg", *shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=say("make_drawing"),
-        class_="drawing",
+        class_="drawing", data_turn=making.turn,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MAKING_WORDS: dict[str, tuple[str, str, str]] = {
     "make": ("Make a defect", "결함 만들기", "Создать дефект"),
-    "label": ("Label", "라벨", "Разметка"),
+    "label_photos": ("Label", "라벨", "Разметка"),
     "make_intro": (
         "Click on the place in your photo, say in words what shall be there, and keep what looks right: with"
         " its mask and label, to train on.",

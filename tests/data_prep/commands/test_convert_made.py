@@ -210,7 +210,7 @@ def test_the_labels_of_the_photo_are_added_where_the_file_has_none(
         ("bird nest", (21, 12, 31, 22)),  # which is painted over
     ]
     source = write_boxes(tmp_path / "photos", boxes, count=1)
-    made = Made(*jpegs(source), kind=kind, method="diffuse", adds_labels=True)
+    made = Made(jpegs(source)[0], kind=kind, method="diffuse", adds_labels=True)
     folder = write_made(tmp_path / "made", [made], component=None)
     recipe = load_settings(Recipe, find_recipe(Path("insulator")), [])
     sources = read_sources([SourceFolder.scan(source)], recipe, "auto")

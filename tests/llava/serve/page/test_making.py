@@ -226,7 +226,7 @@ def test_a_photo_is_clicked_painted_kept_and_downloaded(
     assert not warnings
 
 
-def test_the_photo_is_looked_at_once(visitors: Visitors, sam: Sam) -> None:
+def test_the_photo_is_looked_at_once(visitors: Visitors, warnings: list[str], sam: Sam) -> None:
     from llava.serve.page.cut_part import CutPart
 
     looked = []
@@ -238,7 +238,9 @@ def test_the_photo_is_looked_at_once(visitors: Visitors, sam: Sam) -> None:
         list(cut._look(REQUEST))
         cut._clicked(False, click(50, 40), REQUEST)
     assert len(looked) == 1
-    assert "circle" not in cut._clear(REQUEST)
+    assert "circle" not in (drawn := cut._clear(REQUEST))
+    refused = cut._clicked(True, click(50, 40), REQUEST)
+    assert "circle" not in refused and refused != drawn  # or the browser's mark would stay
     give(visitors)
     cut._clicked(False, click(50, 40), REQUEST)
     assert len(looked) == 2
