@@ -98,7 +98,8 @@ def made_zip(pictures: Sequence[MadeFiles]) -> bytes:
     """Return a zip of a folder with pictures, masks and synthetic.json."""
     kinds = dict.fromkeys(made.facts.kind for made in pictures if made.facts.kind)
     numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
-    images, annotations = [], []
+    images: list[MadeImage] = []
+    annotations: list[MadeAnnotation] = []
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as archive:  # a PNG is compressed already
         for number, made in enumerate(pictures, start=1):
