@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.annotations import AnnotatedImage, AnnotatedSource, Annotation, Shape
+from data_prep.annotations import (
+    AnnotatedImage,
+    AnnotatedSource,
+    Annotation,
+    Shape,
+    merge_annotations,
+    plain_name,
+)
 from data_prep.images.units import PreparedImage, Unit, unknown_classes
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SPLITS, SourceFolder
@@ -35,8 +42,10 @@ from data_prep.synthetic import (
 from llava.common.boxes import Box, intersection
 from llava.common.errors import InputError
 from llava.common.files import inside, read_json, sha256
+from llava.common.masks import Mask, box_mask, load_mask
 
 NONE = "none"  # what is made where only the background is new
+_COVERED = 0.5  # a box is lost if so much of it was painted over
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,65 @@ def _why_not(picture: MadePicture, conversion: Conversion, held: Set[str]) -> st
     if any(group not in conversion.split_of_group for found in groups for group in found):
         return "of a photo that no split holds"
     return None
+
+
+def with_labels_of_parents(
+    pictures: Sequence[MadePicture],
+    recipe: Recipe,
+    sources: Sequence[AnnotatedSource],
+    prepared: Sequence[Sequence[PreparedImage]],
+) -> list[MadePicture]:
+    """Return pictures with the labels of the photo that was changed, where their facts ask for these.
+
+    Args:
+        pictures: Those of `of_training_photos`.
+        recipe: Says which classes are components.
+        sources: The real photos.
+        prepared: The same, prepared.
+    """
+    annotated = {image.file: image for source in sources for image in source.images}
+    by_digest = {item.digest: item for items in reversed(prepared) for item in reversed(items)}
+    components = {kind.name for kind in recipe.components}
+    names = recipe.known_names()
+    added = []
+    for picture in pictures:
+        facts, image = picture.facts, picture.image
+        if facts.adds_labels:
+            item = by_digest[facts.parents[0].sha256]
+            photo = annotated[item.file]
+            shapes, _ = merge_annotations(photo, item.cached.size, item.cached.orientation)
+            (own,) = image.annotations
+            painted = _painted(own, facts)
+            # A defect is painted on a component, which stays; a new background takes what it covers.
+            on = components if facts.kind else set()
+            stays = [
+                shape
+                for shape in shapes
+                if ((kind := names[plain_name(shape.name)]) and kind.name in on)
+                or not _covers(painted, shape.box)
+            ]
+            labels = tuple(label for annotation in photo.annotations for label in annotation.labels)
+            theirs = replace(own, shapes=(*stays, *own.shapes), labels=labels)
+            picture = replace(picture, image=replace(image, annotations=[theirs]))
+        added.append(picture)
+    return added
+
+
+def _painted(annotation: Annotation, facts: Facts) -> Mask:
+    """Return the pixels of a picture that may have changed; InputError if the file of them is of another."""
+    file = inside(annotation.file.parent, facts.mask)
+    mask = load_mask(file)
+    assert annotation.size is not None
+    width, height = annotation.size
+    if mask.shape != (height, width):
+        raise InputError(f"{file}: a mask of another size than its picture; make it again")
+    return mask
+
+
+def _covers(mask: Mask, box: Box) -> bool:
+    """Return whether a mask lies on most of a box."""
+    inner = box_mask(box, mask.shape)
+    return bool(np.count_nonzero(mask & inner) > _COVERED * np.count_nonzero(inner))
 
 
 def add_made(

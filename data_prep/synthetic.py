@@ -1,53 +1,35 @@
-"""Schema of synthetic.json: COCO annotations of made pictures, with what each was made of and how.
-
-The folder beside it holds images/ and masks/. COCO readers read it as it is; `convert --synthetic` reads the
-facts too, since a made picture must never be tested on, and goes where its parents went.
-"""
+"""What records tell of made pictures, and reading synthetic.json, whose schema is llava.common.synthetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
+from llava.common.synthetic import (
+    IMAGES,
+    MASKS,
+    SYNTHETIC_FILE,
+    SYNTHETIC_FORMAT,
+    Category,
+    Facts,
+    Info,
+    MadeAnnotation,
+    MadeImage,
+    Method,
+    Parent,
+    SyntheticFile,
+    to_bbox,
+)
 
-SYNTHETIC_FILE = "synthetic.json"
-SYNTHETIC_FORMAT: Final = "llava-inspect synthetic"
-IMAGES, MASKS = "images", "masks"
-Method = Literal["paste", "render", "diffuse"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Parent(_Part):
-    """A photo that pixels of a made picture come from: its path below the source, and its file's SHA-256."""
-
-    name: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class Facts(_Part):
-    """How a picture was made. `parents`: the photo that was changed first, then the donors.
-
-    `kind` is the recipe's class of what was made; None where only the background is new. `mask` names the
-    file of the pixels that may have changed. `prompt` and `seed` are those of the method, which may say more
-    in `details`.
-    """
-
-    parents: list[Parent] = Field(min_length=1)
-    method: Method
-    kind: str | None = None
-    mask: str
-    seed: int
-    prompt: str | None = None
-    details: dict[str, Any] = Field(default_factory=dict)
+__all__ = [
+    "IMAGES", "MASKS", "SYNTHETIC_FILE", "Category", "Facts", "Info", "MadeAnnotation", "MadeImage", "Method",
+    "Origin", "Parent", "SyntheticFile", "read_synthetic", "says_made", "to_bbox",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,69 +55,6 @@ class Origin:
         }
 
 
-class MadeImage(_Part):
-    """An entry of COCO's `images`, with its facts. `file_name` is below the folder of synthetic.json."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-    synthetic: Facts
-
-
-class MadeAnnotation(_Part):
-    """An entry of COCO's `annotations`; `made` tells what was made from what the photo showed before.
-
-    `bbox` is (x, y, width, height) in pixels. `segmentation` is the run lengths of what was made, and empty
-    for what was there, of which a box is all that is known.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    segmentation: dict[str, Any] | list[list[float]] = Field(default_factory=list)
-    iscrowd: Literal[0] = 0
-    made: bool
-
-    @property
-    def box(self) -> Box:
-        """Return the box as (x1, y1, x2, y2)."""
-        x, y, width, height = self.bbox
-        return x, y, x + width, y + height
-
-
-class Category(_Part):
-    id: int
-    name: str
-
-
-class Info(_Part):
-    """What made the pictures. `rejected` counts the jobs that gave none, by reason."""
-
-    format: Literal["llava-inspect synthetic"] = SYNTHETIC_FORMAT
-    version: Literal[1] = 1
-    method: Method
-    recipe: str
-    seed: int
-    settings: dict[str, Any] = Field(default_factory=dict)
-    rejected: dict[str, int] = Field(default_factory=dict)
-
-
-class SyntheticFile(_Part):
-    """The file."""
-
-    info: Info
-    images: list[MadeImage]
-    annotations: list[MadeAnnotation]
-    categories: list[Category]
-
-    def made_by_name(self) -> dict[str, Facts]:
-        """Return the facts of each picture by its `file_name`."""
-        return {image.file_name: image.synthetic for image in self.images}
-
-
 def read_synthetic(folder: Path) -> SyntheticFile:
     """Read the synthetic.json of a folder; InputError where it is absent or of another form."""
     file = folder / SYNTHETIC_FILE
@@ -151,9 +70,3 @@ def says_made(data: object) -> bool:
     """Return whether what a JSON file holds says that its pictures were made, as synthetic.json does."""
     info = data.get("info") if isinstance(data, dict) else None
     return isinstance(info, dict) and info.get("format") == SYNTHETIC_FORMAT
-
-
-def to_bbox(box: Box) -> Box:
-    """Return COCO's (x, y, width, height) of (x1, y1, x2, y2)."""
-    x1, y1, x2, y2 = box
-    return x1, y1, x2 - x1, y2 - y1

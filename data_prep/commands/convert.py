@@ -33,6 +33,7 @@ from data_prep.made_pictures import (
     of_training_photos,
     open_made_folders,
     refuse_made,
+    with_labels_of_parents,
 )
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.candidates import join_words
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources), args.workers)
         if made:
             pictures = of_training_photos(made, conversion, prepared)
+            pictures = with_labels_of_parents(pictures, recipe, sources, prepared)
             source = AnnotatedSource("synthetic", tuple(picture.image for picture in pictures))
             (written,) = prepare_all([source], recipe, store, args.workers)
             add_made(made, pictures, written, conversion, prepared, args.seed)

@@ -97,6 +97,11 @@ class BlendedDiffusion:
         self.settings = settings
         self._steps = noise_steps(model.scheduler, settings.steps, settings.strength)
 
+    @property
+    def count(self) -> int:
+        """How many steps a picture takes."""
+        return len(self._steps)
+
     def paint(
         self, wishes: Sequence[Wish], watch: Callable[[StepSeen], None] = lambda seen: None
     ) -> list[Pixels]:

@@ -10,7 +10,9 @@ from PIL.Image import Image
 
 from llava.common.errors import InputError
 from llava.inference.engine import Engine
-from llava.inference.requests import Request
+from llava.inference.live import LiveEngine
+from llava.inference.requests import Request, Result
+from llava.inference.sampling import SamplingOptions
 
 Asker = Callable[[Image, Sequence[str]], list[str]]
 """A model that sees: gets a picture and questions about it, returns an answer each."""
@@ -42,13 +44,29 @@ def engine_asker(engine: Engine) -> Asker:
 
     def ask(picture: Image, questions: Sequence[str]) -> list[str]:
         requests = [Request(number, text, [picture]) for number, text in enumerate(questions)]
-        results = engine.answer(requests, max_new_tokens=_MAX_TOKENS)
-        for result in results:
-            if result.error is not None:
-                raise InputError(f"keywords of a picture: {result.error}")
-        return [result.text for result in results]
+        return _texts(engine.answer(requests, max_new_tokens=_MAX_TOKENS))
 
     return ask
+
+
+def live_asker(live: LiveEngine) -> Asker:
+    """Return an asker that a live engine answers, beside what else it is asked."""
+
+    def ask(picture: Image, questions: Sequence[str]) -> list[str]:
+        options = SamplingOptions(max_new_tokens=_MAX_TOKENS)
+        handles = [
+            live.submit(Request(number, text, [picture]), options) for number, text in enumerate(questions)
+        ]
+        return _texts([handle.result() for handle in handles])
+
+    return ask
+
+
+def _texts(results: Sequence[Result]) -> list[str]:
+    for result in results:
+        if result.error is not None:
+            raise InputError(f"keywords of a picture: {result.error}")
+    return [result.text for result in results]
 
 
 def find_keywords(picture: Image, ask: Asker, questions: Sequence[str] = QUESTIONS) -> list[str]:

@@ -23,6 +23,7 @@ from llava.serve.http.limits import Limits
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from llava.serve.page.make_tab import Tools
     from llava.serve.page.private_folder import PrivateFolder
 
 NOTES = """Nothing is kept. An uploaded photo lies in a private folder until it is read, at once or with the
@@ -33,6 +34,8 @@ docs/web.md has the rest."""
 EXAMPLES = [
     "--model-path playground/tiny-llava",
     "--model-path runs/insulators/merged --host 0.0.0.0 --auth-file users.txt",
+    "--model-path runs/insulators/merged --segmenter facebook/sam2.1-hiera-small\n"
+    "--diffusion-model models/stable-diffusion-xl-base-1.0",
 ]
 SHUTDOWN_SECONDS = 2
 """That open connections have at the end."""
@@ -61,6 +64,15 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         "--decision",
         type=Path,
         help="decision.json of certify: says sound, a defect or ask a person where its question is asked",
+    )
+    parser.add_argument(
+        "--segmenter",
+        help="a folder or Hub name of SAM or SAM 2: a tab labels what is clicked on; with --diffusion-model,"
+        " which does without it, clicks say what is painted and not only boxes",
+    )
+    parser.add_argument(
+        "--diffusion-model",
+        help="a folder or Hub name of Stable Diffusion 1, 2 or XL: a tab paints defects into photos",
     )
     parser.add_argument("--report", type=Path, help="the scores' report.html (default: that of the run)")
     parser.add_argument(
@@ -177,6 +189,7 @@ def serve(
     from llava.serve.page.report_tab import find_report
     from llava.serve.page.visitors import Visitors
 
+    tools = load_tools(args)  # before the model, whose answers take the memory that is left
     model = open_model_folder(args.model_path)
     if decision is not None:
         check_folder(decision, model, "picture")
@@ -197,7 +210,11 @@ def serve(
             decision=decision,
         )
         app = create_app(
-            visitors, args.model_name or loaded.model_id, args.report or find_report(args.model_path), users
+            visitors,
+            args.model_name or loaded.model_id,
+            args.report or find_report(args.model_path),
+            users,
+            tools,
         )
         if args.host not in LOOPBACK and users is None:
             print(
@@ -215,6 +232,23 @@ def serve(
 
         Server(config, f"open {address(listening)}", end).run(sockets=[listening])
         visitors.close()
+
+
+def load_tools(args: Namespace) -> Tools | None:
+    """Return what cuts out and paints, None where neither is asked for."""
+    if args.segmenter is None and args.diffusion_model is None:
+        return None
+    from llava.common.masks import import_opencv
+    from llava.painting.diffusion_model import load_diffusion
+    from llava.painting.segment import find_segmenter
+    from llava.serve.page.easel import Easel
+    from llava.serve.page.make_tab import Tools
+
+    import_opencv()  # which says what to install
+    segmenter = find_segmenter(args.segmenter, args.device)
+    if args.diffusion_model is None:
+        return Tools(segmenter, None)
+    return Tools(segmenter, Easel(load_diffusion(args.diffusion_model, args.device)))
 
 
 def share(port: int) -> None:

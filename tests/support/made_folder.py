@@ -20,19 +20,24 @@ from data_prep.synthetic import (
 )
 from llava.common.boxes import Box
 from llava.common.files import sha256, write_json
+from llava.common.masks import box_mask, save_mask
 
 COMPONENT = ("insulator", (5.0, 5.0, 75.0, 43.0))
 
 
 @dataclass(frozen=True)
 class Made:
-    """A picture to write: `photo` with a defect of `kind` at `box`, made of pixels of `donors` too."""
+    """A picture to write: `photo` with a defect of `kind` at `box`, made of pixels of `donors` too.
+
+    Of one that `adds_labels` the mask is written, too.
+    """
 
     photo: Path
     kind: str | None = "broken disc"
     donors: Sequence[Path] = ()
     box: Box = (20.0, 12.0, 32.0, 22.0)
     method: Method = "paste"
+    adds_labels: bool = False
 
 
 def write_made(folder: Path, pictures: Sequence[Made], component: tuple[str, Box] | None = COMPONENT) -> Path:
@@ -53,7 +58,11 @@ def write_made(folder: Path, pictures: Sequence[Made], component: tuple[str, Box
             kind=made.kind,
             mask=f"masks/{number:05d}.png",
             seed=number,
+            adds_labels=made.adds_labels,
         )
+        if made.adds_labels:
+            (folder / "masks").mkdir(exist_ok=True)
+            save_mask(folder / facts.mask, box_mask(made.box, pixels.shape[:2]))
         images.append(
             MadeImage(
                 id=number,

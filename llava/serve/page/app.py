@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from llava.serve.page.chat_tab import ChatTab
 from llava.serve.page.find_tab import FindTab
+from llava.serve.page.make_tab import Tools, make_tab
 from llava.serve.page.odd_tab import OddTab
 from llava.serve.page.report_tab import report_tab
 from llava.serve.page.visitors import Visitors
@@ -33,7 +34,12 @@ POLICY = "; ".join(
     )
 )
 """What a browser may do with the page (Content-Security-Policy): nothing comes from or goes to elsewhere."""
-KINDS = {"jpg": "image/jpeg", "html": "text/html; charset=utf-8"}
+KINDS = {
+    "jpg": "image/jpeg",
+    "html": "text/html; charset=utf-8",
+    "zip": "application/zip",
+    "json": "application/json",
+}
 HEAD = "<script>document.documentElement.lang = navigator.language;</script>"
 
 
@@ -42,6 +48,7 @@ def create_app(
     model_name: str,
     report: Path | None = None,
     users: list[tuple[str, str]] | None = None,
+    tools: Tools | None = None,
 ) -> FastAPI:
     """Return the page.
 
@@ -50,6 +57,7 @@ def create_app(
         model_name: What the model is called.
         report: The model's scores, report.html.
         users: Names and passwords; None where everybody may come.
+        tools: What things are cut out with and painted; None where the page does neither.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -74,7 +82,7 @@ def create_app(
     wordings = visitors.decision.wordings if visitors.decision else ()
     return gr.mount_gradio_app(
         app,
-        create_blocks(visitors, model_name, report),
+        create_blocks(visitors, model_name, report, tools),
         path="/",
         auth=users,
         show_error=False,
@@ -97,7 +105,7 @@ def create_app(
     )
 
 
-def create_blocks(visitors: Visitors, model_name: str, report: Path | None) -> gr.Blocks:
+def create_blocks(visitors: Visitors, model_name: str, report: Path | None, tools: Tools | None) -> gr.Blocks:
     """Return the page's tabs."""
     with gr.Blocks(title="LLaVA Inspect", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown(f"# LLaVA Inspect · {model_name}")
@@ -109,6 +117,9 @@ def create_blocks(visitors: Visitors, model_name: str, report: Path | None) -> g
                 FindTab(visitors)
             with gr.Tab(text("odd")):
                 OddTab(visitors)
+            if tools is not None:
+                with gr.Tab(text("make" if tools.easel else "label_photos")):
+                    make_tab(visitors, tools)
             with gr.Tab(text("report")):
                 report_tab(report, visitors.pictures)
 

@@ -122,9 +122,9 @@ class ChatTab:
                 gr.Info(words("was_wiped"))
                 visitor.was_wiped = False
             for path in box["files"]:
-                visitor.talk.add_photo(self._visitors.read_upload(visitor, path))
+                visitor.talk.add_photo(self._visitors.read_upload(visitor, path).image)
             if with_photo and not visitor.talk.has_photo:
-                visitor.talk.add_photo(example_photo())
+                visitor.talk.add_photo(example_photo().image)
             question = box["text"].strip()
             if not question:
                 raise InputError(words("no_question"))

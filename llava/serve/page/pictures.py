@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -12,12 +13,21 @@ from PIL import Image, ImageDraw, ImageFont
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.serve.http.errors import ApiError
-from llava.serve.http.pictures import decode_picture
+from llava.serve.http.pictures import decode_picture, file_digest
 from llava.serve.page.private_folder import PrivateFolder
 
 SHOWN_PIXELS = 1600
 """The longer side of a picture as it is shown, at most."""
 COLOURS = ("#ff3b30", "#0a84ff", "#34c759", "#ff9f0a", "#bf5af2")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that was read, with the name and the SHA-256 of its file."""
+
+    image: Image.Image
+    name: str
+    sha256: str
 
 
 class ShownPictures:
@@ -60,7 +70,7 @@ def as_shown(image: Image.Image) -> Image.Image:
     return small
 
 
-def read_upload(folder: PrivateFolder, path: str, max_pixels: int) -> Image.Image:
+def read_upload(folder: PrivateFolder, path: str, max_pixels: int) -> Upload:
     """Read a file that was uploaded, and delete it.
 
     Args:
@@ -80,7 +90,7 @@ def read_upload(folder: PrivateFolder, path: str, max_pixels: int) -> Image.Imag
         raise InputError("the picture has been wiped meanwhile; choose it again") from None
     folder.delete(file)
     try:
-        return decode_picture(data, max_pixels)
+        return Upload(decode_picture(data, max_pixels), file.name, file_digest(data).hex())
     except ApiError as error:
         raise InputError(error.message) from None
 

@@ -18,7 +18,8 @@ from llava.deciding.decision import Decision
 from llava.inference.live import LiveEngine
 from llava.serve.http.limits import Limits
 from llava.serve.page.jobs import Job
-from llava.serve.page.pictures import ShownPictures, read_upload
+from llava.serve.page.making import KeptPictures, Making
+from llava.serve.page.pictures import ShownPictures, Upload, read_upload
 from llava.serve.page.private_folder import PrivateFolder
 from llava.serve.page.talk import PageTalk
 
@@ -28,10 +29,9 @@ SWEEP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Photo:
+class Photo(Upload):
     """A photo of a visitor, and the address at which it is shown."""
 
-    image: Image.Image
     address: str
 
 
@@ -50,6 +50,9 @@ class Visitor:
         """Addresses of the other tabs' pictures, by what shows them."""
         self.jobs: list[Job[Any]] = []
         """What runs in the other tabs."""
+        self.making: Making | None = None
+        """What is cut out of a photo and painted, since the photo was looked at."""
+        self.kept = KeptPictures()
         self.was_wiped = False
         """Whether its page may still show a talk that was wiped; for whoever tells it to reset."""
         self.last_used = time.monotonic()
@@ -123,10 +126,10 @@ class Visitors:
         """Return the visitor who sent a request; InputError where there are too many."""
         return self.get(request.session_hash or "", request.client.host if request.client else "")
 
-    def set_photo(self, visitor: Visitor, name: str, image: Image.Image) -> Photo:
+    def set_photo(self, visitor: Visitor, name: str, upload: Upload) -> Photo:
         """Keep a photo of a visitor in place of the one before."""
-        (address,) = self.show(visitor, name, [image])
-        visitor.photos[name] = photo = Photo(image, address)
+        (address,) = self.show(visitor, name, [upload.image])
+        visitor.photos[name] = photo = Photo(upload.image, upload.name, upload.sha256, address)
         return photo
 
     def show(self, visitor: Visitor, name: str, images: Sequence[Image.Image]) -> list[str]:
@@ -135,6 +138,13 @@ class Visitors:
         visitor.shown[name] = [self.pictures.add(image) for image in images]
         self.pictures.drop(old)
         return visitor.shown[name]
+
+    def offer(self, visitor: Visitor, name: str, content: bytes, ending: str) -> str:
+        """Have a visitor's browser get another file in the place `name`; returns its address."""
+        old = visitor.shown.get(name, [])
+        visitor.shown[name] = [self.pictures.add_file(content, ending)]
+        self.pictures.drop(old)
+        return visitor.shown[name][0]
 
     def check_may_ask(self, visitor: Visitor) -> None:
         """InputError where a visitor, or its address, has enough on the way."""
@@ -150,7 +160,7 @@ class Visitors:
         """Know a visitor's file, which is wiped with the visitor even where it is never read."""
         visitor.uploads.add(Path(path))
 
-    def read_upload(self, visitor: Visitor, path: str) -> Image.Image:
+    def read_upload(self, visitor: Visitor, path: str) -> Upload:
         """Read and delete a visitor's file; as `llava.serve.page.pictures.read_upload`."""
         visitor.uploads.discard(Path(path))
         return read_upload(self._folder, path, self.limits.max_pixels)

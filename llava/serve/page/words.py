@@ -9,9 +9,11 @@ from __future__ import annotations
 import gradio as gr
 from gradio.i18n import I18nData
 
+from llava.serve.page.making_words import MAKING_WORDS
+
 LANGUAGES = ("en", "ko", "ru")
 
-WORDS: dict[str, tuple[str, str, str]] = {
+WORDS: dict[str, tuple[str, str, str]] = MAKING_WORDS | {
     "intro": (
         "Nothing is kept: photos and talks are wiped when you close this tab, or after {minutes} idle"
         " minutes.",

@@ -3,19 +3,30 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
+from data_prep.commands.convert import prepare_all, read_sources
+from data_prep.images.store import ImageStore
+from data_prep.made_pictures import open_made_folders, with_labels_of_parents
+from data_prep.recipe.schema import Recipe
+from data_prep.source_folder import SourceFolder
+from llava.common.errors import InputError
 from llava.common.files import read_json, read_json_list, read_jsonl, sha256
+from llava.common.masks import save_mask
 from llava.common.records import Record, Truth
+from llava.common.settings import load_settings
+from llava.common.shipped import find_recipe
 from tests.support.commands import run_here
 from tests.support.made_folder import Made, write_made
-from tests.support.photos import write_photos
+from tests.support.photos import Boxes, write_boxes, write_photos
 
 HELD_OUT_FILES = ("val.json", "test.json", "questions_test.jsonl")
 Convert = Callable[..., CompletedProcess[str]]
@@ -180,6 +191,43 @@ def test_a_picture_of_a_held_out_donor_is_left_out(photos: Path, plain: Path, tm
     assert not made_records(tmp_path / "out")
     assert left_out(tmp_path / "out") == {"made pictures of a photo that is held out": 1}
     assert "none of its 1 made pictures is used" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("broken disc", ["insulator", "string", "flashover", "broken disc"]),
+        (None, ["insulator", "flashover"]),  # a new background covers components too
+    ],
+)
+def test_the_labels_of_the_photo_are_added_where_the_file_has_none(
+    kind: str | None, named: list[str], tmp_path: Path
+) -> None:
+    boxes: Boxes = [
+        ("insulator", (5, 5, 75, 43)),
+        ("string", (20, 13, 31, 22)),
+        ("flashover", (60, 30, 70, 40)),
+        ("bird nest", (21, 12, 31, 22)),  # which is painted over
+    ]
+    source = write_boxes(tmp_path / "photos", boxes, count=1)
+    made = Made(jpegs(source)[0], kind=kind, method="diffuse", adds_labels=True)
+    folder = write_made(tmp_path / "made", [made], component=None)
+    recipe = load_settings(Recipe, find_recipe(Path("insulator")), [])
+    sources = read_sources([SourceFolder.scan(source)], recipe, "auto")
+    prepared = prepare_all(sources, recipe, ImageStore(tmp_path, recipe.pictures, None), 1)
+    (read,) = open_made_folders([folder], recipe)
+    (picture,) = with_labels_of_parents(read.pictures, recipe, sources, prepared)
+    shapes = [shape for annotation in picture.image.annotations for shape in annotation.shapes]
+    assert [shape.name for shape in shapes] == named
+    (with_one,) = with_labels_of_parents(
+        [replace(picture, facts=picture.facts.model_copy(update={"adds_labels": False}))],
+        recipe, sources, prepared,
+    )  # fmt: skip
+    assert with_one.image == picture.image
+
+    save_mask(folder / picture.facts.mask, np.ones((5, 5), bool))
+    with pytest.raises(InputError, match=r"00000\.png: a mask of another size than its picture"):
+        with_labels_of_parents(read.pictures, recipe, sources, prepared)
 
 
 def test_donor_and_target_of_two_groups_stay_two_groups(photos: Path, plain: Path, tmp_path: Path) -> None:

@@ -41,6 +41,25 @@ def test_bad_input_is_one_line(arguments: list[str], said: str) -> None:
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_segmenter_or_painter_that_is_none_is_one_line(tmp_path: Path, tiny_model_dir: Path) -> None:
+    pytest.importorskip("gradio")
+    pytest.importorskip("diffusers")
+    for flag, said in (("--segmenter", "no config.json in it"), ("--diffusion-model", "no model_index.json")):
+        model = ("--model-path", str(tiny_model_dir), "--port", "0")
+        done = run_here(main, *model, flag, str(tmp_path))
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_without_opencv_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path
+) -> None:
+    pytest.importorskip("gradio")
+    modules: Any = sys.modules
+    monkeypatch.setitem(modules, "cv2", None)
+    with pytest.raises(InputError, match=r"this needs OpenCV: .*synth"):
+        main(["--model-path", str(tiny_model_dir), "--port", "0", "--diffusion-model", "absent"])
+
+
 def test_users_are_read_from_a_file(put: Callable[..., Path]) -> None:
     assert read_users(put("users.txt", "ann:a:b\n\n bob :secret\n")) == [("ann", "a:b"), ("bob", "secret")]
     with pytest.raises(InputError, match="line 2: expected NAME:PASSWORD"):

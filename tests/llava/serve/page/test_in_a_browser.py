@@ -11,18 +11,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
 from PIL import Image, ImageDraw
 
 from tests.support.paths import REPO
+from tests.support.tiny_diffusers import save_tiny_diffusion
+from tests.support.tiny_sam import save_tiny_sam
 
 pytest.importorskip("gradio")
 pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
+
+HAS_TOOLS = all(map(find_spec, ("cv2", "diffusers")))
+"""Whether things can be cut out and painted here."""
 
 
 @dataclass
@@ -49,6 +57,9 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iter
     home.mkdir()
     temporary.mkdir()
     arguments = ["--model-path", str(tiny_model_dir), "--port", "0"]
+    if HAS_TOOLS:
+        arguments += ["--segmenter", str(save_tiny_sam(folder / "sam"))]
+        arguments += ["--diffusion-model", str(save_tiny_diffusion(folder / "sd"))]
     environment = os.environ | {"HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.watched_page", str(log), str(slow), *arguments],
@@ -240,6 +251,37 @@ def test_an_odd_unit_beside_its_neighbours(open_tab: Open) -> None:
     assert tab.locator("#odd-result figure img").count() == 4
     tab.locator("#odd-result [data-axis='1']").last.click()
     tab.wait_for_selector("#odd-result button[data-axis='1'][aria-pressed=true]")
+
+
+@pytest.mark.skipif(not HAS_TOOLS, reason="needs OpenCV and diffusers")
+def test_a_click_a_mask_a_word_and_a_picture(
+    open_tab: Open, page: Page, photo: Callable[[str], Path]
+) -> None:
+    tab = open_tab()
+    tab.get_by_role("tab", name="Make a defect").click()
+    tab.set_input_files("#make-file input[type=file]", str(photo("red")))
+    tab.wait_for_selector("#make-cut svg")
+    place, seen = (tab.locator(name).bounding_box() for name in ("#make-cut svg", "#make-photo img"))
+    assert place == seen  # the drawing lies on the photo
+    tab.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    tab.wait_for_selector("#make-cut path.cut")
+    clicked = tab.locator("#make-cut circle")
+    assert [float(clicked.get_attribute(axis)) for axis in ("cx", "cy")] == pytest.approx((160, 120), abs=1)
+    tab.fill("#make-wish :is(input, textarea)", "a burn mark")
+    tab.fill("#make-name :is(input, textarea)", "flashover")
+    tab.click("#make-start")
+    tab.click("#make-keep")
+    assert "a photo of a burn mark" in tab.inner_text("#make-result")
+    assert tab.locator("#make-result img").count() >= 2
+    shown = [image.get_attribute("src") for image in tab.locator("#make-result img").all()]
+    made = tab.locator("#make-kept a").get_attribute("href")
+    answer = httpx.get(f"{page.url}/{made}")
+    assert answer.headers["content-type"] == "application/zip"
+    with ZipFile(BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == 3 and "made/synthetic.json" in archive.namelist()
+    assert not page.files
+    tab.close()
+    assert wait_until(lambda: all(httpx.get(f"{page.url}/{name}").is_error for name in (made, *shown)))
 
 
 def test_a_closed_tab_leaves_nothing(

@@ -1,0 +1,190 @@
+"""Labels of what was cut out or painted by hand, as files that `convert` reads.
+
+Painted pictures go into a folder such as `synthesize` writes (`convert --synthetic`); an outline on a photo
+goes into LabelMe's form, beside the photo.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+from PIL import Image
+
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.files import to_json
+from llava.common.masks import Mask, Pixels, box_of, changed_pixels, clean_mask, run_lengths
+from llava.common.synthetic import (
+    IMAGES,
+    MASKS,
+    SYNTHETIC_FILE,
+    Category,
+    Facts,
+    Info,
+    MadeAnnotation,
+    MadeImage,
+    Parent,
+    SyntheticFile,
+    to_bbox,
+)
+from llava.painting.diffusion import Wish
+
+LABELME_VERSION = "5.5.0"
+"""Of LabelMe, whose form it is; it has masks since 5.2."""
+_NOT_WORD = re.compile(r"\W+")  # what file names had better not hold
+_PNG_LEVEL = 3  # half of the default's time, and 1% more bytes
+_FOLDER = "made"
+
+
+@dataclass(frozen=True)
+class MadeFiles:
+    """A painted picture as files: PNGs of it and of the mask, its facts, and the label of what changed.
+
+    `label` is None where only the background is new. Names and ids are given when all are put together.
+    """
+
+    picture: bytes
+    mask: bytes
+    size: tuple[int, int]
+    facts: Facts
+    label: MadeAnnotation | None
+
+    @property
+    def bytes(self) -> int:
+        """How large the files are."""
+        return len(self.picture) + len(self.mask)
+
+
+def make_files(
+    wish: Wish, result: Pixels, photo: Parent, kind: str | None, details: dict[str, Any]
+) -> MadeFiles:
+    """Return a painted picture as files.
+
+    Args:
+        wish: What was painted.
+        result: The picture.
+        photo: The file that the wish's pixels are of.
+        kind: The class of what was painted, None for a new background.
+        details: How it was painted.
+
+    Raises:
+        InputError: No pixel differs from the photo's by what can be seen.
+    """
+    changed = clean_mask(changed_pixels(wish.pixels, result))
+    if not changed.any():
+        raise InputError("nothing changed: paint it again with another seed, or other words")
+    height, width = changed.shape
+    facts = Facts(
+        parents=[photo], method="diffuse", kind=kind, mask="", seed=wish.seed, prompt=wish.prompt,
+        details=details, adds_labels=True,
+    )  # fmt: skip
+    return MadeFiles(
+        picture=png(result),
+        mask=png(wish.painted.astype(np.uint8) * 255),
+        size=(width, height),
+        facts=facts,
+        label=_label(changed) if kind else None,
+    )
+
+
+def made_zip(pictures: Sequence[MadeFiles]) -> bytes:
+    """Return a zip of a folder with pictures, masks and synthetic.json."""
+    kinds = dict.fromkeys(made.facts.kind for made in pictures if made.facts.kind)
+    numbers = {kind: number for number, kind in enumerate(kinds, start=1)}
+    images: list[MadeImage] = []
+    annotations: list[MadeAnnotation] = []
+    buffer = BytesIO()
+    with ZipFile(buffer, "w", ZIP_STORED) as archive:  # a PNG is compressed already
+        for number, made in enumerate(pictures, start=1):
+            name = f"{number:05d}_{_NOT_WORD.sub('_', made.facts.kind or 'background')}.png"
+            archive.writestr(f"{_FOLDER}/{IMAGES}/{name}", made.picture)
+            archive.writestr(f"{_FOLDER}/{MASKS}/{name}", made.mask)
+            width, height = made.size
+            images.append(
+                MadeImage(
+                    id=number,
+                    file_name=f"{IMAGES}/{name}",
+                    width=width,
+                    height=height,
+                    synthetic=made.facts.model_copy(update={"mask": f"{MASKS}/{name}"}),
+                )
+            )
+            if made.label and made.facts.kind:
+                ids = {"image_id": number, "category_id": numbers[made.facts.kind]}
+                annotations.append(made.label.model_copy(update=ids | {"id": len(annotations) + 1}))
+        content = SyntheticFile(
+            info=Info(method="diffuse", recipe="none: painted on the web page", seed=0),
+            images=images,
+            annotations=annotations,
+            categories=[Category(id=number, name=kind) for kind, number in numbers.items()],
+        )
+        archive.writestr(f"{_FOLDER}/{SYNTHETIC_FILE}", to_json(content))
+    return buffer.getvalue()
+
+
+def _label(changed: Mask) -> MadeAnnotation:
+    return MadeAnnotation(
+        id=0,
+        image_id=0,
+        category_id=0,
+        bbox=to_bbox(_box(changed)),
+        area=float(np.count_nonzero(changed)),
+        segmentation={"size": list(changed.shape), "counts": run_lengths(changed)},
+        made=True,
+    )
+
+
+def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[tuple[str, Mask]]) -> str:
+    """Return LabelMe's JSON for a photo.
+
+    Args:
+        name: Of the photo's file.
+        size: Its (width, height), upright.
+        shapes: Class and mask, which is not empty, of each thing.
+    """
+    return to_json(
+        {
+            "version": LABELME_VERSION,
+            "flags": {},
+            "shapes": [_labelme_shape(label, mask) for label, mask in shapes],
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": size[1],
+            "imageWidth": size[0],
+        }
+    )
+
+
+def _labelme_shape(label: str, mask: Mask) -> dict[str, Any]:
+    """Return a shape of the part of a mask in its box, whose first and last pixels are the points."""
+    x1, y1, x2, y2 = map(int, _box(mask))
+    part = png(mask[y1:y2, x1:x2].astype(np.uint8))
+    return {
+        "label": label,
+        "points": [[x1, y1], [x2 - 1, y2 - 1]],
+        "group_id": None,
+        "description": "",
+        "shape_type": "mask",
+        "flags": {},
+        "mask": base64.b64encode(part).decode(),
+    }
+
+
+def _box(mask: Mask) -> Box:
+    box = box_of(mask)
+    assert box is not None
+    return box
+
+
+def png(pixels: Any) -> bytes:
+    """Return a picture (height, width) or (height, width, 3) as a PNG file."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
