@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 import time
@@ -10,11 +9,11 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.common.cli import CommandParser, add_model_flags, at_least, command_name, print_next
+from llava.common.cli import command_name, print_next
 from llava.common.errors import InputError
+from llava_inspect.synthesize_flags import method_settings, parse_arguments
 
 if TYPE_CHECKING:
     from data_prep.annotations import AnnotatedSource
@@ -26,126 +25,7 @@ if TYPE_CHECKING:
     from data_prep.synthesis.plan import Planner
     from data_prep.synthesis.writer import Outcome
 
-METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
 LARGER = "unit=tile, or unit=object with crops.windows=4, shows defects larger; --least-size sets the bound"
-DTYPES = ("float16", "bfloat16", "float32")
-NOTES = """methods:
-  paste    cut defects out of other photos, fit them to the sound component and blend them in
-  render   draw them onto the sound component
-  diffuse  have Stable Diffusion paint what a prompt says into a place on it
-
-OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
-look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
-other. With --data only photos of that conversion's train split are used; without, `convert` leaves out the
-pictures whose photos it holds out. With --model-path the model looks at each picture: where it no longer
-sees the component, the picture is rejected. A killed run goes on with the same command."""
-EXAMPLES = [
-    "--source photos --recipe insulator --data runs/data --output runs/made",
-    "--source photos --recipe insulator --output runs/made --method render\n"
-    '--kinds "broken disc" flashover --count 200',
-    "--source photos --recipe insulator --output runs/made --method diffuse\n"
-    "--diffusion-model models/stable-diffusion-xl-base-1.0 --steps 40",
-]
-
-
-def parse_arguments(argv: Sequence[str]) -> Namespace:
-    from data_prep.command_lines import add_model, add_source, add_workers
-
-    parser = CommandParser(
-        "llava-inspect synthesize",
-        "Make labelled pictures of rare defects from annotated photos, to train on.",
-        notes=NOTES,
-        examples=EXAMPLES,
-    )
-    add_source(parser, "annotated photos, in any format that convert reads")
-    parser.add_argument(
-        "--recipe",
-        type=Path,
-        required=True,
-        metavar="FILE.yaml",
-        help="a file, or the name of one that ships",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a folder that convert wrote: use its training photos alone"
-    )
-    parser.add_argument("--method", choices=METHODS, default="paste", help="how (default: paste)")
-    parser.add_argument(
-        "--kinds", nargs="+", metavar="KIND", help="defects to make (default: all that the method can)"
-    )
-    parser.add_argument(
-        "--count",
-        type=at_least(1),
-        metavar="N",
-        help="pictures in all, rare kinds first (default: what makes all kinds as common as the commonest, "
-        "at most as many as there are photos)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="other seeds make others (default: 0)"
-    )
-    parser.add_argument(
-        "--least-size",
-        type=_pixels,
-        metavar="PIXELS",
-        help="reject defects whose shorter side is less, in the pixels of --model (default: half a patch)",
-    )
-    parser.add_argument(
-        "--novelty",
-        type=Path,
-        metavar="BANK",
-        help="also reject what is unlike all training pictures, by this file of `novelty` for --model-path",
-    )
-    add_diffusion_flags(parser)
-    add_model(parser)
-    add_workers(parser)
-    add_model_flags(parser, required=False)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
-    args = parser.parse_intermixed_args(argv)
-    if args.novelty and not args.novelty.is_file():
-        raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
-    if args.novelty and not args.model_path:
-        raise InputError("--novelty needs the model that the bank was made with: add --model-path")
-    return args
-
-
-def _pixels(text: str) -> float:
-    if not 0 <= (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no size; give 0 or more")
-    return value
-
-
-_pixels.__name__ = "float"  # for argparse's error
-
-
-def add_diffusion_flags(parser: CommandParser) -> None:
-    """Add what --method diffuse alone has; nothing is given unless it is written."""
-    flags = parser.add_argument_group("for --method diffuse")
-    flags.add_argument(
-        "--diffusion-model", metavar="MODEL", help="Stable Diffusion 1, 2 or XL: a folder or Hub name"
-    )
-    flags.add_argument(
-        "--prompt",
-        metavar="TEXT",
-        help='what is painted, such as "a close photo of {wish}"; {wish} is, say, "a broken disc on an '
-        "insulator\" (default: the recipe's synthetic.prompt)",
-    )
-    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
-    flags.add_argument("--steps", type=at_least(1), metavar="N", help="steps of diffusion (default: 30)")
-    flags.add_argument(
-        "--strength",
-        type=float,
-        metavar="S",
-        help="share of the steps gone through, above 0: below 1 the photo shines through (default: 1)",
-    )
-    flags.add_argument(
-        "--guidance", type=float, metavar="G", help="how far the prompt is followed (default: 7.5)"
-    )
-    flags.add_argument(
-        "--batch-size", type=at_least(1), metavar="N", help="pictures painted together (default: 1)"
-    )
-    flags.add_argument(
-        "--dtype", choices=DTYPES, help="what the model computes in (default: float16 on a GPU, else float32)"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,11 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.making.painters import PAINTERS, diffusion_settings, with_prompt
+    from llava_inspect.making.painters import PAINTERS, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
-    diffusion = diffusion_settings(args)
     recipe = with_prompt(load_settings(Recipe, find_recipe(args.recipe), args.overrides), args.prompt)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
@@ -181,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
-    } | diffusion
+    } | method_settings(args)
     everything = settings | {
         "method": args.method,
         "seed": args.seed,

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Painter, Photo
 from data_prep.synthetic import Method
-from llava.common.errors import InputError
 from llava.common.settings import validate_settings
-
-DIFFUSION_FLAGS = (
-    "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
-)  # fmt: skip
 
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
@@ -57,25 +51,6 @@ PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] 
     "render": _render,
     "diffuse": _diffuse,
 }
-
-
-def diffusion_settings(args: Namespace) -> dict[str, Any]:
-    """Return what the flags say of diffusion, and nothing for other methods.
-
-    Raises:
-        InputError: A flag is given that the method does not have, or the model is not.
-    """
-    given = {name: value for name in DIFFUSION_FLAGS if (value := getattr(args, name)) is not None}
-    if args.method != "diffuse":
-        for name in given:
-            raise InputError(f"--{name.replace('_', '-')} is for --method diffuse, not {args.method}")
-        return {}
-    if args.diffusion_model is None:
-        raise InputError(
-            "--method diffuse needs --diffusion-model: a folder or Hub name of Stable Diffusion 1, 2 or XL, "
-            "as diffusers saves it"
-        )
-    return given
 
 
 def with_prompt(recipe: Recipe, prompt: str | None) -> Recipe:

@@ -15,7 +15,8 @@ from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
 from llava_inspect.making.painters import PAINTERS
 from llava_inspect.making.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
-from llava_inspect.synthesize import METHODS, main, speed_text
+from llava_inspect.synthesize import main, speed_text
+from llava_inspect.synthesize_flags import METHODS
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
