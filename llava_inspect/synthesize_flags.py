@@ -16,6 +16,8 @@ DTYPES = ("float16", "bfloat16", "float32")
 DIFFUSION_FLAGS = (
     "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
 )  # fmt: skip
+METHODS_OF = {"segmenter": ("paste", "diffuse"), **dict.fromkeys(DIFFUSION_FLAGS, ("diffuse",))}
+"""The methods of the flags that not all have."""
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
   render   draw them onto the sound component
@@ -75,6 +77,12 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         type=_pixels,
         metavar="PIXELS",
         help="reject defects whose shorter side is less, in the pixels of --model (default: half a patch)",
+    )
+    parser.add_argument(
+        "--segmenter",
+        metavar="MODEL",
+        help="SAM or SAM 2, a folder or Hub name, to outline what paste cuts out of a box (default: GrabCut, "
+        "by colours) and the components that diffuse keeps to (default: it may paint beyond)",
     )
     parser.add_argument(
         "--novelty",
@@ -142,12 +150,12 @@ def method_settings(args: Namespace) -> dict[str, Any]:
     Raises:
         InputError: A flag is given that the method does not have, or the model is not.
     """
-    given = {name: value for name in DIFFUSION_FLAGS if (value := getattr(args, name)) is not None}
-    if args.method != "diffuse":
-        for name in given:
-            raise InputError(f"--{name.replace('_', '-')} is for --method diffuse, not {args.method}")
-        return {}
-    if args.diffusion_model is None:
+    given = {name: value for name in METHODS_OF if (value := getattr(args, name)) is not None}
+    for name in given:
+        if args.method not in METHODS_OF[name]:
+            methods = " and ".join(METHODS_OF[name])
+            raise InputError(f"--{name.replace('_', '-')} is for --method {methods}, not {args.method}")
+    if args.method == "diffuse" and args.diffusion_model is None:
         raise InputError(
             "--method diffuse needs --diffusion-model: a folder or Hub name of Stable Diffusion 1, 2 or XL, "
             "as diffusers saves it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +11,12 @@ import numpy as np
 
 from data_prep.annotations import Shape
 from data_prep.synthetic import Method, Parent
-from llava.common.boxes import area, holds_centre
+from llava.common.boxes import Box, area, holds_centre
 from llava.common.images import open_image
 from llava.common.masks import Mask, Pixels
+
+Outline = Callable[[Pixels, Box], Mask]
+"""Gives the mask of the thing that a box of a picture is drawn around; none of it lies outside the box."""
 
 
 @dataclass(frozen=True)

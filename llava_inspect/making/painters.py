@@ -16,8 +16,9 @@ from llava.common.settings import validate_settings
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
     from data_prep.synthesis.pasting.paste import PastePainter
+    from llava_inspect.making.outlines import find_outline
 
-    return PastePainter(photos)
+    return PastePainter(photos, find_outline(args.segmenter, args.device))
 
 
 def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
@@ -32,7 +33,9 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
     from llava.painting.diffusion_model import load_diffusion
     from llava_inspect.making.diffuse import DiffusePainter
+    from llava_inspect.making.outlines import find_outline
     from llava_inspect.making.prompts import JobPrompts
+    from llava_inspect.making.regions import DefectRegions
 
     given = {
         "steps": args.steps,
@@ -43,7 +46,9 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
     model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
     prompts = JobPrompts(recipe, model.tokenizers)
-    return DiffusePainter(BlendedDiffusion(model, settings), photos, prompts, args.batch_size or 1)
+    outline = find_outline(args.segmenter, args.device) if args.segmenter else None
+    regions = DefectRegions(photos, outline)
+    return DiffusePainter(BlendedDiffusion(model, settings), regions, prompts, args.batch_size or 1)
 
 
 PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] = {

@@ -22,6 +22,7 @@ from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
 from tests.support.photos import Boxes, contents, write_boxes, write_pair, write_photos
 from tests.support.tiny_diffusers import save_tiny_diffusion
+from tests.support.tiny_sam import save_tiny_sam
 
 WHOLE = (5, 5, 75, 43)
 
@@ -223,7 +224,16 @@ def test_pictures_of_a_method_are_trained_on(
 def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
     model = save_tiny_diffusion(tmp_path / "model")
     flags = ("--method", "diffuse", "--kinds", "flashover", "--count", 3, "--diffusion-model", model)
-    fast = ("--steps", 2, "--batch-size", 2, "--least-size", 1)
+    fast = (
+        "--steps",
+        2,
+        "--batch-size",
+        2,
+        "--least-size",
+        1,
+        "--segmenter",
+        save_tiny_sam(tmp_path / "sam"),
+    )
     done = synthesize(photos, tmp_path / "made", *flags, *fast, "--prompt", "{wish}: seen")
     assert done.returncode == 0, done.stderr
     file = read_synthetic(tmp_path / "made")
@@ -238,6 +248,11 @@ def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
         (("--method", "diffuse"), "needs --diffusion-model"),
         (("--method", "paste", "--steps", 4), "--steps is for --method diffuse, not paste"),
         (("--method", "render", "--prompt", "{wish}"), "--prompt is for --method diffuse, not render"),
+        (
+            ("--method", "render", "--segmenter", "sam"),
+            "--segmenter is for --method paste and diffuse, not re",
+        ),
+        (("--method", "paste", "--segmenter", "./sam"), "--segmenter: sam: no such model folder"),
         (
             ("--method", "diffuse", "--diffusion-model", "./nothing"),
             "nothing: no folder of a diffusion model",

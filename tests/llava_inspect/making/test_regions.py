@@ -1,0 +1,88 @@
+"""What is painted of a photo, and what things in boxes are outlined with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.annotations import Shape
+from data_prep.synthesis.painted import Job, Photo
+from llava.common.boxes import Box
+from llava.common.errors import InputError
+from llava.common.grabcut import grabcut
+from llava.common.masks import Mask, Pixels, box_mask
+from llava.painting.views import Segment, View
+from llava_inspect.making.outlines import SegmenterOutline, find_outline
+from llava_inspect.making.regions import DefectRegions
+from tests.support.tiny_sam import save_tiny_sam
+
+STRING = Shape("string", (20.0, 30.0, 180.0, 60.0))
+BURN = Shape("burn", (30.0, 30.0, 50.0, 60.0))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Photo:
+    Image.linear_gradient("L").convert("RGB").resize((200, 100)).save(tmp_path / "a.png")
+    return Photo(tmp_path / "a.png", "a.png", "0" * 64, (200, 100), (STRING,), (BURN,))
+
+
+def upper_part(pixels: Pixels, box: Box) -> Mask:
+    """Outline the upper 20 pixels of a box."""
+    return box_mask((*box[:3], box[1] + 20), (pixels.shape[0], pixels.shape[1]))
+
+
+def nothing(pixels: Pixels, box: Box) -> Mask:
+    return np.zeros(pixels.shape[:2], bool)
+
+
+def test_a_place_ends_where_its_component_does(photo: Photo) -> None:
+    job = Job(0, photo, "burn", STRING, 5)
+    whole, bounded = DefectRegions([photo])(job), DefectRegions([photo], upper_part)(job)
+    assert isinstance(whole, np.ndarray) and isinstance(bounded, np.ndarray)
+    assert bounded.any() and whole[50:].any()
+    assert (bounded == whole & upper_part(photo.pixels(), STRING.box)).all()
+
+
+def test_a_place_beside_its_component_stays_whole(photo: Photo) -> None:
+    job = Job(0, photo, "burn", STRING, 5)
+    assert np.array_equal(DefectRegions([photo], nothing)(job), DefectRegions([photo])(job))
+    anywhere = Job(0, photo, "burn", None, 5)
+    assert np.array_equal(DefectRegions([photo], upper_part)(anywhere), DefectRegions([photo])(anywhere))
+
+
+class FixedView(View):
+    """A view that finds everything left of x = 40, or nothing."""
+
+    def __init__(self, pixels: Pixels, finds: bool) -> None:
+        super().__init__((pixels.shape[0], pixels.shape[1]))
+        self._finds = finds
+
+    def look(self, pixels: Pixels) -> View:
+        return self
+
+    def _at_clicks(self, prompts: object) -> list[Segment]:
+        raise NotImplementedError
+
+    def _in_boxes(self, boxes: object) -> list[Segment]:
+        mask: Mask = np.zeros(self.size, bool)
+        mask[:, :40] = self._finds
+        return [Segment(mask, 0.9)]
+
+
+def test_what_a_segmenter_finds_is_kept_to_the_box(photo: Photo) -> None:
+    pixels = photo.pixels()
+    found = SegmenterOutline(FixedView(pixels, True))(pixels, BURN.box)
+    assert (found == box_mask((30, 30, 40, 60), (100, 200))).all()
+    assert (SegmenterOutline(FixedView(pixels, False))(pixels, BURN.box) == grabcut(pixels, BURN.box)).all()
+
+
+def test_sam_is_named_by_its_folder(photo: Photo, tmp_path: Path) -> None:
+    assert find_outline(None, None) is grabcut
+    outline = find_outline(str(save_tiny_sam(tmp_path / "sam")), "cpu")
+    mask = outline(photo.pixels(), STRING.box)
+    assert mask.any() and not (mask & ~box_mask(STRING.box, (100, 200))).any()
+    with pytest.raises(InputError, match=r"--segmenter: .*no such model folder"):
+        find_outline(str(tmp_path / "absent"), "cpu")
