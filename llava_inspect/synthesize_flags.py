@@ -15,6 +15,7 @@ METHODS = ("paste", "render", "diffuse")  # a help text must not import what mak
 DTYPES = ("float16", "bfloat16", "float32")
 DIFFUSION_FLAGS = (
     "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
+    "keyword_model", "keyword_name", "language_model", "language_name",
 )  # fmt: skip
 METHODS_OF = {"segmenter": ("paste", "diffuse"), **dict.fromkeys(DIFFUSION_FLAGS, ("diffuse",))}
 """The methods of the flags that not all have."""
@@ -27,7 +28,11 @@ OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was ma
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
 other. With --data only photos of that conversion's train split are used; without, `convert` leaves out the
 pictures whose photos it holds out. With --model-path the model looks at each picture: where it no longer
-sees the component, the picture is rejected. A killed run goes on with the same command."""
+sees the component, the picture is rejected. A killed run goes on with the same command.
+
+MODEL is a folder on this machine, or a Hub name, which is downloaded. Nothing is sent anywhere but to the
+servers whose addresses you give to --keyword-model and --language-model (scripts/setup.sh endpoint); the key
+that one may want is taken from OPENAI_API_KEY."""
 EXAMPLES = [
     "--source photos --recipe insulator --data runs/data --output runs/made",
     "--source photos --recipe insulator --output runs/made --method render\n"
@@ -126,6 +131,24 @@ def add_diffusion_flags(parser: CommandParser) -> None:
         "insulator\" (default: the recipe's synthetic.prompt)",
     )
     flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
+    flags.add_argument(
+        "--keyword-model",
+        metavar="MODEL|URL",
+        help="LLaVA that gives the prompt's {keywords} of each photo: mood, materials, weather, surroundings; a "
+        "server (http://...) is sent the photos, scaled down",
+    )
+    flags.add_argument(
+        "--keyword-name", metavar="NAME", help="its name on the server (default: the first that is there)"
+    )
+    flags.add_argument(
+        "--language-model",
+        metavar="MODEL|URL",
+        help="writes each prompt from the filled --prompt and the keywords; a server, such as Ollama's at "
+        "http://localhost:11434, is sent these words and no photo",
+    )
+    flags.add_argument(
+        "--language-name", metavar="NAME", help="its name on the server (default: the first that is there)"
+    )
     flags.add_argument("--steps", type=at_least(1), metavar="N", help="steps of diffusion (default: 30)")
     flags.add_argument(
         "--strength",
@@ -148,8 +171,10 @@ def method_settings(args: Namespace) -> dict[str, Any]:
     """Return the flags that are given of those that only some methods have, by name.
 
     Raises:
-        InputError: A flag is given that the method does not have, or the model is not.
+        InputError: A flag is given that the method does not have, or one that it needs is not.
     """
+    from llava.painting.chat_server import is_address
+
     given = {name: value for name in METHODS_OF if (value := getattr(args, name)) is not None}
     for name in given:
         if args.method not in METHODS_OF[name]:
@@ -160,4 +185,10 @@ def method_settings(args: Namespace) -> dict[str, Any]:
             "--method diffuse needs --diffusion-model: a folder or Hub name of Stable Diffusion 1, 2 or XL, "
             "as diffusers saves it"
         )
+    for part in ("keyword", "language"):
+        model = given.get(f"{part}_model")
+        if f"{part}_name" in given and not (model and is_address(model)):
+            raise InputError(
+                f"--{part}-name is for a server's model: give --{part}-model its address, or leave this out"
+            )
     return given

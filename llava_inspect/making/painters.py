@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Painter, Photo
 from data_prep.synthetic import Method
+from llava.common.errors import InputError
 from llava.common.settings import validate_settings
 
 
@@ -36,7 +37,13 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     from llava_inspect.making.outlines import find_outline
     from llava_inspect.making.prompts import JobPrompts
     from llava_inspect.making.regions import DefectRegions
+    from llava_inspect.making.words import find_asker, find_writer
 
+    if args.keyword_model and not args.language_model and "{keywords}" not in recipe.synthetic.prompt:
+        raise InputError(
+            "--keyword-model: the prompt has no place for keywords; write {keywords} in it (--prompt or the "
+            "recipe's synthetic.prompt), or add --language-model"
+        )
     given = {
         "steps": args.steps,
         "strength": args.strength,
@@ -45,7 +52,7 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     }
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
     model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
-    prompts = JobPrompts(recipe, model.tokenizers)
+    prompts = JobPrompts(recipe, model.tokenizers, find_asker(args), find_writer(args))
     outline = find_outline(args.segmenter, args.device) if args.segmenter else None
     regions = DefectRegions(photos, outline)
     return DiffusePainter(BlendedDiffusion(model, settings), regions, prompts, args.batch_size or 1)

@@ -17,6 +17,7 @@ from llava_inspect.making.painters import PAINTERS
 from llava_inspect.making.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
 from llava_inspect.synthesize import main, speed_text
 from llava_inspect.synthesize_flags import METHODS
+from tests.support.chat_server import fake_chat
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
@@ -221,25 +222,43 @@ def test_pictures_of_a_method_are_trained_on(
     assert any(record["meta"].get("method") == method for record in records)
 
 
-def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
-    model = save_tiny_diffusion(tmp_path / "model")
-    flags = ("--method", "diffuse", "--kinds", "flashover", "--count", 3, "--diffusion-model", model)
-    fast = (
-        "--steps",
-        2,
-        "--batch-size",
-        2,
-        "--least-size",
-        1,
-        "--segmenter",
-        save_tiny_sam(tmp_path / "sam"),
-    )
-    done = synthesize(photos, tmp_path / "made", *flags, *fast, "--prompt", "{wish}: seen")
+@pytest.fixture(scope="module")
+def diffusion_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_diffusion(tmp_path_factory.mktemp("diffusion") / "model")
+
+
+def diffuse(photos: Path, output: Path, model: Path, *more: object) -> Any:
+    fast = ("--steps", 2, "--batch-size", 2, "--least-size", 1)
+    return synthesize(photos, output, "--method", "diffuse", "--diffusion-model", model, *fast, *more)
+
+
+def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path, diffusion_model: Path) -> None:
+    flags = ("--kinds", "flashover", "--count", 3, "--segmenter", save_tiny_sam(tmp_path / "sam"))
+    done = diffuse(photos, tmp_path / "made", diffusion_model, *flags, "--prompt", "{wish}: seen")
     assert done.returncode == 0, done.stderr
     file = read_synthetic(tmp_path / "made")
     assert file.info.method == "diffuse" and file.info.settings["steps"] == 2
     assert {image.synthetic.prompt for image in file.images} == {"flashover on an insulator: seen"}
     assert file.info.settings["prompt"] == "{wish}: seen"
+
+
+def test_models_give_the_words(
+    tmp_path: Path, photos: Path, diffusion_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with fake_chat() as chat:
+        prompt = "flashover on an insulator, thick fog"
+        chat.answer = lambda body: prompt if body["model"] == "writer" else "fog"
+        words = ("--keyword-model", chat.url, "--language-model", chat.url, "--language-name", "writer")
+        flags = ("--kinds", "flashover", "--count", 2, "--prompt", "{wish} at dusk")
+        done = diffuse(photos, tmp_path / "made", diffusion_model, *flags, *words)
+    assert done.returncode == 0, done.stderr
+    file = read_synthetic(tmp_path / "made")
+    assert {image.synthetic.prompt for image in file.images} == {prompt}
+    assert file.info.settings["language_name"] == "writer"
+    asked = [body["messages"][0]["content"] for body in chat.asked if body["model"] == "writer"]
+    assert len(asked) == 1 and "Wish: flashover on an insulator at dusk\nKeywords: fog\n" in asked[0]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +269,7 @@ def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
         (("--method", "render", "--prompt", "{wish}"), "--prompt is for --method diffuse, not render"),
         (
             ("--method", "render", "--segmenter", "sam"),
-            "--segmenter is for --method paste and diffuse, not re",
+            "--segmenter is for --method paste and diffuse, not render",
         ),
         (("--method", "paste", "--segmenter", "./sam"), "--segmenter: sam: no such model folder"),
         (
@@ -258,6 +277,18 @@ def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
             "nothing: no folder of a diffusion model",
         ),
         (("--method", "diffuse", "--diffusion-model", ".", "--prompt", "rust"), "write {wish} where"),
+        (
+            ("--method", "paste", "--language-model", "lm"),
+            "--language-model is for --method diffuse, not paste",
+        ),
+        (
+            ("--method", "diffuse", "--diffusion-model", ".", "--language-name", "qwen3"),
+            "give --language-model its address",
+        ),
+        (
+            ("--method", "diffuse", "--diffusion-model", ".", "--prompt", "{wish}", "--keyword-model", "x"),
+            "no place for keywords",
+        ),
     ],
 )
 def test_bad_flags_of_diffusion_are_one_line(
