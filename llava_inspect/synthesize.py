@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     trained = trained_keys(args.data) if args.data else None
     found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
     print_left_out(found, args)
+    asked = named_kinds(args.kinds, recipe)
+    planner = Planner(found.photos, bool(recipe.components), args.seed, asked)
+    if args.invert:
+        check_kept(asked, recipe, planner)
     painter = PAINTERS[args.method](found.photos, recipe, args)
-    planner = Planner(found.photos, bool(recipe.components), args.seed)
-    kinds = choose_kinds(args.kinds, recipe, painter, planner)
-    count = args.count or default_count(found, kinds)
+    kinds = [] if args.invert else choose_kinds(asked, recipe, painter, planner)
+    examples: dict[str | None, int] = {kind: found.examples[kind] for kind in kinds}
+    if args.invert:
+        examples[None] = planner.count_photos(None)
+    count = args.count or examples.get(None) or default_count(found, kinds)
+    jobs = [None] * count if args.invert else share_out(found.examples, kinds, count)
     least = LEAST_PATCHES * model_input.patch if args.least_size is None else args.least_size
     settings = {
         "count": count,
-        "kinds": kinds,
+        "kinds": sorted(asked) if args.invert else kinds,
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
@@ -78,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.workers,
     )
     with only_run_in(writer.folder):
-        outcomes = make(workshop, share_out(found.examples, kinds, count))
+        outcomes = make(workshop, jobs)
         finish(args, workshop, outcomes, found, settings)
-    print_made(args, outcomes, found.examples, kinds)
+    print_made(args, outcomes, examples)
     return 0
 
 
@@ -113,29 +120,41 @@ def print_left_out(found: Photos, args: Namespace) -> None:
         raise InputError(f"{where}: no photo with boxes, and none that is annotated as sound")
 
 
-def choose_kinds(
-    asked: Sequence[str] | None, recipe: Recipe, painter: Painter, planner: Planner
-) -> list[str]:
-    """Return the kinds to make, by the recipe's names and in its order.
-
-    Raises:
-        InputError: A kind that was asked for is unknown or cannot be made, or none can.
-    """
+def named_kinds(asked: Sequence[str] | None, recipe: Recipe) -> set[str]:
+    """Return the defects that --kinds names, by the recipe's names; InputError if it has no such."""
     from data_prep.annotations import plain_name
 
     names = {plain_name(name): kind.name for kind in recipe.defects for name in (kind.name, *kind.aliases)}
-    wanted = set(recipe.kind_names)
-    if asked:
-        for name in asked:
-            if plain_name(name) not in names:
-                known = ", ".join(recipe.kind_names)
-                raise InputError(f"--kinds {name!r}: the recipe has no such defect; it has {known}")
-        wanted = {names[plain_name(name)] for name in asked}
+    for name in asked or ():
+        if plain_name(name) not in names:
+            known = ", ".join(recipe.kind_names)
+            raise InputError(f"--kinds {name!r}: the recipe has no such defect; it has {known}")
+    return {names[plain_name(name)] for name in asked or ()}
+
+
+def check_kept(asked: Collection[str], recipe: Recipe, planner: Planner) -> None:
+    """Raise InputError where there is nothing to keep whose surroundings could be new."""
+    if not recipe.components:
+        raise InputError(
+            "--invert keeps a component and paints around it, and the recipe names no components"
+        )
+    if not planner.count_photos(None):
+        of_kind = f" with {' or '.join(sorted(asked))} on it" if asked else ""
+        raise InputError(f"--invert: no photo that can be used has a box of a component{of_kind}")
+
+
+def choose_kinds(asked: Collection[str], recipe: Recipe, painter: Painter, planner: Planner) -> list[str]:
+    """Return the kinds to make, in the recipe's order: of those asked for, or of all if none is.
+
+    Raises:
+        InputError: A kind that was asked for cannot be made, or none can.
+    """
+    wanted = set(asked or recipe.kind_names)
     reasons: dict[str, str] = {}
     for kind in recipe.kind_names:
         if kind in wanted:
             why = painter.can_make(kind)
-            if why is None and not planner.has_place(kind):
+            if why is None and not planner.count_photos(kind):
                 why = "no photo has a sound component to make it on"
             if why is not None:
                 reasons[kind] = why
@@ -180,7 +199,7 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
     return ModelJudge(args, recipe, args.novelty)
 
 
-def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
+def make(workshop: Workshop, kinds: Sequence[str | None]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -248,10 +267,11 @@ def finish(
     workshop.writer.finish(file)
 
 
-def print_made(
-    args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str, int], kinds: Sequence[str]
-) -> None:
-    """Print what was made of each kind, what was rejected, and what to do next."""
+def print_made(args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str | None, int]) -> None:
+    """Print what was made, what was rejected, and what to do next.
+
+    `examples` counts the photos that show each kind to make; those of None may get new surroundings.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -262,9 +282,9 @@ def print_made(
     tries = Counter(outcome.kind for outcome in outcomes)
     title = f"{made.total():,} pictures in {args.output} ({args.method})"
     table = Table("kind", "photos with it", "made", "rejected", title=title)
-    for kind in kinds:
-        numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
-        table.add_row(kind, *(f"{number:,}" for number in numbers))
+    for kind, photos in examples.items():
+        numbers = (photos, made[kind], tries[kind] - made[kind])
+        table.add_row(kind or "new surroundings", *(f"{number:,}" for number in numbers))
     Console().print(table)
     reasons = rejections(outcomes)
     for reason, count in reasons.most_common():

@@ -15,14 +15,14 @@ METHODS = ("paste", "render", "diffuse")  # a help text must not import what mak
 DTYPES = ("float16", "bfloat16", "float32")
 DIFFUSION_FLAGS = (
     "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
-    "keyword_model", "keyword_name", "language_model", "language_name",
+    "keyword_model", "keyword_name", "language_model", "language_name", "invert",
 )  # fmt: skip
 METHODS_OF = {"segmenter": ("paste", "diffuse"), **dict.fromkeys(DIFFUSION_FLAGS, ("diffuse",))}
 """The methods of the flags that not all have."""
 NOTES = """methods:
   paste    cut defects out of other photos, fit them to the sound component and blend them in
   render   draw them onto the sound component
-  diffuse  have Stable Diffusion paint what a prompt says into a place on it
+  diffuse  have Stable Diffusion paint what a prompt says into a place on it, or with --invert all around it
 
 OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
 look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
@@ -39,6 +39,9 @@ EXAMPLES = [
     '--kinds "broken disc" flashover --count 200',
     "--source photos --recipe insulator --output runs/made --method diffuse\n"
     "--diffusion-model models/stable-diffusion-xl-base-1.0 --steps 40",
+    "--source photos --recipe insulator --output runs/made --method diffuse --invert\n"
+    "--diffusion-model models/stable-diffusion-xl-base-1.0 --segmenter models/sam2.1-hiera-large\n"
+    '--prompt "{wish}, a snowy forest"',
 ]
 
 
@@ -65,14 +68,18 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--method", choices=METHODS, default="paste", help="how (default: paste)")
     parser.add_argument(
-        "--kinds", nargs="+", metavar="KIND", help="defects to make (default: all that the method can)"
+        "--kinds",
+        nargs="+",
+        metavar="KIND",
+        help="defects to make (default: all that the method can); with --invert, keep only components that "
+        "show one of them (default: any, also sound ones)",
     )
     parser.add_argument(
         "--count",
         type=at_least(1),
         metavar="N",
         help="pictures in all, rare kinds first (default: what makes all kinds as common as the commonest, "
-        "at most as many as there are photos)",
+        "at most as many as there are photos; with --invert one for each photo)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="other seeds make others (default: 0)"
@@ -132,10 +139,16 @@ def add_diffusion_flags(parser: CommandParser) -> None:
     )
     flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
     flags.add_argument(
+        "--invert",
+        action="store_true",
+        default=None,  # as of all flags that are not given
+        help="make no defect: keep a component with the defects on it, and paint new surroundings",
+    )
+    flags.add_argument(
         "--keyword-model",
         metavar="MODEL|URL",
-        help="LLaVA that gives the prompt's {keywords} of each photo: mood, materials, weather, surroundings; a "
-        "server (http://...) is sent the photos, scaled down",
+        help="LLaVA that gives {keywords} of each photo for the prompt: mood, materials, weather, "
+        "surroundings; a server (http://...) is sent the photos, scaled down",
     )
     flags.add_argument(
         "--keyword-name", metavar="NAME", help="its name on the server (default: the first that is there)"

@@ -47,6 +47,10 @@ class Photo:
         around = [shape for shape in self.components if holds_centre(shape.box, defect.box)]
         return min(around, key=lambda shape: area(shape.box), default=None)
 
+    def defects_on(self, component: Shape) -> list[Shape]:
+        """Return the defects that lie on a component, and on no smaller one."""
+        return [defect for defect in self.defects if self.component_of(defect) == component]
+
     def sound_components(self) -> list[Shape]:
         """Return the components that no defect touches the centre of or has its own centre in."""
         return [
@@ -64,12 +68,13 @@ class Job:
     """One picture to make: a defect of `kind` on the photo, within `target`.
 
     `number` counts from 0 and names the files; `seed` is the job's own. `target` is the component to change,
-    None for a photo without components: anywhere in it.
+    None for a photo without components: anywhere in it. A job of no kind keeps its target as it is, with the
+    defects on it, and changes all around.
     """
 
     number: int
     photo: Photo
-    kind: str
+    kind: str | None
     target: Shape | None
     seed: int
 

@@ -23,17 +23,20 @@ class DiffusePainter:
         region: Callable[[Job], Mask | Rejected],
         prompt: Callable[[Job], str],
         batch_size: int = 1,
+        invert: bool = False,
     ) -> None:
         """Take what paints.
 
         Args:
             diffusion: What paints.
-            region: Says which part of its photo a job changes.
+            region: Says which part of its photo a job is about.
             prompt: Says what to paint for a job, cut to what the model reads; it is asked by one thread at a
                 time.
             batch_size: Pictures that are painted together.
+            invert: Keeps the region and paints all around it.
         """
         self.batch_size = batch_size
+        self._invert = invert
         self._diffusion = diffusion
         self._region = region
         self._prompt = prompt
@@ -48,7 +51,7 @@ class DiffusePainter:
         regions = [self._region(job) for job in jobs]
         with self._alone:
             wishes = {
-                job.number: Wish(job.photo.pixels(), region, self._prompt(job), job.seed)
+                job.number: Wish(job.photo.pixels(), region, self._prompt(job), job.seed, self._invert)
                 for job, region in zip(jobs, regions, strict=True)
                 if not isinstance(region, Rejected)
             }
@@ -63,7 +66,7 @@ class DiffusePainter:
         if settings.negative:
             details["negative"] = settings.negative
         made = {
-            number: Painted(pixels=pixels, mask=wish.mask, prompt=wish.prompt, details=details)
+            number: Painted(pixels=pixels, mask=wish.painted, prompt=wish.prompt, details=details)
             for (number, wish), pixels in zip(wishes.items(), pictures, strict=True)
         }
         return [

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from data_prep.recipe.schema import Recipe
-from data_prep.synthesis.painted import Painter, Photo
+from data_prep.synthesis.painted import Job, Painter, Photo, Rejected
 from data_prep.synthetic import Method
 from llava.common.errors import InputError
+from llava.common.masks import Mask
 from llava.common.settings import validate_settings
 
 
@@ -36,7 +38,7 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     from llava_inspect.making.diffuse import DiffusePainter
     from llava_inspect.making.outlines import find_outline
     from llava_inspect.making.prompts import JobPrompts
-    from llava_inspect.making.regions import DefectRegions
+    from llava_inspect.making.regions import DefectRegions, kept_region
     from llava_inspect.making.words import find_asker, find_writer
 
     if args.keyword_model and not args.language_model and "{keywords}" not in recipe.synthetic.prompt:
@@ -53,9 +55,14 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
     model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
     prompts = JobPrompts(recipe, model.tokenizers, find_asker(args), find_writer(args))
-    outline = find_outline(args.segmenter, args.device) if args.segmenter else None
-    regions = DefectRegions(photos, outline)
-    return DiffusePainter(BlendedDiffusion(model, settings), regions, prompts, args.batch_size or 1)
+    outline = find_outline(args.segmenter, args.device)
+    region: Callable[[Job], Mask | Rejected]
+    if args.invert:
+        region = partial(kept_region, outline=outline)
+    else:  # colours tell too little of where a component ends to bound a place
+        region = DefectRegions(photos, outline if args.segmenter else None)
+    diffusion = BlendedDiffusion(model, settings)
+    return DiffusePainter(diffusion, region, prompts, args.batch_size or 1, bool(args.invert))
 
 
 PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] = {

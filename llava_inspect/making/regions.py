@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.synthesis.painted import Job, Outline, Photo, Rejected
+from data_prep.synthesis.pasting.donors import place_mask
 from data_prep.synthesis.places import Places
-from llava.common.masks import Mask, clean_mask
+from llava.common.masks import Mask, clean_mask, grown
 
 NO_PLACE = "no place that is clear of the photo's other defects"
 _ON = 0.5  # of a place, must lie on a component whose outline bounds it
+_EDGE = 2  # pixels around a component that is kept: its own edge must be no edge of what is painted
 
 
 class DefectRegions:
@@ -40,3 +42,14 @@ class DefectRegions:
             return place
         on_it = clean_mask(place & self._outline(job.photo.pixels(), job.target.box))
         return on_it if np.count_nonzero(on_it) >= _ON * np.count_nonzero(place) else place
+
+
+def kept_region(job: Job, outline: Outline) -> Mask:
+    """Return what stays of a job's photo where its surroundings are painted: the component with its edge, and
+    the places of its defects, since what is wrong with one may be that something is missing there."""
+    assert job.target is not None
+    pixels = job.photo.pixels()
+    kept = grown(outline(pixels, job.target.box), _EDGE)
+    for defect in job.photo.defects_on(job.target):
+        kept |= place_mask(defect.box, (pixels.shape[0], pixels.shape[1]))
+    return kept

@@ -1,6 +1,7 @@
 """The command: photos in, labelled pictures out; what it refuses, and what a model rejects."""
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from data_prep.annotations import Shape
 from data_prep.synthesis.filter import Made, Seen
 from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
+from llava.common.images import open_image
+from llava.common.masks import load_mask
 from llava_inspect.making.painters import PAINTERS
 from llava_inspect.making.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
 from llava_inspect.synthesize import main, speed_text
@@ -148,8 +151,8 @@ def made(photos: Path) -> tuple[Job, Made]:
     photo = Photo(photos, "a", "0" * 64, (80, 48), (Shape("insulator", WHOLE),), ())
     job = Job(0, photo, "flashover", photo.components[0], 1)
     mask = np.ones((48, 80), bool)
-    seen = Seen((0, 0, 80, 48), 10)
-    return job, Made(Painted(pixels + np.uint8(9), mask), pixels, mask, Shape("flashover", WHOLE), seen)
+    painted, seen = Painted(pixels + np.uint8(9), mask), Seen((0, 0, 80, 48), 10)
+    return job, Made(painted, pixels, mask, photo, Shape("flashover", WHOLE), seen)
 
 
 def test_the_question_is_in_the_words_of_the_recipe() -> None:
@@ -261,6 +264,53 @@ def test_models_give_the_words(
     assert len(asked) == 1 and "Wish: flashover on an insulator at dusk\nKeywords: fog\n" in asked[0]
 
 
+def test_a_component_gets_new_surroundings(tmp_path: Path, diffusion_model: Path) -> None:
+    left, right, burn = (4, 4, 34, 44), (46, 4, 76, 30), (10, 10, 24, 20)
+    both: Boxes = [("insulator", left), ("insulator", right), ("flashover", burn)]
+    source = write_boxes(tmp_path / "photos", both, count=3)
+    output = tmp_path / "made"
+    done = diffuse(source, output, diffusion_model, "--invert", "--count", 4, "--prompt", "{wish}, snow")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"new surroundings\W+3\W+4\W+0", done.stdout)
+    file = read_synthetic(output)
+    names = {category.id: category.name for category in file.categories}
+    labelled = []
+    for image in file.images:
+        facts = image.synthetic
+        assert (facts.kind, facts.prompt) == (None, "the surroundings of an insulator, snow")
+        painted = load_mask(output / facts.mask)
+        pixels, photo = (
+            np.asarray(open_image(path))
+            for path in (output / image.file_name, source / facts.parents[0].name)
+        )
+        assert (pixels == photo)[~painted].all() and (pixels != photo)[painted].any(axis=1).mean() > 0.9
+        of_it = [annotation for annotation in file.annotations if annotation.image_id == image.id]
+        assert not any(annotation.made or annotation.segmentation for annotation in of_it)
+        labelled.append({(names[annotation.category_id], annotation.box) for annotation in of_it})
+        if ("flashover", burn) in labelled[-1]:
+            assert not painted[10:20, 11:23].any()
+    assert {("insulator", right)} in labelled
+    assert {("insulator", left), ("flashover", burn)} in labelled and len(labelled) == 4
+
+    data = tmp_path / "data"
+    convert = ("--source", source, "--recipe", "insulator", "--synthetic", output, "--output", data)
+    converted = run_here(data_prep, "convert", *convert, "--splits", "1,0,0")
+    assert converted.returncode == 0, converted.stderr
+    assert "by diffuse" in converted.stdout and "new background" in converted.stdout
+    checked = run_here(data_prep, "check", data / "train.json", "--image-folder", data)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_what_is_kept_must_be_there(tmp_path: Path) -> None:
+    write_boxes(tmp_path / "a", [("insulator", WHOLE), ("flashover", (10, 10, 30, 30))], count=1)
+    write_boxes(tmp_path / "b", [("scratches", (10, 10, 30, 30))], count=1)
+    flags = ("--method", "diffuse", "--diffusion-model", ".", "--invert")
+    none = synthesize(tmp_path / "a", tmp_path / "made", *flags, "--kinds", "pollution")
+    assert none.returncode == 2 and "has a box of a component with pollution on it" in none.stderr
+    none = synthesize(tmp_path / "b", tmp_path / "made", *flags, "--recipe", "steel_surface")
+    assert none.returncode == 2 and "the recipe names no components" in none.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -276,6 +326,7 @@ def test_models_give_the_words(
             ("--method", "diffuse", "--diffusion-model", "./nothing"),
             "nothing: no folder of a diffusion model",
         ),
+        (("--method", "paste", "--invert"), "--invert is for --method diffuse, not paste"),
         (("--method", "diffuse", "--diffusion-model", ".", "--prompt", "rust"), "write {wish} where"),
         (
             ("--method", "paste", "--language-model", "lm"),

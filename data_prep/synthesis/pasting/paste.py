@@ -94,6 +94,7 @@ class PastePainter:
         return [self._paint(job) for job in jobs]
 
     def _paint(self, job: Job) -> Painted | Rejected:
+        assert job.kind is not None
         target = None if job.target is None else job.target.name
         donors = [
             donor

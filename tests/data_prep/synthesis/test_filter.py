@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_prep.annotations import Shape
 from data_prep.model_inputs import ModelInput
-from data_prep.synthesis.filter import COVERS, OUTSIDE, TOO_SMALL, UNCHANGED, UNSEEN, Filter, Made
+from data_prep.synthesis.filter import COVERS, CUT, OUTSIDE, TOO_SMALL, UNCHANGED, UNSEEN, Filter, Made
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.boxes import Box
 from llava.common.masks import box_mask
@@ -69,3 +69,35 @@ def test_a_picture_has_the_size_of_its_photo(photo: Photo) -> None:
         WHOLE.measure(
             Job(0, photo, "flashover", None, 1), Painted(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool))
         )
+
+
+# --- new surroundings ------------------------------------------------------------------------------------
+
+
+def judge_surroundings(photo: Photo, kept: Box) -> Made | Rejected:
+    """Change all but a box, and measure it as a picture of no kind."""
+    pixels = photo.pixels().copy()
+    mask = ~box_mask(kept, (80, 120))
+    pixels[mask] += 50
+    return WHOLE.measure(Job(0, photo, None, photo.components[0], 1), Painted(pixels, mask))
+
+
+def test_with_new_surroundings_what_was_kept_is_labelled(photo: Photo) -> None:
+    gone = judge_surroundings(photo, (10, 10, 60, 60))
+    assert isinstance(gone, Made) and gone.shape is None
+    assert (gone.there.components, gone.there.defects) == (photo.components, ())
+    assert gone.seen.crop == (0, 0, 120, 80)
+    part = judge_surroundings(photo, (20, 20, 30, 30))  # a thin string fills little of its box
+    assert isinstance(part, Made) and part.there.components == photo.components
+    kept = judge_surroundings(photo, (10, 10, 95, 60))
+    assert isinstance(kept, Made) and kept.there == photo
+
+
+@given(st.floats(80.0, 100.0))
+def test_no_label_stays_of_what_is_cut_through(photo: Photo, edge: float) -> None:
+    measured = judge_surroundings(photo, (10.0, 10.0, edge, 60.0))
+    share = (np.ceil(edge) - 80) / 20
+    if 0.1 < share < 0.5:
+        assert measured == Rejected(CUT)
+    else:
+        assert isinstance(measured, Made) and bool(measured.there.defects) == (share >= 0.5)

@@ -16,7 +16,7 @@ from llava.common.grabcut import grabcut
 from llava.common.masks import Mask, Pixels, box_mask
 from llava.painting.views import Segment, View
 from llava_inspect.making.outlines import SegmenterOutline, find_outline
-from llava_inspect.making.regions import DefectRegions
+from llava_inspect.making.regions import DefectRegions, kept_region
 from tests.support.tiny_sam import save_tiny_sam
 
 STRING = Shape("string", (20.0, 30.0, 180.0, 60.0))
@@ -51,6 +51,12 @@ def test_a_place_beside_its_component_stays_whole(photo: Photo) -> None:
     assert np.array_equal(DefectRegions([photo], nothing)(job), DefectRegions([photo])(job))
     anywhere = Job(0, photo, "burn", None, 5)
     assert np.array_equal(DefectRegions([photo], upper_part)(anywhere), DefectRegions([photo])(anywhere))
+
+
+def test_a_component_is_kept_with_its_edge_and_its_defects(photo: Photo) -> None:
+    kept = kept_region(Job(0, photo, None, STRING, 5), upper_part)
+    assert kept[30:50, 20:180].all() and kept[48:52, 20:180].all()
+    assert kept[50:60, 35:45].all() and not kept[53:, 60:].any() and not kept[:28].any()
 
 
 class FixedView(View):
