@@ -54,16 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.invert:
         check_kept(asked, recipe, planner)
     painter = PAINTERS[args.method](found.photos, recipe, args)
-    kinds = [] if args.invert else choose_kinds(asked, recipe, painter, planner)
-    examples: dict[str | None, int] = {kind: found.examples[kind] for kind in kinds}
+    examples: dict[str | None, int]
+    jobs: list[str | None]
     if args.invert:
-        examples[None] = planner.count_photos(None)
-    count = args.count or examples.get(None) or default_count(found, kinds)
-    jobs = [None] * count if args.invert else share_out(found.examples, kinds, count)
+        examples = {None: planner.count_photos(None)}
+        jobs = [None] * (args.count or examples[None])
+    else:
+        kinds = choose_kinds(asked, recipe, painter, planner)
+        examples = {kind: found.examples[kind] for kind in kinds}
+        jobs = [*share_out(found.examples, kinds, args.count or default_count(found, kinds))]
     least = LEAST_PATCHES * model_input.patch if args.least_size is None else args.least_size
     settings = {
-        "count": count,
-        "kinds": sorted(asked) if args.invert else kinds,
+        "count": len(jobs),
+        "kinds": sorted(asked) if args.invert else list(examples),
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,

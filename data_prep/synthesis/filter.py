@@ -12,7 +12,7 @@ from data_prep.images.units import Unit, cut_units
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from llava.common.boxes import Box
+from llava.common.boxes import Box, iou
 from llava.common.masks import Mask, Pixels, box_mask, box_of, changed_pixels, clean_mask
 
 UNCHANGED = "nothing changed"
@@ -21,11 +21,11 @@ COVERS = "covers a defect that was there"
 UNSEEN = "in no crop or tile of the recipe"
 TOO_SMALL = "too small in the model's pixels"
 LEAST_PATCHES = 0.5  # the least thickness of a defect to be seen, in the model's patches
-CUT = "cuts through what else is annotated"
+CUT = "cuts through something that is annotated"
 _COVERED = 0.5  # a defect's box is lost if so much of it is painted over
+_REACHES = 0.75  # IoU of a component's box and that of what was kept of it; an outline may have lost a part
 _KEPT, _GONE = 0.5, 0.1
-"""Of a box, that is left of a photo whose surroundings are new: with more it is still there, with less it is
-gone, and between nobody can say."""
+"""Of any other box, that is kept: with more it is there, with less it is gone, between nobody can say."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,22 @@ class Filter:
 
 
 def what_is_left(photo: Photo, target: Shape, kept: Mask) -> Photo | None:
-    """Return a photo with those annotations that its kept pixels still show: the target's, and each of which
-    the most is kept. None where a box is neither kept nor gone."""
+    """Return a photo with those annotations that its kept pixels still show: the target and the defects on
+    it, and each other box of which the most is kept.
+
+    None where a part of the target or of a defect on it is lost, or another box is neither kept nor gone.
+    """
     left = []
+    own = (target, *photo.defects_on(target))
     for shape in (*photo.components, *photo.defects):
         inside = box_mask(shape.box, kept.shape)
         share = int(np.count_nonzero(kept & inside)) / max(1, int(np.count_nonzero(inside)))
-        if shape == target or share >= _KEPT:
+        if shape in own:  # a thin one fills little of its box, but reaches all its sides
+            reached = box_of(kept & inside)
+            if reached is None or iou(reached, shape.box) < _REACHES:
+                return None
+            left.append(shape)
+        elif share >= _KEPT:
             left.append(shape)
         elif share > _GONE:
             return None

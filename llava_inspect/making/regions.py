@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy as np
 from data_prep.synthesis.painted import Job, Outline, Photo, Rejected
 from data_prep.synthesis.pasting.donors import place_mask
 from data_prep.synthesis.places import Places
+from llava.common.boxes import area
 from llava.common.masks import Mask, clean_mask, grown
 
 NO_PLACE = "no place that is clear of the photo's other defects"
 _ON = 0.5  # of a place, must lie on a component whose outline bounds it
-_EDGE = 2  # pixels around a component that is kept: its own edge must be no edge of what is painted
+_EDGE = 1  # pixels around what is kept
+_MOST_OF = 0.4  # of a component's longer side: a larger defect is not one place of it
 
 
 class DefectRegions:
@@ -45,11 +48,15 @@ class DefectRegions:
 
 
 def kept_region(job: Job, outline: Outline) -> Mask:
-    """Return what stays of a job's photo where its surroundings are painted: the component with its edge, and
-    the places of its defects, since what is wrong with one may be that something is missing there."""
+    """Return what stays of a job's photo where its surroundings are painted: the component and the defects on
+    it. Of a small one the whole place stays, since what is wrong may be that something is missing there."""
     assert job.target is not None
     pixels = job.photo.pixels()
     kept = grown(outline(pixels, job.target.box), _EDGE)
+    x1, y1, x2, y2 = job.target.box
     for defect in job.photo.defects_on(job.target):
-        kept |= place_mask(defect.box, (pixels.shape[0], pixels.shape[1]))
+        if math.sqrt(area(defect.box)) < _MOST_OF * max(x2 - x1, y2 - y1):
+            kept |= place_mask(defect.box, (pixels.shape[0], pixels.shape[1]))
+        else:
+            kept |= grown(outline(pixels, defect.box), _EDGE)
     return kept

@@ -1,5 +1,7 @@
 """Labels are those of the pixels that changed, and what would teach nothing is rejected."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,10 +76,10 @@ def test_a_picture_has_the_size_of_its_photo(photo: Photo) -> None:
 # --- new surroundings ------------------------------------------------------------------------------------
 
 
-def judge_surroundings(photo: Photo, kept: Box) -> Made | Rejected:
-    """Change all but a box, and measure it as a picture of no kind."""
+def judge_surroundings(photo: Photo, *kept: Box) -> Made | Rejected:
+    """Change all but some boxes, and measure it as a picture of no kind."""
     pixels = photo.pixels().copy()
-    mask = ~box_mask(kept, (80, 120))
+    mask = ~np.any([box_mask(box, (80, 120)) for box in kept], axis=0)
     pixels[mask] += 50
     return WHOLE.measure(Job(0, photo, None, photo.components[0], 1), Painted(pixels, mask))
 
@@ -87,14 +89,22 @@ def test_with_new_surroundings_what_was_kept_is_labelled(photo: Photo) -> None:
     assert isinstance(gone, Made) and gone.shape is None
     assert (gone.there.components, gone.there.defects) == (photo.components, ())
     assert gone.seen.crop == (0, 0, 120, 80)
-    part = judge_surroundings(photo, (20, 20, 30, 30))  # a thin string fills little of its box
-    assert isinstance(part, Made) and part.there.components == photo.components
-    kept = judge_surroundings(photo, (10, 10, 95, 60))
-    assert isinstance(kept, Made) and kept.there == photo
+    thin = judge_surroundings(photo, (10, 10, 60, 13), (10, 10, 13, 60))
+    assert isinstance(thin, Made) and thin.there.components == photo.components
+    both = judge_surroundings(photo, (10, 10, 95, 60))
+    assert isinstance(both, Made) and both.there == photo
+    assert judge_surroundings(photo, (10, 10, 60, 40)) == Rejected(CUT)  # half of the component is lost
+
+
+@pytest.mark.parametrize(("lost", "why"), [(20, CUT), (3, None)])
+def test_a_defect_of_what_was_kept_must_be_whole(photo: Photo, lost: int, why: str | None) -> None:
+    burnt = replace(photo, defects=(Shape("flashover", (30, 20, 50, 79)),))
+    measured = judge_surroundings(burnt, (10, 10, 60, 60), (30, 20, 50, 79 - lost))
+    assert measured == Rejected(why) if why else isinstance(measured, Made) and measured.there == burnt
 
 
 @given(st.floats(80.0, 100.0))
-def test_no_label_stays_of_what_is_cut_through(photo: Photo, edge: float) -> None:
+def test_no_label_stays_of_what_else_is_cut_through(photo: Photo, edge: float) -> None:
     measured = judge_surroundings(photo, (10.0, 10.0, edge, 60.0))
     share = (np.ceil(edge) - 80) / 20
     if 0.1 < share < 0.5:

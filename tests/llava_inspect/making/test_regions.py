@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,13 @@ def test_a_place_beside_its_component_stays_whole(photo: Photo) -> None:
     assert np.array_equal(DefectRegions([photo], upper_part)(anywhere), DefectRegions([photo])(anywhere))
 
 
-def test_a_component_is_kept_with_its_edge_and_its_defects(photo: Photo) -> None:
+def test_a_component_is_kept_with_the_defects_on_it(photo: Photo) -> None:
     kept = kept_region(Job(0, photo, None, STRING, 5), upper_part)
-    assert kept[30:50, 20:180].all() and kept[48:52, 20:180].all()
-    assert kept[50:60, 35:45].all() and not kept[53:, 60:].any() and not kept[:28].any()
+    assert kept[30:50, 20:180].all() and not kept[:29].any() and not kept[52:, 60:].any()
+    assert kept[50:60, 35:45].all()  # the place of the burn
+    coated = replace(photo, defects=(Shape("pollution", (25.0, 35.0, 175.0, 65.0)),))
+    kept = kept_region(Job(0, coated, None, STRING, 5), upper_part)
+    assert kept[35:55, 25:175].all() and not kept[57:].any()  # its outline
 
 
 class FixedView(View):
