@@ -251,7 +251,6 @@ def finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
-    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
     from data_prep.synthetic import Info
@@ -260,14 +259,24 @@ def finish(
     if not any(outcome.image for outcome in outcomes):
         workshop.writer.discard()
         listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
-        remedy = f"; {LARGER}" if TOO_SMALL in reasons else ""
-        raise InputError(f"no picture could be made: {listed}{remedy}")
+        raise InputError("; ".join([f"no picture could be made: {listed}", *remedies(reasons, args)]))
     info = Info(
         method=args.method, recipe=str(args.recipe), seed=args.seed, settings=dict(settings), rejected=reasons
     )
     file = workshop.writer.synthetic_file(outcomes, info)
     draw_sheets(workshop.writer.folder, file, {photo.name: photo for photo in found.photos})
     workshop.writer.finish(file)
+
+
+def remedies(reasons: Collection[str], args: Namespace) -> list[str]:
+    """Return what helps against reasons of rejection."""
+    from data_prep.synthesis.filter import TOO_SMALL
+    from llava_inspect.making.regions import NO_OUTLINE
+
+    found = [LARGER] if TOO_SMALL in reasons else []
+    if NO_OUTLINE in reasons and not args.segmenter:
+        found.append("--segmenter, a SAM, may find outlines where colours tell too little")
+    return found
 
 
 def print_made(args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str | None, int]) -> None:
@@ -278,7 +287,6 @@ def print_made(args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[s
     from rich.console import Console
     from rich.table import Table
 
-    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.writer import rejections
 
     made = Counter(outcome.kind for outcome in outcomes if outcome.image)
@@ -292,8 +300,8 @@ def print_made(args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[s
     reasons = rejections(outcomes)
     for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
-    if TOO_SMALL in reasons:
-        print(f"note: {LARGER}")
+    for remedy in remedies(reasons, args):
+        print(f"note: {remedy}")
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")

@@ -15,8 +15,9 @@ from llava.common.boxes import Box, area, holds_centre
 from llava.common.images import open_image
 from llava.common.masks import Mask, Pixels
 
-Outline = Callable[[Pixels, Box], Mask]
-"""Gives the mask of the thing that a box of a picture is drawn around; none of it lies outside the box."""
+Outline = Callable[[Pixels, Box], Mask | None]
+"""Gives the mask of the thing that a box of a picture is drawn around, None where it finds none. Nothing of
+it lies outside the box."""
 
 
 @dataclass(frozen=True)

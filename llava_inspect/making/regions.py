@@ -14,6 +14,7 @@ from llava.common.boxes import area
 from llava.common.masks import Mask, clean_mask, grown
 
 NO_PLACE = "no place that is clear of the photo's other defects"
+NO_OUTLINE = "no outline of the component was found"
 _ON = 0.5  # of a place, must lie on a component whose outline bounds it
 _EDGE = 1  # pixels around what is kept
 _MOST_OF = 0.4  # of a component's longer side: a larger defect is not one place of it
@@ -43,20 +44,28 @@ class DefectRegions:
             return Rejected(NO_PLACE)
         if self._outline is None or job.target is None:
             return place
-        on_it = clean_mask(place & self._outline(job.photo.pixels(), job.target.box))
+        component = self._outline(job.photo.pixels(), job.target.box)
+        if component is None:
+            return place
+        on_it = clean_mask(place & component)
         return on_it if np.count_nonzero(on_it) >= _ON * np.count_nonzero(place) else place
 
 
-def kept_region(job: Job, outline: Outline) -> Mask:
+def kept_region(job: Job, outline: Outline) -> Mask | Rejected:
     """Return what stays of a job's photo where its surroundings are painted: the component and the defects on
     it. Of a small one the whole place stays, since what is wrong may be that something is missing there."""
     assert job.target is not None
     pixels = job.photo.pixels()
-    kept = grown(outline(pixels, job.target.box), _EDGE)
+    component = outline(pixels, job.target.box)
+    if component is None:
+        return Rejected(NO_OUTLINE)
+    kept = grown(component, _EDGE)
     x1, y1, x2, y2 = job.target.box
     for defect in job.photo.defects_on(job.target):
-        if math.sqrt(area(defect.box)) < _MOST_OF * max(x2 - x1, y2 - y1):
+        is_one_place = math.sqrt(area(defect.box)) < _MOST_OF * max(x2 - x1, y2 - y1)
+        found = None if is_one_place else outline(pixels, defect.box)
+        if found is None:
             kept |= place_mask(defect.box, (pixels.shape[0], pixels.shape[1]))
         else:
-            kept |= grown(outline(pixels, defect.box), _EDGE)
+            kept |= grown(found, _EDGE)
     return kept

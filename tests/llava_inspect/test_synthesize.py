@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
@@ -268,8 +269,15 @@ def test_a_component_gets_new_surroundings(tmp_path: Path, diffusion_model: Path
     left, right, burn = (4, 4, 34, 44), (46, 4, 76, 30), (10, 10, 24, 20)
     both: Boxes = [("insulator", left), ("insulator", right), ("flashover", burn)]
     source = write_boxes(tmp_path / "photos", both, count=3)
-    output = tmp_path / "made"
-    done = diffuse(source, output, diffusion_model, "--invert", "--count", 4, "--prompt", "{wish}, snow")
+    flags = ("--invert", "--count", 4, "--prompt", "{wish}, snow")
+    noise = diffuse(source, output := tmp_path / "made", diffusion_model, *flags)
+    assert "no outline of the component was found (12); --segmenter" in noise.stderr
+    for file in (source / "images").iterdir():
+        picture = Image.new("RGB", (80, 48), "beige")
+        for box in (left, right):
+            ImageDraw.Draw(picture).ellipse(box, "navy")
+        picture.save(file)
+    done = diffuse(source, output, diffusion_model, *flags)
     assert done.returncode == 0, done.stderr
     assert re.search(r"new surroundings\W+3\W+4\W+0", done.stdout)
     file = read_synthetic(output)

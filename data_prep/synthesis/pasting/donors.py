@@ -12,6 +12,7 @@ from data_prep.annotations import Shape
 from data_prep.synthesis.frames import Frame
 from data_prep.synthesis.painted import Outline, Photo
 from llava.common.boxes import Box, area
+from llava.common.grabcut import ellipse_mask
 from llava.common.masks import Mask, Pixels, grown
 
 SMALLEST = 4.0  # pixels of a box's shorter side: of less there is nothing to cut out
@@ -70,7 +71,11 @@ def cut_out(donor: Donor, frame: Frame | None, outline: Outline) -> Cutting:
     photo = donor.photo.pixels()
     box = donor.defect.box
     whole = frame is not None and _is_one_place(box, frame)
-    mask = place_mask(box, photo.shape[:2]) if whole else _wider(outline(photo, box), box)
+    if whole:
+        mask = place_mask(box, photo.shape[:2])
+    else:
+        found = outline(photo, box)
+        mask = _wider(ellipse_mask(box, photo.shape[:2]) if found is None else found, box)
     part = _around(box, photo.shape[:2])
     return Cutting(
         pixels=np.ascontiguousarray(photo[part]),

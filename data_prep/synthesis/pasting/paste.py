@@ -26,7 +26,7 @@ from data_prep.synthesis.pasting.matching import (
     match_sharpness,
 )
 from data_prep.synthetic import Method
-from llava.common.grabcut import grabcut
+from llava.common.grabcut import find_object
 from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 
 NO_DONOR = "no other photo shows that kind of defect on that kind of component"
@@ -76,7 +76,7 @@ class PastePainter:
     method: Method = "paste"
     batch_size = 1
 
-    def __init__(self, photos: Sequence[Photo], outline: Outline = grabcut) -> None:
+    def __init__(self, photos: Sequence[Photo], outline: Outline = find_object) -> None:
         """Look for defects that can be cut out of photos, which must all be training photos, by `outline`."""
         import_opencv()
         self._donors = find_donors(photos)
