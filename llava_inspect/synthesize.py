@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.common.cli import CommandParser, add_model_flags, at_least, command_name, print_next
+from llava.common.cli import command_name, print_next
 from llava.common.errors import InputError
+from llava_inspect.synthesize_flags import method_settings, parse_arguments
 
 if TYPE_CHECKING:
     from data_prep.annotations import AnnotatedSource
@@ -26,126 +25,7 @@ if TYPE_CHECKING:
     from data_prep.synthesis.plan import Planner
     from data_prep.synthesis.writer import Outcome
 
-METHODS = ("paste", "render", "diffuse")  # a help text must not import what makes the pictures
 LARGER = "unit=tile, or unit=object with crops.windows=4, shows defects larger; --least-size sets the bound"
-DTYPES = ("float16", "bfloat16", "float32")
-NOTES = """methods:
-  paste    cut defects out of other photos, fit them to the sound component and blend them in
-  render   draw them onto the sound component
-  diffuse  have Stable Diffusion paint what a prompt says into a place on it
-
-OUTPUT gets images/, masks/, synthetic.json (COCO, with what each picture was made of) and contact sheets:
-look at them before you train. `convert --synthetic OUTPUT` adds the pictures to the train split, and to no
-other. With --data only photos of that conversion's train split are used; without, `convert` leaves out the
-pictures whose photos it holds out. With --model-path the model looks at each picture: where it no longer
-sees the component, the picture is rejected. A killed run goes on with the same command."""
-EXAMPLES = [
-    "--source photos --recipe insulator --data runs/data --output runs/made",
-    "--source photos --recipe insulator --output runs/made --method render\n"
-    '--kinds "broken disc" flashover --count 200',
-    "--source photos --recipe insulator --output runs/made --method diffuse\n"
-    "--diffusion-model models/stable-diffusion-xl-base-1.0 --steps 40",
-]
-
-
-def parse_arguments(argv: Sequence[str]) -> Namespace:
-    from data_prep.command_lines import add_model, add_source, add_workers
-
-    parser = CommandParser(
-        "llava-inspect synthesize",
-        "Make labelled pictures of rare defects from annotated photos, to train on.",
-        notes=NOTES,
-        examples=EXAMPLES,
-    )
-    add_source(parser, "annotated photos, in any format that convert reads")
-    parser.add_argument(
-        "--recipe",
-        type=Path,
-        required=True,
-        metavar="FILE.yaml",
-        help="a file, or the name of one that ships",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a folder that convert wrote: use its training photos alone"
-    )
-    parser.add_argument("--method", choices=METHODS, default="paste", help="how (default: paste)")
-    parser.add_argument(
-        "--kinds", nargs="+", metavar="KIND", help="defects to make (default: all that the method can)"
-    )
-    parser.add_argument(
-        "--count",
-        type=at_least(1),
-        metavar="N",
-        help="pictures in all, rare kinds first (default: what makes all kinds as common as the commonest, "
-        "at most as many as there are photos)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="other seeds make others (default: 0)"
-    )
-    parser.add_argument(
-        "--least-size",
-        type=_pixels,
-        metavar="PIXELS",
-        help="reject defects whose shorter side is less, in the pixels of --model (default: half a patch)",
-    )
-    parser.add_argument(
-        "--novelty",
-        type=Path,
-        metavar="BANK",
-        help="also reject what is unlike all training pictures, by this file of `novelty` for --model-path",
-    )
-    add_diffusion_flags(parser)
-    add_model(parser)
-    add_workers(parser)
-    add_model_flags(parser, required=False)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
-    args = parser.parse_intermixed_args(argv)
-    if args.novelty and not args.novelty.is_file():
-        raise InputError(f"--novelty {args.novelty}: no such file; llava-inspect novelty makes one")
-    if args.novelty and not args.model_path:
-        raise InputError("--novelty needs the model that the bank was made with: add --model-path")
-    return args
-
-
-def _pixels(text: str) -> float:
-    if not 0 <= (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no size; give 0 or more")
-    return value
-
-
-_pixels.__name__ = "float"  # for argparse's error
-
-
-def add_diffusion_flags(parser: CommandParser) -> None:
-    """Add what --method diffuse alone has; nothing is given unless it is written."""
-    flags = parser.add_argument_group("for --method diffuse")
-    flags.add_argument(
-        "--diffusion-model", metavar="MODEL", help="Stable Diffusion 1, 2 or XL: a folder or Hub name"
-    )
-    flags.add_argument(
-        "--prompt",
-        metavar="TEXT",
-        help='what is painted, such as "a close photo of {wish}"; {wish} is, say, "a broken disc on an '
-        "insulator\" (default: the recipe's synthetic.prompt)",
-    )
-    flags.add_argument("--negative-prompt", metavar="TEXT", help="what pictures shall not be like")
-    flags.add_argument("--steps", type=at_least(1), metavar="N", help="steps of diffusion (default: 30)")
-    flags.add_argument(
-        "--strength",
-        type=float,
-        metavar="S",
-        help="share of the steps gone through, above 0: below 1 the photo shines through (default: 1)",
-    )
-    flags.add_argument(
-        "--guidance", type=float, metavar="G", help="how far the prompt is followed (default: 7.5)"
-    )
-    flags.add_argument(
-        "--batch-size", type=at_least(1), metavar="N", help="pictures painted together (default: 1)"
-    )
-    flags.add_argument(
-        "--dtype", choices=DTYPES, help="what the model computes in (default: float16 on a GPU, else float32)"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,28 +40,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.common.files import sha256
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
-    from llava_inspect.making.painters import PAINTERS, diffusion_settings, with_prompt
+    from llava_inspect.making.painters import PAINTERS, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
-    diffusion = diffusion_settings(args)
     recipe = with_prompt(load_settings(Recipe, find_recipe(args.recipe), args.overrides), args.prompt)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
     found = read_photos(read_source(args, recipe), recipe, trained, args.workers)
     print_left_out(found, args)
+    asked = named_kinds(args.kinds, recipe)
+    planner = Planner(found.photos, bool(recipe.components), args.seed, asked)
+    if args.invert:
+        check_kept(asked, recipe, planner)
     painter = PAINTERS[args.method](found.photos, recipe, args)
-    planner = Planner(found.photos, bool(recipe.components), args.seed)
-    kinds = choose_kinds(args.kinds, recipe, painter, planner)
-    count = args.count or default_count(found, kinds)
+    examples: dict[str | None, int]
+    jobs: list[str | None]
+    if args.invert:
+        examples = {None: planner.count_photos(None)}
+        jobs = [None] * (args.count or examples[None])
+    else:
+        kinds = choose_kinds(asked, recipe, painter, planner)
+        examples = {kind: found.examples[kind] for kind in kinds}
+        jobs = [*share_out(found.examples, kinds, args.count or default_count(found, kinds))]
     least = LEAST_PATCHES * model_input.patch if args.least_size is None else args.least_size
     settings = {
-        "count": count,
-        "kinds": kinds,
+        "count": len(jobs),
+        "kinds": sorted(asked) if args.invert else list(examples),
         "least_size": least,
         "model": model_input.summary,
         "looked_at_by": args.model_path,
-    } | diffusion
+    } | method_settings(args)
     everything = settings | {
         "method": args.method,
         "seed": args.seed,
@@ -199,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.workers,
     )
     with only_run_in(writer.folder):
-        outcomes = make(workshop, share_out(found.examples, kinds, count))
+        outcomes = make(workshop, jobs)
         finish(args, workshop, outcomes, found, settings)
-    print_made(args, outcomes, found.examples, kinds)
+    print_made(args, outcomes, examples)
     return 0
 
 
@@ -234,29 +123,41 @@ def print_left_out(found: Photos, args: Namespace) -> None:
         raise InputError(f"{where}: no photo with boxes, and none that is annotated as sound")
 
 
-def choose_kinds(
-    asked: Sequence[str] | None, recipe: Recipe, painter: Painter, planner: Planner
-) -> list[str]:
-    """Return the kinds to make, by the recipe's names and in its order.
-
-    Raises:
-        InputError: A kind that was asked for is unknown or cannot be made, or none can.
-    """
+def named_kinds(asked: Sequence[str] | None, recipe: Recipe) -> set[str]:
+    """Return the defects that --kinds names, by the recipe's names; InputError if it has no such."""
     from data_prep.annotations import plain_name
 
     names = {plain_name(name): kind.name for kind in recipe.defects for name in (kind.name, *kind.aliases)}
-    wanted = set(recipe.kind_names)
-    if asked:
-        for name in asked:
-            if plain_name(name) not in names:
-                known = ", ".join(recipe.kind_names)
-                raise InputError(f"--kinds {name!r}: the recipe has no such defect; it has {known}")
-        wanted = {names[plain_name(name)] for name in asked}
+    for name in asked or ():
+        if plain_name(name) not in names:
+            known = ", ".join(recipe.kind_names)
+            raise InputError(f"--kinds {name!r}: the recipe has no such defect; it has {known}")
+    return {names[plain_name(name)] for name in asked or ()}
+
+
+def check_kept(asked: Collection[str], recipe: Recipe, planner: Planner) -> None:
+    """Raise InputError where there is nothing to keep whose surroundings could be new."""
+    if not recipe.components:
+        raise InputError(
+            "--invert keeps a component and paints around it, and the recipe names no components"
+        )
+    if not planner.count_photos(None):
+        of_kind = f" with {' or '.join(sorted(asked))} on it" if asked else ""
+        raise InputError(f"--invert: no photo that can be used has a box of a component{of_kind}")
+
+
+def choose_kinds(asked: Collection[str], recipe: Recipe, painter: Painter, planner: Planner) -> list[str]:
+    """Return the kinds to make, in the recipe's order: of those asked for, or of all if none is.
+
+    Raises:
+        InputError: A kind that was asked for cannot be made, or none can.
+    """
+    wanted = set(asked or recipe.kind_names)
     reasons: dict[str, str] = {}
     for kind in recipe.kind_names:
         if kind in wanted:
             why = painter.can_make(kind)
-            if why is None and not planner.has_place(kind):
+            if why is None and not planner.count_photos(kind):
                 why = "no photo has a sound component to make it on"
             if why is not None:
                 reasons[kind] = why
@@ -301,7 +202,7 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
     return ModelJudge(args, recipe, args.novelty)
 
 
-def make(workshop: Workshop, kinds: Sequence[str]) -> list[Outcome]:
+def make(workshop: Workshop, kinds: Sequence[str | None]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -350,7 +251,6 @@ def finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
-    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
     from data_prep.synthetic import Info
@@ -359,8 +259,7 @@ def finish(
     if not any(outcome.image for outcome in outcomes):
         workshop.writer.discard()
         listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
-        remedy = f"; {LARGER}" if TOO_SMALL in reasons else ""
-        raise InputError(f"no picture could be made: {listed}{remedy}")
+        raise InputError("; ".join([f"no picture could be made: {listed}", *remedies(reasons, args)]))
     info = Info(
         method=args.method, recipe=str(args.recipe), seed=args.seed, settings=dict(settings), rejected=reasons
     )
@@ -369,29 +268,40 @@ def finish(
     workshop.writer.finish(file)
 
 
-def print_made(
-    args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str, int], kinds: Sequence[str]
-) -> None:
-    """Print what was made of each kind, what was rejected, and what to do next."""
+def remedies(reasons: Collection[str], args: Namespace) -> list[str]:
+    """Return what helps against reasons of rejection."""
+    from data_prep.synthesis.filter import TOO_SMALL
+    from llava_inspect.making.regions import NO_OUTLINE
+
+    found = [LARGER] if TOO_SMALL in reasons else []
+    if NO_OUTLINE in reasons and not args.segmenter:
+        found.append("--segmenter, a SAM, may find outlines where colours tell too little")
+    return found
+
+
+def print_made(args: Namespace, outcomes: Sequence[Outcome], examples: Mapping[str | None, int]) -> None:
+    """Print what was made, what was rejected, and what to do next.
+
+    `examples` counts the photos that show each kind to make; those of None may get new surroundings.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    from data_prep.synthesis.filter import TOO_SMALL
     from data_prep.synthesis.writer import rejections
 
     made = Counter(outcome.kind for outcome in outcomes if outcome.image)
     tries = Counter(outcome.kind for outcome in outcomes)
     title = f"{made.total():,} pictures in {args.output} ({args.method})"
     table = Table("kind", "photos with it", "made", "rejected", title=title)
-    for kind in kinds:
-        numbers = (examples.get(kind, 0), made[kind], tries[kind] - made[kind])
-        table.add_row(kind, *(f"{number:,}" for number in numbers))
+    for kind, photos in examples.items():
+        numbers = (photos, made[kind], tries[kind] - made[kind])
+        table.add_row(kind or "new surroundings", *(f"{number:,}" for number in numbers))
     Console().print(table)
     reasons = rejections(outcomes)
     for reason, count in reasons.most_common():
         print(f"rejected: {count:,} ({reason})")
-    if TOO_SMALL in reasons:
-        print(f"note: {LARGER}")
+    for remedy in remedies(reasons, args):
+        print(f"note: {remedy}")
     print(f"look at: {args.output / 'contact_sheet.png'}")
     if not args.data:
         print("note: without --data, convert leaves out those whose photos are in its other splits")

@@ -94,8 +94,9 @@ class SyntheticSettings(Settings):
     """How many made pictures (`convert --synthetic`) go into train, and what is asked of diffusion.
 
     `share`: of the pictures in train, at most, before its answers are balanced. 0 takes none. `prompt`: what
-    a picture is painted by where no language model writes it; `{wish}` is "a broken disc on an insulator",
-    `{keywords}` what a model sees in the photo. The wish comes early: a long prompt is cut at its end.
+    a picture is painted by, or what a language model writes that from; `{wish}` is "a broken disc on an
+    insulator", `{keywords}` what a model sees in the photo. The wish comes early: a long prompt is cut at its
+    end.
     """
 
     share: float = Field(default=0.5, ge=0, lt=1)

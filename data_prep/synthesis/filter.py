@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from data_prep.images.units import Unit, cut_units
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from llava.common.boxes import Box
+from llava.common.boxes import Box, iou
 from llava.common.masks import Mask, Pixels, box_mask, box_of, changed_pixels, clean_mask
 
 UNCHANGED = "nothing changed"
@@ -21,7 +21,11 @@ COVERS = "covers a defect that was there"
 UNSEEN = "in no crop or tile of the recipe"
 TOO_SMALL = "too small in the model's pixels"
 LEAST_PATCHES = 0.5  # the least thickness of a defect to be seen, in the model's patches
+CUT = "cuts through something that is annotated"
 _COVERED = 0.5  # a defect's box is lost if so much of it is painted over
+_REACHES = 0.75  # IoU of a component's box and that of what was kept of it; an outline may have lost a part
+_KEPT, _GONE = 0.5, 0.1
+"""Of any other box, that is kept: with more it is there, with less it is gone, between nobody can say."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,22 @@ class Seen:
 class Made:
     """A picture that was made well: `mask` and `shape` are those of the pixels that changed.
 
-    `seen` is the part that shows the defect largest.
+    `there` is what the picture still shows of the photo's annotations. `seen` is the part that shows the
+    defect largest. Where the surroundings are new there is no shape, and the component that was kept is seen.
     """
 
     painted: Painted
     original: Pixels
     mask: Mask
-    shape: Shape
+    there: Photo
+    shape: Shape | None
     seen: Seen
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a made defect must keep to: `least` is its shorter side in pixels of the `model`."""
+    """What a made defect, or a component that was kept, must keep to: `least` is its shorter side in pixels
+    of the `model`."""
 
     recipe: Recipe
     model: ModelInput
@@ -62,24 +69,61 @@ class Filter:
             raise ValueError(f"a picture of {result.shape} was made of a photo of {original.shape}")
         if ((original != result).any(axis=2) & ~painted.mask).any():
             return Rejected(OUTSIDE)
-        mask = clean_mask(changed_pixels(original, result))
-        box = box_of(mask)
-        if box is None:
+        changed = changed_pixels(original, result)
+        if not changed.any():
             return Rejected(UNCHANGED)
-        if any(_covers(mask, defect.box) for defect in job.photo.defects):
-            return Rejected(COVERS)
-        shape = Shape(job.kind, box, float(np.count_nonzero(mask)))
-        parts = views(job.photo, shape, self.recipe, self.model)
+        if job.kind is None:
+            assert job.target is not None
+            mask, made, shown = changed, None, job.target
+            there = what_is_left(job.photo, job.target, ~painted.mask)
+            if there is None:
+                return Rejected(CUT)
+        else:
+            mask, there = clean_mask(changed), job.photo
+            box = box_of(mask)
+            assert box is not None
+            if any(_covers(mask, defect.box) for defect in job.photo.defects):
+                return Rejected(COVERS)
+            made = shown = Shape(job.kind, box, float(np.count_nonzero(mask)))
+        labelled = there if made is None else replace(there, defects=(*there.defects, made))
+        parts = views(labelled, shown, self.recipe, self.model)
         if not parts:
             return Rejected(UNSEEN)
         seen = max(parts, key=lambda part: part.thickness)
         if seen.thickness < self.least:
             return Rejected(TOO_SMALL)
-        return Made(painted, original, mask, shape, seen)
+        return Made(painted, original, mask, there, made, seen)
+
+
+def what_is_left(photo: Photo, target: Shape, kept: Mask) -> Photo | None:
+    """Return a photo with those annotations that its kept pixels still show: the target and the defects on
+    it, and each other box of which the most is kept.
+
+    None where a part of the target or of a defect on it is lost, or another box is neither kept nor gone.
+    """
+    left = []
+    own = (target, *photo.defects_on(target))
+    for shape in (*photo.components, *photo.defects):
+        inside = box_mask(shape.box, kept.shape)
+        share = int(np.count_nonzero(kept & inside)) / max(1, int(np.count_nonzero(inside)))
+        if shape in own:  # a thin one fills little of its box, but reaches all its sides
+            reached = box_of(kept & inside)
+            if reached is None or iou(reached, shape.box) < _REACHES:
+                return None
+            left.append(shape)
+        elif share >= _KEPT:
+            left.append(shape)
+        elif share > _GONE:
+            return None
+    return replace(
+        photo,
+        components=tuple(shape for shape in photo.components if shape in left),
+        defects=tuple(shape for shape in photo.defects if shape in left),
+    )
 
 
 def views(photo: Photo, shape: Shape, recipe: Recipe, model: ModelInput) -> list[Seen]:
-    """Return the parts of a photo, as the recipe cuts it, that show one more defect."""
+    """Return the parts of a photo, as the recipe cuts it, that show one of its shapes."""
     width, height = photo.size
     whole = Unit(
         key=photo.name,
@@ -87,14 +131,15 @@ def views(photo: Photo, shape: Shape, recipe: Recipe, model: ModelInput) -> list
         image="",
         size=photo.size,
         components=photo.components,
-        defects=(*photo.defects, shape),
+        defects=photo.defects,
         crop=(0.0, 0.0, float(width), float(height)),
     )
     found = []
     for unit in cut_units(whole, recipe, {}):
         assert unit.crop is not None
         if any(
-            defect.name == shape.name and defect.box == cut(shape.box, unit.crop) for defect in unit.defects
+            other.name == shape.name and other.box == cut(shape.box, unit.crop)
+            for other in (*unit.components, *unit.defects)
         ):
             found.append(Seen(unit.crop, model.thickness(cut(shape.box, unit.crop), unit.size)))
     return found

@@ -32,13 +32,13 @@ class Workshop:
     judge: Callable[[Job, Made], str | None] = accept
     workers: int = 1
 
-    def make(self, kinds: Sequence[str], show: Callable[[Outcome], None]) -> list[Outcome]:
+    def make(self, kinds: Sequence[str | None], show: Callable[[Outcome], None]) -> list[Outcome]:
         """Make a picture for each of `kinds`, except those that an earlier run has made.
 
         Which pictures are made depends neither on the threads nor on where an earlier run was stopped.
 
         Args:
-            kinds: One for each picture, in the order of the jobs.
+            kinds: One for each picture, in the order of the jobs; None for new surroundings.
             show: Called with each outcome, also those of the earlier run.
 
         Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +11,13 @@ import numpy as np
 
 from data_prep.annotations import Shape
 from data_prep.synthetic import Method, Parent
-from llava.common.boxes import area, holds_centre
+from llava.common.boxes import Box, area, holds_centre
 from llava.common.images import open_image
 from llava.common.masks import Mask, Pixels
+
+Outline = Callable[[Pixels, Box], Mask | None]
+"""Gives the mask of the thing that a box of a picture is drawn around, None where it finds none. Nothing of
+it lies outside the box."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Photo:
         around = [shape for shape in self.components if holds_centre(shape.box, defect.box)]
         return min(around, key=lambda shape: area(shape.box), default=None)
 
+    def defects_on(self, component: Shape) -> list[Shape]:
+        """Return the defects that lie on a component, and on no smaller one."""
+        return [defect for defect in self.defects if self.component_of(defect) == component]
+
     def sound_components(self) -> list[Shape]:
         """Return the components that no defect touches the centre of or has its own centre in."""
         return [
@@ -61,12 +69,13 @@ class Job:
     """One picture to make: a defect of `kind` on the photo, within `target`.
 
     `number` counts from 0 and names the files; `seed` is the job's own. `target` is the component to change,
-    None for a photo without components: anywhere in it.
+    None for a photo without components: anywhere in it. A job of no kind keeps its target as it is, with the
+    defects on it, and changes all around.
     """
 
     number: int
     photo: Photo
-    kind: str
+    kind: str | None
     target: Shape | None
     seed: int
 

@@ -63,6 +63,7 @@ class Places:
     def find(self, job: Job) -> Mask | None:
         """Return where a job's defect goes, a rounded shape of the photo; its seed chooses. None if all that
         was tried covers other defects, or lies outside the photo."""
+        assert job.kind is not None
         chance = Random(job.seed)
         width, height = job.photo.size
         examples = [

@@ -19,7 +19,13 @@ class Wishes:
         self._in_english = in_english
 
     def of(self, job: Job) -> str:
-        """Return what the picture of a job shall show, and on what if the photo says so."""
+        """Return what the picture of a job shall show, and on what if the photo says so.
+
+        The component that a job of no kind keeps is not wished for: what is painted would be more of them.
+        """
+        if job.kind is None:
+            assert job.target is not None
+            return f"the surroundings of {self._phrase(job.target.name)}"
         wish = self._phrase(job.kind)
         return wish if job.target is None else f"{wish} on {self._phrase(job.target.name)}"
 

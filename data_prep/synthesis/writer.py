@@ -48,7 +48,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     number: int
-    kind: str
+    kind: str | None
     rejected: str | None = None
     image: MadeImage | None = None
     annotations: list[MadeAnnotation] = []
@@ -113,7 +113,7 @@ class PictureWriter:
         """Write the picture and mask of a job, and return what is to be noted of it."""
         if isinstance(made, Rejected):
             return Outcome(number=job.number, kind=job.kind, rejected=made.reason)
-        name = f"{job.number:05d}_{_NOT_WORD.sub('_', job.kind)}.png"
+        name = f"{job.number:05d}_{_NOT_WORD.sub('_', job.kind or 'background')}.png"
         _save_picture(self.folder / IMAGES / name, made.painted.pixels)
         save_mask(self.folder / MASKS / name, made.painted.mask)
         width, height = job.photo.size
@@ -137,12 +137,15 @@ class PictureWriter:
         )
 
     def _annotations(self, job: Job, made: Made, image_id: int) -> list[MadeAnnotation]:
-        """Return an annotation for each box of the photo, and one for what was made."""
+        """Return an annotation for each box of the photo that is still there, and one for what was made."""
         height, width = made.mask.shape
-        outline = {"size": [height, width], "counts": run_lengths(made.mask)}
-        shapes = [(shape, False) for shape in (*job.photo.components, *job.photo.defects)]
+        shapes = [(shape, False) for shape in (*made.there.components, *made.there.defects)]
+        outline: dict[str, Any] = {}
+        if made.shape is not None:
+            shapes.append((made.shape, True))
+            outline = {"size": [height, width], "counts": run_lengths(made.mask)}
         annotations = []
-        for number, (shape, is_made) in enumerate([*shapes, (made.shape, True)], start=1):
+        for number, (shape, is_made) in enumerate(shapes, start=1):
             x, y, across, down = to_bbox(shape.box)
             annotations.append(
                 MadeAnnotation(

@@ -26,14 +26,25 @@ def grabcut(pixels: Pixels, box: Box) -> Mask:
         box: In their pixels; what lies outside the picture is cut off.
 
     Returns:
-        (height, width), True within the box alone, without holes. Where GrabCut finds nothing, or all of the
-        box, or has no surroundings to compare with, it is the ellipse that touches the box's sides. The same
-        picture and box always give the same mask; it is empty only for a box outside the picture.
+        (height, width), True within the box alone, without holes. Where GrabCut finds none (`find_object`),
+        it is the ellipse that touches the box's sides. The same picture and box always give the same mask; it
+        is empty only for a box outside the picture.
     """
+    found = find_object(pixels, box)
+    if found is not None:
+        return found
+    height, width = pixels.shape[:2]
+    shown = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
+    return ellipse_mask(shown, (height, width))
+
+
+def find_object(pixels: Pixels, box: Box) -> Mask | None:
+    """Return what `grabcut` does; None where GrabCut finds nothing, or all of the box, or has no surroundings
+    to compare with."""
     height, width = pixels.shape[:2]
     inside = box_mask(box, (height, width))
     if not inside.any():
-        return inside
+        return None
     x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
     margin = max(4, MARGIN * max(x2 - x1, y2 - y1))
     left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
@@ -41,7 +52,7 @@ def grabcut(pixels: Pixels, box: Box) -> Mask:
     part = slice(top, bottom), slice(left, right)
     found = _foreground(pixels[part], inside[part])
     if found is None:
-        found = _ellipse((x1 - left, y1 - top, x2 - left, y2 - top), inside[part])
+        return None
     mask: Mask = np.zeros((height, width), bool)
     mask[part] = found
     return mask

@@ -18,6 +18,11 @@ _QUALITY = 95
 _RETRIES = 3
 
 
+def is_address(model: str) -> bool:
+    """Tell whether a model is named by the address of its server, not by a folder or Hub name."""
+    return "://" in model
+
+
 class ChatServer:
     """A model on a server. `see` answers questions about a picture, `write` an instruction."""
 

@@ -48,13 +48,14 @@ def write_prompt(wish: str, keywords: Sequence[str], write: Writer, template: st
         wish: What the picture shall show.
         keywords: Of what it shows.
         write: Asks the model.
-        template: As for `fill_template`.
+        template: As for `fill_template`; what it says around the wish is wished for, too.
 
     Returns:
         What it answers, without what is no prompt; the filled template where nothing is left of that, and
         with the wish before it where it forgot that.
     """
-    asked = INSTRUCTION.replace("{wish}", wish).replace("{keywords}", ", ".join(keywords) or "none")
+    filled = fill_template(wish, (), template)
+    asked = INSTRUCTION.replace("{wish}", filled).replace("{keywords}", ", ".join(keywords) or "none")
     prompt = clean_answer(write(asked))
     if not prompt:
         return fill_template(wish, keywords, template)

@@ -6,38 +6,39 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
-from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
-from data_prep.synthesis.places import Places
+from data_prep.synthesis.painted import Job, Painted, Rejected
 from data_prep.synthetic import Method
+from llava.common.masks import Mask
 from llava.painting.diffusion import BlendedDiffusion, Wish
-
-NO_PLACE = "no place that is clear of the photo's other defects"
 
 
 class DiffusePainter:
-    """Paints what a prompt says into a place of the size that defects of the kind have."""
+    """Paints what a prompt says into parts of photos."""
 
     method: Method = "diffuse"
 
     def __init__(
         self,
         diffusion: BlendedDiffusion,
-        photos: Sequence[Photo],
+        region: Callable[[Job], Mask | Rejected],
         prompt: Callable[[Job], str],
         batch_size: int = 1,
+        invert: bool = False,
     ) -> None:
-        """Look where the photos show defects.
+        """Take what paints.
 
         Args:
             diffusion: What paints.
-            photos: Training photos, whose defects tell sizes and places.
+            region: Says which part of its photo a job is about.
             prompt: Says what to paint for a job, cut to what the model reads; it is asked by one thread at a
                 time.
             batch_size: Pictures that are painted together.
+            invert: Keeps the region and paints all around it.
         """
         self.batch_size = batch_size
+        self._invert = invert
         self._diffusion = diffusion
-        self._places = Places(photos)
+        self._region = region
         self._prompt = prompt
         self._alone = Lock()  # its model's tokenizers and its memory are for one batch at a time
 
@@ -47,12 +48,12 @@ class DiffusePainter:
 
     def paint(self, jobs: Sequence[Job]) -> list[Painted | Rejected]:
         """Make the pictures of some jobs, in their order."""
-        places = [self._places.find(job) for job in jobs]
+        regions = [self._region(job) for job in jobs]
         with self._alone:
             wishes = {
-                job.number: Wish(job.photo.pixels(), place, self._prompt(job), job.seed)
-                for job, place in zip(jobs, places, strict=True)
-                if place is not None
+                job.number: Wish(job.photo.pixels(), region, self._prompt(job), job.seed, self._invert)
+                for job, region in zip(jobs, regions, strict=True)
+                if not isinstance(region, Rejected)
             }
             pictures = self._diffusion.paint(list(wishes.values()))
         settings = self._diffusion.settings
@@ -65,7 +66,10 @@ class DiffusePainter:
         if settings.negative:
             details["negative"] = settings.negative
         made = {
-            number: Painted(pixels=pixels, mask=wish.mask, prompt=wish.prompt, details=details)
+            number: Painted(pixels=pixels, mask=wish.painted, prompt=wish.prompt, details=details)
             for (number, wish), pixels in zip(wishes.items(), pictures, strict=True)
         }
-        return [made.get(job.number, Rejected(NO_PLACE)) for job in jobs]
+        return [
+            region if isinstance(region, Rejected) else made[job.number]
+            for job, region in zip(jobs, regions, strict=True)
+        ]

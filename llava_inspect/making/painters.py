@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 from data_prep.recipe.schema import Recipe
-from data_prep.synthesis.painted import Painter, Photo
+from data_prep.synthesis.painted import Job, Painter, Photo, Rejected
 from data_prep.synthetic import Method
 from llava.common.errors import InputError
+from llava.common.masks import Mask
 from llava.common.settings import validate_settings
-
-DIFFUSION_FLAGS = (
-    "diffusion_model", "prompt", "steps", "strength", "guidance", "negative_prompt", "batch_size", "dtype",
-)  # fmt: skip
 
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
     from data_prep.synthesis.pasting.paste import PastePainter
+    from llava_inspect.making.outlines import find_outline
 
-    return PastePainter(photos)
+    return PastePainter(photos, find_outline(args.segmenter, args.device))
 
 
 def _render(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:
@@ -38,8 +36,16 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
     from llava.painting.diffusion_model import load_diffusion
     from llava_inspect.making.diffuse import DiffusePainter
+    from llava_inspect.making.outlines import find_outline
     from llava_inspect.making.prompts import JobPrompts
+    from llava_inspect.making.regions import DefectRegions, kept_region
+    from llava_inspect.making.words import find_asker, find_writer
 
+    if args.keyword_model and not args.language_model and "{keywords}" not in recipe.synthetic.prompt:
+        raise InputError(
+            "--keyword-model: the prompt has no place for keywords; write {keywords} in it (--prompt or the "
+            "recipe's synthetic.prompt), or add --language-model"
+        )
     given = {
         "steps": args.steps,
         "strength": args.strength,
@@ -48,8 +54,15 @@ def _diffuse(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painte
     }
     settings = DiffusionSettings(**{name: value for name, value in given.items() if value is not None})
     model = load_diffusion(args.diffusion_model, args.device, args.dtype and getattr(torch, args.dtype))
-    prompts = JobPrompts(recipe, model.tokenizers)
-    return DiffusePainter(BlendedDiffusion(model, settings), photos, prompts, args.batch_size or 1)
+    prompts = JobPrompts(recipe, model.tokenizers, find_asker(args), find_writer(args))
+    outline = find_outline(args.segmenter, args.device)
+    region: Callable[[Job], Mask | Rejected]
+    if args.invert:
+        region = partial(kept_region, outline=outline)
+    else:  # colours tell too little of where a component ends to bound a place
+        region = DefectRegions(photos, outline if args.segmenter else None)
+    diffusion = BlendedDiffusion(model, settings)
+    return DiffusePainter(diffusion, region, prompts, args.batch_size or 1, bool(args.invert))
 
 
 PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] = {
@@ -57,25 +70,6 @@ PAINTERS: dict[Method, Callable[[Sequence[Photo], Recipe, Namespace], Painter]] 
     "render": _render,
     "diffuse": _diffuse,
 }
-
-
-def diffusion_settings(args: Namespace) -> dict[str, Any]:
-    """Return what the flags say of diffusion, and nothing for other methods.
-
-    Raises:
-        InputError: A flag is given that the method does not have, or the model is not.
-    """
-    given = {name: value for name in DIFFUSION_FLAGS if (value := getattr(args, name)) is not None}
-    if args.method != "diffuse":
-        for name in given:
-            raise InputError(f"--{name.replace('_', '-')} is for --method diffuse, not {args.method}")
-        return {}
-    if args.diffusion_model is None:
-        raise InputError(
-            "--method diffuse needs --diffusion-model: a folder or Hub name of Stable Diffusion 1, 2 or XL, "
-            "as diffusers saves it"
-        )
-    return given
 
 
 def with_prompt(recipe: Recipe, prompt: str | None) -> Recipe:

@@ -1,26 +1,33 @@
 """The command: photos in, labelled pictures out; what it refuses, and what a model rejects."""
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
 from data_prep.synthesis.filter import Made, Seen
 from data_prep.synthesis.painted import Job, Painted, Photo
 from data_prep.synthetic import read_synthetic
+from llava.common.images import open_image
+from llava.common.masks import load_mask
 from llava_inspect.making.painters import PAINTERS
 from llava_inspect.making.plausible import IMPLAUSIBLE, LOST, ModelJudge, question_about
-from llava_inspect.synthesize import METHODS, main, speed_text
+from llava_inspect.synthesize import main, speed_text
+from llava_inspect.synthesize_flags import METHODS
+from tests.support.chat_server import fake_chat
 from tests.support.commands import run_here
 from tests.support.drawn_strings import BROKEN, DrawnString
 from tests.support.made import SpotPainter, recipe_of
 from tests.support.photos import Boxes, contents, write_boxes, write_pair, write_photos
 from tests.support.tiny_diffusers import save_tiny_diffusion
+from tests.support.tiny_sam import save_tiny_sam
 
 WHOLE = (5, 5, 75, 43)
 
@@ -145,8 +152,8 @@ def made(photos: Path) -> tuple[Job, Made]:
     photo = Photo(photos, "a", "0" * 64, (80, 48), (Shape("insulator", WHOLE),), ())
     job = Job(0, photo, "flashover", photo.components[0], 1)
     mask = np.ones((48, 80), bool)
-    seen = Seen((0, 0, 80, 48), 10)
-    return job, Made(Painted(pixels + np.uint8(9), mask), pixels, mask, Shape("flashover", WHOLE), seen)
+    painted, seen = Painted(pixels + np.uint8(9), mask), Seen((0, 0, 80, 48), 10)
+    return job, Made(painted, pixels, mask, photo, Shape("flashover", WHOLE), seen)
 
 
 def test_the_question_is_in_the_words_of_the_recipe() -> None:
@@ -219,16 +226,97 @@ def test_pictures_of_a_method_are_trained_on(
     assert any(record["meta"].get("method") == method for record in records)
 
 
-def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
-    model = save_tiny_diffusion(tmp_path / "model")
-    flags = ("--method", "diffuse", "--kinds", "flashover", "--count", 3, "--diffusion-model", model)
+@pytest.fixture(scope="module")
+def diffusion_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_diffusion(tmp_path_factory.mktemp("diffusion") / "model")
+
+
+def diffuse(photos: Path, output: Path, model: Path, *more: object) -> Any:
     fast = ("--steps", 2, "--batch-size", 2, "--least-size", 1)
-    done = synthesize(photos, tmp_path / "made", *flags, *fast, "--prompt", "{wish}: seen")
+    return synthesize(photos, output, "--method", "diffuse", "--diffusion-model", model, *fast, *more)
+
+
+def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path, diffusion_model: Path) -> None:
+    flags = ("--kinds", "flashover", "--count", 3, "--segmenter", save_tiny_sam(tmp_path / "sam"))
+    done = diffuse(photos, tmp_path / "made", diffusion_model, *flags, "--prompt", "{wish}: seen")
     assert done.returncode == 0, done.stderr
     file = read_synthetic(tmp_path / "made")
     assert file.info.method == "diffuse" and file.info.settings["steps"] == 2
     assert {image.synthetic.prompt for image in file.images} == {"flashover on an insulator: seen"}
     assert file.info.settings["prompt"] == "{wish}: seen"
+
+
+def test_models_give_the_words(
+    tmp_path: Path, photos: Path, diffusion_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with fake_chat() as chat:
+        prompt = "flashover on an insulator, thick fog"
+        chat.answer = lambda body: prompt if body["model"] == "writer" else "fog"
+        words = ("--keyword-model", chat.url, "--language-model", chat.url, "--language-name", "writer")
+        flags = ("--kinds", "flashover", "--count", 2, "--prompt", "{wish} at dusk")
+        done = diffuse(photos, tmp_path / "made", diffusion_model, *flags, *words)
+    assert done.returncode == 0, done.stderr
+    file = read_synthetic(tmp_path / "made")
+    assert {image.synthetic.prompt for image in file.images} == {prompt}
+    assert file.info.settings["language_name"] == "writer"
+    asked = [body["messages"][0]["content"] for body in chat.asked if body["model"] == "writer"]
+    assert len(asked) == 1 and "Wish: flashover on an insulator at dusk\nKeywords: fog\n" in asked[0]
+
+
+def test_a_component_gets_new_surroundings(tmp_path: Path, diffusion_model: Path) -> None:
+    left, right, burn = (4, 4, 34, 44), (46, 4, 76, 30), (10, 10, 24, 20)
+    both: Boxes = [("insulator", left), ("insulator", right), ("flashover", burn)]
+    source = write_boxes(tmp_path / "photos", both, count=3)
+    flags = ("--invert", "--count", 4, "--prompt", "{wish}, snow")
+    noise = diffuse(source, output := tmp_path / "made", diffusion_model, *flags)
+    assert "no outline of the component was found (12); --segmenter" in noise.stderr
+    for file in (source / "images").iterdir():
+        picture = Image.new("RGB", (80, 48), "beige")
+        for box in (left, right):
+            ImageDraw.Draw(picture).ellipse(box, "navy")
+        picture.save(file)
+    done = diffuse(source, output, diffusion_model, *flags)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"new surroundings\W+3\W+4\W+0", done.stdout)
+    file = read_synthetic(output)
+    names = {category.id: category.name for category in file.categories}
+    labelled = []
+    for image in file.images:
+        facts = image.synthetic
+        assert (facts.kind, facts.prompt) == (None, "the surroundings of an insulator, snow")
+        painted = load_mask(output / facts.mask)
+        pixels, photo = (
+            np.asarray(open_image(path))
+            for path in (output / image.file_name, source / facts.parents[0].name)
+        )
+        assert (pixels == photo)[~painted].all() and (pixels != photo)[painted].any(axis=1).mean() > 0.9
+        of_it = [annotation for annotation in file.annotations if annotation.image_id == image.id]
+        assert not any(annotation.made or annotation.segmentation for annotation in of_it)
+        labelled.append({(names[annotation.category_id], annotation.box) for annotation in of_it})
+        if ("flashover", burn) in labelled[-1]:
+            assert not painted[10:20, 11:23].any()
+    assert {("insulator", right)} in labelled
+    assert {("insulator", left), ("flashover", burn)} in labelled and len(labelled) == 4
+
+    data = tmp_path / "data"
+    convert = ("--source", source, "--recipe", "insulator", "--synthetic", output, "--output", data)
+    converted = run_here(data_prep, "convert", *convert, "--splits", "1,0,0")
+    assert converted.returncode == 0, converted.stderr
+    assert "by diffuse" in converted.stdout and "new background" in converted.stdout
+    checked = run_here(data_prep, "check", data / "train.json", "--image-folder", data)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_what_is_kept_must_be_there(tmp_path: Path) -> None:
+    write_boxes(tmp_path / "a", [("insulator", WHOLE), ("flashover", (10, 10, 30, 30))], count=1)
+    write_boxes(tmp_path / "b", [("scratches", (10, 10, 30, 30))], count=1)
+    flags = ("--method", "diffuse", "--diffusion-model", ".", "--invert")
+    none = synthesize(tmp_path / "a", tmp_path / "made", *flags, "--kinds", "pollution")
+    assert none.returncode == 2 and "has a box of a component with pollution on it" in none.stderr
+    none = synthesize(tmp_path / "b", tmp_path / "made", *flags, "--recipe", "steel_surface")
+    assert none.returncode == 2 and "the recipe names no components" in none.stderr
 
 
 @pytest.mark.parametrize(
@@ -238,10 +326,28 @@ def test_diffusion_paints_what_is_wished(tmp_path: Path, photos: Path) -> None:
         (("--method", "paste", "--steps", 4), "--steps is for --method diffuse, not paste"),
         (("--method", "render", "--prompt", "{wish}"), "--prompt is for --method diffuse, not render"),
         (
+            ("--method", "render", "--segmenter", "sam"),
+            "--segmenter is for --method paste and diffuse, not render",
+        ),
+        (("--method", "paste", "--segmenter", "./sam"), "--segmenter: sam: no such model folder"),
+        (
             ("--method", "diffuse", "--diffusion-model", "./nothing"),
             "nothing: no folder of a diffusion model",
         ),
+        (("--method", "paste", "--invert"), "--invert is for --method diffuse, not paste"),
         (("--method", "diffuse", "--diffusion-model", ".", "--prompt", "rust"), "write {wish} where"),
+        (
+            ("--method", "paste", "--language-model", "lm"),
+            "--language-model is for --method diffuse, not paste",
+        ),
+        (
+            ("--method", "diffuse", "--diffusion-model", ".", "--language-name", "qwen3"),
+            "give --language-model its address",
+        ),
+        (
+            ("--method", "diffuse", "--diffusion-model", ".", "--prompt", "{wish}", "--keyword-model", "x"),
+            "no place for keywords",
+        ),
     ],
 )
 def test_bad_flags_of_diffusion_are_one_line(

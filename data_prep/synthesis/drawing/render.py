@@ -97,6 +97,7 @@ class RenderPainter:
         return [self._paint(job) for job in jobs]
 
     def _paint(self, job: Job) -> Painted | Rejected:
+        assert job.kind is not None
         drawing = self._drawings.get(job.kind)
         if drawing is None:
             return Rejected("nothing is drawn for that kind")

@@ -10,9 +10,9 @@ import numpy as np
 
 from data_prep.annotations import Shape
 from data_prep.synthesis.frames import Frame
-from data_prep.synthesis.painted import Photo
+from data_prep.synthesis.painted import Outline, Photo
 from llava.common.boxes import Box, area
-from llava.common.grabcut import grabcut
+from llava.common.grabcut import ellipse_mask
 from llava.common.masks import Mask, Pixels, grown
 
 SMALLEST = 4.0  # pixels of a box's shorter side: of less there is nothing to cut out
@@ -60,18 +60,22 @@ def find_donors(photos: Sequence[Photo]) -> dict[str, list[Donor]]:
     return found
 
 
-def cut_out(donor: Donor, frame: Frame | None) -> Cutting:
+def cut_out(donor: Donor, frame: Frame | None, outline: Outline) -> Cutting:
     """Cut a defect out of its photo. InputError where the photo is damaged.
 
-    `frame` is that of its component.
+    `frame` is that of its component. `outline` finds objects in their boxes.
 
     What is wrong with one place of a component is often that something is missing there, so all of the place
-    is cut out. What lies beside a component or along most of it, or on a surface, is an object: GrabCut's.
+    is cut out. What lies beside a component or along most of it, or on a surface, is an object: its outline.
     """
     photo = donor.photo.pixels()
     box = donor.defect.box
     whole = frame is not None and _is_one_place(box, frame)
-    mask = place_mask(box, photo.shape[:2]) if whole else _wider(grabcut(photo, box), box)
+    if whole:
+        mask = place_mask(box, photo.shape[:2])
+    else:
+        found = outline(photo, box)
+        mask = _wider(ellipse_mask(box, photo.shape[:2]) if found is None else found, box)
     part = _around(box, photo.shape[:2])
     return Cutting(
         pixels=np.ascontiguousarray(photo[part]),

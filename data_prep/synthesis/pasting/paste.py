@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep.annotations import Shape
 from data_prep.synthesis.frames import Frame, box_frame, find_frame
-from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
+from data_prep.synthesis.painted import Job, Outline, Painted, Photo, Rejected
 from data_prep.synthesis.pasting.donors import Cutting, Donor, cut_out, find_donors
 from data_prep.synthesis.pasting.matching import (
     Affine,
@@ -26,6 +26,7 @@ from data_prep.synthesis.pasting.matching import (
     match_sharpness,
 )
 from data_prep.synthetic import Method
+from llava.common.grabcut import find_object
 from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 
 NO_DONOR = "no other photo shows that kind of defect on that kind of component"
@@ -75,12 +76,12 @@ class PastePainter:
     method: Method = "paste"
     batch_size = 1
 
-    def __init__(self, photos: Sequence[Photo]) -> None:
-        """Look for defects that can be cut out of photos, which must all be training photos."""
+    def __init__(self, photos: Sequence[Photo], outline: Outline = find_object) -> None:
+        """Look for defects that can be cut out of photos, which must all be training photos, by `outline`."""
         import_opencv()
         self._donors = find_donors(photos)
         self._frame = lru_cache(_FRAMES)(_frame_of)
-        self._cut_out = lru_cache(_CUTTINGS)(lambda donor: cut_out(donor, self._frame_under(donor)))
+        self._cut_out = lru_cache(_CUTTINGS)(lambda donor: cut_out(donor, self._frame_under(donor), outline))
 
     def can_make(self, kind: str) -> str | None:
         """Return why it cannot make a kind: no photo has one to cut out."""
@@ -93,6 +94,7 @@ class PastePainter:
         return [self._paint(job) for job in jobs]
 
     def _paint(self, job: Job) -> Painted | Rejected:
+        assert job.kind is not None
         target = None if job.target is None else job.target.name
         donors = [
             donor

@@ -1,5 +1,7 @@
 """Labels are those of the pixels that changed, and what would teach nothing is rejected."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from PIL import Image
 
 from data_prep.annotations import Shape
 from data_prep.model_inputs import ModelInput
-from data_prep.synthesis.filter import COVERS, OUTSIDE, TOO_SMALL, UNCHANGED, UNSEEN, Filter, Made
+from data_prep.synthesis.filter import COVERS, CUT, OUTSIDE, TOO_SMALL, UNCHANGED, UNSEEN, Filter, Made
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.boxes import Box
 from llava.common.masks import box_mask
@@ -69,3 +71,43 @@ def test_a_picture_has_the_size_of_its_photo(photo: Photo) -> None:
         WHOLE.measure(
             Job(0, photo, "flashover", None, 1), Painted(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool))
         )
+
+
+# --- new surroundings ------------------------------------------------------------------------------------
+
+
+def judge_surroundings(photo: Photo, *kept: Box) -> Made | Rejected:
+    """Change all but some boxes, and measure it as a picture of no kind."""
+    pixels = photo.pixels().copy()
+    mask = ~np.any([box_mask(box, (80, 120)) for box in kept], axis=0)
+    pixels[mask] += 50
+    return WHOLE.measure(Job(0, photo, None, photo.components[0], 1), Painted(pixels, mask))
+
+
+def test_with_new_surroundings_what_was_kept_is_labelled(photo: Photo) -> None:
+    gone = judge_surroundings(photo, (10, 10, 60, 60))
+    assert isinstance(gone, Made) and gone.shape is None
+    assert (gone.there.components, gone.there.defects) == (photo.components, ())
+    assert gone.seen.crop == (0, 0, 120, 80)
+    thin = judge_surroundings(photo, (10, 10, 60, 13), (10, 10, 13, 60))
+    assert isinstance(thin, Made) and thin.there.components == photo.components
+    both = judge_surroundings(photo, (10, 10, 95, 60))
+    assert isinstance(both, Made) and both.there == photo
+    assert judge_surroundings(photo, (10, 10, 60, 40)) == Rejected(CUT)  # half of the component is lost
+
+
+@pytest.mark.parametrize(("lost", "why"), [(20, CUT), (3, None)])
+def test_a_defect_of_what_was_kept_must_be_whole(photo: Photo, lost: int, why: str | None) -> None:
+    burnt = replace(photo, defects=(Shape("flashover", (30, 20, 50, 79)),))
+    measured = judge_surroundings(burnt, (10, 10, 60, 60), (30, 20, 50, 79 - lost))
+    assert measured == Rejected(why) if why else isinstance(measured, Made) and measured.there == burnt
+
+
+@given(st.floats(80.0, 100.0))
+def test_no_label_stays_of_what_else_is_cut_through(photo: Photo, edge: float) -> None:
+    measured = judge_surroundings(photo, (10.0, 10.0, edge, 60.0))
+    share = (np.ceil(edge) - 80) / 20
+    if 0.1 < share < 0.5:
+        assert measured == Rejected(CUT)
+    else:
+        assert isinstance(measured, Made) and bool(measured.there.defects) == (share >= 0.5)

@@ -113,9 +113,25 @@ def test_a_kind_goes_only_on_components_that_it_was_seen_on(tmp_path: Path) -> N
     assert {planner.job("flashover").photo.name for _ in range(6)} == {"images/both.jpg", "images/none.jpg"}
 
 
+def test_any_component_may_get_new_surroundings_or_those_with_a_kind(tmp_path: Path) -> None:
+    burnt, sound = ("insulator", (2, 2, 38, 46)), ("insulator", (42, 2, 78, 46))
+    write_boxes(tmp_path, [burnt, sound, ("flashover", (5, 10, 20, 20))], [sound], count=4)
+    recipe = recipe_of()
+    photos = read_photos(source_of(tmp_path, recipe), recipe).photos
+    planner = Planner(photos, True, seed=4)
+    assert planner.count_photos(None) == 4
+    jobs = [planner.job(None) for _ in range(8)]
+    assert set(Counter(job.photo.name for job in jobs).values()) == {2}
+    assert Counter(job.target and job.target.box for job in jobs) == {(2, 2, 38, 46): 2, (42, 2, 78, 46): 6}
+    kept = Planner(photos, True, seed=4, kept=["flashover"])
+    assert kept.count_photos(None) == 2
+    assert {kept.job(None).target for _ in range(4)} == {photos[0].components[0]}
+    assert Planner(photos, True, seed=4, kept=["pollution"]).count_photos(None) == 0
+
+
 def test_without_components_a_defect_may_be_anywhere(tmp_path: Path) -> None:
     write_boxes(tmp_path, [("scratches", (10, 10, 30, 20))], count=2)
     recipe = recipe_of("steel_surface")
     photos = read_photos(source_of(tmp_path, recipe), recipe).photos
     assert Planner(photos, False, seed=0).job("inclusion").target is None
-    assert not Planner(photos, True, seed=0).has_place("inclusion")
+    assert not Planner(photos, True, seed=0).count_photos("inclusion")

@@ -15,7 +15,7 @@ from data_prep.synthesis.wishes import Wishes
 from tests.support.made import recipe_of
 
 
-def job(kind: str, component: str | None = None) -> Job:
+def job(kind: str | None, component: str | None = None) -> Job:
     target = None if component is None else Shape(component, (0.0, 0.0, 9.0, 9.0))
     return Job(0, Photo(Path("a.png"), "a.png", "0" * 64, (9, 9), (), ()), kind, target, 0)
 
@@ -24,6 +24,7 @@ def test_a_wish_names_the_defect_and_what_it_is_on() -> None:
     wishes = Wishes(recipe_of())
     assert wishes.of(job("broken disc", "insulator")) == "a broken disc on an insulator"
     assert wishes.of(job("flashover", "insulator")) == "flashover on an insulator"
+    assert wishes.of(job(None, "insulator")) == "the surroundings of an insulator"
     assert Wishes(recipe_of("steel_surface")).of(job("scratches")) == "scratches"
 
 

@@ -47,7 +47,7 @@ def test_a_language_model_writes_with_an_example_before_it() -> None:
         return "Broken disc of an insulator on a tower, fog"
 
     assert write_prompt(WISH, WORDS, write, TEMPLATE) == "Broken disc of an insulator on a tower, fog"
-    assert f"Wish: {WISH}\nKeywords: grey, fog\nPrompt:" in asked[0]
+    assert f"Wish: a photo of {WISH}, sharp\nKeywords: grey, fog\nPrompt:" in asked[0]
     assert "Example" in asked[0] and "{" not in asked[0]
 
 

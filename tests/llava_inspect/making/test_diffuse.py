@@ -14,7 +14,8 @@ from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.files import sha256
 from llava.painting.diffusion import BlendedDiffusion, DiffusionSettings
 from llava.painting.diffusion_model import load_diffusion
-from llava_inspect.making.diffuse import NO_PLACE, DiffusePainter
+from llava_inspect.making.diffuse import DiffusePainter
+from llava_inspect.making.regions import NO_PLACE, DefectRegions
 from tests.support.tiny_diffusers import save_tiny_diffusion
 
 STRING = Shape("string", (20.0, 30.0, 180.0, 60.0))
@@ -32,7 +33,7 @@ def test_jobs_are_painted_where_their_mask_is(photo: Photo, tmp_path: Path) -> N
     burnt = replace(photo, defects=(Shape("burn", (0.0, 0.0, 200.0, 100.0)),))
     painter = DiffusePainter(
         BlendedDiffusion(model, DiffusionSettings(steps=2)),
-        [replace(photo, defects=(Shape("burn", (30.0, 35.0, 50.0, 55.0)),))],
+        DefectRegions([replace(photo, defects=(Shape("burn", (30.0, 35.0, 50.0, 55.0)),))]),
         prompt=lambda job: f"a {job.kind} on a string",
         batch_size=3,
     )

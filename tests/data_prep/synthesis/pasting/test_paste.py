@@ -18,7 +18,7 @@ from data_prep.synthesis.frames import Frame, box_frame
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthesis.pasting.paste import NO_DONOR, NO_PLACE, PastePainter, _turn_between
 from llava.common.boxes import Box
-from llava.common.masks import box_of, changed_pixels
+from llava.common.masks import Mask, Pixels, box_mask, box_of, changed_pixels
 from tests.support.drawn_strings import DrawnString
 
 Make = Callable[..., Photo]
@@ -65,6 +65,21 @@ def test_a_spot_of_a_surface_is_put_on_another(photo: Make) -> None:
     assert 100 < changed.sum() < 500  # the spot has some 250 pixels
     assert made.pixels[changed].mean() < original.mean() - 30  # as dark as it was, about
     assert (made.pixels == original)[~made.mask].all()
+
+
+def test_what_is_cut_out_is_outlined_as_asked(photo: Make) -> None:
+    donor, sound = photo(plate(0, SPOT.box), defects=(SPOT,)), photo(plate(1))
+    boxes = []
+
+    def left_half(pixels: Pixels, box: Box) -> Mask:
+        boxes.append(box)
+        return box_mask((*box[:2], (box[0] + box[2]) / 2, box[3]), (pixels.shape[0], pixels.shape[1]))
+
+    whole, half = paint(PastePainter([donor]), sound), paint(PastePainter([donor], left_half), sound)
+    assert isinstance(whole, Painted) and isinstance(half, Painted)
+    assert boxes == [SPOT.box]
+    assert half.mask.sum() == pytest.approx(16 * 26 * half.details["scale"] ** 2, rel=0.1)  # 3 pixels wider
+    assert (half.pixels == sound.pixels())[~half.mask].all()
 
 
 def test_the_same_job_gives_the_same_picture_whatever_came_before(photo: Make) -> None:
