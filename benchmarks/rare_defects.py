@@ -445,7 +445,10 @@ def report(output: Path) -> None:
         if of_subject := [one for one in done if one.subject == subject.name]:
             found[subject.name] = summarise(of_subject)
             print("\n".join(["", *table(subject, found[subject.name])]), flush=True)
-    write_json(output / "rare_defects.json", {"settings": done[0].settings, "subjects": found})
+    runs = [one.model_dump(exclude={"settings"}) for one in done]
+    write_json(
+        output / "rare_defects.json", {"settings": done[0].settings, "subjects": found, "trainings": runs}
+    )
 
 
 def summarise(done: Sequence[Trained]) -> dict[str, Any]:
