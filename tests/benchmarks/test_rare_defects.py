@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rare_defects import (
+    Benchmark,
+    Plan,
     Subject,
     Trained,
     copy_photos,
     cut,
+    prepare,
+    read_benchmark,
     read_subject,
     repeat,
     score,
@@ -120,6 +124,16 @@ def test_arms_are_compared_in_the_seeds_that_both_have_done() -> None:
     assert head == "| | none (3 seeds) | paste (2 seeds) | paste - none |"
     assert pictures == "| training pictures | 50 | 50 |  |"
     assert scores == "| recall | 0.600 | 0.575 | +0.125 [-0.193, +0.443] |"
+
+
+def test_what_was_prepared_is_known_again(tmp_path: Path) -> None:
+    tiles = read_subject("tiles:magnetic_tile:crack")
+    bench = Benchmark(tmp_path, Plan(subjects=[tiles], train_photos=9, test_photos=9))
+    for _ in (1, 2):
+        prepare(bench, seeds=0, workers=1)
+        assert read_benchmark(tmp_path) == bench
+    with pytest.raises(InputError, match="prepared otherwise"):
+        prepare(Benchmark(tmp_path, bench.plan.model_copy(update={"count": 5})), seeds=0, workers=1)
 
 
 def test_photos_are_named_with_their_recipe_and_kind() -> None:
