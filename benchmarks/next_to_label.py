@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.curve import convert, plan_run, render
+from benchmarks.paired import mean_with_interval, shown
 from benchmarks.suspects import command
 from benchmarks.units import Unit, add_unit, read_units
 from eval.answering.questions import read_questions
@@ -287,17 +287,7 @@ def curves(done: Sequence[Round], rounds: int, task: str) -> dict[str, np.ndarra
 
 def area_between(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """Return the area between two curves (seeds, points) over its width, with a 95% interval over seeds."""
-    areas = np.trapezoid(one - other, axis=1) / (one.shape[1] - 1)
-    mean, seeds = float(areas.mean()), len(areas)
-    half = None
-    if seeds > 1:
-        half = float(stats.t.ppf(0.975, seeds - 1) * areas.std(ddof=1) / np.sqrt(seeds))
-    return {
-        "mean": round(mean, 4),
-        "low": None if half is None else round(mean - half, 4),
-        "high": None if half is None else round(mean + half, 4),
-        "seeds": [round(float(area), 4) for area in areas],
-    }
+    return mean_with_interval(np.trapezoid(one - other, axis=1) / (one.shape[1] - 1))
 
 
 def report(bench: Benchmark, seeds: Sequence[int]) -> None:
@@ -342,11 +332,6 @@ def tables(
     yield "|---" * (len(PAIRS) + 1) + "|"
     for task, pairs in areas.items():
         yield f"| {task} | " + " | ".join(map(shown, pairs.values())) + " |"
-
-
-def shown(area: dict[str, Any]) -> str:
-    interval = "" if area["low"] is None else f" [{area['low']:+.3f}, {area['high']:+.3f}]"
-    return f"{area['mean']:+.3f}{interval}"
 
 
 if __name__ == "__main__":
