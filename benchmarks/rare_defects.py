@@ -25,7 +25,7 @@ An answer that cannot be read is a wrong one. What an arm differs by from `none`
 pairs, with Student's 95% interval.
 
     python -m benchmarks.rare_defects prepare --output runs/rare --workers 2 \\
-        --photos ../shared/data/neu_det:steel_surface:scratches
+        --photos neu_det:steel_surface:scratches
     python -m benchmarks.rare_defects train --output runs/rare --workers 2
     python -m benchmarks.rare_defects report --output runs/rare
 
