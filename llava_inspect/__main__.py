@@ -67,7 +67,7 @@ def help_text(program: str) -> str:
     """Return the table of commands by group, and the road as an example."""
     lines = [f"usage: {program} COMMAND [...]", "", "Teach LLaVA your inspection domain.", ""]
     for group, commands in groupby(COMMANDS, key=lambda command: command.group):
-        lines += [f"{group}:", *(f"  {command.name:<9} {command.summary}" for command in commands), ""]
+        lines += [f"{group}:", *(f"  {command.name:<10} {command.summary}" for command in commands), ""]
     return "\n".join([*lines, EXAMPLE.replace("llava-inspect", program)])
 
 

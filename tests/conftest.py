@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from llava.common.errors import collect_less
 from tests.support.browser import installed_chromium
 from tests.support.paths import REPO
 
@@ -23,13 +24,17 @@ settings.load_profile("patient")
 # that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+collect_less()  # as every command does
+
+LONGEST = ["test_quickstart_learns", "test_readmes_road", "test_flex_attention_takes_the_block_mask_as_it_is"]
+
 # Tests that run side by side are told of some terminal's width; what they print goes to no terminal.
 os.environ.pop("COLUMNS", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test starts first, so that no core waits for it at the end."""
-    items.sort(key=lambda item: item.name != "test_quickstart_learns")
+    """The longest tests start first, so that no core waits for them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.name) if item.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llava.common.errors import run_command, user_message
+from llava.common.errors import collect_less, run_command, user_message
 
 
 def main() -> int:
@@ -42,6 +42,7 @@ def run_process(command: Callable[[], int | None]) -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         run_command(command)
+    collect_less()
     try:
         code: Any = command() or 0
     except SystemExit as stop:

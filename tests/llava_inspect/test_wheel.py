@@ -1,9 +1,10 @@
-"""The wheel, installed into an empty environment: the whole road works there, away from the checkout."""
+"""The wheel, installed into an empty environment: there README's commands work, away from the checkout."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from tests.support.pages import blocks
 from tests.support.paths import REPO
 
 pytestmark = pytest.mark.slow
 
+Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., str]
+FEW = "max_steps=3 eval_steps=3 logging_steps=1 batch_size=2 eval_generate_samples=2"
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +57,33 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(programs: Path, tmp_path: Path) -> Run:
-    """Runs a program of the environment in an empty folder, without a network; returns its stdout."""
+def start(programs: Path, tmp_path: Path) -> Start:
+    """Starts a program as if the environment were activated, in an empty folder, without a network."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "NUM_GPUS": "1", "COLUMNS": "200"}
-    environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"  # as if activated
+    environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
 
-    def run(program: str, *arguments: str, input: str = "", code: int = 0) -> str:
-        done = subprocess.run(
-            [programs / program, *arguments], cwd=tmp_path, env=environment, input=input,
-            capture_output=True, text=True, timeout=300, check=False,
+    def start(*command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert done.returncode == code, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout + done.stderr if code else done.stdout
+
+    return start
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    """Runs a program as `start` does; returns its stdout."""
+
+    def run(*command: str, code: int = 0) -> str:
+        process = start(*command)
+        try:
+            said, errors = process.communicate(timeout=900)
+        finally:
+            process.kill()
+        assert process.returncode == code, f"{command}\n{said[-3000:]}\n{errors[-3000:]}"
+        return said + errors if code else said
 
     return run
 
@@ -140,42 +160,69 @@ def test_configs_and_recipes_are_listed_and_copied(run: Run, tmp_path: Path) -> 
     assert said.endswith("no such file\n") and "zero2" not in said.splitlines()[-1]
 
 
-def test_the_road(run: Run, tmp_path: Path) -> None:
-    """From photos to a chat and to other clients, a command a step, each with little to do."""
+def test_readmes_road(run: Run, start: Start, tmp_path: Path) -> None:
+    """README's one command and the commands that it consists of, then those of docs/own_photos.md that are
+    not among them and of handing the model on, with few photos and steps."""
 
-    def command(line: str, **options: str) -> str:
-        return run("llava-inspect", *line.split(), **options)
+    def shell(script: str) -> str:
+        (tmp_path / "block.sh").write_text(script, encoding="utf-8")
+        return run("bash", "-euo", "pipefail", "block.sh")
 
-    command("scenes --output photos --count 24 --workers 1")
-    photos = sorted((tmp_path / "photos").rglob("*.jpg"))
-    assert len(photos) == 24
-    assert "annotated pictures: 24" in command(
-        "inspect --source photos --recipe insulator --output before.html"
-    )
-    assert "<style>" in (tmp_path / "before.html").read_text(encoding="utf-8")
-    said = command(
-        "run photos --recipe insulator --output mine max_steps=2 eval_steps=2 logging_steps=1 batch_size=2 "
-        "eval_generate_samples=2"
-    )
-    assert "next: " not in said  # a run goes on by itself
-    assert "mine/adapter: the adapter of step 2" in said
-    assert "merged mine/adapter into mine/merged" in said
-    assert "written to mine/scores/scores.json and mine/scores/report.html" in said
-    assert "llava-inspect chat --model-path mine/merged --image-file mine/data/images/" in said
-    said = command(
-        "check mine/data/train.json mine/data/val.json mine/data/test.json --image-folder mine/data"
-    )
-    assert said.endswith("24 picture(s), all decoded: nothing found\n")
-    page = (tmp_path / "mine" / "scores" / "report.html").read_text(encoding="utf-8")
+    shell("llava-inspect scenes --output playground/data_train --count 40 --seed 5 --workers 1")
+    photo = next((tmp_path / "playground" / "data_train").rglob("*.jpg"))
+    (tmp_path / "photo.jpg").symlink_to(photo)
+    (tmp_path / "playground" / "data_infer").mkdir()
+    shutil.copy(photo, tmp_path / "playground" / "data_infer" / "new.jpg")
+    whole, parts = blocks(REPO / "README.md", "Your own photos")
+    whole = whole.replace(". .venv/bin/activate\n", "")
+    whole = whole.replace("run playground/data_train", f"run playground/data_train {FEW}")
+    whole, serve, web = re.split("# or let other programs ask|# or people who", whole)
+    said = shell(whole)
+    assert "May you rely on it?" in said and "runs/data_train/adapter: the adapter of step 3" in said
+    assert "merged runs/data_train/adapter into runs/data_train/merged" in said
+    page = (tmp_path / "runs/data_train/scores/report.html").read_text(encoding="utf-8")
     assert "<style>" in page and "<script>" in page and "data:image/jpeg" in page
-    assert "presence: B the same answers" in command("compare mine/scores mine/scores")
+    findings = (tmp_path / "runs/survey-data_infer/findings.csv").read_text(encoding="utf-8-sig")
+    assert "new.jpg" in findings
+    assert_serves(serve, "serving merged at http://127.0.0.1:", start)
+    assert_serves(web, "open http://127.0.0.1:", start)
 
-    assert "wrote llava-v1.5-mine" in command(
-        "export --format llava --model-path mine/merged --output llava-v1.5-mine"
-    )
-    assert (tmp_path / "llava-v1.5-mine" / "tokenizer.model").is_file()
-    if importlib.util.find_spec("gguf"):
-        assert "wrote gguf" in command("export --format gguf --model-path mine/merged --output gguf")
-        assert {"model-f16.gguf", "mmproj-f16.gguf"} <= {path.name for path in (tmp_path / "gguf").iterdir()}
-    said = command(f"chat --model-path mine/merged --image-file {photos[0]}", input="Is there a defect?\n")
-    assert "ASSISTANT: " in said and said.endswith("exit...\n")
+    assert "llava-inspect train tiny_cpu" in parts
+    shell(parts.replace("train tiny_cpu", f"train tiny_cpu {FEW}"))
+    scores = json.loads((tmp_path / "runs" / "scores" / "scores.json").read_text(encoding="utf-8"))
+    assert {"presence", "kind"} <= {task["task"] for task in scores["tasks"]}
+    assert "presence: B the same answers" in shell("llava-inspect compare runs/scores runs/scores")
+
+    [detailed] = blocks(REPO / "docs" / "own_photos.md", "")
+    kept = [part for part in detailed.split("\n\n") if re.search("llava-inspect (inspect|chat)", part)]
+    assert len(kept) == 2
+    said = shell("\n".join(kept).replace("photo.jpg", "photo.jpg <<< 'Is there a defect?'"))
+    assert "ASSISTANT" in said and said.endswith("exit...\n")
+    assert "<style>" in (tmp_path / "runs" / "before.html").read_text(encoding="utf-8")
+    shell(blocks(REPO / "docs" / "models.md", "Merge and export")[0])
+    assert same_tensors(tmp_path / "runs" / "merged", tmp_path / "runs" / "hf")
+    assert (tmp_path / "runs" / "llava-v1.5-insulator" / "tokenizer.model").is_file()
+    assert {path.name for path in (tmp_path / "runs" / "gguf").glob("*.gguf")} == {
+        "model-f16.gguf",
+        "mmproj-f16.gguf",
+    }
+    said = shell("cd runs/data && llava-inspect check train.json val.json test.json --image-folder .")
+    assert said.endswith("40 picture(s), all decoded: nothing found\n")
+
+
+def assert_serves(block: str, line: str, start: Start) -> None:
+    """Start the service of a block's last command, until it says where, and end it."""
+    process = start(*block.strip().splitlines()[-1].split(), "--port", "0")
+    try:
+        assert process.stderr is not None
+        assert any(line in said for said in process.stderr)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    """Return whether two model folders hold the same tensors."""
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
