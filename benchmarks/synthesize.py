@@ -39,9 +39,7 @@ def main() -> None:
         for method in METHODS:
             rows.append(measure(Path(folder), recipe, method, args.count, args.output))
     write_json(args.output / "synthesize.json", rows)
-    print(
-        "\n| photos | method | made | rejected | core seconds each | a minute |\n|---|---|---|---|---|---|"
-    )
+    print("\n| photos | method | made | rejected | core seconds each | a minute |\n|---|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(map(str, row.values())) + " |")
 

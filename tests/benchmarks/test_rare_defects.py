@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rare_defects import (
+from benchmarks.rare_defects import Trained, score, summarise, table
+from benchmarks.rare_photos import (
     Benchmark,
     Plan,
     Subject,
-    Trained,
     copy_photos,
     cut,
     prepare,
     read_benchmark,
     read_subject,
     repeat,
-    score,
-    summarise,
-    table,
 )
 from eval.scoring.answers import AnswerFile
 from llava.common.errors import InputError
