@@ -21,7 +21,7 @@ _FEWEST_SURROUNDINGS = 12  # pixels
 _WIDER = 0.06  # of a box's shorter side: an object's own edge is no edge of the cut
 _LEAST_WIDER = 3  # pixels
 _ON = 0.75  # half thicknesses from a component's middle line: what lies further out is beside it
-_MOST_OF = 0.4  # of a component's length: what is longer is not one place of it
+MOST_OF = 0.4  # of a component's length: what is longer is not one place of it
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def place_mask(box: Box, size: tuple[int, int]) -> Mask:
 
 def _is_one_place(box: Box, frame: Frame) -> bool:
     _, aside = frame.locate(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
-    return abs(aside) < _ON * frame.thickness / 2 and math.sqrt(area(box)) < _MOST_OF * frame.length
+    return abs(aside) < _ON * frame.thickness / 2 and math.sqrt(area(box)) < MOST_OF * frame.length
 
 
 def _wider(mask: Mask, box: Box) -> Mask:

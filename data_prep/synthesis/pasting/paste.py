@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_prep.annotations import Shape
 from data_prep.synthesis.frames import Frame, box_frame, find_frame
 from data_prep.synthesis.painted import Job, Outline, Painted, Photo, Rejected
-from data_prep.synthesis.pasting.donors import Cutting, Donor, cut_out, find_donors
+from data_prep.synthesis.pasting.donors import MOST_OF, Cutting, Donor, cut_out, find_donors
 from data_prep.synthesis.pasting.matching import (
     Affine,
     Fitted,
@@ -26,6 +26,7 @@ from data_prep.synthesis.pasting.matching import (
     match_sharpness,
 )
 from data_prep.synthetic import Method
+from llava.common.boxes import area
 from llava.common.grabcut import find_object
 from llava.common.masks import Mask, Pixels, box_mask, import_opencv
 
@@ -144,6 +145,8 @@ class PastePainter:
                 own, frame = box_frame(donor.component.box), box_frame(job.target.box)
             has_units = frame.period is not None
             turn, centre, reach = _place_on_component(donor, own, frame, chance)
+            if cutting.whole and math.sqrt(area(donor.defect.box)) * turn.scale >= MOST_OF * frame.length:
+                return None  # it would be no place of this component, but most of it
         if not _LEAST_SCALE <= turn.scale <= _MOST_SCALE:
             return None
         fitted = self._lay(photo, donor, cutting, turn, centre, reach)

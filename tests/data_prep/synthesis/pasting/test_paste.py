@@ -139,6 +139,16 @@ def test_only_components_of_the_same_kind_are_hosts(photo: Make) -> None:
     assert paint(painter, replace(donor, defects=()), bar) == Rejected(NO_DONOR)  # its own photo
 
 
+def test_a_place_of_a_long_component_does_not_replace_a_short_one(photo: Make) -> None:
+    """Their widths alone say how much larger the short one is."""
+    spot = Shape("spot", (40.0, 40.0, 80.0, 80.0))
+    rod, stub = Shape("rod", (50.0, 5.0, 70.0, 115.0)), Shape("rod", (60.0, 30.0, 94.0, 100.0))
+    donor = photo(plate(0, spot.box), (rod,), (spot,))
+    other = replace(rod, box=(80.0, 5.0, 100.0, 115.0))
+    assert isinstance(paint(PastePainter([donor]), photo(plate(1), (other,)), other), Painted)
+    assert paint(PastePainter([donor]), photo(plate(1), (stub,)), stub) == Rejected(NO_PLACE)
+
+
 def test_a_gap_of_a_string_comes_between_the_units_of_another(photo: Make) -> None:
     broken = DrawnString(odd=8, angle=-12, period=26, seed=1)
     sound = DrawnString(angle=15, period=20, seed=2)
