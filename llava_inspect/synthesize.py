@@ -253,7 +253,7 @@ def finish(
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
-    from data_prep.synthetic import Info
+    from llava.common.synthetic import Info
 
     reasons = rejections(outcomes)
     if not any(outcome.image for outcome in outcomes):

@@ -98,6 +98,18 @@ class BlendedDiffusion:
         self._steps = noise_steps(model.scheduler, settings.steps, settings.strength)
 
     @property
+    def details(self) -> dict[str, str | float]:
+        """What the facts of a picture tell of how it was painted."""
+        settings = self.settings
+        told = {
+            "model": self.model.name,
+            "steps": settings.steps,
+            "strength": settings.strength,
+            "guidance": settings.guidance,
+        }
+        return told | ({"negative": settings.negative} if settings.negative else {})
+
+    @property
     def count(self) -> int:
         """How many steps a picture takes."""
         return len(self._steps)

@@ -7,7 +7,6 @@ goes into LabelMe's form, beside the photo.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +23,7 @@ from llava.common.masks import Mask, Pixels, box_of, changed_pixels, clean_mask,
 from llava.common.synthetic import (
     IMAGES,
     MASKS,
+    PNG_LEVEL,
     SYNTHETIC_FILE,
     Category,
     Facts,
@@ -32,14 +32,13 @@ from llava.common.synthetic import (
     MadeImage,
     Parent,
     SyntheticFile,
+    picture_name,
     to_bbox,
 )
 from llava.painting.diffusion import Wish
 
 LABELME_VERSION = "5.5.0"
 """Of LabelMe, whose form it is; it has masks since 5.2."""
-_NOT_WORD = re.compile(r"\W+")  # what file names had better not hold
-_PNG_LEVEL = 3  # half of the default's time, and 1% more bytes
 _FOLDER = "made"
 
 
@@ -103,7 +102,7 @@ def made_zip(pictures: Sequence[MadeFiles]) -> bytes:
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as archive:  # a PNG is compressed already
         for number, made in enumerate(pictures, start=1):
-            name = f"{number:05d}_{_NOT_WORD.sub('_', made.facts.kind or 'background')}.png"
+            name = picture_name(number, made.facts.kind)
             archive.writestr(f"{_FOLDER}/{IMAGES}/{name}", made.picture)
             archive.writestr(f"{_FOLDER}/{MASKS}/{name}", made.mask)
             width, height = made.size
@@ -186,5 +185,5 @@ def _box(mask: Mask) -> Box:
 def png(pixels: Any) -> bytes:
     """Return a picture (height, width) or (height, width, 3) as a PNG file."""
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

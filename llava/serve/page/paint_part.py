@@ -12,7 +12,7 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import tag
-from llava.common.synthetic import Parent
+from llava.common.synthetic import PROMPT, Parent
 from llava.inference.live import EngineClosedError, QueueFullError
 from llava.painting.diffusion import DiffusionSettings, Wish
 from llava.painting.keywords import find_keywords, live_asker
@@ -25,8 +25,6 @@ from llava.serve.page.making_view import pictures_of, show_kept, show_made, show
 from llava.serve.page.visitors import Visitors
 from llava.serve.page.words import Words, text, words_for
 
-PROMPT = "a photo of {wish}, {keywords}, sharp focus, natural light"
-"""As recipes have it where they say nothing else."""
 DEFAULTS = DiffusionSettings()
 MOST_STEPS = 100
 UPDATE_SECONDS = 0.7

@@ -16,9 +16,10 @@ from data_prep.synthesis.photos import read_photos
 from data_prep.synthesis.plan import Planner
 from data_prep.synthesis.sheet import draw_sheets
 from data_prep.synthesis.writer import Outcome, PictureWriter, rejections
-from data_prep.synthetic import Info, read_synthetic
+from data_prep.synthetic import read_synthetic
 from llava.common.images import open_image
 from llava.common.masks import changed_pixels, load_mask
+from llava.common.synthetic import Info
 from tests.support.made import SpotPainter, recipe_of, source_of
 from tests.support.photos import contents, write_photos
 from tests.support.read_source import boxes_of, read_auto
