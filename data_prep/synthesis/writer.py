@@ -77,6 +77,19 @@ class PictureWriter:
         self._settings = settings
         self.made = 0
 
+    def earlier(self) -> tuple[int, list[str]]:
+        """Return how many jobs an earlier run has done, and the settings that it had otherwise: where there
+        are any, `begin` removes what it made."""
+        try:
+            before = read_json(self.folder / _SETTINGS)
+            jobs = len(read_text(self.folder / _DONE).splitlines())
+        except InputError:  # there is none, or it was being written
+            return 0, []
+        if not isinstance(before, dict):
+            return 0, []
+        names = {**before, **self._settings}
+        return jobs, [name for name in names if before.get(name) != self._settings.get(name)]
+
     def begin(self) -> dict[int, Outcome]:
         """Return the outcomes of an earlier run with the same settings, by the jobs' numbers; what any other
         left is removed."""

@@ -118,9 +118,12 @@ def test_a_stopped_run_goes_on_and_makes_the_same(tmp_path: Path, photos: list[P
 def test_other_settings_begin_anew(tmp_path: Path, photos: list[Photo]) -> None:
     shop = workshop(tmp_path / "made", photos, SpotPainter())
     shop.make(WANTED, lambda outcome: None)
+    assert shop.writer.earlier() == (len(WANTED), [])
     assert len(shop.writer.begin()) == len(WANTED)
-    other = PictureWriter(tmp_path / "made", "render", CLASSES, {"seed": 2})
+    other = PictureWriter(tmp_path / "made", "render", CLASSES, {"seed": 2, "kept": None})
+    assert other.earlier() == (len(WANTED), ["seed"])
     assert other.begin() == {}
+    assert other.earlier() == (0, [])
     (tmp_path / ".made.partial" / "settings.json").write_text("{")
     assert shop.writer.begin() == {}
 
