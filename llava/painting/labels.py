@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
@@ -46,7 +46,8 @@ _FOLDER = "made"
 class MadeFiles:
     """A painted picture as files: PNGs of it and of the mask, its facts, and the label of what changed.
 
-    `label` is None where only the background is new. Names and ids are given when all are put together.
+    `label` is None where only the background is new. The kind is given by `of_kind`, names and ids when all
+    are put together.
     """
 
     picture: bytes
@@ -56,21 +57,24 @@ class MadeFiles:
     label: MadeAnnotation | None
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """How large the files are."""
         return len(self.picture) + len(self.mask)
 
+    def of_kind(self, kind: str) -> MadeFiles:
+        """Return the files with the class of what was painted; a new background has none."""
+        if self.label is None:
+            return self
+        return replace(self, facts=self.facts.model_copy(update={"kind": kind}))
 
-def make_files(
-    wish: Wish, result: Pixels, photo: Parent, kind: str | None, details: dict[str, Any]
-) -> MadeFiles:
-    """Return a painted picture as files.
+
+def make_files(wish: Wish, result: Pixels, photo: Parent, details: dict[str, Any]) -> MadeFiles:
+    """Return a painted picture as files, of no kind yet.
 
     Args:
         wish: What was painted.
         result: The picture.
         photo: The file that the wish's pixels are of.
-        kind: The class of what was painted, None for a new background.
         details: How it was painted.
 
     Raises:
@@ -81,15 +85,15 @@ def make_files(
         raise InputError("nothing changed: paint it again with another seed, or other words")
     height, width = changed.shape
     facts = Facts(
-        parents=[photo], method="diffuse", kind=kind, mask="", seed=wish.seed, prompt=wish.prompt,
-        details=details, adds_labels=True,
+        parents=[photo], method="diffuse", mask="", seed=wish.seed, prompt=wish.prompt, details=details,
+        adds_labels=True,
     )  # fmt: skip
     return MadeFiles(
         picture=png(result),
         mask=png(wish.painted.astype(np.uint8) * 255),
         size=(width, height),
         facts=facts,
-        label=_label(changed) if kind else None,
+        label=None if wish.invert else _label(changed),
     )
 
 
@@ -140,19 +144,19 @@ def _label(changed: Mask) -> MadeAnnotation:
     )
 
 
-def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[tuple[str, Mask]]) -> str:
+def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[dict[str, Any]]) -> str:
     """Return LabelMe's JSON for a photo.
 
     Args:
         name: Of the photo's file.
         size: Its (width, height), upright.
-        shapes: Class and mask, which is not empty, of each thing.
+        shapes: Of each thing that it shows (`labelme_shape`).
     """
     return to_json(
         {
             "version": LABELME_VERSION,
             "flags": {},
-            "shapes": [_labelme_shape(label, mask) for label, mask in shapes],
+            "shapes": list(shapes),
             "imagePath": name,
             "imageData": None,
             "imageHeight": size[1],
@@ -161,8 +165,9 @@ def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[tuple[str, M
     )
 
 
-def _labelme_shape(label: str, mask: Mask) -> dict[str, Any]:
-    """Return a shape of the part of a mask in its box, whose first and last pixels are the points."""
+def labelme_shape(label: str, mask: Mask) -> dict[str, Any]:
+    """Return a thing of a class in LabelMe's form: the part of its mask, which is not empty, in its box. The
+    points are the first and last pixels of that."""
     x1, y1, x2, y2 = map(int, _box(mask))
     part = png(mask[y1:y2, x1:x2].astype(np.uint8))
     return {

@@ -75,8 +75,8 @@ class PaintPart:
         with gr.Row():
             self._start = gr.Button(text("make_paint"), variant="primary", min_width=90, elem_id="make-start")
             stop = gr.Button(text("stop"), min_width=90, elem_id="make-stop")
-        self._asked = [wish, keywords, name, invert, seed, strength, steps]
-        self._wish = wish
+        self._asked = [wish, keywords, invert, seed, strength, steps]
+        self._wish, self._name = wish, name
         stop.click(self._stop, None, None, queue=False, api_visibility="private", show_progress="hidden")
         describe.click(self._describe, None, [keywords], api_visibility="private")
 
@@ -88,13 +88,12 @@ class PaintPart:
         kept = gr.HTML(elem_id="make-kept")
         asking = [self._start.click, self._wish.submit]
         gr.on(asking, self._paint, self._asked, [result, keep], **private)
-        keep.click(self._keep, None, [kept, keep], **private)
+        keep.click(self._keep, [self._name], [kept, keep], **private)
 
     def _paint(
         self,
         wish: str,
         keywords: str,
-        name: str,
         invert: bool,
         seed: str,
         strength: float,
@@ -136,12 +135,9 @@ class PaintPart:
         if done is None or done.result is None:
             yield [tag("p", say("was_stopped"), role="status") if job.error is None else "", gr.skip()]
             return
-        details = {"model": self._easel.model.name, "steps": settings.steps, "strength": settings.strength}
-        details |= {"guidance": settings.guidance, "keywords": keywords.strip()}
-        kind = None if asked.invert else name.strip() or wish.strip()
         photo = Parent(name=making.photo.name, sha256=making.photo.sha256)
         try:
-            visitor.kept.last = make_files(done.wish, done.result, photo, kind, details)
+            visitor.kept.last = make_files(done.wish, done.result, photo, done.details)
         except InputError as error:
             gr.Warning(html.escape(str(error)))
         pictures = pictures_of(done.wish, done.result, self._easel.model.side)
@@ -175,13 +171,17 @@ class PaintPart:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
 
-    def _keep(self, request: gr.Request) -> list[Any]:
+    def _keep(self, name: str, request: gr.Request) -> list[Any]:
+        say = words_for(request)
         visitor = self._visitors.of(request)
+        made = visitor.kept.last
         try:
-            content = visitor.kept.keep()
+            if made is not None and made.label is not None and not name.strip():
+                raise InputError(say("make_no_name"))
+            content = visitor.kept.keep(name.strip())
         except InputError as error:
             gr.Warning(html.escape(str(error)))
-            return [gr.skip(), gr.Button(visible=False)]
+            return [gr.skip(), gr.Button(visible=made is not None)]
         address = self._visitors.offer(visitor, OFFERED, content, "zip")
-        shown = show_kept(len(visitor.kept.pictures), address, words_for(request))
+        shown = show_kept(len(visitor.kept.pictures), address, say)
         return [shown, gr.Button(visible=False)]
