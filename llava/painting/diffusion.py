@@ -101,13 +101,15 @@ class BlendedDiffusion:
     def details(self) -> dict[str, str | float]:
         """What the facts of a picture tell of how it was painted."""
         settings = self.settings
-        told = {
+        told: dict[str, str | float] = {
             "model": self.model.name,
             "steps": settings.steps,
             "strength": settings.strength,
             "guidance": settings.guidance,
         }
-        return told | ({"negative": settings.negative} if settings.negative else {})
+        if settings.negative:
+            told["negative"] = settings.negative
+        return told
 
     @property
     def count(self) -> int:

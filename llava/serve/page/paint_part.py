@@ -105,13 +105,14 @@ class PaintPart:
             visitor = self._visitors.of(request)
             self._visitors.check_may_ask(visitor)
             making = visitor.making
-            if making is None or making.mask is None:
+            mask = None if making is None else making.mask  # the next click may come at any time
+            if making is None or mask is None:
                 raise InputError(say("make_no_mask"))
             if not wish.strip():
                 raise InputError(say("make_no_wish"))
             asked = Wish(
                 making.pixels,
-                making.mask,
+                mask,
                 fill_template(wish.strip(), [keywords.strip()] if keywords.strip() else [], PROMPT),
                 self._seed(seed, say),
                 bool(invert),
