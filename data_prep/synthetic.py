@@ -1,4 +1,4 @@
-"""What records tell of made pictures, and reading synthetic.json, whose schema is llava.common.synthetic."""
+"""Read synthetic.json, and say what records tell of made pictures. The schema is llava.common.synthetic."""
 
 from __future__ import annotations
 
@@ -10,26 +10,7 @@ from pydantic import ValidationError
 
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_json
-from llava.common.synthetic import (
-    IMAGES,
-    MASKS,
-    SYNTHETIC_FILE,
-    SYNTHETIC_FORMAT,
-    Category,
-    Facts,
-    Info,
-    MadeAnnotation,
-    MadeImage,
-    Method,
-    Parent,
-    SyntheticFile,
-    to_bbox,
-)
-
-__all__ = [
-    "IMAGES", "MASKS", "SYNTHETIC_FILE", "Category", "Facts", "Info", "MadeAnnotation", "MadeImage", "Method",
-    "Origin", "Parent", "SyntheticFile", "read_synthetic", "says_made", "to_bbox",
-]  # fmt: skip
+from llava.common.synthetic import SYNTHETIC_FILE, SYNTHETIC_FORMAT, Method, SyntheticFile
 
 
 @dataclass(frozen=True, slots=True)

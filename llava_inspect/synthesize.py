@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from data_prep.synthesis.painted import Job, Painter
     from data_prep.synthesis.photos import Photos
     from data_prep.synthesis.plan import Planner
-    from data_prep.synthesis.writer import Outcome
+    from data_prep.synthesis.writer import Outcome, PictureWriter
 
 LARGER = "unit=tile, or unit=object with crops.windows=4, shows defects larger; --least-size sets the bound"
 
@@ -38,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from data_prep.synthesis.plan import Planner, share_out
     from data_prep.synthesis.writer import PictureWriter
     from llava.common.files import sha256
+    from llava.common.masks import import_opencv
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
     from llava_inspect.making.painters import PAINTERS, with_prompt
     from llava_inspect.run_commands import only_run_in
 
     check_output(args)
+    import_opencv()  # which all methods need; it says what to install
     recipe = with_prompt(load_settings(Recipe, find_recipe(args.recipe), args.overrides), args.prompt)
     model_input = model_input_of(args.model)
     trained = trained_keys(args.data) if args.data else None
@@ -88,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.workers,
     )
     with only_run_in(writer.folder):
+        print_earlier(writer)
         outcomes = make(workshop, jobs)
         finish(args, workshop, outcomes, found, settings)
     print_made(args, outcomes, examples)
@@ -202,6 +205,15 @@ def load_judge(args: Namespace, recipe: Recipe) -> Callable[[Job, Made], str | N
     return ModelJudge(args, recipe, args.novelty)
 
 
+def print_earlier(writer: PictureWriter) -> None:
+    """Say what becomes of what a killed run made."""
+    jobs, others = writer.earlier()
+    if others:
+        print(f"begins anew: {jobs:,} job(s) were done with other settings ({', '.join(others)})")
+    elif jobs:
+        print(f"goes on: {jobs:,} job(s) are done")
+
+
 def make(workshop: Workshop, kinds: Sequence[str | None]) -> list[Outcome]:
     """Make the pictures, with a bar that shows how many there are, how fast, and what was rejected."""
     from rich.console import Console
@@ -253,7 +265,7 @@ def finish(
     """Write synthetic.json and the contact sheets; InputError if no picture was made."""
     from data_prep.synthesis.sheet import draw_sheets
     from data_prep.synthesis.writer import rejections
-    from data_prep.synthetic import Info
+    from llava.common.synthetic import Info
 
     reasons = rejections(outcomes)
     if not any(outcome.image for outcome in outcomes):

@@ -26,15 +26,8 @@ from data_prep.formats import find_reader
 from data_prep.formats.seen import passed_over
 from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
-from data_prep.made_pictures import (
-    add_made,
-    held_out,
-    made_facts,
-    of_training_photos,
-    open_made_folders,
-    refuse_made,
-    with_labels_of_parents,
-)
+from data_prep.made_folders import open_made_folders, refuse_made
+from data_prep.made_pictures import add_made, held_out, made_facts, of_training_photos, with_labels_of_parents
 from data_prep.output import foreign_files, output_folder
 from data_prep.questions.candidates import join_words
 from data_prep.questions.dialogues import make_dialogues

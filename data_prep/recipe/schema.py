@@ -28,6 +28,7 @@ from data_prep.recipe.families import (
 )
 from llava.common.boxes import Frame
 from llava.common.settings import Settings
+from llava.common.synthetic import PROMPT
 
 
 def _pattern(value: str) -> str:
@@ -100,7 +101,7 @@ class SyntheticSettings(Settings):
     """
 
     share: float = Field(default=0.5, ge=0, lt=1)
-    prompt: str = "a photo of {wish}, {keywords}, sharp focus, natural light"
+    prompt: str = PROMPT
 
     @field_validator("prompt")
     @classmethod

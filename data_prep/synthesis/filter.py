@@ -13,7 +13,7 @@ from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from llava.common.boxes import Box, iou
-from llava.common.masks import Mask, Pixels, box_mask, box_of, changed_pixels, clean_mask
+from llava.common.masks import Mask, Pixels, box_mask, box_of, changed_pixels, clean_mask, share_of_box
 
 UNCHANGED = "nothing changed"
 OUTSIDE = "changed outside its mask (an error of the method)"
@@ -82,7 +82,7 @@ class Filter:
             mask, there = clean_mask(changed), job.photo
             box = box_of(mask)
             assert box is not None
-            if any(_covers(mask, defect.box) for defect in job.photo.defects):
+            if any(share_of_box(mask, defect.box) > _COVERED for defect in job.photo.defects):
                 return Rejected(COVERS)
             made = shown = Shape(job.kind, box, float(np.count_nonzero(mask)))
         labelled = there if made is None else replace(there, defects=(*there.defects, made))
@@ -104,10 +104,9 @@ def what_is_left(photo: Photo, target: Shape, kept: Mask) -> Photo | None:
     left = []
     own = (target, *photo.defects_on(target))
     for shape in (*photo.components, *photo.defects):
-        inside = box_mask(shape.box, kept.shape)
-        share = int(np.count_nonzero(kept & inside)) / max(1, int(np.count_nonzero(inside)))
+        share = share_of_box(kept, shape.box)
         if shape in own:  # a thin one fills little of its box, but reaches all its sides
-            reached = box_of(kept & inside)
+            reached = box_of(kept & box_mask(shape.box, kept.shape))
             if reached is None or iou(reached, shape.box) < _REACHES:
                 return None
             left.append(shape)
@@ -143,9 +142,3 @@ def views(photo: Photo, shape: Shape, recipe: Recipe, model: ModelInput) -> list
         ):
             found.append(Seen(unit.crop, model.thickness(cut(shape.box, unit.crop), unit.size)))
     return found
-
-
-def _covers(mask: Mask, box: Box) -> bool:
-    """Return whether a mask lies on most of a box."""
-    inside = box_mask(box, mask.shape)
-    return bool(np.count_nonzero(mask & inside) > _COVERED * np.count_nonzero(inside))

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep.annotations import Shape
-from data_prep.synthetic import Method, Parent
 from llava.common.boxes import Box, area, holds_centre
 from llava.common.images import open_image
 from llava.common.masks import Mask, Pixels
+from llava.common.synthetic import Method, Parent
 
 Outline = Callable[[Pixels, Box], Mask | None]
 """Gives the mask of the thing that a box of a picture is drawn around, None where it finds none. Nothing of

@@ -15,7 +15,7 @@ from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Photo
 from llava.common.errors import InputError
 from llava.common.files import read_json, sha256
-from llava.common.images import open_header, orientation_of
+from llava.common.images import open_header, open_image, orientation_of
 
 NO_PLACE = "a defect has no place"
 NOTHING_KNOWN = "not annotated with boxes or classes"
@@ -39,7 +39,10 @@ class Photos:
 def read_photos(
     source: AnnotatedSource, recipe: Recipe, trained: Collection[str] | None = None, workers: int = 1
 ) -> Photos:
-    """Read the photos of a source; no pixels are decoded yet.
+    """Read the photos of a source.
+
+    All are decoded once, so that a damaged one ends nothing that has run for hours; those of `trained` are
+    not, since `convert` has decoded them.
 
     Args:
         source: The annotated images.
@@ -48,7 +51,7 @@ def read_photos(
         workers: The number of threads that read files.
 
     Raises:
-        InputError: A photo cannot be opened, or its boxes are of another image.
+        InputError: A photo is damaged, or its boxes are of another image.
     """
     read = Photos()
     images = [image for image in source.images if trained is None or image.key in trained]
@@ -59,6 +62,8 @@ def read_photos(
         with open_header(image.file) as stored:
             orientation = orientation_of(stored)
             size = stored.size[::-1] if orientation >= _TURNED else stored.size
+        if trained is None:
+            open_image(image.file)
         shapes, _ = merge_annotations(image, size, orientation)
         whole = whole_unit(image, size, shapes, recipe, names)
         photo = Photo(

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_prep.synthesis.painted import Photo
-from data_prep.synthetic import MadeAnnotation, MadeImage, SyntheticFile
 from llava.common.boxes import Box
 from llava.common.files import atomic_path
 from llava.common.images import open_image
+from llava.common.synthetic import MadeAnnotation, MadeImage, SyntheticFile
 
 SHEET = "contact_sheet"
 SHOWN = 60

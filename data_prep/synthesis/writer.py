@@ -7,7 +7,6 @@ anew.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -19,9 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.synthesis.filter import Made
 from data_prep.synthesis.painted import Job, Rejected
-from data_prep.synthetic import (
+from llava.common.errors import InputError
+from llava.common.files import atomic_path, read_json, read_text, to_json, write_json
+from llava.common.masks import Pixels, run_lengths, save_mask
+from llava.common.synthetic import (
     IMAGES,
     MASKS,
+    PNG_LEVEL,
     SYNTHETIC_FILE,
     Category,
     Facts,
@@ -30,15 +33,11 @@ from data_prep.synthetic import (
     MadeImage,
     Method,
     SyntheticFile,
+    picture_name,
     to_bbox,
 )
-from llava.common.errors import InputError
-from llava.common.files import atomic_path, read_json, read_text, to_json, write_json
-from llava.common.masks import Pixels, run_lengths, save_mask
 
 _SETTINGS, _DONE = "settings.json", "done.jsonl"
-_NOT_WORD = re.compile(r"\W+")  # what file names had better not hold
-_PNG_LEVEL = 3  # half of the default's time, and 1% more bytes
 
 
 class Outcome(BaseModel):
@@ -78,6 +77,19 @@ class PictureWriter:
         self._settings = settings
         self.made = 0
 
+    def earlier(self) -> tuple[int, list[str]]:
+        """Return how many jobs an earlier run has done, and the settings that it had otherwise: where there
+        are any, `begin` removes what it made."""
+        try:
+            before = read_json(self.folder / _SETTINGS)
+            jobs = len(read_text(self.folder / _DONE).splitlines())
+        except InputError:  # there is none, or it was being written
+            return 0, []
+        if not isinstance(before, dict):
+            return 0, []
+        names = {**before, **self._settings}
+        return jobs, [name for name in names if before.get(name) != self._settings.get(name)]
+
     def begin(self) -> dict[int, Outcome]:
         """Return the outcomes of an earlier run with the same settings, by the jobs' numbers; what any other
         left is removed."""
@@ -113,7 +125,7 @@ class PictureWriter:
         """Write the picture and mask of a job, and return what is to be noted of it."""
         if isinstance(made, Rejected):
             return Outcome(number=job.number, kind=job.kind, rejected=made.reason)
-        name = f"{job.number:05d}_{_NOT_WORD.sub('_', job.kind or 'background')}.png"
+        name = picture_name(job.number, job.kind)
         _save_picture(self.folder / IMAGES / name, made.painted.pixels)
         save_mask(self.folder / MASKS / name, made.painted.mask)
         width, height = job.photo.size
@@ -204,4 +216,4 @@ def rejections(outcomes: Sequence[Outcome]) -> Counter[str]:
 
 def _save_picture(path: Path, pixels: Pixels) -> None:
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=_PNG_LEVEL)
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=PNG_LEVEL)

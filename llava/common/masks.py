@@ -139,6 +139,12 @@ def box_mask(box: Box, size: tuple[int, int]) -> Mask:
     return mask
 
 
+def share_of_box(mask: Mask, box: Box) -> float:
+    """Return the share, 0 to 1, of a box's pixels that are in a mask; 0 for a box outside the picture."""
+    inside = box_mask(box, mask.shape)
+    return int(np.count_nonzero(mask & inside)) / max(1, int(np.count_nonzero(inside)))
+
+
 def save_mask(path: Path, mask: Mask) -> None:
     """Write a mask as a grey PNG, white where it is True."""
     with atomic_path(path) as temporary:

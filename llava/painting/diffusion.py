@@ -98,6 +98,20 @@ class BlendedDiffusion:
         self._steps = noise_steps(model.scheduler, settings.steps, settings.strength)
 
     @property
+    def details(self) -> dict[str, str | float]:
+        """What the facts of a picture tell of how it was painted."""
+        settings = self.settings
+        told: dict[str, str | float] = {
+            "model": self.model.name,
+            "steps": settings.steps,
+            "strength": settings.strength,
+            "guidance": settings.guidance,
+        }
+        if settings.negative:
+            told["negative"] = settings.negative
+        return told
+
+    @property
     def count(self) -> int:
         """How many steps a picture takes."""
         return len(self._steps)

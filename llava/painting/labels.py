@@ -7,9 +7,8 @@ goes into LabelMe's form, beside the photo.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
@@ -24,6 +23,7 @@ from llava.common.masks import Mask, Pixels, box_of, changed_pixels, clean_mask,
 from llava.common.synthetic import (
     IMAGES,
     MASKS,
+    PNG_LEVEL,
     SYNTHETIC_FILE,
     Category,
     Facts,
@@ -32,14 +32,13 @@ from llava.common.synthetic import (
     MadeImage,
     Parent,
     SyntheticFile,
+    picture_name,
     to_bbox,
 )
 from llava.painting.diffusion import Wish
 
 LABELME_VERSION = "5.5.0"
 """Of LabelMe, whose form it is; it has masks since 5.2."""
-_NOT_WORD = re.compile(r"\W+")  # what file names had better not hold
-_PNG_LEVEL = 3  # half of the default's time, and 1% more bytes
 _FOLDER = "made"
 
 
@@ -47,7 +46,8 @@ _FOLDER = "made"
 class MadeFiles:
     """A painted picture as files: PNGs of it and of the mask, its facts, and the label of what changed.
 
-    `label` is None where only the background is new. Names and ids are given when all are put together.
+    `label` is None where only the background is new. The kind is given by `of_kind`, names and ids when all
+    are put together.
     """
 
     picture: bytes
@@ -57,21 +57,24 @@ class MadeFiles:
     label: MadeAnnotation | None
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """How large the files are."""
         return len(self.picture) + len(self.mask)
 
+    def of_kind(self, kind: str) -> MadeFiles:
+        """Return the files with the class of what was painted; a new background has none."""
+        if self.label is None:
+            return self
+        return replace(self, facts=self.facts.model_copy(update={"kind": kind}))
 
-def make_files(
-    wish: Wish, result: Pixels, photo: Parent, kind: str | None, details: dict[str, Any]
-) -> MadeFiles:
-    """Return a painted picture as files.
+
+def make_files(wish: Wish, result: Pixels, photo: Parent, details: dict[str, Any]) -> MadeFiles:
+    """Return a painted picture as files, of no kind yet.
 
     Args:
         wish: What was painted.
         result: The picture.
         photo: The file that the wish's pixels are of.
-        kind: The class of what was painted, None for a new background.
         details: How it was painted.
 
     Raises:
@@ -82,15 +85,15 @@ def make_files(
         raise InputError("nothing changed: paint it again with another seed, or other words")
     height, width = changed.shape
     facts = Facts(
-        parents=[photo], method="diffuse", kind=kind, mask="", seed=wish.seed, prompt=wish.prompt,
-        details=details, adds_labels=True,
+        parents=[photo], method="diffuse", mask="", seed=wish.seed, prompt=wish.prompt, details=details,
+        adds_labels=True,
     )  # fmt: skip
     return MadeFiles(
         picture=png(result),
         mask=png(wish.painted.astype(np.uint8) * 255),
         size=(width, height),
         facts=facts,
-        label=_label(changed) if kind else None,
+        label=None if wish.invert else _label(changed),
     )
 
 
@@ -103,7 +106,7 @@ def made_zip(pictures: Sequence[MadeFiles]) -> bytes:
     buffer = BytesIO()
     with ZipFile(buffer, "w", ZIP_STORED) as archive:  # a PNG is compressed already
         for number, made in enumerate(pictures, start=1):
-            name = f"{number:05d}_{_NOT_WORD.sub('_', made.facts.kind or 'background')}.png"
+            name = picture_name(number, made.facts.kind)
             archive.writestr(f"{_FOLDER}/{IMAGES}/{name}", made.picture)
             archive.writestr(f"{_FOLDER}/{MASKS}/{name}", made.mask)
             width, height = made.size
@@ -141,19 +144,19 @@ def _label(changed: Mask) -> MadeAnnotation:
     )
 
 
-def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[tuple[str, Mask]]) -> str:
+def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[dict[str, Any]]) -> str:
     """Return LabelMe's JSON for a photo.
 
     Args:
         name: Of the photo's file.
         size: Its (width, height), upright.
-        shapes: Class and mask, which is not empty, of each thing.
+        shapes: Of each thing that it shows (`labelme_shape`).
     """
     return to_json(
         {
             "version": LABELME_VERSION,
             "flags": {},
-            "shapes": [_labelme_shape(label, mask) for label, mask in shapes],
+            "shapes": list(shapes),
             "imagePath": name,
             "imageData": None,
             "imageHeight": size[1],
@@ -162,8 +165,9 @@ def labelme_file(name: str, size: tuple[int, int], shapes: Sequence[tuple[str, M
     )
 
 
-def _labelme_shape(label: str, mask: Mask) -> dict[str, Any]:
-    """Return a shape of the part of a mask in its box, whose first and last pixels are the points."""
+def labelme_shape(label: str, mask: Mask) -> dict[str, Any]:
+    """Return a thing of a class in LabelMe's form: the part of its mask, which is not empty, in its box. The
+    points are the first and last pixels of that."""
     x1, y1, x2, y2 = map(int, _box(mask))
     part = png(mask[y1:y2, x1:x2].astype(np.uint8))
     return {
@@ -186,5 +190,5 @@ def _box(mask: Mask) -> Box:
 def png(pixels: Any) -> bytes:
     """Return a picture (height, width) or (height, width, 3) as a PNG file."""
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

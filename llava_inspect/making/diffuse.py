@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
 
 from data_prep.synthesis.painted import Job, Painted, Rejected
-from data_prep.synthetic import Method
 from llava.common.masks import Mask
+from llava.common.synthetic import Method
 from llava.painting.diffusion import BlendedDiffusion, Wish
 
 
@@ -56,17 +55,10 @@ class DiffusePainter:
                 if not isinstance(region, Rejected)
             }
             pictures = self._diffusion.paint(list(wishes.values()))
-        settings = self._diffusion.settings
-        details: dict[str, Any] = {
-            "model": self._diffusion.model.name,
-            "steps": settings.steps,
-            "strength": settings.strength,
-            "guidance": settings.guidance,
-        }
-        if settings.negative:
-            details["negative"] = settings.negative
         made = {
-            number: Painted(pixels=pixels, mask=wish.painted, prompt=wish.prompt, details=details)
+            number: Painted(
+                pixels=pixels, mask=wish.painted, prompt=wish.prompt, details=self._diffusion.details
+            )
             for (number, wish), pixels in zip(wishes.items(), pictures, strict=True)
         }
         return [

@@ -11,10 +11,10 @@ from functools import partial
 
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Painter, Photo, Rejected
-from data_prep.synthetic import Method
 from llava.common.errors import InputError
 from llava.common.masks import Mask
 from llava.common.settings import validate_settings
+from llava.common.synthetic import Method
 
 
 def _paste(photos: Sequence[Photo], recipe: Recipe, args: Namespace) -> Painter:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image
-
 from data_prep.recipe.schema import Recipe
 from data_prep.synthesis.painted import Job, Photo
 from data_prep.synthesis.wishes import Wishes
@@ -14,8 +12,6 @@ from llava.common.images import open_image
 from llava.painting.fitting import fit_prompt
 from llava.painting.keywords import Asker, find_keywords
 from llava.painting.prompts import Writer, fill_template, write_prompt
-
-_SIDE = 1024  # pixels of a photo that is asked about: its mood needs no more
 
 
 class JobPrompts:
@@ -63,7 +59,5 @@ class JobPrompts:
         if self._see is None:
             return ()
         if photo.sha256 not in self._keywords:
-            picture = open_image(photo.file)
-            picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-            self._keywords[photo.sha256] = tuple(find_keywords(picture, self._see))
+            self._keywords[photo.sha256] = tuple(find_keywords(open_image(photo.file), self._see))
         return self._keywords[photo.sha256]

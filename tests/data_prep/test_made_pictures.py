@@ -18,23 +18,16 @@ from data_prep.commands.convert import write_questions
 from data_prep.images.fingerprint import FINGERPRINT_SIDE
 from data_prep.images.store import CachedImage
 from data_prep.images.units import PreparedImage, Unit
-from data_prep.made_pictures import (
-    MadeFolder,
-    MadePicture,
-    MadeUnits,
-    add_made,
-    draw_made,
-    of_training_photos,
-    open_made_folders,
-)
+from data_prep.made_folders import MadeFolder, MadePicture, open_made_folders
+from data_prep.made_pictures import MadeUnits, add_made, draw_made, of_training_photos
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion, split_units
-from data_prep.synthetic import Facts, Parent
 from llava.common.errors import InputError
 from llava.common.files import read_json, read_json_list, write_json
 from llava.common.records import Record
 from llava.common.settings import validate_settings
+from llava.common.synthetic import Facts, Parent
 from tests.support.made_folder import Made, write_made
 from tests.support.photos import write_photos
 

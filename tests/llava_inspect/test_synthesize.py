@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from PIL import Image, ImageDraw
 from data_prep.__main__ import main as data_prep
 from data_prep.annotations import Shape
 from data_prep.synthesis.filter import Made, Seen
-from data_prep.synthesis.painted import Job, Painted, Photo
+from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthetic import read_synthetic
 from llava.common.images import open_image
 from llava.common.masks import load_mask
@@ -81,6 +83,38 @@ def test_any_number_of_threads_makes_the_same(tmp_path: Path, photos: Path) -> N
     )
     assert other.returncode == 0
     assert contents(tmp_path / "other") != first
+
+
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [(0, "goes on: 3 job(s) are done"), (4, "begins anew: 3 job(s) were done with other settings (seed)")],
+)
+def test_a_stopped_run_says_whether_it_goes_on(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, seed: int, says: str
+) -> None:
+    class Stops(SpotPainter):
+        def paint(self, jobs: Sequence[Job]) -> Sequence[Painted | Rejected]:
+            if jobs[0].number >= 3:
+                raise KeyboardInterrupt
+            return super().paint(jobs)
+
+    flags = ("--count", 6, "--kinds", "flashover")
+    with monkeypatch.context() as patch:
+        patch.setitem(PAINTERS, "render", lambda photos, recipe, args: Stops())
+        assert synthesize(photos, tmp_path / "made", *flags).returncode == 130
+    done = synthesize(photos, tmp_path / "made", *flags, "--seed", seed)
+    assert done.returncode == 0 and says in done.stdout
+    assert "job(s)" not in synthesize(photos, tmp_path / "whole", *flags, "--seed", seed).stdout
+    assert contents(tmp_path / "made") == contents(tmp_path / "whole")
+
+
+def test_without_opencv_one_line_says_what_to_install(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    done = synthesize(photos, tmp_path / "made", "--method", "diffuse", "--diffusion-model", "absent")
+    assert done.returncode == 2 and "this needs OpenCV" in done.stderr and "[synth]" in done.stderr
+    assert done.stdout == ""
 
 
 def test_speed_is_that_of_all_pictures_of_this_run() -> None:

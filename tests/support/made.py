@@ -10,10 +10,10 @@ from data_prep.commands.convert import read_sources
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SourceFolder
 from data_prep.synthesis.painted import Job, Painted, Rejected
-from data_prep.synthetic import Method
 from llava.common.masks import box_mask
 from llava.common.settings import load_settings
 from llava.common.shipped import find_recipe
+from llava.common.synthetic import Method
 
 
 def recipe_of(name: str = "insulator", *overrides: str) -> Recipe:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.synthetic import (
+from llava.common.boxes import Box
+from llava.common.files import sha256, write_json
+from llava.common.masks import box_mask, save_mask
+from llava.common.synthetic import (
     SYNTHETIC_FILE,
     Category,
     Facts,
@@ -18,9 +21,6 @@ from data_prep.synthetic import (
     Parent,
     SyntheticFile,
 )
-from llava.common.boxes import Box
-from llava.common.files import sha256, write_json
-from llava.common.masks import box_mask, save_mask
 
 COMPONENT = ("insulator", (5.0, 5.0, 75.0, 43.0))
 

@@ -28,9 +28,9 @@ from data_prep.synthesis.drawing.surfaces import (
 )
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthesis.strings import InsulatorString, find_string
-from data_prep.synthetic import Method
 from llava.common.boxes import Box
 from llava.common.masks import Pixels, blend_over
+from llava.common.synthetic import Method
 
 Drawing = Literal[
     "missing disc", "broken disc", "burn", "pollution", "nest", "scratch", "crack", "stain", "pit"

@@ -25,10 +25,10 @@ from data_prep.synthesis.pasting.matching import (
     match_colours,
     match_sharpness,
 )
-from data_prep.synthetic import Method
 from llava.common.boxes import area
 from llava.common.grabcut import find_object
 from llava.common.masks import Mask, Pixels, box_mask, import_opencv
+from llava.common.synthetic import Method
 
 NO_DONOR = "no other photo shows that kind of defect on that kind of component"
 NO_PLACE = "no place for the defects that were cut out"

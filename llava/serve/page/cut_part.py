@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from llava.common.errors import InputError
+from llava.common.errors import InputError, one_line
 from llava.common.html.markup import tag
 from llava.painting.segment import GrabCut
 from llava.painting.views import Segmenter
@@ -19,6 +19,9 @@ from llava.serve.page.making_view import draw_cut
 from llava.serve.page.photo_input import PhotoInput
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.page.words import text, words_for
+
+FAILURES = (InputError, RuntimeError)
+"""What is told the visitor; PyTorch raises the second, such as where no memory is left."""
 
 
 class CutPart:
@@ -54,15 +57,15 @@ class CutPart:
     def _look(self, request: gr.Request) -> Iterator[Any]:
         """Look at the visitor's photo, once for all clicks."""
         say = words_for(request)
-        visitor = self._visitors.of(request)
-        if not self._is_new(visitor):
-            yield gr.skip()
-            return
-        yield tag("p", say("make_looks"), role="status")
         try:
+            visitor = self._visitors.of(request)
+            if not self._is_new(visitor):
+                yield gr.skip()
+                return
+            yield tag("p", say("make_looks"), role="status")
             yield draw_cut(self._making(visitor), say)
-        except InputError as error:
-            gr.Warning(html.escape(str(error)))
+        except FAILURES as error:
+            gr.Warning(html.escape(one_line(error)))
             yield ""
 
     def _is_new(self, visitor: Visitor) -> bool:
@@ -90,13 +93,13 @@ class CutPart:
     def _change(self, request: gr.Request, change: Callable[[Making], None]) -> Any:
         """Return the drawing after a change of the clicks."""
         say = words_for(request)
-        visitor = self._visitors.of(request)
-        if PHOTO not in visitor.photos:  # the visitor was wiped, and the page still shows it
-            gr.Warning(say("no_photo"))
-            return ""
-        making = self._making(visitor)
+        making = None
         try:
+            visitor = self._visitors.of(request)
+            if PHOTO not in visitor.photos:  # the visitor was wiped, and the page still shows it
+                raise InputError(say("no_photo"))
+            making = self._making(visitor)
             change(making)
-        except InputError as error:
-            gr.Warning(html.escape(str(error)))
-        return draw_cut(making, say)
+        except FAILURES as error:
+            gr.Warning(html.escape(one_line(error)))
+        return "" if making is None else draw_cut(making, say)

@@ -21,12 +21,13 @@ WAITING_SECONDS = 0.5
 class Progress:
     """How far a picture is: `step` of `steps`, 0 while others are painted, and what is painted in the end.
 
-    The prompt of the `wish` is the one that is used: cut to what the model reads.
+    The prompt of the `wish` is the one that is used: cut to what the model reads. `details` go to the facts.
     """
 
     step: int
     steps: int
     wish: Wish
+    details: dict[str, str | float]
     result: Pixels | None = None
 
 
@@ -48,12 +49,12 @@ class Easel:
 
     def _paint(self, painter: BlendedDiffusion, wish: Wish) -> Iterator[Progress]:
         while not self._alone.acquire(timeout=WAITING_SECONDS):
-            yield Progress(0, painter.count, wish)
+            yield Progress(0, painter.count, wish, painter.details)
         try:
             wish = replace(wish, prompt=fit_prompt(wish.prompt, self.model.tokenizers))
-            yield Progress(0, painter.count, wish)
+            yield Progress(0, painter.count, wish, painter.details)
             for step, result in enumerate(_steps(painter, wish), start=1):
-                yield Progress(min(step, painter.count), painter.count, wish, result)
+                yield Progress(min(step, painter.count), painter.count, wish, painter.details, result)
         finally:
             self._alone.release()
 

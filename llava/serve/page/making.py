@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.masks import Mask, Pixels
-from llava.painting.labels import MadeFiles, labelme_file, made_zip
+from llava.painting.labels import MadeFiles, labelme_file, labelme_shape, made_zip
 from llava.painting.views import Click, View
+from llava.serve.page.outline import outline
 from llava.serve.page.pictures import Upload
 
 PHOTO, RESULT, OFFERED = "make", "make-result", "make-offered"
 """Places of a visitor's photo, pictures and download."""
 MOST_KEPT_MIB = 256
 """Of the pictures that a visitor keeps: they are in memory, and once more as a zip."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A thing that a photo's labels have: its class, its outline as the path of an SVG, and its shape in
+    LabelMe's form. Its mask is not kept, since it has the photo's size."""
+
+    name: str
+    outline: str
+    shape: dict[str, Any]
 
 
 class Making:
@@ -35,8 +49,8 @@ class Making:
         self.pixels = pixels
         self.clicks: list[Click] = []
         self.mask: Mask | None = None
-        self.labelled: list[tuple[str, Mask]] = []
-        """The class and mask of each thing that the photo's labels have."""
+        self.labelled: list[Labelled] = []
+        """What the photo's labels have."""
         self.turn = 0
         """How many clicks there were, those too that gave nothing."""
         self._view = view
@@ -62,7 +76,7 @@ class Making:
         self.clicks = [*([] if begins_box else before), Click(x, y, inside)]
         try:
             self._cut()
-        except InputError:
+        except Exception:
             self.clicks = before
             raise
 
@@ -85,17 +99,27 @@ class Making:
             raise InputError("nothing was found there; click on another place of the thing")
         self.mask = mask
 
-    def label(self, name: str) -> str:
-        """Label what is cut out; returns the labels so far as LabelMe's JSON.
+    def label(self, name: str) -> None:
+        """Label what is cut out.
 
         Raises:
             InputError: Nothing is cut out, or it has no name.
         """
         if self.mask is None or not name.strip():
             raise InputError("cut something out and name it first")
-        self.labelled.append((name.strip(), self.mask))
+        name = name.strip()
+        self.labelled.append(Labelled(name, outline(self.mask), labelme_shape(name, self.mask)))
         self.clear()
-        return labelme_file(self.photo.name, self.photo.image.size, self.labelled)
+
+    def unlabel(self) -> None:
+        """Take the last label back."""
+        self.labelled = self.labelled[:-1]
+
+    @property
+    def labels(self) -> str:
+        """The labels so far as LabelMe's JSON."""
+        shapes = [thing.shape for thing in self.labelled]
+        return labelme_file(self.photo.name, self.photo.image.size, shapes)
 
 
 class KeptPictures:
@@ -106,18 +130,21 @@ class KeptPictures:
         self.last: MadeFiles | None = None
         self.pictures: list[MadeFiles] = []
 
-    def keep(self) -> bytes:
+    def keep(self, kind: str) -> bytes:
         """Keep the last picture; returns all as a zip.
+
+        Args:
+            kind: The class of what was painted; not used where the background is new.
 
         Raises:
             InputError: There is none, or there is no room for more.
         """
         if self.last is None:
             raise InputError("there is no picture to keep; paint one first")
-        if sum(made.bytes for made in (*self.pictures, self.last)) > MOST_KEPT_MIB * 2**20:
+        if sum(made.byte_count for made in (*self.pictures, self.last)) > MOST_KEPT_MIB * 2**20:
             raise InputError(
                 f"the pictures that you keep have over {MOST_KEPT_MIB} MiB; download them and reload the page"
             )
-        self.pictures.append(self.last)
+        self.pictures.append(self.last.of_kind(kind))
         self.last = None
         return made_zip(self.pictures)

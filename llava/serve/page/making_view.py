@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
 from llava.common.html.markup import Markup, tag, together
-from llava.common.masks import Mask, Pixels, import_opencv
+from llava.common.masks import Pixels
 from llava.painting.crops import crop_around
 from llava.painting.diffusion import Wish
 from llava.serve.page.easel import Progress
 from llava.serve.page.making import Making
+from llava.serve.page.outline import outline
 from llava.serve.page.words import Words
 
-DRAWN_PIXELS = 800
-"""The longer side of a mask whose outline is drawn: more cannot be seen."""
 MARK = 0.01
 """Radius of a click's mark, as a share of the photo's longer side."""
 
@@ -28,7 +26,7 @@ def draw_cut(making: Making, say: Words) -> Markup:
     """
     width, height = making.photo.image.size
     shapes = [
-        tag("path", tag("title", name), d=outline(mask), class_="labelled") for name, mask in making.labelled
+        tag("path", tag("title", thing.name), d=thing.outline, class_="labelled") for thing in making.labelled
     ]
     if making.mask is not None:
         shapes.append(tag("path", d=outline(making.mask), class_="cut"))
@@ -43,24 +41,6 @@ def draw_cut(making: Making, say: Words) -> Markup:
         "svg", *shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=say("make_drawing"),
         class_="drawing", data_turn=making.turn,
     )  # fmt: skip
-
-
-def outline(mask: Mask) -> str:
-    """Return the outline of a mask as the path of an SVG, in the mask's pixels; "" for an empty one."""
-    cv2 = import_opencv()
-    height, width = mask.shape
-    scale = max(1.0, max(width, height) / DRAWN_PIXELS)
-    size = max(1, round(width / scale)), max(1, round(height / scale))
-    small = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) >= 128
-    # Each pixel is drawn as four: so an outline runs around the outer pixels, not through their middle.
-    doubled = small.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    across, down = width / size[0] / 2, height / size[1] / 2
-    lines = []
-    for contour in contours:
-        points = [f"{(x + 0.5) * across:.1f} {(y + 0.5) * down:.1f}" for x, y in contour[:, 0]]
-        lines.append(f"M{'L'.join(points)}Z")
-    return "".join(lines)
 
 
 def pictures_of(wish: Wish, result: Pixels, side: int) -> list[Image.Image]:
@@ -108,7 +88,7 @@ def show_kept(count: int, address: str, say: Words) -> Markup:
 def show_labels(making: Making, address: str, say: Words) -> Markup:
     """Return where the labels of a photo are downloaded."""
     name = making.photo.name.rpartition(".")[0] or making.photo.name
-    names = ", ".join(name for name, _ in making.labelled)
+    names = ", ".join(thing.name for thing in making.labelled)
     return together(
         [
             tag("p", names, role="status"),

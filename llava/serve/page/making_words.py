@@ -60,12 +60,7 @@ MAKING_WORDS: dict[str, tuple[str, str, str]] = {
         "클래스 이름 (주석에서 쓰는 이름)",
         "Его класс, как в вашей разметке",
     ),
-    "make_name_hint": (
-        "flashover (empty: what shall be there)",
-        "flashover (비우면 위에 적은 말)",
-        "flashover (пусто: что там должно быть)",
-    ),
-    "label_name_hint": ("flashover", "flashover", "flashover"),
+    "make_name_hint": ("flashover", "flashover", "flashover"),
     "make_invert": (
         "Paint all around it, and keep the thing",
         "대상은 두고 주변을 모두 그리기",
@@ -113,6 +108,7 @@ MAKING_WORDS: dict[str, tuple[str, str, str]] = {
         "Распакуйте и преобразуйте свои фото с --synthetic made: обучают на том, что сделано из обучающих.",
     ),
     "label_add": ("Add the label", "라벨 추가", "Добавить метку"),
+    "label_undo": ("Undo label", "라벨 취소", "Отменить метку"),
     "label_then": (
         "Put it beside the photo: it is LabelMe's form, which convert reads. It must name all that the photo"
         " shows.",
@@ -135,5 +131,5 @@ MAKING_WORDS: dict[str, tuple[str, str, str]] = {
         "시드는 0에서 {most} 사이의 수입니다.",
         "Зерно — число от 0 до {most}.",
     ),
-    "make_no_name": ("Name it.", "이름을 적으세요.", "Назовите его."),
+    "make_no_name": ("Name its class.", "클래스 이름을 적으세요.", "Назовите его класс."),
 }

@@ -12,7 +12,7 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import tag
-from llava.common.synthetic import Parent
+from llava.common.synthetic import PROMPT, Parent
 from llava.inference.live import EngineClosedError, QueueFullError
 from llava.painting.diffusion import DiffusionSettings, Wish
 from llava.painting.keywords import find_keywords, live_asker
@@ -25,8 +25,6 @@ from llava.serve.page.making_view import pictures_of, show_kept, show_made, show
 from llava.serve.page.visitors import Visitors
 from llava.serve.page.words import Words, text, words_for
 
-PROMPT = "a photo of {wish}, {keywords}, sharp focus, natural light"
-"""As recipes have it where they say nothing else."""
 DEFAULTS = DiffusionSettings()
 MOST_STEPS = 100
 UPDATE_SECONDS = 0.7
@@ -77,8 +75,8 @@ class PaintPart:
         with gr.Row():
             self._start = gr.Button(text("make_paint"), variant="primary", min_width=90, elem_id="make-start")
             stop = gr.Button(text("stop"), min_width=90, elem_id="make-stop")
-        self._asked = [wish, keywords, name, invert, seed, strength, steps]
-        self._wish = wish
+        self._asked = [wish, keywords, invert, seed, strength, steps]
+        self._wish, self._name = wish, name
         stop.click(self._stop, None, None, queue=False, api_visibility="private", show_progress="hidden")
         describe.click(self._describe, None, [keywords], api_visibility="private")
 
@@ -90,13 +88,12 @@ class PaintPart:
         kept = gr.HTML(elem_id="make-kept")
         asking = [self._start.click, self._wish.submit]
         gr.on(asking, self._paint, self._asked, [result, keep], **private)
-        keep.click(self._keep, None, [kept, keep], **private)
+        keep.click(self._keep, [self._name], [kept, keep], **private)
 
     def _paint(
         self,
         wish: str,
         keywords: str,
-        name: str,
         invert: bool,
         seed: str,
         strength: float,
@@ -108,13 +105,14 @@ class PaintPart:
             visitor = self._visitors.of(request)
             self._visitors.check_may_ask(visitor)
             making = visitor.making
-            if making is None or making.mask is None:
+            mask = None if making is None else making.mask  # the next click may come at any time
+            if making is None or mask is None:
                 raise InputError(say("make_no_mask"))
             if not wish.strip():
                 raise InputError(say("make_no_wish"))
             asked = Wish(
                 making.pixels,
-                making.mask,
+                mask,
                 fill_template(wish.strip(), [keywords.strip()] if keywords.strip() else [], PROMPT),
                 self._seed(seed, say),
                 bool(invert),
@@ -138,12 +136,9 @@ class PaintPart:
         if done is None or done.result is None:
             yield [tag("p", say("was_stopped"), role="status") if job.error is None else "", gr.skip()]
             return
-        details = {"model": self._easel.model.name, "steps": settings.steps, "strength": settings.strength}
-        details |= {"guidance": settings.guidance, "keywords": keywords.strip()}
-        kind = None if asked.invert else name.strip() or wish.strip()
         photo = Parent(name=making.photo.name, sha256=making.photo.sha256)
         try:
-            visitor.kept.last = make_files(done.wish, done.result, photo, kind, details)
+            visitor.kept.last = make_files(done.wish, done.result, photo, done.details)
         except InputError as error:
             gr.Warning(html.escape(str(error)))
         pictures = pictures_of(done.wish, done.result, self._easel.model.side)
@@ -177,13 +172,17 @@ class PaintPart:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
 
-    def _keep(self, request: gr.Request) -> list[Any]:
+    def _keep(self, name: str, request: gr.Request) -> list[Any]:
+        say = words_for(request)
         visitor = self._visitors.of(request)
+        made = visitor.kept.last
         try:
-            content = visitor.kept.keep()
+            if made is not None and made.label is not None and not name.strip():
+                raise InputError(say("make_no_name"))
+            content = visitor.kept.keep(name.strip())
         except InputError as error:
             gr.Warning(html.escape(str(error)))
-            return [gr.skip(), gr.Button(visible=False)]
+            return [gr.skip(), gr.Button(visible=made is not None)]
         address = self._visitors.offer(visitor, OFFERED, content, "zip")
-        shown = show_kept(len(visitor.kept.pictures), address, words_for(request))
+        shown = show_kept(len(visitor.kept.pictures), address, say)
         return [shown, gr.Button(visible=False)]

@@ -53,6 +53,8 @@ class Visitor:
         self.making: Making | None = None
         """What is cut out of a photo and painted, since the photo was looked at."""
         self.kept = KeptPictures()
+        self.gone = False
+        """Whether it was wiped: what ends after that may leave nothing."""
         self.was_wiped = False
         """Whether its page may still show a talk that was wiped; for whoever tells it to reset."""
         self.last_used = time.monotonic()
@@ -134,17 +136,23 @@ class Visitors:
 
     def show(self, visitor: Visitor, name: str, images: Sequence[Image.Image]) -> list[str]:
         """Have a visitor's browser shown other pictures in the place `name`; returns their addresses."""
-        old = visitor.shown.get(name, [])
-        visitor.shown[name] = [self.pictures.add(image) for image in images]
-        self.pictures.drop(old)
-        return visitor.shown[name]
+        return self._put(visitor, name, [self.pictures.add(image) for image in images])
 
     def offer(self, visitor: Visitor, name: str, content: bytes, ending: str) -> str:
         """Have a visitor's browser get another file in the place `name`; returns its address."""
-        old = visitor.shown.get(name, [])
-        visitor.shown[name] = [self.pictures.add_file(content, ending)]
+        return self._put(visitor, name, [self.pictures.add_file(content, ending)])[0]
+
+    def _put(self, visitor: Visitor, name: str, addresses: list[str]) -> list[str]:
+        """Know the addresses in place of those before, or forget them where the visitor is gone; returns
+        them."""
+        with self._lock:
+            old = visitor.shown.get(name, [])
+            if visitor.gone:
+                old = addresses
+            else:
+                visitor.shown[name] = addresses
         self.pictures.drop(old)
-        return visitor.shown[name][0]
+        return addresses
 
     def check_may_ask(self, visitor: Visitor) -> None:
         """InputError where a visitor, or its address, has enough on the way."""
@@ -171,6 +179,7 @@ class Visitors:
             visitor = self._visitors.pop(session or "", None)
             if visitor is None:
                 return
+            visitor.gone = True
             self._wiped.append(session or "")
         visitor.stop()
         visitor.talk.clear()
@@ -190,7 +199,9 @@ class Visitors:
         while not self._ended.wait(min(SWEEP_SECONDS, self.idle_seconds / 4)):
             now = time.monotonic()
             for session, visitor in list(self._visitors.items()):
-                if not visitor.busy and now - visitor.last_used > self.idle_seconds:
+                if visitor.busy:
+                    visitor.last_used = now  # whose end it has yet to see
+                elif now - visitor.last_used > self.idle_seconds:
                     self.wipe(session)
             # uploads of tabs that were closed before the page knew of them
             self._folder.wipe_older(self.idle_seconds)

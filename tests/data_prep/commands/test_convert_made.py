@@ -15,7 +15,8 @@ from PIL import Image
 from data_prep.__main__ import main as data_prep
 from data_prep.commands.convert import prepare_all, read_sources
 from data_prep.images.store import ImageStore
-from data_prep.made_pictures import open_made_folders, with_labels_of_parents
+from data_prep.made_folders import open_made_folders
+from data_prep.made_pictures import with_labels_of_parents
 from data_prep.recipe.schema import Recipe
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError

@@ -16,9 +16,10 @@ from data_prep.synthesis.photos import read_photos
 from data_prep.synthesis.plan import Planner
 from data_prep.synthesis.sheet import draw_sheets
 from data_prep.synthesis.writer import Outcome, PictureWriter, rejections
-from data_prep.synthetic import Info, read_synthetic
+from data_prep.synthetic import read_synthetic
 from llava.common.images import open_image
 from llava.common.masks import changed_pixels, load_mask
+from llava.common.synthetic import Info
 from tests.support.made import SpotPainter, recipe_of, source_of
 from tests.support.photos import contents, write_photos
 from tests.support.read_source import boxes_of, read_auto
@@ -117,9 +118,12 @@ def test_a_stopped_run_goes_on_and_makes_the_same(tmp_path: Path, photos: list[P
 def test_other_settings_begin_anew(tmp_path: Path, photos: list[Photo]) -> None:
     shop = workshop(tmp_path / "made", photos, SpotPainter())
     shop.make(WANTED, lambda outcome: None)
+    assert shop.writer.earlier() == (len(WANTED), [])
     assert len(shop.writer.begin()) == len(WANTED)
-    other = PictureWriter(tmp_path / "made", "render", CLASSES, {"seed": 2})
+    other = PictureWriter(tmp_path / "made", "render", CLASSES, {"seed": 2, "kept": None})
+    assert other.earlier() == (len(WANTED), ["seed"])
     assert other.begin() == {}
+    assert other.earlier() == (0, [])
     (tmp_path / ".made.partial" / "settings.json").write_text("{")
     assert shop.writer.begin() == {}
 

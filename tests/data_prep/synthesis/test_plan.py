@@ -51,6 +51,16 @@ def test_photos_are_upright_and_named_as_the_recipe_names(tmp_path: Path) -> Non
     assert photo.name == "images/a.jpg"
 
 
+def test_a_damaged_photo_is_found_before_anything_is_made(tmp_path: Path) -> None:
+    write_boxes(tmp_path, SOUND, count=2)
+    recipe = recipe_of()
+    source = source_of(tmp_path, recipe)
+    photo = source.images[1].file
+    photo.write_bytes(photo.read_bytes()[:-100])
+    with pytest.raises(InputError, match=rf"{photo.name}: the picture is damaged or cut short"):
+        read_photos(source, recipe)
+
+
 def test_photos_whose_defect_has_no_place_are_left_out_and_counted(tmp_path: Path) -> None:
     for name in ("good", "scratches", "inclusion"):
         (tmp_path / name).mkdir()

@@ -21,7 +21,7 @@ from llava.common.masks import Mask, Pixels, box_mask, load_mask
 from llava.common.records import Record
 from llava.common.synthetic import Parent
 from llava.painting.diffusion import Wish
-from llava.painting.labels import MadeFiles, labelme_file, made_zip, make_files
+from llava.painting.labels import MadeFiles, labelme_file, labelme_shape, made_zip, make_files
 from tests.support.commands import run_here
 from tests.support.photos import write_photos
 
@@ -34,7 +34,8 @@ def painted(photo: Path, kind: str | None = "flashover", invert: bool = False) -
     wish = Wish(pixels, box_mask(BURN, pixels.shape[:2]), "a burn", seed=7, invert=invert)
     result = np.where(wish.painted[..., None], 255 - pixels // 2, pixels).astype(np.uint8)
     parent = Parent(name=photo.name, sha256=sha256(photo))
-    return make_files(wish, result, parent, kind, {"steps": 3}), result
+    files = make_files(wish, result, parent, {"steps": 3})
+    return (files if kind is None else files.of_kind(kind)), result
 
 
 def unpack(folder: Path, pictures: list[MadeFiles]) -> Path:
@@ -92,7 +93,7 @@ def test_nothing_changed_is_no_label(photos: Path) -> None:
     pixels = np.full((20, 30, 3), 90, np.uint8)
     wish = Wish(pixels, np.ones((20, 30), bool), "a burn", seed=1)
     with pytest.raises(InputError, match="nothing changed: paint it again"):
-        make_files(wish, pixels + 5, Parent(name="a.jpg", sha256="0" * 64), "burn", {})
+        make_files(wish, pixels + 5, Parent(name="a.jpg", sha256="0" * 64), {})
 
 
 def test_labelme_s_form_is_exact(tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_labelme_s_form_is_exact(tmp_path: Path) -> None:
     masks[1][:, :20] = False
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     file = tmp_path / "a.json"
-    file.write_text(labelme_file("a.png", (60, 40), [("nest", masks[0]), ("rust", masks[1])]), "utf-8")
+    things = [labelme_shape("nest", masks[0]), labelme_shape("rust", masks[1])]
+    file.write_text(labelme_file("a.png", (60, 40), things), "utf-8")
     annotation = read_annotation(file)
     assert annotation.image == "a.png" and annotation.size == (60, 40)
     nest, rust = annotation.shapes

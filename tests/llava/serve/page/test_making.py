@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -193,22 +195,24 @@ def test_a_photo_is_clicked_painted_kept_and_downloaded(
     with gr.Blocks():
         cut, paint = CutPart(visitors, sam), PaintPart(visitors, Easel(sd))
         paint.build_result()
-    asked: tuple[Any, ...] = ("a burn mark", "wet", "flashover", False, "9", 1.0, 3)
+    asked: tuple[Any, ...] = ("a burn mark", "wet", False, "9", 1.0, 3)
     assert len(list(paint._paint(*asked, REQUEST))) == 1 and warnings.pop() == "Click on the photo first."
     photo = give(visitors)
     looked = list(cut._look(REQUEST))
     assert "Looking" in looked[0] and looked[1].startswith("<svg") and "path" not in looked[1]
     assert cut._clicked(False, click(50, 40), REQUEST).count('class="cut"') == 1
     assert list(paint._paint(" ", *asked[1:], REQUEST)) and warnings.pop() == "Say what shall be there."
-    assert list(paint._paint(*asked[:4], "-1", *asked[5:], REQUEST)) and "from 0 to" in warnings.pop()
+    assert list(paint._paint(*asked[:3], "-1", *asked[4:], REQUEST)) and "from 0 to" in warnings.pop()
     shown, keep = last_of(paint._paint(*asked, REQUEST))
     assert "a photo of a burn mark, wet, sharp focus, natural light" in shown and "seed 9" in shown
     assert keep.visible and shown.count("<img") in (2, 4)
-    kept, keep = paint._keep(REQUEST)
+    _, keep = paint._keep(" ", REQUEST)
+    assert keep.visible and warnings.pop() == "Name its class."
+    kept, keep = paint._keep(" flashover", REQUEST)
     assert "1 picture" in kept and not keep.visible
-    assert paint._keep(REQUEST) and "no picture to keep" in warnings.pop()
-    last_of(paint._paint("clouds", "", "", True, "", 0.5, 4, REQUEST))  # the background is new
-    kept, _ = paint._keep(REQUEST)
+    assert paint._keep("", REQUEST) and "no picture to keep" in warnings.pop()
+    last_of(paint._paint("clouds", "", True, "", 0.5, 4, REQUEST))  # the background is new
+    kept, _ = paint._keep("", REQUEST)
     (address,) = visitors.of(REQUEST).shown["make-offered"]
     content = visitors.pictures.get(address.removeprefix("shown/"))
     assert content is not None and address in kept
@@ -217,6 +221,7 @@ def test_a_photo_is_clicked_painted_kept_and_downloaded(
     burn, clouds = read_synthetic(tmp_path / "made").images
     assert (burn.synthetic.kind, clouds.synthetic.kind) == ("flashover", None)
     assert burn.synthetic.parents[0].sha256 == photo.sha256
+    assert burn.synthetic.details == {"model": "tiny-sd", "steps": 3, "strength": 1.0, "guidance": 7.5}
     mask = load_mask(tmp_path / "made" / burn.synthetic.mask)
     result = np.asarray(open_image(tmp_path / "made" / burn.file_name))
     assert np.array_equal(result[~mask], np.asarray(circle())[~mask])
@@ -270,7 +275,7 @@ def test_clicks_label_a_photo(visitors: Visitors, warnings: list[str], tmp_path:
     for x, y in ((25, 15), (76, 66)):
         cut._clicked(False, click(x, y), REQUEST)
     label._label(" ", REQUEST)
-    assert warnings.pop() == "Name it."
+    assert warnings.pop() == "Name its class."
     drawing, shown = label._label("<nest>", REQUEST)
     assert "&lt;nest&gt;" in shown and 'download="my circle.json"' in shown
     assert drawing.count('class="labelled"') == 1 and 'class="cut"' not in drawing
@@ -280,10 +285,52 @@ def test_clicks_label_a_photo(visitors: Visitors, warnings: list[str], tmp_path:
     (tmp_path / "my circle.json").write_bytes(content)
     (shape,) = read_annotation(tmp_path / "my circle.json").shapes
     assert shape.box == pytest.approx((30, 20, 71, 61), abs=3)
+    drawing, shown = label._unlabel(REQUEST)
+    assert "labelled" not in drawing and not shown
+    assert visitors.pictures.get(address.removeprefix("shown/")) is None
 
 
-def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_is_a_sentence(visitors: Visitors, warnings: list[str]) -> None:
+    from llava.serve.page.cut_part import CutPart
+
+    def look(pixels: object) -> None:
+        raise RuntimeError("CUDA out of memory\nmore")
+
+    with gr.Blocks():
+        cut = CutPart(visitors, SimpleNamespace(look=look))  # type: ignore[arg-type]
+    give(visitors)
+    assert list(cut._look(REQUEST))[-1] == "" and "out of memory more" in warnings.pop()
+    assert cut._clicked(False, click(5, 5), REQUEST) == "" and "out of memory" in warnings.pop()
+
+
+def test_who_is_gone_leaves_nothing_that_ends_later(visitors: Visitors) -> None:
+    photo = give(visitors)
+    visitor = visitors.of(REQUEST)
+    visitors.wipe("mine")
+    addresses = [*visitors.show(visitor, "make-result", [photo.image] * 2)]
+    addresses += [photo.address, visitors.offer(visitor, "make-offered", b"a zip", "zip")]
+    assert [visitors.pictures.get(address.removeprefix("shown/")) for address in addresses] == [None] * 4
+
+
+def test_what_was_waited_for_is_not_wiped_at_its_end(tiny_model_dir: Path) -> None:
+    from llava.serve.page.visitors import Visitors
+
+    folder, ends = PrivateFolder(), Event()
+    with LiveEngine(load_model(tiny_model_dir)) as live:
+        visitors = Visitors(live, folder, Limits(), idle_seconds=0.4, per_address=1)
+        visitor = visitors.of(REQUEST)
+        visitor.jobs.append(Job(iter(lambda: ends.wait(), True)))
+        time.sleep(1)
+        began, _ = time.monotonic(), ends.set()
+        while not visitor.gone:
+            time.sleep(0.02)
+        assert 0.2 < time.monotonic() - began < 30
+        visitors.close()
+    folder.wipe()
+
+
+def test_what_is_kept_has_an_end() -> None:
     kept = KeptPictures()
-    kept.last: Any = SimpleNamespace(bytes=300 * 2**20)
+    kept.last: Any = SimpleNamespace(byte_count=300 * 2**20)
     with pytest.raises(InputError, match="over 256 MiB; download them"):
-        kept.keep()
+        kept.keep("flashover")
