@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.synthesis.filter import Made
@@ -24,7 +23,6 @@ from llava.common.masks import Pixels, run_lengths, save_mask
 from llava.common.synthetic import (
     IMAGES,
     MASKS,
-    PNG_LEVEL,
     SYNTHETIC_FILE,
     Category,
     Facts,
@@ -33,6 +31,7 @@ from llava.common.synthetic import (
     MadeImage,
     Method,
     SyntheticFile,
+    picture_bytes,
     picture_name,
     to_bbox,
 )
@@ -216,4 +215,4 @@ def rejections(outcomes: Sequence[Outcome]) -> Counter[str]:
 
 def _save_picture(path: Path, pixels: Pixels) -> None:
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=PNG_LEVEL)
+        temporary.write_bytes(picture_bytes(pixels))

@@ -32,6 +32,7 @@ from llava.common.synthetic import (
     MadeImage,
     Parent,
     SyntheticFile,
+    picture_bytes,
     picture_name,
     to_bbox,
 )
@@ -89,7 +90,7 @@ def make_files(wish: Wish, result: Pixels, photo: Parent, details: dict[str, Any
         adds_labels=True,
     )  # fmt: skip
     return MadeFiles(
-        picture=png(result),
+        picture=picture_bytes(result),
         mask=png(wish.painted.astype(np.uint8) * 255),
         size=(width, height),
         facts=facts,
@@ -188,7 +189,7 @@ def _box(mask: Mask) -> Box:
 
 
 def png(pixels: Any) -> bytes:
-    """Return a picture (height, width) or (height, width, 3) as a PNG file."""
+    """Return a mask (height, width) as a PNG file."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
