@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from benchmarks import serve
+from tests.support.warm import warm_popen
 
 
 @pytest.mark.slow
@@ -17,6 +19,7 @@ def test_all_cases_run_and_give_the_same_answers(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(subprocess, "Popen", warm_popen)
     monkeypatch.setattr(serve, "CROWD", 3)
     monkeypatch.setattr(serve, "PROBES", 1)
     output = tmp_path / "results.json"

@@ -18,6 +18,7 @@ from llava.common.errors import InputError
 from llava.inference.engine import Request, Result
 from tests.support.commands import run_here
 from tests.support.small_model import image, save_random_model
+from tests.support.warm import WarmProcess
 
 TEXTS = ["Is there a red circle?", "How many?", "Where is the largest one?", "Describe the picture."]
 
@@ -92,15 +93,14 @@ def test_a_rerun_is_byte_identical_and_batches_do_not_matter(model: Path, work: 
 def test_after_a_kill_exactly_the_missing_questions_are_answered(
     model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real command is killed in the middle; a torn last line is as good as absent."""
+    """The command is killed in the middle; a torn last line is as good as absent."""
     slow = ("--max-new-tokens", "60", "--batch-size", "2")
     whole = arguments(model, work, *slow)
     whole[whole.index("--answers-file") + 1] = str(work / "out" / "whole.jsonl")
     main(whole)
 
     partial = work / "out" / "a.jsonl.partial"
-    command = [sys.executable, "-m", "eval.infer", *arguments(model, work, *slow)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = WarmProcess("-m", "eval.infer", *arguments(model, work, *slow))
     wait_for(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 4, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -126,7 +126,7 @@ def test_after_a_kill_exactly_the_missing_questions_are_answered(
     assert (work / "out" / "a.jsonl").read_bytes() == (work / "out" / "whole.jsonl").read_bytes()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], bool], process: WarmProcess) -> None:
     deadline = time.monotonic() + 90
     while not condition():
         assert process.poll() is None, f"ended too early with exit code {process.returncode}"

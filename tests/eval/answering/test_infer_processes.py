@@ -19,6 +19,7 @@ from eval.answering.questions import shard
 from eval.infer import main
 from llava.common.records import Question
 from tests.support.small_model import image, save_random_model
+from tests.support.warm import run_as_torchrun
 
 FAILING = """
 import itertools, os
@@ -95,12 +96,13 @@ def test_a_failed_run_of_two_goes_on_with_one_or_three(work: Path, monkeypatch: 
         file.write(b'{"question_id": "torn", "pro')
     shutil.copytree(work / "a", work / "b")
 
-    done = launch(3, "-m", "eval.infer", *arguments(work, "a/a.jsonl"))
-    assert done.returncode == 0, done.stderr
+    processes = run_as_torchrun(3, "-m", "eval.infer", *arguments(work, "a/a.jsonl"))
+    said = "".join(done.stderr for done in processes)
+    assert [done.returncode for done in processes] == [0, 0, 0], said
     missing = 21 - len(first + second)
-    assert f"{len(first + second)} answers are there already, {missing} to go" in done.stderr
-    assert done.stderr.count("answering") >= 1 and f"{missing}/{missing}" in done.stderr
-    assert done.stderr.count("21 answers in") == 1  # one process speaks
+    assert f"{len(first + second)} answers are there already, {missing} to go" in said
+    assert said.count("answering") >= 1 and f"{missing}/{missing}" in said
+    assert said.count("21 answers in") == 1  # one process speaks
     assert (work / "a" / "a.jsonl").read_bytes() == expected
     assert len(list((work / "a").iterdir())) == 1
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from eval.infer import main
 from llava.common.errors import InputError
 from tests.support.small_model import image, save_random_model
+from tests.support.warm import run_warm
 
 pytest.importorskip("ray.data", reason="scripts/setup.sh ray")
 
@@ -55,11 +54,7 @@ def test_two_workers_answer_as_one_process_and_go_on(work: Path, monkeypatch: py
     marked = kept[0].replace('"text": "', '"text": "kept ')
     (work / "a.jsonl.partial").write_text(json.dumps({"run": run}) + "\n" + marked + "".join(kept[1:]))
 
-    command = [sys.executable, "-m", "eval.infer", *arguments(work, "a.jsonl")]
-    done = subprocess.run(
-        [*command, "--ray", "local", "--ray-workers", "2"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run_warm("-m", "eval.infer", *arguments(work, "a.jsonl"), "--ray", "local", "--ray-workers", "2")
     assert done.returncode == 0, done.stderr
     assert "3 answers are there already, 18 to go" in done.stderr and "18/18" in done.stderr
     assert (work / "a.jsonl").read_text() == whole.replace(kept[0], marked)

@@ -22,6 +22,7 @@ from llava_inspect.merge import main as merge_command
 from tests.support.commands import run_here
 from tests.support.family_models import save_family
 from tests.support.tiny_models import save_base, save_run
+from tests.support.warm import run_warm
 
 # float32 sums of other order through 5 layers; of the largest logit, which is 1 to 3 in small models
 BOUND = 1e-5
@@ -321,14 +322,13 @@ merge_adapters(sys.argv[1], Path(sys.argv[2]), max_shard_size=60_000, overwrite=
 
 @pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True], ids=["new", "over an earlier model"])
-def test_a_killed_merge_leaves_nothing_that_looks_finished(repo, tmp_path, earlier):
+def test_a_killed_merge_leaves_nothing_that_looks_finished(tmp_path, earlier):
     base = save_base(tmp_path / "base")
     run, output = save_run(tmp_path / "run", base), tmp_path / "out" / "merged"
     if earlier:
         merge_adapters(save_run(tmp_path / "first", base, seed=3), output)
         before = {path.name: path.read_bytes() for path in output.iterdir()}
-    command = [sys.executable, "-c", KILLED, str(run), str(output)]
-    done = subprocess.run(command, cwd=repo, capture_output=True, check=False)
+    done = run_warm("-c", KILLED, run, output)
     assert done.returncode == -signal.SIGKILL, done.stderr
     if earlier:
         assert {path.name: path.read_bytes() for path in output.iterdir()} == before

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -420,14 +418,3 @@ def test_model_names_and_base64():
     assert get_model_name_from_path("runs/mine/checkpoint-40/") == "mine_checkpoint-40"
     with pytest.raises(InputError, match="not base64"):
         load_image_from_base64("***")
-
-
-@pytest.mark.slow
-def test_a_whole_model_loads_without_peft(tiny_model_dir: Path) -> None:
-    """Which takes about as long to import as torch, and a chat waits for it."""
-    program = (
-        "import sys; from llava.inference.engine import Engine; from llava.model.builder import load_model; "
-        "Engine(load_model(sys.argv[1])); sys.exit('peft' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tiny_model_dir)], check=False)
-    assert done.returncode == 0

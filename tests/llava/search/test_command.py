@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from llava.search.__main__ import main
 from llava.search.find import search
 from llava.search.reference import thing_in
 from llava.search.windows import centre_in
-from tests.support.paths import REPO
+from tests.support.warm import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +64,12 @@ def test_it_finds_a_shape_and_asks_about_it(
 def test_a_stopped_search_writes_what_it_has(tiny_model_dir: Path, tmp_path: Path) -> None:
     compose(3, (6000, 4000)).image.save(tmp_path / "huge.jpg")
     output = tmp_path / "found"
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED_EARLY, "--model-path", tiny_model_dir,
-         "--image-file", tmp_path / "huge.jpg", "--find", "a cyan circle", "--output", output],
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    done = run_warm(
+        "-c", STOPPED_EARLY, "--model-path", tiny_model_dir,
+        "--image-file", tmp_path / "huge.jpg", "--find", "a cyan circle", "--output", output,
     )  # fmt: skip
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "stopped: what was found so far is written" in said
+    assert done.returncode == 130, done.stderr
+    assert "stopped: what was found so far is written" in done.stderr
     found = json.loads((output / "found.json").read_text())
     assert not found["complete"] and 0 < found["windows_asked"] < found["windows_total"]
     assert found["found"]

@@ -26,6 +26,7 @@ from llava.serve.cli import COMMAND_NAMES, COMMANDS, completions, main
 from tests.support.certified import certified
 from tests.support.paths import REPO
 from tests.support.small_model import image, plain_text, save_random_model
+from tests.support.warm import WarmProcess, run_warm
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(model: Path, photo: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "llava.serve.cli", *arguments(model, photo, *more)]
+    """What follows `python`."""
+    return ["-m", "llava.serve.cli", *arguments(model, photo, *more)]
 
 
 def arguments(model: Path, photo: Path, *more: str) -> list[str]:
@@ -53,8 +55,10 @@ def first_answer(model: Path, question: str, limit: int) -> str:
 
 
 def test_piped_questions_and_an_empty_line(model: Path, photo: Path, tmp_path: Path) -> None:
+    """And without peft, which takes about as long to import as torch: a chat waits for it."""
     done = subprocess.run(
-        command(model, photo, "--max-new-tokens", "8"), input="What is it?\nSure?\n\nnever asked\n",
+        [sys.executable, "-X", "importtime", *command(model, photo, "--max-new-tokens", "8")],
+        input="What is it?\nSure?\n\nnever asked\n",
         capture_output=True, text=True, timeout=120, cwd=REPO,
         env={**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
     )  # fmt: skip
@@ -64,14 +68,13 @@ def test_piped_questions_and_an_empty_line(model: Path, photo: Path, tmp_path: P
     assert second.startswith("USER: ASSISTANT: ")
     assert last == "USER: exit..."
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing written
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported and "peft" not in imported
 
 
 @pytest.mark.slow
 def test_end_of_input_ends_the_chat_and_debug_shows_the_prompt(model: Path, photo: Path) -> None:
-    done = subprocess.run(
-        command(model, photo, "--max_new_tokens", "4", "--debug"), input="What is it?\nSure?",
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_warm(*command(model, photo, "--max_new_tokens", "4", "--debug"), input="What is it?\nSure?")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("exit...")
     assert "<image>\nWhat is it? ASSISTANT: " in done.stderr  # the second prompt holds the first turn
@@ -80,10 +83,7 @@ def test_end_of_input_ends_the_chat_and_debug_shows_the_prompt(model: Path, phot
 
 @pytest.mark.slow
 def test_a_question_that_cannot_be_asked_does_not_end_the_chat(model: Path, photo: Path) -> None:
-    done = subprocess.run(
-        command(model, photo, "--max-new-tokens", "4"), input="say </s> now\nWhat is it?\n",
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_warm(*command(model, photo, "--max-new-tokens", "4"), input="say </s> now\nWhat is it?\n")
     assert done.returncode == 0
     assert "error: turn 0 contains '</s>'" in done.stderr
     assert f"ASSISTANT: {first_answer(model, 'What is it?', 4)}\n" in done.stdout
@@ -99,10 +99,7 @@ def test_commands(model: Path, photo: Path, tmp_path: Path) -> None:
         "What is it?", f"/reset {photo}", "What is it?", "/image nowhere.png", "/image", "/frobnicate now",
         "/help", "Sure?", "/exit", "never asked",
     ]  # fmt: skip
-    done = subprocess.run(
-        command(model, photo, "--max-new-tokens", "6"), input="\n".join(lines),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_warm(*command(model, photo, "--max-new-tokens", "6"), input="\n".join(lines))
     assert done.returncode == 0, done.stderr
 
     chat = Chat(ModelRunner(load_model(model, device="cpu")), max_new_tokens=6)
@@ -140,10 +137,10 @@ def test_a_decision_is_made_where_its_question_is_asked(model: Path, photo: Path
     write_json(tmp_path / "decision.json", decision)
     image(2).save(tmp_path / "b.png")
     lines = [wording, "What is it?", f"/image {tmp_path / 'b.png'}", " Is  there a defect? ", f"{wording}!"]
-    done = subprocess.run(
-        command(model, photo, "--max-new-tokens", "4", "--decision", str(tmp_path / "decision.json")),
-        input="\n".join(lines), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_warm(
+        *command(model, photo, "--max-new-tokens", "4", "--decision", str(tmp_path / "decision.json")),
+        input="\n".join(lines),
+    )
     assert done.returncode == 0, done.stderr
     said = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("DECISION")]
     assert len(said) == 2 and done.stdout.count("ASSISTANT") == 4
@@ -189,14 +186,11 @@ class OutputReader:
 
 
 @contextmanager
-def on_terminal(arguments: list[str]) -> Iterator[tuple[subprocess.Popen, int, OutputReader]]:
+def on_terminal(arguments: list[str]) -> Iterator[tuple[WarmProcess, int, OutputReader]]:
     """The command with a pseudo-terminal of its own, Ctrl-C and Ctrl-D as typed."""
     pty = pytest.importorskip("pty", reason="needs a Unix terminal")
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )  # fmt: skip
+    process = WarmProcess(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, terminal=True)
     os.close(theirs)
     try:
         yield process, ours, OutputReader(ours)
@@ -260,24 +254,23 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Path, photo: Path) -> N
 
 @pytest.mark.slow
 def test_interrupt_signal_with_piped_input(model: Path, photo: Path) -> None:
-    process = subprocess.Popen(
-        command(model, photo, "--max-new-tokens", "1500"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin and process.stdout
-    out = OutputReader(process.stdout.fileno())
+    (asked, ask), (said, say) = os.pipe(), os.pipe()
+    process = WarmProcess(*command(model, photo, "--max-new-tokens", "1500"), stdin=asked, stdout=say)
+    os.close(asked)
+    os.close(say)
+    out = OutputReader(said)
     try:
-        process.stdin.write(b"Describe it.\n")
-        process.stdin.flush()
+        os.write(ask, b"Describe it.\n")
         at = out.wait_for(first_answer(model, "Describe it.", 20)[:10], out.wait_for("ASSISTANT: "))
         process.send_signal(signal.SIGINT)
         out.wait_for("(stopped)", at)
-        process.stdin.write(b"\n")
-        process.stdin.flush()
+        os.write(ask, b"\n")
         out.wait_for("exit...")
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.wait()
+        os.close(ask)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +319,9 @@ def test_a_decision_for_something_else_is_refused(
 
 def test_a_bad_argument_ends_the_command(model: Path, photo: Path) -> None:
     done = subprocess.run(
-        command(model, photo, "--image-file", "nowhere.jpg"), capture_output=True, text=True, timeout=120
+        [sys.executable, *command(model, photo, "--image-file", "nowhere.jpg")],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2 and done.stderr == "error: nowhere.jpg: no such picture\n"

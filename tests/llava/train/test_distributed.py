@@ -17,6 +17,7 @@ from llava.model.builder import load_model
 from llava.train.__main__ import main
 from tests.support.commands import run_here
 from tests.support.train_data import ask, many, write_config, write_data
+from tests.support.warm import run_as_torchrun
 
 pytestmark = pytest.mark.slow
 
@@ -51,15 +52,22 @@ def config(base: Path, data: Path, run: Path, **changes: object) -> str:
     return write_config(base, data, run, **(values | changes))
 
 
-def two(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def two(*arguments: str) -> None:
+    """Train in two processes with the variables that torchrun sets."""
+    processes = run_as_torchrun(2, "-m", "llava.train", *arguments)
+    said = "".join(done.stderr[-3000:] for done in processes)
+    assert [done.returncode for done in processes] == [0, 0], said
+
+
+def launch_two(*arguments: str) -> None:
+    """Train in two processes that the launcher starts, as users do."""
     command = [sys.executable, "-m", "llava.common.launch", "--standalone", "--nproc-per-node", "2", "-m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "llava.train", *arguments],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +105,7 @@ def require_same_run(run: Path, single: Path) -> None:
 
 
 def test_two_processes_train_as_one(tiny_model_dir: Path, data: Path, tmp_path: Path, single: Path) -> None:
-    two(config(tiny_model_dir, data, tmp_path / "run"))
+    launch_two(config(tiny_model_dir, data, tmp_path / "run"))
     require_same_run(tmp_path / "run", single)
 
 

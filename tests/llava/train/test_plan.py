@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from llava.train.__main__ import main
 from llava.train.config import TrainSettings
 from llava.train.plan import Target, meta_model
 from tests.support.train_data import ask, many, write_data
+from tests.support.warm import run_as_torchrun
 
 GPUS = {"llava15_7b_lora": "1x24", "llava15_7b_qlora_12gb": "1x12", "llava15_13b_qlora": "1x16",
         "llava16_mistral_7b_lora": "1x40", "llava16_34b_zero3": "4x40",
@@ -221,13 +221,13 @@ def test_a_known_shape_has_the_published_number_of_parameters(name: str, billion
 
 
 @pytest.mark.slow
-def test_the_script_plans_for_gpus_that_are_not_here(
+def test_under_torchrun_it_plans_for_gpus_that_are_not_here(
     repo: Path, small_files: Path, data: Path, tmp_path: Path
 ) -> None:
+    """Where scripts/finetune_lora.sh runs a config that shards."""
     config = write_config(
         small_files, data, tmp_path / "c.json", deepspeed=str(repo / "configs" / "deepspeed" / "zero3.json")
     )
-    command = ["scripts/finetune_lora.sh", config, "--dry-run", "--gpus", "4x24"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=300, check=False)
+    [done] = run_as_torchrun(1, "-m", "llava.train", config, "--dry-run", "--gpus", "4x24")
     assert done.returncode == 0, done.stderr
     assert "4 GPUs of 24 GB" in done.stdout

@@ -1,10 +1,10 @@
-"""Runs that end early: killed, told to stop, out of memory, a picture gone. The real command in a process."""
+"""Runs that end early: killed, told to stop, out of memory, a picture gone. The command in a process of its
+own."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from llava.train.interruption import explain_out_of_memory
 from llava.train.trainer import LoraTrainer
 from tests.support.commands import run_here
 from tests.support.train_data import many, write_data
+from tests.support.warm import run_warm
 
 PARTS = ("adapter_model.safetensors", "projector.safetensors")
 
@@ -66,9 +67,7 @@ def command(*arguments: str, harm: str = "") -> subprocess.CompletedProcess[str]
         "from llava.train.__main__ import main\n"
         f"from llava.train.trainer import LoraTrainer\n{harm}\nrun_command(main)"
     )
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
+    return run_warm("-c", script, *arguments)
 
 
 def at(method: str, step: int, then: str) -> str:
@@ -120,6 +119,7 @@ def test_an_ended_run_goes_on_to_the_same_bits(
     ended = command(path, harm=at(method, step, once))
     assert ended.returncode == code, ended.stderr
     assert max(int(folder.name[11:]) for folder in run.glob("checkpoint-*")) == left
+    assert not (run / "run.json").exists()
     if code > 0:
         *_, last = ended.stderr.splitlines()
         assert f"stopped after step {left}, which is saved; go on with --resume auto" in last

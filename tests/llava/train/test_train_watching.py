@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from llava.train.__main__ import main
 from llava.train.plan import Target
 from llava.train.trainer import LoraTrainer
 from tests.support.train_data import many, write_config, write_data
+from tests.support.warm import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +49,8 @@ def answers(run: Path) -> list[dict[str, Any]]:
 
 
 def train(*arguments: str, **environment: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "llava.train", *arguments],
-        env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    """In a process of its own: trackers leave threads and settings behind."""
+    done = run_warm("-m", "llava.train", *arguments, env=os.environ | environment)
     assert done.returncode == 0, done.stderr
 
 
