@@ -272,7 +272,7 @@ def test_a_killed_run_goes_on_and_so_does_an_interrupted_one(
 
     done = have_done(monkeypatch, do_as_printed)
     assert main(arguments) == 0
-    said = capfd.readouterr().out
+    said = "".join(capfd.readouterr())
     assert done == STEPS[STEPS.index("train") :]
     assert said.count("(done)\n") == 3 and "resuming from" in said and "Do not rely on it for" in said
 

@@ -17,6 +17,7 @@ from data_prep.annotations import Shape
 from data_prep.synthesis.filter import Made, Seen
 from data_prep.synthesis.painted import Job, Painted, Photo, Rejected
 from data_prep.synthetic import read_synthetic
+from llava.common.environment import how_to_install
 from llava.common.images import open_image
 from llava.common.masks import load_mask
 from llava_inspect.making.painters import PAINTERS
@@ -113,7 +114,7 @@ def test_without_opencv_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     done = synthesize(photos, tmp_path / "made", "--method", "diffuse", "--diffusion-model", "absent")
-    assert done.returncode == 2 and "this needs OpenCV" in done.stderr and "[synth]" in done.stderr
+    assert done.returncode == 2 and done.stderr == f"error: this needs OpenCV: {how_to_install('synth')}\n"
     assert done.stdout == ""
 
 
