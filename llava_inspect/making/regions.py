@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.synthesis.painted import Job, Outline, Photo, Rejected
-from data_prep.synthesis.pasting.donors import place_mask
+from data_prep.synthesis.pasting.donors import MOST_OF, place_mask
 from data_prep.synthesis.places import Places
 from llava.common.boxes import area
 from llava.common.masks import Mask, clean_mask, grown
@@ -17,7 +17,6 @@ NO_PLACE = "no place that is clear of the photo's other defects"
 NO_OUTLINE = "no outline of the component was found"
 _ON = 0.5  # of a place, must lie on a component whose outline bounds it
 _EDGE = 1  # pixels around what is kept
-_MOST_OF = 0.4  # of a component's longer side: a larger defect is not one place of it
 
 
 class DefectRegions:
@@ -62,7 +61,7 @@ def kept_region(job: Job, outline: Outline) -> Mask | Rejected:
     kept = grown(component, _EDGE)
     x1, y1, x2, y2 = job.target.box
     for defect in job.photo.defects_on(job.target):
-        is_one_place = math.sqrt(area(defect.box)) < _MOST_OF * max(x2 - x1, y2 - y1)
+        is_one_place = math.sqrt(area(defect.box)) < MOST_OF * max(x2 - x1, y2 - y1)
         found = None if is_one_place else outline(pixels, defect.box)
         if found is None:
             kept |= place_mask(defect.box, (pixels.shape[0], pixels.shape[1]))
