@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.html.markup import tag
@@ -28,8 +27,6 @@ from llava.serve.page.words import Words, text, words_for
 DEFAULTS = DiffusionSettings()
 MOST_STEPS = 100
 UPDATE_SECONDS = 0.7
-ASKED_SIDE = 1024
-"""Pixels of a photo whose keywords are asked for: its mood needs no more."""
 SEEDS = 2**32
 
 
@@ -165,9 +162,8 @@ class PaintPart:
             self._visitors.check_may_ask(visitor)
             if PHOTO not in visitor.photos:
                 raise InputError(say("no_photo"))
-            small = visitor.photos[PHOTO].image.copy()
-            small.thumbnail((ASKED_SIDE, ASKED_SIDE), Image.Resampling.LANCZOS)
-            return ", ".join(find_keywords(small, live_asker(self._visitors.live)))
+            photo = visitor.photos[PHOTO].image
+            return ", ".join(find_keywords(photo, live_asker(self._visitors.live)))
         except (InputError, QueueFullError, EngineClosedError) as error:
             gr.Warning(html.escape(str(error)))
             return gr.skip()
