@@ -24,8 +24,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
-from llava.train.memory import Arithmetic, BatchSizes, estimate_memory, sizes_of
-from llava.train.packing import (
+from llava.train.data.packing import (
     IGNORE,
     EncodedRecord,
     branch_mask,
@@ -34,6 +33,7 @@ from llava.train.packing import (
     pack_rows,
     packed_loss,
 )
+from llava.train.memory import Arithmetic, BatchSizes, estimate_memory, sizes_of
 
 PROMPT, QUESTION = 40, 60
 """Tokens before the picture and of each question with its answer, of which a third is supervised."""

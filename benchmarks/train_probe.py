@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback
 
 from benchmarks.train_job import Job
 from benchmarks.train_profile import Profile
-from llava.train.packing import IGNORE, branch_mask
+from llava.train.data.packing import IGNORE, branch_mask
 
 
 class Probe(TrainerCallback):

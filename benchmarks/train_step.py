@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -30,10 +31,11 @@ from llava.model.builder import DTYPES, load_model
 from llava.model.folder import open_model_folder
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.train.config import TrainSettings
-from llava.train.dataset import Collator, ImageLoader, RecordSet, TrainingSet
+from llava.train.data.packing import Batch, packed_loss
+from llava.train.data.token_cache import Encoding
+from llava.train.dataset import Collator, RecordSet, TrainingSet
 from llava.train.finetune import make_record_processor
 from llava.train.last_layer import SupervisedLastLayer
-from llava.train.packing import Batch, packed_loss
 from llava.train.summed_lora import sum_adapters_into_weights
 
 
@@ -72,18 +74,18 @@ def make_variant(base: Any, settings: TrainSettings, shortcuts: list[str], *, au
 def make_batches(settings: TrainSettings, count: int) -> list[Batch]:
     """Make the first batches of the first epoch."""
     processor = make_record_processor(open_model_folder(settings.model_name_or_path), settings)
-    images = ImageLoader(settings.image_folder, processor, 1e9)
-    records = RecordSet(
-        settings.data_path, images, max_length=settings.max_length, packing=True,
-        progress=lambda names, *_: names,
-    )  # fmt: skip
-    examples = TrainingSet(
-        records, seed=0, questions_per_picture=settings.questions_per_picture,
-        augmentation=settings.augment,
-    )  # fmt: skip
-    collate = Collator(processor.vision, settings.max_length, 160, 0)
-    size = settings.batch_size
-    return [collate([examples[i] for i in range(size * n, size * (n + 1))]) for n in range(count)]
+    encoding = Encoding(processor, settings.image_folder, settings.max_length, packing=True)
+    with TemporaryDirectory() as cache:
+        records = RecordSet(
+            settings.data_path, encoding, Path(cache), picture_room=1e9, progress=lambda items, *_: items
+        )
+        examples = TrainingSet(
+            records, seed=0, questions_per_picture=settings.questions_per_picture,
+            augmentation=settings.augment,
+        )  # fmt: skip
+        collate = Collator(processor.vision, settings.max_length, 160, 0)
+        size = settings.batch_size
+        return [collate([examples[i] for i in range(size * n, size * (n + 1))]) for n in range(count)]
 
 
 def time_round(model: Any, batches: list[Batch], context: Callable[[], Any]) -> tuple[float, float]:

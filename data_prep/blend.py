@@ -26,11 +26,11 @@ from rich.progress import track
 from data_prep.annotations import AnnotatedImage
 from data_prep.images.store import ImageStore
 from data_prep.images.units import PreparedImage, prepare_image
-from data_prep.json_stream import stream_records
 from data_prep.recipe.schema import Recipe
 from data_prep.splits.twins import find_twins
 from llava.common.errors import InputError
 from llava.common.files import inside, sha256, write_json_list
+from llava.common.json_stream import stream_records
 from llava.common.records import Record, is_synthetic
 
 TASK = "general"

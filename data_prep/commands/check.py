@@ -18,9 +18,9 @@ from rich.table import Table
 from data_prep.commands.lint import FINDINGS, Example, Linter, Size
 from data_prep.formats.sizes import image_size
 from data_prep.images.decode import decoded
-from data_prep.json_stream import stream_records
 from llava.common.errors import InputError
 from llava.common.files import inside, write_json
+from llava.common.json_stream import stream_records
 
 
 def run(args: argparse.Namespace) -> int:

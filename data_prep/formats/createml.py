@@ -15,9 +15,9 @@ from data_prep.annotations import AnnotatedSource, Shape
 from data_prep.formats.fields import parse_class_name, parse_number
 from data_prep.formats.image_lists import ImageList, read_image_lists
 from data_prep.formats.outlines import bounding_box
-from data_prep.json_stream import stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
+from llava.common.json_stream import stream_items
 
 NAME = "createml"
 _IMAGE_KEYS = ("image", "imagefilename", "filename")

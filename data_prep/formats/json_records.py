@@ -23,9 +23,9 @@ from data_prep.formats.image_lists import ImageEntry, ImageList, read_image_list
 from data_prep.formats.outlines import bounding_box
 from data_prep.formats.shapes import UNNAMED
 from data_prep.formats.sizes import image_size
-from data_prep.json_stream import LINES_SUFFIX, stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
+from llava.common.json_stream import LINES_SUFFIX, stream_items
 
 NAME = "json_records"
 _LISTS = ("objects", "annotations", "labels", "boxes", "bboxes", "detections")

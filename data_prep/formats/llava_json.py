@@ -16,9 +16,9 @@ from typing import Any
 from data_prep.annotations import AnnotatedSource
 from data_prep.formats.conversations import ConversationCollector, parse_text, parse_turn, splits_of_files
 from data_prep.formats.layout import note_unused, require_images
-from data_prep.json_stream import LINES_SUFFIX, stream_items
 from data_prep.source_folder import SourceFolder
 from llava.common.errors import InputError
+from llava.common.json_stream import LINES_SUFFIX, stream_items
 from llava.common.records import IMAGE_PLACEHOLDER, is_synthetic, unread_content
 
 NAME = "llava"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_prep.formats import arrow_files
 from data_prep.formats.table_columns import Row, find_columns, has_required_columns
-from data_prep.json_stream import LINES_SUFFIX, stream_items
+from llava.common.json_stream import LINES_SUFFIX, stream_items
 
 SUFFIXES = (".csv", ".tsv", ".json", LINES_SUFFIX, *arrow_files.SUFFIXES)
 _FIRST_BYTES = 1 << 16

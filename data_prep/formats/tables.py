@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import AnnotatedSource, Shape
-from data_prep.formats.arrow_files import MissingLibraryError
 from data_prep.formats.conversations import (
     SPLIT_WORDS,
     ConversationCollector,
@@ -34,6 +33,7 @@ from data_prep.formats.layout import note_unused, require_images
 from data_prep.formats.outlines import bounding_box
 from data_prep.formats.table_files import SUFFIXES, Table, open_table
 from data_prep.source_folder import SourceFolder, Split
+from llava.common.arrow_files import MissingLibraryError
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from data_prep.annotations import AnnotatedSource
 from data_prep.images.units import PreparedImage
-from data_prep.json_stream import stream_records
 from data_prep.model_inputs import ModelInput
 from data_prep.report.model import AnswerCounts, ComparedImage, Dialogue, MessageList, Report, View
 from data_prep.report.summary import SplitSummary, change_lines, left_out_lines, made_line
 from data_prep.report.survey import choose_samples, survey
 from data_prep.source_folder import SPLITS, Split
 from data_prep.splits.assign import Conversion
+from llava.common.json_stream import stream_records
 
 # A task counts as one-sided from this share of its commonest answer in train.
 ONE_SIDED = {"yesno": 0.65, "class": 0.8}

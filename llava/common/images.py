@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ EXIF_ORIENTATION = 0x0112  # TIFF 6.0, tag 274
 # Part of Pillow's warning for a TIFF tag with more values than it may have; it takes the first.
 _HARMLESS_WARNING = "had too many entries"
 _WARNINGS_LOCK = threading.Lock()
+_TAIL = 64  # bytes in which the mark of a file's end is looked for
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -102,6 +104,21 @@ def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
     with open_header(source) as stored:
         width, height = stored.size
         return (width, height) if orientation_of(stored) >= 5 else (height, width)
+
+
+def may_be_cut_short(path: Path) -> bool:
+    """Tell, from a few bytes, whether the end of an image's file may be missing.
+
+    False means that a JPEG or PNG ends as it should (ITU-T T.81, B.1.1.3: EOI; PNG specification, 11.2.5:
+    IEND). True is no proof: a camera may have added to the file, and of other formats it is not known.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = file.read()
+    if start.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    return start != b"\x89PNG\r\n\x1a\n" or b"IEND" not in tail
 
 
 @contextmanager

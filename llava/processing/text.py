@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from llava.common.errors import InputError
@@ -27,6 +29,51 @@ class EncodedConversation:
     input_ids: list[int]
     labels: list[int]
     n_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class CompactConversation:
+    """Holds one conversation as token ids in which an image is a single one.
+
+    `input_ids` is (T,) int32 and `supervised` (T,) bool; `image_at` has the position of each image's token,
+    `image_tokens` how many the model reads in its place.
+    """
+
+    input_ids: NDArray[np.int32]
+    supervised: NDArray[np.bool_]
+    image_at: tuple[int, ...]
+    image_tokens: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the tokens that the model reads."""
+        return len(self.input_ids) + sum(self.image_tokens) - len(self.image_at)
+
+
+def expand(values: NDArray, image_at: Sequence[int], image_tokens: Sequence[int]) -> NDArray:
+    """Repeat the value of each image's token as often as the model reads it.
+
+    Args:
+        values: (T,) a value for each token, images as one.
+        image_at: The positions of the images' tokens.
+        image_tokens: How many tokens each of them is.
+
+    Returns:
+        (T + sum(image_tokens) - len(image_at),) of the type of `values`.
+    """
+    if not len(image_at):
+        return values
+    repeats = np.ones(len(values), dtype=np.int64)
+    repeats[list(image_at)] = image_tokens
+    return np.repeat(values, repeats)
+
+
+@dataclass(frozen=True)
+class RenderedConversation:
+    """Holds a conversation as pieces of text, each with whether it is supervised, and how many tokens each
+    of its images is."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    image_tokens: tuple[int, ...]
 
 
 class RecordProcessor:
@@ -70,6 +117,16 @@ class RecordProcessor:
         reserved = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
         self._reserved = sorted(reserved - {IMAGE_PLACEHOLDER, ""})
 
+    def fingerprint(self) -> str:
+        """Return a hash of all that the tokens of a conversation and its images' canvases follow from, beside
+        the text and the images."""
+        facts = [
+            self.tokenizer.backend_tokenizer.to_str(),
+            repr(self.template),
+            f"{self.image_token_id} {self.vision.rules()}",
+        ]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
     def pixels(self, image: Image.Image, *, alone: bool = True) -> Pixels:
         """Prepare an RGB image; `alone` says whether it is the only one of its conversation."""
         return self.vision.pixels(image, alone=alone)
@@ -79,23 +136,18 @@ class RecordProcessor:
     ) -> EncodedConversation:
         """Encode a conversation that ends with an answer.
 
-        The rendered text is tokenised once, as a whole; a token is supervised if any of its characters is.
         `system` replaces the template's own system text.
 
         Raises:
             InputError: no token is supervised, there are more than `max_length`, the text contains special
                 tokens, or there are not as many sizes as `<image>` marks.
         """
-        ids, supervised, n_images = self._tokenise(turns, sizes, system, generation_prompt=False)
-        if not any(supervised):
-            raise InputError("the conversation has no supervised token: nothing to train on")
-        if self.max_length is not None and len(ids) > self.max_length:
-            raise InputError(
-                f"the conversation has {len(ids)} tokens, more than max_length {self.max_length}; "
-                "split it or raise max_length"
-            )
-        labels = [token if use else IGNORE_INDEX for token, use in zip(ids, supervised, strict=True)]
-        return EncodedConversation(ids, labels, n_images)
+        (found,) = self.encode_compact([self.render(turns, sizes, system)])
+        self.require_learnable(found)
+        ids = expand(found.input_ids, found.image_at, found.image_tokens)
+        supervised = expand(found.supervised, found.image_at, found.image_tokens)
+        labels = np.where(supervised, ids, IGNORE_INDEX)
+        return EncodedConversation(ids.tolist(), labels.tolist(), len(found.image_at))
 
     def encode_prompt(
         self, turns: ChatTurns, sizes: Sequence[Size] | None = None, system: str | None = None
@@ -105,12 +157,33 @@ class RecordProcessor:
         Raises:
             InputError: as for `encode`, but for the labels and the length.
         """
-        return self._tokenise(turns, sizes, system, generation_prompt=True)[0]
+        (found,) = self.encode_compact([self.render(turns, sizes, system, generation_prompt=True)])
+        return expand(found.input_ids, found.image_at, found.image_tokens).tolist()
 
-    def _tokenise(
-        self, turns: ChatTurns, sizes: Sequence[Size] | None, system: str | None, *, generation_prompt: bool
-    ) -> tuple[list[int], list[bool], int]:
-        """Return the token ids, whether each is supervised, and the number of images."""
+    def require_learnable(self, conversation: CompactConversation) -> None:
+        """Raise InputError if no token of a conversation is supervised, or if it has more than
+        `max_length`."""
+        if not conversation.supervised.any():
+            raise InputError("the conversation has no supervised token: nothing to train on")
+        if self.max_length is not None and len(conversation) > self.max_length:
+            raise InputError(
+                f"the conversation has {len(conversation)} tokens, more than max_length {self.max_length}; "
+                "split it or raise max_length"
+            )
+
+    def render(
+        self,
+        turns: ChatTurns,
+        sizes: Sequence[Size] | None = None,
+        system: str | None = None,
+        *,
+        generation_prompt: bool = False,
+    ) -> RenderedConversation:
+        """Write a conversation as text; with `generation_prompt` it ends where the next answer begins.
+
+        Raises:
+            InputError: the text contains special tokens, or there are not as many sizes as `<image>` marks.
+        """
         for position, (speaker, text) in enumerate(turns):
             self._refuse_special_text(f"turn {position}", text, marks_allowed=speaker == "human")
         template = self.template
@@ -123,25 +196,36 @@ class RecordProcessor:
         if sizes is not None and len(sizes) != marks:
             raise InputError(f"{len(sizes)} picture(s) but {marks} {IMAGE_PLACEHOLDER} mark(s)")
         image_tokens = self.vision.token_counts([(0, 0)] * marks if sizes is None else sizes)
-        pieces = template.render(turns, generation_prompt=generation_prompt)
-        text = "".join(piece for piece, _ in pieces)
-        flags = [is_supervised for piece, is_supervised in pieces for _ in piece]
-        # supervised_before[i] counts the supervised ones among the first i characters
-        supervised_before = list(accumulate(flags, initial=0))
-        encoding = self.tokenizer(
-            text, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        return RenderedConversation(
+            tuple(template.render(turns, generation_prompt=generation_prompt)), tuple(image_tokens)
         )
-        ids: list[int] = []
-        supervised: list[bool] = []
-        n_images = 0
-        for token, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-            copies = 1
-            if token == self.image_token_id:
-                copies = image_tokens[n_images]
-                n_images += 1
-            ids += [token] * copies
-            supervised += [supervised_before[end] > supervised_before[start]] * copies
-        return ids, supervised, n_images
+
+    def encode_compact(self, conversations: Sequence[RenderedConversation]) -> Iterable[CompactConversation]:
+        """Yield each rendered conversation as token ids; the tokenizer reads all of them at once, in
+        parallel.
+
+        The text is tokenised as a whole, and a token is supervised if any of its characters is.
+        """
+        if not conversations:
+            return
+        texts = ["".join(piece for piece, _ in conversation.pieces) for conversation in conversations]
+        encoding = self.tokenizer(
+            texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        for conversation, ids, offsets in zip(
+            conversations, encoding["input_ids"], encoding["offset_mapping"], strict=True
+        ):
+            input_ids = np.array(ids, dtype=np.int32)
+            ends = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+            flags = np.repeat(
+                [is_supervised for _, is_supervised in conversation.pieces],
+                [len(piece) for piece, _ in conversation.pieces],
+            )
+            # supervised_before[i] counts the supervised ones among the first i characters
+            supervised_before = np.concatenate([[0], np.cumsum(flags)])
+            supervised = supervised_before[ends[:, 1]] > supervised_before[ends[:, 0]]
+            image_at = tuple(np.flatnonzero(input_ids == self.image_token_id).tolist())
+            yield CompactConversation(input_ids, supervised, image_at, conversation.image_tokens)
 
     def _refuse_special_text(self, place: str, text: str, *, marks_allowed: bool) -> None:
         """Raise InputError for text that the tokenizer would read as the template's own control tokens."""

@@ -31,6 +31,7 @@ from llava.common.errors import InputError
 
 Size = tuple[int, int]
 """The (height, width) of an image in pixels."""
+_SIZES_KNOWN = 4096  # sizes of images whose numbers of tokens are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,10 @@ class SquareProcessor:
         grey = (np.arange(256, dtype=np.float64) * image_processor.rescale_factor).astype(np.float32)
         self._levels = np.ascontiguousarray(((grey[:, None] - mean) / std).T)  # (3, 256)
 
+    def rules(self) -> str:
+        """Return in a line all that `square` follows from, beside the image."""
+        return f"{self.size} {self.mean_colour} {self._resample.name}"
+
     def square(self, image: Image.Image) -> Image.Image:
         """Pad an RGB image to a square and resize it to the model's size."""
         height, width = self.size
@@ -130,6 +135,14 @@ class VisionProcessor:
         """Return how many tokens each image of one conversation takes, from all the images' sizes."""
         return [self.tokens_per_square] * len(sizes)
 
+    def rules(self) -> str:
+        """Return in a line all that `token_counts` and `canvas` follow from, beside the image."""
+        return f"{type(self).__name__} {self.tokens_per_square} {self.square_processor.rules()}"
+
+    def canvas_size(self, size: Size) -> Size:
+        """Return the size of the `canvas` of an image of `size`."""
+        return self.square_processor.size
+
     def canvas(self, image: Image.Image) -> Image.Image:
         """Return the RGB image in the form that training caches and augments.
 
@@ -164,6 +177,7 @@ class AnyresVisionProcessor(VisionProcessor):
         self._max_tiles = (
             int(config.vision_aspect_ratio.removeprefix("anyres_max_")) if self._onevision else None
         )
+        self._tokens_of_size: dict[Size, int] = {}
         if [list(shape) for shape in image_processor.image_grid_pinpoints] != self._pinpoints:
             raise InputError("the image processor and the model have different image_grid_pinpoints")
         strategy = "default" if config.vision_config.model_type == "clip_vision_model" else "full"
@@ -179,6 +193,13 @@ class AnyresVisionProcessor(VisionProcessor):
         return [self._anyres_tokens(size) for size in sizes]
 
     def _anyres_tokens(self, size: Size) -> int:
+        if size not in self._tokens_of_size:
+            if len(self._tokens_of_size) >= _SIZES_KNOWN:
+                self._tokens_of_size.clear()
+            self._tokens_of_size[size] = self._count_anyres_tokens(size)
+        return self._tokens_of_size[size]
+
+    def _count_anyres_tokens(self, size: Size) -> int:
         """Count the features that transformers' `pack_image_features` makes of an image."""
         rows, columns = get_anyres_image_grid_shape(size, self._pinpoints, self._tile_size)
         tiles = torch.empty(1, rows * self.patches_per_side, columns * self.patches_per_side, device="meta")
@@ -188,6 +209,13 @@ class AnyresVisionProcessor(VisionProcessor):
             if ratio > 1.1:
                 height, width = int(height // ratio), int(width // ratio)
         return self.patches_per_side**2 + height * (width + 1)
+
+    def rules(self) -> str:
+        tiles = f"{self._tile_size} {self._pinpoints} {self._onevision} {self._max_tiles}"
+        return f"{super().rules()} {self.patches_per_side} {tiles}"
+
+    def canvas_size(self, size: Size) -> Size:
+        return size
 
     def canvas(self, image: Image.Image) -> Image.Image:
         return image

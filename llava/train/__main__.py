@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llava.train.plan import Target
 
     target = None if options.gpus is None else Target.parse(options.gpus)
-    train(settings, resume=options.resume, dry_run=options.dry_run, target=target, verbose=options.verbose)
+    train(
+        settings, resume=options.resume, dry_run=options.dry_run, target=target, verify=options.verify,
+        verbose=options.verbose,
+    )  # fmt: skip
     return 0
 
 
@@ -61,6 +64,12 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Tra
         help="with --dry-run: plan for these GPUs (8x80: eight of 80 GB), not for this machine",
     )
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="decode every picture before the first step; without it only the beginning and end of each are "
+        "looked at",
+    )
+    parser.add_argument(
         "--verbose",
         action="store_true",
         help="while training, show learning rate, gradient norm, tokens a second and memory too",
@@ -74,9 +83,11 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Tra
 
 def require_inputs(settings: TrainSettings) -> None:
     """Raise InputError if a file that the run reads is absent."""
-    for path in (settings.data_path, settings.val_path, settings.deepspeed):
-        if path is not None and not path.is_file():
+    for path in (settings.data_path, settings.val_path):
+        if path is not None and not path.exists():
             raise InputError(f"{path}: no such file")
+    if settings.deepspeed is not None and not settings.deepspeed.is_file():
+        raise InputError(f"{settings.deepspeed}: no such file")
     if not settings.image_folder.is_dir():
         raise InputError(f"image_folder {settings.image_folder}: no such folder")
 

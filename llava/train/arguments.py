@@ -14,8 +14,8 @@ from llava.common.errors import InputError, one_line
 from llava.model.builder import DTYPES, bfloat16_is_native
 from llava.model.run_dir import DtypeName
 from llava.train.config import TrainSettings
+from llava.train.data.packing import FLASH, FLEX
 from llava.train.float32_attention import SDPA_FLOAT32
-from llava.train.packing import FLASH, FLEX
 from llava.train.schedule import Schedule
 from llava.train.sharded import allow_fsdp_on_cpu, sharding_arguments
 

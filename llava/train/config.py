@@ -117,9 +117,12 @@ class TrainSettings(Settings):
     max_length: int = Field(default=2048, gt=0)
     """Tokens a row may hold, the picture's included; a longer record is an error."""
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
+    token_cache: Path | None = None
+    """Folder for the encoded records and decoded pictures, for several runs on the same data; if null they
+    are in the run directory until the run is finished."""
     picture_cache_gb: float = Field(default=4.0, ge=0)
-    """Memory of each process for decoded pictures (LLaVA-1.5's at the model's size, the others' whole); what
-    finds no room is decoded again each time."""
+    """Room in the token cache for decoded pictures (LLaVA-1.5's at the model's size, the others' whole),
+    which all processes of a machine share; what finds no room is decoded again each time."""
     dataloader_workers: int = Field(default=0, ge=0)
     """Processes that prepare batches beside the training one."""
 

@@ -1,31 +1,33 @@
 """Records as training examples: one example is an image with all of its records.
 
-A `RecordSet` checks everything before a step is taken: it encodes each record and decodes each image. What is
-drawn for an example (which questions, which augmentation) depends on the seed, the epoch and the example
+A `RecordSet` is checked and encoded before a step is taken, once for all processes (`data.token_cache`). What
+is drawn for an example (which questions, which augmentation) depends on the seed, the epoch and the example
 alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.common.files import inside, read_json_list
-from llava.common.images import open_image, upright_size
-from llava.common.records import Record
+from llava.common.files import inside
+from llava.common.images import open_image
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels, Size, VisionProcessor
 from llava.train import augment
 from llava.train.config import AugmentSettings
-from llava.train.packing import (
+from llava.train.data.columns import Ragged
+from llava.train.data.packing import (
     FLASH,
     IGNORE,
     Batch,
@@ -36,63 +38,13 @@ from llava.train.packing import (
     group_by_image,
     pack_rows,
 )
-from llava.train.sampler import SPARE
+from llava.train.data.picture_cache import PictureCache
+from llava.train.data.record_files import content_hash
+from llava.train.data.record_table import RecordTable, image_keys
+from llava.train.data.sampler import SPARE
+from llava.train.data.token_cache import THREADS, Encoding, NamingRecord, Progress, open_table, turns_of
 
-Progress = Callable[[Iterable[str], str, int], Iterable[str]]
-"""Called with (names, what happens, how many), it yields the names and shows how far the work is."""
-
-
-class ImageLoader:
-    """Loads images in the form that the model's family keeps (LLaVA-1.5: padded and resized to the model's
-    size), and keeps the decoded ones in memory while `cache_bytes` allow."""
-
-    def __init__(self, folder: Path, processor: RecordProcessor, cache_bytes: float) -> None:
-        self.folder = folder
-        self.processor = processor
-        self._free_bytes = cache_bytes
-        self._canvases: dict[str, Image.Image] = {}
-        self._sizes: dict[str, Size] = {}
-
-    def sizes(self, names: Sequence[str]) -> list[Size] | None:
-        """Read the images' sizes from their headers; None where the model does not depend on them."""
-        if not self.processor.vision.tokens_depend_on_size:
-            return None
-        for name in names:
-            if name not in self._sizes:
-                self._sizes[name] = upright_size(inside(self.folder, name))
-        return [self._sizes[name] for name in names]
-
-    def canvas(self, name: str) -> Image.Image:
-        """Load the image `name` as RGB, ready to be augmented; InputError if it is absent or damaged."""
-        cached = self._canvases.get(name)
-        if cached is not None:
-            return cached
-        canvas = self.processor.vision.canvas(open_image(inside(self.folder, name)))
-        size = 3 * canvas.width * canvas.height
-        if self._free_bytes >= size:
-            self._free_bytes -= size
-            self._canvases[name] = canvas
-        return canvas
-
-    def pixels(
-        self, name: str, augmentation: augment.Augmentation | None = None, *, alone: bool = True
-    ) -> Pixels:
-        """Load the image augmented; `alone` says that it is the only one of its record."""
-        canvas = self.canvas(name)
-        if augmentation is not None:
-            colour = self.processor.vision.square_processor.mean_colour
-            canvas = augment.augment_image(canvas, augmentation, colour)
-        return self.processor.pixels(canvas, alone=alone)
-
-    def pixels_of(
-        self, record: Record, augmentation: augment.Augmentation | None = None
-    ) -> dict[str, Pixels]:
-        """Load the record's images by the keys that its encoded form carries."""
-        keys = _image_keys(record)
-        try:
-            return {key: self.pixels(name, augmentation, alone=len(keys) == 1) for key, name in keys.items()}
-        except InputError as error:  # it was readable when the run began
-            raise InputError(f"record {record.id!r}: {error}") from None
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,138 +56,191 @@ class TrainingExample:
     pixels: dict[str, Pixels]
 
 
-class RecordSet:
-    """The records of one file, encoded and checked.
+class LazySequence(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made when they are asked for."""
 
-    `examples` lists the record indices of each training example: an image's records together, every other
-    record alone. `encoded` holds the encoded form of each record, without augmentation.
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length = length
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Item:  # type: ignore[override]  # no slices
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._make(index % self._length)
+
+
+class RecordSet:
+    """The records of one file, checked and encoded.
+
+    `records` and `encoded` are the records and their encoded forms, without augmentation; `examples` lists
+    the record indices of each training example: an image's records together, every other record alone. All
+    are read from the token cache when they are asked for. `sha256` is the hash of the file's content.
     """
 
     def __init__(
         self,
         path: Path,
-        images: ImageLoader,
+        encoding: Encoding,
+        cache: Path,
         *,
-        max_length: int,
-        packing: bool,
+        picture_room: float,
         progress: Progress,
     ) -> None:
-        """Read, encode and check all records.
+        """Open the records' table; read, check and encode all of them where there is none yet.
 
         Args:
-            path: Conversation JSON.
-            images: Loads the records' images.
-            max_length: The most tokens of a record.
-            packing: Whether records of one image share its prefix.
-            progress: Shows how far the check is.
+            path: The file of records (`data.record_files`).
+            encoding: How they become tokens.
+            cache: The folder of the token cache, which is made.
+            picture_room: The bytes that decoded images may take beside it.
+            progress: Shows how far the work is.
 
         Raises:
             InputError: A record or an image cannot be used; the message names it.
         """
         self.path = path
-        self.images = images
-        self.max_length = max_length
-        self.packing = packing
-        self.records = read_json_list(path, Record)
-        if not self.records:
-            raise InputError(f"{path} holds no records")
-        self._check_ids()
-        self._encoded: dict[tuple[int, augment.Turns], EncodedRecord] = {}
-        self.encoded = [self.encode(index) for index in range(len(self.records))]
-        self._check_images(progress)
-        by_image: dict[str | int, list[int]] = {}
-        for index, record in enumerate(self.records):
-            by_image.setdefault(record.images[0] if len(record.images) == 1 else index, []).append(index)
-        self.examples = list(by_image.values())
+        self.encoding = encoding
+        self.processor = encoding.processor
+        self.sha256 = content_hash(path)
+        self.table = open_table(path, encoding, cache, self.sha256, progress)
+        self.images = ImageLoader(encoding.image_folder, self.processor, self.table, picture_room)
+        self.records = LazySequence(len(self.table), self.table.record)
+        self.encoded = LazySequence(len(self.table), self.table.encoded)
+        self.examples = LazySequence(len(self.table.members), lambda i: self.table.members[i].tolist())
 
-    def _check_ids(self) -> None:
-        known: set[str] = set()
-        for record in self.records:
-            if record.id in known:
-                raise InputError(f"{self.path}: two records have the id {record.id!r}")
-            known.add(record.id)
+    def verify(self, progress: Progress, share: slice) -> list[str]:
+        """Decode a share of the images; return what is wrong with them, a line for each that is damaged."""
+        table = self.table
+        numbers = range(table.images)[share]
 
-    def _check_images(self, progress: Progress) -> None:
-        record_of: dict[str, str] = {}
-        for record in self.records:
-            for name in record.images:
-                record_of.setdefault(name, record.id)
-
-        def check(name: str) -> str | None:
+        def check(number: int) -> str | None:
             try:
-                self.images.canvas(name)
+                self.images.canvas(number)
             except InputError as error:
-                return f"{self.path}, record {record_of[name]!r}: {error}"
+                return f"{self.path}: {error}"
             return None
 
         # Pillow decodes outside the interpreter's lock, so threads help.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            problems = pool.map(check, record_of)
-            shown = progress(record_of, f"reading pictures of {self.path.name}", len(record_of))
-            for _, problem in zip(shown, problems, strict=True):
-                if problem is not None:
-                    pool.shutdown(cancel_futures=True)
-                    raise InputError(problem)
+        with ThreadPoolExecutor(THREADS) as pool:
+            shown = progress(pool.map(check, numbers), f"decoding pictures of {self.path.name}", len(numbers))
+            return [problem for problem in shown if problem is not None]
 
     def encode(self, index: int, augmentation: augment.Augmentation | None = None) -> EncodedRecord:
         """Encode record `index`; where the image is flipped, its words of direction and boxes are too."""
+        if augmentation is None or not augmentation.flips:
+            return self.encoded[index]
         record = self.records[index]
-        turns: augment.Turns = tuple((turn.speaker, turn.value) for turn in record.conversations)
-        if augmentation is not None and augmentation.flips and augment.mentions_places(record):
-            turns = tuple((speaker, augment.flip_text(text, augmentation)) for speaker, text in turns)
-        encoded = self._encoded.get((index, turns))
-        if encoded is None:
-            try:
-                conversation = self.images.processor.encode(turns, self.images.sizes(record.images))
-                encoded = EncodedRecord.of(
-                    record.id, conversation.input_ids, conversation.labels, _image_keys(record)
-                )
-                self.group([encoded])  # also checks its length
-            except InputError as error:
-                message = str(error).removeprefix(f"record {record.id}: ")
-                raise InputError(f"{self.path}, record {record.id!r}: {message}") from None
-            self._encoded[index, turns] = encoded
-        return encoded
+        if not augment.mentions_places(record):
+            return self.encoded[index]
+        turns = tuple((speaker, augment.flip_text(text, augmentation)) for speaker, text in turns_of(record))
+        with NamingRecord(self.path, record.id):
+            rendered = self.processor.render(turns, self.images.sizes(index))
+            (conversation,) = self.processor.encode_compact([rendered])
+            self.processor.require_learnable(conversation)
+        return EncodedRecord(
+            record.id,
+            conversation.input_ids,
+            np.where(conversation.supervised, conversation.input_ids, IGNORE),
+            tuple(image_keys(record.id, record.images)),
+            conversation.image_at,
+            conversation.image_tokens,
+        )
 
     def group(self, records: Sequence[EncodedRecord]) -> list[ImageGroup]:
-        image_token = self.images.processor.image_token_id
-        return group_by_image(records, image_token, self.max_length, packing=self.packing)
+        encoding = self.encoding
+        image_token = self.processor.image_token_id
+        return group_by_image(records, image_token, encoding.max_length, packing=encoding.packing)
 
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any record has an image."""
+        return self.table.images > 0
+
     def lengths(self, example: int) -> list[int]:
         """Count the tokens of each of the example's groups, packed."""
-        records = [self.encoded[index] for index in self.examples[example]]
-        return [group.length for group in self.group(records)]
+        return self.table.group_lengths[example].tolist()
 
     def has_image(self, example: int) -> bool:
-        return bool(self.records[self.examples[example][0]].images)
+        return bool(self.table.image_counts[self.table.members[example][0]])
+
+    @cached_property
+    def _spare(self) -> int:
+        """The shortest record, with an image if any has one."""
+        chosen = np.flatnonzero(self.table.image_counts) if self.has_images else np.arange(len(self.table))
+        return int(chosen[self.table.lengths[chosen].argmin()])
 
     def spare_example(self) -> TrainingExample:
         """Give the shortest record, with an image if any has one, without anything to learn
         (`sampler.SPARE`)."""
-        index = min(
-            range(len(self.records)), key=lambda i: (not self.records[i].images, len(self.encoded[i]))
-        )
-        encoded = self.encoded[index]
+        encoded = self.encoded[self._spare]
         unsupervised = replace(encoded, labels=np.full_like(encoded.labels, IGNORE))
-        return TrainingExample(self.group([unsupervised]), self.images.pixels_of(self.records[index]))
+        return TrainingExample(self.group([unsupervised]), self.images.pixels_of(self._spare))
 
     def example(self, example: int) -> TrainingExample:
         """Give an example as it is: every record, no augmentation."""
         indices = self.examples[example]
-        pixels = self.images.pixels_of(self.records[indices[0]])
+        pixels = self.images.pixels_of(indices[0])
         return TrainingExample(self.group([self.encoded[index] for index in indices]), pixels)
 
 
-def _image_keys(record: Record) -> dict[str, str]:
-    """Map a key to the name of each of the record's images. The image of a record with one has its name as
-    key, for all of its records share it; in a record of several it has a key of its own, for it may be
-    augmented otherwise."""
-    if len(record.images) == 1:
-        return {record.images[0]: record.images[0]}
-    return {f"{record.id}#{number}": name for number, name in enumerate(record.images)}
+class ImageLoader:
+    """Loads the images of a table in the form that the model's family keeps (LLaVA-1.5: padded and resized to
+    the model's size), and keeps the decoded ones in a file while they find room."""
+
+    def __init__(self, folder: Path, processor: RecordProcessor, table: RecordTable, room: float) -> None:
+        self.folder = folder
+        self.processor = processor
+        self._table = table
+        vision = processor.vision
+        sizes = table.files[:, 2:]
+        if not vision.tokens_depend_on_size:
+            sizes = np.broadcast_to(np.array(vision.canvas_size((0, 0))), sizes.shape)
+        self.cache = PictureCache(table.folder, sizes, room)
+
+    def sizes(self, index: int) -> list[Size] | None:
+        """Return the sizes of a record's images; None where the model does not depend on them."""
+        if not self.processor.vision.tokens_depend_on_size:
+            return None
+        return [self._table.image_size(number) for number in self._table.images_of(index)]
+
+    def canvas(self, number: int) -> Image.Image:
+        """Load image `number` as RGB, ready to be augmented; InputError if it is absent or damaged."""
+        cached = self.cache.find(number)
+        if cached is not None:
+            return cached
+        name = self._table.image_name(number)
+        canvas = self.processor.vision.canvas(open_image(inside(self.folder, name)))
+        self.cache.keep(number, canvas)
+        return canvas
+
+    def pixels(
+        self, number: int, augmentation: augment.Augmentation | None = None, *, alone: bool = True
+    ) -> Pixels:
+        """Load an image augmented; `alone` says that it is the only one of its record."""
+        canvas = self.canvas(number)
+        if augmentation is not None:
+            colour = self.processor.vision.square_processor.mean_colour
+            canvas = augment.augment_image(canvas, augmentation, colour)
+        return self.processor.pixels(canvas, alone=alone)
+
+    def pixels_of(self, index: int, augmentation: augment.Augmentation | None = None) -> dict[str, Pixels]:
+        """Load a record's images by the keys that its encoded form carries."""
+        record_id, numbers = self._table.record_id(index), self._table.images_of(index)
+        keys = image_keys(record_id, [self._table.image_name(number) for number in numbers])
+        alone = len(numbers) == 1
+        try:
+            return {
+                key: self.pixels(number, augmentation, alone=alone)
+                for key, number in zip(keys, numbers, strict=True)
+            }
+        except InputError as error:  # its beginning and end were as they should be when the run began
+            raise InputError(f"record {record_id!r}: {error}") from None
 
 
 class TrainingSet(torch.utils.data.Dataset):
@@ -268,12 +273,20 @@ class TrainingSet(torch.utils.data.Dataset):
 
     def lengths(self, index: int) -> list[int]:
         """Count the tokens of each of the example's groups, packed, without augmentation."""
-        return [group.length for group in self.records.group(self._encoded(int(self.order[index])))]
+        example = int(self.order[index])
+        if not self._chooses(example):
+            return self.records.lengths(example)
+        return [group.length for group in self.records.group(self._drawn(example))]
 
     def has_image(self, index: int) -> bool:
         return self.records.has_image(int(self.order[index]))
 
-    def _encoded(self, example: int) -> list[EncodedRecord]:
+    def _chooses(self, example: int) -> bool:
+        """Tell whether only some of the example's questions are read in an epoch."""
+        limit = self.questions_per_picture
+        return limit is not None and len(self.records.table.members[example]) > limit
+
+    def _drawn(self, example: int) -> list[EncodedRecord]:
         """The records drawn for an example this epoch, without augmentation."""
         rng = np.random.default_rng([self.seed, self.epoch, example])
         return [self.records.encoded[index] for index in self._draw_questions(example, rng)]
@@ -287,24 +300,61 @@ class TrainingSet(torch.utils.data.Dataset):
         records = [self.records.records[i] for i in indices]
         augmentation = augment.draw_augmentation(self.augmentation, records, rng)
         groups = self.records.group([self.records.encode(i, augmentation) for i in indices])
-        return TrainingExample(groups, self.records.images.pixels_of(records[0], augmentation))
+        return TrainingExample(groups, self.records.images.pixels_of(indices[0], augmentation))
 
     def _draw_questions(self, example: int, rng: np.random.Generator) -> list[int]:
         indices = self.records.examples[example]
-        limit = self.questions_per_picture
-        if limit is None or len(indices) <= limit:
+        if not self._chooses(example):
             return indices
-        return [indices[i] for i in sorted(rng.choice(len(indices), limit, replace=False))]
+        return [
+            indices[i] for i in sorted(rng.choice(len(indices), self.questions_per_picture, replace=False))
+        ]
 
-    def token_counts(self) -> tuple[int, int, int]:
-        """Count the current epoch's tokens without augmentation: (packed, unpacked, supervised)."""
-        packed = unpacked = supervised = 0
-        for example in range(len(self)):
-            records = self._encoded(example)
-            packed += sum(group.length for group in self.records.group(records))
-            unpacked += sum(map(len, records))
-            supervised += sum(int((record.labels[1:] >= 0).sum()) for record in records)
-        return packed, unpacked, supervised
+    def measure(self) -> EpochSizes:
+        """Count the tokens of the current epoch, without augmentation."""
+        table = self.records.table
+        members = table.members.values
+
+        def sums(values: NDArray, of: Ragged) -> NDArray[np.int64]:
+            return np.add.reduceat(values, of.ends - of.lengths(), dtype=np.int64)
+
+        packed = sums(table.group_lengths.values, table.group_lengths)
+        unpacked = sums(table.lengths[members], table.members)
+        supervised = sums(table.supervised[members], table.members)
+        drawn: dict[int, list[int]] = {}
+        for example in filter(self._chooses, range(len(self)) if self.questions_per_picture else ()):
+            records = self._drawn(example)
+            drawn[example] = [group.length for group in self.records.group(records)]
+            packed[example] = sum(drawn[example])
+            unpacked[example] = sum(map(len, records))
+            supervised[example] = sum(int((record.labels != IGNORE).sum()) for record in records)
+        return EpochSizes(
+            self.records, self.order, drawn, packed[self.order], int(unpacked.sum()), int(supervised.sum())
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EpochSizes:
+    """The sizes of an epoch's examples, in tokens; `packed` (examples,) has their sums in the order of the
+    epoch. It gives the lengths of an example as the `TrainingSet` does, without reading its records again."""
+
+    records: RecordSet
+    order: NDArray[np.int64]
+    drawn: Mapping[int, list[int]]
+    """Of the examples of which only some questions are read: the tokens of their groups."""
+    packed: NDArray[np.int64]
+    unpacked: int
+    supervised: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def lengths(self, index: int) -> list[int]:
+        example = int(self.order[index])
+        return self.drawn.get(example) or self.records.lengths(example)
+
+    def has_image(self, index: int) -> bool:
+        return self.records.has_image(int(self.order[index]))
 
 
 class Collator:

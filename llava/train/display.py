@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +15,8 @@ from transformers import TrainerCallback
 from llava.model.lora import PartCount
 from llava.train.duration import in_words
 from llava.train.metrics import rates_text
+
+Item = TypeVar("Item")
 
 _LABELS = {
     "loss": "loss",
@@ -55,11 +57,11 @@ class Display(TrainerCallback, AbstractContextManager):
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def track(self, names: Iterable[str], description: str, total: int) -> Iterator[str]:
-        """Yield the names and move a bar along with them."""
+    def track(self, items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
+        """Yield the items and move a bar along with them; `total` is None where nobody knows how many."""
         task = self._progress.add_task(description, total=total, rates="")
-        for name in names:
-            yield name
+        for item in items:
+            yield item
             self._progress.advance(task)
         self._progress.remove_task(task)
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import yaml
+from accelerate.utils import gather_object
 from peft import PeftModel
 from rich.console import Console
 from transformers import TrainingArguments, set_seed
@@ -32,12 +40,14 @@ from llava.train.arguments import (
     weights_dtype,
 )
 from llava.train.config import TrainSettings
-from llava.train.dataset import ImageLoader, RecordSet, TrainingSet
+from llava.train.data.token_cache import Encoding
+from llava.train.dataset import RecordSet, TrainingSet
 from llava.train.display import Display, parameter_table, plan_table
+from llava.train.duration import in_words
 from llava.train.interruption import explain_out_of_memory
 from llava.train.last_layer import SupervisedLastLayer
 from llava.train.metrics import rates_text, set_tracker_folders
-from llava.train.plan import Plan, Target, meta_model, plan, speed_of
+from llava.train.plan import Plan, Target, measure_data, meta_model, plan, speed_of
 from llava.train.preview import label_panels, memory_table, memory_verdict
 from llava.train.runs import clear_run, describe_run, find_checkpoint, require_free, require_same_run
 from llava.train.schedule import decided, schedule_of
@@ -59,6 +69,7 @@ def train(
     resume: str | None = None,
     dry_run: bool = False,
     target: Target | None = None,
+    verify: bool = False,
     verbose: bool = False,
 ) -> Path:
     """Run the whole fine-tuning.
@@ -68,6 +79,7 @@ def train(
         resume: `auto` or a checkpoint to go on from.
         dry_run: Stop after the plan; no weights are needed and nothing is written.
         target: The devices that a dry run plans for; None for this machine.
+        verify: Decode every image before the first step.
         verbose: Show learning rate, gradient norm, tokens a second and memory while it trains.
 
     Returns:
@@ -89,13 +101,17 @@ def train(
     if isinstance(base, KnownShape):
         out.print(base.note, style="yellow", highlight=False, soft_wrap=True)
 
-    with Display(arguments.should_log, verbose) as display:
+    with Display(arguments.should_log, verbose) as display, token_cache(settings, dry_run=dry_run) as cache:
         processor = make_record_processor(base, settings)
-        sets, training_set = read_data(settings, processor, display)
+        began = time.monotonic()
+        sets, training_set = read_data(settings, arguments, processor, cache, display)
+        if verify:
+            verify_images(sets, arguments, display)
         # Every batch of several processes has an image (see sampler.py), or none has: the projector rests.
-        arguments.ddp_find_unused_parameters = not any(r.images for r in sets[settings.data_path].records)
+        arguments.ddp_find_unused_parameters = not sets[settings.data_path].has_images
         devices = target or Target.this_machine(arguments)
         settings, run_plan = make_plan(settings, arguments, devices, training_set, structure, sets)
+        run_plan = with_start(run_plan, time.monotonic() - began)
         print_plan(run_plan, structure, out)
         if dry_run:
             for panel in label_panels(sets[settings.data_path]):
@@ -103,7 +119,8 @@ def train(
             return settings.output_dir
 
         dtype = weights_dtype(settings, arguments.device)
-        info = describe_run(settings, base, list(sets), dtype_name(dtype))
+        hashes = {path: records.sha256 for path, records in sets.items()}
+        info = describe_run(settings, base, hashes, dtype_name(dtype))
         if checkpoint is not None:
             require_same_run(info, checkpoint)
             require_same_processes(checkpoint, settings, arguments.world_size)
@@ -129,6 +146,8 @@ def train(
         with explain_out_of_memory(settings), trainer.run_control.handle_signals():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         step = None if trainer.run_control.agreed else trainer.finish()
+        if step is not None and settings.token_cache is None and arguments.local_process_index == 0:
+            shutil.rmtree(cache, ignore_errors=True)  # an interrupted run goes on from it
     print_summary(trainer, step, out)
     return settings.output_dir
 
@@ -172,18 +191,47 @@ def open_base(settings: TrainSettings, *, dry_run: bool) -> tuple[ModelFolder, T
     return base, settings
 
 
+@contextmanager
+def token_cache(settings: TrainSettings, *, dry_run: bool) -> Iterator[Path]:
+    """Yield the folder of this machine's token cache. That of a dry run is removed afterwards, and so is one
+    in a run directory in which nothing else came to be: what failed before the first step wrote nothing."""
+    node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of the machine
+    name = "token_cache" if node == "0" else f"token_cache_{node}"  # machines may share the disk
+    if settings.token_cache is not None:
+        yield settings.token_cache
+    elif dry_run:
+        with TemporaryDirectory(prefix="llava-") as folder:
+            yield Path(folder)
+    else:
+        cache = settings.output_dir / name
+        try:
+            yield cache
+        except BaseException:
+            if cache.exists() and set(settings.output_dir.iterdir()) == {cache}:
+                shutil.rmtree(settings.output_dir, ignore_errors=True)
+            raise
+
+
 def read_data(
-    settings: TrainSettings, processor: RecordProcessor, display: Display
+    settings: TrainSettings,
+    arguments: TrainingArguments,
+    processor: RecordProcessor,
+    cache: Path,
+    display: Display,
 ) -> tuple[dict[Path, RecordSet], TrainingSet]:
-    """Read and check the records of each file, and make the training set."""
-    images = ImageLoader(settings.image_folder, processor, settings.picture_cache_gb * 1e9)
-    sets = {
-        path: RecordSet(
-            path, images, max_length=settings.max_length, packing=settings.packing, progress=display.track
-        )
-        for path in (settings.data_path, settings.val_path)
-        if path is not None
-    }
+    """Read the records of each file, and make the training set. The first process of a machine checks and
+    encodes them, the others take what it wrote to `cache`."""
+    encoding = Encoding(processor, settings.image_folder, settings.max_length, settings.packing)
+    room = settings.picture_cache_gb * 1e9
+    sets = {}
+    with arguments.main_process_first():
+        for path in (settings.data_path, settings.val_path):
+            if path is not None and path not in sets:
+                sets[path] = RecordSet(path, encoding, cache, picture_room=room, progress=display.track)
+                room -= sets[path].images.cache.room
+        if settings.token_cache is None and arguments.local_process_index == 0:
+            for other in set(cache.iterdir()) - {records.table.folder for records in sets.values()}:
+                shutil.rmtree(other, ignore_errors=True)  # of data that have changed since
     training_set = TrainingSet(
         sets[settings.data_path],
         seed=settings.seed,
@@ -191,6 +239,20 @@ def read_data(
         augmentation=settings.augment,
     )
     return sets, training_set
+
+
+def verify_images(sets: Mapping[Path, RecordSet], arguments: TrainingArguments, display: Display) -> None:
+    """Decode every image, shared out over the processes of this machine; InputError if any is damaged, after
+    a line for each."""
+    share = slice(arguments.local_process_index, None, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    found = [problem for records in sets.values() for problem in records.verify(display.track, share)]
+    if arguments.world_size > 1:
+        found = gather_object(found)
+    problems = sorted(set(found))
+    for problem in problems:
+        display.console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
+    if problems:
+        raise InputError(f"pictures that cannot be used: {len(problems)}; mend them or remove their records")
 
 
 def make_plan(
@@ -218,10 +280,12 @@ def make_plan(
     schedule = schedule_of(settings, len(training_set), devices.count)
     settings = decided(settings, schedule)
     set_schedule(arguments, schedule)
-    speed = speed_of(settings, arguments, devices, structure.get_base_model().config)
+    config = structure.get_base_model().config
+    speed = speed_of(settings, arguments, devices, config)
+    data = measure_data(settings, training_set, sets, devices.count, config)
 
     def plan_with(settings: TrainSettings) -> Plan:
-        return plan(settings, arguments, devices, schedule, speed, training_set, structure, sets)
+        return plan(settings, arguments, devices, schedule, speed, data, structure)
 
     if settings.gradient_checkpointing == "auto":
         without = settings.model_copy(update={"gradient_checkpointing": False})
@@ -229,6 +293,12 @@ def make_plan(
         settings = settings.model_copy(update={"gradient_checkpointing": not fits})
         arguments.activation_checkpointing = not fits
     return settings, plan_with(settings)
+
+
+def with_start(run_plan: Plan, seconds: float) -> Plan:
+    """Add to a plan how long the start took."""
+    start = f"{in_words(seconds)} to check and measure the data"
+    return replace(run_plan, rows=dict(run_plan.rows) | {"start": start})
 
 
 def print_plan(run_plan: Plan, structure: PeftModel, out: Console) -> None:

@@ -22,12 +22,12 @@ from llava.model.builder import empty_model
 from llava.model.lora import attach
 from llava.train.arguments import attention_implementation, weights_dtype
 from llava.train.config import TrainSettings
-from llava.train.dataset import Collator, RecordSet, TrainingSet
+from llava.train.data.packing import IGNORE
+from llava.train.data.sampler import SPARE, global_batches
+from llava.train.dataset import Collator, EpochSizes, RecordSet, TrainingSet
 from llava.train.duration import Speed, Work, guess_speed, in_words, measure_speed, run_seconds
 from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate_memory, sizes_of
-from llava.train.packing import IGNORE
-from llava.train.sampler import SPARE, global_batches
 from llava.train.schedule import Schedule
 from llava.train.sharded import zero_stage
 
@@ -106,15 +106,40 @@ def meta_model(config: Any, settings: TrainSettings) -> PeftModel:
         return attach(model, settings.lora, train_projector=not settings.freeze_projector)
 
 
+@dataclass(frozen=True)
+class DataSizes:
+    """How much there is to read: the records of each file, the first epoch's tokens and its largest batch."""
+
+    sets: Mapping[Path, RecordSet]
+    epoch: EpochSizes
+    batch: BatchSizes
+
+
+def measure_data(
+    settings: TrainSettings,
+    examples: TrainingSet,
+    sets: Mapping[Path, RecordSet],
+    devices: int,
+    config: Any,
+) -> DataSizes:
+    """Measure the data that `devices` devices will train the model of `config` on.
+
+    Raises:
+        InputError: A record is longer than the model's context.
+    """
+    _require_context(sets, config.text_config.max_position_embeddings)
+    epoch = examples.measure()
+    return DataSizes(sets, epoch, find_largest_batch(settings, examples, epoch, devices, config))
+
+
 def plan(
     settings: TrainSettings,
     arguments: TrainingArguments,
     target: Target,
     schedule: Schedule,
     speed: Speed,
-    examples: TrainingSet,
+    data: DataSizes,
     model: PeftModel,
-    sets: Mapping[Path, RecordSet],
 ) -> Plan:
     """Plan a run.
 
@@ -124,19 +149,13 @@ def plan(
         target: The devices to plan for.
         schedule: How long the run is, on those devices.
         speed: What one of them computes.
-        examples: The training set.
+        data: How much there is to read (`measure_data`).
         model: The model with its adapters, on the meta device.
-        sets: The records of each file.
-
-    Raises:
-        InputError: A record is longer than the model's context.
     """
     sizes = sizes_of(model)
     arithmetic = arithmetic_of(settings, arguments, target.device)
-    config: Any = model.get_base_model().config
-    _require_context(sets, config.text_config.max_position_embeddings)
-    packed, unpacked, supervised = examples.token_counts()
-    batch = find_largest_batch(settings, examples, target.count, config)
+    epoch, batch, sets = data.epoch, data.batch, data.sets
+    packed, unpacked, supervised = int(epoch.packed.sum()), epoch.unpacked, epoch.supervised
     sharding = sharding_of(settings, target.count, sizes)
     kind = f"{arithmetic.bits} bits" if arithmetic.bits else f"{8 * arithmetic.weights}-bit numbers"
     rows = {"base": settings.model_name_or_path, "devices": f"{target}, frozen weights in {kind}"}
@@ -149,11 +168,11 @@ def plan(
         f"{batch.tiles} picture tiles",
     }
     rows |= _schedule_rows(settings, schedule)
-    tiles = batch.tiles / min(settings.batch_size, len(examples))  # of an item, at most
-    epoch = Work(packed, batch.length, supervised, tiles * len(examples))
+    tiles = batch.tiles / min(settings.batch_size, len(epoch))  # of an item, at most
+    work = Work(packed, batch.length, supervised, tiles * len(epoch))
     held_out = None if settings.val_path is None else sets[settings.val_path]
     read = validation_work(settings, held_out, batch.length, tiles) * schedule.validations
-    learned = epoch * (schedule.steps / schedule.epoch_steps)
+    learned = work * (schedule.steps / schedule.epoch_steps)
     seconds = run_seconds(sizes, arithmetic, sharding, learned, read, speed.flops)
     rows |= {"time": f"{in_words(seconds)}, {speed.source}", "run directory": str(settings.output_dir)}
     parts = estimate_memory(sizes, batch, arithmetic, sharding)
@@ -177,20 +196,18 @@ def validation_work(settings: TrainSettings, held_out: RecordSet | None, length:
         return Work(0, length, 0, 0)
     items = len(held_out.examples)
     answered = min(settings.eval_generate_samples / len(held_out.records), 1)
-    tokens = supervised = 0
-    for indices in held_out.examples:
-        records = [held_out.encoded[index] for index in indices]
-        tokens += sum(group.length for group in held_out.group(records))
-        supervised += sum(int((record.labels != IGNORE).sum()) for record in records)
-    return Work(tokens, length, supervised, tiles * items) * (1 + answered)
+    table = held_out.table
+    work = Work(int(table.group_lengths.values.sum()), length, int(table.supervised.sum()), tiles * items)
+    return work * (1 + answered)
 
 
 def _require_context(sets: Mapping[Path, RecordSet], context: int) -> None:
     for path, records in sets.items():
-        longest = max(records.encoded, key=len)
-        if len(longest) > context:
+        longest = int(records.table.lengths.argmax())
+        tokens = records.table.lengths[longest]
+        if tokens > context:
             raise InputError(
-                f"{path}, record {longest.record_id!r}: {len(longest)} tokens, the model's "
+                f"{path}, record {records.table.record_id(longest)!r}: {tokens} tokens, the model's "
                 f"context is {context}; shorten it"
             )
 
@@ -220,15 +237,15 @@ def _remedies(
 
 
 def find_largest_batch(
-    settings: TrainSettings, examples: TrainingSet, processes: int, config: Any
+    settings: TrainSettings, examples: TrainingSet, epoch: EpochSizes, processes: int, config: Any
 ) -> BatchSizes:
     """Make the largest batch of the current epoch as training makes it, and measure it."""
     hidden = int(config.text_config.hidden_size)
-    batches = global_batches(examples, settings.batch_size, processes, hidden)
+    batches = global_batches(epoch, settings.batch_size, processes, hidden)
     shares = (share for shares in batches for share in shares)
-    lengths = {SPARE: 0} | {index: sum(examples.lengths(index)) for index in range(len(examples))}
-    images = examples.records.images.processor.vision
-    largest = max(shares, key=lambda share: sum(lengths[index] for index in share))
+    lengths = epoch.packed.tolist()
+    images = examples.records.processor.vision
+    largest = max(shares, key=lambda share: sum(lengths[index] for index in share if index != SPARE))
     batch = Collator(images, settings.max_length, hidden, 0)([examples[index] for index in largest])
     rows, length = batch["input_ids"].shape
     tiles = batch["pixel_values"].shape[0] if "pixel_values" in batch else 0

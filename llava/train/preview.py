@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llava.common.records import IMAGE_PLACEHOLDER
+from llava.train.data.packing import IGNORE, EncodedRecord
 from llava.train.dataset import RecordSet
-from llava.train.packing import IGNORE, EncodedRecord
 from llava.train.plan import Plan
 
 _LEARNED, _READ, _IMAGE = "bold black on green", "dim", "bold cyan"
@@ -25,7 +25,7 @@ def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
     for index in sorted({round(last * number / max(count - 1, 1)) for number in range(count)}):
         encoded = records.encoded[index]
         learned = int((encoded.labels != IGNORE).sum())
-        processor = records.images.processor
+        processor = records.processor
         yield Panel(
             label_text(encoded, processor.tokenizer, processor.image_token_id),
             title=Text(f"{encoded.record_id}: {learned} of {len(encoded):,} tokens learned"),
@@ -35,7 +35,7 @@ def label_panels(records: RecordSet, count: int = 3) -> Iterator[Panel]:
 
 def label_text(encoded: EncodedRecord, tokenizer: Any, image_token_id: int) -> Text:
     """Render an encoded record's tokens as text, runs of image tokens as one `<image> x N`."""
-    ids, labels = encoded.input_ids.tolist(), encoded.labels.tolist()
+    ids, labels = (values.tolist() for values in encoded.written_out())
     text = Text()
     read: list[int] = []  # without image tokens
     shown = ""

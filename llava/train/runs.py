@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from llava.common.errors import InputError
@@ -18,7 +18,6 @@ from llava.model.run_dir import (
     RUN_FILE,
     DtypeName,
     RunInfo,
-    data_hashes,
     git_commit,
     is_run_dir,
     package_versions,
@@ -33,18 +32,19 @@ TENSORBOARD = "tensorboard"
 _MAY_CHANGE = {
     "model_name_or_path", "data_path", "val_path", "image_folder", "output_dir", "overwrite_output_dir",
     "epochs", "auto_epochs", "max_steps", "dtype", "deepspeed", "fsdp", "attn_implementation", "liger",
-    "gradient_checkpointing", "picture_cache_gb", "dataloader_workers", "logging_steps", "eval_steps",
-    "eval_batch_size", "eval_generate_samples", "eval_max_new_tokens", "best_by", "early_stopping_patience",
-    "save_steps", "keep_checkpoints", "report_to",
+    "gradient_checkpointing", "token_cache", "picture_cache_gb", "dataloader_workers", "logging_steps",
+    "eval_steps", "eval_batch_size", "eval_generate_samples", "eval_max_new_tokens", "best_by",
+    "early_stopping_patience", "save_steps", "keep_checkpoints", "report_to",
 }  # fmt: skip
 """The settings that a resumed run may change: the places of files (their contents are compared), the length
 of the run, how it is computed (`dtype` is compared as it was resolved) and how it is watched."""
 
 
 def describe_run(
-    settings: TrainSettings, base: ModelFolder, data: Sequence[Path], dtype: DtypeName
+    settings: TrainSettings, base: ModelFolder, data: Mapping[Path, str], dtype: DtypeName
 ) -> RunInfo:
-    """Describe a run for its run.json: base, data hashes, versions and resolved settings."""
+    """Describe a run for its run.json: base, versions, resolved settings and `data`, the SHA-256 of each
+    file of records."""
     return RunInfo(
         base=base_info(base),
         conv_mode=settings.conv_mode or default_conversation.name,  # resolved by now
@@ -54,7 +54,7 @@ def describe_run(
         dtype=dtype,
         versions=package_versions(),
         git_commit=git_commit(Path(__file__).parent),
-        data=data_hashes(data),
+        data={str(path): sha256 for path, sha256 in data.items()},
         config=settings.model_dump(mode="json"),
     )
 

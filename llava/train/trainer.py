@@ -28,12 +28,12 @@ from llava.model.lora import load_adapter_weights, save_adapter
 from llava.model.run_dir import RUN_FILE, RunInfo, write_run_info
 from llava.train.arguments import attention_implementation
 from llava.train.config import TrainSettings
+from llava.train.data.packing import IGNORE, Batch, packed_loss
+from llava.train.data.sampler import train_loader
 from llava.train.dataset import Collator, TrainingSet
 from llava.train.interruption import RunControl, unwrap_worker_error
 from llava.train.metrics import Meter, append_answers, drop_answers_after, send_answers
-from llava.train.packing import IGNORE, Batch, packed_loss
 from llava.train.runs import ANSWERS_FILE, CONFIG_FILE
-from llava.train.sampler import train_loader
 from llava.train.schedule import notes_on
 from llava.train.sharded import full_parameters, full_shape, is_sharded
 from llava.train.validation import Answer, Validation, answer_figures, count_answers

@@ -13,9 +13,9 @@ from llava.inference.engine import Engine, Request
 from llava.model.builder import LoadedModel
 from llava.processing.vision import Pixels
 from llava.train.config import TrainSettings
+from llava.train.data.packing import packed_loss
+from llava.train.data.sampler import SPARE, global_batches
 from llava.train.dataset import Collator, RecordSet
-from llava.train.packing import packed_loss
-from llava.train.sampler import SPARE, global_batches
 
 _QUESTIONS_AT_ONCE = 64
 """Questions whose images are in memory together."""
@@ -74,28 +74,29 @@ class Validation:
         engine = Engine(self.loaded)
         answers = []
         for start in range(0, len(chosen), _QUESTIONS_AT_ONCE):
-            batch = [records.records[index] for index in chosen[start : start + _QUESTIONS_AT_ONCE]]
-            results = engine.answer(
-                self._requests(batch), batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens
-            )
+            numbers = chosen[start : start + _QUESTIONS_AT_ONCE]
+            batch = [records.records[number] for number in numbers]
+            requests = self._requests(numbers, batch)
+            results = engine.answer(requests, batch_size=32, max_new_tokens=self.settings.eval_max_new_tokens)
             answers += [
                 Answer(record.id, question_of(record), record.conversations[1].value, result.text)
                 for record, result in zip(batch, results, strict=True)
             ]
         return answers
 
-    def _requests(self, batch: Sequence[Record]) -> list[Request]:
+    def _requests(self, numbers: Sequence[int], batch: Sequence[Record]) -> list[Request]:
         """Make a request of each record's first question; an image is one object in all of them."""
-        pixels: dict[tuple[str, bool], Pixels] = {}
+        pixels: dict[tuple[int, bool], Pixels] = {}
         requests = []
-        for record in batch:
+        for number, record in zip(numbers, batch, strict=True):
             text = question_of(record)
-            names = record.images[: text.count(IMAGE_PLACEHOLDER)]  # the rest belong to later turns
-            alone = len(names) == 1
-            for name in names:
-                if (name, alone) not in pixels:
-                    pixels[name, alone] = self.records.images.pixels(name, alone=alone)
-            requests.append(Request(record.id, text, [pixels[name, alone] for name in names]))
+            # the rest belong to later turns
+            images = self.records.table.images_of(number)[: text.count(IMAGE_PLACEHOLDER)]
+            alone = len(images) == 1
+            for image in images:
+                if (image, alone) not in pixels:
+                    pixels[image, alone] = self.records.images.pixels(image, alone=alone)
+            requests.append(Request(record.id, text, [pixels[image, alone] for image in images]))
         return requests
 
 

@@ -15,7 +15,7 @@ from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import Speaker
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels
-from llava.train.packing import (
+from llava.train.data.packing import (
     Batch,
     EncodedRecord,
     build_row,
@@ -132,7 +132,7 @@ def train_vision(
 class _Lessons(torch.utils.data.Dataset):
     """Batch `i` of the language stage: `pictures` scenes with their questions packed behind them, three of
     them as one conversation, and a text-only exercise for every two scenes, collated as the trainer collates
-    (`llava.train.packing`)."""
+    (`llava.train.data.packing`)."""
 
     def __init__(self, processor: RecordProcessor, images: int, batches: int) -> None:
         self.processor, self.images, self.batches = processor, images, batches

@@ -17,7 +17,7 @@ from benchmarks.train_contenders import TARGETS
 from benchmarks.train_job import IMAGE_SIDE, Job, write_data
 from benchmarks.train_probe import attended_pairs, needed_flops
 from benchmarks.train_speed import problems
-from llava.train.packing import branch_mask
+from llava.train.data.packing import branch_mask
 from tests.support.tiny_models import small_config
 
 

@@ -14,7 +14,7 @@ from llava.inference.engine import Engine, Request
 from llava.inference.live import LiveEngine
 from llava.inference.sampling import SamplingOptions
 from llava.processing.vision import Pixels
-from llava.train.packing import FLEX, build_row, collate, group_by_image, packed_loss
+from llava.train.data.packing import FLEX, build_row, collate, group_by_image, packed_loss
 from tests.llava.train.test_packing import IMAGE, IMAGE_TOKENS, IMAGES, mixed_records, pixels
 from tests.support.small_model import image, random_model
 

@@ -9,7 +9,8 @@ from typing import Any
 from llava.common.settings import validate_settings
 from llava.model.folder import open_model_folder
 from llava.train.config import TrainSettings
-from llava.train.dataset import ImageLoader, RecordSet
+from llava.train.data.token_cache import Encoding
+from llava.train.dataset import RecordSet
 from llava.train.finetune import make_record_processor
 
 
@@ -24,14 +25,13 @@ def settings_for(base: Path, folder: Path, **changes: Any) -> TrainSettings:
     return validate_settings(TrainSettings, values | changes, "test")
 
 
-def no_bar(names: Iterable[str], description: str, total: int) -> Iterator[str]:
-    return iter(names)
+def no_bar(items: Iterable[Any], description: str, total: int | None) -> Iterator[Any]:
+    return iter(items)
 
 
 def read_records(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
     processor = make_record_processor(open_model_folder(base), settings)
-    store = ImageLoader(folder, processor, settings.picture_cache_gb * 1e9)
-    return RecordSet(
-        settings.data_path, store, max_length=settings.max_length, packing=settings.packing, progress=no_bar
-    )
+    encoding = Encoding(processor, folder, settings.max_length, settings.packing)
+    room = settings.picture_cache_gb * 1e9
+    return RecordSet(settings.data_path, encoding, folder / "token_cache", picture_room=room, progress=no_bar)

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep import json_stream
 from data_prep.annotations import AnnotatedImage, AnnotatedSource, Conversation, Shape
 from data_prep.formats import find_reader, tables
-from data_prep.json_stream import stream_items
 from data_prep.source_folder import SourceFolder
+from llava.common import json_stream
 from llava.common.errors import InputError
+from llava.common.json_stream import stream_items
 
 HEADER = "image,question,answer\n"
 

@@ -17,9 +17,9 @@ from transformers import LlavaForConditionalGeneration
 from benchmarks.train_memory import config_of, make_batch
 from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_trained
 from llava.model.run_dir import LoraSettings
+from llava.train.data.packing import packed_loss
 from llava.train.float32_attention import SDPA_FLOAT32
 from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate_memory, sizes_of
-from llava.train.packing import packed_loss
 
 VISION = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 

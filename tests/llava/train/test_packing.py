@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llava.common.errors import InputError
 from llava.processing.vision import Pixels, VisionProcessor
-from llava.train.packing import (
+from llava.train.data.packing import (
     IGNORE,
     EncodedRecord,
     ImageGroup,

@@ -21,7 +21,7 @@ from llava.model.formats import LANGUAGE, PROJECTOR, VISION
 from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
 from llava.processing.vision import Pixels, make_vision_processor
-from llava.train.packing import (
+from llava.train.data.packing import (
     FLASH,
     FLEX,
     IGNORE,

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.train.config import AugmentSettings
+from llava.train.data.packing import IGNORE, attention_cost
+from llava.train.data.sampler import SPARE, BalancedBatches, assign_to_processes, global_batches
 from llava.train.dataset import TrainingSet
-from llava.train.packing import IGNORE, attention_cost
-from llava.train.sampler import SPARE, BalancedBatches, assign_to_processes, global_batches
 from tests.support.record_sets import read_records
 from tests.support.train_data import ask, many, write_data
 

@@ -14,8 +14,8 @@ from transformers import LlavaForConditionalGeneration
 from llava.model.builder import load_model
 from llava.model.lora import attach
 from llava.model.run_dir import LoraSettings
+from llava.train.data.packing import packed_loss
 from llava.train.last_layer import SupervisedLastLayer
-from llava.train.packing import packed_loss
 from llava.train.summed_lora import _SummedLinear, sum_adapters_into_weights
 from tests.llava.train.test_packing_families import Family, assert_equal
 from tests.support.family_models import FAMILIES, family_config, family_model, save_family

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from llava.common.errors import InputError
+from llava.processing.text import expand
 from llava.processing.vision import Pixels, Size, VisionProcessor
 
 IGNORE = -100
@@ -50,31 +51,47 @@ MODEL_INPUTS = (
 
 @dataclass(frozen=True, eq=False)
 class EncodedRecord:
-    """A record as tokens: `input_ids` and `labels` are (T,) int64, `labels` is IGNORE where nothing is
-    learned; `images` holds a key for each image in the order of its tokens."""
+    """A record as tokens, an image as one: `input_ids` and `labels` are (T,) integers, `labels` is IGNORE
+    where nothing is learned; `images` holds a key for each image in the order of its tokens. `image_at` has
+    the positions of the tokens that are more than one for the model, `image_tokens` how many each is."""
 
     record_id: str
     input_ids: np.ndarray
     labels: np.ndarray
     images: tuple[str, ...] = ()
+    image_at: tuple[int, ...] = ()
+    image_tokens: tuple[int, ...] = ()
 
     @classmethod
     def of(
         cls, record_id: str, input_ids: Sequence[int], labels: Sequence[int], images: Iterable[str] = ()
     ) -> EncodedRecord:
+        """Make one of tokens that are all written out."""
         ids, targets = np.asarray(input_ids, dtype=np.int64), np.asarray(labels, dtype=np.int64)
         if ids.shape != targets.shape or ids.ndim != 1:
             raise ValueError(f"record {record_id}: {ids.shape} tokens but {targets.shape} labels")
         return cls(record_id, ids, targets, tuple(images))
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        """Count the tokens that the model reads."""
+        return len(self.input_ids) + self.hidden_tokens
+
+    @property
+    def hidden_tokens(self) -> int:
+        """How many tokens of images are not written out."""
+        return sum(self.image_tokens) - len(self.image_at)
+
+    def written_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids and labels that the model reads, (len(self),) int64 each."""
+        ids = expand(self.input_ids, self.image_at, self.image_tokens)
+        labels = expand(self.labels, self.image_at, self.image_tokens)
+        return ids.astype(np.int64, copy=False), labels.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageGroup:
-    """Encoded records that share their first `prefix` tokens, the image's among them. One record alone has
-    prefix 0: it is an ordinary causal sequence."""
+    """Encoded records that share their first `prefix` tokens as the model reads them, the image's among them.
+    One record alone has prefix 0: it is an ordinary causal sequence."""
 
     records: tuple[EncodedRecord, ...]
     prefix: int = 0
@@ -173,6 +190,7 @@ def group_by_image(
         if not prefix:
             groups.extend(ImageGroup((record,)) for record in members)
             continue
+        prefix += members[0].hidden_tokens  # those of its one image, which is in the prefix
         part: list[EncodedRecord] = []
         length = prefix
         for record in members:
@@ -196,13 +214,14 @@ def _image_end(record: EncodedRecord, image_token_id: int) -> int:
 
 
 def _shared_prefix(records: Sequence[EncodedRecord], image_token_id: int) -> int:
-    """Count the leading tokens that all records share and that can be read once; 0 if none can.
+    """Count the leading entries of `input_ids` that all records share and that can be read once; 0 if none
+    can.
 
     The prefix's last position is followed by another token in each branch, so it must have no target:
     the first token of every branch is an unsupervised one. Where the supervised part begins right at
     the fork, the last shared token is therefore repeated in each branch.
     """
-    shared = min(len(record) for record in records) - 1
+    shared = min(len(record.input_ids) for record in records) - 1
     first = records[0].input_ids
     for record in records:
         differs = np.flatnonzero(record.input_ids[:shared] != first[:shared])
@@ -255,11 +274,11 @@ def build_row(groups: Sequence[ImageGroup]) -> PackedRow:
     ids, positions, targets, group_of, branch_of = [], [], [], [], []
     for number, group in enumerate(groups):
         prefix = group.prefix
-        shared = group.records[0].input_ids[:prefix]
-        pieces = [(shared, np.full(prefix, IGNORE), 0)] if prefix else []
-        for branch, record in enumerate(group.records, start=1):
-            following = np.append(record.labels[prefix + 1 :], IGNORE)
-            pieces.append((record.input_ids[prefix:], following, branch))
+        written = [record.written_out() for record in group.records]
+        pieces = [(written[0][0][:prefix], np.full(prefix, IGNORE), 0)] if prefix else []
+        for branch, (input_ids, labels) in enumerate(written, start=1):
+            following = np.append(labels[prefix + 1 :], IGNORE)
+            pieces.append((input_ids[prefix:], following, branch))
         for tokens, wanted, branch in pieces:
             start = prefix if branch else 0
             ids.append(tokens)

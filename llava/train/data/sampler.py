@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Sampler
 
-from llava.train.packing import attention_cost
+from llava.train.data.packing import attention_cost
 
 SPARE = -1
 """The index of an example that is read and not learned."""
