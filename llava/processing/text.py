@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,6 +76,10 @@ class RenderedConversation:
     pieces: tuple[tuple[str, bool], ...]
     image_tokens: tuple[int, ...]
 
+    @property
+    def text(self) -> str:
+        return "".join(piece for piece, _ in self.pieces)
+
 
 class RecordProcessor:
     """Turns conversations and images into the inputs of one model.
@@ -114,8 +119,11 @@ class RecordProcessor:
         self.template = template
         self.image_token_id = image_token_id
         self.max_length = max_length
-        reserved = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
-        self._reserved = sorted(reserved - {IMAGE_PLACEHOLDER, ""})
+        reserved = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} - {IMAGE_PLACEHOLDER, ""}
+        # Of tokens that begin alike the longest is named.
+        self._reserved = re.compile(
+            "|".join(map(re.escape, sorted(reserved, key=lambda t: (-len(t), t)))) or "(?!)"
+        )
 
     def fingerprint(self) -> str:
         """Return a hash of all that the tokens of a conversation and its images' canvases follow from, beside
@@ -142,12 +150,19 @@ class RecordProcessor:
             InputError: no token is supervised, there are more than `max_length`, the text contains special
                 tokens, or there are not as many sizes as `<image>` marks.
         """
-        (found,) = self.encode_compact([self.render(turns, sizes, system)])
-        self.require_learnable(found)
+        found = self.encode_compact(turns, sizes, system)
         ids = expand(found.input_ids, found.image_at, found.image_tokens)
         supervised = expand(found.supervised, found.image_at, found.image_tokens)
         labels = np.where(supervised, ids, IGNORE_INDEX)
         return EncodedConversation(ids.tolist(), labels.tolist(), len(found.image_at))
+
+    def encode_compact(
+        self, turns: ChatTurns, sizes: Sequence[Size] | None = None, system: str | None = None
+    ) -> CompactConversation:
+        """Encode a conversation as `encode` does, an image as one token."""
+        found = self._compact(self.render(turns, sizes, system))
+        self.require_learnable(found)
+        return found
 
     def encode_prompt(
         self, turns: ChatTurns, sizes: Sequence[Size] | None = None, system: str | None = None
@@ -157,7 +172,7 @@ class RecordProcessor:
         Raises:
             InputError: as for `encode`, but for the labels and the length.
         """
-        (found,) = self.encode_compact([self.render(turns, sizes, system, generation_prompt=True)])
+        found = self._compact(self.render(turns, sizes, system, generation_prompt=True))
         return expand(found.input_ids, found.image_at, found.image_tokens).tolist()
 
     def require_learnable(self, conversation: CompactConversation) -> None:
@@ -200,36 +215,52 @@ class RecordProcessor:
             tuple(template.render(turns, generation_prompt=generation_prompt)), tuple(image_tokens)
         )
 
-    def encode_compact(self, conversations: Sequence[RenderedConversation]) -> Iterable[CompactConversation]:
-        """Yield each rendered conversation as token ids; the tokenizer reads all of them at once, in
-        parallel.
+    def tokenise(self, conversations: Sequence[RenderedConversation]) -> Sequence[Any]:
+        """Tokenise each conversation's text as a whole, in parallel and outside the interpreter's lock.
 
-        The text is tokenised as a whole, and a token is supervised if any of its characters is.
+        The encodings are those that calling the tokenizer makes; `compact` reads them.
+        """
+        tokenizer = self.tokenizer.backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer.encode_batch([conversation.text for conversation in conversations])
+
+    def compact(
+        self, conversations: Sequence[RenderedConversation], encodings: Sequence[Any]
+    ) -> Iterator[CompactConversation]:
+        """Yield each conversation as token ids; a token is supervised if any of its characters is.
+
+        Args:
+            conversations: What `render` returned.
+            encodings: What `tokenise` returned for them.
         """
         if not conversations:
             return
-        texts = ["".join(piece for piece, _ in conversation.pieces) for conversation in conversations]
-        encoding = self.tokenizer(
-            texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False
-        )
-        for conversation, ids, offsets in zip(
-            conversations, encoding["input_ids"], encoding["offset_mapping"], strict=True
-        ):
-            input_ids = np.array(ids, dtype=np.int32)
-            ends = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-            flags = np.repeat(
-                [is_supervised for _, is_supervised in conversation.pieces],
-                [len(piece) for piece, _ in conversation.pieces],
-            )
-            # supervised_before[i] counts the supervised ones among the first i characters
-            supervised_before = np.concatenate([[0], np.cumsum(flags)])
-            supervised = supervised_before[ends[:, 1]] > supervised_before[ends[:, 0]]
-            image_at = tuple(np.flatnonzero(input_ids == self.image_token_id).tolist())
-            yield CompactConversation(input_ids, supervised, image_at, conversation.image_tokens)
+        pieces = [piece for conversation in conversations for piece in conversation.pieces]
+        flags = np.repeat([is_supervised for _, is_supervised in pieces], [len(text) for text, _ in pieces])
+        # supervised_before[i] counts the supervised ones among the first i characters of all texts
+        supervised_before = np.concatenate([[0], np.cumsum(flags)])
+        texts = [len(conversation.text) for conversation in conversations]
+        tokens = [len(encoding) for encoding in encodings]
+        ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
+        characters = np.concatenate([
+            np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings
+        ])  # fmt: skip
+        characters += np.repeat(np.cumsum([0, *texts[:-1]]), tokens)[:, None]
+        supervised = supervised_before[characters[:, 1]] > supervised_before[characters[:, 0]]
+        end = 0
+        for conversation, length in zip(conversations, tokens, strict=True):
+            part = slice(end, end := end + length)
+            image_at = tuple(np.flatnonzero(ids[part] == self.image_token_id).tolist())
+            yield CompactConversation(ids[part], supervised[part], image_at, conversation.image_tokens)
+
+    def _compact(self, conversation: RenderedConversation) -> CompactConversation:
+        return next(self.compact([conversation], self.tokenise([conversation])))
 
     def _refuse_special_text(self, place: str, text: str, *, marks_allowed: bool) -> None:
         """Raise InputError for text that the tokenizer would read as the template's own control tokens."""
-        special = next((token for token in self._reserved if token in text), None)
+        found = self._reserved.search(text)
+        special = found and found[0]
         if special is None and not marks_allowed and IMAGE_PLACEHOLDER in text:
             special = IMAGE_PLACEHOLDER
         if special is not None:

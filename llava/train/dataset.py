@@ -137,9 +137,7 @@ class RecordSet:
             return self.encoded[index]
         turns = tuple((speaker, augment.flip_text(text, augmentation)) for speaker, text in turns_of(record))
         with NamingRecord(self.path, record.id):
-            rendered = self.processor.render(turns, self.images.sizes(index))
-            (conversation,) = self.processor.encode_compact([rendered])
-            self.processor.require_learnable(conversation)
+            conversation = self.processor.encode_compact(turns, self.images.sizes(index))
         return EncodedRecord(
             record.id,
             conversation.input_ids,

@@ -6,7 +6,7 @@ A ragged column is two files: `NAME.npy` has the values of all rows, `NAME.ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,12 +51,15 @@ class RaggedWriter:
         self._values = ColumnWriter(folder / f"{name}.npy", dtype)
         self._ends = ColumnWriter(folder / f"{name}.ends.npy", np.int64)
 
-    def add(self, rows: Iterable[Any]) -> None:
+    def add(self, rows: Sequence[Any]) -> None:
         """Append rows, each an array, a list or bytes."""
-        ends = []
-        for row in rows:
-            self._values.add(row)
-            ends.append(self._values.length)
+        if not rows:
+            return
+        ends = self._values.length + np.cumsum([len(row) for row in rows])
+        if isinstance(rows[0], bytes):
+            self._values.add(b"".join(rows))
+        else:
+            self._values.add(np.concatenate(rows))
         self._ends.add(ends)
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class Ragged:
         return self[row].tobytes().decode("utf-8")
 
 
-def write_ragged(folder: Path, name: str, dtype: type, rows: Iterable[Sequence[Any] | bytes]) -> None:
+def write_ragged(folder: Path, name: str, dtype: type, rows: Sequence[Any]) -> None:
     """Write a whole ragged column."""
     writer = RaggedWriter(folder, name, dtype)
     writer.add(rows)

@@ -140,7 +140,7 @@ class TableWriter:
     def add_images(self, names: Sequence[str], files: Sequence[tuple[int, int, int, int]]) -> None:
         """Write all images: their names, and (bytes, time of change in ns, height, width) of their files."""
         writer = RaggedWriter(self._folder, "names", np.uint8)
-        writer.add(name.encode() for name in names)
+        writer.add([name.encode() for name in names])
         writer.close()
         column = ColumnWriter(self._folder / "files.npy", np.int64)
         column.add(np.asarray(files, dtype=np.int64).ravel())
@@ -157,6 +157,8 @@ def _text(record: Record) -> bytes:
     return record.model_dump_json(by_alias=True, include=set(Record.model_fields)).encode()
 
 
-def _spans(supervised: np.ndarray) -> np.ndarray:
+def _spans(supervised: np.ndarray) -> list[int]:
     """Return the start and end of each run of true values, (2 * runs,)."""
-    return np.flatnonzero(np.diff(supervised.astype(np.int8), prepend=0, append=0))
+    changes = (np.flatnonzero(supervised[1:] != supervised[:-1]) + 1).tolist()
+    first, last = bool(supervised[0]), bool(supervised[-1])
+    return [*([0] if first else []), *changes, *([len(supervised)] if last else [])]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from llava.common.files import atomic_folder, inside
 from llava.common.images import may_be_cut_short, open_image, upright_size
 from llava.common.records import Record
 from llava.conversation import ChatTurns
-from llava.processing.text import CompactConversation, RecordProcessor
+from llava.processing.text import CompactConversation, RecordProcessor, RenderedConversation
 from llava.processing.vision import Size
 from llava.train.data.columns import write_ragged
 from llava.train.data.packing import group_by_image
@@ -114,12 +115,10 @@ class _Encoder:
         writer = TableWriter(folder)
         shown = progress(read_records(self.path), f"checking records of {self.path.name}", None)
         with ThreadPoolExecutor(THREADS) as pool:
-            for chunk in chunks(iter(shown), _CHUNK):
-                self._note(chunk)
-                self._check_images(chunk, pool)
+            for records, conversations in self._encode(chunks(iter(shown), _CHUNK), pool):
                 writer.add_records([
                     (record, conversation, [self._images[name] for name in record.images])
-                    for record, conversation in zip(chunk, self._encode(chunk), strict=True)
+                    for record, conversation in zip(records, conversations, strict=True)
                 ])  # fmt: skip
         if not self._ids:
             raise InputError(f"{self.path} holds no records")
@@ -130,7 +129,7 @@ class _Encoder:
         write_ragged(folder, "group_lengths", np.int32, [])  # so that the table can be opened
         table = RecordTable(folder)
         lengths = progress(self._group_lengths(table, members), "packing", len(members))
-        write_ragged(folder, "group_lengths", np.int32, lengths)
+        write_ragged(folder, "group_lengths", np.int32, list(lengths))
 
     def _note(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -161,16 +160,36 @@ class _Encoder:
             self._images[name] = len(self._files)
             self._files.append(facts)
 
-    def _encode(self, records: Sequence[Record]) -> Iterator[CompactConversation]:
-        processor = self.encoding.processor
+    def _encode(
+        self, parts: Iterator[list[Record]], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[Record], list[CompactConversation]]]:
+        """Yield the records with their encoded forms; while one part is tokenised, the next is read."""
+        waiting: deque[tuple[list[Record], list[RenderedConversation], Future[Any]]] = deque()
+        for records in chain(parts, [None]):
+            if records is not None:
+                self._note(records)
+                self._check_images(records, pool)
+                rendered = self._render(records)
+                waiting.append((records, rendered, pool.submit(self.encoding.processor.tokenise, rendered)))
+            if waiting and (records is None or len(waiting) > 1):
+                yield self._encoded(*waiting.popleft())
+
+    def _render(self, records: Sequence[Record]) -> list[RenderedConversation]:
         rendered = []
         for record in records:
             with self._naming(record):
-                rendered.append(processor.render(turns_of(record), self._sizes(record)))
-        for record, conversation in zip(records, processor.encode_compact(rendered), strict=True):
+                rendered.append(self.encoding.processor.render(turns_of(record), self._sizes(record)))
+        return rendered
+
+    def _encoded(
+        self, records: list[Record], rendered: list[RenderedConversation], tokenised: Future[Any]
+    ) -> tuple[list[Record], list[CompactConversation]]:
+        processor = self.encoding.processor
+        found = list(processor.compact(rendered, tokenised.result()))
+        for record, conversation in zip(records, found, strict=True):
             with self._naming(record):
                 processor.require_learnable(conversation)
-            yield conversation
+        return records, found
 
     def _sizes(self, record: Record) -> list[Size] | None:
         if not self.encoding.processor.vision.tokens_depend_on_size:
