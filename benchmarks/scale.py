@@ -126,7 +126,7 @@ def make_data(folder: Path, records: int) -> Path:
 
 
 def large_base(folder: Path) -> Path:
-    """Write the embedded base's files without weights, its vision tower's input 336 pixels in patches of 14."""
+    """Write the embedded base's files without weights, for pictures of 336 pixels in patches of 14."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(BASE, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     for name, edit in (("config.json", _enlarge), ("preprocessor_config.json", _enlarge_pictures)):

@@ -26,6 +26,8 @@ quantisation); 8 bits have a float32 for each row, which is nothing."""
 _OVERHEAD = {"cuda": 1.0e9, "cpu": 0.6e9}
 """CUDA's context, its libraries' workspaces and the allocator's slack; Python with torch and transformers.
 Both were observed, not derived."""
+_WORKER = 0.2
+"""Of that, what a data loader's process does not share with the one that it was forked from."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,20 @@ def estimate_memory(
         "pictures": round(pixels + vision_forward),
         "framework": round(_OVERHEAD[arithmetic.device]),
     }
+
+
+def host_memory(model: ModelSizes, arithmetic: Arithmetic, sharding: Sharding, workers: int) -> int:
+    """Estimate the bytes that training on GPUs takes at least of the memory of the machine they are in.
+
+    Each device's process loads the libraries, and so does each of its `workers`, which share most of that;
+    what is offloaded is there for all devices together (arXiv 1910.02054, section 3): AdamW's two moments and
+    the float32 copy of what is trained, and the frozen weights.
+    """
+    libraries = sharding.devices * _OVERHEAD["cpu"] * (1 + workers * _WORKER)
+    trained, frozen = model.adapters + model.projector, model.linears + model.frozen
+    states = 3 * FLOAT32 * trained if sharding.offload_optimizer else 0
+    weights = arithmetic.weights * frozen if sharding.offload_weights else 0
+    return round(libraries + states + weights)
 
 
 def activations(stack: Stack, tokens: int, arithmetic: Arithmetic, mask: int) -> float:

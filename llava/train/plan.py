@@ -27,7 +27,15 @@ from llava.train.data.sampler import SPARE, global_batches
 from llava.train.dataset import Collator, EpochSizes, RecordSet, TrainingSet
 from llava.train.duration import Speed, Work, guess_speed, in_words, measure_speed, run_seconds
 from llava.train.float32_attention import SDPA_FLOAT32
-from llava.train.memory import Arithmetic, BatchSizes, ModelSizes, Sharding, estimate_memory, sizes_of
+from llava.train.memory import (
+    Arithmetic,
+    BatchSizes,
+    ModelSizes,
+    Sharding,
+    estimate_memory,
+    host_memory,
+    sizes_of,
+)
 from llava.train.schedule import Schedule
 from llava.train.sharded import zero_stage
 
@@ -50,7 +58,7 @@ class Target:
         if arguments.device.type == "cuda":
             memory = torch.cuda.get_device_properties(arguments.device).total_memory
             return cls("cuda", memory, arguments.world_size, here=True)
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = _machine_memory()
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         return cls("cpu", memory // local, arguments.world_size, here=True)
 
@@ -69,6 +77,10 @@ class Target:
     def __str__(self) -> str:
         name = "GPU" if self.device == "cuda" else "CPU process"
         return f"{self.count} {name}{'s' * (self.count > 1)} of {self.memory / 1e9:.0f} GB"
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -175,6 +187,10 @@ def plan(
     learned = work * (schedule.steps / schedule.epoch_steps)
     seconds = run_seconds(sizes, arithmetic, sharding, learned, read, speed.flops)
     rows |= {"time": f"{in_words(seconds)}, {speed.source}", "run directory": str(settings.output_dir)}
+    if target.device == "cuda":
+        host = host_memory(sizes, arithmetic, sharding, settings.dataloader_workers)
+        has = f" of this one's {_machine_memory() / 1e9:.0f} GB" if target.here else ""
+        rows["machine's memory"] = f"at least {host / 1e9:.1f} GB{has}, beside that of the GPUs"
     parts = estimate_memory(sizes, batch, arithmetic, sharding)
     return Plan(rows, target, parts, _remedies(settings, sizes, batch, arithmetic, sharding))
 

@@ -19,7 +19,15 @@ from llava.model.lora import attach, leave_casting_to_autocast, set_dtype_of_tra
 from llava.model.run_dir import LoraSettings
 from llava.train.data.packing import packed_loss
 from llava.train.float32_attention import SDPA_FLOAT32
-from llava.train.memory import Arithmetic, BatchSizes, Sharding, activations, estimate_memory, sizes_of
+from llava.train.memory import (
+    Arithmetic,
+    BatchSizes,
+    Sharding,
+    activations,
+    estimate_memory,
+    host_memory,
+    sizes_of,
+)
 
 VISION = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
@@ -149,6 +157,10 @@ def test_what_devices_divide_is_divided_and_nothing_else() -> None:
         sizes, batch, how, Sharding(4, True, True, True, offload_optimizer=True, offload_weights=True)
     )
     assert offloaded["frozen weights"] == offloaded["optimizer states"] == 0
+    plain, moved = Sharding(4), Sharding(4, True, True, True, offload_optimizer=True, offload_weights=True)
+    gone = one["frozen weights"] + 1.5 * one["optimizer states"]  # and the float32 copy beside the moments
+    assert host_memory(sizes, how, moved, 0) - host_memory(sizes, how, plain, 0) == pytest.approx(gone)
+    assert host_memory(sizes, how, plain, 2) > host_memory(sizes, how, plain, 0) > 4e8
     for part in ("activations, language model", "logits", "pictures", "framework"):
         assert one[part] == ddp[part] == zero2[part] == zero3[part]
 

@@ -115,7 +115,8 @@ def test_a_plan_for_other_gpus_warns_and_says_what_each_change_would_give(
     total = float(estimated[1])
     assert all(size < total for size in sizes.values())
     assert main([config, "--dry-run", "--gpus", "1x80"]) == 0
-    assert "This may not fit" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "This may not fit" not in said and "beside that of the GPUs" in " ".join(said.split())
 
 
 def test_steps_are_those_of_the_planned_devices(

@@ -16,13 +16,15 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.common.json_stream import stream_records
 from llava.common.records import Record
+from llava.train.__main__ import main
 from llava.train.data import token_cache
 from llava.train.data.packing import IGNORE
 from llava.train.data.record_files import read_records as read_file
 from llava.train.data.token_cache import check_image, turns_of
+from llava.train.trainer import LoraTrainer
 from tests.support.family_models import save_family
 from tests.support.record_sets import no_bar, read_records
-from tests.support.train_data import ask, many, write_data
+from tests.support.train_data import ask, many, write_config, write_data
 
 FAMILIES = ("llava", "llava_next-mistral", "llava_onevision-qwen2")
 
@@ -190,3 +192,24 @@ def test_a_long_file_is_read_in_parts(
     for one, other in zip(whole.encoded, parts.encoded, strict=True):
         assert one.input_ids.tolist() == other.input_ids.tolist()
     assert [record.id for record in parts.records] == [value["id"] for _, value in stream_records(path)]
+
+
+def test_a_run_removes_its_cache_when_it_is_finished(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder, run, kept = tmp_path / "data", tmp_path / "run", tmp_path / "cache"
+    folder.mkdir()
+    write_data(folder, many(3, 2))
+    config = write_config(tiny_model_dir, folder, run, eval_generate_samples=0)
+
+    def stop(self: LoraTrainer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LoraTrainer, "finish", stop)
+        main([config, "max_steps=1"])
+    (table,) = (run / "token_cache").iterdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_cache, "read_records", stop)  # a resumed run does not read them again
+        assert main([config, "max_steps=2", "--resume", "auto"]) == 0
+    assert not (run / "token_cache").exists()
+    assert main([config, "max_steps=1", f"token_cache={kept}", "overwrite_output_dir=true", "--verify"]) == 0
+    assert [path.name for path in kept.iterdir()] == [table.name] and not (run / "token_cache").exists()
