@@ -116,7 +116,9 @@ def test_a_plan_for_other_gpus_warns_and_says_what_each_change_would_give(
     assert all(size < total for size in sizes.values())
     assert main([config, "--dry-run", "--gpus", "1x80"]) == 0
     said = capsys.readouterr().out
-    assert "This may not fit" not in said and "beside that of the GPUs" in " ".join(said.split())
+    assert "This may not fit" not in said and "beside that of the GPUs" in " ".join(
+        said.replace("│", "").split()
+    )
 
 
 def test_steps_are_those_of_the_planned_devices(
