@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llava.common.errors import InputError
+from llava.common.remote import address_of, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -216,7 +217,16 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """Return `root/relative`; InputError for absolute names and any that lead out of `root`."""
+    """Return `root/relative`; InputError for absolute names, addresses and any that lead out of `root`.
+
+    `root` may be an address (`llava.common.remote`).
+    """
+    if address_of(root) is not None:
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise InputError(f"{relative!r} is outside {shown(root)}; use a name relative to that folder")
+        return root / relative
+    if address_of(Path(relative)) is not None:  # nothing is fetched because a file of records says so
+        raise InputError(f"{relative!r} is outside {root}; use a name relative to that folder")
     joined = (root / relative).resolve()
     if Path(relative).is_absolute() or not joined.is_relative_to(root.resolve()):
         raise InputError(f"{relative!r} is outside {root}; use a name relative to that folder")

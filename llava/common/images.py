@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
+from llava.common.remote import address_of, read_bytes
 
 # The limit on the pixels that a header may state: 0.9 GB as RGB. Pillow's own limit warns at 89 million, and
 # aerial mosaics are larger; ours is checked before anything is decoded.
@@ -31,7 +32,9 @@ EXIF_ORIENTATION = 0x0112  # TIFF 6.0, tag 274
 # Part of Pillow's warning for a TIFF tag with more values than it may have; it takes the first.
 _HARMLESS_WARNING = "had too many entries"
 _WARNINGS_LOCK = threading.Lock()
-_TAIL = 64  # bytes in which the mark of a file's end is looked for
+_NAMELESS = "the picture"  # what an image is called that comes from no file
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_HEAD, _TAIL = 1 << 16, 64  # bytes with most headers, and with the mark of a file's end
 # ISO/IEC 23008-12, the brands of HEIC and HEIF files.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -106,19 +109,61 @@ def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
         return (width, height) if orientation_of(stored) >= 5 else (height, width)
 
 
-def may_be_cut_short(path: Path) -> bool:
-    """Tell, from a few bytes, whether the end of an image's file may be missing.
+def open_image_at(path: Path) -> Image.Image:
+    """Load an image as `open_image` does, also from an address (`llava.common.remote`)."""
+    address = address_of(path)
+    if address is None:
+        return open_image(path)
+    with _named(address):
+        return open_image(BytesIO(read_bytes(address)))
+
+
+def look_at_image(path: Path) -> tuple[int, int]:
+    """Return an image's upright (height, width) after a look at the beginning and the end of its file; one
+    that may be cut short is decoded. `path` may be an address; only what is looked at is fetched then.
+
+    Raises:
+        InputError: with the file's name; it is absent, no image, damaged or cut short.
+    """
+    address = address_of(path)
+    if address is None:
+        size = upright_size(path)
+        with path.open("rb") as file:
+            start = file.read(len(_PNG))
+            file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            if _may_be_cut_short(start, file.read()):
+                open_image(path)
+        return size
+    with _named(address):
+        start, tail = read_bytes(address, 0, _HEAD), read_bytes(address, -_TAIL)
+        if not _may_be_cut_short(start, tail):
+            with suppress(InputError):  # its header may be longer
+                return upright_size(BytesIO(start))
+        image = open_image(BytesIO(read_bytes(address)))
+        return image.height, image.width
+
+
+@contextmanager
+def _named(address: str) -> Iterator[None]:
+    """Name the address in an error about an image that has no name."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if text.startswith(_NAMELESS):
+            raise InputError(address + text.removeprefix(_NAMELESS)) from None
+        raise
+
+
+def _may_be_cut_short(start: bytes, tail: bytes) -> bool:
+    """Tell, from the first and last bytes of an image's file, whether its end may be missing.
 
     False means that a JPEG or PNG ends as it should (ITU-T T.81, B.1.1.3: EOI; PNG specification, 11.2.5:
     IEND). True is no proof: a camera may have added to the file, and of other formats it is not known.
     """
-    with path.open("rb") as file:
-        start = file.read(8)
-        file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        tail = file.read()
-    if start.startswith(b"\xff\xd8"):
+    if start.startswith(_JPEG):
         return b"\xff\xd9" not in tail
-    return start != b"\x89PNG\r\n\x1a\n" or b"IEND" not in tail
+    return not start.startswith(_PNG) or b"IEND" not in tail
 
 
 @contextmanager
@@ -132,7 +177,7 @@ def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -
         InputError: with the file's name; it cannot be opened, or decoding it inside the block fails.
     """
     warned = [] if warned is None else warned
-    name = "the picture" if isinstance(source, BytesIO) else str(source)
+    name = _NAMELESS if isinstance(source, BytesIO) else str(source)
     try:
         with _collect_warnings(warned):
             opened = _identify(source, name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
 from llava.common.launch import run_process
+from llava.common.remote import is_file, is_folder, shown
 from llava.common.settings import load_settings
 from llava.common.shipped import find_config
 from llava.train.config import TrainSettings
@@ -84,12 +85,12 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Tra
 def require_inputs(settings: TrainSettings) -> None:
     """Raise InputError if a file that the run reads is absent."""
     for path in (settings.data_path, settings.val_path):
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file")
+        if path is not None and not (is_file(path) or is_folder(path)):
+            raise InputError(f"{shown(path)}: no such file")
     if settings.deepspeed is not None and not settings.deepspeed.is_file():
         raise InputError(f"{settings.deepspeed}: no such file")
-    if not settings.image_folder.is_dir():
-        raise InputError(f"image_folder {settings.image_folder}: no such folder")
+    if not is_folder(settings.image_folder):
+        raise InputError(f"image_folder {shown(settings.image_folder)}: no such folder")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.files import inside
-from llava.common.images import open_image
+from llava.common.images import open_image_at
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels, Size, VisionProcessor
 from llava.train import augment
@@ -213,7 +213,7 @@ class ImageLoader:
         if cached is not None:
             return cached
         name = self._table.image_name(number)
-        canvas = self.processor.vision.canvas(open_image(inside(self.folder, name)))
+        canvas = self.processor.vision.canvas(open_image_at(inside(self.folder, name)))
         self.cache.keep(number, canvas)
         return canvas
 

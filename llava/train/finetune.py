@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from llava.common.cli import command_name
 from llava.common.errors import InputError
+from llava.common.remote import fetch
 from llava.conversation import AUTO, default_conversation, get_template
 from llava.model.builder import LoadedModel, load_model, make_processor
 from llava.model.folder import ModelFolder, open_model_folder
@@ -191,6 +192,9 @@ def open_base(settings: TrainSettings, *, dry_run: bool) -> tuple[ModelFolder, T
     return base, settings
 
 
+_FETCHED = "fetched"  # in the token cache: the files of records that are elsewhere
+
+
 @contextmanager
 def token_cache(settings: TrainSettings, *, dry_run: bool) -> Iterator[Path]:
     """Yield the folder of this machine's token cache. That of a dry run is removed afterwards, and so is one
@@ -227,10 +231,12 @@ def read_data(
     with arguments.main_process_first():
         for path in (settings.data_path, settings.val_path):
             if path is not None and path not in sets:
-                sets[path] = RecordSet(path, encoding, cache, picture_room=room, progress=display.track)
+                file = fetch(path, cache / _FETCHED)
+                sets[path] = RecordSet(file, encoding, cache, picture_room=room, progress=display.track)
                 room -= sets[path].images.cache.room
         if settings.token_cache is None and arguments.local_process_index == 0:
-            for other in set(cache.iterdir()) - {records.table.folder for records in sets.values()}:
+            tables = {records.table.folder for records in sets.values()}
+            for other in set(cache.iterdir()) - tables - {cache / _FETCHED}:
                 shutil.rmtree(other, ignore_errors=True)  # of data that have changed since
     training_set = TrainingSet(
         sets[settings.data_path],

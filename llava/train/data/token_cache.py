@@ -22,8 +22,9 @@ import numpy as np
 
 from llava.common.errors import InputError
 from llava.common.files import atomic_folder, inside
-from llava.common.images import may_be_cut_short, open_image, upright_size
+from llava.common.images import look_at_image
 from llava.common.records import Record
+from llava.common.remote import FileFacts, address_of, facts, list_files, shown
 from llava.conversation import ChatTurns
 from llava.processing.text import CompactConversation, RecordProcessor, RenderedConversation
 from llava.processing.vision import Size
@@ -35,7 +36,7 @@ from llava.train.data.record_table import FORMAT, RecordTable, TableWriter
 Item = TypeVar("Item")
 Progress = Callable[[Iterable[Any], str, int | None], Iterable[Any]]
 """Called with (items, what happens, how many or None), it yields the items and shows how far the work is."""
-FileFacts = tuple[int, int, int, int]
+ImageFacts = tuple[int, int, int, int]
 """Of an image's file: bytes, time of change (ns), upright height and width."""
 
 _CHUNK = 1024  # records that are encoded together
@@ -57,7 +58,7 @@ class Encoding:
         facts = {
             "format": FORMAT,
             "records": sha256,
-            "images": str(self.image_folder.resolve()),
+            "images": address_of(self.image_folder) or str(self.image_folder.resolve()),
             "processor": self.processor.fingerprint(),
             "max_length": self.max_length,
             "packing": self.packing,
@@ -79,35 +80,58 @@ def open_table(path: Path, encoding: Encoding, cache: Path, sha256: str, progres
         InputError: A record or an image cannot be used; the message names it. Nothing is written.
     """
     folder = cache / f"{path.stem}-{encoding.key(path, sha256)[:16]}"
+    images = ImageFiles(encoding.image_folder)
     if folder.is_dir():
         table = RecordTable(folder)
-        if _images_are_as_they_were(table, encoding.image_folder):
+        if _images_are_as_they_were(table, images):
             return table
     with atomic_folder(folder, overwrite=True) as temporary:
-        _Encoder(path, encoding).write(temporary, progress)
+        _Encoder(path, encoding, images).write(temporary, progress)
     return RecordTable(folder)
 
 
-def _images_are_as_they_were(table: RecordTable, folder: Path) -> bool:
-    for number in range(table.images):
-        try:
-            facts = (folder / table.image_name(number)).stat()
-        except OSError:
-            return False
-        if (facts.st_size, facts.st_mtime_ns) != tuple(table.files[number, :2].tolist()):
-            return False
-    return True
+def _images_are_as_they_were(table: RecordTable, images: ImageFiles) -> bool:
+    try:
+        return all(
+            images.facts(table.image_name(number)) == tuple(table.files[number, :2].tolist())
+            for number in range(table.images)
+        )
+    except InputError:  # one is gone
+        return False
+
+
+class ImageFiles:
+    """The files of an image folder, here or elsewhere: of one elsewhere all are listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed = None if address_of(folder) is None else list_files(folder)
+
+    def facts(self, name: str) -> FileFacts:
+        """Return the size and time of a file; InputError if it is absent or outside the folder."""
+        path = inside(self.folder, name)
+        if self._listed is None:
+            return facts(path)
+        if name not in self._listed:
+            raise InputError(f"{shown(path)}: no such picture")
+        return self._listed[name]
+
+    def check(self, name: str) -> ImageFacts:
+        """Look at an image; InputError if it is absent, no image or cut short."""
+        height, width = look_at_image(inside(self.folder, name))
+        return *self.facts(name), height, width
 
 
 class _Encoder:
     """Reads, checks and encodes the records of a file."""
 
-    def __init__(self, path: Path, encoding: Encoding) -> None:
+    def __init__(self, path: Path, encoding: Encoding, images: ImageFiles) -> None:
         self.path = path
         self.encoding = encoding
+        self.image_files = images
         self._ids: set[str] = set()
         self._images: dict[str, int] = {}  # the number of each
-        self._files: list[FileFacts] = []
+        self._files: list[ImageFacts] = []
         self._examples: dict[str | int, list[int]] = {}
 
     def write(self, folder: Path, progress: Progress) -> None:
@@ -148,17 +172,17 @@ class _Encoder:
                 if name not in self._images:
                     record_of.setdefault(name, record.id)
 
-        def check(name: str) -> FileFacts | InputError:
+        def check(name: str) -> ImageFacts | InputError:
             try:
-                return check_image(inside(self.encoding.image_folder, name))
+                return self.image_files.check(name)
             except InputError as error:
                 return error
 
-        for name, facts in zip(record_of, pool.map(check, record_of), strict=True):
-            if isinstance(facts, InputError):
-                raise InputError(f"{self.path}, record {record_of[name]!r}: {facts}")
+        for name, found in zip(record_of, pool.map(check, record_of), strict=True):
+            if isinstance(found, InputError):
+                raise InputError(f"{self.path}, record {record_of[name]!r}: {found}")
             self._images[name] = len(self._files)
-            self._files.append(facts)
+            self._files.append(found)
 
     def _encode(
         self, parts: Iterator[list[Record]], pool: ThreadPoolExecutor
@@ -232,16 +256,3 @@ def chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 def turns_of(record: Record) -> ChatTurns:
     return tuple((turn.speaker, turn.value) for turn in record.conversations)
-
-
-def check_image(path: Path) -> FileFacts:
-    """Check an image by the beginning and the end of its file; one that seems cut short is decoded.
-
-    Raises:
-        InputError: It is absent, no image or damaged.
-    """
-    height, width = upright_size(path)
-    if may_be_cut_short(path):
-        open_image(path)
-    facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns, height, width

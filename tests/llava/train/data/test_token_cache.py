@@ -20,7 +20,7 @@ from llava.train.__main__ import main
 from llava.train.data import token_cache
 from llava.train.data.packing import IGNORE
 from llava.train.data.record_files import read_records as read_file
-from llava.train.data.token_cache import check_image, turns_of
+from llava.train.data.token_cache import ImageFiles, turns_of
 from llava.train.trainer import LoraTrainer
 from tests.support.family_models import save_family
 from tests.support.record_sets import no_bar, read_records
@@ -148,14 +148,14 @@ def test_a_picture_is_judged_by_its_beginning_and_end(tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "bmp", "webp"):
         whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
         Image.fromarray(noise).save(whole)
-        size, _, height, width = check_image(whole)
+        size, _, height, width = ImageFiles(tmp_path).check(whole.name)
         assert (size, height, width) == (whole.stat().st_size, 60, 80)
         cut.write_bytes(whole.read_bytes()[: size // 2])
         with pytest.raises(InputError, match=f"cut.{suffix}"):
-            check_image(cut)
+            ImageFiles(tmp_path).check(cut.name)
     # what a camera adds behind the end is no damage
     (tmp_path / "more.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes() + bytes(1000))
-    check_image(tmp_path / "more.jpg")
+    ImageFiles(tmp_path).check("more.jpg")
 
 
 def test_a_failed_encoding_leaves_nothing(tiny_model_dir: Path, tmp_path: Path) -> None:
