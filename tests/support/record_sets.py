@@ -32,6 +32,6 @@ def no_bar(items: Iterable[Any], description: str, total: int | None) -> Iterato
 def read_records(base: Path, folder: Path, **changes: Any) -> RecordSet:
     settings = settings_for(base, folder, **changes)
     processor = make_record_processor(open_model_folder(base), settings)
-    encoding = Encoding(processor, folder, settings.max_length, settings.packing)
+    encoding = Encoding(processor, settings.image_folder, settings.max_length, settings.packing)
     room = settings.picture_cache_gb * 1e9
     return RecordSet(settings.data_path, encoding, folder / "token_cache", picture_room=room, progress=no_bar)
