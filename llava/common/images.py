@@ -112,10 +112,13 @@ def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
 def open_image_at(path: Path) -> Image.Image:
     """Load an image as `open_image` does, also from an address (`llava.common.remote`)."""
     address = address_of(path)
-    if address is None:
-        return open_image(path)
-    with _named(address):
-        return open_image(BytesIO(read_bytes(address)))
+    return open_image(path) if address is None else open_image_bytes(read_bytes(address), address)
+
+
+def open_image_bytes(data: bytes, name: str) -> Image.Image:
+    """Load an image as `open_image` does, from what its file holds; `name` is what errors call it."""
+    with _named(name):
+        return open_image(BytesIO(data))
 
 
 def look_at_image(path: Path) -> tuple[int, int]:
@@ -134,24 +137,32 @@ def look_at_image(path: Path) -> tuple[int, int]:
             if _may_be_cut_short(start, file.read()):
                 open_image(path)
         return size
-    with _named(address):
-        start, tail = read_bytes(address, 0, _HEAD), read_bytes(address, -_TAIL)
-        if not _may_be_cut_short(start, tail):
-            with suppress(InputError):  # its header may be longer
-                return upright_size(BytesIO(start))
-        image = open_image(BytesIO(read_bytes(address)))
-        return image.height, image.width
+    start, tail = read_bytes(address, 0, _HEAD), read_bytes(address, -_TAIL)
+    if not _may_be_cut_short(start, tail):
+        with suppress(InputError):  # its header may be longer
+            return upright_size(BytesIO(start))
+    image = open_image_at(path)
+    return image.height, image.width
+
+
+def look_at_bytes(data: bytes, name: str) -> tuple[int, int]:
+    """Do what `look_at_image` does with what an image's file holds; `name` is what errors call it."""
+    with _named(name):
+        size = upright_size(BytesIO(data))
+    if _may_be_cut_short(data, data[-_TAIL:]):
+        open_image_bytes(data, name)
+    return size
 
 
 @contextmanager
-def _named(address: str) -> Iterator[None]:
-    """Name the address in an error about an image that has no name."""
+def _named(name: str) -> Iterator[None]:
+    """Name an image in an error about one that comes from no file."""
     try:
         yield
     except InputError as error:
         text = str(error)
         if text.startswith(_NAMELESS):
-            raise InputError(address + text.removeprefix(_NAMELESS)) from None
+            raise InputError(name + text.removeprefix(_NAMELESS)) from None
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from llava.common.json_stream import stream_records
 from llava.common.records import Record
 from llava.train.__main__ import main
 from llava.train.data import token_cache
+from llava.train.data.image_files import ImageFiles
 from llava.train.data.packing import IGNORE
 from llava.train.data.record_files import read_records as read_file
-from llava.train.data.token_cache import ImageFiles, turns_of
+from llava.train.data.token_cache import turns_of
 from llava.train.trainer import LoraTrainer
 from tests.support.family_models import save_family
 from tests.support.record_sets import no_bar, read_records
@@ -77,7 +78,12 @@ def test_it_is_made_once_and_again_for_other_data(
 ) -> None:
     varied(tmp_path)
     made: list[Path] = []
-    monkeypatch.setattr(token_cache, "read_records", lambda path: made.append(path) or read_file(path))
+
+    def read(path: Path, places: dict[str, Any]) -> Iterator[Record]:
+        made.append(path)
+        return read_file(path, places)
+
+    monkeypatch.setattr(token_cache, "read_records", read)
 
     def is_made(**settings: Any) -> bool:
         made.clear()
@@ -148,14 +154,15 @@ def test_a_picture_is_judged_by_its_beginning_and_end(tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "bmp", "webp"):
         whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
         Image.fromarray(noise).save(whole)
-        size, _, height, width = ImageFiles(tmp_path).check(whole.name)
-        assert (size, height, width) == (whole.stat().st_size, 60, 80)
+        size = whole.stat().st_size
+        facts = ImageFiles(tmp_path, {}).check(whole.name)
+        assert (facts.size, facts.height, facts.width) == (size, 60, 80)
         cut.write_bytes(whole.read_bytes()[: size // 2])
         with pytest.raises(InputError, match=f"cut.{suffix}"):
-            ImageFiles(tmp_path).check(cut.name)
+            ImageFiles(tmp_path, {}).check(cut.name)
     # what a camera adds behind the end is no damage
     (tmp_path / "more.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes() + bytes(1000))
-    ImageFiles(tmp_path).check("more.jpg")
+    ImageFiles(tmp_path, {}).check("more.jpg")
 
 
 def test_a_failed_encoding_leaves_nothing(tiny_model_dir: Path, tmp_path: Path) -> None:
