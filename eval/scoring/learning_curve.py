@@ -20,9 +20,10 @@ from statistics import NormalDist
 import numpy as np
 
 from eval.scoring.answers import AnswerFile
+from eval.scoring.columns import read_columns
 from eval.scoring.comparison import SMALL
 from eval.scoring.families import ClosedFamily, family_of
-from eval.scoring.intervals import bootstrap_sums, group_sums
+from eval.scoring.intervals import bootstrap_sums
 from eval.scoring.metrics import Array, class_counts
 from llava.common.records import Truth
 
@@ -93,9 +94,11 @@ def score_parts(
         The task's headline metric, then the recall of classes (named `task: class`).
     """
     family = family_of(task, truths)
-    groups = [truth.group for truth in truths]
-    ids = [str(truth.question_id) for truth in truths]
-    sums = [group_sums(family.evaluate([file.text(i) for i in ids]).rows, groups) for file in files]
+    columns = read_columns(truths)
+    sums = [
+        family.evaluate(map(file.text, columns.ids)).rows.group_sums(columns.groups, len(columns.group_names))
+        for file in files
+    ]
     whole = np.stack([part.sum(axis=0) for part in sums])
     drawn = bootstrap_sums(np.hstack(sums), resamples, [0]).reshape(resamples, len(files), -1)
 

@@ -5,6 +5,7 @@ A task family turns each question into a row of numbers; rows are added up per g
 `..._metrics` functions map sums of shape (..., columns) to one array of shape (...) per metric. Undefined
 values (the recall of a class without a question) are NaN. Ranking metrics, which need the order of the
 questions instead of sums, are in eval/scoring/probabilities.py; intervals are in eval/scoring/intervals.py.
+The rows of closed answers, one-hot and wide, are never written out (`CellRows`).
 
 Rules:
 - An unparsed or missing answer is wrong, and no class's.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,60 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 def mean_where(values: Array, present: Bools) -> Array:
     """Return the mean over the last axis of the values that are present, NaN where none is."""
     return ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
+
+
+# --- rows and their sums -----------------------------------------------------------------------------
+
+
+class Rows(Protocol):
+    """A row of numbers per question, n in all, of which metrics are functions of the sums."""
+
+    def total(self) -> Array:
+        """Return the sums over all questions (columns,)."""
+
+    def group_sums(self, groups: Ints, count: int) -> Array:
+        """Add up per group: (count, columns); `groups` (n,) are numbers under `count`."""
+
+    @property
+    def compared(self) -> npt.NDArray[Any]:
+        """What two rows (n, ...) of a task are equal by."""
+
+
+@dataclass(frozen=True)
+class NumberRows:
+    """Holds rows (n, columns) of any numbers."""
+
+    values: Array
+
+    def total(self) -> Array:
+        return np.asarray(self.values.sum(axis=0), dtype=np.float64)
+
+    def group_sums(self, groups: Ints, count: int) -> Array:
+        # Column by column, each added up in the order of the questions.
+        return np.stack([np.bincount(groups, column, count) for column in self.values.T], axis=1)
+
+    @property
+    def compared(self) -> Array:
+        return self.values
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """Holds rows that are 0 but for a 1 in the column of a question's cell (n,), of `columns`."""
+
+    cells: Ints
+    columns: int
+
+    def total(self) -> Array:
+        return np.bincount(self.cells, minlength=self.columns).astype(np.float64)
+
+    def group_sums(self, groups: Ints, count: int) -> Array:
+        sums = np.bincount(groups * self.columns + self.cells, minlength=count * self.columns)
+        return sums.reshape(count, self.columns).astype(np.float64)
+
+    @property
+    def compared(self) -> Ints:
+        return self.cells
 
 
 # --- closed answers: a confusion matrix, its last column the unparsed --------------------------------
@@ -66,15 +122,13 @@ def class_counts(confusion: Array) -> ClassCounts:
     )
 
 
-def confusion_rows(truth: Ints, answers: Ints, classes: int) -> Array:
+def confusion_rows(truth: Ints, answers: Ints, classes: int) -> CellRows:
     """Return a one-hot row of k * (k + 1) per question: its cell of the flattened confusion matrix.
 
     `truth` (n,) holds class numbers 0..k-1, `answers` (n,) the same or -1 for an unparsed answer.
     """
-    rows = np.zeros((len(truth), classes * (classes + 1)))
     column = np.where(answers < 0, classes, answers)
-    rows[np.arange(len(truth)), truth * (classes + 1) + column] = 1
-    return rows
+    return CellRows(truth * (classes + 1) + column, classes * (classes + 1))
 
 
 def class_metrics(sums: Array, classes: int) -> Metrics:
@@ -170,9 +224,9 @@ def box_metrics(sums: Array) -> Metrics:
     }
 
 
-def text_rows(exact: Sequence[bool], f1: Sequence[float], parsed: Sequence[bool]) -> Array:
-    """Return per question 1, parsed, exact, word F1."""
-    columns = [np.ones(len(exact)), np.array(parsed), np.array(exact), np.array(f1)]
+def text_rows(exact: Bools, f1: Array, parsed: Bools) -> Array:
+    """Return per question 1, parsed, exact, word F1; all are (n,)."""
+    columns = [np.ones(len(exact)), parsed, exact, f1]
     return np.stack([column.astype(np.float64) for column in columns], axis=1)
 
 
@@ -186,12 +240,13 @@ def text_metrics(sums: Array) -> Metrics:
     }
 
 
-def report_rows(exact: Sequence[bool], parsed: Sequence[bool], fields: Array) -> Array:
-    """Return per question 1, parsed, all fields right, then two columns for each field.
+def report_rows(exact: Bools, parsed: Bools, fields: Array) -> Array:
+    """Return per question 1, parsed, all fields right (`exact`), then two columns for each field.
 
-    `fields` (n, 2 * keys) are these: the fraction of the field that is right, and 1 if the truth has it.
+    `exact` and `parsed` are (n,), `fields` (n, 2 * keys) the columns of the fields: the fraction of the field
+    that is right, and 1 if the truth has it.
     """
-    columns = [np.ones(len(exact)), np.array(parsed), np.array(exact)]
+    columns = [np.ones(len(exact)), parsed, exact]
     return np.hstack([np.stack([column.astype(np.float64) for column in columns], axis=1), fields])
 
 
