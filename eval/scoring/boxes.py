@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from eval.scoring import parse
-from eval.scoring.metrics import Array, Metrics, NumberRows, box_metrics, box_rows, iou
+from eval.scoring.metrics import Array, GroupSums, Metrics, NumberRows, box_metrics, box_rows, iou
 from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 from llava.common.boxes import Box, Frame, box_in_image
 from llava.common.errors import InputError
@@ -55,8 +55,8 @@ class BoxFamily:
     def metrics(self, sums: Array) -> Metrics:
         return box_metrics(sums)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the median box of the truth scores."""

@@ -197,7 +197,7 @@ def _add_cross_fitted_rates(
     rows = threshold_rows(probabilities.values[:, 0], probabilities.truth == 0, thresholds)
     # In the order of the numbers as text: which groups a resample holds depends on it.
     present, numbers = np.unique(probabilities.groups.astype(str), return_inverse=True)
-    sums = NumberRows(rows).group_sums(numbers, len(present))
+    sums = NumberRows(rows).group_sums(numbers, len(present)).values
     draws = threshold_metrics(bootstrap_sums(sums, options.resamples, seed))
     trials = (sums > 0).sum(axis=0)
     values = defined_values(threshold_metrics(sums.sum(axis=0)))

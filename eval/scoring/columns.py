@@ -61,7 +61,6 @@ def read_columns(truths: Sequence[Truth]) -> TruthColumns:
     same_folder: dict[Folder, Folder] = {}
     same_guess: dict[str, str] = {}
     subjects: set[object] = set()
-
     for truth in truths:
         ids.append(sys.intern(str(truth.question_id)))
         labels.append(None if truth.label is None else sys.intern(truth.label))
@@ -95,12 +94,11 @@ def join_groups(parts: Sequence[TruthColumns]) -> Ints:
     """Return the numbers of the groups of several tasks' questions (n,), one task after the other."""
     names = sorted({name for part in parts for name in part.group_names})
     numbers = {name: number for number, name in enumerate(names)}
-    return np.concatenate(
-        [
-            np.array([numbers[name] for name in part.group_names], dtype=np.int64)[part.groups]
-            for part in parts
-        ]
-    )
+    joined = []
+    for part in parts:
+        number_of = np.array([numbers[name] for name in part.group_names], dtype=np.int64)
+        joined.append(number_of[part.groups])
+    return np.concatenate(joined)
 
 
 def _shown(truth: Truth) -> Shown:

@@ -22,6 +22,8 @@ from eval.scoring.boxes import box_family
 from eval.scoring.intervals import wilson_interval
 from eval.scoring.metrics import (
     Array,
+    CellSums,
+    GroupSums,
     Ints,
     Metrics,
     NumberRows,
@@ -74,16 +76,21 @@ class ClosedFamily:
         """Return sums (columns,) as the confusion matrix (k, k + 1)."""
         return sums.reshape(len(self.classes), len(self.classes) + 1)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        per_group = sums.reshape(len(sums), len(self.classes), -1)
-        trials = (per_group.sum(axis=2) > 0).sum(axis=0)
-        recall = class_counts(per_group.sum(axis=0)).recall
+    def trials(self, sums: GroupSums) -> Ints:
+        """Return how many groups hold each class (k,)."""
+        assert isinstance(sums, CellSums)
+        classes = len(self.classes)
+        return sums.groups_with(np.repeat(np.arange(classes), classes + 1), classes)
+
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        trials = self.trials(sums)
+        recall = class_counts(self.confusion(sums.total())).recall
         intervals = [wilson_interval(float(r), int(n)) for r, n in zip(recall, trials, strict=True) if n]
         mean = (
             float(np.mean([low for low, _ in intervals])),
             float(np.mean([high for _, high in intervals])),
         )
-        intervals_by_name = mean_intervals(values, len(sums)) | {"balanced_accuracy": mean}
+        intervals_by_name = mean_intervals(values, sums.groups) | {"balanced_accuracy": mean}
         if values["macro_f1"] in (0.0, 1.0):
             intervals_by_name["macro_f1"] = mean
         else:
@@ -119,8 +126,8 @@ class CountFamily:
     def metrics(self, sums: Array) -> Metrics:
         return count_metrics(sums)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def _always(self, number: int) -> dict[str, float]:
         rows = count_rows(self.truth, np.full_like(self.truth, number))
@@ -168,8 +175,8 @@ class ReportFamily:
     def metrics(self, sums: Array) -> Metrics:
         return report_metrics(sums, self.keys)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent report (the first of equals) scores."""

@@ -27,6 +27,7 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Metrics = dict[str, Array]
+MAX_WEIGHTS = 500_000  # of resamples that are worked on at a time, 4 MB: what a processor holds near itself
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
@@ -43,18 +44,49 @@ def mean_where(values: Array, present: Bools) -> Array:
 # --- rows and their sums -----------------------------------------------------------------------------
 
 
+class GroupSums(Protocol):
+    """The sums of rows per group, of which resamples are made."""
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+
+    def total(self) -> Array:
+        """Return the sums over all groups (columns,)."""
+
+    def resample(self, drawn: Array) -> Array:
+        """Return the sums (r, columns) of resamples in which each group is drawn so often (r, groups)."""
+
+
 class Rows(Protocol):
     """A row of numbers per question, n in all, of which metrics are functions of the sums."""
 
     def total(self) -> Array:
         """Return the sums over all questions (columns,)."""
 
-    def group_sums(self, groups: Ints, count: int) -> Array:
-        """Add up per group: (count, columns); `groups` (n,) are numbers under `count`."""
+    def group_sums(self, groups: Ints, count: int) -> GroupSums:
+        """Add up per group; `groups` (n,) are numbers under `count`."""
 
     @property
     def compared(self) -> npt.NDArray[Any]:
         """What two rows (n, ...) of a task are equal by."""
+
+
+@dataclass(frozen=True)
+class NumberSums:
+    """Holds the sums per group as they are (groups, columns)."""
+
+    values: Array
+
+    @property
+    def groups(self) -> int:
+        return len(self.values)
+
+    def total(self) -> Array:
+        return np.asarray(self.values.sum(axis=0), dtype=np.float64)
+
+    def resample(self, drawn: Array) -> Array:
+        return np.asarray(drawn @ self.values, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -66,13 +98,44 @@ class NumberRows:
     def total(self) -> Array:
         return np.asarray(self.values.sum(axis=0), dtype=np.float64)
 
-    def group_sums(self, groups: Ints, count: int) -> Array:
+    def group_sums(self, groups: Ints, count: int) -> NumberSums:
         # Column by column, each added up in the order of the questions.
-        return np.stack([np.bincount(groups, column, count) for column in self.values.T], axis=1)
+        return NumberSums(np.stack([np.bincount(groups, column, count) for column in self.values.T], axis=1))
 
     @property
     def compared(self) -> Array:
         return self.values
+
+
+@dataclass(frozen=True)
+class CellSums:
+    """Holds the sums per group of one-hot rows: how often (`times`, (m,)) each cell comes in each group.
+
+    `cell` and `group` (m,) are the pairs that do come, by cell: few of all, where there are many classes.
+    """
+
+    groups: int
+    columns: int
+    cell: Ints
+    group: Ints
+    times: Array
+
+    def total(self) -> Array:
+        return np.bincount(self.cell, self.times, self.columns)
+
+    def resample(self, drawn: Array) -> Array:
+        starts = run_starts(self.cell)
+        sums = np.zeros((len(drawn), self.columns))
+        at_a_time = max(1, MAX_WEIGHTS // len(self.cell))
+        for start in range(0, len(drawn), at_a_time):
+            weights = drawn[start : start + at_a_time, self.group] * self.times
+            sums[start : start + at_a_time, self.cell[starts]] = np.add.reduceat(weights, starts, axis=1)
+        return sums
+
+    def groups_with(self, kind_of_cell: Ints, kinds: int) -> Ints:
+        """Return how many groups hold each kind (kinds,) of cell; `kind_of_cell` is (columns,)."""
+        pairs = np.unique(self.group * kinds + kind_of_cell[self.cell])
+        return np.bincount(pairs % kinds, minlength=kinds).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -85,13 +148,18 @@ class CellRows:
     def total(self) -> Array:
         return np.bincount(self.cells, minlength=self.columns).astype(np.float64)
 
-    def group_sums(self, groups: Ints, count: int) -> Array:
-        sums = np.bincount(groups * self.columns + self.cells, minlength=count * self.columns)
-        return sums.reshape(count, self.columns).astype(np.float64)
+    def group_sums(self, groups: Ints, count: int) -> CellSums:
+        pairs, times = np.unique(self.cells * count + groups, return_counts=True)
+        return CellSums(count, self.columns, pairs // count, pairs % count, times.astype(np.float64))
 
     @property
     def compared(self) -> Ints:
         return self.cells
+
+
+def run_starts(ordered: npt.NDArray[Any]) -> Ints:
+    """Return where the runs of equal values begin in ordered ones (n,), one or more."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
 
 # --- closed answers: a confusion matrix, its last column the unparsed --------------------------------

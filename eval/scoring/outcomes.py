@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from eval.scoring.intervals import wilson_interval
-from eval.scoring.metrics import Array, Bools, Metrics, Rows
+from eval.scoring.metrics import Array, Bools, GroupSums, Metrics, Rows
 
 AnswerTexts = Iterable[str | None]
 """An answer for each question of a task, None where it is missing; they are gone through once."""
@@ -51,9 +51,8 @@ class TaskFamily(Protocol):
     def metrics(self, sums: Array) -> Metrics:
         """Map sums (..., columns) of `Outcomes.rows` to one array (...) per metric."""
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        """Return intervals for where the bootstrap says nothing, with the groups of `sums` (g, columns) for
-        trials."""
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        """Return intervals for where the bootstrap says nothing, with the groups of `sums` for trials."""
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the commonest answer scores."""

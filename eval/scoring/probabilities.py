@@ -15,13 +15,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.scoring.intervals import Statistic
-from eval.scoring.metrics import Array, Bools, Ints, Metrics, NumberRows, mean_where, ratio
+from eval.scoring.metrics import (
+    MAX_WEIGHTS,
+    Array,
+    Bools,
+    Ints,
+    Metrics,
+    NumberRows,
+    mean_where,
+    ratio,
+    run_starts,
+)
 from eval.scoring.schema import ReliabilityBin, RocCurve
 
 BINS = 10  # of equal width, for calibration
 FOLDS = 5  # of the cross-fitted threshold
 _CURVE_POINTS = 101
-_MAX_WEIGHTS = 500_000  # of resamples that are ranked at a time, 4 MB: what a processor holds near itself
 
 
 @dataclass(frozen=True)
@@ -143,11 +152,6 @@ class _Ranking:
         precision = np.nan_to_num(ratio(found_after, totals_after))
         mean_precision = ratio((hits * precision).sum(axis=1), all_hits)
         return area, np.where(np.isnan(area), np.nan, mean_precision)
-
-
-def run_starts(falling: Array) -> Ints:
-    """Return where the runs of equal values begin in sorted ones (n,)."""
-    return np.flatnonzero(np.concatenate([[True], falling[1:] != falling[:-1]]))
 
 
 def _sums_up_to(weights: Array) -> Array:
@@ -273,7 +277,7 @@ def resampled_metrics(probabilities: ChoiceProbabilities, groups: int) -> Statis
     `groups`."""
     sums = NumberRows(calibration_rows(probabilities)).group_sums(probabilities.groups, groups)
     rankings = _rankings(probabilities, probabilities.groups)
-    at_a_time = max(1, _MAX_WEIGHTS // len(probabilities.truth))
+    at_a_time = max(1, MAX_WEIGHTS // len(probabilities.truth))
 
     def statistic(drawn: Array) -> Metrics:
         parts = [
@@ -281,7 +285,7 @@ def resampled_metrics(probabilities: ChoiceProbabilities, groups: int) -> Statis
             for start in range(0, len(drawn), at_a_time)
         ]
         ranking = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return ranking | calibration_metrics(drawn @ sums)
+        return ranking | calibration_metrics(sums.resample(drawn))
 
     return statistic
 

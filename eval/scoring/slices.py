@@ -91,7 +91,7 @@ def mean_slice(
     """
     columns = np.stack([np.ones(len(rows)), *(value[rows] for value in values)], axis=1)
     present, numbers = np.unique(groups[rows], return_inverse=True)
-    sums = NumberRows(columns).group_sums(numbers, len(present))
+    sums = NumberRows(columns).group_sums(numbers, len(present)).values
     drawn = bootstrap_sums(sums, resamples, [seed])
     draws: list[Metrics] = [{"value": ratio(drawn[:, i], drawn[:, 0])} for i in range(1, 1 + len(values))]
     estimates = []

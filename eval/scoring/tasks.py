@@ -25,7 +25,7 @@ from eval.scoring.intervals import (
     rounded_values,
     wilson_estimate,
 )
-from eval.scoring.metrics import Array, Metrics, class_counts
+from eval.scoring.metrics import Array, GroupSums, Metrics, class_counts
 from eval.scoring.options import ScoringOptions
 from eval.scoring.outcomes import Judged, Outcomes, TaskFamily, baseline_values
 from eval.scoring.probabilities import class_probabilities
@@ -59,9 +59,9 @@ class ReadAnswers:
 
 @dataclass(frozen=True)
 class _SystemEstimates:
-    """Holds what one answers file scores: sums per group (g, columns), estimates, metrics of resamples."""
+    """Holds what one answers file scores: sums per group, estimates, metrics of resamples."""
 
-    sums: Array
+    sums: GroupSums
     estimates: dict[str, Estimate]
     draws: Metrics
 
@@ -174,14 +174,14 @@ def read_task_answers(file: AnswerFile, family: TaskFamily, ids: Sequence[str]) 
     return ReadAnswers(outcomes, missing, unreadable, probabilities)
 
 
-def _metrics_of_sums(family: TaskFamily, sums: Array, drawn: Array) -> Metrics:
+def _metrics_of_sums(family: TaskFamily, sums: GroupSums, drawn: Array) -> Metrics:
     """Return the metrics of resamples in which each group is drawn so often (r, groups)."""
-    return family.metrics(drawn @ sums)
+    return family.metrics(sums.resample(drawn))
 
 
-def _estimate_system(family: TaskFamily, sums: Array, draws: Metrics) -> _SystemEstimates:
+def _estimate_system(family: TaskFamily, sums: GroupSums, draws: Metrics) -> _SystemEstimates:
     """Return the estimates of an answers file; `draws` are the metrics of resamples."""
-    values = defined_values(family.metrics(sums.sum(axis=0)))
+    values = defined_values(family.metrics(sums.total()))
     estimates = bootstrap_estimates(values, draws, family.wilson_intervals(values, sums))
     return _SystemEstimates(sums, estimates, draws)
 
@@ -239,10 +239,10 @@ def _score_system(family: TaskFamily, read: ReadAnswers, system: _SystemEstimate
     return score
 
 
-def _add_class_scores(score: SystemScore, family: ClosedFamily, sums: Array) -> None:
+def _add_class_scores(score: SystemScore, family: ClosedFamily, sums: GroupSums) -> None:
     """Add the confusion matrix and each class's rates, their intervals with groups for trials."""
-    confusion = family.confusion(sums.sum(axis=0))
-    trials = (sums.reshape(len(sums), len(family.classes), -1).sum(axis=2) > 0).sum(axis=0)
+    confusion = family.confusion(sums.total())
+    trials = family.trials(sums)
     counts = class_counts(confusion)
     score.confusion = confusion.astype(int).tolist()
     if family.yes_no:  # with the intervals of the recalls, which are one minus these

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from eval.scoring import parse
-from eval.scoring.metrics import Array, Metrics, NumberRows, ratio, text_metrics, text_rows
+from eval.scoring.metrics import Array, GroupSums, Metrics, NumberRows, ratio, text_metrics, text_rows
 from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 
 LIBRARIES = ("rouge_score", "sacrebleu", "pycocoevalcap")
@@ -63,8 +63,8 @@ class TextFamily:
             metrics["cider"] = ratio(cider, sums[..., 0])
         return metrics | {"bleu": _bleu(sums[..., _PLAIN_COLUMNS + 2 :])}
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals({k: v for k, v in values.items() if k not in ("bleu", "cider")}, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals({k: v for k, v in values.items() if k not in ("bleu", "cider")}, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent text (the first of equals) scores."""

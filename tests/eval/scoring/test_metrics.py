@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eval.scoring.intervals import (
     Z95,
-    bootstrap_sums,
+    bootstrap,
     combined_interval,
     number_groups,
     percentile_interval,
@@ -132,7 +132,8 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
     groups = [f"g{draw.randrange(12)}" for _ in truth]
     rows = confusion_rows(np.array(truth), np.array(answers), 3)
     numbers, names = number_groups(groups)
-    values = class_metrics(bootstrap_sums(rows.group_sums(numbers, len(names)), 50, [7]), 3)
+    sums = rows.group_sums(numbers, len(names))
+    (values,) = bootstrap([lambda drawn: class_metrics(sums.resample(drawn), 3)], len(names), 50, [7])
     counts = np.random.default_rng([7]).multinomial(len(names), [1 / len(names)] * len(names), size=50)
     for resample in range(50):
         picked = [
@@ -146,8 +147,9 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
 def accuracy_interval(right: np.ndarray, groups: list[str], seed: int = 0) -> tuple[float, float]:
     rows = confusion_rows(np.zeros(len(right), dtype=np.int64), np.where(right, 0, 1), 2)
     numbers, names = number_groups(groups)
-    draws = bootstrap_sums(rows.group_sums(numbers, len(names)), 1000, [seed])
-    interval = percentile_interval(class_metrics(draws, 2)["accuracy"])
+    sums = rows.group_sums(numbers, len(names))
+    (draws,) = bootstrap([lambda drawn: class_metrics(sums.resample(drawn), 2)], len(names), 1000, [seed])
+    interval = percentile_interval(draws["accuracy"])
     assert interval is not None
     return interval
 

@@ -158,7 +158,7 @@ def test_one_class_alone_has_no_ranking() -> None:
 def test_chunks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     probs = make_probabilities(2, 3, False, True)
     (whole,) = bootstrap([resampled_metrics(probs, 12)], 12, 40, [1, 2])
-    monkeypatch.setattr("eval.scoring.probabilities._MAX_WEIGHTS", 7 * len(probs.truth))
+    monkeypatch.setattr("eval.scoring.probabilities.MAX_WEIGHTS", 7 * len(probs.truth))
     (parts,) = bootstrap([resampled_metrics(probs, 12)], 12, 40, [1, 2])
     for name in whole:
         assert parts[name] == pytest.approx(whole[name])

@@ -70,7 +70,7 @@ def test_resamples_of_sums_are_resamples_of_questions(
     groups = [truth.group for truth in truths]
     numbers, names = number_groups(groups)
     sums = family.evaluate(answers).rows.group_sums(numbers, len(names))
-    (found,) = bootstrap([lambda drawn: family.metrics(drawn @ sums)], len(names), RESAMPLES, [seed])
+    (found,) = bootstrap([lambda drawn: family.metrics(sums.resample(drawn))], len(names), RESAMPLES, [seed])
     for resample, picked in enumerate(naive_draws(groups, seed)):
         alone = family_of("task", [truths[i] for i in picked])
         expected = alone.metrics(alone.evaluate([answers[i] for i in picked]).rows.total())
