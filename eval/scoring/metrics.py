@@ -121,7 +121,7 @@ class CellSums:
     times: Array
 
     def total(self) -> Array:
-        return np.bincount(self.cell, self.times, self.columns)
+        return np.asarray(np.bincount(self.cell, self.times, self.columns), dtype=np.float64)
 
     def resample(self, drawn: Array) -> Array:
         starts = run_starts(self.cell)
