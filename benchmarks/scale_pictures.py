@@ -1,7 +1,7 @@
 """Measures how the time and the memory of `inspect` and `convert` grow with the number of pictures.
 
     python -m benchmarks.scale_pictures 5000 20000 50000 --json scale.json
-    python -m benchmarks.scale_pictures 5000 20000 --scene still
+    python -m benchmarks.scale_pictures 5000 20000 --scene films
     python -m benchmarks.scale_pictures --try
 
 Renders JPEGs of 64 x 64 pixels into folders of two classes below a temporary folder, and runs the commands as
@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
-SCENES = ("many", "still", "moving")
+SCENES = ("many", "alike", "films")
 MANY = 1_000_000  # pictures, of which the time and the memory are extrapolated
 _SIDE, _CELLS = 64, 8  # pixels of a picture, and of its cells, whose greys are random
 _STEP = 0.1  # pixels by which the camera moves from one picture to the next
+_FILMS = 20
 _TRIED = (200, 400)
 _RECIPE = """
 unit: picture
@@ -58,8 +59,9 @@ class Measure:
 def render(scene: str, count: int, seed: int) -> Iterator[Greys]:
     """Yield the greys of each picture, rows by columns."""
     random = np.random.default_rng(seed)
-    wall = _blurred(random, 1 + _SIDE * 2 if scene != "moving" else _SIDE + 2 + int(_STEP * count))
     earlier: list[Greys] = []
+    length = -(-count // (_FILMS if scene == "films" else 1))  # pictures of one wall
+    wall = _blurred(random, 0)
     for number in range(count):
         if scene == "many":
             greys = _blurred(random, _SIDE)
@@ -70,7 +72,9 @@ def render(scene: str, count: int, seed: int) -> Iterator[Greys]:
             elif len(earlier) < 1000:
                 earlier.append(_whole(greys))
         else:
-            at = _STEP * number if scene == "moving" else 0.0
+            if number % length == 0:
+                wall = _blurred(random, _SIDE + 2 + int(_STEP * length))
+            at = _STEP * (number % length) if scene == "films" else 0.0
             left, part = int(at), at % 1
             shown = wall[:_SIDE, left : left + _SIDE + 1]
             greys = shown[:, :-1] * (1 - part) + shown[:, 1:] * part
