@@ -16,6 +16,7 @@ Words = NDArray[np.uint64]
 TABLES = 24
 _SPARE_BITS = 5  # of a key beyond those that number the codes: so random codes rarely share one
 _FEWEST_BITS, _MOST_BITS = 10, 32  # of a key
+_SHARE_OF_BITS = 1 / 3  # of those that differ between the codes, which a key holds at most
 _MOST_IN_A_BUCKET = 32  # codes on either side that a query is compared with, of those that share its key
 _CHUNK = 1 << 12  # codes that are looked for at a time
 _LOW = np.uint64(32)  # bits of an entry of a table that hold the code's row; those above hold its key
@@ -50,10 +51,12 @@ class CodeIndex:
         count = len(words)
         self._words, self._width = words, width
         length = int(np.ceil(np.log2(max(count, 2)))) + _SPARE_BITS
-        length = min(max(length, _FEWEST_BITS), _MOST_BITS, width)
         share = sum((part.sum(axis=1) for _, part in self._columns(words)), np.zeros(width)) / max(count, 1)
         # Bits that are the same in nearly all codes would make long buckets.
         weights = share * (1 - share) + 1e-3
+        # Where few bits differ, as in frames of a still film, keys of all of these would part what is near.
+        differing = weights.sum() ** 2 / np.square(weights).sum()
+        length = min(max(length, _FEWEST_BITS), _MOST_BITS, int(np.ceil(_SHARE_OF_BITS * differing)))
         random = np.random.default_rng(0)
         self._choices = [
             random.choice(width, length, replace=False, p=weights / weights.sum()) for _ in range(tables)

@@ -105,6 +105,30 @@ def test_many_copies_of_one_are_not_compared_in_all_pairs() -> None:
     assert not len(find_twins([bytes(1024)] * 100_000, 20)[0]), "black frames show nothing"
 
 
+def still_film(frames: int) -> list[bytes]:
+    """Fingerprints of one scene with the noise of a sensor, so that hashes differ in a few bits."""
+    random = np.random.default_rng(0)
+    scene = np.frombuffer(fingerprint(photo(0)), np.uint8).reshape(32, 32)
+    noise = random.normal(0, 0.5, (frames, 32, 32)).astype(np.float32)
+    return [grey.tobytes() for grey in np.clip(scene + noise, 0, 255).astype(np.uint8)]
+
+
+def test_a_still_film_takes_few_pairs() -> None:
+    prints = still_film(2000)
+    first, second, bits = find_twins(prints, 20)
+    assert set(groups_of(first, second, len(prints))) == {0}
+    assert bits.max() > 0 and len(first) < 15 * len(prints)
+
+
+def test_copies_on_another_side_are_all_found() -> None:
+    """Each made picture that is a copy of a held-out one is told, however many real ones are alike."""
+    prints = still_film(400)
+    sides = np.arange(400) % 100 == 7
+    first, second, _ = find_twins(prints, 20, sides.astype(np.int64))
+    across = sides[first] != sides[second]
+    assert set(first[across]) | set(second[across]) >= set(np.flatnonzero(sides))
+
+
 def test_nearly_all_are_found_among_many() -> None:
     greys, planted = make_fingerprints(4000, seed=1)
     first, second, _ = find_twins([grey.tobytes() for grey in greys], 20)
