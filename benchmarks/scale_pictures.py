@@ -5,11 +5,14 @@
     python -m benchmarks.scale_pictures --try
 
 Renders JPEGs of 64 x 64 pixels into folders of two classes below a temporary folder, and runs the commands as
-a user would, each in a process of its own. Of `many` scenes, each picture is blurred noise of its own and one
-in twenty is a copy of another: darker, noisier, turned or mirrored. `still` is a film in which nothing
-happens, so that all pictures are alike but for noise; in `moving` the camera moves slowly along a long wall.
-Prints a Markdown table of seconds and of the most memory that a process held, and what the two largest
-numbers of pictures let expect of a million: a line through both. `--json` writes the same.
+a user would, each in a process of its own. Of `many`, each picture is blurred noise of its own, and one in
+twenty is a copy of another: darker, noisier, turned or mirrored. `alike` are pieces in one fixture, all of
+which look the same but for noise, and none of which is a copy of another. `films` are twenty, in which the
+camera moves slowly along a wall: each is one group.
+
+Prints a Markdown table of seconds, of CPU seconds, which other work on the machine changes less, and of the
+most memory that a process held; and what the two largest numbers of pictures let expect of a million: a line
+through both. `--json` writes the same.
 """
 
 from __future__ import annotations
@@ -48,11 +51,12 @@ Greys = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Measure:
-    """What a command took: its wall clock time, and the most memory it held (resident set)."""
+    """What a command took: time by the clock and of all cores, and the most memory it held (resident set)."""
 
     command: str
     pictures: int
     seconds: float
+    cpu_seconds: float
     megabytes: float
 
 
@@ -86,7 +90,7 @@ def _blurred(random: np.random.Generator, width: int) -> NDArray[np.floating]:
     coarse = random.normal(128, 40, (_CELLS, -(-width // _CELLS)))
     greys = coarse.repeat(_SIDE // _CELLS, 0).repeat(_SIDE // _CELLS, 1)[:, :width]
     for axis in (0, 1):
-        greys = sum(np.roll(greys, step, axis) for step in range(-2, 3)) / 5
+        greys = np.mean([np.roll(greys, step, axis) for step in range(-2, 3)], axis=0)
     return greys + random.normal(0, 6, (_SIDE // 2, -(-width // 2))).repeat(2, 0).repeat(2, 1)[:, :width]
 
 
@@ -114,7 +118,8 @@ def measure(command: str, arguments: Sequence[str | Path], pictures: int, cwd: P
     seconds = time.perf_counter() - started
     if status:
         raise SystemExit(f"{command}: exit status {status}\n{(cwd / f'{command}.log').read_text()[-2000:]}")
-    return Measure(command, pictures, round(seconds, 1), round(usage.ru_maxrss / 1024, 1))
+    cpu_seconds = round(usage.ru_utime + usage.ru_stime, 1)
+    return Measure(command, pictures, round(seconds, 1), cpu_seconds, round(usage.ru_maxrss / 1024, 1))
 
 
 def extrapolated(measures: Sequence[Measure]) -> Measure:
@@ -125,21 +130,26 @@ def extrapolated(measures: Sequence[Measure]) -> Measure:
         more.command,
         MANY,
         round(more.seconds + steps * (more.seconds - less.seconds), 1),
+        round(more.cpu_seconds + steps * (more.cpu_seconds - less.cpu_seconds), 1),
         round(more.megabytes + steps * (more.megabytes - less.megabytes), 1),
     )
 
 
 def table(measures: Sequence[Measure]) -> str:
     """Return a Markdown table, with a last row for a million pictures of each command."""
-    lines = ["| command | pictures | seconds | ms a picture | peak MB |", "|---|---|---|---|---|"]
+    lines = [
+        "| command | pictures | seconds | CPU seconds | CPU ms a picture | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
     for command in dict.fromkeys(item.command for item in measures):
         rows = [item for item in measures if item.command == command]
         expected = [extrapolated(rows)] if len(rows) > 1 else []
         for row in (*rows, *expected):
             about = "" if row in rows else "extrapolated: "
-            each = 1000 * row.seconds / row.pictures
+            each = 1000 * row.cpu_seconds / row.pictures
             lines.append(
-                f"| {command} | {about}{row.pictures:,} | {row.seconds:,.1f} | {each:.2f} "
+                f"| {command} | {about}{row.pictures:,} | {row.seconds:,.1f} "
+                f"| {row.cpu_seconds:,.1f} | {each:.2f} "
                 f"| {row.megabytes:,.0f} |"
             )
     return "\n".join(lines)

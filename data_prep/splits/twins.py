@@ -212,8 +212,8 @@ def _sets_of_pieces(
     random = np.random.default_rng(0)
     pieces: list[IntArray] = []
     most: list[float] = []
-    for number in np.flatnonzero(ends - starts > _MANY):
-        members = images[order[starts[number] : ends[number]]]
+    for place in np.flatnonzero(ends - starts > _MANY):
+        members = images[order[starts[place] : ends[place]]]
         drawn = random.choice(members, (_SAMPLES, 2))
         drawn = drawn[drawn[:, 0] != drawn[:, 1]]
         places = random.choice(len(members) - 1, min(_SAMPLES, len(members) - 1), replace=False)
