@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
@@ -213,7 +214,8 @@ def _check_held_out(
         within: In how many bits hashes of copies differ at most.
     """
     fingerprints = [*held_out, *(item.fingerprint for item in prepared.values())]
-    first, second, _ = find_twins(fingerprints, within)
+    sides = np.arange(len(fingerprints)) >= len(held_out)
+    first, second, _ = find_twins(fingerprints, within, sides.astype(np.int64))
     # A pair's later image is of the blend file if it lies behind the held-out ones.
     across = (first < len(held_out)) & (second >= len(held_out))
     duplicates = set((second[across] - len(held_out)).tolist())

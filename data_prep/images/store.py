@@ -23,7 +23,7 @@ from data_prep.images.points import POINT
 from data_prep.recipe.schema import ImageSettings
 from llava.common.boxes import Box
 from llava.common.errors import InputError
-from llava.common.files import read_text, to_json, write_text
+from llava.common.files import atomic_path, read_text, to_json
 
 CACHE = "cache.json"
 _SCHEMA = 3  # 1 had fingerprints of every pixel, 2 hashes in their place
@@ -122,8 +122,15 @@ class ImageStore:
             earlier = self._entries.setdefault(digest, cached)
             if earlier is not cached:
                 earlier.parts.update(cached.parts)
-        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(self._entries.items())))
-        write_text(self.folder / CACHE, to_json(cache) + "\n")
+        with (
+            atomic_path(self.folder / CACHE) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            # A `_Cache`, entry by entry: the text of all is several times as large as what is held.
+            file.write(f'{{"made_with": {to_json(_made_with(self.settings))}, "pictures": {{')
+            for number, (digest, cached) in enumerate(sorted(self._entries.items())):
+                file.write(f'{", " if number else ""}"{digest}": {to_json(cached)}')
+            file.write("}}\n")
 
 
 def name_of(data: bytes) -> str:
