@@ -108,7 +108,7 @@ class RecordSet:
         self.images = ImageLoader(encoding.image_folder, self.processor, self.table, picture_room)
         self.records = LazySequence(len(self.table), self.table.record)
         self.encoded = LazySequence(len(self.table), self.table.encoded)
-        self.examples = LazySequence(len(self.table.members), lambda i: self.table.members[i].tolist())
+        self.examples = LazySequence(len(self.table.members), self.table.members_of)
 
     def verify(self, progress: Progress, share: slice) -> list[str]:
         """Decode a share of the images; return what is wrong with them, a line for each that is damaged."""

@@ -37,13 +37,13 @@ class ImageFiles:
         self._listed = None if address_of(folder) is None else list_files(folder)
 
     def file_facts(self, name: str) -> FileFacts:
-        """Return the size and time of an image's file; InputError if it is absent or outside the folder."""
-        path = file_of(self.folder, name)
+        """Return the size and time of an image's file; InputError if it is absent."""
+        file = (split_name(name) or (name,))[0]
         if self._listed is None:
-            return facts(path)
-        found = self._listed.get((split_name(name) or [name])[0])
+            return facts(self.folder / file)
+        found = self._listed.get(file)
         if found is None:
-            raise InputError(f"{shown(path)}: no such picture")
+            raise InputError(f"{shown(self.folder / file)}: no such picture")
         return found
 
     def check(self, name: str) -> ImageFacts:

@@ -46,12 +46,15 @@ class PictureCache:
         """Return image `number`, None where it is not held."""
         if number >= len(self._sizes):
             return None
-        check = _read(self._checks, _CHECK * number, _CHECK)
-        if check in (b"", bytes(_CHECK)):
-            return None
         height, width = self._sizes[number].tolist()
         size = 3 * height * width
-        pixels = _read(self._pixels, int(self._ends[number]) - size, size)
+        try:
+            check = _read(self._checks, _CHECK * number, _CHECK)
+            if check in (b"", bytes(_CHECK)):
+                return None
+            pixels = _read(self._pixels, int(self._ends[number]) - size, size)
+        except OSError:  # somebody has removed it
+            return None
         if len(pixels) < size or _check_of(pixels) != check:
             return None
         return Image.frombytes("RGB", (width, height), pixels)
@@ -64,7 +67,7 @@ class PictureCache:
         try:
             _write(self._pixels, int(self._ends[number]) - len(pixels), pixels)
             _write(self._checks, _CHECK * number, _check_of(pixels))
-        except OSError:  # the disk is full: it is decoded again next time
+        except OSError:  # the disk is full, or the file is gone: it is decoded again next time
             self._sizes = self._sizes[:0]
 
 

@@ -87,6 +87,10 @@ class RecordTable:
             tuple(self._picture_tokens[index].tolist()),
         )
 
+    def members_of(self, example: int) -> list[int]:
+        """Return the records of an example."""
+        return self.members[example].tolist()
+
     @property
     def images(self) -> int:
         """How many different images there are."""

@@ -52,8 +52,8 @@ class Encoding:
     max_length: int
     packing: bool
 
-    def key(self, path: Path, sha256: str) -> str:
-        """Return a hash of what the table of the file with this content follows from."""
+    def key(self, sha256: str) -> str:
+        """Return a hash of what the table of a file of records with this content follows from."""
         facts = {
             "format": FORMAT,
             "records": sha256,
@@ -78,7 +78,7 @@ def open_table(path: Path, encoding: Encoding, cache: Path, sha256: str, progres
     Raises:
         InputError: A record or an image cannot be used; the message names it. Nothing is written.
     """
-    folder = cache / f"{path.stem}-{encoding.key(path, sha256)[:16]}"
+    folder = cache / f"{path.stem}-{encoding.key(sha256)[:16]}"
     places: dict[str, Place] = {}
     images = ImageFiles(encoding.image_folder, places)
     if folder.is_dir():

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.json_stream import stream_records
 from llava.common.records import Record
 from llava.train.__main__ import main
+from llava.train.config import AugmentSettings
 from llava.train.data import token_cache
 from llava.train.data.image_files import ImageFiles
 from llava.train.data.packing import IGNORE
 from llava.train.data.record_files import read_records as read_file
 from llava.train.data.token_cache import turns_of
+from llava.train.dataset import TrainingSet
 from llava.train.trainer import LoraTrainer
 from tests.support.family_models import save_family
 from tests.support.record_sets import no_bar, read_records
@@ -109,6 +112,22 @@ def test_another_process_maps_the_same_files(tiny_model_dir: Path, tmp_path: Pat
     other = pickle.loads(pickle.dumps(table))
     assert len(pickle.dumps(table)) < 500
     assert np.array_equal(other.encoded(3).input_ids, table.encoded(3).input_ids)
+
+
+def test_a_worker_may_get_the_examples_by_pickle(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """As on systems where worker processes are not forked."""
+    varied(tmp_path)
+    examples = TrainingSet(
+        read_records(tiny_model_dir, tmp_path),
+        seed=0,
+        questions_per_picture=2,
+        augmentation=AugmentSettings(flip_horizontal=0.5),
+    )
+    other = pickle.loads(pickle.dumps(examples))
+    for index in range(len(examples)):
+        mine, theirs = examples[index], other[index]
+        assert [group.length for group in mine.groups] == [group.length for group in theirs.groups]
+        assert all(torch.equal(mine.pixels[key].patches, theirs.pixels[key].patches) for key in mine.pixels)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
