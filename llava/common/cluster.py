@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -124,8 +125,8 @@ class Cluster:
         from ray.exceptions import RayError, RayTaskError
 
         size = max(1, min(_MAX_BATCH, len(items) // (4 * self._workers)))
-        task = ray.remote(num_cpus=1)(_run_batch)
-        there = ray.put(shared)
+        task: Any = ray.remote(num_cpus=1)(_run_batch)
+        there = ray.put(pickle.dumps(shared))
         running: list[Any] = []
         waiting: deque[Any] = deque()  # in the order of the items; the running ones too
         try:
@@ -147,9 +148,13 @@ class Cluster:
 
 
 def _run_batch(
-    function: Callable[[Shared, Item], Result], shared: Shared, batch: Sequence[Item], directory: str
+    function: Callable[[Any, Item], Result], pickled: bytes, batch: Sequence[Item], directory: str
 ) -> list[Result]:
-    """Run a batch in `directory`, where the command was started, for names relative to it."""
+    """Run a batch in `directory`, where the command was started, for names relative to it.
+
+    What is shared is unpickled here: an InputError that Ray's own unpickling raises would come as text.
+    """
     with suppress(OSError):  # absolute names need none
         os.chdir(directory)
+    shared = pickle.loads(pickled)
     return [function(shared, item) for item in batch]
