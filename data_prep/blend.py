@@ -269,7 +269,7 @@ def _write_images(
 
     folder = blend_file.image_folder or Path()  # None where no record has an image
     images = [AnnotatedImage(inside(folder, name), name) for name in names]
-    results = list(prepare_images(images, Preparation(whole_images, {}, store), "blended", workers))
+    results = prepare_images(images, Preparation(whole_images, {}, store), "blended", workers)
     errors = [result for result in results if isinstance(result, str)]
     if errors:
         more = f" (and {len(errors) - 1} more of {blend_file.file})" if len(errors) > 1 else ""

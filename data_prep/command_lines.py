@@ -100,8 +100,10 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_model(parser)
     add_workers(parser)
+    add_ray(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
+    _check_ray(args)
     args.recipe = args.recipe and find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     output, new = args.output, args.write_recipe
@@ -191,8 +193,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
-    if args.ray_workers is not None and args.ray is None:
-        raise InputError("--ray-workers is for --ray; add it, or leave this out")
+    _check_ray(args)
     args.recipe = find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     return args
@@ -302,12 +303,20 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="prepare the pictures on a Ray cluster: auto, local or ray://HOST:PORT; all its machines "
-        "must have SOURCE and OUTPUT under the same paths",
+        help="open the pictures on a Ray cluster: auto, local or ray://HOST:PORT; its machines must share "
+        "the folders that are read and written, under the same paths",
     )
     parser.add_argument(
-        "--ray-workers", type=at_least(1), metavar="N", help="pictures at a time on it (default: its CPUs)"
+        "--ray-workers",
+        type=at_least(1),
+        metavar="N",
+        help="pictures at a time on it (default: one for each of its CPUs)",
     )
+
+
+def _check_ray(args: argparse.Namespace) -> None:
+    if args.ray_workers is not None and args.ray is None:
+        raise InputError("--ray-workers is for --ray; add it, or leave this out")
 
 
 def _shares(text: str) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.annotations import AnnotatedImage
@@ -25,8 +25,8 @@ class Preparation:
 
 def prepare_images(
     images: Sequence[AnnotatedImage], preparation: Preparation, about: str, workers: Workers
-) -> Iterator[PreparedImage | str]:
-    """Yield what `prepare_image` makes of each image, in their order, or what is wrong with it.
+) -> list[PreparedImage | str]:
+    """Return what `prepare_image` makes of each image, in their order, or what is wrong with it.
 
     Args:
         images: The images with their annotations.
@@ -35,8 +35,9 @@ def prepare_images(
         workers: Threads, or a cluster whose machines have all files, the store's too, under the same paths.
     """
     # The workers write: their results stay small, and only the images' names pass through this process.
-    yield from share(_prepare, preparation, images, about, workers)
+    results = share(_prepare, preparation, images, about, workers)
     preparation.store.remove_partial()
+    return results
 
 
 def _prepare(preparation: Preparation, image: AnnotatedImage) -> PreparedImage | str:

@@ -40,8 +40,8 @@ def share(
     items: Sequence[Item],
     about: str,
     workers: Workers,
-) -> Iterator[Result]:
-    """Yield `function(shared, item)` for each item, in the order of the items, and show the progress.
+) -> list[Result]:
+    """Return `function(shared, item)` for each item, in the order of the items, and show the progress.
 
     Args:
         function: A module's function. A cluster may run it again for an item.
@@ -57,6 +57,6 @@ def share(
             if isinstance(workers, int)
             else workers.map(function, shared, items)
         )
-        yield from track(results, about, len(items), console=Console(stderr=True), transient=True)
+        return list(track(results, about, len(items), console=Console(stderr=True), transient=True))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures

@@ -1,4 +1,4 @@
-"""`convert --ray`: a Ray of two workers on this machine, one for all tests of this file."""
+"""`convert --ray` and `inspect --ray`: a Ray of two workers on this machine, one for all tests here."""
 
 from __future__ import annotations
 
@@ -102,9 +102,22 @@ def test_a_damaged_picture_is_reported_as_on_one_machine(work: Path, ray_address
     assert not list(work.glob("*out*"))
 
 
+@pytest.mark.slow
+def test_inspect_finds_on_a_cluster_what_it_finds_here(work: Path, ray_address: str) -> None:
+    photo = min((work / "photos" / "images").iterdir())
+    photo.write_bytes(photo.read_bytes()[:300])
+    flags = ["inspect", "--source", "photos", "--output"]
+    data_prep([*flags, "here.html"])
+    done = on_ray(ray_address, *flags, "there.html")
+    assert done.returncode == 0, done.stderr
+    assert (work / "there.html").read_bytes() == (work / "here.html").read_bytes()
+
+
 MAP = """
 import errno, os, signal, sys, time
 from pathlib import Path
+from data_prep.images.store import ImageStore
+from data_prep.recipe.schema import ImageSettings
 from llava.common.cluster import Cluster
 
 class Watched(list):
@@ -135,6 +148,13 @@ with Cluster(sys.argv[1], 2) as cluster:
         list(cluster.map(fail, "full", [1, 2, 3]))
     except OSError as error:
         print(type(error).__name__, error.errno, error.filename)
+    (gone := Path(sys.argv[2]) / "gone").mkdir()
+    store = ImageStore(gone, ImageSettings())
+    (gone / "images").rmdir()
+    try:
+        list(cluster.map(fail, store, [1]))
+    except Exception as error:
+        print(type(error).__name__, error)
 try:
     Cluster(sys.argv[1], 3)
 except Exception as error:
@@ -147,10 +167,10 @@ def test_results_come_in_order_though_a_worker_dies(tmp_path: Path, ray_address:
     done = run_warm("-c", MAP, ray_address, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists()
-    assert done.stdout.splitlines()[-2:] == [
-        "OSError 28 file 1",
-        "--ray-workers 3: each needs a CPU, the cluster has 2",
-    ]
+    full, not_shared, too_many = done.stdout.splitlines()[-3:]
+    assert full == "OSError 28 file 1"
+    assert not_shared.startswith(f"InputError {tmp_path} is not shared with ")
+    assert too_many == "--ray-workers 3: each needs a CPU, the cluster has 2"
 
 
 @pytest.mark.parametrize(
@@ -201,5 +221,5 @@ def test_what_a_killed_worker_left_is_not_taken_for_an_image(repo: Path, tmp_pat
     half.write_bytes(b"all")
     assert store.write(b"all of it") == name
     assert (tmp_path / name).read_bytes() == b"all of it"
-    assert list(prepare_images([], Preparation(recipe, {}, store), "pictures", 1)) == []
+    assert prepare_images([], Preparation(recipe, {}, store), "pictures", 1) == []
     assert not half.exists()
