@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,17 @@ class FileFacts(NamedTuple):
     changed: int
 
 
+class RemoteFile(BytesIO):
+    """What a file elsewhere holds; as text it is the file's address, which is how errors name it."""
+
+    def __init__(self, address: str, content: bytes) -> None:
+        super().__init__(content)
+        self.address = address
+
+    def __str__(self) -> str:
+        return self.address
+
+
 def address_of(path: Path) -> str | None:
     """Return the address that a path stands for, such as `s3://bucket/a.jpg`; None for a file here."""
     match = _ADDRESS.match(path.as_posix())
@@ -36,6 +48,11 @@ def address_of(path: Path) -> str | None:
 def shown(path: Path) -> str:
     """Return a path as people write it."""
     return address_of(path) or str(path)
+
+
+def resolved(path: Path) -> Path:
+    """Return a path with its folders and links resolved; an address as it is."""
+    return path.resolve() if address_of(path) is None else path
 
 
 def is_file(path: Path) -> bool:
@@ -66,6 +83,15 @@ def read_bytes(address: str, start: int | None = None, end: int | None = None) -
         return bytes(system.cat_file(name, start=start, end=end))
 
 
+def file_at(path: Path) -> Path | RemoteFile:
+    """Return a file here as it is, and one elsewhere with what it holds.
+
+    For what the user named, and for names that `llava.common.files.inside` has checked.
+    """
+    address = address_of(path)
+    return path if address is None else RemoteFile(address, read_bytes(address))
+
+
 def facts(path: Path) -> FileFacts:
     """Return a file's size and time, here or elsewhere; InputError if it is absent."""
     address = address_of(path)
@@ -85,6 +111,7 @@ def list_files(folder: Path) -> dict[str, FileFacts]:
     if address is None:
         raise ValueError(f"{folder} is a folder here")
     with _file_system(address) as (system, root):
+        system.invalidate_cache(root)  # what it remembers may be older than what others have sent
         found = system.find(root, detail=True)
     return {posixpath.relpath(name, root): _facts_of(info) for name, info in sorted(found.items())}
 
@@ -116,6 +143,15 @@ def send_file(source: Path, target: Path) -> None:
         raise ValueError(f"{target} is a file here")
     with _file_system(address) as (system, name):
         system.put_file(str(source), name)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file at an address."""
+    address = address_of(path)
+    if address is None:
+        raise ValueError(f"{path} is a file here")
+    with _file_system(address) as (system, name):
+        system.rm_file(name)
 
 
 def _facts_of(info: dict[str, Any]) -> FileFacts:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -29,6 +30,9 @@ def s3_server() -> Iterator[Any]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("NO_PROXY", "*")
         system = fsspec.filesystem("s3", skip_instance_cache=True)
+        type(system).clear_instance_cache()  # those that go to the server of an earlier test file
+        # what an earlier server was sent is in this process
+        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         system.mkdir(BUCKET)
         try:
             yield system
