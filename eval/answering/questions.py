@@ -11,19 +11,23 @@ from typing import Any
 from llava.common.errors import InputError
 from llava.common.files import inside, read_jsonl
 from llava.common.records import Answer, Question
+from llava.common.remote import address_of, file_at, is_folder, shown
 
 QuestionId = str | int
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a question file; InputError for a bad line, none at all, or an id that comes twice."""
-    questions = read_jsonl(path, Question)
+    """Read a question file, here or at an address; InputError for a bad line, none at all, or an id that
+    comes twice."""
+    questions = read_jsonl(file_at(path), Question)
     if not questions:
-        raise InputError(f"{path} holds no question")
+        raise InputError(f"{shown(path)} holds no question")
     seen: set[QuestionId] = set()
     for question in questions:
         if question.question_id in seen:
-            raise InputError(f"{path}: question_id {question.question_id!r} comes twice; ids must differ")
+            raise InputError(
+                f"{shown(path)}: question_id {question.question_id!r} comes twice; ids must differ"
+            )
         seen.add(question.question_id)
     return questions
 
@@ -46,12 +50,15 @@ def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
 
 
 def find_images(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
-    """Return name -> path of every image asked about; InputError if a name leaves `folder` or none exists."""
+    """Return name -> path of every image asked about; InputError if a name leaves `folder` or none exists.
+
+    In a folder at an address no image is looked for yet: that would be a request each.
+    """
     names = {name for question in questions for name in question.images}
-    if names and not folder.is_dir():
-        raise InputError(f"{folder}: no such image folder")
+    if names and not is_folder(folder):
+        raise InputError(f"{shown(folder)}: no such image folder")
     images = {name: inside(folder, name) for name in names}
-    if images and not any(path.is_file() for path in images.values()):
+    if images and address_of(folder) is None and not any(path.is_file() for path in images.values()):
         raise InputError(f"none of the {len(images)} pictures, such as {min(images)}, is in {folder}")
     return images
 
