@@ -11,7 +11,7 @@ from typing import Any
 from llava.common.errors import InputError
 from llava.common.files import inside, read_jsonl
 from llava.common.records import Answer, Question
-from llava.common.remote import address_of, file_at, is_folder, shown
+from llava.common.remote import address_of, file_at, is_file, is_folder, shown
 
 QuestionId = str | int
 
@@ -35,7 +35,7 @@ def read_questions(path: Path) -> list[Question]:
 def beside_truth(truth_file: Path) -> Path | None:
     """Return the question file beside a truth file, questions_X beside truth_X; None where there is none."""
     path = truth_file.with_name(truth_file.name.replace("truth", "questions", 1))
-    return path if path != truth_file and path.is_file() else None
+    return path if path != truth_file and is_file(path) else None
 
 
 def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:

@@ -12,6 +12,7 @@ from eval.report.pictures import DrawnBox, EmbeddedImages, box_legend, filter_fo
 from eval.scoring.schema import Case, CaseAnswer, Corners
 from llava.common.files import inside
 from llava.common.html.markup import Markup, cut, tag, together
+from llava.common.photo_cache import photo_at
 from llava.common.records import IMAGE_PLACEHOLDER
 
 MAX_IMAGES = 120
@@ -99,7 +100,7 @@ def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
     if not cases:
         return None
     cards = make_cards(cases)
-    embedded = EmbeddedImages(lambda name: inside(folder, name))
+    embedded = EmbeddedImages(lambda name: photo_at(inside(folder, name)))
     shown: set[int] = set()
     for card in choose_cards(cards):
         for name in card.images:

@@ -9,6 +9,7 @@ from pathlib import Path
 from llava.common.errors import InputError
 from llava.common.files import read_jsonl, sha256
 from llava.common.records import Answer, InputFile, Truth
+from llava.common.remote import RemoteFile, file_at, shown
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,20 @@ class AnswerFile:
 
 
 def read_truth(path: Path) -> tuple[InputFile, list[Truth]]:
-    """Read a truth file; InputError where it is empty or an id repeats."""
-    truths = read_jsonl(path, Truth)
+    """Read a truth file, here or at an address; InputError where it is empty or an id repeats."""
+    file = file_at(path)
+    truths = read_jsonl(file, Truth)
     if not truths:
-        raise InputError(f"{path}: no line in it, nothing to score against")
-    _refuse_repeats(path, [str(truth.question_id) for truth in truths])
-    return InputFile(name=path.name, sha256=sha256(path), lines=len(truths)), truths
+        raise InputError(f"{file}: no line in it, nothing to score against")
+    _refuse_repeats(file, [str(truth.question_id) for truth in truths])
+    return InputFile(name=path.name, sha256=sha256(file), lines=len(truths)), truths
 
 
 def read_answers(path: Path, name: str, truths: Sequence[Truth], truth_path: Path) -> AnswerFile:
     """Read an answers file.
 
     Args:
-        path: The file.
+        path: The file, here or at an address.
         name: "tuned" or "base".
         truths: The questions' truths, of which it must answer one at least.
         truth_path: Where they come from, for messages.
@@ -57,28 +59,29 @@ def read_answers(path: Path, name: str, truths: Sequence[Truth], truth_path: Pat
     Raises:
         InputError: The file is empty, an id repeats, or none is in the truth.
     """
-    answers = read_jsonl(path, Answer)
+    file = file_at(path)
+    answers = read_jsonl(file, Answer)
     if not answers:
-        raise InputError(f"{path}: no line in it, no answer to score")
+        raise InputError(f"{file}: no line in it, no answer to score")
     ids = [str(answer.question_id) for answer in answers]
-    _refuse_repeats(path, ids)
+    _refuse_repeats(file, ids)
     if not {str(truth.question_id) for truth in truths} & set(ids):
         raise InputError(
-            f"{path}: none of its {len(ids)} question ids (for instance {ids[0]!r}) is in {truth_path}; are "
-            "they answers to other questions?"
+            f"{file}: none of its {len(ids)} question ids (for instance {ids[0]!r}) is in "
+            f"{shown(truth_path)}; are they answers to other questions?"
         )
     source = InputFile(
         name=path.name,
-        sha256=sha256(path),
+        sha256=sha256(file),
         lines=len(answers),
         model_ids=sorted({answer.model_id for answer in answers}),
     )
     return AnswerFile(name, source, dict(zip(ids, answers, strict=True)))
 
 
-def _refuse_repeats(path: Path, ids: Sequence[str]) -> None:
+def _refuse_repeats(file: Path | RemoteFile, ids: Sequence[str]) -> None:
     seen: set[str] = set()
     for question in ids:
         if question in seen:
-            raise InputError(f"{path}: question id {question!r} stands there twice")
+            raise InputError(f"{file}: question id {question!r} stands there twice")
         seen.add(question)
