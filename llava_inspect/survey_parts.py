@@ -41,7 +41,8 @@ def cut_into_parts(
     """
     folder = output / _PARTS
     with ThreadPoolExecutor(READER_THREADS) as pool:
-        parts = list(pool.map(lambda item: _parts_of(*item, recipe, folder), photos.items()))
+        made = pool.map(lambda name, path: _parts_of(name, path, recipe, folder), photos, photos.values())
+        parts = list(made)
     processes = join_process_group(device)
     mine = parts[processes.rank :: processes.world_size]
     with ThreadPoolExecutor(READER_THREADS) as pool:

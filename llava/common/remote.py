@@ -20,6 +20,8 @@ from llava.common.errors import InputError, one_line
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")  # one letter alone would be a drive of Windows
 
+_PASSWORD = re.compile(r"[^/]+://[^/@]*:[^/]*@")
+
 
 class FileFacts(NamedTuple):
     """The size of a file in bytes, and the time of its last change in ns."""
@@ -167,6 +169,11 @@ def _facts_of(info: dict[str, Any]) -> FileFacts:
 @contextmanager
 def _file_system(address: str) -> Iterator[tuple[Any, str]]:
     """Yield the file system of an address and the name within it; what fails inside is an InputError."""
+    if _PASSWORD.match(address):  # it would be printed with the address, and stand in outputs
+        raise InputError(
+            "an address with a password in it is not taken; leave it out, and give it in the environment or "
+            "the configuration file of the address's library"
+        )
     try:
         from fsspec.core import url_to_fs
     except ImportError:
