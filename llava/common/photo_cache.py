@@ -43,6 +43,7 @@ class PhotoCache:
         address = address_of(path)
         if address is None:
             raise ValueError(f"{path} is a file here")
+        self._check_size(0)  # an earlier command may have left more than this one may keep
         known = facts(path)
         file = self._folder / hashlib.sha256(repr((address, *known)).encode()).hexdigest()[:40]
         with suppress(OSError):
@@ -66,8 +67,12 @@ class PhotoCache:
         except OSError:
             with suppress(OSError):
                 partial.unlink()
+        self._check_size(len(content))
+
+    def _check_size(self, written: int) -> None:
+        """Make room if that was not done for a twentieth of the limit."""
         with self._lock:
-            self._unchecked += len(content)
+            self._unchecked += written
             if self._unchecked * _CHECKED >= self._limit:
                 self._unchecked = 0
                 self._make_room()

@@ -80,6 +80,10 @@ def test_what_was_read_longest_ago_goes_first(bucket: Bucket, tmp_path: Path) ->
     cache.read(Path("s3://bucket/29"))
     cache.read(Path("s3://bucket/0"))
     assert bucket.fetched == ["s3://bucket/0"]
+    PhotoCache(tmp_path, 400e-9).read(Path("s3://bucket/0"))
+    assert len(kept(tmp_path)) == 3 and bucket.fetched == ["s3://bucket/0"]
+    PhotoCache(tmp_path, 0).read(Path("s3://bucket/0"))
+    assert not kept(tmp_path) and bucket.fetched == ["s3://bucket/0"] * 2
 
 
 def test_what_cannot_be_kept_is_read_all_the_same(
