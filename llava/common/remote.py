@@ -191,4 +191,6 @@ def _file_system(address: str) -> Iterator[tuple[Any, str]]:
     except FileNotFoundError:
         raise InputError(f"{address}: no such file or folder") from None
     except Exception as error:  # each library has errors of its own, of networks and credentials
-        raise InputError(f"{address}: cannot be reached ({one_line(error)[:200]})") from None
+        why = one_line(error)[:200]
+        remedy = "check the network, the address and the credentials (docs/cloud.md)"
+        raise InputError(f"{address}: cannot be reached ({why}); {remedy}") from None
