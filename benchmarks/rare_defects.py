@@ -219,7 +219,7 @@ def judge(answers: AnswerFile, truths: Sequence[Truth]) -> tuple[dict[str, dict[
     accuracy, as `llava-inspect score` counts them."""
     family = family_of("", truths)
     assert isinstance(family, ClosedFamily)
-    sums = family.evaluate([answers.text(str(truth.question_id)) for truth in truths]).rows.sum(axis=0)
+    sums = family.evaluate([answers.text(str(truth.question_id)) for truth in truths]).rows.total()
     names = [*family.classes, ""]
     counts = {
         name: dict(zip(names, map(float, row), strict=True))

@@ -13,19 +13,19 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage
+from data_prep.images.prepare import Preparation, prepare_images
+from data_prep.images.sharing import Workers
 from data_prep.images.store import ImageStore
-from data_prep.images.units import PreparedImage, prepare_image
+from data_prep.images.units import PreparedImage
 from data_prep.recipe.schema import Recipe
 from data_prep.splits.twins import find_twins
 from llava.common.errors import InputError
@@ -137,7 +137,7 @@ def blend(
     recipe: Recipe,
     store: ImageStore,
     seed: int,
-    workers: int,
+    workers: Workers,
     held_out: Sequence[bytes],
     held_out_files: Set[str] = frozenset(),
 ) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def blend(
         recipe: Says how images are written and which are copies.
         store: Writes the images of the output.
         seed: Of the draw.
-        workers: Threads that write images.
+        workers: Threads that write images, or a cluster.
         held_out: The fingerprints of the source images of val and test: none of them, nor a copy by the
             recipe's rule, may come back as a training image.
         held_out_files: The SHA-256 of the files of these images: no image made of one may.
@@ -213,7 +213,8 @@ def _check_held_out(
         within: In how many bits hashes of copies differ at most.
     """
     fingerprints = [*held_out, *(item.fingerprint for item in prepared.values())]
-    first, second, _ = find_twins(fingerprints, within)
+    sides = np.arange(len(fingerprints)) >= len(held_out)
+    first, second, _ = find_twins(fingerprints, within, sides.astype(np.int64))
     # A pair's later image is of the blend file if it lies behind the held-out ones.
     across = (first < len(held_out)) & (second >= len(held_out))
     duplicates = set((second[across] - len(held_out)).tolist())
@@ -249,7 +250,7 @@ def _too_few(blend_file: BlendFile, wanted: int, others: int) -> str:
 
 
 def _write_images(
-    blend_file: BlendFile, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: int
+    blend_file: BlendFile, names: Sequence[str], recipe: Recipe, store: ImageStore, workers: Workers
 ) -> dict[str, PreparedImage]:
     """Write images to `store`, each as a whole.
 
@@ -258,7 +259,7 @@ def _write_images(
         names: Their names in the file.
         recipe: Says how images are written; its unit is not used.
         store: Writes them.
-        workers: Threads.
+        workers: Threads, or a cluster.
 
     Returns:
         The images by their names in the file.
@@ -268,27 +269,16 @@ def _write_images(
     """
     whole_images = recipe.model_copy(update={"unit": "picture"})
 
-    def write(name: str) -> PreparedImage | InputError:
-        assert blend_file.image_folder is not None
-        image = AnnotatedImage(inside(blend_file.image_folder, name), name)
-        try:
-            return prepare_image(image, whole_images, {}, store)
-        except InputError as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers)
-    try:
-        results = track(
-            pool.map(write, names), "blended", len(names), console=Console(stderr=True), transient=True
-        )
-        written = dict(zip(names, results, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    errors = [result for result in written.values() if isinstance(result, InputError)]
+    folder = blend_file.image_folder or Path()  # None where no record has an image
+    images = [AnnotatedImage(inside(folder, name), name) for name in names]
+    results = prepare_images(images, Preparation(whole_images, {}, store), "blended", workers)
+    errors = [result for result in results if isinstance(result, str)]
     if errors:
         more = f" (and {len(errors) - 1} more of {blend_file.file})" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
-    prepared = {name: item for name, item in written.items() if isinstance(item, PreparedImage)}
+    prepared = {
+        name: item for name, item in zip(names, results, strict=True) if isinstance(item, PreparedImage)
+    }
     store.add_to_cache((item.digest, item.cached) for item in prepared.values())
     return prepared
 

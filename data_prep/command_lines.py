@@ -100,8 +100,10 @@ def parse_inspect(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_model(parser)
     add_workers(parser)
+    add_ray(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
+    _check_ray(args)
     args.recipe = args.recipe and find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     output, new = args.output, args.write_recipe
@@ -142,6 +144,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
             "--output data/mine --overwrite splits.given=keep",
             "--source photos --test-source more_photos --recipe configs/recipes/insulator.yaml\n"
             "--output data/mine splits.val=0.1 families.describe=null",
+            "--ray auto --source /shared/photos --recipe /shared/my.yaml --output /shared/mine",
         ],
     )
     add_source(parser, "pictures and annotation files, anywhere below it")
@@ -176,6 +179,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
         help="for instance 0.7,0.15,0.15 (default: recipe)",
     )
     add_workers(parser)
+    add_ray(parser)
     add_model(parser)
     parser.add_argument(
         "--synthetic",
@@ -189,6 +193,7 @@ Any field of the recipe can be overridden as key=value; data_prep/recipe/schema.
     add_blend(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a field of the recipe")
     args = parser.parse_intermixed_args(argv)
+    _check_ray(args)
     args.recipe = find_recipe(args.recipe)
     args.model_inputs = _model_inputs(args.model)
     return args
@@ -292,6 +297,26 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser, help: str = "threads (default: one a core)") -> None:
     parser.add_argument("--workers", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help=help)
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="open the pictures on a Ray cluster: auto, local or ray://HOST:PORT; its machines must share "
+        "the folders that are read and written, under the same paths",
+    )
+    parser.add_argument(
+        "--ray-workers",
+        type=at_least(1),
+        metavar="N",
+        help="pictures at a time on it (default: one for each of its CPUs)",
+    )
+
+
+def _check_ray(args: argparse.Namespace) -> None:
+    if args.ray_workers is not None and args.ray is None:
+        raise InputError("--ray-workers is for --ray; add it, or leave this out")
 
 
 def _shares(text: str) -> tuple[float, float, float]:

@@ -228,7 +228,8 @@ def _like_held_out(
     # All are compared: where many are alike (pieces in one fixture), what is usual tells what a copy is.
     fingerprints = [item.fingerprint for item in (*real, *made)]
     # A recipe that joins no copies still may not test on one.
-    first, second, _ = find_twins(fingerprints, conversion.recipe.group.twins or 0)
+    sides = np.concatenate([is_held, np.full(len(made), 2)])
+    first, second, _ = find_twins(fingerprints, conversion.recipe.group.twins or 0, sides)
     across = (first < len(real)) & (second >= len(real))
     first, second = first[across], second[across]
     return set((second[is_held[first]] - len(real)).tolist())

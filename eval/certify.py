@@ -22,7 +22,7 @@ from eval.report.console import make_console
 from eval.report.decision import calls_table
 from eval.report.phrases import counted, probability
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
-from eval.scoring.tasks import common_subject
+from eval.scoring.columns import common_subject
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError, run_command
 from llava.common.files import read_json, write_json

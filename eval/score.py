@@ -8,20 +8,22 @@ number is. Files and folders but those of --compare may be at addresses such as 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eval.answering.questions import beside_truth, read_questions
+from eval.answering.questions import beside_truth, index_questions
 from eval.deciding.answered import answered_task, yes_no_task
 from eval.deciding.apply import score_decision
+from eval.report.cases import Cases, make_cases
 from eval.report.phrases import counted
 from eval.scoring.answers import AnswerFile, read_answers, read_truth
+from eval.scoring.columns import join_groups
 from eval.scoring.comparison import SMALL, comparison_outcome, describe_comparisons
+from eval.scoring.options import ScoringOptions
 from eval.scoring.schema import (
     Bootstrap,
-    Case,
     ComparisonOutcome,
     DecisionScore,
     Probe,
@@ -29,8 +31,8 @@ from eval.scoring.schema import (
     Slice,
     TaskScore,
 )
-from eval.scoring.slices import SLICE_NAMES, SliceCriterion, make_slices, mean_slice
-from eval.scoring.tasks import ScoredTask, ScoringOptions, group_by_task, score_task
+from eval.scoring.slices import make_slices, mean_slice, name_sources
+from eval.scoring.tasks import ScoredTask, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
 from llava.common.cli import CommandParser, add_cache_flags
 from llava.common.destination import forget_made, made_at, send_folder
@@ -81,19 +83,20 @@ def score(
         bootstrap=Bootstrap(resamples=options.resamples, seed=options.seed),
         verdict=describe_comparisons(tasks),
         warnings=[
-            *_warn_of_files(truths, files),
+            *_warn_of_files(tasks, files),
             *_warn_of_small_tests(tasks),
             *(line for task in tasks for line in _warn_of_task(task)),
         ],
         tasks=tasks,
         slices=[],
     )
-    ordered = [truth for task in scored for truth in task.truths]
+    columns = [task.columns for task in scored]
+    groups = join_groups(columns)
     values = [np.concatenate([task.outcomes[i].value for task in scored]) for i in range(len(files))]
-    criteria: tuple[SliceCriterion, ...] = ("language", "source")
-    for criterion in criteria:
-        names = SLICE_NAMES[criterion](ordered)
-        scores.slices += make_slices(criterion, names, ordered, values, options.resamples, options.seed)
+    languages = [language for task in columns for language in task.languages]
+    sources = name_sources([folder for task in columns for folder in task.folders])
+    scores.slices += make_slices("language", languages, groups, values, options.resamples, options.seed)
+    scores.slices += make_slices("source", sources, groups, values, options.resamples, options.seed)
     return scores, scored
 
 
@@ -109,13 +112,13 @@ def score_probe(
     The arguments are those of `score`.
     """
     scores, scored = score(truth_file, truths, tuned, base, options)
-    ordered = [truth for task in scored for truth in task.truths]
+    groups = join_groups([task.columns for task in scored])
     right = [
         np.concatenate([task.outcomes[i].right for task in scored]).astype(np.float64)
         for i in range(2 if base else 1)
     ]
-    rows = np.arange(len(ordered))
-    overall = mean_slice("all", "all", rows, ordered, right, options.resamples, options.seed)
+    rows = np.arange(len(groups))
+    overall = mean_slice("all", "all", rows, groups, right, options.resamples, options.seed)
     same = len(right) == 2 and bool((right[0] == right[1]).all())
     outcome = comparison_outcome(overall.difference, same)
     return Probe(
@@ -149,16 +152,18 @@ def _describe_cost(overall: Slice, outcome: ComparisonOutcome) -> str:
 # --- warnings ----------------------------------------------------------------------------------------
 
 
-def _warn_of_files(truths: Sequence[Truth], files: Sequence[AnswerFile]) -> list[str]:
-    question_ids = {str(truth.question_id) for truth in truths}
+def _warn_of_files(tasks: Sequence[TaskScore], files: Sequence[AnswerFile]) -> list[str]:
+    questions = sum(task.n for task in tasks)
     lines = []
-    for file in files:
-        missing = sum(question not in file.answers for question in question_ids)
-        unknown = sum(question not in question_ids for question in file.answers)
-        unreadable = sum(file.error(question) is not None for question in question_ids)
+    for file, scores in zip(
+        files, ([task.tuned for task in tasks], [task.base for task in tasks if task.base]), strict=False
+    ):
+        missing = sum(score.missing for score in scores)
+        unknown = len(file.answers) - (questions - missing)
+        unreadable = sum(score.unreadable for score in scores)
         if missing:
             lines.append(
-                f"{file.name}: {missing} of {len(question_ids)} questions have NO ANSWER; they count as wrong"
+                f"{file.name}: {missing} of {questions} questions have NO ANSWER; they count as wrong"
             )
         if unreadable:
             lines.append(
@@ -249,12 +254,12 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise InputError("--miss-rate: a share from 0 up to, but not, 1")
 
 
-def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> dict[str, Question]:
+def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> Mapping[str, Question]:
     """Return the questions by id; none where no file is named and none lies beside the truth."""
     path = arguments.question_file or beside_truth(arguments.truth_file)
     if path is None:
         return {}
-    questions = {str(question.question_id): question for question in read_questions(path)}
+    questions = index_questions(path)
     if not any(str(truth.question_id) in questions for truth in truths):
         truth_file = shown(arguments.truth_file)
         raise InputError(f"{shown(path)}: none of its question ids is in {truth_file}; --question-file")
@@ -264,7 +269,7 @@ def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> dict[s
 
 def _read_files(
     truth_path: Path, tuned_path: Path, base_path: Path | None
-) -> tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None]:
+) -> tuple[InputFile, Sequence[Truth], AnswerFile, AnswerFile | None]:
     truth_file, truths = read_truth(truth_path)
     tuned = read_answers(tuned_path, "tuned", truths, truth_path)
     base = None if base_path is None else read_answers(base_path, "base", truths, truth_path)
@@ -284,7 +289,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{shown(arguments.image_folder)}: no such image folder")
     use_cache(arguments.cache_folder, arguments.cache_gb)
     # here, so that --help and mistyped flags answer at once
-    from eval.report.cases import make_cases
     from eval.report.console import make_console, print_scores
     from eval.report.decision import print_decision_score
 
@@ -310,13 +314,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_scores(scores)
     if decided:
         print_decision_score(decided, make_console())
-    _print_omissions(truths, cases, arguments.image_folder or arguments.output)
+    _print_omissions(scores, cases, arguments.image_folder or arguments.output)
     print(f"written to {' and '.join(shown(arguments.output / name) for name in names)}")
     return 0
 
 
 def _score_decision(
-    files: tuple[InputFile, list[Truth], AnswerFile, AnswerFile | None], arguments: argparse.Namespace
+    files: tuple[InputFile, Sequence[Truth], AnswerFile, AnswerFile | None], arguments: argparse.Namespace
 ) -> DecisionScore:
     """Apply a decision to the answers to its task; InputError if it is for another model or wording."""
     decision = load_decision(arguments.decision)
@@ -330,32 +334,32 @@ def _score_decision(
     return score_decision(decision, answered, truth_file.sha256)
 
 
-def _print_omissions(truths: Sequence[Truth], cases: Sequence[Case], image_folder: Path) -> None:
+def _print_omissions(scores: Scores, cases: Cases, image_folder: Path) -> None:
     """Print which metrics and images are left out, and what adds them."""
-    if any(truth.type == "text" for truth in truths) and (absent := missing_libraries()):
+    if any(task.type == "text" for task in scores.tasks) and (absent := missing_libraries()):
         print(
             f"ROUGE-L, BLEU and CIDEr are left out: {', '.join(absent)} not installed; "
             f"{how_to_install('text')}"
         )
-    if not cases:
+    if not cases.cards:
         print("the report shows no pictures: name the --question-file that was asked")
     elif missing := _missing_images(cases, image_folder):
         print(f"the report lacks {missing}; --image-folder says where they are")
 
 
-def _missing_images(cases: Sequence[Case], folder: Path) -> str:
+def _missing_images(cases: Cases, folder: Path) -> str:
     """Return in words how many of the images are not in `folder`; empty where all are."""
-    names = {name for case in cases for name in case.images}
+    names = cases.images
     if address_of(folder) is None:
         missing = sum(not (folder / name).is_file() for name in names)
     else:  # a few requests instead of one for each
-        missing = len(names - list_files(folder).keys())
+        missing = len(set(names) - list_files(folder).keys())
     if not missing:
         return ""
     return f"{missing:,} of {counted(len(names), 'picture')}, which {shown(folder)} does not hold"
 
 
-def _write(folder: Path, scores: Scores, cases: Sequence[Case], images: Path | None) -> list[str]:
+def _write(folder: Path, scores: Scores, cases: Cases, images: Path | None) -> list[str]:
     """Write scores.json and report.html, both or neither; return their names."""
     from eval.report.page import render_page
 

@@ -32,7 +32,9 @@ def group_bursts(photos: Sequence[PhotoFacts], twins: int | None) -> list[int]:
     prints = {index: fingerprint(open_image(BytesIO(photos[index].thumbnail))) for index in shown}
     together = UnionFind(len(photos))
     if twins is not None:
-        first, second, _ = find_twins([prints[index] for index in shown], twins)
+        assets: dict[str, int] = {}
+        sides = [assets.setdefault(photos[index].asset, len(assets)) for index in shown]
+        first, second, _ = find_twins([prints[index] for index in shown], twins, np.array(sides, np.int64))
         for one, two in zip(first.tolist(), second.tolist(), strict=True):
             if photos[shown[one]].asset == photos[shown[two]].asset:
                 together.union(shown[one], shown[two])

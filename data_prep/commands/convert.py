@@ -1,9 +1,9 @@
 """`python -m data_prep convert`: annotated photos -> conversation JSON, test questions and their truth.
 
 Reads everything first and writes nothing if anything is wrong; the output folder appears whole or not at
-all. The same source, recipe and seed give the same bytes, whatever the number of workers. Over an earlier
-output (--overwrite) only what changed is made and written again; a second run with the same input leaves
-every file as it is.
+all. The same source, recipe and seed give the same bytes, whatever the number of workers, here or on a Ray
+cluster (--ray). Over an earlier output (--overwrite) only what changed is made and written again; a second
+run with the same input leaves every file as it is.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
 from data_prep.annotations import AnnotatedImage, AnnotatedSource
 from data_prep.blend import blend, open_blend_file
 from data_prep.commands.problems import ALL_OF_THEM, FEW, problem_lines
 from data_prep.formats import find_reader
 from data_prep.formats.seen import passed_over
+from data_prep.images.prepare import Preparation, prepare_images
+from data_prep.images.sharing import Workers, workers_of
 from data_prep.images.store import ImageStore
-from data_prep.images.units import PreparedImage, class_names, prepare_image, unknown_classes
+from data_prep.images.units import PreparedImage, class_names, unknown_classes
 from data_prep.made_folders import open_made_folders, refuse_made
 from data_prep.made_pictures import add_made, held_out, made_facts, of_training_photos, with_labels_of_parents
 from data_prep.output import foreign_files, output_folder
@@ -68,15 +68,15 @@ def run(args: argparse.Namespace) -> int:
     sources = read_sources(folders, recipe, args.format)
     made = open_made_folders(args.synthetic, recipe)
     general = open_blend_file(args)
-    with output_folder(args.output) as folder:
+    with output_folder(args.output) as folder, workers_of(args) as workers:
         store = ImageStore(folder, recipe.pictures, args.output if args.output.exists() else None)
-        prepared = prepare_all(sources, recipe, store, args.workers)
+        prepared = prepare_all(sources, recipe, store, workers)
         conversion = split_units(prepared, recipe, args.seed, source_notes(sources), args.workers)
         if made:
             pictures = of_training_photos(made, conversion, prepared)
             pictures = with_labels_of_parents(pictures, recipe, sources, prepared)
             source = AnnotatedSource("synthetic", tuple(picture.image for picture in pictures))
-            (written,) = prepare_all([source], recipe, store, args.workers)
+            (written,) = prepare_all([source], recipe, store, workers)
             add_made(made, pictures, written, conversion, prepared, args.seed)
         summaries = write_questions(conversion, folder, args.seed)
         if schema := report_schema(recipe):
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         if general:
             photos, files = held_out(conversion, prepared)
             fingerprints = [photo.fingerprint for photo in photos]
-            blended = blend(general, folder, recipe, store, args.seed, args.workers, fingerprints, files)
+            blended = blend(general, folder, recipe, store, args.seed, workers, fingerprints, files)
         content = make_manifest(args, conversion, summaries, folder) | {
             "synthetic": made_facts(made, conversion),
             "blend": blended,
@@ -179,7 +179,7 @@ def source_notes(sources: Sequence[AnnotatedSource]) -> list[str]:
 
 
 def prepare_all(
-    sources: Sequence[AnnotatedSource], recipe: Recipe, store: ImageStore, workers: int
+    sources: Sequence[AnnotatedSource], recipe: Recipe, store: ImageStore, workers: Workers
 ) -> list[list[PreparedImage]]:
     """Decode, cut and encode every image that `store` does not know, and write the units.
 
@@ -187,7 +187,7 @@ def prepare_all(
         sources: The annotated images.
         recipe: What units are cut.
         store: Where they are written, and what an earlier conversion knows of them.
-        workers: The number of threads.
+        workers: Threads, or a cluster.
 
     Returns:
         The prepared images of each source.
@@ -195,30 +195,16 @@ def prepare_all(
     Raises:
         InputError: An image is damaged; all were tried.
     """
-    names = recipe.known_names()
     jobs = [(number, image) for number, source in enumerate(sources) for image in source.images]
-
-    def work(job: tuple[int, AnnotatedImage]) -> PreparedImage | str:
-        try:
-            return prepare_image(job[1], recipe, names, store)
-        except InputError as error:
-            return str(error)
-
     prepared: list[list[PreparedImage]] = [[] for _ in sources]
     problems: list[str] = []
-    # Threads: Pillow decodes, scales and encodes outside Python's lock.
-    pool = ThreadPoolExecutor(workers)
-    try:
-        results = track(
-            pool.map(work, jobs), "pictures", len(jobs), console=Console(stderr=True), transient=True
-        )
-        for (number, _), result in zip(jobs, results, strict=True):
-            if isinstance(result, str):
-                problems.append(result)
-            else:
-                prepared[number].append(result)
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted run does not first finish its pictures
+    preparation = Preparation(recipe, recipe.known_names(), store)
+    results = prepare_images([image for _, image in jobs], preparation, "pictures", workers)
+    for (number, _), result in zip(jobs, results, strict=True):
+        if isinstance(result, str):
+            problems.append(result)
+        else:
+            prepared[number].append(result)
     _raise_problems(problems, "picture(s) cannot be used")
     store.add_to_cache((item.digest, item.cached) for items in prepared for item in items)
     return prepared

@@ -11,13 +11,11 @@ import difflib
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 
 from data_prep.annotations import (
     AnnotatedImage,
@@ -32,6 +30,7 @@ from data_prep.formats.seen import passed_over
 from data_prep.images.decode import decoded
 from data_prep.images.fingerprint import fingerprint
 from data_prep.images.points import find_points
+from data_prep.images.sharing import Workers, share, workers_of
 from data_prep.images.taken import time_taken
 from data_prep.images.units import Unit
 from data_prep.model_inputs import ModelInput
@@ -112,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     source, problems = _read(folder, args.format)
     problems = [*folder.naming_problems, *problems]
     alone = [AnnotatedImage(path, folder.key(path)) for path in source.unannotated]
-    inspected, damaged = inspect_images(source.images or alone, ClassMapping(recipe), args.workers)
+    with workers_of(args) as workers:
+        inspected, damaged = inspect_images(source.images or alone, ClassMapping(recipe), workers)
     if not inspected:
         first = next(iter([*problems, *damaged]), "it holds no picture")
         raise InputError(f"{args.source}: no picture can be read ({first})")
@@ -154,32 +154,23 @@ def _read(folder: SourceFolder, format: str) -> tuple[AnnotatedSource, list[str]
 
 
 def inspect_images(
-    images: Sequence[AnnotatedImage], mapping: ClassMapping, workers: int
+    images: Sequence[AnnotatedImage], mapping: ClassMapping, workers: Workers
 ) -> tuple[list[InspectedImage], list[str]]:
-    """Decode every image in `workers` threads; return those that can be read, in order, and a line for each
-    that cannot."""
-
-    def work(image: AnnotatedImage) -> InspectedImage | str:
-        try:
-            return _inspect_image(image, mapping)
-        except InputError as error:
-            return str(error)
-
+    """Decode every image; return those that can be read, in order, and a line for each that cannot."""
     inspected, damaged = [], []
-    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside Python's lock
-        results = track(
-            pool.map(work, images),
-            "pictures",
-            len(images),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        for result in results:
-            if isinstance(result, str):
-                damaged.append(result)
-            else:
-                inspected.append(result)
+    for result in share(_try_to_inspect, mapping, images, "pictures", workers):
+        if isinstance(result, str):
+            damaged.append(result)
+        else:
+            inspected.append(result)
     return inspected, damaged
+
+
+def _try_to_inspect(mapping: ClassMapping, image: AnnotatedImage) -> InspectedImage | str:
+    try:
+        return _inspect_image(image, mapping)
+    except InputError as error:
+        return str(error)
 
 
 def _inspect_image(image: AnnotatedImage, mapping: ClassMapping) -> InspectedImage:

@@ -7,11 +7,15 @@ only source files that it does not find there. The cache may be deleted at any t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import Annotated
 
 import PIL
@@ -23,7 +27,7 @@ from data_prep.images.points import POINT
 from data_prep.recipe.schema import ImageSettings
 from llava.common.boxes import Box
 from llava.common.errors import InputError
-from llava.common.files import read_text, to_json, write_text
+from llava.common.files import atomic_path, read_text, to_json
 
 CACHE = "cache.json"
 _SCHEMA = 3  # 1 had fingerprints of every pixel, 2 hashes in their place
@@ -76,6 +80,9 @@ class ImageStore:
 
     Images that `earlier`, the folder of an earlier conversion, already holds are linked from there (copied
     where the file system has no links), after their content was checked.
+
+    Several processes may write to one folder. A pickled store opens the folder again, on a worker of a
+    cluster: all of it but the cache, which only its own process writes.
     """
 
     def __init__(self, folder: Path, settings: ImageSettings, earlier: Path | None = None):
@@ -83,6 +90,15 @@ class ImageStore:
         (folder / "images").mkdir(exist_ok=True)
         self._cached = _read(earlier / CACHE, settings) if earlier else {}
         self._entries: dict[str, CachedImage] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[object, ...]]:
+        earlier = self.earlier and self.earlier.resolve()
+        return _opened_elsewhere, (
+            self.folder,
+            self.settings.model_dump_json(),
+            earlier,
+            to_json(_made_with(self.settings)),
+        )
 
     def find_cached(self, digest: str) -> CachedImage | None:
         """Return what an earlier conversion found of the source file with this SHA-256."""
@@ -106,12 +122,14 @@ class ImageStore:
         """Write an image if it is not there yet, and return its name."""
         name = name_of(data)
         if not self.reuse(name):
-            try:
-                with (self.folder / name).open("xb") as file:
-                    file.write(data)
-            except FileExistsError:  # another thread's, of the same content
-                pass
+            with _whole(self.folder / name) as partial:
+                partial.write_bytes(data)
         return name
+
+    def remove_partial(self) -> None:
+        """Remove what processes left half-written that were killed. Nobody may be writing any more."""
+        for path in (self.folder / "images").glob(".*"):
+            path.unlink()
 
     def add_to_cache(self, entries: Iterable[tuple[str, CachedImage]]) -> None:
         """Add entries for source files, each with the file's SHA-256, to the cache in `folder`.
@@ -122,8 +140,15 @@ class ImageStore:
             earlier = self._entries.setdefault(digest, cached)
             if earlier is not cached:
                 earlier.parts.update(cached.parts)
-        cache = _Cache(made_with=_made_with(self.settings), pictures=dict(sorted(self._entries.items())))
-        write_text(self.folder / CACHE, to_json(cache) + "\n")
+        with (
+            atomic_path(self.folder / CACHE) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            # A `_Cache`, entry by entry: the text of all is several times as large as what is held.
+            file.write(f'{{"made_with": {to_json(_made_with(self.settings))}, "pictures": {{')
+            for number, (digest, cached) in enumerate(sorted(self._entries.items())):
+                file.write(f'{", " if number else ""}"{digest}": {to_json(cached)}')
+            file.write("}}\n")
 
 
 def name_of(data: bytes) -> str:
@@ -137,7 +162,39 @@ def link(source: Path, target: Path) -> None:
     except FileExistsError:
         pass
     except OSError:  # a disk without hard links
-        shutil.copy2(source, target)
+        with _whole(target) as partial:
+            shutil.copy2(source, partial)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """Yield a new name beside `target` for a file that becomes `target` when the block succeeds.
+
+    A process that is killed, here or on another machine, leaves no half of it under its name. Another one may
+    write the same content at the same time.
+    """
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        yield partial
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@functools.lru_cache(maxsize=1)  # a worker opens it for each of its tasks, and the cache may be large
+def _opened_elsewhere(folder: Path, settings: str, earlier: Path | None, made_with: str) -> ImageStore:
+    """Open the store that another process writes to; InputError if images would not be the same here."""
+    if not (folder / "images").is_dir():
+        raise InputError(f"{folder.parent} is not shared with {gethostname()}, a machine of the cluster")
+    opened = ImageStore(folder, ImageSettings.model_validate_json(settings), earlier)
+    here = to_json(_made_with(opened.settings))
+    if here != made_with:
+        raise InputError(
+            f"{gethostname()}, a machine of the cluster, would write other pictures ({here}, "
+            f"here {made_with}); install the same Pillow on all"
+        )
+    return opened
 
 
 def _read(path: Path, settings: ImageSettings) -> dict[str, CachedImage]:

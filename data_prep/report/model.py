@@ -84,13 +84,15 @@ class AkinPair:
 class AkinImages:
     """The images of a source that are not independent: what was looked for and what was not, in a `summary`;
     how many `pairs` were found, how many of them are `crossing` the splits (None without splits), what other
-    ways to split would leak, and the pairs that are `shown`."""
+    ways to split would leak, and the pairs that are `shown`. `some_pairs` as `Check.some_pairs`: there
+    are more pairs than were found."""
 
     summary: str
     pairs: int
     crossing: int | None
     leaks: Leaks | None
     shown: tuple[AkinPair, ...]
+    some_pairs: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from data_prep.report.model import SHAPE_ROLES, AkinImages, AkinPair, Report, Sample
 from data_prep.report.survey import SAMPLE_SIDE
+from data_prep.splits.twins import ALL_PAIRS
 from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.records import IMAGE_PLACEHOLDER
 
@@ -19,6 +20,7 @@ def akin_part(akin: AkinImages | None) -> Markup | None:
     if akin is None:
         return None
     leaks = akin.leaks
+    least = "at least " if akin.some_pairs else ""
     lines = [f"Looked for pictures that are not independent. {akin.summary[:1].upper()}{akin.summary[1:]}."]
     if akin.pairs:
         lines.append(
@@ -28,16 +30,21 @@ def akin_part(akin: AkinImages | None) -> Markup | None:
         lines.append(
             f"{leaks.akin:,} pairs of pictures are in one group, for these or other reasons. A naive split, "
             f"picture by picture at random, would divide about {leaks.random_akin:,g} of them "
-            f"({leaks.random_twins:,g} that look alike)."
+            f"({least}{leaks.random_twins:,g} that look alike)."
         )
     if leaks and leaks.given_akin is not None:
         lines.append(
             f"The splits that the source itself states divide {leaks.given_akin:,} of these pairs "
-            f"({leaks.given_twins or 0:,} that look alike)."
+            f"({least}{leaks.given_twins or 0:,} that look alike)."
         )
     if akin.crossing is not None and akin.pairs:
         lines.append(
             f"As the pictures are split here, {akin.crossing or 'none'} of the pairs found are divided."
+        )
+    if akin.some_pairs:
+        lines.append(
+            f"Where more than {ALL_PAIRS} pictures hang together, only as many of their pairs were looked "
+            "for as join them."
         )
     parts = [tag("p", line) for line in lines]
     if akin.pairs > len(akin.shown):

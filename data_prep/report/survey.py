@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 
 from data_prep.model_inputs import ModelInput
 from data_prep.recipe.schema import Recipe
@@ -97,23 +98,28 @@ def count_classes(views: Iterable[View], roles: Mapping[str, ShapeRole]) -> list
 def show_akin(images: Sequence[ComparedImage], checks: Sequence[Check], leaks: Leaks | None) -> AkinImages:
     """Count the pairs that checks found, and choose those to show: pairs that splits divide first, then some
     of each check, each image once as far as possible."""
-    count = crossing = 0
-    candidates: list[tuple[bool, int, int]] = []
-    for number, check in enumerate(checks):
-        for place, (first, second, likeness) in enumerate(check.pairs):
-            across = AkinPair(likeness, images[first], images[second]).crossing
-            crossing += across
-            candidates.append((not across, place, number))
-        count += len(check.pairs)
+
+    def crosses(pair: Pair) -> bool:
+        return AkinPair(pair[2], images[pair[0]], images[pair[1]]).crossing
+
+    count = sum(len(check.pairs) for check in checks)
+    crossing = sum(crosses(pair) for check in checks for pair in check.pairs)
+    # Of each check the first, then of each the second; no list of all, which may be more than images.
+    ordered = (
+        pair
+        for across in (True, False)
+        for row in zip_longest(*(check.pairs for check in checks))
+        for pair in row
+        if pair and crosses(pair) == across
+    )
     shown = []
-    for first, second, likeness in _apart(
-        checks[number].pairs[place] for _, place, number in sorted(candidates)
-    ):
+    for first, second, likeness in _apart(ordered):
         one, two = images[first], images[second]
         thumbnails = (thumbnail(one.file, PAIR_SIDE), thumbnail(two.file, PAIR_SIDE))
         shown.append(AkinPair(likeness, one, two, thumbnails))
     known = any(image.split for image in images)
-    return AkinImages(checks_text(checks), count, crossing if known else None, leaks, tuple(shown))
+    some = any(check.some_pairs for check in checks)
+    return AkinImages(checks_text(checks), count, crossing if known else None, leaks, tuple(shown), some)
 
 
 def _apart(pairs: Iterable[Pair]) -> list[Pair]:

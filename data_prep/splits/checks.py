@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from data_prep.images.points import MOST_SIDE, may_be_crop
 from data_prep.recipe.schema import Grouping
 from data_prep.splits import objects
+from data_prep.splits.joined import Joined
 from data_prep.splits.member import GroupMember
 from data_prep.splits.named import find_moments, find_versions, propose_gap, taken
 from data_prep.splits.shifted import find_shifted
-from data_prep.splits.twins import HASH_BITS, find_twins
+from data_prep.splits.twins import ALL_PAIRS, HASH_BITS, find_twins
 from llava.common.environment import how_to_install
 
 Pair = tuple[int, int, str]
@@ -32,7 +34,8 @@ class Check:
 
     `name` is its key in manifest.json, `what` are those images in words. `pairs` are those found; of a chain
     only neighbours. `not_checked` says why it was not looked for, "" if it was. `by_looks` tells that pixels
-    were compared.
+    were compared. `some_pairs` tells that so many images hang together that only some of their pairs were
+    looked for, enough to join them.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Check:
     pairs: tuple[Pair, ...] = ()
     not_checked: str = ""
     by_looks: bool = True
+    some_pairs: bool = False
 
     @property
     def images(self) -> int:
@@ -58,9 +62,10 @@ _WITHOUT = {
 
 def run_checks(members: Sequence[GroupMember], rule: Grouping, workers: int) -> tuple[Check, ...]:
     """Run the checks that a recipe wants and that the images allow."""
+    copies = _check_copies(members, rule)
     return (
-        _check_copies(members, rule),
-        _check_shifted(members, rule),
+        copies,
+        _check_shifted(members, rule, copies.pairs),
         _check_objects(members, rule, workers),
         _check_names(members),
         _check_moments(members, rule),
@@ -72,10 +77,14 @@ def _check_copies(members: Sequence[GroupMember], rule: Grouping) -> Check:
     if rule.twins is None:
         return Check(name, what, not_checked="group.twins is null")
     first, second, bits = find_twins([member.fingerprint for member in members], rule.twins)
-    return Check(name, what, _pairs(first, second, (f"{bit} of {HASH_BITS} bits differ" for bit in bits)))
+    words = [
+        f"{bit} of {HASH_BITS} bits differ" for bit in range(HASH_BITS + 1)
+    ]  # of many pairs the same ones
+    pairs = _pairs(first, second, (words[bit] for bit in bits))
+    return Check(name, what, pairs, some_pairs=_joined(len(members), pairs).largest > ALL_PAIRS)
 
 
-def _check_shifted(members: Sequence[GroupMember], rule: Grouping) -> Check:
+def _check_shifted(members: Sequence[GroupMember], rule: Grouping, copies: Sequence[Pair]) -> Check:
     name, what = "shifted", "shifted crops of one picture"
     if not rule.shifted:
         return Check(name, what, not_checked="group.shifted is false")
@@ -83,16 +92,19 @@ def _check_shifted(members: Sequence[GroupMember], rule: Grouping) -> Check:
     for index, member in enumerate(members):
         if may_be_crop(member.size):
             of_size.setdefault(member.size, []).append(index)
-    chosen = [indices for indices in of_size.values() if len(indices) > 1]
+    chosen = [(size, indices) for size, indices in of_size.items() if len(indices) > 1]
     if not chosen:
         return Check(name, what, not_checked=f"no two pictures of one size up to {MOST_SIDE} pixels")
+    together = _joined(len(members), copies)
     pairs: list[Pair] = []
-    for indices in chosen:
+    for size, indices in chosen:
         ours = [_file(members[index]) for index in indices]
-        first, second, correlation = find_shifted(ours, [members[index].points for index in indices])
+        points = [members[index].points for index in indices]
+        first, second, correlation = find_shifted(ours, points, size, together.find(np.array(indices)))
         words = (f"correlate at {value:.2f} where they overlap" for value in correlation)
         pairs += _pairs([indices[i] for i in first], [indices[i] for i in second], words)
-    return Check(name, what, tuple(pairs))
+    together = _joined(len(members), [*copies, *pairs])
+    return Check(name, what, tuple(pairs), some_pairs=together.largest > ALL_PAIRS)
 
 
 def _check_objects(members: Sequence[GroupMember], rule: Grouping, workers: int) -> Check:
@@ -126,6 +138,15 @@ def _check_moments(members: Sequence[GroupMember], rule: Grouping) -> Check:
         reason = f"group.time is not set; {known:,} pictures tell when they were taken"
         reason += f", group.time={gap:g} joins bursts" if gap else ""
     return Check("moments", "bursts", not_checked=reason, by_looks=False)
+
+
+def _joined(count: int, pairs: Sequence[Pair]) -> Joined:
+    """Join `count` images by pairs."""
+    together = Joined(count)
+    together.union(
+        np.array([pair[0] for pair in pairs], np.int64), np.array([pair[1] for pair in pairs], np.int64)
+    )
+    return together
 
 
 def _pairs(first: Iterable[int], second: Iterable[int], words: Iterable[str]) -> tuple[Pair, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from data_prep.recipe.schema import Grouping
 from data_prep.source_folder import Split
 from data_prep.splits.checks import Check, run_checks
@@ -70,7 +72,8 @@ def _in_source(name: str, member: GroupMember) -> str:
 class Leaks:
     """How many pairs of images that are alike would be in two splits. The names are manifest.json's.
 
-    `twins` counts pairs that look alike (`Check.by_looks`), `akin` pairs of one group for any reason.
+    `twins` counts pairs that look alike (`Check.by_looks`), those that were found where one has `some_pairs`;
+    `akin` counts pairs of one group for any reason.
     `random_*` is the number expected in two splits if each image were put into one by itself, at random by
     the shares; `given_*` the number that the source's own splits divide, None if it states none.
     """
@@ -87,8 +90,13 @@ def count_leaks(members: Sequence[GroupMember], groups: Groups, shares: Mapping[
     """Count what splitting the images by themselves, or as the source does, would leak. Shares sum to 1."""
     apart = 1 - sum(share**2 for share in shares.values())
     given = any(member.split for member in members)
-    pairs = {(first, second) for check in groups.checks if check.by_looks for first, second, _ in check.pairs}
-    given_twins = sum(_divided(members[first].split, members[second].split) for first, second in pairs)
+    by_looks = [check.pairs for check in groups.checks if check.by_looks]
+    pairs = np.array([first * len(members) + second for found in by_looks for first, second, _ in found])
+    pairs = np.unique(pairs.astype(np.int64))  # 8 bytes a pair, of which there may be more than images
+    given_twins = sum(
+        _divided(members[first].split, members[second].split)
+        for first, second in (divmod(pair, len(members)) for pair in pairs.tolist())
+    )
     akin = given_akin = 0
     for splits in count_splits((member.split for member in members), groups.names).values():
         akin += splits.total() * (splits.total() - 1) // 2

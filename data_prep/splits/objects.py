@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.splits.near_codes import Bits, CodeIndex, IntArray
+from data_prep.splits.near_codes import CodeIndex, IntArray, pack
 
 _SIDE = 384  # pixels of a crop's longer side, to which a larger one is scaled down
 _FEATURES = 400  # in a crop
@@ -83,11 +83,13 @@ def _candidates(features: Sequence[Features], owners: Sequence[int]) -> list[tup
     if not len(crops):
         return []
     descriptors = np.concatenate([item.descriptors for item in features])
-    codes: Bits = descriptors > np.median(descriptors, axis=0)
-    rows, others, _ = CodeIndex(codes).near(codes, _CODE_WITHIN)
+    words = pack(descriptors > np.median(descriptors, axis=0))
     image = np.asarray(owners)[crops]
-    apart = (crops[rows] < crops[others]) & (image[rows] != image[others])
-    pairs, votes = np.unique(crops[rows[apart]] * len(features) + crops[others[apart]], return_counts=True)
+    near = CodeIndex(words, descriptors.shape[1]).near(
+        words, _CODE_WITHIN, wanted=lambda rows, others: image[rows] != image[others]
+    )
+    alike = [crops[rows] * len(features) + crops[others] for rows, others, _ in near]
+    pairs, votes = np.unique(np.concatenate(alike), return_counts=True)
     chosen = np.argsort(-votes, kind="stable")[: min(_MOST_PAIRS, int((votes >= _VOTES).sum()))]
     return [divmod(int(pair), len(features)) for pair in pairs[chosen]]
 

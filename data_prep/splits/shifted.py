@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_prep.images.points import CODE_BITS, POINT, reduction
-from data_prep.splits.near_codes import CodeIndex, IntArray
+from data_prep.images.points import CODE_BITS, MOST_SIDE, POINT, reduction
+from data_prep.splits.joined import Joined
+from data_prep.splits.near_codes import Bits, CodeIndex, IntArray
+from data_prep.splits.twins import ALL_PAIRS
 from llava.common.images import decode, open_header
 
 Greys = NDArray[np.float32]
@@ -28,7 +31,7 @@ _MOST_PAIRS = 200_000  # whose overlap is looked at
 
 
 def find_shifted(
-    files: Sequence[Path], points: Sequence[bytes]
+    files: Sequence[Path], points: Sequence[bytes], size: tuple[int, int], sets: IntArray
 ) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
     """Find the images that overlap, all of one size.
 
@@ -36,50 +39,123 @@ def find_shifted(
     other. A pair is one that correlates where both show the same. Periodic textures (fabric, grids) do not
     count: they fit upon one another wherever they come from.
 
+    Images that hang together, as copies or because they overlap, in sets of more than `ALL_PAIRS` are not
+    looked at again. So a film takes time and memory as its length does.
+
     Args:
         files: The images.
         points: Of each, as `find_points` gives them.
+        size: Their (width, height).
+        sets: Of each, the number of a set of images that hang together anyway.
 
     Returns:
         The first and the second image of each pair, by index, and their correlation.
     """
     periodic = cache(lambda index: _is_periodic(_detail(files[index])))
-    pairs = [
-        (first, second, correlation)
-        for first, second, x, y in _candidates(points)
-        if not periodic(first)
-        and (correlation := _overlap_correlation(files[first], files[second], x, y)) >= _ALIKE
-    ]
+    joined = Joined(len(files))
+    order = np.argsort(sets, kind="stable")
+    same = sets[order[1:]] == sets[order[:-1]]
+    joined.union(order[:-1][same], order[1:][same])
+    first, second, x, y = _candidates(points, size, joined)
+    pairs = []
+    for one, two, right, below in zip(first.tolist(), second.tolist(), x.tolist(), y.tolist(), strict=True):
+        ends = np.array([[one], [two]])
+        if periodic(one) or not _is_open(joined, *ends)[0]:
+            continue
+        if (correlation := _overlap_correlation(files[one], files[two], right, below)) >= _ALIKE:
+            pairs.append((one, two, correlation))
+            joined.union(*ends)
     columns = np.array(pairs, dtype=np.float64).reshape(-1, 3)
     return columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2]
 
 
-def _candidates(points: Sequence[bytes]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield two images and how far the second one's points lie right of and below the first one's."""
-    owners = np.repeat(np.arange(len(points)), [len(item) // POINT.itemsize for item in points])
-    if not len(owners):
-        return
+def _is_open(joined: Joined, first: IntArray, second: IntArray) -> Bits:
+    """Tell which pairs are not known to hang together, or with few others only."""
+    sets = joined.find(first)
+    return (sets != joined.find(second)) | (joined.sizes(sets) <= ALL_PAIRS)
+
+
+def _candidates(
+    points: Sequence[bytes], size: tuple[int, int], joined: Joined
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Return pairs of images, by index, and how far the second one's points lie right of and below the first
+    one's; those that most points agree on come first."""
+    counts = [len(item) // POINT.itemsize for item in points]
+    owners = np.repeat(np.arange(len(points), dtype=np.int32), counts)
     all_points = np.frombuffer(b"".join(points), dtype=POINT)
-    places = all_points["place"].astype(np.int64)
-    codes = np.unpackbits(all_points["code"], axis=1, count=CODE_BITS).astype(np.bool_)
-    rows, others, _ = CodeIndex(codes, _TABLES).near(codes, _CODE_WITHIN)
-    keep = owners[rows] < owners[others]
-    rows, others = rows[keep], others[keep]
-    shifts = places[others] - places[rows]
-    best: dict[tuple[int, int], tuple[int, int, int]] = {}
+    codes = np.zeros((len(owners), -(-CODE_BITS // 64) * 8), dtype=np.uint8)
+    codes[:, : all_points["code"].shape[1]] = all_points["code"]
+    words = codes.view(np.uint64)
+
+    def wanted(rows: IntArray, others: IntArray) -> Bits:
+        first, second = owners[rows], owners[others]
+        apart = first != second
+        apart[apart] = _is_open(joined, first[apart], second[apart])
+        return apart
+
+    def of_images(rows: IntArray, others: IntArray) -> IntArray:
+        shifts = all_points["place"][others].astype(np.int64) - all_points["place"][rows]
+        voted = _vote(owners[rows].astype(np.int64), owners[others].astype(np.int64), shifts, len(points))
+        factor = reduction(size)
+        sides = np.array([-(-size[0] // factor), -(-size[1] // factor)])
+        return voted[(abs(voted[:, 2:4]) / sides).max(axis=1) >= _LEAST_SHIFT]
+
+    found = np.empty((0, 6), dtype=np.int64)
+    # The points come in the order of their images, and an image's are voted on together.
+    waiting = [np.empty(0, dtype=np.int64)] * 2
+    for rows, others, _ in CodeIndex(words, CODE_BITS, _TABLES).near(words, _CODE_WITHIN, wanted=wanted):
+        rows, others = np.concatenate([waiting[0], rows]), np.concatenate([waiting[1], others])
+        whole = int(np.searchsorted(owners[rows], owners[rows[-1]])) if len(rows) else 0
+        waiting = [rows[whole:], others[whole:]]
+        found = np.concatenate([found, of_images(rows[:whole], others[:whole])])
+        if len(found) > 2 * _MOST_PAIRS:
+            found = _most_agreed(found)
+    found = _most_agreed(np.concatenate([found, of_images(*waiting)]))
+    return found[:, 0], found[:, 1], found[:, 2], found[:, 3]
+
+
+def _most_agreed(pairs: IntArray) -> IntArray:
+    first, second, _, _, votes, start = pairs.T
+    return pairs[np.lexsort((second, first, start, -votes))[:_MOST_PAIRS]]
+
+
+def _vote(first: IntArray, second: IntArray, shifts: IntArray, images: int) -> IntArray:
+    """Find the shift that most points of each two images agree on.
+
+    Args:
+        first: The image that each first point lies on, by index; in order.
+        second: The image of each second point.
+        shifts: How far each second point lies right of and below the first one: (points, 2).
+        images: How many there are.
+
+    Returns:
+        For each two images that `_VOTES` points or more agree on: both, the shift right and below, the number
+        of points, and which of the ways to begin a bin found it.
+    """
+    if not len(first):
+        return np.empty((0, 6), dtype=np.int64)
+    pairs = (first - first[0]) * images + second
+    parts = []
     # Shifts beside a bin's edge agree in bins that begin half a bin later.
-    for offset_x, offset_y in ((0, 0), (0, _BIN // 2), (_BIN // 2, 0), (_BIN // 2, _BIN // 2)):
-        bins = (shifts + np.array([offset_x, offset_y])) // _BIN
-        votes = np.column_stack([owners[rows], owners[others], bins])
-        agreed, inverse, counts = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
-        sums = np.stack([np.bincount(inverse.ravel(), shifts[:, axis]) for axis in (0, 1)], axis=1)
-        for row in np.flatnonzero(counts >= _VOTES):
-            first, second = int(agreed[row, 0]), int(agreed[row, 1])
-            x, y = np.round(sums[row] / counts[row]).astype(int).tolist()
-            found = (int(counts[row]), x, y)
-            best[first, second] = max(found, best.get((first, second), found))
-    for (first, second), (_, x, y) in sorted(best.items(), key=lambda item: -item[1][0])[:_MOST_PAIRS]:
-        yield first, second, x, y
+    for start, offsets in enumerate(((0, 0), (0, _BIN // 2), (_BIN // 2, 0), (_BIN // 2, _BIN // 2))):
+        bins = (shifts + np.array(offsets)) // _BIN + MOST_SIDE
+        keys = (pairs * 2 * MOST_SIDE + bins[:, 0]) * 2 * MOST_SIDE + bins[:, 1]
+        order = np.argsort(keys, kind="stable")
+        begin = np.flatnonzero(np.diff(keys[order], prepend=-1))
+        votes = np.diff(begin, append=len(keys))
+        enough = votes >= _VOTES
+        means = [np.add.reduceat(shifts[order, axis], begin) / votes for axis in (0, 1)]
+        x, y = (np.round(mean[enough]).astype(np.int64) for mean in means)
+        there = order[begin[enough]]
+        starts = np.full(len(there), start)
+        parts.append(np.stack([first[there], second[there], x, y, votes[enough], starts], axis=1))
+    voted = np.concatenate(parts)
+    voted = voted[np.lexsort((voted[:, 3], voted[:, 2], voted[:, 4], voted[:, 1], voted[:, 0]))]
+    new = (np.diff(voted[:, :2], axis=0, prepend=-1) != 0).any(axis=1)
+    best = voted[np.append(new[1:], True)] if len(voted) else voted  # the last of each two images
+    if len(voted):
+        best[:, 5] = np.minimum.reduceat(voted[:, 5], np.flatnonzero(new))
+    return best
 
 
 def _overlap_correlation(first: Path, second: Path, x: int, y: int) -> float:
@@ -92,13 +168,10 @@ def _overlap_correlation(first: Path, second: Path, x: int, y: int) -> float:
         y: How far below.
 
     Returns:
-        The correlation at the best shift within two pixels; 0 where too little overlaps or nothing moved.
+        The correlation at the best shift within two pixels; 0 where too little overlaps.
     """
     one, two = _detail(first), _detail(second)
-    height, width = one.shape
-    if one.shape != two.shape or max(abs(x) / width, abs(y) / height) < _LEAST_SHIFT:
-        return 0.0
-    if _correlation(one, two, x, y) < _ALIKE / 2:
+    if one.shape != two.shape or _correlation(one, two, x, y) < _ALIKE / 2:
         return 0.0
     return max(_correlation(one, two, x + dx, y + dy) for dx in range(-2, 3) for dy in range(-2, 3))
 
@@ -140,9 +213,11 @@ def _grey(file: Path) -> Image.Image:
     """Read an image as grey, reduced by a whole number to about `_SIDE` pixels."""
     with open_header(file) as stored:
         factor = reduction(stored.size)
-        # A JPEG is read at a scale that leaves as much, which is fast.
-        stored.draft("L", (stored.width // factor, stored.height // factor))
-        factor = reduction(stored.size)
+        # A JPEG is read at a scale of a half, quarter or eighth, which is fast, where the rest is whole too.
+        scale = math.gcd(factor, 8)
+        width = stored.width
+        stored.draft("L", (-(-stored.width // scale), -(-stored.height // scale)))
+        factor //= -(-width // stored.width)
         return decode(stored, file, []).image.convert("L").reduce(factor)
 
 

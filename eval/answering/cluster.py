@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.answering.questions import batch_questions
-from llava.common.environment import how_to_install
+from llava.common.cluster import connect, count_workers
 from llava.common.errors import InputError, one_line
 from llava.common.files import to_json
 from llava.common.photo_cache import use_cache
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH_QUESTIONS = 256
 """Questions that an actor answers before its answers come back: the most that a kill loses, per actor."""
-OBJECT_STORE_BYTES = 256 << 20  # bytes of a local Ray's; only texts pass through it
 
 
 class Cluster:
@@ -38,34 +36,12 @@ class Cluster:
     """
 
     def __init__(self, args: Namespace) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports on its use over the network
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails for good comes as an exception
-        try:
-            import ray
-            import ray.data
-        except ImportError:
-            raise InputError(f"--ray needs: {how_to_install('ray')}") from None
+        connect(args.ray, args.ray_workers, "ray.data")
+        import ray
+
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        local: dict[str, Any] = {}
-        if args.ray == "local":
-            local = {
-                "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "num_cpus": args.ray_workers,
-            }
-        _require_listener(args.ray)
-        try:
-            ray.init(args.ray, log_to_driver=False, logging_level=logging.ERROR, **local)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise InputError(f"--ray {args.ray}: no cluster can be reached ({one_line(error)})") from None
-        resources = ray.cluster_resources()
-        self._resource = "GPU" if resources.get("GPU") and args.device != "cpu" else "CPU"
-        available = int(resources.get(self._resource, 0))
-        self._workers = args.ray_workers or available
-        if not 0 < self._workers <= available:
-            raise InputError(
-                f"--ray-workers {self._workers}: each needs a {self._resource}, the cluster has {available}"
-            )
+        self._resource = "GPU" if ray.cluster_resources().get("GPU") and args.device != "cpu" else "CPU"
+        self._workers = count_workers(self._resource, args.ray_workers)
         self._args = args
 
     def answers(self, questions: Sequence[Question], images: Mapping[str, Path]) -> Iterator[Answer]:
@@ -106,20 +82,6 @@ class Cluster:
             raise InputError(f"Ray's workers fail ({one_line(error)}); what is answered is kept") from None
         finally:
             ray.shutdown()
-
-
-def _require_listener(address: str) -> None:
-    """Raise InputError if `address` names a host and a port where nothing answers within 10 seconds.
-
-    Ray itself tries for minutes, and may end the process.
-    """
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or port.startswith("//"):
-        return  # `local` and `auto`, where Ray looks on this machine, or another scheme's address
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"--ray {address}: no cluster can be reached ({one_line(error)})") from None
 
 
 class _Worker:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.common.errors import InputError
 from llava.common.files import inside, read_jsonl
+from llava.common.jsonl import JsonlFile, LinesById
 from llava.common.records import Answer, Question
 from llava.common.remote import address_of, file_at, is_file, is_folder, shown
 
@@ -30,6 +32,25 @@ def read_questions(path: Path) -> list[Question]:
             )
         seen.add(question.question_id)
     return questions
+
+
+def index_questions(path: Path) -> LinesById[Question]:
+    """Return the questions of a file, here or at an address, by id as text, each read when it is asked for.
+
+    Raises:
+        InputError: A bad line, none at all, or an id that comes twice.
+    """
+    file = file_at(path)
+    questions = JsonlFile(file, Question)
+    if not questions:
+        raise InputError(f"{file} holds no question")
+    rows: dict[str, int] = {}
+    for row, question in enumerate(questions):
+        question_id = sys.intern(str(question.question_id))
+        if question_id in rows:
+            raise InputError(f"{file}: question_id {question_id!r} comes twice; ids must differ")
+        rows[question_id] = row
+    return LinesById(questions, rows)
 
 
 def beside_truth(truth_file: Path) -> Path | None:

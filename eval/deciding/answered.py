@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from eval.scoring.answers import AnswerFile
 from eval.scoring.families import ClosedFamily, family_of
-from eval.scoring.tasks import group_by_task, read_probabilities
+from eval.scoring.probabilities import class_probabilities
+from eval.scoring.tasks import group_by_task
 from llava.common.errors import InputError
 from llava.common.records import Truth
 
@@ -25,7 +25,7 @@ class AnsweredTask:
     wordings: Sequence[str]
 
 
-def yes_no_task(task: str, truths: Sequence[Truth], truth_name: str) -> list[Truth]:
+def yes_no_task(task: str, truths: Sequence[Truth], truth_name: str) -> Sequence[Truth]:
     """Return the truths of a task; InputError where it is not there or is not a yes/no task."""
     tasks = group_by_task(truths)
     if task not in tasks:
@@ -53,23 +53,30 @@ def answered_task(task: str, truths: Sequence[Truth], answers: AnswerFile, path:
     """
     family = family_of(task, truths)
     assert isinstance(family, ClosedFamily)
-    missing = [truth for truth in truths if str(truth.question_id) not in answers.answers]
+    missing = [truth.question_id for truth in truths if str(truth.question_id) not in answers.answers]
     if missing:
         raise InputError(
             f"{path}: {len(missing)} of the {len(truths)} questions of {task} have no answer, for instance "
-            f"{missing[0].question_id!r}; answer them first"
+            f"{missing[0]!r}; answer them first"
         )
-    probabilities = read_probabilities(answers, family, truths)[:, 0]
-    if np.isnan(probabilities).all():
+    p_yes: list[float | None] = []
+    groups, wordings = [], []
+    for truth in truths:
+        answer = answers.answers[str(truth.question_id)]
+        found = class_probabilities(answer.metadata.get("choices"), family.classes, family.reader)
+        p_yes.append(None if found is None else found[0])
+        groups.append(sys.intern(truth.group))
+        wordings.append(sys.intern(answer.prompt))
+    if all(value is None for value in p_yes):
         raise InputError(
             f"{path}: no answer to {task} has probabilities; ask with choices, as the question files of "
             "`convert` do"
         )
     return AnsweredTask(
-        p_yes=[None if np.isnan(p_yes) else float(p_yes) for p_yes in probabilities],
+        p_yes=p_yes,
         defective=(family.truth == 0).tolist(),
-        groups=[truth.group for truth in truths],
-        wordings=[answers.answers[str(truth.question_id)].prompt for truth in truths],
+        groups=groups,
+        wordings=wordings,
     )
 
 

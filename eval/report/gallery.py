@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.report.cases import CardOutline, Cases, display_text
 from eval.report.phrases import counted, percent
 from eval.report.pictures import DrawnBox, EmbeddedImages, box_legend, filter_form, picture
 from eval.scoring.schema import Case, CaseAnswer, Corners
 from llava.common.files import inside
 from llava.common.html.markup import Markup, cut, tag, together
 from llava.common.photo_cache import photo_at
-from llava.common.records import IMAGE_PLACEHOLDER
 
 MAX_IMAGES = 120
 MAX_BYTES = 6_000_000  # of embedded images, as text
@@ -34,43 +34,17 @@ class Card:
 
     images: tuple[str, ...]
     names: tuple[str, ...]
+    label: str
     cases: tuple[Case, ...]
 
-    @property
-    def value(self) -> float:
-        return sum(case.tuned.value for case in self.cases) / len(self.cases)
-
-    @property
-    def right(self) -> bool:
-        return all(case.tuned.right for case in self.cases)
-
-    @property
-    def label(self) -> str:
-        """The commonest label of its questions."""
-        labels = Counter(case.label for case in self.cases if case.label)
-        return labels.most_common(1)[0][0] if labels else ""
+    @classmethod
+    def read(cls, outline: CardOutline, cases: Cases) -> Card:
+        """Read the questions of a card in full."""
+        read = tuple(map(cases.load, outline.rows))
+        return cls(outline.images, tuple(read[0].names), outline.label, read)
 
 
-def make_cards(cases: Sequence[Case]) -> list[Card]:
-    """Return all cards, worst first; a question without an image is a card of its own.
-
-    Equals are ordered by how many answers base had right that tuned has wrong, then as in the file.
-    """
-    by_images: dict[tuple[str, ...], list[Case]] = {}
-    for case in cases:
-        by_images.setdefault(tuple(case.images) or ("", case.question_id), []).append(case)
-    cards = [
-        Card(tuple(group[0].images), tuple(group[0].names), tuple(group)) for group in by_images.values()
-    ]
-    return sorted(cards, key=lambda card: (card.value, -_regressions(card)))
-
-
-def _regressions(card: Card) -> int:
-    """Count the answers that base had right and tuned has not."""
-    return sum(bool(case.base and case.base.right and not case.tuned.right) for case in card.cases)
-
-
-def choose_cards(cards: Sequence[Card], limit: int = MAX_IMAGES) -> list[Card]:
+def choose_cards(cards: Sequence[CardOutline], limit: int = MAX_IMAGES) -> list[CardOutline]:
     """Return at most `limit` cards, in the order in which they should be drawn until there is no more room.
 
     The worst of each label come in turns, and every so often one without a mistake.
@@ -78,14 +52,14 @@ def choose_cards(cards: Sequence[Card], limit: int = MAX_IMAGES) -> list[Card]:
     wrong = _alternate_labels([card for card in cards if not card.right])
     right = _alternate_labels([card for card in cards if card.right])
     every = round(1 / RIGHT_SHARE)
-    chosen: list[Card] = []
+    chosen: list[CardOutline] = []
     while (wrong or right) and len(chosen) < limit:
         from_right = right and (not wrong or len(chosen) % every == every - 1)
         chosen.append((right if from_right else wrong).pop(0))
     return chosen
 
 
-def _alternate_labels(cards: Sequence[Card]) -> list[Card]:
+def _alternate_labels(cards: Sequence[CardOutline]) -> list[CardOutline]:
     """Return the first card of each label, then the second of each, and so on."""
     seen: Counter[str] = Counter()
     ranked = []
@@ -95,27 +69,27 @@ def _alternate_labels(cards: Sequence[Card]) -> list[Card]:
     return [card for _, _, card in sorted(ranked, key=lambda item: item[:2])]
 
 
-def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
+def gallery_part(cases: Cases, folder: Path) -> Markup | None:
     """Return the gallery, with images from `folder`; None without cases."""
-    if not cases:
+    if not cases.cards:
         return None
-    cards = make_cards(cases)
     embedded = EmbeddedImages(lambda name: photo_at(inside(folder, name)))
     shown: set[int] = set()
-    for card in choose_cards(cards):
-        for name in card.images:
+    for outline in choose_cards(cases.cards):
+        for name in outline.images:
             embedded.data_uri(name)
-        shown.add(id(card))
+        shown.add(id(outline))
         if embedded.bytes > MAX_BYTES:
             break
-    drawn = [card for card in cards if id(card) in shown]
+    chosen = [outline for outline in cases.cards if id(outline) in shown]
+    drawn = [Card.read(outline, cases) for outline in chosen]
     anchors: dict[str, str] = {}  # of the card that shows each image
     elements = [
         _card(card, f"picture-{number}", embedded, anchors) for number, card in enumerate(drawn, start=1)
     ]
     return together(
         [
-            tag("p", _summary(cards, drawn)),
+            tag("p", _summary(cases.cards, chosen)),
             _legend(drawn),
             _filter(drawn),
             tag("div", *elements, class_="cases"),
@@ -123,7 +97,7 @@ def gallery_part(cases: Sequence[Case], folder: Path) -> Markup | None:
     )
 
 
-def _summary(cards: Sequence[Card], drawn: Sequence[Card]) -> str:
+def _summary(cards: Sequence[CardOutline], drawn: Sequence[CardOutline]) -> str:
     with_mistakes = sum(not card.right for card in cards)
     all_have_images = all(card.images for card in cards)
     what = (
@@ -220,12 +194,6 @@ def _card(card: Card, anchor: str, embedded: EmbeddedImages, anchors: dict[str, 
     )
 
 
-def display_text(case: Case) -> str:
-    """Return the question without the placeholders of its images."""
-    lines = case.question.replace(IMAGE_PLACEHOLDER, " ").split("\n")
-    return "\n".join(line for line in map(str.strip, lines) if line)
-
-
 def _numbers(card: Card) -> dict[str, int]:
     """Return a number for each question with boxes, where there are several."""
     boxed = [case.question_id for case in card.cases if _boxes(case)]
@@ -257,7 +225,8 @@ def _image(card: Card, position: int, embedded: EmbeddedImages, numbers: dict[st
     for case in card.cases if card.images[position] == card.images[0] else []:
         of_case = _boxes(case)
         boxes += [
-            DrawnBox(css_class, box, f"{css_class}: {display_text(case)}") for css_class, box in of_case
+            DrawnBox(css_class, box, f"{css_class}: {display_text(case.question)}")
+            for css_class, box in of_case
         ]
         if case.question_id in numbers and of_case:
             pins.append(_pin(numbers[case.question_id], of_case[0][1]))
@@ -282,7 +251,7 @@ def _question_block(case: Case, numbers: dict[str, int]) -> Markup:
         lines += [tag("dt", "base"), _answer(case, case.base)]
     return tag(
         "div",
-        tag("p", tag("span", case.task, class_="tag"), " ", pin, cut(display_text(case), _TEXT)),
+        tag("p", tag("span", case.task, class_="tag"), " ", pin, cut(display_text(case.question), _TEXT)),
         tag("dl", *lines),
         class_="ask",
         data_task=case.task,

@@ -13,17 +13,17 @@ which escapes it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.report.cases import Cases
 from eval.report.decision import decision_part
-from eval.report.gallery import display_text, gallery_part
+from eval.report.gallery import gallery_part
 from eval.report.phrases import capitalise, counted
 from eval.report.plots import probability_part
 from eval.report.tables import answers_part, scores_part, slices_part
 from eval.report.verdict import RULES, STANDINGS, Verdict, make_verdict
-from eval.scoring.schema import Case, Probe, Scores, TaskScore
+from eval.scoring.schema import Probe, Scores
 from llava.common.html.markup import Markup, cut, table, table_row, tag, together
 from llava.common.html.page import Section, callout, document, read_asset
 from llava.common.records import InputFile
@@ -33,9 +33,12 @@ _SHORT = {"rely": "rely on it", "care": "with care", "unclear": "cannot tell", "
 _TEXT = 200
 
 
-def render_page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> str:
+def render_page(scores: Scores, cases: Cases, image_folder: Path) -> str:
     """Return the whole page; images are read from `image_folder`, and the page says which cannot be."""
-    verdicts = [make_verdict(task, _unit(task, cases)) for task in scores.tasks]
+    verdicts = [
+        make_verdict(task, "picture" if task.task in cases.asked_once else "question")
+        for task in scores.tasks
+    ]
     wordings = _wordings(cases)
     parts = [
         ("Task by task", "verdicts", _verdicts(verdicts, wordings)),
@@ -60,35 +63,25 @@ def render_page(scores: Scores, cases: Sequence[Case], image_folder: Path) -> st
     )
 
 
-def _wordings(cases: Sequence[Case]) -> dict[str, str]:
+def _wordings(cases: Cases) -> dict[str, str]:
     """Return the commonest wording of each task's questions, in quotes."""
-    wordings: dict[str, Counter[str]] = {}
-    for case in cases:
-        wordings.setdefault(case.task, Counter())[display_text(case)] += 1
     return {
         task: f"“{cut(counts.most_common(1)[0][0], _TEXT)}”" + (" and the like" if len(counts) > 1 else "")
-        for task, counts in wordings.items()
+        for task, counts in cases.wordings.items()
     }
-
-
-def _unit(task: TaskScore, cases: Sequence[Case]) -> str:
-    """Return what its questions are counted as: pictures, where each is asked about once."""
-    images = [tuple(case.images) for case in cases if case.task == task.task]
-    return "picture" if images and all(images) and len(set(images)) == len(images) else "question"
 
 
 def _warnings(scores: Scores) -> list[Markup]:
     return [callout(scores.warnings)] if scores.warnings else []
 
 
-def _facts(scores: Scores, cases: Sequence[Case]) -> Markup:
-    images = {name for case in cases for name in case.images}
-    groups = {case.group for case in cases}
+def _facts(scores: Scores, cases: Cases) -> Markup:
+    images = cases.images
     text = f"Tested on {counted(scores.truth.lines, 'question')}"
     if images:
         text += f" about {counted(len(images), 'picture')}"
-        if len(groups) != len(images):
-            text += f" ({len(groups):,} independent groups)"
+        if cases.groups != len(images):
+            text += f" ({cases.groups:,} independent groups)"
     if scores.baseline_answers:
         base = cut(", ".join(scores.baseline_answers.model_ids) or scores.baseline_answers.name, _TEXT)
         text += f", beside the base model “{base}”"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from eval.report.per_class import FEW
 from eval.report.phrases import percent, percentage_points
 from eval.report.plots import percent_range, range_cell, range_key
+from eval.scoring.columns import SIZES
 from eval.scoring.schema import Estimate, Slice, SystemScore, TaskScore
-from eval.scoring.slices import SIZES
 from llava.common.html.markup import (
     Markup,
     cut,

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import get_args
 
 import numpy as np
 
 from eval.scoring import parse
-from eval.scoring.metrics import Array, Metrics, box_metrics, box_rows, iou
+from eval.scoring.metrics import Array, GroupSums, Metrics, NumberRows, box_metrics, box_rows, iou
 from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 from llava.common.boxes import Box, Frame, box_in_image
 from llava.common.errors import InputError
@@ -26,8 +27,8 @@ class BoxFamily:
 
     `to_image` convert each question's boxes to that frame. `absent` are answers that say that there is no
     box. Where the truth is one of them (a row of NaN), such an answer scores an IoU of 1, and a box 0; where
-    it is a box, such an answer scores 0. `rounded_iou` (boxes, samples) is the IoU of each true box, as it is
-    written, with boxes that round to it.
+    it is a box, such an answer scores 0. `rounded_iou` (boxes, 2) is the mean IoU of each true box, as it is
+    written, with boxes that round to it, and the share of these whose IoU is 0.5 or more.
     """
 
     truth: Array
@@ -38,23 +39,24 @@ class BoxFamily:
 
     def evaluate(self, texts: AnswerTexts) -> Outcomes:
         boxes = np.full_like(self.truth, np.nan)
+        none = np.zeros(len(boxes), dtype=bool)  # said that there is no box
         for index, (text, convert) in enumerate(zip(texts, self.to_image, strict=True)):
-            box = None if text is None else parse.parse_box(text)
-            if box is not None:
+            if text is None:
+                continue
+            if (box := parse.parse_box(text)) is not None:
                 # A box that lies in the padding alone was read, and meets nothing: its IoU is 0.
                 boxes[index] = convert(box) or (0.0, 0.0, 0.0, 0.0)
-        overlap = self._overlap(boxes)
-        for index, text in enumerate(texts):
-            if self.absent and text is not None and parse.parse_class(text, self.absent) is not None:
-                overlap[index] = float(np.isnan(self.truth[index, 0]))
+            none[index] = bool(self.absent) and parse.parse_class(text, self.absent) is not None
+        overlap = np.where(none, np.isnan(self.truth[:, 0]), self._overlap(boxes))
         rows = box_rows(overlap)
-        return Outcomes(rows, right=rows[:, 3] > 0, parsed=rows[:, 1] > 0, value=rows[:, 2], boxes=boxes)
+        right, parsed, value = rows[:, 3] > 0, rows[:, 1] > 0, rows[:, 2].copy()
+        return Outcomes(rows=NumberRows(rows), right=right, parsed=parsed, value=value, boxes=boxes)
 
     def metrics(self, sums: Array) -> Metrics:
         return box_metrics(sums)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the median box of the truth scores."""
@@ -73,18 +75,20 @@ class BoxFamily:
         """Return what the true boxes score, written with their decimals; None where no truth is a box."""
         if self.rounded_iou is None or not len(self.rounded_iou):
             return None
-        return {"mean_iou": float(self.rounded_iou.mean()), "acc_50": float((self.rounded_iou >= 0.5).mean())}
+        mean_iou, acc_50 = self.rounded_iou.mean(axis=0)
+        return {"mean_iou": float(mean_iou), "acc_50": float(acc_50)}
 
 
 def box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
     """Return the family of a box task; InputError where a true answer is no box."""
-    boxes: list[tuple[float, ...]] = []
-    rounded_iou: list[Array] = []
+    boxes = np.full((len(truths), 4), np.nan)
+    rounded_iou: list[tuple[float, float]] = []
     absent = tuple(dict.fromkeys(name for truth in truths for name in truth.classes or ()))
-    conversions = [frame_conversion(task, truth) for truth in truths]
-    for truth, to_image in zip(truths, conversions, strict=True):
+    conversions = []
+    for index, truth in enumerate(truths):
+        to_image = frame_conversion(task, truth)
+        conversions.append(to_image)
         if truth.answer in absent:
-            boxes.append((np.nan,) * 4)
             continue
         box_in_frame = parse.parse_box(truth.answer)
         box = None if box_in_frame is None else to_image(box_in_frame)
@@ -93,20 +97,27 @@ def box_family(task: str, truths: Sequence[Truth]) -> BoxFamily:
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is no box "
                 "[x1, y1, x2, y2] in 0..1 that meets the picture"
             )
-        boxes.append(box)
+        boxes[index] = box
         rounded_iou.append(_rounding_iou(box_in_frame, truth.answer))
-    return BoxFamily(np.array(boxes), conversions, absent, np.array(rounded_iou))
+    return BoxFamily(boxes, conversions, absent, np.array(rounded_iou))
 
 
-def _rounding_iou(box_in_frame: Box, text: str) -> Array:
-    """Return the IoU (samples,) of a box with boxes that lie within half a unit of its last decimal."""
+@cache
+def _shifts(decimals: int) -> Array:
+    """Return how much (samples, 4) boxes may be off that round to as many decimals."""
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (_SAMPLES, 4)) / 10**decimals
+
+
+def _rounding_iou(box_in_frame: Box, text: str) -> tuple[float, float]:
+    """Return the mean IoU of a box with boxes that lie within half a unit of its last decimal, and the share
+    of these with 0.5 or more."""
     decimals = max((len(digits) for digits in re.findall(r"\.(\d+)", text)), default=0)
-    shifts = np.random.default_rng(0).uniform(-0.5, 0.5, (_SAMPLES, 4)) / 10**decimals
-    exact = np.array(box_in_frame) + shifts
+    exact = np.array(box_in_frame) + _shifts(decimals)
     exact = np.concatenate(
         [np.minimum(exact[:, :2], exact[:, 2:]), np.maximum(exact[:, :2], exact[:, 2:])], 1
     )
-    return np.nan_to_num(iou(exact, np.array(box_in_frame)[None]))
+    overlap = np.nan_to_num(iou(exact, np.array(box_in_frame)[None]))
+    return float(overlap.mean()), float((overlap >= 0.5).mean())
 
 
 def frame_conversion(task: str, truth: Truth) -> Callable[[Box], Box | None]:
@@ -121,7 +132,7 @@ def frame_conversion(task: str, truth: Truth) -> Callable[[Box], Box | None]:
     """
     frame = truth.meta.get("frame")
     if frame is None:
-        return lambda box: box
+        return _unchanged
     try:
         width, height = float(truth.meta["width"]), float(truth.meta["height"])
     except (KeyError, TypeError, ValueError):
@@ -131,7 +142,17 @@ def frame_conversion(task: str, truth: Truth) -> Callable[[Box], Box | None]:
             f"task {task!r}, question {truth.question_id!r}: a box needs meta `frame` "
             f"({' or '.join(get_args(Frame))}), `width` and `height` in pixels"
         )
+    return _conversion(width, height, frame)
+
+
+@lru_cache
+def _conversion(width: float, height: float, frame: Frame) -> Callable[[Box], Box | None]:
+    """Return the conversion for a size of image: the same one for all of a size, for there are many boxes."""
     return lambda box: box_in_image(box, width, height, frame)
+
+
+def _unchanged(box: Box) -> Box:
+    return box
 
 
 def truth_box(truth: Truth) -> Box | None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from itertools import repeat
 
 import numpy as np
 
@@ -19,8 +22,12 @@ from eval.scoring.boxes import box_family
 from eval.scoring.intervals import wilson_interval
 from eval.scoring.metrics import (
     Array,
+    CellSums,
+    GroupSums,
     Ints,
     Metrics,
+    NumberRows,
+    Rows,
     class_counts,
     class_metrics,
     confusion_rows,
@@ -40,6 +47,7 @@ from llava.common.records import YES_NO, Truth, report_entries
 Entries = Sequence[dict[str, str]]
 
 MAX_ENTRIES = 100  # of an answered report that are compared
+_KEPT = 10_000  # texts of a task whose reading is kept: most answers are the same few
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,11 @@ class ClosedFamily:
     headline: str = "balanced_accuracy"
 
     def evaluate(self, texts: AnswerTexts) -> Outcomes:
-        index_of = {name: index for index, name in enumerate(self.classes)}
-        names = [None if text is None else self.reader(text) for text in texts]
-        answers = np.array([-1 if name is None else index_of[name] for name in names], dtype=np.int64)
+        index_of: dict[str | None, int] = {name: index for index, name in enumerate(self.classes)}
+        index_of[None] = -1
+        answers = np.fromiter(
+            (-1 if text is None else index_of[self.reader(text)] for text in texts), np.int64
+        )
         rows = confusion_rows(self.truth, answers, len(self.classes))
         return _exact_outcomes(rows, answers, self.truth)
 
@@ -66,16 +76,21 @@ class ClosedFamily:
         """Return sums (columns,) as the confusion matrix (k, k + 1)."""
         return sums.reshape(len(self.classes), len(self.classes) + 1)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        per_group = sums.reshape(len(sums), len(self.classes), -1)
-        trials = (per_group.sum(axis=2) > 0).sum(axis=0)
-        recall = class_counts(per_group.sum(axis=0)).recall
+    def trials(self, sums: GroupSums) -> Ints:
+        """Return how many groups hold each class (k,)."""
+        assert isinstance(sums, CellSums)
+        classes = len(self.classes)
+        return sums.groups_with(np.repeat(np.arange(classes), classes + 1), classes)
+
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        trials = self.trials(sums)
+        recall = class_counts(self.confusion(sums.total())).recall
         intervals = [wilson_interval(float(r), int(n)) for r, n in zip(recall, trials, strict=True) if n]
         mean = (
             float(np.mean([low for low, _ in intervals])),
             float(np.mean([high for _, high in intervals])),
         )
-        intervals_by_name = mean_intervals(values, len(sums)) | {"balanced_accuracy": mean}
+        intervals_by_name = mean_intervals(values, sums.groups) | {"balanced_accuracy": mean}
         if values["macro_f1"] in (0.0, 1.0):
             intervals_by_name["macro_f1"] = mean
         else:
@@ -103,16 +118,16 @@ class CountFamily:
     headline: str = "exact"
 
     def evaluate(self, texts: AnswerTexts) -> Outcomes:
-        counts = [None if text is None else parse.parse_count(text) for text in texts]
-        answers = np.array([-1 if count is None else count for count in counts], dtype=np.int64)
-        rows = count_rows(self.truth, answers)
-        return _exact_outcomes(rows, answers, self.truth)
+        read = lru_cache(_KEPT)(parse.parse_count)
+        counts = (None if text is None else read(text) for text in texts)
+        answers = np.fromiter((-1 if count is None else count for count in counts), np.int64)
+        return _exact_outcomes(NumberRows(count_rows(self.truth, answers)), answers, self.truth)
 
     def metrics(self, sums: Array) -> Metrics:
         return count_metrics(sums)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def _always(self, number: int) -> dict[str, float]:
         rows = count_rows(self.truth, np.full_like(self.truth, number))
@@ -129,54 +144,65 @@ class CountFamily:
 
 @dataclass(frozen=True)
 class ReportFamily:
-    """Scores JSON reports; `truth` are their entries.
+    """Scores JSON reports; `truth` are these, as JSON.
 
     Entries of the answer are matched with those of the truth, the most similar first; entries too many or too
     few count as wrong in every field.
     """
 
-    truth: Sequence[list[dict[str, str]]]
+    truth: Sequence[str]
     headline: str = "field_accuracy"
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """The fields of all true reports, in the order in which they come."""
-        return list(dict.fromkeys(key for entries in self.truth for entry in entries for key in entry))
+        reports = map(report_entries, dict.fromkeys(self.truth))
+        return list(dict.fromkeys(key for entries in reports for entry in entries for key in entry))
 
     def evaluate(self, texts: AnswerTexts) -> Outcomes:
         keys = self.keys
         fields = np.zeros((len(self.truth), len(keys), 2))
-        reports = [None if text is None else parse.parse_report(text) for text in texts]
-        for index, (truth, answer) in enumerate(zip(self.truth, reports, strict=True)):
-            pairs = _match_entries(truth, answer or [])
-            for column, key in enumerate(keys):
-                has = [key in entry for entry in truth]
-                right = [_same(entry, other, key) for entry, other in pairs if key in entry]
-                fields[index, column] = sum(right) / max(sum(has), len(answer or []), 1), any(has)
-        parsed = [answer is not None for answer in reports]
+        parsed = np.zeros(len(fields), dtype=bool)
+        compare = lru_cache(_KEPT)(partial(_compare_reports, keys))
+        for index, (truth, text) in enumerate(zip(self.truth, texts, strict=True)):
+            parsed[index], fields[index] = compare(truth, text)
         all_right = fields[..., 0].sum(axis=1) == fields[..., 1].sum(axis=1)
-        exact = (all_right & np.array(parsed)).tolist()
+        exact = all_right & parsed
         rows = report_rows(exact, parsed, fields.reshape(len(fields), -1))
         value = fields[..., 0].sum(axis=1) / fields[..., 1].sum(axis=1)
-        return Outcomes(rows=rows, right=np.array(exact), parsed=np.array(parsed), value=value)
+        return Outcomes(rows=NumberRows(rows), right=exact, parsed=parsed, value=value)
 
     def metrics(self, sums: Array) -> Metrics:
         return report_metrics(sums, self.keys)
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals(values, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals(values, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent report (the first of equals) scores."""
-        texts = [json.dumps(entries) for entries in self.truth]
-        commonest = Counter(texts).most_common(1)[0][0]
-        return baseline_values(self.metrics(self.evaluate([commonest] * len(texts)).rows.sum(axis=0)))
+        # Entries that are written in two ways are one report.
+        written = lru_cache(_KEPT)(lambda text: json.dumps(report_entries(text)))
+        commonest = Counter(map(written, self.truth)).most_common(1)[0][0]
+        return baseline_values(self.metrics(self.evaluate(repeat(commonest, len(self.truth))).rows.total()))
 
     def random_baseline(self) -> dict[str, float]:
         return {}
 
 
-def _exact_outcomes(rows: Array, answers: Ints, truth: Ints) -> Outcomes:
+def _compare_reports(keys: Sequence[str], truth: str, text: str | None) -> tuple[bool, Array]:
+    """Return whether an answer is a report, and of each field (keys, 2) the fraction that is right, and 1 if
+    the truth has it."""
+    entries, answer = report_entries(truth), None if text is None else parse.parse_report(text)
+    pairs = _match_entries(entries, answer or [])
+    fields = np.zeros((len(keys), 2))
+    for column, key in enumerate(keys):
+        has = [key in entry for entry in entries]
+        right = [_same(entry, other, key) for entry, other in pairs if key in entry]
+        fields[column] = sum(right) / max(sum(has), len(answer or []), 1), any(has)
+    return answer is not None, fields
+
+
+def _exact_outcomes(rows: Rows, answers: Ints, truth: Ints) -> Outcomes:
     right = answers == truth
     return Outcomes(rows=rows, right=right, parsed=answers >= 0, value=right.astype(np.float64))
 
@@ -214,12 +240,12 @@ def family_of(task: str, truths: Sequence[Truth]) -> TaskFamily:
     if task_type == "class":
         return _class_family(task, truths)
     if task_type == "count":
-        return CountFamily(np.array([int(truth.answer) for truth in truths], dtype=np.int64))
+        return CountFamily(np.fromiter((int(truth.answer) for truth in truths), np.int64))
     if task_type == "box":
         return box_family(task, truths)
     if task_type == "json":
-        return ReportFamily([report_entries(truth.answer) for truth in truths])
-    return TextFamily([truth.answer for truth in truths])
+        return ReportFamily([sys.intern(truth.answer) for truth in truths])
+    return TextFamily([sys.intern(truth.answer) for truth in truths])
 
 
 def _yes_no_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
@@ -235,6 +261,7 @@ def _yes_no_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
             )
         answers.append(plain.index(truth.answer.strip(" .!").casefold()))
 
+    @lru_cache(_KEPT)
     def read(text: str) -> str | None:
         answer = parse.parse_yes_no(text, (yes, no))
         return None if answer is None else (yes, no)[YES_NO.index(answer)]
@@ -245,9 +272,14 @@ def _yes_no_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
 def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
     classes = tuple(truths[0].classes or ())
     letters = set(classes) <= set(string.ascii_uppercase)
-    read = parse.parse_letter if letters else parse.parse_class
+    parse_answer = parse.parse_letter if letters else parse.parse_class
+
+    @lru_cache(_KEPT)
+    def read(text: str) -> str | None:
+        return parse_answer(text, classes)
+
     try:
-        read("", classes)
+        read("")
     except InputError as error:  # classes that no answer can tell apart
         raise InputError(f"task {task!r}: {error}; name them otherwise in the truth file") from None
     answers = []
@@ -257,16 +289,11 @@ def _class_family(task: str, truths: Sequence[Truth]) -> ClosedFamily:
                 f"task {task!r}: question {truth.question_id!r} lists other classes than question "
                 f"{truths[0].question_id!r}; one task has one list of classes"
             )
-        name = read(truth.answer, classes)
+        name = read(truth.answer)
         if name is None:
             raise InputError(
                 f"task {task!r}: the answer {truth.answer!r} of question {truth.question_id!r} is none of "
                 f"its classes ({', '.join(classes)})"
             )
         answers.append(classes.index(name))
-    return ClosedFamily(
-        classes,
-        np.array(answers, dtype=np.int64),
-        lambda text: read(text, classes),
-        yes_no=False,
-    )
+    return ClosedFamily(classes, np.array(answers, dtype=np.int64), read, yes_no=False)

@@ -8,7 +8,7 @@ says nothing where all resamples agree; there Wilson's interval is used, with gr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,21 +18,17 @@ from eval.scoring.schema import Estimate
 Z95 = 1.959963984540054
 Intervals = Mapping[str, tuple[float, float]]
 """Lower and upper ends by the name of the metric."""
+Statistic = Callable[[Array], Metrics]
+"""Maps how often every group is drawn (r, groups) to metrics (r,)."""
 
 # --- bootstrap ---------------------------------------------------------------------------------------
 
 
-def group_index(groups: Sequence[str]) -> Ints:
-    """Return the number of each question's group (n,), groups in sorted order."""
-    return np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
-
-
-def group_sums(rows: Array, groups: Sequence[str]) -> Array:
-    """Add up rows (n, columns) per group: (number of groups, columns), groups in sorted order."""
-    index = group_index(groups)
-    sums = np.zeros((int(index.max()) + 1, rows.shape[1]))
-    np.add.at(sums, index, rows)
-    return sums
+def number_groups(groups: Sequence[str]) -> tuple[Ints, list[str]]:
+    """Return the number of each question's group (n,), and the sorted groups, whose places these are."""
+    names = sorted(set(groups))
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.fromiter((numbers[group] for group in groups), np.int64, len(groups)), names
 
 
 def group_draws(groups: int, resamples: int, seed: Sequence[int], limit: int = 4_000_000) -> Iterator[Array]:
@@ -53,6 +49,26 @@ def group_draws(groups: int, resamples: int, seed: Sequence[int], limit: int = 4
         size = min(chunk, resamples - start)
         drawn = generator.multinomial(groups, np.full(groups, 1 / groups), size=size)
         yield drawn.astype(np.float64)
+
+
+def bootstrap(
+    statistics: Sequence[Statistic], groups: int, resamples: int, seed: Sequence[int]
+) -> list[Metrics]:
+    """Return every statistic's metrics of each resample (resamples,): the same groups are drawn for all.
+
+    Args:
+        statistics: Each maps how often every group is drawn (r, groups) to metrics (r,).
+        groups: Number of groups, as many of which are drawn with replacement.
+        resamples: How often that is repeated.
+        seed: Seed of the draws.
+    """
+    chunks = [
+        [statistic(drawn) for statistic in statistics] for drawn in group_draws(groups, resamples, seed)
+    ]
+    return [
+        {name: np.concatenate([metrics[name] for metrics in parts]) for name in parts[0]}
+        for parts in zip(*chunks, strict=True)
+    ]
 
 
 def bootstrap_sums(sums: Array, resamples: int, seed: Sequence[int]) -> Array:

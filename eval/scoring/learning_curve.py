@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import erf, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 from eval.scoring.answers import AnswerFile
+from eval.scoring.columns import read_columns
 from eval.scoring.comparison import SMALL
 from eval.scoring.families import ClosedFamily, family_of
-from eval.scoring.intervals import bootstrap_sums, group_sums
-from eval.scoring.metrics import Array, class_counts
+from eval.scoring.intervals import bootstrap
+from eval.scoring.metrics import Array, GroupSums, class_counts
 from llava.common.records import Truth
 
 LEVEL = 0.9
@@ -93,16 +95,19 @@ def score_parts(
         The task's headline metric, then the recall of classes (named `task: class`).
     """
     family = family_of(task, truths)
-    groups = [truth.group for truth in truths]
-    ids = [str(truth.question_id) for truth in truths]
-    sums = [group_sums(family.evaluate([file.text(i) for i in ids]).rows, groups) for file in files]
-    whole = np.stack([part.sum(axis=0) for part in sums])
-    drawn = bootstrap_sums(np.hstack(sums), resamples, [0]).reshape(resamples, len(files), -1)
+    columns = read_columns(truths)
+    sums = [
+        family.evaluate(map(file.text, columns.ids)).rows.group_sums(columns.groups, len(columns.group_names))
+        for file in files
+    ]
+    whole = np.stack([part.total() for part in sums])
+    parts = bootstrap([partial(_resample, part) for part in sums], sums[0].groups, resamples, [0])
+    drawn = np.stack([part["sums"] for part in parts], axis=1)  # (resamples, files, columns)
 
     def headline(rows: Array) -> Array:
         return np.asarray(family.metrics(rows)[family.headline], dtype=np.float64)
 
-    scored = [ScoredParts(task, family.headline, len(sums[0]), headline(whole), headline(drawn))]
+    scored = [ScoredParts(task, family.headline, sums[0].groups, headline(whole), headline(drawn))]
     if not isinstance(family, ClosedFamily):
         return scored
     classes = len(family.classes)
@@ -110,7 +115,7 @@ def score_parts(
     def recalls(rows: Array) -> Array:
         return class_counts(rows.reshape(*rows.shape[:-1], classes, classes + 1)).recall
 
-    support = (sums[0].reshape(-1, classes, classes + 1).sum(axis=2) > 0).sum(axis=0)
+    support = family.trials(sums[0])
     return scored + [
         ScoredParts(
             f"{task}: {name}", "recall", int(support[k]), recalls(whole)[:, k], recalls(drawn)[..., k]
@@ -118,6 +123,10 @@ def score_parts(
         for k, name in enumerate(family.classes)
         if support[k] >= SMALL
     ]
+
+
+def _resample(sums: GroupSums, drawn: Array) -> dict[str, Array]:
+    return {"sums": sums.resample(drawn)}
 
 
 def band_sizes(sizes: Sequence[int]) -> list[float]:

@@ -5,6 +5,7 @@ A task family turns each question into a row of numbers; rows are added up per g
 `..._metrics` functions map sums of shape (..., columns) to one array of shape (...) per metric. Undefined
 values (the recall of a class without a question) are NaN. Ranking metrics, which need the order of the
 questions instead of sums, are in eval/scoring/probabilities.py; intervals are in eval/scoring/intervals.py.
+The rows of closed answers, one-hot and wide, are never written out (`CellRows`).
 
 Rules:
 - An unparsed or missing answer is wrong, and no class's.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Metrics = dict[str, Array]
+MAX_WEIGHTS = 500_000  # of resamples that are worked on at a time, 4 MB: what a processor holds near itself
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
@@ -36,6 +39,127 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 def mean_where(values: Array, present: Bools) -> Array:
     """Return the mean over the last axis of the values that are present, NaN where none is."""
     return ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1).astype(np.float64))
+
+
+# --- rows and their sums -----------------------------------------------------------------------------
+
+
+class GroupSums(Protocol):
+    """The sums of rows per group, of which resamples are made."""
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+
+    def total(self) -> Array:
+        """Return the sums over all groups (columns,)."""
+
+    def resample(self, drawn: Array) -> Array:
+        """Return the sums (r, columns) of resamples in which each group is drawn so often (r, groups)."""
+
+
+class Rows(Protocol):
+    """A row of numbers per question, n in all, of which metrics are functions of the sums."""
+
+    def total(self) -> Array:
+        """Return the sums over all questions (columns,)."""
+
+    def group_sums(self, groups: Ints, count: int) -> GroupSums:
+        """Add up per group; `groups` (n,) are numbers under `count`."""
+
+    @property
+    def compared(self) -> npt.NDArray[Any]:
+        """What two rows (n, ...) of a task are equal by."""
+
+
+@dataclass(frozen=True)
+class NumberSums:
+    """Holds the sums per group as they are (groups, columns)."""
+
+    values: Array
+
+    @property
+    def groups(self) -> int:
+        return len(self.values)
+
+    def total(self) -> Array:
+        return np.asarray(self.values.sum(axis=0), dtype=np.float64)
+
+    def resample(self, drawn: Array) -> Array:
+        return np.asarray(drawn @ self.values, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class NumberRows:
+    """Holds rows (n, columns) of any numbers."""
+
+    values: Array
+
+    def total(self) -> Array:
+        return np.asarray(self.values.sum(axis=0), dtype=np.float64)
+
+    def group_sums(self, groups: Ints, count: int) -> NumberSums:
+        # Column by column, each added up in the order of the questions.
+        return NumberSums(np.stack([np.bincount(groups, column, count) for column in self.values.T], axis=1))
+
+    @property
+    def compared(self) -> Array:
+        return self.values
+
+
+@dataclass(frozen=True)
+class CellSums:
+    """Holds the sums per group of one-hot rows: how often (`times`, (m,)) each cell comes in each group.
+
+    `cell` and `group` (m,) are the pairs that do come, by cell: few of all, where there are many classes.
+    """
+
+    groups: int
+    columns: int
+    cell: Ints
+    group: Ints
+    times: Array
+
+    def total(self) -> Array:
+        return np.asarray(np.bincount(self.cell, self.times, self.columns), dtype=np.float64)
+
+    def resample(self, drawn: Array) -> Array:
+        starts = run_starts(self.cell)
+        sums = np.zeros((len(drawn), self.columns))
+        at_a_time = max(1, MAX_WEIGHTS // len(self.cell))
+        for start in range(0, len(drawn), at_a_time):
+            weights = drawn[start : start + at_a_time, self.group] * self.times
+            sums[start : start + at_a_time, self.cell[starts]] = np.add.reduceat(weights, starts, axis=1)
+        return sums
+
+    def groups_with(self, kind_of_cell: Ints, kinds: int) -> Ints:
+        """Return how many groups hold each kind (kinds,) of cell; `kind_of_cell` is (columns,)."""
+        pairs = np.unique(self.group * kinds + kind_of_cell[self.cell])
+        return np.bincount(pairs % kinds, minlength=kinds).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """Holds rows that are 0 but for a 1 in the column of a question's cell (n,), of `columns`."""
+
+    cells: Ints
+    columns: int
+
+    def total(self) -> Array:
+        return np.bincount(self.cells, minlength=self.columns).astype(np.float64)
+
+    def group_sums(self, groups: Ints, count: int) -> CellSums:
+        pairs, times = np.unique(self.cells * count + groups, return_counts=True)
+        return CellSums(count, self.columns, pairs // count, pairs % count, times.astype(np.float64))
+
+    @property
+    def compared(self) -> Ints:
+        return self.cells
+
+
+def run_starts(ordered: npt.NDArray[Any]) -> Ints:
+    """Return where the runs of equal values begin in ordered ones (n,), one or more."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
 
 
 # --- closed answers: a confusion matrix, its last column the unparsed --------------------------------
@@ -66,15 +190,13 @@ def class_counts(confusion: Array) -> ClassCounts:
     )
 
 
-def confusion_rows(truth: Ints, answers: Ints, classes: int) -> Array:
+def confusion_rows(truth: Ints, answers: Ints, classes: int) -> CellRows:
     """Return a one-hot row of k * (k + 1) per question: its cell of the flattened confusion matrix.
 
     `truth` (n,) holds class numbers 0..k-1, `answers` (n,) the same or -1 for an unparsed answer.
     """
-    rows = np.zeros((len(truth), classes * (classes + 1)))
     column = np.where(answers < 0, classes, answers)
-    rows[np.arange(len(truth)), truth * (classes + 1) + column] = 1
-    return rows
+    return CellRows(truth * (classes + 1) + column, classes * (classes + 1))
 
 
 def class_metrics(sums: Array, classes: int) -> Metrics:
@@ -170,9 +292,9 @@ def box_metrics(sums: Array) -> Metrics:
     }
 
 
-def text_rows(exact: Sequence[bool], f1: Sequence[float], parsed: Sequence[bool]) -> Array:
-    """Return per question 1, parsed, exact, word F1."""
-    columns = [np.ones(len(exact)), np.array(parsed), np.array(exact), np.array(f1)]
+def text_rows(exact: Bools, f1: Array, parsed: Bools) -> Array:
+    """Return per question 1, parsed, exact, word F1; all are (n,)."""
+    columns = [np.ones(len(exact)), parsed, exact, f1]
     return np.stack([column.astype(np.float64) for column in columns], axis=1)
 
 
@@ -186,12 +308,13 @@ def text_metrics(sums: Array) -> Metrics:
     }
 
 
-def report_rows(exact: Sequence[bool], parsed: Sequence[bool], fields: Array) -> Array:
-    """Return per question 1, parsed, all fields right, then two columns for each field.
+def report_rows(exact: Bools, parsed: Bools, fields: Array) -> Array:
+    """Return per question 1, parsed, all fields right (`exact`), then two columns for each field.
 
-    `fields` (n, 2 * keys) are these: the fraction of the field that is right, and 1 if the truth has it.
+    `exact` and `parsed` are (n,), `fields` (n, 2 * keys) the columns of the fields: the fraction of the field
+    that is right, and 1 if the truth has it.
     """
-    columns = [np.ones(len(exact)), np.array(parsed), np.array(exact)]
+    columns = [np.ones(len(exact)), parsed, exact]
     return np.hstack([np.stack([column.astype(np.float64) for column in columns], axis=1), fields])
 
 

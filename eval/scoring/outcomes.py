@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from eval.scoring.intervals import wilson_interval
-from eval.scoring.metrics import Array, Bools, Metrics
+from eval.scoring.metrics import Array, Bools, GroupSums, Metrics, Rows
 
-AnswerTexts = Sequence[str | None]
-"""An answer for each question of a task, None where it is missing."""
+AnswerTexts = Iterable[str | None]
+"""An answer for each question of a task, None where it is missing; they are gone through once."""
 
 
-@dataclass(frozen=True)
-class Outcomes:
+@dataclass(frozen=True, kw_only=True)
+class Judged:
     """Holds how one answers file did on the n questions of a task.
 
-    `rows` (n, columns) are what metrics are sums of. Per question (n,): whether the answer is `right`, was
-    `parsed`, and how good it is, 0..1 (`value`). `boxes` (n, 4), of box tasks, are the answered boxes as
-    fractions of the image, NaN where none was given.
+    Per question (n,): whether the answer is `right`, was `parsed`, and how good it is, 0..1 (`value`).
+    `boxes` (n, 4), of box tasks, are the answered boxes as fractions of the image, NaN where none was given.
     """
 
-    rows: Array
     right: Bools
     parsed: Bools
     value: Array
     boxes: Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes(Judged):
+    """Holds `rows` too, what metrics are sums of: more than is kept of every task."""
+
+    rows: Rows
+
+    @property
+    def judged(self) -> Judged:
+        """The same without the rows."""
+        return Judged(right=self.right, parsed=self.parsed, value=self.value, boxes=self.boxes)
 
 
 class TaskFamily(Protocol):
@@ -41,9 +51,8 @@ class TaskFamily(Protocol):
     def metrics(self, sums: Array) -> Metrics:
         """Map sums (..., columns) of `Outcomes.rows` to one array (...) per metric."""
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        """Return intervals for where the bootstrap says nothing, with the groups of `sums` (g, columns) for
-        trials."""
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        """Return intervals for where the bootstrap says nothing, with the groups of `sums` for trials."""
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the commonest answer scores."""

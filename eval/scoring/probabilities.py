@@ -1,8 +1,8 @@
 """Metrics of the choices' probabilities: ranking, calibration, and a threshold for P(yes).
 
-Ranking metrics depend on the order of all questions. They are computed for all resamples at once: the
-questions are sorted once, and a resample is a weight per question (how often its group was drawn). Questions
-of equal probability count half against each other. Undefined values (one class alone) are NaN.
+Ranking metrics depend on the order of all questions. They are computed for many resamples at once: the
+questions are sorted once, and a resample is a weight per group (how often it was drawn). Questions of equal
+probability count half against each other. Undefined values (one class alone) are NaN.
 """
 
 from __future__ import annotations
@@ -14,14 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.scoring.intervals import group_draws
-from eval.scoring.metrics import Array, Bools, Ints, Metrics, mean_where, ratio
+from eval.scoring.intervals import Statistic
+from eval.scoring.metrics import (
+    MAX_WEIGHTS,
+    Array,
+    Bools,
+    Ints,
+    Metrics,
+    NumberRows,
+    mean_where,
+    ratio,
+    run_starts,
+)
 from eval.scoring.schema import ReliabilityBin, RocCurve
 
 BINS = 10  # of equal width, for calibration
 FOLDS = 5  # of the cross-fitted threshold
 _CURVE_POINTS = 101
-_MAX_WEIGHTS = 2_000_000  # of resamples that are ranked at a time, 16 MB
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class ChoiceProbabilities:
 
     def subset(self, chosen: Bools) -> ChoiceProbabilities:
         """Return the chosen questions alone; groups keep their numbers."""
+        if chosen.all():
+            return self
         return ChoiceProbabilities(
             self.values[chosen], self.truth[chosen], self.groups[chosen], yes_no=self.yes_no
         )
@@ -94,42 +105,67 @@ def class_probabilities(
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Holds the questions by falling probability: their order (n,), and where runs of equal ones begin."""
+    """Holds the n questions by falling probability, and among them the p positive ones.
 
-    order: Ints
-    starts: Ints
-    positive: Array
+    `weighed_by` (n,) are the columns of their weights. `positive` (p,) are the places of the positive ones;
+    `first` and `end` (p,) where the run of equal probabilities begins and ends that each is in, as places of
+    all questions; `first_positive` and `end_positive` the same as places of the positive ones.
+    """
+
+    weighed_by: Ints
+    positive: Ints
+    first: Ints
+    end: Ints
+    first_positive: Ints
+    end_positive: Ints
 
     @classmethod
-    def of(cls, probability: Array, positive: Bools) -> _Ranking:
+    def of(cls, probability: Array, positive: Bools, weighed_by: Ints) -> _Ranking:
+        """Sort the questions, whose weights will be in the columns `weighed_by` (n,)."""
         order = np.argsort(-probability, kind="stable")
-        falling = probability[order]
-        starts = np.flatnonzero(np.concatenate([[True], falling[1:] != falling[:-1]]))
-        return cls(order, starts, positive[order].astype(np.float64))
+        starts = run_starts(probability[order])
+        ends = np.append(starts[1:], len(order))
+        places = np.flatnonzero(positive[order])
+        run = np.searchsorted(starts, places, side="right") - 1
+        first, end = starts[run], ends[run]
+        positives_before, positives_after = np.searchsorted(places, first), np.searchsorted(places, end)
+        return cls(weighed_by[order], places, first, end, positives_before, positives_after)
 
-    def counts(self, weights: Array) -> tuple[Array, Array]:
-        """Add up weights (r, n) of the positive and of all questions in each run: (r, runs) each."""
-        ordered = weights[:, self.order]
-        totals = np.add.reduceat(ordered, self.starts, axis=1)
-        return np.add.reduceat(ordered * self.positive, self.starts, axis=1), totals
+    def metrics(self, weights: Array) -> tuple[Array, Array]:
+        """Return AUROC and average precision (r,) under weights (r, columns); NaN where one side weighs 0.
+
+        AUROC, the area under the ROC curve, is the probability that a positive ranks above a negative, equals
+        counting half (Mann and Whitney, 1947). Average precision is the mean of the precisions at each
+        threshold, weighted with the recall that it adds (no interpolation, as scikit-learn's
+        `average_precision_score`).
+        """
+        weights = weights[:, self.weighed_by]
+        hits = weights[:, self.positive]
+        totals, found = _sums_up_to(weights), _sums_up_to(hits)
+        found_before, found_after = found[:, self.first_positive], found[:, self.end_positive]
+        totals_after = totals[:, self.end]
+        alarms_before = totals[:, self.first] - found_before
+        alarms_after = totals_after - found_after
+        all_hits, all_alarms = found[:, -1], totals[:, -1] - found[:, -1]
+        below = all_alarms[:, None] - (alarms_before + alarms_after) / 2
+        area = ratio((hits * below).sum(axis=1), all_hits * all_alarms)
+        precision = np.nan_to_num(ratio(found_after, totals_after))
+        mean_precision = ratio((hits * precision).sum(axis=1), all_hits)
+        return area, np.where(np.isnan(area), np.nan, mean_precision)
 
 
-def auroc(hits: Array, totals: Array) -> Array:
-    """Return the area under the ROC curve from weights (r, runs) of the positive and of all questions.
-
-    It is the probability that a positive ranks above a negative, equals counting half (Mann and Whitney,
-    1947). Runs are in the order of falling probability.
-    """
-    alarms = totals - hits
-    below = alarms.sum(axis=1, keepdims=True) - np.cumsum(alarms, axis=1)
-    return ratio((hits * (below + alarms / 2)).sum(axis=1), hits.sum(axis=1) * alarms.sum(axis=1))
+def _sums_up_to(weights: Array) -> Array:
+    """Return the sums of the first 0, 1, ... n columns of weights (r, n): (r, n + 1)."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
 
 
-def average_precision(hits: Array, totals: Array) -> Array:
-    """Return the mean of the precisions at each threshold, weighted with the recall that it adds (no
-    interpolation, as scikit-learn's `average_precision_score`)."""
-    precision = np.nan_to_num(ratio(np.cumsum(hits, axis=1), np.cumsum(totals, axis=1)))
-    return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
+def _rankings(probabilities: ChoiceProbabilities, weighed_by: Ints) -> list[_Ranking]:
+    return [
+        _Ranking.of(probabilities.values[:, c], probabilities.truth == c, weighed_by)
+        for c in probabilities.ranked_classes
+    ]
 
 
 def ranking_metrics(probabilities: ChoiceProbabilities, weights: Array) -> Metrics:
@@ -137,17 +173,17 @@ def ranking_metrics(probabilities: ChoiceProbabilities, weights: Array) -> Metri
 
     Each class is ranked against the rest; in a resample the mean is over those that it can rank.
     """
-    by_metric: dict[str, list[Array]] = {"auroc": [], "average_precision": []}
-    for c in probabilities.ranked_classes:
-        positive = probabilities.truth == c
-        counts = _Ranking.of(probabilities.values[:, c], positive).counts(weights)
-        area = auroc(*counts)
-        by_metric["auroc"].append(area)
-        by_metric["average_precision"].append(np.where(np.isnan(area), np.nan, average_precision(*counts)))
+    return _mean_ranking(_rankings(probabilities, np.arange(len(probabilities.truth))), weights)
+
+
+def _mean_ranking(rankings: Sequence[_Ranking], weights: Array) -> Metrics:
+    if not rankings:
+        return {}
+    parts = np.array([ranking.metrics(weights) for ranking in rankings])  # (rankings, metrics, r)
+    areas, precisions = parts.transpose(1, 2, 0)
     return {
-        name: mean_where(np.stack(parts, axis=1), ~np.isnan(np.stack(parts, axis=1)))
-        for name, parts in by_metric.items()
-        if parts
+        "auroc": mean_where(areas, ~np.isnan(areas)),
+        "average_precision": mean_where(precisions, ~np.isnan(precisions)),
     }
 
 
@@ -155,14 +191,16 @@ def roc_curves(probabilities: ChoiceProbabilities, classes: Sequence[str]) -> li
     """Return a curve for yes, or one per class against the rest: its corners, at most 101."""
     curves = []
     for c in probabilities.ranked_classes:
-        ranking = _Ranking.of(probabilities.values[:, c], probabilities.truth == c)
-        hits, totals = ranking.counts(np.ones((1, len(probabilities.truth))))
-        up, across = np.cumsum(hits[0]) / hits.sum(), np.cumsum((totals - hits)[0]) / (totals - hits).sum()
-        corners = np.flatnonzero(_is_corner(hits[0], (totals - hits)[0]))
+        falling = np.argsort(-probabilities.values[:, c], kind="stable")
+        starts = run_starts(probabilities.values[falling, c])
+        hits = np.add.reduceat((probabilities.truth[falling] == c).astype(np.float64), starts)
+        alarms = np.diff(np.append(starts, len(falling))) - hits
+        up, across = np.cumsum(hits) / hits.sum(), np.cumsum(alarms) / alarms.sum()
+        corners = np.flatnonzero(_is_corner(hits, alarms))
         chosen = corners[np.linspace(0, len(corners) - 1, min(len(corners), _CURVE_POINTS - 1)).astype(int)]
         points = [(0.0, 0.0), *((round(float(across[i]), 4), round(float(up[i]), 4)) for i in chosen)]
-        area = round(float(auroc(hits, totals)[0]), 6)
-        curves.append(RocCurve(name=classes[c], auroc=area, points=points))
+        area = (hits * (alarms.sum() - np.cumsum(alarms) + alarms / 2)).sum() / (hits.sum() * alarms.sum())
+        curves.append(RocCurve(name=classes[c], auroc=round(float(area), 6), points=points))
     return curves
 
 
@@ -234,28 +272,22 @@ def probability_metrics(probabilities: ChoiceProbabilities) -> Metrics:
     return ranking | calibration_metrics(calibration_rows(probabilities).sum(axis=0)[None])
 
 
-def bootstrap_metrics(
-    probabilities: ChoiceProbabilities, groups: int, resamples: int, seed: Sequence[int]
-) -> Metrics:
-    """Return `probability_metrics` of every resample, arrays (resamples,).
+def resampled_metrics(probabilities: ChoiceProbabilities, groups: int) -> Statistic:
+    """Return what gives `probability_metrics` of resamples of the groups, of which the whole task has
+    `groups`."""
+    sums = NumberRows(calibration_rows(probabilities)).group_sums(probabilities.groups, groups)
+    rankings = _rankings(probabilities, probabilities.groups)
+    at_a_time = max(1, MAX_WEIGHTS // len(probabilities.truth))
 
-    Args:
-        probabilities: The questions.
-        groups: Number of groups in the whole task.
-        resamples: Number of resamples.
-        seed: The same seed draws the same groups as `intervals.bootstrap_sums`, so that two systems can be
-            compared in pairs.
-    """
-    rows = calibration_rows(probabilities)
-    sums = np.zeros((groups, rows.shape[1]))
-    np.add.at(sums, probabilities.groups, rows)
-    parts: dict[str, list[Array]] = {}
-    at_a_time = max(1, _MAX_WEIGHTS // len(rows)) * groups
-    for drawn in group_draws(groups, resamples, seed, limit=at_a_time):
-        ranking = ranking_metrics(probabilities, drawn[:, probabilities.groups])
-        for name, values in (ranking | calibration_metrics(drawn @ sums)).items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    def statistic(drawn: Array) -> Metrics:
+        parts = [
+            _mean_ranking(rankings, drawn[start : start + at_a_time])
+            for start in range(0, len(drawn), at_a_time)
+        ]
+        ranking = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return ranking | calibration_metrics(sums.resample(drawn))
+
+    return statistic
 
 
 # --- the threshold for a stated miss rate ------------------------------------------------------------
@@ -301,8 +333,9 @@ def cross_fitted_thresholds(
     generator = np.random.default_rng(seed)
     others = np.setdiff1d(np.unique(probabilities.groups), holding)
     dealt = np.concatenate([generator.permutation(holding), generator.permutation(others)])
-    fold_of = dict(zip(dealt.tolist(), (np.arange(len(dealt)) % folds).tolist(), strict=True))
-    fold = np.array([fold_of[group] for group in probabilities.groups.tolist()])
+    fold_of = np.zeros(int(dealt.max()) + 1, dtype=np.int64)
+    fold_of[dealt] = np.arange(len(dealt)) % folds
+    fold = fold_of[probabilities.groups]
     probability = probabilities.values[:, 0]
     thresholds = np.array(
         [choose_threshold(probability[fold != f], positive[fold != f], miss_rate) for f in range(folds)]

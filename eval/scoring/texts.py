@@ -8,14 +8,14 @@ about Chinese or Japanese.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
 
 from eval.scoring import parse
-from eval.scoring.metrics import Array, Metrics, ratio, text_metrics, text_rows
+from eval.scoring.metrics import Array, GroupSums, Metrics, NumberRows, ratio, text_metrics, text_rows
 from eval.scoring.outcomes import AnswerTexts, Outcomes, baseline_values, mean_intervals
 
 LIBRARIES = ("rouge_score", "sacrebleu", "pycocoevalcap")
@@ -36,15 +36,22 @@ class TextFamily:
     headline: str = "token_f1"
 
     def evaluate(self, texts: AnswerTexts) -> Outcomes:
-        exact = [
-            text is not None and parse.same_text(text, t) for text, t in zip(texts, self.truth, strict=True)
-        ]
-        f1 = [parse.token_f1(text or "", t) for text, t in zip(texts, self.truth, strict=True)]
-        parsed = [bool(text and text.strip()) for text in texts]
+        # Of equal pairs one is scored.
+        pairs: dict[tuple[str | None, str], int] = {}
+        pair_of = np.fromiter(
+            (pairs.setdefault(pair, len(pairs)) for pair in zip(texts, self.truth, strict=True)), np.int64
+        )
+        exact = np.array([text is not None and parse.same_text(text, truth) for text, truth in pairs])
+        f1 = np.array([parse.token_f1(text or "", truth) for text, truth in pairs])
+        parsed = np.array([bool(text and text.strip()) for text, _ in pairs])
         rows = text_rows(exact, f1, parsed)
         if not missing_libraries():
-            rows = np.hstack([rows, _library_rows([text or "" for text in texts], self.truth)])
-        return Outcomes(rows, right=np.array(exact), parsed=np.array(parsed), value=np.array(f1))
+            rows = np.hstack(
+                [rows, _library_rows([(text or "", truth) for text, truth in pairs], self.truth)]
+            )
+        return Outcomes(
+            rows=NumberRows(rows[pair_of]), right=exact[pair_of], parsed=parsed[pair_of], value=f1[pair_of]
+        )
 
     def metrics(self, sums: Array) -> Metrics:
         metrics = text_metrics(sums[..., :_PLAIN_COLUMNS])
@@ -56,14 +63,16 @@ class TextFamily:
             metrics["cider"] = ratio(cider, sums[..., 0])
         return metrics | {"bleu": _bleu(sums[..., _PLAIN_COLUMNS + 2 :])}
 
-    def wilson_intervals(self, values: dict[str, float], sums: Array) -> dict[str, tuple[float, float]]:
-        return mean_intervals({k: v for k, v in values.items() if k not in ("bleu", "cider")}, len(sums))
+    def wilson_intervals(self, values: dict[str, float], sums: GroupSums) -> dict[str, tuple[float, float]]:
+        return mean_intervals({k: v for k, v in values.items() if k not in ("bleu", "cider")}, sums.groups)
 
     def majority_baseline(self) -> dict[str, float]:
         """Return what always giving the most frequent text (the first of equals) scores."""
-        commonest = Counter(self.truth).most_common(1)[0][0]
-        exact = [parse.same_text(commonest, t) for t in self.truth]
-        rows = text_rows(exact, [parse.token_f1(commonest, t) for t in self.truth], [True] * len(exact))
+        counts = Counter(self.truth)
+        commonest, times = counts.most_common(1)[0][0], list(counts.values())
+        exact = np.array([parse.same_text(commonest, truth) for truth in counts])
+        f1 = np.array([parse.token_f1(commonest, truth) for truth in counts])
+        rows = np.repeat(text_rows(exact, f1, np.ones_like(exact)), times, axis=0)
         return baseline_values(text_metrics(rows.sum(axis=0)))
 
     def random_baseline(self) -> dict[str, float]:
@@ -77,26 +86,50 @@ class _WordTokenizer:
         return parse.words(text)
 
 
-def _library_rows(texts: Sequence[str], truths: Sequence[str]) -> Array:
-    """Return per question ROUGE-L, CIDEr-D and the counts that BLEU is computed from (n, 12).
+@dataclass(frozen=True)
+class _References:
+    """The true texts that CIDEr compares with, made ready one at a time.
+
+    Its length is the number of questions, which CIDEr weighs words by: equal pairs are scored once.
+    """
+
+    texts: Sequence[str]
+    questions: int
+
+    def __len__(self) -> int:
+        return self.questions
+
+    def __iter__(self) -> Iterator[list[dict[tuple[str, ...], int]]]:
+        from pycocoevalcap.cider.cider_scorer import precook
+
+        return ([precook(" ".join(parse.words(text)))] for text in self.texts)
+
+
+def _library_rows(pairs: Sequence[tuple[str, str]], truths: Sequence[str]) -> Array:
+    """Return per pair of answer and truth ROUGE-L, CIDEr-D and the counts that BLEU is computed from (n, 12).
 
     ROUGE-L is the F measure (C.-Y. Lin, 2004). CIDEr-D (Vedantam et al., 2015) takes its document frequencies
-    from the truths. BLEU's counts: matching n-grams and all n-grams of 1 to 4 words, words of the answer and
-    of the truth.
+    from `truths`, those of all questions. BLEU's counts: matching n-grams and all n-grams of 1 to 4 words,
+    words of the answer and of the truth.
     """
-    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics.bleu import BLEU
 
     scorer, bleu = RougeScorer(["rougeL"], tokenizer=_WordTokenizer()), BLEU()
-    rows = np.zeros((len(texts), 2 + 2 * _BLEU_ORDER + 2))
-    for index, (text, truth) in enumerate(zip(texts, truths, strict=True)):
+    rows = np.zeros((len(pairs), 2 + 2 * _BLEU_ORDER + 2))
+    for index, (text, truth) in enumerate(pairs):
         counts = bleu.corpus_score([text], [[truth]])
         rows[index, 0] = scorer.score(truth, text)["rougeL"].fmeasure
         rows[index, 2:] = [*counts.counts, *counts.totals, counts.sys_len, counts.ref_len]
-    wanted = {index: [" ".join(parse.words(truth))] for index, truth in enumerate(truths)}
-    given = {index: [" ".join(parse.words(text))] for index, text in enumerate(texts)}
-    rows[:, 1] = Cider().compute_score(wanted, given)[1]
+    cider = CiderScorer()
+    cider.document_frequency = Counter()  # which, asked for what it does not hold, stays as it is
+    for truth, times in Counter(truths).items():
+        for ngram in precook(" ".join(parse.words(truth))):
+            cider.document_frequency[ngram] += times
+    cider.crefs = _References([truth for _, truth in pairs], len(truths))
+    cider.ctest = (precook(" ".join(parse.words(text))) for text, _ in pairs)
+    rows[:, 1] = cider.compute_cider()
     return rows
 
 

@@ -133,20 +133,28 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
         file.writelines(to_json(row) + "\n" for row in rows)
 
 
-def read_text(path: Path | RemoteFile) -> str:
-    """Return the file's text; InputError with the file's name if it is absent or not UTF-8."""
+@contextmanager
+def read_errors(path: Path | RemoteFile) -> Iterator[None]:
+    """Turn an OSError inside the block into an InputError that names `path`."""
     try:
-        if isinstance(path, RemoteFile):
-            return path.getvalue().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        return path.read_text(encoding="utf-8-sig")
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_text(path: Path | RemoteFile) -> str:
+    """Return the file's text; InputError with the file's name if it is absent or not UTF-8."""
+    with read_errors(path):
+        try:
+            if isinstance(path, RemoteFile):
+                return path.getvalue().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def first_problem(error: ValidationError) -> str:

@@ -114,6 +114,11 @@ def open_image_at(path: Path) -> Image.Image:
     return open_image(file_at(path))
 
 
+def open_image_bytes(data: bytes, name: str) -> Image.Image:
+    """Load an image as `open_image` does, from what its file holds; `name` is what errors call it."""
+    return open_image(RemoteFile(name, data))
+
+
 def look_at_image(path: Path) -> tuple[int, int]:
     """Return an image's upright (height, width) after a look at the beginning and the end of its file; one
     that may be cut short is decoded. `path` may be an address; only what is looked at is fetched then.
@@ -151,6 +156,14 @@ def _size_in_head(start: bytes) -> tuple[int, int] | None:
     with suppress(InputError):
         return upright_size(BytesIO(start))
     return None
+
+
+def look_at_bytes(data: bytes, name: str) -> tuple[int, int]:
+    """Do what `look_at_image` does with what an image's file holds; `name` is what errors call it."""
+    size = upright_size(RemoteFile(name, data))
+    if _may_be_cut_short(data, data[-_TAIL:]):
+        open_image_bytes(data, name)
+    return size
 
 
 def _may_be_cut_short(start: bytes, tail: bytes) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
@@ -92,6 +92,37 @@ def file_at(path: Path) -> Path | RemoteFile:
     """
     address = address_of(path)
     return path if address is None else RemoteFile(address, read_bytes(address))
+
+
+def read_part(path: Path, offset: int, length: int) -> bytes:
+    """Return `length` bytes of a file from `offset` on, here or elsewhere; InputError if that fails."""
+    address = address_of(path)
+    if address is not None:
+        return read_bytes(address, offset, offset + length)
+    with open_file(path) as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read bytes, here or elsewhere, where only what is read of it is fetched.
+
+    Raises:
+        InputError: It is absent, or cannot be read inside the block either.
+    """
+    address = address_of(path)
+    if address is None:
+        try:
+            with path.open("rb") as file:
+                yield file
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+        return
+    with _file_system(address) as (system, name), system.open(name, "rb") as file:
+        yield file
 
 
 def facts(path: Path) -> FileFacts:

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from llava.common.errors import InputError
-from llava.common.files import inside
-from llava.common.images import open_image_at
 from llava.processing.text import RecordProcessor
 from llava.processing.vision import Pixels, Size, VisionProcessor
 from llava.train import augment
 from llava.train.config import AugmentSettings
 from llava.train.data.columns import Ragged
+from llava.train.data.image_files import load_image
 from llava.train.data.packing import (
     FLASH,
     IGNORE,
@@ -109,7 +108,7 @@ class RecordSet:
         self.images = ImageLoader(encoding.image_folder, self.processor, self.table, picture_room)
         self.records = LazySequence(len(self.table), self.table.record)
         self.encoded = LazySequence(len(self.table), self.table.encoded)
-        self.examples = LazySequence(len(self.table.members), lambda i: self.table.members[i].tolist())
+        self.examples = LazySequence(len(self.table.members), self.table.members_of)
 
     def verify(self, progress: Progress, share: slice) -> list[str]:
         """Decode a share of the images; return what is wrong with them, a line for each that is damaged."""
@@ -196,7 +195,7 @@ class ImageLoader:
         self.processor = processor
         self._table = table
         vision = processor.vision
-        sizes = table.files[:, 2:]
+        sizes = table.files[:, 2:4]
         if not vision.tokens_depend_on_size:
             sizes = np.broadcast_to(np.array(vision.canvas_size((0, 0))), sizes.shape)
         self.cache = PictureCache(table.folder, sizes, room)
@@ -213,7 +212,8 @@ class ImageLoader:
         if cached is not None:
             return cached
         name = self._table.image_name(number)
-        canvas = self.processor.vision.canvas(open_image_at(inside(self.folder, name)))
+        image = load_image(self.folder, name, self._table.image_place(number))
+        canvas = self.processor.vision.canvas(image)
         self.cache.keep(number, canvas)
         return canvas
 

@@ -41,6 +41,7 @@ from llava.train.arguments import (
     weights_dtype,
 )
 from llava.train.config import TrainSettings
+from llava.train.data.shards import shards_of
 from llava.train.data.token_cache import Encoding
 from llava.train.dataset import RecordSet, TrainingSet
 from llava.train.display import Display, parameter_table, plan_table
@@ -231,7 +232,7 @@ def read_data(
     with arguments.main_process_first():
         for path in (settings.data_path, settings.val_path):
             if path is not None and path not in sets:
-                file = fetch(path, cache / _FETCHED)
+                file = path if shards_of(path) else fetch(path, cache / _FETCHED)
                 sets[path] = RecordSet(file, encoding, cache, picture_room=room, progress=display.track)
                 room -= sets[path].images.cache.room
         if settings.token_cache is None and arguments.local_process_index == 0:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report.cases import make_cases
+from eval.report.cases import Cases, make_cases
 from eval.score import score
 from eval.scoring.answers import AnswerFile
-from eval.scoring.schema import Case, Scores
-from eval.scoring.tasks import ScoringOptions
+from eval.scoring.options import ScoringOptions
+from eval.scoring.schema import Scores
 from llava.common.records import Answer, InputFile, Question, TaskType, Truth
 
 OPTIONS = ScoringOptions(resamples=100)
@@ -63,7 +63,7 @@ def scores_and_cases(
     tuned: AnswerFile,
     base: AnswerFile | None = None,
     questions: Sequence[Question] = (),
-) -> tuple[Scores, list[Case]]:
+) -> tuple[Scores, Cases]:
     file = InputFile(name="truth.jsonl", sha256="1" * 64, lines=len(truths))
     scores, scored = score(file, truths, tuned, base, OPTIONS)
     by_id = {str(question.question_id): question for question in questions}

@@ -17,8 +17,7 @@ BUCKET = "photos"
 def s3_server() -> Iterator[Any]:
     """Run a server with an empty bucket, to which s3fs goes in this process and in those it starts; yields
     the file system."""
-    fsspec = pytest.importorskip("fsspec")
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     server_module = pytest.importorskip("moto.server")
     server = server_module.ThreadedMotoServer(port=0, verbose=False)
     server.start()
@@ -29,10 +28,10 @@ def s3_server() -> Iterator[Any]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("NO_PROXY", "*")
-        system = fsspec.filesystem("s3", skip_instance_cache=True)
-        type(system).clear_instance_cache()  # those that go to the server of an earlier test file
+        s3fs.S3FileSystem.clear_instance_cache()  # those know the address of an earlier server
         # what an earlier server was sent is in this process
         urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+        system = s3fs.S3FileSystem(skip_instance_cache=True)
         system.mkdir(BUCKET)
         try:
             yield system

@@ -5,14 +5,14 @@ The system holds what is read of the file in memory that it takes back where tha
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+_CHECK = 4  # bytes of a CRC-32
 
 
 class PictureCache:
@@ -33,30 +33,14 @@ class PictureCache:
         ends = np.cumsum(3 * sizes[:, 0] * sizes[:, 1], dtype=np.int64)
         held = int(np.searchsorted(ends, room, side="right"))
         self._sizes, self._ends = sizes[:held], ends[:held]
-        self._folder = folder
-        self._open()
+        self._pixels, self._checks = folder / "pixels.bin", folder / "pixels.crc32"
+        for path in (self._pixels, self._checks):
+            path.touch()
 
     @property
     def room(self) -> int:
         """The bytes that it takes when it is full."""
         return int(self._ends[-1]) if len(self._ends) else 0
-
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT
-        self._pixels = os.open(self._folder / "pixels.bin", flags, 0o644)
-        self._checks = os.open(self._folder / "pixels.crc32", flags, 0o644)
-
-    def __del__(self) -> None:
-        for descriptor in (self.__dict__.get("_pixels"), self.__dict__.get("_checks")):
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_sizes": self._sizes, "_ends": self._ends}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()  # another process has descriptors of its own
 
     def find(self, number: int) -> Image.Image | None:
         """Return image `number`, None where it is not held."""
@@ -64,10 +48,13 @@ class PictureCache:
             return None
         height, width = self._sizes[number].tolist()
         size = 3 * height * width
-        check = os.pread(self._checks, 4, 4 * number)
-        if check in (b"", b"\0\0\0\0"):
+        try:
+            check = _read(self._checks, _CHECK * number, _CHECK)
+            if check in (b"", bytes(_CHECK)):
+                return None
+            pixels = _read(self._pixels, int(self._ends[number]) - size, size)
+        except OSError:  # somebody has removed it
             return None
-        pixels = os.pread(self._pixels, size, int(self._ends[number]) - size)
         if len(pixels) < size or _check_of(pixels) != check:
             return None
         return Image.frombytes("RGB", (width, height), pixels)
@@ -78,12 +65,24 @@ class PictureCache:
             return
         pixels = image.tobytes()
         try:
-            os.pwrite(self._pixels, pixels, int(self._ends[number]) - len(pixels))
-            os.pwrite(self._checks, _check_of(pixels), 4 * number)
-        except OSError:  # the disk is full: it is decoded again next time
+            _write(self._pixels, int(self._ends[number]) - len(pixels), pixels)
+            _write(self._checks, _CHECK * number, _check_of(pixels))
+        except OSError:  # the disk is full, or the file is gone: it is decoded again next time
             self._sizes = self._sizes[:0]
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _write(path: Path, start: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(data)
 
 
 def _check_of(pixels: bytes) -> bytes:
     """Return the CRC-32 as four bytes, never all zero: that stands for nothing written."""
-    return (zlib.crc32(pixels) or 1).to_bytes(4, "little")
+    return (zlib.crc32(pixels) or 1).to_bytes(_CHECK, "little")

@@ -4,8 +4,9 @@
     train.jsonl      a record a line
     train.parquet    a record a row, the columns named as the fields
     a folder         a data set that the library `datasets` saved (`save_to_disk`)
+    *.tar            a WebDataset shard, or a folder of them: records with their images (`shards.py`)
 
-The last two need pyarrow (the extra `tables`).
+Parquet and `datasets` need pyarrow (the extra `tables`). Shards may be at an address.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ from llava.common.errors import InputError
 from llava.common.files import first_problem, sha256
 from llava.common.json_stream import stream_records
 from llava.common.records import Record
+from llava.train.data.shards import Place, read_shard, shards_hash, shards_of
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, places: dict[str, Place] | None = None) -> Iterator[Record]:
     """Yield the records of `path` in order.
+
+    Args:
+        path: The file or folder.
+        places: Is filled with where the images lie that are in shards.
 
     Raises:
         InputError: The file is absent, is none of those that are read, or holds something that is no record;
             the message names it by index and id.
     """
     adapter = TypeAdapter(Record)
-    for index, item in enumerate(_items(path)):
+    for index, item in enumerate(_items(path, {} if places is None else places)):
         try:
             record = adapter.validate_python(item)
         except ValidationError as error:
@@ -43,7 +49,9 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record
 
 
-def _items(path: Path) -> Iterator[Any]:
+def _items(path: Path, places: dict[str, Place]) -> Iterator[Any]:
+    if shards := shards_of(path):
+        return chain.from_iterable(read_shard(shard, places) for shard in shards)
     if path.is_dir():
         return chain.from_iterable(map(_of_table, data_set_files(path)))
     if path.suffix.lower() in (PARQUET, ARROW):
@@ -78,12 +86,15 @@ def _without_nulls(value: Any) -> Any:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of what `read_records` would read; of a folder, of its files' names and contents.
+    """Return the SHA-256 of what `read_records` would read; of a folder, of its files' names and contents; of
+    shards see `shards_hash`.
 
     Raises:
         InputError: There is nothing at `path`, or it cannot be read.
     """
     try:
+        if shards := shards_of(path):
+            return shards_hash(shards)
         if not path.is_dir():
             return sha256(path)
         digest = hashlib.sha256()

@@ -3,9 +3,8 @@ memory-mapped, an image as one token.
 
 Columns of a record: `record_ids`; `texts`, the record as JSON; `ids`; `spans`, the start and end of each run
 of supervised tokens; `pictures`, the numbers of its images; `picture_at` and `picture_tokens`, as in
-`EncodedRecord`. Columns of an image: `names`; `files`, the size in bytes and the time of change (ns) of its
-file, and its upright height and width. Columns of an example: `members`, its records; `group_lengths`, the
-tokens of each of its groups where all of its records are read.
+`EncodedRecord`. Columns of an image: `names`; `files`, its `ImageFacts`. Columns of an example: `members`,
+its records; `group_lengths`, the tokens of each of its groups where all of its records are read.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from llava.common.records import Record
 from llava.processing.text import CompactConversation
 from llava.processing.vision import Size
 from llava.train.data.columns import ColumnWriter, Ragged, RaggedWriter, read_column
+from llava.train.data.image_files import ImageFacts
 from llava.train.data.packing import IGNORE, EncodedRecord
+from llava.train.data.shards import Place
 
 FORMAT = 1
 """Is part of what a table is known by: another number makes tables anew."""
@@ -46,7 +47,7 @@ class RecordTable:
         self._pictures = columns["pictures"]
         self._picture_at, self._picture_tokens = columns["picture_at"], columns["picture_tokens"]
         self._names = Ragged(folder, "names")
-        self.files = read_column(folder / "files.npy").reshape(-1, 4)
+        self.files = read_column(folder / "files.npy").reshape(-1, len(ImageFacts._fields))
         self.members = Ragged(folder, "members")
         self.group_lengths = Ragged(folder, "group_lengths")
         self.lengths = read_column(folder / "lengths.npy")
@@ -86,6 +87,10 @@ class RecordTable:
             tuple(self._picture_tokens[index].tolist()),
         )
 
+    def members_of(self, example: int) -> list[int]:
+        """Return the records of an example."""
+        return self.members[example].tolist()
+
     @property
     def images(self) -> int:
         """How many different images there are."""
@@ -96,6 +101,10 @@ class RecordTable:
 
     def image_size(self, number: int) -> Size:
         return int(self.files[number, 2]), int(self.files[number, 3])
+
+    def image_place(self, number: int) -> Place:
+        """Return where in its file an image lies."""
+        return Place(*self.files[number, 4:].tolist())
 
     def images_of(self, index: int) -> list[int]:
         """Return the numbers of a record's images, in the order of their tokens."""
@@ -137,8 +146,8 @@ class TableWriter:
         self._lengths.add([len(conversation) for conversation in encoded])
         self._supervised.add([int(conversation.supervised.sum()) for conversation in encoded])
 
-    def add_images(self, names: Sequence[str], files: Sequence[tuple[int, int, int, int]]) -> None:
-        """Write all images: their names, and (bytes, time of change in ns, height, width) of their files."""
+    def add_images(self, names: Sequence[str], files: Sequence[ImageFacts]) -> None:
+        """Write all images."""
         writer = RaggedWriter(self._folder, "names", np.uint8)
         writer.add([name.encode() for name in names])
         writer.close()

@@ -21,23 +21,22 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llava.common.errors import InputError
-from llava.common.files import atomic_folder, inside
-from llava.common.images import look_at_image
+from llava.common.files import atomic_folder
 from llava.common.records import Record
-from llava.common.remote import FileFacts, address_of, facts, list_files, shown
+from llava.common.remote import address_of
 from llava.conversation import ChatTurns
 from llava.processing.text import CompactConversation, RecordProcessor, RenderedConversation
 from llava.processing.vision import Size
 from llava.train.data.columns import write_ragged
+from llava.train.data.image_files import ImageFacts, ImageFiles
 from llava.train.data.packing import group_by_image
 from llava.train.data.record_files import read_records
 from llava.train.data.record_table import FORMAT, RecordTable, TableWriter
+from llava.train.data.shards import Place
 
 Item = TypeVar("Item")
 Progress = Callable[[Iterable[Any], str, int | None], Iterable[Any]]
 """Called with (items, what happens, how many or None), it yields the items and shows how far the work is."""
-ImageFacts = tuple[int, int, int, int]
-"""Of an image's file: bytes, time of change (ns), upright height and width."""
 
 _CHUNK = 1024  # records that are encoded together
 THREADS = min(8, os.cpu_count() or 1)
@@ -53,8 +52,8 @@ class Encoding:
     max_length: int
     packing: bool
 
-    def key(self, path: Path, sha256: str) -> str:
-        """Return a hash of what the table of the file with this content follows from."""
+    def key(self, sha256: str) -> str:
+        """Return a hash of what the table of a file of records with this content follows from."""
         facts = {
             "format": FORMAT,
             "records": sha256,
@@ -79,54 +78,34 @@ def open_table(path: Path, encoding: Encoding, cache: Path, sha256: str, progres
     Raises:
         InputError: A record or an image cannot be used; the message names it. Nothing is written.
     """
-    folder = cache / f"{path.stem}-{encoding.key(path, sha256)[:16]}"
-    images = ImageFiles(encoding.image_folder)
+    folder = cache / f"{path.stem}-{encoding.key(sha256)[:16]}"
+    places: dict[str, Place] = {}
+    images = ImageFiles(encoding.image_folder, places)
     if folder.is_dir():
         table = RecordTable(folder)
         if _images_are_as_they_were(table, images):
             return table
     with atomic_folder(folder, overwrite=True) as temporary:
-        _Encoder(path, encoding, images).write(temporary, progress)
+        _Encoder(path, encoding, images, places).write(temporary, progress)
     return RecordTable(folder)
 
 
 def _images_are_as_they_were(table: RecordTable, images: ImageFiles) -> bool:
     try:
         return all(
-            images.facts(table.image_name(number)) == tuple(table.files[number, :2].tolist())
+            images.file_facts(table.image_name(number)) == tuple(table.files[number, :2].tolist())
             for number in range(table.images)
         )
     except InputError:  # one is gone
         return False
 
 
-class ImageFiles:
-    """The files of an image folder, here or elsewhere: of one elsewhere all are listed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._listed = None if address_of(folder) is None else list_files(folder)
-
-    def facts(self, name: str) -> FileFacts:
-        """Return the size and time of a file; InputError if it is absent or outside the folder."""
-        path = inside(self.folder, name)
-        if self._listed is None:
-            return facts(path)
-        if name not in self._listed:
-            raise InputError(f"{shown(path)}: no such picture")
-        return self._listed[name]
-
-    def check(self, name: str) -> ImageFacts:
-        """Look at an image; InputError if it is absent, no image or cut short."""
-        height, width = look_at_image(inside(self.folder, name))
-        return *self.facts(name), height, width
-
-
 class _Encoder:
     """Reads, checks and encodes the records of a file."""
 
-    def __init__(self, path: Path, encoding: Encoding, images: ImageFiles) -> None:
+    def __init__(self, path: Path, encoding: Encoding, images: ImageFiles, places: dict[str, Place]) -> None:
         self.path = path
+        self.places = places
         self.encoding = encoding
         self.image_files = images
         self._ids: set[str] = set()
@@ -137,7 +116,7 @@ class _Encoder:
     def write(self, folder: Path, progress: Progress) -> None:
         """Write the table into the empty `folder`."""
         writer = TableWriter(folder)
-        shown = progress(read_records(self.path), f"checking records of {self.path.name}", None)
+        shown = progress(read_records(self.path, self.places), f"checking records of {self.path.name}", None)
         with ThreadPoolExecutor(THREADS) as pool:
             for records, conversations in self._encode(chunks(iter(shown), _CHUNK), pool):
                 writer.add_records([
@@ -218,8 +197,8 @@ class _Encoder:
     def _sizes(self, record: Record) -> list[Size] | None:
         if not self.encoding.processor.vision.tokens_depend_on_size:
             return None
-        facts = [self._files[self._images[name]] for name in record.images]
-        return [(height, width) for _, _, height, width in facts]
+        found = [self._files[self._images[name]] for name in record.images]
+        return [(facts.height, facts.width) for facts in found]
 
     def _naming(self, record: Record) -> NamingRecord:
         return NamingRecord(self.path, record.id)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from data_prep.report.survey import (
     show_akin,
 )
 from data_prep.splits.checks import Check
+from data_prep.splits.groups import Leaks
 from llava.common.files import read_json_list
 from llava.common.html.markup import tag
 from llava.common.records import Record
@@ -167,6 +169,20 @@ def test_a_film_of_like_images_shows_a_few_pairs(tmp_path: Path) -> None:
     names = [name for pair in akin.shown for name in (pair.first.name, pair.second.name)]
     assert len(set(names)) == 2 * SHOWN_PAIRS  # not the same picture in every pair
     assert f"{SHOWN_PAIRS} of 19,900 pairs" in Page(page(report(akin=akin))).text
+
+
+def test_it_is_said_where_not_all_pairs_were_looked_for(tmp_path: Path) -> None:
+    (file,) = thumbnails(tmp_path, 1)
+    images = [ComparedImage(str(number), file) for number in range(2)]
+    leaks = Leaks(twins=1, akin=1, random_twins=0.5, random_akin=0.5, given_twins=None, given_akin=None)
+    (copies_found, *_) = copies((0, 1, "0 bits"))
+    all_found, some = (
+        Page(page(report(akin=show_akin(images, [replace(copies_found, some_pairs=some)], leaks)))).text
+        for some in (False, True)
+    )
+    assert "(0.5 that look alike)" in all_found and "hang together" not in all_found
+    assert "(at least 0.5 that look alike)" in some
+    assert "Where more than 50 pictures hang together" in some
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.sampled_from("abcd")), max_size=80))

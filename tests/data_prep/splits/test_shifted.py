@@ -11,6 +11,8 @@ from data_prep.recipe.schema import Grouping
 from data_prep.splits.checks import checks_text
 from data_prep.splits.groups import Groups, find_groups
 from data_prep.splits.member import GroupMember
+from data_prep.splits.shifted import find_shifted
+from llava.common.errors import InputError
 from llava.common.images import open_image
 
 
@@ -50,6 +52,30 @@ def test_crops_that_overlap_are_one_group(tmp_path: Path, size: tuple[int, int])
     found = find_groups(crops(tmp_path, *places, size=size), Grouping(), workers=2)
     assert joined(found) == [[0, 2], [1, 4], [3], [5], [6]]
     assert "shifted crops of one picture: 4 pictures; no copies" in checks_text(found.checks)
+
+
+def test_large_jpegs_are_compared_at_the_scale_of_their_points(tmp_path: Path) -> None:
+    """600 pixels are reduced to a third, at which no JPEG is read."""
+    members = []
+    for number, (seed, x, y) in enumerate([(1, 0, 0), (2, 0, 0), (1, 300, 60)]):
+        file = tmp_path / f"{number}.jpg"
+        sheet(seed).resize((1500, 1500)).crop((x, y, x + 600, y + 600)).save(file, quality=85)
+        looks = np.random.default_rng(number).integers(0, 256, 1024, dtype=np.uint8).tobytes()
+        points = find_points(open_image(file))
+        members.append(GroupMember(f"c{number}", looks, file=file, size=(600, 600), points=points))
+    assert joined(find_groups(members, Grouping())) == [[0, 2], [1]]
+
+
+def test_what_did_not_move_or_hangs_together_anyway_is_not_opened() -> None:
+    """`nowhere` is no file: to open it would be an error."""
+    still = find_points(sheet(1).crop((0, 0, 200, 200)))
+    moved = find_points(sheet(1).crop((60, 40, 260, 240)))
+    nowhere, size = Path("nowhere"), (200, 200)
+    assert not len(find_shifted([nowhere] * 60, [still] * 60, size, np.arange(60))[0])
+    points = [still, moved] * 30
+    assert not len(find_shifted([nowhere] * 60, points, size, np.zeros(60, dtype=np.int64))[0])
+    with pytest.raises(InputError):
+        find_shifted([nowhere] * 60, points, size, np.arange(60))
 
 
 def test_crops_that_do_not_overlap_stay_apart(tmp_path: Path) -> None:

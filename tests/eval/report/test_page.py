@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval.report import gallery
-from eval.report.gallery import Card, choose_cards, make_cards
+from eval.report.cases import CardOutline, Cases, Outline
+from eval.report.gallery import choose_cards
 from eval.report.page import render_page
 from eval.report.phrases import percent
 from eval.score import main
-from eval.scoring.schema import Case, CaseAnswer, Estimate, Probe, Scores, Slice
+from eval.scoring.schema import Case, Estimate, Probe, Scores, Slice
 from llava.common.records import Question, TaskType, Truth
 from tests.support.browser import installed_chromium
 from tests.support.html_page import Page, check_alone
@@ -56,7 +57,7 @@ def probabilities_of(texts: list[str], classes: list[str]) -> list[dict[str, flo
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Cases, Path]:
     """Two closed tasks with probabilities, boxes and texts, tuned and base; half right."""
     labels = ["crack"] * 12 + ["rust"] * 12 + ["none"] * 24
     presence = truths_of(
@@ -82,7 +83,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, list[Case], 
 
 
 @pytest.fixture(scope="module")
-def written(made: tuple[Scores, list[Case], Path]) -> str:
+def written(made: tuple[Scores, Cases, Path]) -> str:
     return render_page(*made)
 
 
@@ -93,9 +94,7 @@ def test_the_page_needs_nothing_beside_itself(written: str) -> None:
     assert found.text.startswith("May you rely on “my-model”?")
 
 
-def test_numbers_on_the_page_are_those_of_scores_json(
-    made: tuple[Scores, list[Case], Path], written: str
-) -> None:
+def test_numbers_on_the_page_are_those_of_scores_json(made: tuple[Scores, Cases, Path], written: str) -> None:
     scores = json.loads(json.dumps(made[0].model_dump(mode="json", exclude_none=True)))
     text = Page(written).text
     assert f"Tested on {scores['truth']['lines']} questions about 12 pictures (48 independent groups)" in text
@@ -114,7 +113,7 @@ def test_numbers_on_the_page_are_those_of_scores_json(
         assert scores[part]["sha256"] in text and scores[part]["name"] in text
 
 
-def test_slices_show_every_kind(made: tuple[Scores, list[Case], Path], written: str) -> None:
+def test_slices_show_every_kind(made: tuple[Scores, Cases, Path], written: str) -> None:
     text = Page(written).text
     for part in made[0].tasks[0].slices:
         if part.by == "truth":
@@ -132,12 +131,10 @@ def test_images_are_embedded_once_and_boxes_are_drawn(written: str) -> None:
     assert "true box" in found.text and "box of base" in found.text
 
 
-def test_all_questions_are_there_without_a_script(
-    made: tuple[Scores, list[Case], Path], written: str
-) -> None:
+def test_all_questions_are_there_without_a_script(made: tuple[Scores, Cases, Path], written: str) -> None:
     found = Page(written)
     rows = [item for item in found.named("div") if item.get("class") == "ask"]
-    assert len(rows) == len(made[1])
+    assert len(rows) == sum(len(card.rows) for card in made[1].cards)
     (form,) = found.named("form")
     assert "hidden" in form
     assert "<image>" not in html.unescape(written.split("<main>")[1])
@@ -228,19 +225,23 @@ def test_many_questions_on_one_image_are_cut_and_said_to_be(tmp_path: Path) -> N
     assert "and 80 more questions" in found.text
 
 
-def case(number: int, right: bool, label: str = "") -> Case:
-    answer = CaseAnswer(text="x", parsed=True, right=right, value=float(right))
-    return Case(
-        question_id=str(number), task="t", type="class", group="g", label=label or None,
-        images=[f"{number}.png"], names=[f"{number}.png"], question="?", truth="x", tuned=answer,
-    )  # fmt: skip
+def outline(number: int, right: bool, label: str = "", lost: bool = False) -> Outline:
+    image = f"{number}.png"
+    return Outline(str(number), "t", "g", label or None, (image,), "?", float(right), right, lost)
+
+
+def cards_of(outlines: list[Outline]) -> list[CardOutline]:
+    def load(row: int) -> Case:
+        raise AssertionError("which cards are shown is told without reading one")
+
+    return Cases(outlines, load).cards
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60), st.integers(1, 40))
 def test_what_is_shown_is_the_worst_of_each_kind_and_some_right_ones(
     kinds: list[tuple[bool, str]], most: int
 ) -> None:
-    cards = make_cards([case(number, right, label) for number, (right, label) in enumerate(kinds)])
+    cards = cards_of([outline(number, right, label) for number, (right, label) in enumerate(kinds)])
     assert [card.value for card in cards] == sorted(card.value for card in cards)
     chosen = choose_cards(cards, most)
     assert len(chosen) == min(most, len(cards)) == len({card.images for card in chosen})
@@ -280,13 +281,11 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_worst_come_first_and_lost_ones_before_those_that_base_missed_too() -> None:
-    cases = [case(0, True), case(1, False), case(2, False)]
-    cases[2].base = CaseAnswer(text="x", parsed=True, right=True, value=1.0)
-    assert [card.images[0] for card in make_cards(cases)] == ["2.png", "1.png", "0.png"]
-    assert isinstance(make_cards(cases)[0], Card)
+    cards = cards_of([outline(0, True), outline(1, False), outline(2, False, lost=True)])
+    assert [card.images[0] for card in cards] == ["2.png", "1.png", "0.png"]
 
 
-def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> None:
+def test_what_tuning_cost_is_shown(made: tuple[Scores, Cases, Path]) -> None:
     scores, cases, folder = made
     whole = Slice(by="all", name="all", n=48, groups=48, tuned=Estimate(value=0.5))
     probe = Probe(
@@ -304,8 +303,8 @@ def test_what_tuning_cost_is_shown(made: tuple[Scores, list[Case], Path]) -> Non
 
 def test_a_report_without_base_or_images(tmp_path: Path) -> None:
     truths = truths_of("presence", "yesno", ["yes", "no"] * 30)
-    scores, _ = scores_and_cases(truths, answers_of("tuned", truths, ["yes", "no"] * 30))
-    found = check_alone(render_page(scores, [], tmp_path), *MORE)
+    scores, cases = scores_and_cases(truths, answers_of("tuned", truths, ["yes", "no"] * 30))
+    found = check_alone(render_page(scores, cases, tmp_path), *MORE)
     assert not found.named("form") and "“base”" not in found.text and "Tested on 60 questions." in found.text
 
 

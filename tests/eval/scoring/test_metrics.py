@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from eval.scoring.intervals import (
     Z95,
-    bootstrap_sums,
+    bootstrap,
     combined_interval,
-    group_sums,
+    number_groups,
     percentile_interval,
     wilson_interval,
 )
@@ -102,7 +102,7 @@ def brute_force(truth: list[int], answers: list[int], classes: int) -> tuple[flo
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), min_size=1, max_size=40))
 def test_class_metrics_agree_with_loops(pairs: list[tuple[int, int]]) -> None:
     truth, answers = [t for t, _ in pairs], [a for _, a in pairs]
-    values = class_metrics(confusion_rows(np.array(truth), np.array(answers), 4).sum(axis=0), 4)
+    values = class_metrics(confusion_rows(np.array(truth), np.array(answers), 4).total(), 4)
     expected = brute_force(truth, answers, 4)
     found = (values["accuracy"], values["balanced_accuracy"], values["macro_f1"])
     assert [float(value) for value in found] == pytest.approx(list(expected))
@@ -131,8 +131,9 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
     answers = [draw.choice([t, t, -1, 0]) for t in truth]
     groups = [f"g{draw.randrange(12)}" for _ in truth]
     rows = confusion_rows(np.array(truth), np.array(answers), 3)
-    values = class_metrics(bootstrap_sums(group_sums(rows, groups), 50, [7]), 3)
-    names = sorted(set(groups))
+    numbers, names = number_groups(groups)
+    sums = rows.group_sums(numbers, len(names))
+    (values,) = bootstrap([lambda drawn: class_metrics(sums.resample(drawn), 3)], len(names), 50, [7])
     counts = np.random.default_rng([7]).multinomial(len(names), [1 / len(names)] * len(names), size=50)
     for resample in range(50):
         picked = [
@@ -145,8 +146,10 @@ def test_bootstrap_agrees_with_resampling_the_questions_one_by_one() -> None:
 
 def accuracy_interval(right: np.ndarray, groups: list[str], seed: int = 0) -> tuple[float, float]:
     rows = confusion_rows(np.zeros(len(right), dtype=np.int64), np.where(right, 0, 1), 2)
-    draws = bootstrap_sums(group_sums(rows, groups), 1000, [seed])
-    interval = percentile_interval(class_metrics(draws, 2)["accuracy"])
+    numbers, names = number_groups(groups)
+    sums = rows.group_sums(numbers, len(names))
+    (draws,) = bootstrap([lambda drawn: class_metrics(sums.resample(drawn), 2)], len(names), 1000, [seed])
+    interval = percentile_interval(draws["accuracy"])
     assert interval is not None
     return interval
 

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from eval.scoring.intervals import group_draws
+from eval.scoring.intervals import bootstrap, group_draws
 from eval.scoring.metrics import class_counts, class_metrics, confusion_rows
 from eval.scoring.probabilities import (
     ChoiceProbabilities,
-    bootstrap_metrics,
     calibration_metrics,
     calibration_rows,
     choose_threshold,
@@ -22,6 +21,7 @@ from eval.scoring.probabilities import (
     probability_metrics,
     ranking_metrics,
     reliability,
+    resampled_metrics,
     roc_curves,
 )
 
@@ -45,7 +45,7 @@ def weights_of(groups: Ints, seed: int = 5, resamples: int = 8) -> npt.NDArray[n
 @pytest.mark.parametrize("seed", range(5))
 def test_class_metrics(seed: int) -> None:
     truth, answers, groups = drawn(seed)
-    rows = confusion_rows(truth, answers, 3)
+    rows = np.eye(12)[confusion_rows(truth, answers, 3).cells]
     labels = [0, 1, 2]
     for weights in (np.ones(len(truth)), *weights_of(groups)):
         found = class_metrics(weights @ rows, 3)
@@ -151,15 +151,15 @@ def test_one_class_alone_has_no_ranking() -> None:
     assert set(probability_metrics(probs)) == {"ece", "brier"}
     # In resamples that lack one of two classes AUROC does not exist, and is left out of the interval.
     both = ChoiceProbabilities(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), np.array([0, 1]), True)
-    drawn_ = bootstrap_metrics(both, 2, 200, [0])["auroc"]
-    assert 60 < np.isnan(drawn_).sum() < 140 and np.nanmin(drawn_) == 1
+    (drawn_,) = bootstrap([resampled_metrics(both, 2)], 2, 200, [0])
+    assert 60 < np.isnan(drawn_["auroc"]).sum() < 140 and np.nanmin(drawn_["auroc"]) == 1
 
 
 def test_chunks_of_resamples_are_one_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     probs = make_probabilities(2, 3, False, True)
-    whole = bootstrap_metrics(probs, 12, 40, [1, 2])
-    monkeypatch.setattr("eval.scoring.probabilities._MAX_WEIGHTS", 7 * len(probs.truth))
-    parts = bootstrap_metrics(probs, 12, 40, [1, 2])
+    (whole,) = bootstrap([resampled_metrics(probs, 12)], 12, 40, [1, 2])
+    monkeypatch.setattr("eval.scoring.probabilities.MAX_WEIGHTS", 7 * len(probs.truth))
+    (parts,) = bootstrap([resampled_metrics(probs, 12)], 12, 40, [1, 2])
     for name in whole:
         assert parts[name] == pytest.approx(whole[name])
 

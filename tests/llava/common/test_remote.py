@@ -132,4 +132,4 @@ def test_pictures_elsewhere_that_change_are_seen(s3: Any, tiny_model_dir: Path, 
     Image.new("RGB", (80, 20)).save(tmp_path / "p1.png")
     s3.put_file(str(tmp_path / "p1.png"), f"{BUCKET}/changing/p1.png")
     second = read_records(tiny_model_dir, tmp_path, image_folder=there).table.files.tolist()
-    assert first[0] == second[0] and second[1][2:] == [20, 80] != first[1][2:]
+    assert first[0] == second[0] and second[1][2:4] == [20, 80] != first[1][2:4]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llava.train.data import picture_cache
 from llava.train.data.picture_cache import PictureCache
 
 SIZES = np.array([(4, 6), (5, 3), (8, 8)])
@@ -60,9 +61,9 @@ def test_a_full_disk_ends_the_keeping_and_nothing_else(
     cache = PictureCache(tmp_path, SIZES, 1e6)
     cache.keep(0, picture(0))
 
-    def full(*_: object) -> int:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.pwrite", full)
+    monkeypatch.setattr(picture_cache, "_write", full)
     cache.keep(1, picture(1))
     assert cache.find(1) is None

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from llava.common.errors import InputError
 from llava.common.json_stream import stream_records
 from llava.common.records import Record
 from llava.train.__main__ import main
+from llava.train.config import AugmentSettings
 from llava.train.data import token_cache
+from llava.train.data.image_files import ImageFiles
 from llava.train.data.packing import IGNORE
 from llava.train.data.record_files import read_records as read_file
-from llava.train.data.token_cache import ImageFiles, turns_of
+from llava.train.data.token_cache import turns_of
+from llava.train.dataset import TrainingSet
 from llava.train.trainer import LoraTrainer
 from tests.support.family_models import save_family
 from tests.support.record_sets import no_bar, read_records
@@ -77,7 +81,12 @@ def test_it_is_made_once_and_again_for_other_data(
 ) -> None:
     varied(tmp_path)
     made: list[Path] = []
-    monkeypatch.setattr(token_cache, "read_records", lambda path: made.append(path) or read_file(path))
+
+    def read(path: Path, places: dict[str, Any]) -> Iterator[Record]:
+        made.append(path)
+        return read_file(path, places)
+
+    monkeypatch.setattr(token_cache, "read_records", read)
 
     def is_made(**settings: Any) -> bool:
         made.clear()
@@ -103,6 +112,22 @@ def test_another_process_maps_the_same_files(tiny_model_dir: Path, tmp_path: Pat
     other = pickle.loads(pickle.dumps(table))
     assert len(pickle.dumps(table)) < 500
     assert np.array_equal(other.encoded(3).input_ids, table.encoded(3).input_ids)
+
+
+def test_a_worker_may_get_the_examples_by_pickle(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """As on systems where worker processes are not forked."""
+    varied(tmp_path)
+    examples = TrainingSet(
+        read_records(tiny_model_dir, tmp_path),
+        seed=0,
+        questions_per_picture=2,
+        augmentation=AugmentSettings(flip_horizontal=0.5),
+    )
+    other = pickle.loads(pickle.dumps(examples))
+    for index in range(len(examples)):
+        mine, theirs = examples[index], other[index]
+        assert [group.length for group in mine.groups] == [group.length for group in theirs.groups]
+        assert all(torch.equal(mine.pixels[key].patches, theirs.pixels[key].patches) for key in mine.pixels)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
@@ -148,14 +173,15 @@ def test_a_picture_is_judged_by_its_beginning_and_end(tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "bmp", "webp"):
         whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
         Image.fromarray(noise).save(whole)
-        size, _, height, width = ImageFiles(tmp_path).check(whole.name)
-        assert (size, height, width) == (whole.stat().st_size, 60, 80)
+        size = whole.stat().st_size
+        facts = ImageFiles(tmp_path, {}).check(whole.name)
+        assert (facts.size, facts.height, facts.width) == (size, 60, 80)
         cut.write_bytes(whole.read_bytes()[: size // 2])
         with pytest.raises(InputError, match=f"cut.{suffix}"):
-            ImageFiles(tmp_path).check(cut.name)
+            ImageFiles(tmp_path, {}).check(cut.name)
     # what a camera adds behind the end is no damage
     (tmp_path / "more.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes() + bytes(1000))
-    ImageFiles(tmp_path).check("more.jpg")
+    ImageFiles(tmp_path, {}).check("more.jpg")
 
 
 def test_a_failed_encoding_leaves_nothing(tiny_model_dir: Path, tmp_path: Path) -> None:
