@@ -1,7 +1,8 @@
 """Answer a question file: `python -m eval.infer`.
 
 Answers are appended to `ANSWERS.partial` as they are found. When all are there, they are put in the order of
-the questions and renamed to the answers file. The same command after a kill goes on where it stopped.
+the questions and renamed to the answers file. The same command after a kill goes on where it stopped. For
+an answers file at an address this happens in the cache folder, and the answers are sent when all are there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,11 +22,20 @@ from eval.answering.endpoint import Endpoint
 from eval.answering.partial import PartialAnswers
 from eval.answering.processes import ProcessGroup, join_process_group
 from eval.answering.questions import chunk, find_images, read_questions, shard
-from llava.common.cli import CommandParser, add_model_flags, add_sampling_flags, command_name
+from llava.common.cli import (
+    CommandParser,
+    add_cache_flags,
+    add_model_flags,
+    add_sampling_flags,
+    command_name,
+)
+from llava.common.destination import made_at
 from llava.common.errors import InputError
 from llava.common.files import sha256, write_jsonl
 from llava.common.launch import run_process
+from llava.common.photo_cache import use_cache
 from llava.common.records import Answer, Question
+from llava.common.remote import address_of, file_at, is_file, resolved, send_file, shown
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -33,6 +43,10 @@ if TYPE_CHECKING:
 NOTES = """A question:
   {"question_id": 1, "image": "a.jpg", "text": "Is there a defect?", "choices": ["yes", "no"]}
 (`image` may be a list or null; `choices`, optional, asks for a probability of each, under metadata).
+
+Files and the folder may be at addresses (s3://bucket/photos, gs://..., extra `cloud`): each picture is
+fetched when it is asked about. Answers for an address are collected in --cache-folder, from which a
+killed run goes on, and sent when all are there.
 
 A process for each of four GPUs:
   torchrun --nproc-per-node 4 -m eval.infer ...
@@ -45,6 +59,8 @@ EXAMPLES = [
     "--question-file questions.jsonl --answers-file answers.jsonl",
     "--endpoint http://localhost:8000/v1 --image-folder photos\n"
     "--question-file questions.jsonl --answers-file answers.jsonl",
+    "--model-path runs/merged --image-folder s3://bucket/photos\n"
+    "--question-file s3://bucket/questions.jsonl --answers-file s3://bucket/answers.jsonl",
     "--ray auto --model-path /shared/merged ...",
 ]
 
@@ -90,6 +106,7 @@ def add_answering_flags(parser: CommandParser) -> None:
         help="also say how new each photo is, by this file of `novelty` (metadata.novelty)",
     )
     parser.add_argument("--overwrite", action="store_true", help="discard answers that are there already")
+    add_cache_flags(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     questions = chunk(questions, args.num_chunks, args.chunk_idx)
     images = find_images(questions, args.image_folder)
     partial = answer_questions(args, questions, images)
-    return write_answers(questions, partial, args.answers_file) if partial else 0
+    return write_answers(questions, partial, args.answers_file, args.cache_folder) if partial else 0
 
 
 def answer_questions(
@@ -120,7 +137,7 @@ def answer_questions(
     is_main = processes.rank == 0
     server = Endpoint(args) if args.endpoint else None
     run = describe_run(args, server)
-    partial = PartialAnswers(args.answers_file, processes.rank)
+    partial = PartialAnswers(made_at(args.answers_file, args.cache_folder), processes.rank)
     if not args.overwrite:
         partial.read(run)
     elif is_main:
@@ -144,15 +161,16 @@ def answer_questions(
 
 
 def check_arguments(args: Namespace) -> None:
-    """Raise InputError for flags that do not go together."""
+    """Raise InputError for flags that do not go together; takes the cache folder into use."""
+    use_cache(args.cache_folder, args.cache_gb)
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     if args.concurrency < 1:
         raise InputError("--concurrency must be at least 1")
     if args.answers_file.is_dir():
         raise InputError(f"--answers-file {args.answers_file} is a folder; name a file")
-    if args.answers_file.exists() and not args.overwrite:
-        raise InputError(f"{args.answers_file} exists already; name another file or add --overwrite")
+    if not args.overwrite and is_file(args.answers_file):
+        raise InputError(f"{shown(args.answers_file)} exists already; name another file or add --overwrite")
     if (args.endpoint or args.ray) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--endpoint and --ray need no launcher: one process asks them")
     if args.ray and args.device not in (None, "cpu", "cuda"):
@@ -220,8 +238,8 @@ def describe_run(args: Namespace, server: Endpoint | None) -> dict[str, Any]:
     return {
         "model": model,
         "model_base": args.model_base and [str(args.model_base), _folder_fingerprint(args.model_base)],
-        "questions": sha256(args.question_file),
-        "image_folder": str(args.image_folder.resolve()),
+        "questions": sha256(file_at(args.question_file)),
+        "image_folder": shown(resolved(args.image_folder)),
         "chunk": [args.chunk_idx, args.num_chunks],
         "conv_mode": args.conv_mode,
         "quantised": [args.load_8bit, args.load_4bit],
@@ -286,12 +304,24 @@ def answer_all(
             show()
 
 
-def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: Path) -> int:
-    """Write the answers in the order of the questions, and report errors and truncated answers."""
+def write_answers(questions: Sequence[Question], partial: PartialAnswers, path: Path, cache: Path) -> int:
+    """Write the answers in the order of the questions, and report errors and truncated answers.
+
+    Args:
+        questions: What was asked.
+        partial: The answers.
+        path: The answers file.
+        cache: The folder in which it is made if it belongs to an address.
+    """
     answers = in_order(questions, partial)
     failed = [answer for answer in answers if "error" in answer.metadata]
-    save_answers(answers, partial, path)
-    print(f"{len(answers)} answers in {path}", file=sys.stderr)
+    made = made_at(path, cache)
+    if address_of(path) is None:
+        save_answers(answers, partial, made)
+    else:
+        save_answers(answers, partial, made, lambda: send_file(made, path))
+        made.unlink()
+    print(f"{len(answers)} answers in {shown(path)}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of them are empty, see metadata.error:", file=sys.stderr)
         for answer in failed[:20]:
@@ -312,11 +342,15 @@ def in_order(questions: Sequence[Question], partial: PartialAnswers) -> list[Ans
     return answers
 
 
-def save_answers(answers: Sequence[Answer], partial: PartialAnswers, path: Path) -> None:
-    """Write the answers file, and discard the partial ones when it is on the disk."""
+def save_answers(
+    answers: Sequence[Answer], partial: PartialAnswers, path: Path, send: Callable[[], None] | None = None
+) -> None:
+    """Write the answers file, and discard the partial ones when it is on the disk, or sent with `send`."""
     write_jsonl(path, answers)
     with path.open("rb") as file:
         os.fsync(file.fileno())  # before the only other copy goes
+    if send is not None:
+        send()
     partial.discard()
 
 

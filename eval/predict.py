@@ -19,10 +19,13 @@ from eval.report.photo_page import PhotoAnswer, PhotoCard, render_photo_page
 from eval.report.phrases import counted
 from eval.scoring.parse import parse_yes_no, same_text
 from llava.common.boxes import Box, Frame, box_in_image, parse_box
+from llava.common.destination import forget_made, made_at, send_folder
 from llava.common.errors import InputError
 from llava.common.files import atomic_path, write_jsonl
 from llava.common.images import upright_size
+from llava.common.photo_cache import photo_at
 from llava.common.records import Answer, Question
+from llava.common.remote import is_file, shown
 
 COLUMNS = ("photo", "question", "answer", "probability", "p_yes", "task", "problem")
 _MAX_LISTED = 20  # photos that cannot be read
@@ -60,7 +63,7 @@ class AskedQuestion:
     @property
     def error(self) -> str:
         """Why there is no answer, without the path: the photo's name stands beside it."""
-        return str(self.answer.metadata.get("error", "")).removeprefix(f"{self.path}: ")
+        return str(self.answer.metadata.get("error", "")).removeprefix(f"{shown(self.path)}: ")
 
     @property
     def probabilities(self) -> Mapping[str, float]:
@@ -90,7 +93,7 @@ class AskedQuestion:
 
 
 def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[PhotoQuestion]) -> int:
-    """Ask every question of every photo and write the answers to the folder `args.output`.
+    """Ask every question of every photo and put the answers into the folder `args.output`, here or elsewhere.
 
     Args:
         args: The flags of eval.infer that say which model answers and how, and `output`.
@@ -106,11 +109,18 @@ def predict(args: Namespace, photos: Mapping[str, Path], questions: Sequence[Pho
         return 0
     asked, partial = found
     rows = _without_what_is_absent(asked)
-    _write_table(args.output / "answers.csv", rows)
+    made = args.answers_file.parent
+    _write_table(made / "answers.csv", rows)
     page = render_photo_page(_cards(rows), sorted({row.answer.model_id for row in asked}))
-    with atomic_path(args.output / "gallery.html") as temporary:
+    with atomic_path(made / "gallery.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    save_answers([row.answer for row in rows], partial, args.answers_file)
+    save_answers(
+        [row.answer for row in rows],
+        partial,
+        args.answers_file,
+        lambda: send_folder(made, args.output, last=["gallery.html", args.answers_file.name]),
+    )
+    forget_made(made, args.output)
     _report(args.output, rows)
     report_truncated([row.answer for row in asked])
     return 0
@@ -151,17 +161,23 @@ def ask_photos(
 
 
 def prepare(args: Namespace) -> None:
-    """Add to the flags where questions and answers are written: in the folder `args.output`.
+    """Add to the flags where questions and answers are written: in the folder `args.output`, or for one at an
+    address where it is made.
 
     InputError for flags that do not go together, and if the folder cannot be written or holds answers that
     may not go.
     """
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file; --output names a folder")
-    args.question_file, args.answers_file = args.output / "questions.jsonl", args.output / "answers.jsonl"
+    made = made_at(args.output, args.cache_folder)
+    args.question_file, args.answers_file = made / "questions.jsonl", made / "answers.jsonl"
     args.num_chunks, args.chunk_idx = 1, 0
-    if args.answers_file.exists() and not args.overwrite:
-        raise InputError(f"{args.output} holds answers already; name another --output or add --overwrite")
+    if is_file(args.output / args.answers_file.name) and not args.overwrite:
+        raise InputError(
+            f"{shown(args.output)} holds answers already; name another --output or add --overwrite"
+        )
+    if made != args.output:  # of a command that ended while it sent them; the partial ones are there, too
+        args.answers_file.unlink(missing_ok=True)
     check_arguments(args)
 
 
@@ -203,7 +219,7 @@ def _shown(row: AskedQuestion) -> PhotoAnswer:
 def _box(row: AskedQuestion) -> Box | None:
     if row.asked.frame is None or parse_box(row.answer.text) is None:
         return None
-    height, width = upright_size(row.path)
+    height, width = upright_size(photo_at(row.path))
     return row.box(width, height)
 
 
@@ -217,7 +233,7 @@ def _report(output: Path, rows: Sequence[AskedQuestion]) -> None:
         ("answers.csv", "a row per answer, with probabilities; opens in Excel"),
         ("answers.jsonl", "the same for programs"),
     ):
-        print(f"  {output / name}  {what}", file=sys.stderr)
+        print(f"  {shown(output / name)}  {what}", file=sys.stderr)
     errors = {row.photo: row.error for row in rows if row.error}
     if errors:
         print(f"{counted(len(errors), 'photo')} without an answer:", file=sys.stderr)

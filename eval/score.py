@@ -2,7 +2,7 @@
 
 Writes scores.json (for programs) and report.html (to look at) and prints tables. An answer that is missing
 or cannot be understood is wrong, and the tables say how many there are. docs/scoring.md says what each
-number is.
+number is. Files and folders but those of --compare may be at addresses such as s3://bucket/runs/a.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ from eval.scoring.schema import (
 from eval.scoring.slices import make_slices, mean_slice, name_sources
 from eval.scoring.tasks import ScoredTask, group_by_task, score_task
 from eval.scoring.texts import missing_libraries
-from llava.common.cli import CommandParser
+from llava.common.cli import CommandParser, add_cache_flags
+from llava.common.destination import forget_made, made_at, send_folder
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, run_command
 from llava.common.files import atomic_path, to_json
+from llava.common.photo_cache import use_cache
 from llava.common.records import InputFile, Question, Truth
+from llava.common.remote import address_of, is_folder, list_files, shown
 from llava.deciding.decision import load_decision
 
 EXAMPLES = [
@@ -224,6 +227,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="score nothing; a table over runs (scores.json, or the folder that holds it)",
     )
+    add_cache_flags(parser)
     arguments = parser.parse_args(argv)
     _check_arguments(arguments)
     return arguments
@@ -257,7 +261,8 @@ def _questions(arguments: argparse.Namespace, truths: Sequence[Truth]) -> Mappin
         return {}
     questions = index_questions(path)
     if not any(str(truth.question_id) in questions for truth in truths):
-        raise InputError(f"{path}: none of its question ids is in {arguments.truth_file}; --question-file")
+        truth_file = shown(arguments.truth_file)
+        raise InputError(f"{shown(path)}: none of its question ids is in {truth_file}; --question-file")
     arguments.image_folder = arguments.image_folder or path.parent
     return questions
 
@@ -280,8 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.output.exists() and not arguments.output.is_dir():
         raise InputError(f"{arguments.output} is a file; --output names a folder")
-    if arguments.image_folder is not None and not arguments.image_folder.is_dir():
-        raise InputError(f"{arguments.image_folder}: no such image folder")
+    if arguments.image_folder is not None and not is_folder(arguments.image_folder):
+        raise InputError(f"{shown(arguments.image_folder)}: no such image folder")
+    use_cache(arguments.cache_folder, arguments.cache_gb)
     # here, so that --help and mistyped flags answer at once
     from eval.report.console import make_console, print_scores
     from eval.report.decision import print_decision_score
@@ -301,12 +307,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores.probe = probe
     scores.decision = decided
     cases = make_cases(scored, [tuned, *([base] if base else [])], questions)
-    paths = _write(arguments.output, scores, cases, arguments.image_folder)
+    made = made_at(arguments.output, arguments.cache_folder)
+    names = _write(made, scores, cases, arguments.image_folder)
+    send_folder(made, arguments.output, last=names)
+    forget_made(made, arguments.output)
     print_scores(scores)
     if decided:
         print_decision_score(decided, make_console())
     _print_omissions(scores, cases, arguments.image_folder or arguments.output)
-    print(f"written to {' and '.join(map(str, paths))}")
+    print(f"written to {' and '.join(shown(arguments.output / name) for name in names)}")
     return 0
 
 
@@ -316,8 +325,8 @@ def _score_decision(
     """Apply a decision to the answers to its task; InputError if it is for another model or wording."""
     decision = load_decision(arguments.decision)
     truth_file, truths, tuned, _ = files
-    rows = yes_no_task(decision.task, truths, str(arguments.truth_file))
-    answered = answered_task(decision.task, rows, tuned, str(arguments.answers_file))
+    rows = yes_no_task(decision.task, truths, shown(arguments.truth_file))
+    answered = answered_task(decision.task, rows, tuned, shown(arguments.answers_file))
     for model_id in tuned.source.model_ids:
         decision.check_model(model_id=model_id)
     for wording in dict.fromkeys(answered.wordings):
@@ -341,12 +350,17 @@ def _print_omissions(scores: Scores, cases: Cases, image_folder: Path) -> None:
 def _missing_images(cases: Cases, folder: Path) -> str:
     """Return in words how many of the images are not in `folder`; empty where all are."""
     names = cases.images
-    missing = sum(not (folder / name).is_file() for name in names)
-    return f"{missing:,} of {counted(len(names), 'picture')}, which {folder} does not hold" if missing else ""
+    if address_of(folder) is None:
+        missing = sum(not (folder / name).is_file() for name in names)
+    else:  # a few requests instead of one for each
+        missing = len(set(names) - list_files(folder).keys())
+    if not missing:
+        return ""
+    return f"{missing:,} of {counted(len(names), 'picture')}, which {shown(folder)} does not hold"
 
 
-def _write(folder: Path, scores: Scores, cases: Cases, images: Path | None) -> list[Path]:
-    """Write scores.json and report.html, both or neither."""
+def _write(folder: Path, scores: Scores, cases: Cases, images: Path | None) -> list[str]:
+    """Write scores.json and report.html, both or neither; return their names."""
     from eval.report.page import render_page
 
     texts = {
@@ -357,7 +371,7 @@ def _write(folder: Path, scores: Scores, cases: Cases, images: Path | None) -> l
     with atomic_path(paths[0]) as first, atomic_path(paths[1]) as second:
         for temporary, text in zip((first, second), texts.values(), strict=True):
             temporary.write_text(text, encoding="utf-8")
-    return paths
+    return list(texts)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
+from llava.common.remote import address_of, is_file, is_folder, list_files, resolved, shown
 
 if TYPE_CHECKING:
     from data_prep.recipe.schema import Recipe
@@ -21,7 +22,11 @@ NOTES = """What is asked: what the recipe asks of a test photo, in its own words
 nothing that needs an annotation, such as the kind of what is in a given box); and each --question; or
 else to describe the picture. Where something is, is told only where the model says that it is there.
 
-A killed run goes on with the same command. Photos that cannot be read are listed at the end."""
+A killed run goes on with the same command. Photos that cannot be read are listed at the end.
+
+Photos, their folders and the output may be at addresses (s3://bucket/photos, gs://..., extra `cloud`): see
+docs/cloud.md for what is fetched when. An output for an address is made in --cache-folder, and sent when it
+is complete."""
 EXAMPLES = [
     "photos --model-path runs/merged --recipe insulator",
     'photos/a.jpg photos/b.heic --model-path runs/first\n--question "Is there a crack?" --choices yes no',
@@ -54,7 +59,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     if args.question and any(not text.strip() for text in args.question):
         raise InputError("--question is empty; write the question")
     if args.output is None:
-        name = args.photos[0].resolve().stem if len(args.photos) == 1 else "photos"
+        name = resolved(args.photos[0]).stem if len(args.photos) == 1 else "photos"
         args.output = Path("runs") / f"predict-{name}"
     return args
 
@@ -70,28 +75,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_photos(paths: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
     """Return the folder that all photos lie in, and each photo's path by its name below it.
 
-    InputError for a path that does not exist, or if there is no photo.
+    InputError for a path that does not exist, if there is no photo, or if some lie at addresses and others
+    here or in another bucket.
     """
     from data_prep.source_folder import IMAGE_SUFFIXES, SourceFolder
 
     folders, found = [], list[Path]()
-    for path in map(Path.absolute, paths):
-        if path.is_dir():
+    for path in (path.absolute() if address_of(path) is None else path for path in paths):
+        if address_of(path) is not None and not is_file(path):
+            folders.append(path)
+            found += _photos_at(path)
+        elif path.is_dir():
             source = SourceFolder.scan(path)
             for problem in source.naming_problems:
                 print(f"left out: {problem}", file=sys.stderr)
             folders.append(path)
             found += source.images
-        elif path.is_file():
+        elif is_file(path):
             folders.append(path.parent)
             found.append(path)
         else:
             raise InputError(f"{path}: no such photo or folder")
     if not found:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no photos in {', '.join(map(str, paths))} ({kinds})")
-    root = Path(os.path.commonpath(folders))
+        raise InputError(f"no photos in {', '.join(map(shown, paths))} ({kinds})")
+    try:
+        root = Path(os.path.commonpath(folders))
+    except ValueError:  # of absolute paths and addresses
+        root = Path()
+    if not root.is_absolute() and address_of(root) is None:
+        raise InputError("photos at addresses must all lie in one bucket; give the others to another command")
     return root, {photo.relative_to(root).as_posix(): photo for photo in found}
+
+
+def _photos_at(folder: Path) -> list[Path]:
+    """Return the photos below a folder at an address, of the same names as of one here."""
+    from data_prep.source_folder import IMAGE_SUFFIXES
+
+    if not is_folder(folder):
+        raise InputError(f"{shown(folder)}: no such photo or folder")
+    paths = [folder / name for name in list_files(folder) if not any(map(_is_hidden, name.split("/")))]
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _is_hidden(part: str) -> bool:
+    """Tell whether a part of a name hides what has it; `..`, which a bucket allows, would lead elsewhere."""
+    return part.startswith(".")
 
 
 def questions_to_ask(args: Namespace) -> list[PhotoQuestion]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
+from llava.common.remote import is_folder, resolved, shown
 from llava_inspect.predict import find_photos, read_recipe, recipe_questions
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ NOTES = """What is asked: what the recipe asks of a test photo, in its first lan
 photos are cut as in training, and what is found in tiles is put back into the photo. With `unit: object`
 whole photos are asked about: only annotations say where the objects are.
 
-A killed run goes on with the same command. register.html is a page to work through what was found."""
+A killed run goes on with the same command. register.html is a page to work through what was found.
+
+Photos and the output may be at addresses (s3://bucket/flight, gs://..., extra `cloud`): see docs/cloud.md for
+what is fetched when. An output for an address is made in --cache-folder, and sent when it is complete."""
 EXAMPLES = [
     "--model-path runs/photos/merged --photos flight_0612 --recipe insulator",
     "--model-path runs/photos/merged --photos flight_0612 --recipe my.yaml\n"
     "--decision decision.json --output surveys/0612",
+    "--model-path runs/photos/merged --photos s3://bucket/flight_0612 --recipe insulator\n"
+    "--output s3://bucket/surveys/0612",
 ]
 
 
@@ -51,7 +57,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--output", type=Path, help="folder to write (default: runs/survey-PHOTOS)")
     add_answering_flags(parser)
     args = parser.parse_args(argv)
-    args.output = args.output or Path("runs") / f"survey-{args.photos.resolve().stem}"
+    args.output = args.output or Path("runs") / f"survey-{resolved(args.photos).stem}"
     return args
 
 
@@ -59,15 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     from eval.infer import report_truncated, save_answers
     from eval.predict import ask_photos, prepare
-    from eval.survey.output import report, write_survey
+    from eval.survey.output import report, send_survey, write_survey
     from eval.survey.photos import read_photos
+    from llava.common.destination import forget_made
     from llava_inspect.survey_parts import cut_into_parts, remove_parts
 
     prepare(args)
-    if not args.photos.is_dir():
-        raise InputError(f"--photos {args.photos}: no such folder")
-    if args.output.resolve().is_relative_to(args.photos.resolve()):
-        raise InputError(f"--output {args.output} lies among the photos; name a folder elsewhere")
+    made = args.answers_file.parent
+    if not is_folder(args.photos):
+        raise InputError(f"--photos {shown(args.photos)}: no such folder")
+    if resolved(args.output).is_relative_to(resolved(args.photos)):
+        raise InputError(f"--output {shown(args.output)} lies among the photos; name a folder elsewhere")
     args.image_folder, photos = find_photos([args.photos])
     recipe = read_recipe(args.recipe)
     # One language is enough: the others would ask the same again.
@@ -75,26 +83,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_decides(questions, args.recipe)
     check_model(args)
     decision = None if args.decision is None else read_decision(args, questions, recipe)
-    parts = cut_into_parts(photos, recipe, args.output, args.device)
+    parts = cut_into_parts(photos, recipe, made, args.device)
     try:
         found = ask_photos(args, {part.name: part.path for part in parts}, questions)
     except InputError:
-        if not any(args.output.glob("answers.jsonl.partial*")):  # nothing to go on from
-            remove_parts(args.output)
+        if not any(made.glob("answers.jsonl.partial*")):  # nothing to go on from
+            remove_parts(made)
             with suppress(OSError):
                 args.question_file.unlink()
-                args.output.rmdir()
+                made.rmdir()
         raise
     if found is None:  # another process writes
         return 0
     asked, partial = found
     facts = read_photos(photos)
     register = make_register(args, recipe, parts, asked, facts, decision)
-    write_survey(args.output, register, facts)
+    write_survey(made, register, facts, args.output)
     answers = [row.answer for row in asked]
-    save_answers(answers, partial, args.answers_file)
-    remove_parts(args.output)
-    report(args.output, register)
+    save_answers(answers, partial, args.answers_file, lambda: send_survey(made, args.output))
+    remove_parts(made)
+    report(made, register, args.output)
+    forget_made(made, args.output)
     report_truncated(answers)
     return 0
 
@@ -183,7 +192,7 @@ def make_register(
         survey=survey_id(model, photos, findings),
         model_id=model,
         recipe=str(args.recipe),
-        photos_folder=str(args.image_folder),
+        photos_folder=shown(args.image_folder),
         certified=rule.certified,
         warnings=warnings,
         kinds=recipe.kind_names,

@@ -21,7 +21,9 @@ from eval.survey.sightings import Part
 from llava.common.boxes import Box
 from llava.common.errors import InputError
 from llava.common.files import atomic_path
-from llava.common.images import upright_size
+from llava.common.images import upright_size_at
+from llava.common.photo_cache import photo_at
+from llava.common.remote import facts
 
 _PARTS = ".parts"
 
@@ -34,10 +36,13 @@ def cut_into_parts(
     They have the pixels that training and calibration pictures have: scaled down and encoded as `convert`
     does. They are written to a folder in `output` until `remove_parts`. Several processes (see
     `join_process_group`, which takes `device`) share the work. A part that is there already is not made
-    again. A photo that cannot be read is asked about as it is, which says why it cannot.
+    again. A photo that cannot be read is asked about as it is, which says why it cannot. Of a photo at an
+    address, each process looks at the size, and one fetches it.
     """
     folder = output / _PARTS
-    parts = [_parts_of(name, path, recipe, folder) for name, path in photos.items()]
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        made = pool.map(lambda name, path: _parts_of(name, path, recipe, folder), photos, photos.values())
+        parts = list(made)
     processes = join_process_group(device)
     mine = parts[processes.rank :: processes.world_size]
     with ThreadPoolExecutor(READER_THREADS) as pool:
@@ -66,13 +71,13 @@ def remove_parts(output: Path) -> None:
 
 def _parts_of(name: str, path: Path, recipe: Recipe, folder: Path) -> list[Part]:
     try:
-        height, width = upright_size(path)
-        changed = path.stat().st_mtime_ns
+        height, width = upright_size_at(path)
+        state = facts(path)
     except (InputError, OSError):
         return [Part(name, name, path)]
 
     def file_of(crop: Box | None) -> Path:
-        key = repr((name, changed, crop, recipe.pictures.model_dump()))
+        key = repr((name, *state, crop, recipe.pictures.model_dump()))
         return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.jpg"
 
     whole = Part(name, name, file_of(None))
@@ -91,7 +96,7 @@ def _write_parts(path: Path, parts: Sequence[Part], recipe: Recipe) -> None:
     if not missing:
         return
     try:
-        with decoded(path) as opened:
+        with decoded(photo_at(path)) as opened:
             for part in missing:
                 crop = part.crop or (0, 0, *opened.image.size)
                 with atomic_path(part.path) as temporary:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from llava.common.images import MAX_PIXELS, DecodedImage, decode, open_header
+from llava.common.remote import RemoteFile
 
 
 class PixelBudget:
@@ -37,7 +38,7 @@ _IN_MEMORY = PixelBudget(MAX_PIXELS)
 
 
 @contextmanager
-def decoded(file: Path) -> Iterator[DecodedImage]:
+def decoded(file: Path | RemoteFile) -> Iterator[DecodedImage]:
     """Decode an image in a thread, after waiting until what other threads decode leaves room for it.
 
     The block must not keep the image after its end, nor decode another one. Raises an InputError as

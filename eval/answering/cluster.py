@@ -1,6 +1,7 @@
 """Answers from a Ray cluster: an actor for each GPU, or CPU, holds the model (Ray Data's map_batches).
 
 The model, the images and this package must lie under the same paths on every machine; only text travels.
+Images at an address are fetched by the machine that answers about them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from eval.answering.questions import batch_questions
 from llava.common.cluster import connect, count_workers
 from llava.common.errors import InputError, one_line
 from llava.common.files import to_json
+from llava.common.photo_cache import use_cache
 from llava.common.records import Answer, Question
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ class _Worker:
 
         with suppress(OSError):  # absolute names need none
             os.chdir(directory)
+        use_cache(args.cache_folder, args.cache_gb)
         self._folder: Path = args.image_folder
         self._problem = ""
         try:

@@ -26,6 +26,7 @@ from eval.answering.questions import group_by_image, make_answer
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
 from llava.common.images import decode, open_header
+from llava.common.photo_cache import photo_at
 from llava.common.records import IMAGE_PLACEHOLDER, Answer, Question, question_text
 
 if TYPE_CHECKING:
@@ -253,12 +254,13 @@ def data_url(path: Path, as_it_is: bool = False) -> str:
     JPEG as a JPEG of quality 95 with full colour, anything else as PNG, which loses nothing.
     """
     warned: list[str] = []
-    with open_header(path, warned) as stored:
+    source = photo_at(path)
+    with open_header(source, warned) as stored:
         image_format = stored.format or ""
-        decoded = decode(stored, path, warned)
+        decoded = decode(stored, source, warned)
     media_type = _MEDIA_TYPES.get(image_format, "application/octet-stream" if as_it_is else None)
     if media_type and (as_it_is or not decoded.changes):
-        data = path.read_bytes()
+        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
     else:
         buffer = BytesIO()
         if media_type == "image/jpeg":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eval.answering.questions import QuestionId, group_by_image, make_answer
 from llava.common.errors import InputError
 from llava.common.images import open_image
+from llava.common.photo_cache import photo_at
 from llava.common.records import Answer, Question
 from llava.inference.engine import Engine, Request
 from llava.model.builder import load_model
@@ -104,7 +105,7 @@ class LocalModel:
         def read(names: Sequence[str]) -> list[Pixels] | InputError:
             pixels, alone = self._engine.runner.processor.pixels, len(names) == 1
             try:
-                return [pixels(open_image(images[name]), alone=alone) for name in names]
+                return [pixels(open_image(photo_at(images[name])), alone=alone) for name in names]
             except InputError as error:
                 return error
 

@@ -13,37 +13,42 @@ from llava.common.errors import InputError
 from llava.common.files import inside, read_jsonl
 from llava.common.jsonl import JsonlFile, LinesById
 from llava.common.records import Answer, Question
+from llava.common.remote import address_of, file_at, is_file, is_folder, shown
 
 QuestionId = str | int
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a question file; InputError for a bad line, none at all, or an id that comes twice."""
-    questions = read_jsonl(path, Question)
+    """Read a question file, here or at an address; InputError for a bad line, none at all, or an id that
+    comes twice."""
+    questions = read_jsonl(file_at(path), Question)
     if not questions:
-        raise InputError(f"{path} holds no question")
+        raise InputError(f"{shown(path)} holds no question")
     seen: set[QuestionId] = set()
     for question in questions:
         if question.question_id in seen:
-            raise InputError(f"{path}: question_id {question.question_id!r} comes twice; ids must differ")
+            raise InputError(
+                f"{shown(path)}: question_id {question.question_id!r} comes twice; ids must differ"
+            )
         seen.add(question.question_id)
     return questions
 
 
 def index_questions(path: Path) -> LinesById[Question]:
-    """Return the questions of a file by id as text, each read when it is asked for.
+    """Return the questions of a file, here or at an address, by id as text, each read when it is asked for.
 
     Raises:
         InputError: A bad line, none at all, or an id that comes twice.
     """
-    questions = JsonlFile(path, Question)
+    file = file_at(path)
+    questions = JsonlFile(file, Question)
     if not questions:
-        raise InputError(f"{path} holds no question")
+        raise InputError(f"{file} holds no question")
     rows: dict[str, int] = {}
     for row, question in enumerate(questions):
         question_id = sys.intern(str(question.question_id))
         if question_id in rows:
-            raise InputError(f"{path}: question_id {question_id!r} comes twice; ids must differ")
+            raise InputError(f"{file}: question_id {question_id!r} comes twice; ids must differ")
         rows[question_id] = row
     return LinesById(questions, rows)
 
@@ -51,7 +56,7 @@ def index_questions(path: Path) -> LinesById[Question]:
 def beside_truth(truth_file: Path) -> Path | None:
     """Return the question file beside a truth file, questions_X beside truth_X; None where there is none."""
     path = truth_file.with_name(truth_file.name.replace("truth", "questions", 1))
-    return path if path != truth_file and path.is_file() else None
+    return path if path != truth_file and is_file(path) else None
 
 
 def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
@@ -66,12 +71,15 @@ def chunk(questions: list[Question], parts: int, index: int) -> list[Question]:
 
 
 def find_images(questions: Sequence[Question], folder: Path) -> dict[str, Path]:
-    """Return name -> path of every image asked about; InputError if a name leaves `folder` or none exists."""
+    """Return name -> path of every image asked about; InputError if a name leaves `folder` or none exists.
+
+    In a folder at an address no image is looked for yet: that would be a request each.
+    """
     names = {name for question in questions for name in question.images}
-    if names and not folder.is_dir():
-        raise InputError(f"{folder}: no such image folder")
+    if names and not is_folder(folder):
+        raise InputError(f"{shown(folder)}: no such image folder")
     images = {name: inside(folder, name) for name in names}
-    if images and not any(path.is_file() for path in images.values()):
+    if images and address_of(folder) is None and not any(path.is_file() for path in images.values()):
         raise InputError(f"none of the {len(images)} pictures, such as {min(images)}, is in {folder}")
     return images
 

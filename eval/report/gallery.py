@@ -13,6 +13,7 @@ from eval.report.pictures import DrawnBox, EmbeddedImages, box_legend, filter_fo
 from eval.scoring.schema import Case, CaseAnswer, Corners
 from llava.common.files import inside
 from llava.common.html.markup import Markup, cut, tag, together
+from llava.common.photo_cache import photo_at
 
 MAX_IMAGES = 120
 MAX_BYTES = 6_000_000  # of embedded images, as text
@@ -72,7 +73,7 @@ def gallery_part(cases: Cases, folder: Path) -> Markup | None:
     """Return the gallery, with images from `folder`; None without cases."""
     if not cases.cards:
         return None
-    embedded = EmbeddedImages(lambda name: inside(folder, name))
+    embedded = EmbeddedImages(lambda name: photo_at(inside(folder, name)))
     shown: set[int] = set()
     for outline in choose_cards(cases.cards):
         for name in outline.images:

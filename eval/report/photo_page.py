@@ -26,6 +26,7 @@ from llava.common.html.markup import (
     together,
 )
 from llava.common.html.page import Section, callout, document, read_asset
+from llava.common.photo_cache import photo_at
 
 MAX_BYTES = 20_000_000  # of embedded images, as text
 _TEXT = 600  # characters of a question or an answer
@@ -62,7 +63,8 @@ class PhotoCard:
 
 def render_photo_page(cards: Sequence[PhotoCard], models: Sequence[str]) -> str:
     """Return the whole page; `models` are the names of what answered."""
-    embedded = EmbeddedImages({card.name: card.path for card in cards}.__getitem__)
+    paths = {card.name: card.path for card in cards}
+    embedded = EmbeddedImages(lambda name: photo_at(paths[name]))
     drawn = []
     console = Console(stderr=True)
     for card in track(cards, "gallery", console=console, transient=True, disable=not console.is_terminal):

@@ -13,6 +13,7 @@ from eval.scoring.schema import Corners
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, cut, tag
 from llava.common.html.page import thumbnail
+from llava.common.remote import RemoteFile
 
 SIDE, QUALITY = 640, 72  # of an embedded JPEG
 _BOX_NAMES = {
@@ -35,7 +36,7 @@ class DrawnBox:
 class EmbeddedImages:
     """The images that the page embeds, each once, however many cards show it."""
 
-    def __init__(self, find: Callable[[str], Path]):
+    def __init__(self, find: Callable[[str], Path | RemoteFile]):
         """Set up; `find` returns the file that a name means, or raises InputError."""
         self._find = find
         self.bytes = 0

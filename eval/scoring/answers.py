@@ -13,6 +13,7 @@ from pathlib import Path
 from llava.common.errors import InputError
 from llava.common.jsonl import JsonlFile, LinesById
 from llava.common.records import Answer, InputFile, Truth
+from llava.common.remote import RemoteFile, file_at, shown
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,16 @@ def answer_error(answer: Answer) -> str | None:
 
 
 def read_truth(path: Path) -> tuple[InputFile, Sequence[Truth]]:
-    """Read a truth file; InputError where it is empty or an id repeats."""
-    truths = JsonlFile(path, Truth)
+    """Read a truth file, here or at an address; InputError where it is empty or an id repeats."""
+    file = file_at(path)
+    truths = JsonlFile(file, Truth)
     if not truths:
-        raise InputError(f"{path}: no line in it, nothing to score against")
+        raise InputError(f"{file}: no line in it, nothing to score against")
     seen: set[str] = set()
     for truth in truths:
         question = str(truth.question_id)
         if question in seen:
-            raise _repeated(path, question)
+            raise _repeated(file, question)
         seen.add(question)
     return InputFile(name=path.name, sha256=truths.sha256, lines=len(truths)), truths
 
@@ -58,7 +60,7 @@ def read_answers(path: Path, name: str, truths: Iterable[Truth], truth_path: Pat
     """Read an answers file.
 
     Args:
-        path: The file.
+        path: The file, here or at an address.
         name: "tuned" or "base".
         truths: The questions' truths, of which it must answer one at least.
         truth_path: Where they come from, for messages.
@@ -66,26 +68,27 @@ def read_answers(path: Path, name: str, truths: Iterable[Truth], truth_path: Pat
     Raises:
         InputError: The file is empty, an id repeats, or none is in the truth.
     """
-    answers = JsonlFile(path, Answer)
+    file = file_at(path)
+    answers = JsonlFile(file, Answer)
     if not answers:
-        raise InputError(f"{path}: no line in it, no answer to score")
+        raise InputError(f"{file}: no line in it, no answer to score")
     rows: dict[str, int] = {}
     model_ids: set[str] = set()
     for row, answer in enumerate(answers):
         # Interned: the ids of all files, and those of the truth while a task is scored, are the same texts.
         question = sys.intern(str(answer.question_id))
         if question in rows:
-            raise _repeated(path, question)
+            raise _repeated(file, question)
         rows[question] = row
         model_ids.add(answer.model_id)
     if not any(str(truth.question_id) in rows for truth in truths):
         raise InputError(
-            f"{path}: none of its {len(rows)} question ids (for instance {next(iter(rows))!r}) is in "
-            f"{truth_path}; are they answers to other questions?"
+            f"{file}: none of its {len(rows)} question ids (for instance {next(iter(rows))!r}) is in "
+            f"{shown(truth_path)}; are they answers to other questions?"
         )
     source = InputFile(name=path.name, sha256=answers.sha256, lines=len(answers), model_ids=sorted(model_ids))
     return AnswerFile(name, source, LinesById(answers, rows))
 
 
-def _repeated(path: Path, question: str) -> InputError:
-    return InputError(f"{path}: question id {question!r} stands there twice")
+def _repeated(file: Path | RemoteFile, question: str) -> InputError:
+    return InputError(f"{file}: question id {question!r} stands there twice")

@@ -15,10 +15,13 @@ from eval.survey.photos import PhotoFacts
 from eval.survey.places import located, write_geojson, write_kml
 from eval.survey.register import THUMBNAILS, write_register
 from eval.survey.tables import can_write_xlsx, write_csv, write_xlsx
+from llava.common.destination import send_folder
 from llava.common.environment import how_to_install
 from llava.common.files import to_json, write_json
+from llava.common.remote import shown
 
 _MAX_LISTED = 20  # photos that cannot be read
+_OPTIONAL = ("findings.xlsx", "findings.geojson", "findings.kml")
 
 
 def survey_id(model: str, photos: Sequence[PhotoFacts], findings: Sequence[Finding]) -> str:
@@ -30,11 +33,14 @@ def survey_id(model: str, photos: Sequence[PhotoFacts], findings: Sequence[Findi
     return hashlib.sha256(to_json(parts).encode()).hexdigest()[:16]
 
 
-def write_survey(output: Path, register: Findings, photos: Sequence[PhotoFacts]) -> None:
+def write_survey(
+    output: Path, register: Findings, photos: Sequence[PhotoFacts], destination: Path | None = None
+) -> None:
     """Write all files of a survey to the folder `output`, and take away those of an earlier one that are not
-    written anew (a survey without places has no map)."""
+    written anew (a survey without places has no map). `destination` is where they will be opened: `output`,
+    or the address to which it is sent."""
     findings = register.findings
-    for name in ("findings.xlsx", "findings.geojson", "findings.kml"):
+    for name in _OPTIONAL:
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / THUMBNAILS, ignore_errors=True)
     write_csv(output / "findings.csv", findings)
@@ -48,8 +54,15 @@ def write_survey(output: Path, register: Findings, photos: Sequence[PhotoFacts])
         register,
         {photo.name: photo.path for photo in photos},
         {photo.name: photo.thumbnail for photo in photos},
+        destination,
     )
     write_json(output / "findings.json", register)
+
+
+def send_survey(made: Path, output: Path) -> None:
+    """Send the files of a survey, without answers, from where they were made to the address of `output`."""
+    last = ["register.html", "answers.jsonl"]
+    send_folder(made, output, last, replaced=[*_OPTIONAL, f"{THUMBNAILS}/"])
 
 
 _FILES: Mapping[str, str] = {
@@ -62,8 +75,8 @@ _FILES: Mapping[str, str] = {
 }
 
 
-def report(output: Path, register: Findings) -> None:
-    """Print what was found, and where it is written."""
+def report(output: Path, register: Findings, destination: Path) -> None:
+    """Print what was found, and where it is written: made in `output`, perhaps sent to `destination`."""
     decided = Counter(finding.decision for finding in register.findings)
     photos = {name for finding in register.findings for name in finding.photos}
     print(
@@ -73,7 +86,7 @@ def report(output: Path, register: Findings) -> None:
     )
     for name, what in _FILES.items():
         if (output / name).is_file():
-            print(f"  {output / name}  {what}", file=sys.stderr)
+            print(f"  {shown(destination / name)}  {what}", file=sys.stderr)
     if not can_write_xlsx():
         print(f"no workbook: for findings.xlsx, {how_to_install('xlsx')}", file=sys.stderr)
     unreadable = [finding for finding in register.findings if finding.reason == "unreadable"]

@@ -17,6 +17,8 @@ from eval.survey.exif import NOWHERE, Taken, read_taken
 from llava.common.errors import InputError
 from llava.common.files import sha256
 from llava.common.images import decode, open_header, upright_size
+from llava.common.photo_cache import photo_at
+from llava.common.remote import RemoteFile, shown
 
 SIDE, QUALITY = 320, 75  # of the small picture
 READER_THREADS = min(4, os.cpu_count() or 1)
@@ -53,23 +55,24 @@ def read_photos(photos: Mapping[str, Path]) -> list[PhotoFacts]:
 def _read_photo(name: str, path: Path) -> PhotoFacts:
     digest: str | None = None
     try:
-        digest = sha256(path)
-        height, width = upright_size(path)
-        with open_header(path) as stored:
+        source = photo_at(path)
+        digest = sha256(source)
+        height, width = upright_size(source)
+        with open_header(source) as stored:
             taken = read_taken(stored)
-            thumbnail = _thumbnail(stored, path)
+            thumbnail = _thumbnail(stored, source)
     except InputError as error:
-        return PhotoFacts(name, path, digest, problem=str(error).removeprefix(f"{path}: "))
+        return PhotoFacts(name, path, digest, problem=str(error).removeprefix(f"{shown(path)}: "))
     except OSError as error:
         return PhotoFacts(name, path, digest, problem=f"cannot be read ({error.strerror})")
     return PhotoFacts(name, path, digest, (width, height), taken, thumbnail)
 
 
-def _thumbnail(stored: Image.Image, path: Path) -> bytes:
+def _thumbnail(stored: Image.Image, source: Path | RemoteFile) -> bytes:
     """Return a small JPEG of an opened photo."""
     if stored.format in ("JPEG", "MPO"):  # decoded at a fraction of the size, it is many times faster
         stored.draft("RGB", (2 * SIDE, 2 * SIDE))
-    small = decode(stored, path, []).image
+    small = decode(stored, source, []).image
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     content = BytesIO()
     small.save(content, "JPEG", quality=QUALITY, comment=b"")

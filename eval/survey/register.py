@@ -30,6 +30,7 @@ from llava.common.html.markup import (
 )
 from llava.common.html.page import Section, callout, document, read_asset
 from llava.common.records import Call
+from llava.common.remote import address_of
 
 MAX_EMBEDDED = 8_000_000  # bytes of small pictures; more lie beside the page
 THUMBNAILS = "thumbnails"
@@ -38,15 +39,20 @@ _MAX_SUREST = 12
 
 
 def write_register(
-    output: Path, register: Findings, photos: Mapping[str, Path], thumbnails: Mapping[str, bytes]
+    output: Path,
+    register: Findings,
+    photos: Mapping[str, Path],
+    thumbnails: Mapping[str, bytes],
+    destination: Path | None = None,
 ) -> None:
     """Write register.html to the folder `output`, and the small pictures beside it if they are many.
 
     Args:
-        output: Where the page lies.
+        output: The folder that it is written to.
         register: What it shows.
         photos: The path of each photo by its name, to which the page links.
         thumbnails: A JPEG of each photo that can be shown, by name.
+        destination: Where the page will lie, if elsewhere.
     """
     shown = {
         finding.photo: thumbnails[finding.photo]
@@ -63,8 +69,17 @@ def write_register(
         addresses = {
             name: f"data:image/jpeg;base64,{b64encode(data).decode()}" for name, data in shown.items()
         }
-    links = {name: quote(os.path.relpath(path, output)) for name, path in photos.items()}
+    links = {name: _link(path, destination or output) for name, path in photos.items()}
     write_text(output / "register.html", _page(register, addresses, links))
+
+
+def _link(photo: Path, folder: Path) -> str:
+    """Return a link to a photo from a page in a folder; one between two places is the photo's address, which
+    a browser may not be able to open."""
+    places = [None if address_of(path) is None else path.parts[:2] for path in (photo, folder)]
+    if places[0] == places[1]:
+        return quote(os.path.relpath(photo, folder))
+    return quote(address_of(photo) or photo.absolute().as_uri(), safe="/:%")
 
 
 def _page(register: Findings, addresses: Mapping[str, str], links: Mapping[str, str]) -> str:

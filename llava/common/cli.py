@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn
+
+from llava.common.photo_cache import DEFAULT_GB, user_cache_folder
 
 IN_A_RUN = "LLAVA_INSPECT_IN_A_RUN"
 """The environment variable by which a command knows that `llava-inspect run` started it."""
@@ -101,6 +104,31 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     parser.add_argument("--load-4bit", action="store_true", help="quantise to 4 bits (needs bitsandbytes)")
 
 
+def add_cache_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what is kept here of files at addresses."""
+    parser.add_argument(
+        "--cache-folder",
+        type=Path,
+        default=user_cache_folder(),
+        metavar="DIR",
+        help="keeps photos from addresses such as s3://, and what is still to be sent to one "
+        "(default: llava-inspect in the user's cache folder)",
+    )
+    parser.add_argument(
+        "--cache-gb",
+        type=_gigabytes,
+        default=DEFAULT_GB,
+        metavar="GB",
+        help=f"photos kept in it at most; 0 keeps none (default: {DEFAULT_GB:g})",
+    )
+
+
+def _gigabytes(text: str) -> float:
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no size; give 0 or more gigabytes")
+    return value
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """Return what reads a flag's whole number, which must not be below `least`."""
 
@@ -125,7 +153,7 @@ def _top_p(text: str) -> float:
     return value
 
 
-_temperature.__name__ = _top_p.__name__ = "float"
+_temperature.__name__ = _top_p.__name__ = _gigabytes.__name__ = "float"
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, max_new_tokens: int, beams: bool = True) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llava.common.errors import InputError
-from llava.common.remote import address_of, shown
+from llava.common.remote import RemoteFile, address_of, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -134,7 +134,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 @contextmanager
-def read_errors(path: Path) -> Iterator[None]:
+def read_errors(path: Path | RemoteFile) -> Iterator[None]:
     """Turn an OSError inside the block into an InputError that names `path`."""
     try:
         yield
@@ -146,10 +146,12 @@ def read_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | RemoteFile) -> str:
     """Return the file's text; InputError with the file's name if it is absent or not UTF-8."""
     with read_errors(path):
         try:
+            if isinstance(path, RemoteFile):
+                return path.getvalue().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
             return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
@@ -174,7 +176,7 @@ _ESCAPE = re.compile(
 )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | RemoteFile) -> Any:
     """Read one JSON value.
 
     Raises:
@@ -211,7 +213,7 @@ def read_json_list(path: Path, model: type[Model]) -> list[Model]:
     return records
 
 
-def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
+def read_jsonl(path: Path | RemoteFile, model: type[Model]) -> list[Model]:
     """Read one `model` per line, skipping blank lines; InputError with the first bad line's number."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -241,8 +243,10 @@ def inside(root: Path, relative: str) -> Path:
     return root / relative
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path | RemoteFile) -> str:
     """Return the hash of a file's content, in hexadecimal."""
+    if isinstance(path, RemoteFile):
+        return hashlib.sha256(path.getbuffer()).hexdigest()
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

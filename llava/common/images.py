@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava.common.environment import how_to_install
 from llava.common.errors import InputError, one_line
-from llava.common.remote import address_of, read_bytes
+from llava.common.remote import RemoteFile, address_of, file_at, read_bytes
 
 # The limit on the pixels that a header may state: 0.9 GB as RGB. Pillow's own limit warns at 89 million, and
 # aerial mosaics are larger; ours is checked before anything is decoded.
@@ -111,14 +111,12 @@ def upright_size(source: Path | str | BytesIO) -> tuple[int, int]:
 
 def open_image_at(path: Path) -> Image.Image:
     """Load an image as `open_image` does, also from an address (`llava.common.remote`)."""
-    address = address_of(path)
-    return open_image(path) if address is None else open_image_bytes(read_bytes(address), address)
+    return open_image(file_at(path))
 
 
 def open_image_bytes(data: bytes, name: str) -> Image.Image:
     """Load an image as `open_image` does, from what its file holds; `name` is what errors call it."""
-    with _named(name):
-        return open_image(BytesIO(data))
+    return open_image(RemoteFile(name, data))
 
 
 def look_at_image(path: Path) -> tuple[int, int]:
@@ -138,32 +136,34 @@ def look_at_image(path: Path) -> tuple[int, int]:
                 open_image(path)
         return size
     start, tail = read_bytes(address, 0, _HEAD), read_bytes(address, -_TAIL)
-    if not _may_be_cut_short(start, tail):
-        with suppress(InputError):  # its header may be longer
-            return upright_size(BytesIO(start))
+    if not _may_be_cut_short(start, tail) and (found := _size_in_head(start)):
+        return found
     image = open_image_at(path)
     return image.height, image.width
 
 
+def upright_size_at(path: Path) -> tuple[int, int]:
+    """Return what `upright_size` does, also of an image at an address, of which the head is fetched where
+    that has the size."""
+    address = address_of(path)
+    if address is None:
+        return upright_size(path)
+    return _size_in_head(read_bytes(address, 0, _HEAD)) or upright_size(file_at(path))
+
+
+def _size_in_head(start: bytes) -> tuple[int, int] | None:
+    """Return the upright (height, width) that the first bytes of a file state; None if they are too few."""
+    with suppress(InputError):
+        return upright_size(BytesIO(start))
+    return None
+
+
 def look_at_bytes(data: bytes, name: str) -> tuple[int, int]:
     """Do what `look_at_image` does with what an image's file holds; `name` is what errors call it."""
-    with _named(name):
-        size = upright_size(BytesIO(data))
+    size = upright_size(RemoteFile(name, data))
     if _may_be_cut_short(data, data[-_TAIL:]):
         open_image_bytes(data, name)
     return size
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Name an image in an error about one that comes from no file."""
-    try:
-        yield
-    except InputError as error:
-        text = str(error)
-        if text.startswith(_NAMELESS):
-            raise InputError(name + text.removeprefix(_NAMELESS)) from None
-        raise
 
 
 def _may_be_cut_short(start: bytes, tail: bytes) -> bool:
@@ -177,6 +177,11 @@ def _may_be_cut_short(start: bytes, tail: bytes) -> bool:
     return not start.startswith(_PNG) or b"IEND" not in tail
 
 
+def _name_of(source: Path | str | BytesIO) -> str:
+    has_none = isinstance(source, BytesIO) and not isinstance(source, RemoteFile)
+    return _NAMELESS if has_none else str(source)
+
+
 @contextmanager
 def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -> Iterator[Image.Image]:
     """Yield the image as Pillow opens it, not decoded yet.
@@ -188,7 +193,7 @@ def open_header(source: Path | str | BytesIO, warned: list[str] | None = None) -
         InputError: with the file's name; it cannot be opened, or decoding it inside the block fails.
     """
     warned = [] if warned is None else warned
-    name = _NAMELESS if isinstance(source, BytesIO) else str(source)
+    name = _name_of(source)
     try:
         with _collect_warnings(warned):
             opened = _identify(source, name)

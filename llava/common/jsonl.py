@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from llava.common.errors import InputError
 from llava.common.files import first_problem, read_errors
+from llava.common.remote import RemoteFile
 
 Model = TypeVar("Model", bound=BaseModel)
 Item = TypeVar("Item")
@@ -28,14 +29,14 @@ class JsonlFile(Sequence[Model]):
     open, so that another one that is renamed to its name changes nothing. `sha256` is its content's hash.
     """
 
-    def __init__(self, path: Path, model: type[Model]) -> None:
+    def __init__(self, path: Path | RemoteFile, model: type[Model]) -> None:
         """Find the lines; InputError where the file cannot be read."""
         self.path = path
         self._model = model
         self._offsets = array("q")
         digest = hashlib.sha256()
         with read_errors(path):
-            self._file = path.open("rb", buffering=_BUFFER)
+            self._file = path if isinstance(path, RemoteFile) else path.open("rb", buffering=_BUFFER)
             weakref.finalize(self, self._file.close)
             end = 0
             for line in self._file:

@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,12 +20,25 @@ from llava.common.errors import InputError, one_line
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")  # one letter alone would be a drive of Windows
 
+_PASSWORD = re.compile(r"[^/]+://[^/@]*:[^/]*@")
+
 
 class FileFacts(NamedTuple):
     """The size of a file in bytes, and the time of its last change in ns."""
 
     size: int
     changed: int
+
+
+class RemoteFile(BytesIO):
+    """What a file elsewhere holds; as text it is the file's address, which is how errors name it."""
+
+    def __init__(self, address: str, content: bytes) -> None:
+        super().__init__(content)
+        self.address = address
+
+    def __str__(self) -> str:
+        return self.address
 
 
 def address_of(path: Path) -> str | None:
@@ -36,6 +50,11 @@ def address_of(path: Path) -> str | None:
 def shown(path: Path) -> str:
     """Return a path as people write it."""
     return address_of(path) or str(path)
+
+
+def resolved(path: Path) -> Path:
+    """Return a path with its folders and links resolved; an address as it is."""
+    return path.resolve() if address_of(path) is None else path
 
 
 def is_file(path: Path) -> bool:
@@ -64,6 +83,15 @@ def read_bytes(address: str, start: int | None = None, end: int | None = None) -
     """
     with _file_system(address) as (system, name):
         return bytes(system.cat_file(name, start=start, end=end))
+
+
+def file_at(path: Path) -> Path | RemoteFile:
+    """Return a file here as it is, and one elsewhere with what it holds.
+
+    For what the user named, and for names that `llava.common.files.inside` has checked.
+    """
+    address = address_of(path)
+    return path if address is None else RemoteFile(address, read_bytes(address))
 
 
 def read_part(path: Path, offset: int, length: int) -> bytes:
@@ -116,6 +144,7 @@ def list_files(folder: Path) -> dict[str, FileFacts]:
     if address is None:
         raise ValueError(f"{folder} is a folder here")
     with _file_system(address) as (system, root):
+        system.invalidate_cache(root)  # what it remembers may be older than what others have sent
         found = system.find(root, detail=True)
     return {posixpath.relpath(name, root): _facts_of(info) for name, info in sorted(found.items())}
 
@@ -149,6 +178,15 @@ def send_file(source: Path, target: Path) -> None:
         system.put_file(str(source), name)
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file at an address."""
+    address = address_of(path)
+    if address is None:
+        raise ValueError(f"{path} is a file here")
+    with _file_system(address) as (system, name):
+        system.rm_file(name)
+
+
 def _facts_of(info: dict[str, Any]) -> FileFacts:
     """Each library has its own name for the time; without any, the content's tag stands for it."""
     for key in ("LastModified", "mtime", "last_modified", "updated", "created"):
@@ -162,6 +200,11 @@ def _facts_of(info: dict[str, Any]) -> FileFacts:
 @contextmanager
 def _file_system(address: str) -> Iterator[tuple[Any, str]]:
     """Yield the file system of an address and the name within it; what fails inside is an InputError."""
+    if _PASSWORD.match(address):  # it would be printed with the address, and stand in outputs
+        raise InputError(
+            "an address with a password in it is not taken; leave it out, and give it in the environment or "
+            "the configuration file of the address's library"
+        )
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -179,4 +222,6 @@ def _file_system(address: str) -> Iterator[tuple[Any, str]]:
     except FileNotFoundError:
         raise InputError(f"{address}: no such file or folder") from None
     except Exception as error:  # each library has errors of its own, of networks and credentials
-        raise InputError(f"{address}: cannot be reached ({one_line(error)[:200]})") from None
+        why = one_line(error)[:200]
+        remedy = "check the network, the address and the credentials (docs/cloud.md)"
+        raise InputError(f"{address}: cannot be reached ({why}); {remedy}") from None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -28,9 +29,10 @@ def s3_server() -> Iterator[Any]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("NO_PROXY", "*")
         s3fs.S3FileSystem.clear_instance_cache()  # those know the address of an earlier server
+        # what an earlier server was sent is in this process
+        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         system = s3fs.S3FileSystem(skip_instance_cache=True)
-        if not system.exists(BUCKET):  # what a server held in this process is there for the next
-            system.mkdir(BUCKET)
+        system.mkdir(BUCKET)
         try:
             yield system
         finally:

@@ -18,6 +18,7 @@ from PIL import Image
 from llava.common.errors import InputError
 from llava.common.html.markup import Markup, tag
 from llava.common.images import open_image
+from llava.common.remote import RemoteFile
 
 Section = tuple[str, str, Markup]
 """Heading, anchor and body of a section."""
@@ -97,12 +98,12 @@ def callout(warnings: Sequence[str]) -> Markup:
     )
 
 
-def thumbnail(file: Path, side: int, quality: int = 82) -> str:
+def thumbnail(file: Path | RemoteFile, side: int, quality: int = 82) -> str:
     """Return an image as a JPEG data URI, its longer side at most `side` pixels; "" if it cannot be read."""
     return thumbnails(file, (side,), quality)[0]
 
 
-def thumbnails(file: Path, sides: Sequence[int], quality: int = 82) -> list[str]:
+def thumbnails(file: Path | RemoteFile, sides: Sequence[int], quality: int = 82) -> list[str]:
     """Return an image as JPEG data URIs, one for each of `sides`: its longer side has at most so many pixels.
     They are "" if it cannot be read."""
     try:

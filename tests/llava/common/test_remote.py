@@ -94,6 +94,12 @@ def test_what_is_wrong_with_an_address_is_one_line(s3: Any, monkeypatch: pytest.
         remote.read_bytes("s3://photos/none")
     with pytest.raises(InputError, match="no address of a kind that is known"):
         remote.read_bytes("ssh3://x/y")
+    for address in ("ftp://me:secret@host/x", "s3://:secret@bucket/x"):
+        with pytest.raises(InputError, match=r"^an address with a password") as raised:
+            remote.read_bytes(address)
+        assert "secret" not in str(raised.value)
+    with pytest.raises(InputError, match=r"^s3://photos/a:b@c: no such file"):
+        remote.read_bytes("s3://photos/a:b@c")
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(InputError, match=r"addresses need fsspec: .*cloud"):
         remote.read_bytes("s3://photos/x")
