@@ -215,16 +215,18 @@ def _memory(process: psutil.Process) -> tuple[float, float]:
 def table(found: list[Start]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     small = {(start.processes, start.cached): start for start in found if start.records == SMALL}
-    yield "| records | processes | token cache | seconds | more | CPU seconds | more | MB | more | of no file |"
+    yield "| records | processes | cache | seconds | more | CPU seconds | more | MB | more | of no file |"
     yield "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|"
     for start in found:
         least = small[start.processes, start.cached]
-        yield (
-            f"| {start.records:,} | {start.processes} | {'there' if start.cached else 'made'} "
-            f"| {start.seconds:.1f} | {start.seconds - least.seconds:+.1f} "
-            f"| {start.cpu_seconds:.1f} | {start.cpu_seconds - least.cpu_seconds:+.1f} | {start.shared_mb:,.0f} "
-            f"| {start.shared_mb - least.shared_mb:+,.0f} | {start.private_mb - least.private_mb:+,.0f} |"
-        )
+        cells = [
+            f"{start.records:,} | {start.processes} | {'there' if start.cached else 'made'}",
+            f"{start.seconds:.1f} | {start.seconds - least.seconds:+.1f}",
+            f"{start.cpu_seconds:.1f} | {start.cpu_seconds - least.cpu_seconds:+.1f}",
+            f"{start.shared_mb:,.0f} | {start.shared_mb - least.shared_mb:+,.0f}",
+            f"{start.private_mb - least.private_mb:+,.0f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
