@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.images.store import link
 from llava.common.errors import InputError
-from llava.common.files import sha256
+from llava.common.files import require_here, sha256
 
 # All that a conversion writes; images are named by sixteen digits of their content's hash.
 _WRITTEN = re.compile(
@@ -36,6 +36,7 @@ def output_folder(output: Path) -> Iterator[Path]:
     not touched. What a killed run left behind is cleaned up first: an earlier output that was about to be
     replaced is restored, half-made folders are removed.
     """
+    require_here(output)
     output = output.resolve()  # a link to a folder stays a link
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

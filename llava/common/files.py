@@ -21,6 +21,13 @@ from llava.common.remote import RemoteFile, address_of, shown
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def require_here(path: Path) -> None:
+    """Raise InputError for an address where something is to be written: a folder of that name would be made
+    here."""
+    if address_of(path) is not None:
+        raise InputError(f"{shown(path)}: this is written to a folder here; name one, and copy it afterwards")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`; on success it is renamed to `path`, else removed.
@@ -28,6 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: `path` cannot be written.
     """
+    require_here(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +78,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         InputError: `path` cannot be written, or exists and is not to be overwritten.
     """
+    require_here(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; name another folder or remove it first")
     if path.exists() and not path.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llava.common.cli import CommandParser
 from llava.common.errors import InputError
+from llava.common.files import require_here
 from llava.common.launch import run_process
 from llava.common.remote import is_file, is_folder, shown
 from llava.common.settings import load_settings
@@ -87,6 +88,9 @@ def require_inputs(settings: TrainSettings) -> None:
     for path in (settings.data_path, settings.val_path):
         if path is not None and not (is_file(path) or is_folder(path)):
             raise InputError(f"{shown(path)}: no such file")
+    for folder in (settings.output_dir, settings.token_cache):
+        if folder is not None:
+            require_here(folder)
     if settings.deepspeed is not None and not settings.deepspeed.is_file():
         raise InputError(f"{settings.deepspeed}: no such file")
     if not is_folder(settings.image_folder):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.output import output_folder
 from llava.common import remote
 from llava.common.errors import InputError
-from llava.common.files import inside
+from llava.common.files import atomic_folder, atomic_path, inside
 from llava.common.images import look_at_image, open_image_at
 from llava.train.__main__ import main
 from tests.support.record_sets import read_records
@@ -54,6 +55,20 @@ def test_a_name_in_a_file_of_records_is_no_address(tmp_path: Path, monkeypatch: 
             with pytest.raises(InputError, match="is outside"):
                 inside(root, name)
     assert remote.address_of(inside(Path("s3://bucket/photos"), "a/b.jpg")) == "s3://bucket/photos/a/b.jpg"
+
+
+def test_nothing_makes_a_folder_here_that_is_named_like_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = Path("s3://bucket/run")
+    for write in (atomic_path, atomic_folder, output_folder):
+        with (
+            pytest.raises(InputError, match="^s3://bucket/run: this is written to a folder here"),
+            write(address),
+        ):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_are_found_listed_and_fetched_once(s3: Any, tmp_path: Path) -> None:
