@@ -63,11 +63,8 @@ def test_nothing_makes_a_folder_here_that_is_named_like_an_address(
     monkeypatch.chdir(tmp_path)
     address = Path("s3://bucket/run")
     for write in (atomic_path, atomic_folder, output_folder):
-        with (
-            pytest.raises(InputError, match="^s3://bucket/run: this is written to a folder here"),
-            write(address),
-        ):
-            pass
+        with pytest.raises(InputError, match=r"^s3://bucket/run: this is written to a folder here"):
+            write(address).__enter__()
     assert not list(tmp_path.iterdir())
 
 
