@@ -212,7 +212,8 @@ def token_cache(settings: TrainSettings, *, dry_run: bool) -> Iterator[Path]:
         try:
             yield cache
         except BaseException:
-            if cache.exists() and set(settings.output_dir.iterdir()) == {cache}:
+            is_first = os.environ.get("LOCAL_RANK", "0") == "0"  # of this machine's processes
+            if is_first and cache.exists() and set(settings.output_dir.iterdir()) == {cache}:
                 shutil.rmtree(settings.output_dir, ignore_errors=True)
             raise
 

@@ -12,7 +12,7 @@ from llava.common.errors import InputError
 from llava.common.files import inside
 from llava.common.images import look_at_bytes, look_at_image, open_image_at, open_image_bytes
 from llava.common.remote import FileFacts, address_of, facts, list_files, read_part, shown
-from llava.train.data.shards import Place, split_name
+from llava.train.data.shards import Place, shard_of
 
 
 class ImageFacts(NamedTuple):
@@ -36,9 +36,9 @@ class ImageFiles:
         self._places = places
         self._listed = None if address_of(folder) is None else list_files(folder)
 
-    def file_facts(self, name: str) -> FileFacts:
+    def file_facts(self, name: str, *, in_shard: bool) -> FileFacts:
         """Return the size and time of an image's file; InputError if it is absent."""
-        file = (split_name(name) or (name,))[0]
+        file = shard_of(name) if in_shard else name
         if self._listed is None:
             return facts(self.folder / file)
         found = self._listed.get(file)
@@ -48,24 +48,19 @@ class ImageFiles:
 
     def check(self, name: str) -> ImageFacts:
         """Look at an image; InputError if it is absent, no image or cut short."""
-        path, place = file_of(self.folder, name), self._places.get(name)
+        place = self._places.get(name)
         if place is None:
-            height, width = look_at_image(path)
-            found = self.file_facts(name)
+            height, width = look_at_image(inside(self.folder, name))
+            found = self.file_facts(name, in_shard=False)
             return ImageFacts(*found, height, width, 0, found.size)
-        height, width = look_at_bytes(read_part(path, *place), shown(self.folder / name))
-        return ImageFacts(*self.file_facts(name), height, width, *place)
-
-
-def file_of(folder: Path, name: str) -> Path:
-    """Return the file that an image is in; InputError if it is outside the folder."""
-    parts = split_name(name)
-    return inside(folder, name if parts is None else parts[0])
+        data = read_part(inside(self.folder, shard_of(name)), *place)
+        height, width = look_at_bytes(data, shown(self.folder / name))
+        return ImageFacts(*self.file_facts(name, in_shard=True), height, width, *place)
 
 
 def load_image(folder: Path, name: str, place: Place) -> Image.Image:
-    """Load an image as `open_image` does, from its file or from its place in a shard."""
-    path = file_of(folder, name)
-    if split_name(name) is None:
-        return open_image_at(path)
-    return open_image_bytes(read_part(path, *place), shown(folder / name))
+    """Load an image as `open_image` does, from its file or from its place in a shard; InputError if it is
+    outside the folder."""
+    if not place.in_shard:
+        return open_image_at(inside(folder, name))
+    return open_image_bytes(read_part(inside(folder, shard_of(name)), *place), shown(folder / name))

@@ -27,10 +27,15 @@ _SAMPLED = 1 << 20  # bytes of each end of a shard that are hashed
 
 
 class Place(NamedTuple):
-    """Where an image lies in its shard: its first byte and how many there are."""
+    """Where an image lies in its file: its first byte and how many there are."""
 
     offset: int
     length: int
+
+    @property
+    def in_shard(self) -> bool:
+        """Whether the file is a shard: there a header of 512 bytes stands before each member."""
+        return self.offset > 0
 
 
 def shards_of(path: Path) -> list[Path]:
@@ -43,10 +48,9 @@ def shards_of(path: Path) -> list[Path]:
     return [path / name for name in sorted(names) if "/" not in name and name.lower().endswith(SUFFIX)]
 
 
-def split_name(name: str) -> tuple[str, str] | None:
-    """Split the name of an image in a shard into the shard's and the member's; None for any other."""
-    shard, mark, member = name.partition(f"{SUFFIX}/")
-    return (shard + SUFFIX, member) if mark else None
+def shard_of(name: str) -> str:
+    """Return the name of the shard that an image with this name is in."""
+    return name.partition(f"{SUFFIX}/")[0] + SUFFIX
 
 
 def read_shard(shard: Path, places: dict[str, Place]) -> Iterator[dict[str, Any]]:

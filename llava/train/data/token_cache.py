@@ -93,7 +93,8 @@ def open_table(path: Path, encoding: Encoding, cache: Path, sha256: str, progres
 def _images_are_as_they_were(table: RecordTable, images: ImageFiles) -> bool:
     try:
         return all(
-            images.file_facts(table.image_name(number)) == tuple(table.files[number, :2].tolist())
+            images.file_facts(table.image_name(number), in_shard=table.image_place(number).in_shard)
+            == tuple(table.files[number, :2].tolist())
             for number in range(table.images)
         )
     except InputError:  # one is gone

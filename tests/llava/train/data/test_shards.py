@@ -74,6 +74,14 @@ def test_a_model_is_trained_on_shards_at_an_address(tiny_model_dir: Path, tmp_pa
     assert adapters[0] == adapters[1]
 
 
+def test_a_folder_may_be_named_like_a_shard(tiny_model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.tar").mkdir()
+    write_data(tmp_path, [ask("a", "old.tar/p0.png", "What?", "That.")])
+    for _ in range(2):  # the second time from the token cache
+        read = read_records(tiny_model_dir, tmp_path)
+        assert list(read.images.pixels_of(0)) == ["old.tar/p0.png"]
+
+
 def test_names_may_be_left_out(tmp_path: Path) -> None:
     def talk(**more: Any) -> bytes:
         record = ask("x", "y.jpg", "What?", "That.")
