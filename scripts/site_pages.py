@@ -8,6 +8,7 @@ docs/site.toml says. A page is the same here and on GitHub but for where its lin
 
 from __future__ import annotations
 
+import base64
 import json
 import posixpath
 import re
@@ -31,6 +32,7 @@ PLACES = {
     "CHANGELOG.md": "changelog.md",
     "playground/tiny-llava/README.md": "tiny_llava.md",
     "llava/train/config.py": "training_settings.md",
+    "docs/tutorials/road.ipynb": "tutorials/road.md",
 }
 """Pages that lie elsewhere in the repository or have another name in docs/; and a file of code whose
 content a page shows."""
@@ -43,7 +45,7 @@ def navigation(text: str) -> list[dict[str, object]]:
     nav: list[dict[str, object]] = [{"Start here": PLACES["README.md"]}, {"All pages": PLACES[MAP]}]
     for section in text.split("\n## ")[1:]:
         title, _, body = section.partition("\n")
-        links = re.findall(r"\]\(([^)#]+\.md)\)", body)
+        links = re.findall(r"\]\(([^)#]+\.(?:md|ipynb))\)", body)
         nav.append({title: [place_of(posixpath.normpath(f"docs/{link}")) for link in links]})
     nav.append({"Reference": [*REFERENCE]})
     return nav
@@ -88,6 +90,32 @@ def page(origin: str, text: str) -> str:
     return shown.replace("<details>", '<details markdown="1">')  # else what it holds is not read as Markdown
 
 
+def notebook_text(path: Path, place: Path) -> str:
+    """Return a notebook as Markdown for `place`, beside which its pictures are written."""
+    parts = []
+    pictures = 0
+    for cell in json.loads(read_text(path))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        magic, _, rest = text.partition("\n")
+        parts.append(f"```bash\n{rest}\n```" if magic == "%%bash" else f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            shown = {name: "".join(data) for name, data in output.get("data", {}).items()}
+            if output["output_type"] == "stream":
+                parts.append(f"```text\n{''.join(output['text']).strip()}\n```")
+            elif "image/jpeg" in shown:
+                pictures += 1
+                picture = place.with_name(f"{place.stem}_{pictures}.jpg")
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.write_bytes(base64.b64decode(shown["image/jpeg"]))
+                parts.append(f"![what the cell shows]({picture.name})")
+            else:
+                parts.append(shown.get("text/markdown") or f"```text\n{shown['text/plain']}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def gather(folder: Path) -> None:
     """Write all pages, and the files that they show or link to, into `folder`."""
     origins = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
@@ -97,6 +125,10 @@ def gather(folder: Path) -> None:
         text = read_text(ROOT / origin)
         write(folder / place_of(origin), page(origin, text))
         files |= {target for _, target in links_of(origin, text) if target not in {*origins, *PLACES}}
+    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
+        origin = path.relative_to(ROOT).as_posix()
+        place = folder / place_of(origin)
+        write(place, page(origin, notebook_text(path, place)))
     for name, make in REFERENCE.items():
         write(folder / name, make())
     for path in sorted(files):
