@@ -1,6 +1,6 @@
-"""The commands of docs/howto.md and of the tutorials, one after the other, on small photos and few steps of training.
+"""The commands of docs/howto.md and of the tutorials, one after the other, with few photos and steps of training.
 
-Steps of `run` are done in the tests' own process. Each command has a test elsewhere that starts it as a user does.
+They are run in the tests' own process: each command has a test elsewhere that starts it as a user does.
 """
 
 from __future__ import annotations
