@@ -150,8 +150,9 @@ def check_server(stage: Stage, name: str, port: int) -> None:
     """Start `serve` or `web`, wait until the health check passes, and end it as `docker stop` does."""
     flags = ["--model-path", "playground/tiny-llava", "--host", "0.0.0.0", "--port", str(port)]
     process = start(stage, [*stage.entry, name, *flags], stage.user)
-    time.sleep(1)
-    (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (first := children.read_text(encoding="ascii").strip()) and process.poll() is None:
+        time.sleep(0.1)
     ask = ["nsenter", f"--target={first}", "--mount", "--pid", "chroot", f"--userspec={stage.user}"]
     ask += [str(stage.root), "env", f"PATH={stage.environment['PATH']}", *stage.health]
     begun = time.monotonic()
@@ -167,9 +168,8 @@ def check_server(stage: Stage, name: str, port: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument(
         "--build-arg", action="append", default=[], metavar="NAME=VALUE", help="as of docker build"
     )
