@@ -191,7 +191,7 @@ def compare(check: Check, device: str) -> dict[str, Any]:
 
 
 def compare_answers(dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """Answer all questions together on the device, and each alone on the CPU; return the share that differ."""
+    """Answer all questions together on the device and each alone on the CPU; return what share differs."""
     rng = np.random.default_rng(1)
     requests = [
         Request(f"{picture}-{question}", question_and_answer(rng)[0], [image(picture)])

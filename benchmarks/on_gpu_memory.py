@@ -1,14 +1,14 @@
 """The dry run's estimate of memory beside the peak of the training that it plans, config by config.
 
-    python -m benchmarks.on_gpu_memory --output memory.json                      # the five for one GPU
+    python -m benchmarks.on_gpu_memory --output memory.json                # the five for one GPU
     python -m benchmarks.on_gpu_memory --configs llava15_7b_lora --output memory.json
-    python -m benchmarks.on_gpu_memory --device cpu --output memory.json         # a small model, to try it out
+    python -m benchmarks.on_gpu_memory --device cpu --output memory.json   # a small model, to try it out
 
-Trains as `llava-inspect train CONFIG` does, for two steps of two batches, on photos of 2000 x 1500 pixels with
-8 questions each. The base has the published model's shape and random weights (benchmarks/random_base.py); each
-config has a process of its own. On CUDA the peak is the allocator's, from the loaded model on, and what it had
-reserved is given beside it; the estimate's share for CUDA itself is in neither. On a CPU it is by how much the
-process grew, which says little about so small a model.
+Trains as `llava-inspect train CONFIG` does, for two steps of two batches, on photos of 2000 x 1500 pixels
+with 8 questions each. The base has the published model's shape and random weights
+(benchmarks/random_base.py); each config has a process of its own. On CUDA the peak is the allocator's, from
+the loaded model on, and what it had reserved is given beside it; the estimate's share for CUDA itself is in
+neither. On a CPU it is by how much the process grew, which says little about so small a model.
 """
 
 from __future__ import annotations

@@ -1,0 +1,281 @@
+"""All that is claimed of a GPU, measured in one go; `benchmarks/on_gpu.sh OUT` starts it.
+
+Each part is one or more of the benchmarks' own commands. It writes OUT/PART.json while it runs and when it
+has ended, however it ended, and the next part starts. A part has a limit of its own, and all together
+`--seconds`: what runs longer is ended, and its JSON says so and keeps the last lines that it wrote. At the
+end, and at any time later with `python -m benchmarks.on_gpu_table OUT`, a table is made of what is there. Run
+again with the same OUT, parts that went well are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import on_gpu_table, warm_start
+from llava.common.errors import InputError, run_command
+from llava.common.files import require_here, write_json
+
+GRACE = 10.0  # seconds between a command's own deadline and its end by force
+LOG_LINES = 30
+QUANT = "BENCHMARK_QUANT_SITE"
+"""The variable that names a folder with bitsandbytes alone: PEFT imports it where it is seen, and importing
+it sets CUDA up."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """`python -m benchmarks.MODULE ARGUMENTS --output FILE`; `{scratch}` is a folder that all parts share.
+    With `quant` the process sees bitsandbytes."""
+
+    module: str
+    arguments: str
+    quant: bool = False
+
+    def line(self, scratch: Path, output: Path) -> list[str]:
+        words = [word.replace("{scratch}", str(scratch)) for word in shlex.split(self.arguments)]
+        return [sys.executable, "-m", f"benchmarks.{self.module}", *words, "--output", str(output)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is done with a GPU, what on a CPU to try it out, the seconds that it is planned to take on an H100
+    and the seconds after which it is ended."""
+
+    name: str
+    planned: int
+    limit: int
+    gpu: tuple[Command, ...]
+    rehearsal: tuple[Command, ...]
+
+
+_TRAIN = "--rounds 1 --gradient-checkpointing --folder {scratch}/train"
+_CPU_TRAIN = "--warm-steps 1 --rounds 1 --folder {scratch}/train"
+EQUALITY = Part(
+    "equality", 75, 110,
+    (Command("on_gpu_equality", "--device cuda", quant=True),),
+    (Command("on_gpu_equality", "--device cpu", quant=True),),
+)  # fmt: skip
+MEMORY = Part(
+    "memory", 75, 110,
+    (
+        Command("on_gpu_memory", "--configs llava15_7b_lora llava16_mistral_7b_lora onevision_7b_lora"),
+        Command("on_gpu_memory", "--configs llava15_7b_qlora_12gb llava15_13b_qlora", quant=True),
+    ),
+    (Command("on_gpu_memory", "--device cpu --configs llava15_7b_lora"),),
+)  # fmt: skip
+TRAIN_8 = Part(
+    "train_8", 140, 170,
+    (Command("train_speed", f"--device cuda --questions 8 --batch 64 --records 128 {_TRAIN}"),),
+    (Command("train_speed", f"--questions 8 --batch 8 --records 8 {_CPU_TRAIN}"),),
+)  # fmt: skip
+TRAIN_1 = Part(
+    "train_1", 80, 110,
+    (Command("train_speed", f"--device cuda --questions 1 --batch 16 --records 48 {_TRAIN}"),),
+    (Command("train_speed", f"--questions 1 --batch 2 --records 2 {_CPU_TRAIN}"),),
+)  # fmt: skip
+INFER = Part(
+    "infer", 105, 130,
+    (
+        Command("infer_speed", "--device cuda --questions 1 8 --tokens 4 --asked 32 --batch 32"),
+        Command(
+            "infer_speed", "--device cuda --questions 1 8 --tokens 128 --asked 32 --batch 32 "
+            "--contenders ours 'batched generate'",  # one at a time would take minutes
+        ),
+    ),
+    (
+        Command("infer_speed", "--questions 1 2 --tokens 2 --asked 2 --batch 2"),
+        Command(
+            "infer_speed", "--questions 1 2 --tokens 4 --asked 2 --batch 2 "
+            "--contenders ours 'batched generate'",
+        ),
+    ),
+)  # fmt: skip
+PROFILE = Part(
+    "profile", 45, 80,
+    (
+        Command(
+            "train_speed",
+            "--profile --device cuda --questions 8 --batch 64 --records 64 --warm-steps 1 " + _TRAIN,
+        ),
+        Command("infer_profile", "--device cuda"),
+    ),
+    (
+        Command("train_speed", f"--profile --questions 8 --batch 8 --records 8 {_CPU_TRAIN}"),
+        Command("infer_profile", "--device cpu --tokens 5"),
+    ),
+)  # fmt: skip
+GROUPS = ((EQUALITY, MEMORY), (TRAIN_8,), (TRAIN_1,), (INFER,), (PROFILE,))
+"""By their worth, should time run out. Those of a group run side by side: the first two measure no time."""
+PARTS = {part.name: part for group in GROUPS for part in group}
+START = 25  # seconds planned for installing and importing
+
+
+class Running:
+    """A part on its way: its commands one after the other."""
+
+    def __init__(self, part: Part, commands: Sequence[Command], out: Path, scratch: Path, end: float) -> None:
+        self.part = part
+        self.file = out / f"{part.name}.json"
+        self._scratch = scratch
+        self._left = list(commands)
+        self._done: list[dict[str, Any]] = []
+        self._began = time.time()
+        self._deadline = min(self._began + part.limit, end)
+        self._log = scratch / f"{part.name}.log"
+        self._log.write_bytes(b"")
+        self._process: warm_start.Process | None = None
+        self._command: dict[str, Any] = {}
+        self._shown = ""
+
+    def poll(self) -> bool:
+        """Go on with what is to be done next; return whether the part is over."""
+        if self._process is None:
+            if not self._left:
+                return True
+            self._start(self._left.pop(0))
+        assert self._process is not None
+        code = self._process.poll()
+        if code is None and time.time() > self._deadline + GRACE:
+            self._process.kill()
+            code = warm_start.CUT
+        if code is not None:
+            self._end(code)
+        self.write()
+        return self._process is None and not self._left
+
+    def _start(self, command: Command) -> None:
+        output = self._scratch / f"{self.part.name}_{len(self._done)}.json"
+        output.unlink(missing_ok=True)
+        line = command.line(self._scratch, output)
+        env = {**os.environ, warm_start.DEADLINE: str(self._deadline)}
+        if command.quant and QUANT in os.environ:
+            env["PYTHONPATH"] = os.pathsep.join([os.environ[QUANT], env.get("PYTHONPATH", "")])
+        self._command = {"command": " ".join(["python", *line[1:-2]]), "output": output, "began": time.time()}
+        with self._log.open("ab") as log:
+            self._process = warm_start.Process(line, env, log.fileno(), log.fileno())
+
+    def _end(self, code: int) -> None:
+        output, began = self._command.pop("output"), self._command.pop("began")
+        found = json.loads(output.read_text()) if output.is_file() else None
+        late = time.time() > self._deadline
+        self._done.append(
+            {**self._command, "code": code, "cut": code == warm_start.CUT or (code != 0 and late),
+             "seconds": round(time.time() - began, 1), "found": found}
+        )  # fmt: skip
+        self._process = None
+        if late:
+            self._left.clear()
+
+    def write(self) -> None:
+        """Write the part's JSON, if it would say something new."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        content = {
+            "part": self.part.name,
+            "status": self._status(),
+            "planned": self.part.planned,
+            "limit": self.part.limit,
+            "commands": self._done,
+            "running": self._command.get("command") if self._process else None,
+            "log": [line[:300] for line in lines if line.strip()][-LOG_LINES:],
+        }
+        if (text := json.dumps(content)) != self._shown:
+            self._shown = text
+            write_json(self.file, {**content, "seconds": round(time.time() - self._began, 1)})
+
+    def _status(self) -> str:
+        if self._process or self._left:
+            return "running"
+        if any(command["cut"] for command in self._done):
+            return "cut"
+        return "done" if all(command["code"] == 0 for command in self._done) else "failed"
+
+
+def run_group(parts: Sequence[Part], options: argparse.Namespace, scratch: Path, end: float) -> None:
+    """Run parts side by side to their ends."""
+    running = []
+    for part in parts:
+        file = options.out / f"{part.name}.json"
+        if part.name not in options.parts:
+            continue
+        if file.is_file() and json.loads(file.read_text())["status"] == "done":
+            print(f"{part.name}: is there", flush=True)
+        elif time.time() > end - GRACE:
+            print(f"{part.name}: no time is left for it", flush=True)
+        else:
+            commands = part.rehearsal if options.rehearse else part.gpu
+            running.append(Running(part, commands, options.out, scratch, end))
+    while running:
+        for part_on_its_way in list(running):
+            if part_on_its_way.poll():
+                running.remove(part_on_its_way)
+                content = json.loads(part_on_its_way.file.read_text())
+                print(f"{content['part']}: {content['status']}, {content['seconds']} s", flush=True)
+        time.sleep(0.2)
+
+
+def can_fork() -> bool:
+    """Tell whether a forked process can use CUDA: not if an import here has set it up already."""
+    import torch
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            torch.zeros(1, device="cuda")
+            os._exit(0)
+        except RuntimeError as error:
+            print(error, flush=True)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    planned = ", ".join(f"{part.name} {part.planned} (ended at {part.limit})" for part in PARTS.values())
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/on_gpu.sh",
+        description=__doc__,
+        epilog=f"Seconds planned on an H100: start {START}, {planned}; equality and memory run side by side.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the parts' JSON and the table")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
+    parser.add_argument("--rehearse", action="store_true", help="every part on a CPU, at a tiny shape")
+    parser.add_argument("--seconds", type=float, default=455, help="for all parts together (%(default)s)")
+    parser.add_argument("--scratch", type=Path, help="an existing folder for a 7B's weights (14 GB)")
+    options = parser.parse_args(argv)
+    end = time.time() + options.seconds
+    require_here(options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else to ask for a GPU is to set CUDA up
+    if options.rehearse:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import torch  # behind the variables that it reads, and behind --help
+
+    if not (options.rehearse or torch.cuda.is_available()):
+        raise InputError("no CUDA device is here; --rehearse runs every part on a CPU")
+    with tempfile.TemporaryDirectory(prefix="on-gpu-", dir=options.scratch) as folder:
+        scratch = Path(folder)
+        for absent in warm_start.import_all():
+            print(f"absent: {absent}", flush=True)
+        warm_start.take_over(warm=True)
+        if not (options.rehearse or can_fork()):
+            print("CUDA is set up by an import: every process imports anew, which takes longer", flush=True)
+            warm_start.take_over(warm=False)
+        for group in GROUPS:
+            run_group(group, options, scratch, end)
+    print(on_gpu_table.write(options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
