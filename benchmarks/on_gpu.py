@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import on_gpu_table, warm_start
+from benchmarks.train_speed import CONTENDERS
 from llava.common.errors import InputError, run_command
 from llava.common.files import require_here, write_json
 
@@ -30,6 +31,9 @@ LOG_LINES = 30
 QUANT = "BENCHMARK_QUANT_SITE"
 """The variable that names a folder with bitsandbytes alone: PEFT imports it where it is seen, and importing
 it sets CUDA up."""
+
+LLAMAFACTORY = "BENCHMARK_LLAMAFACTORY"
+"""The variable that names a Python which has LLaMA-Factory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ class Command:
     quant: bool = False
 
     def line(self, scratch: Path, output: Path) -> list[str]:
+        """Return it as a process is started by it."""
         words = [word.replace("{scratch}", str(scratch)) for word in shlex.split(self.arguments)]
+        if self.module == "train_speed" and "LLaMA-Factory" in CONTENDERS and LLAMAFACTORY in os.environ:
+            words += ["--llamafactory-python", os.environ[LLAMAFACTORY]]
         return [sys.executable, "-m", f"benchmarks.{self.module}", *words, "--output", str(output)]
 
 

@@ -48,4 +48,15 @@ if compgen -G "$root/.whl/bitsandbytes-*.whl" > /dev/null; then
     install "$SCRATCH/quant" "$root"/.whl/bitsandbytes-*.whl
     export BENCHMARK_QUANT_SITE=$SCRATCH/quant
 fi
+if compgen -G "$root/.whl/llamafactory/*.whl" > /dev/null; then
+    install "$SCRATCH/llamafactory" "$root"/.whl/llamafactory/*.whl
+    export BENCHMARK_LLAMAFACTORY=$SCRATCH/llamafactory-python
+    {
+        echo '#!/usr/bin/env bash'
+        echo "# This machine's Python with LLaMA-Factory's libraries before ours"
+        echo "export PYTHONPATH=\$PYTHONPATH:$SCRATCH/llamafactory:$SCRATCH/site"
+        echo "exec $(command -v "$python") \"\$@\""
+    } > "$BENCHMARK_LLAMAFACTORY"
+    chmod +x "$BENCHMARK_LLAMAFACTORY"
+fi
 "$python" -m benchmarks.on_gpu --scratch "$SCRATCH" "$@"
