@@ -280,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warm_start.take_over(warm=False)
         for group in GROUPS:
             run_group(group, options, scratch, end)
+            if on_gpu_table.read_parts(options.out):
+                on_gpu_table.write(options.out)  # a run that is cut later has one
     print(on_gpu_table.write(options.out))
     return 0
 

@@ -107,9 +107,14 @@ def load(
     `weights` replace those of the base.
     """
     loaded = load_model(
-        small_base(), device=device, dtype=check.dtype, load_8bit=check.bits == 8, load_4bit=check.bits == 4,
-        conv_mode="v1", attn_implementation=check.attention,
-    )  # fmt: skip
+        small_base(),
+        device="cuda:0" if device == "cuda" else device,  # as training names it
+        dtype=check.dtype,
+        load_8bit=check.bits == 8,
+        load_4bit=check.bits == 4,
+        conv_mode="v1",
+        attn_implementation=check.attention,
+    )
     for name, value in (weights or {}).items():
         loaded.model.get_parameter(name).data.copy_(value)
     stood_for = {}
