@@ -33,7 +33,7 @@ QUANT = "BENCHMARK_QUANT_SITE"
 it sets CUDA up."""
 
 LLAMAFACTORY = "BENCHMARK_LLAMAFACTORY"
-"""The variable that names a Python which has LLaMA-Factory."""
+"""The variable that names a Python which has LLaMA-Factory; it is left out where there is none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Command:
     def line(self, scratch: Path, output: Path) -> list[str]:
         """Return it as a process is started by it."""
         words = [word.replace("{scratch}", str(scratch)) for word in shlex.split(self.arguments)]
-        if self.module == "train_speed" and "LLaMA-Factory" in CONTENDERS and LLAMAFACTORY in os.environ:
+        if "LLaMA-Factory" in words:
             words += ["--llamafactory-python", os.environ[LLAMAFACTORY]]
         return [sys.executable, "-m", f"benchmarks.{self.module}", *words, "--output", str(output)]
 
@@ -67,13 +67,17 @@ class Part:
 
 _TRAIN = "--rounds 1 --gradient-checkpointing --folder {scratch}/train"
 _CPU_TRAIN = "--warm-steps 1 --rounds 1 --folder {scratch}/train"
+_FOUR = "--contenders ours 'ours flex' 'ours unpacked' TRL"
+_THREE = "--contenders ours 'ours unpacked' TRL"
+_BATCHED = "--contenders ours 'batched generate'"  # one at a time would take minutes
+_ASKED = f"--device cuda --questions 1 8 --asked 32 --batch 32 {_BATCHED}"
 EQUALITY = Part(
-    "equality", 75, 110,
+    "equality", 70, 110,
     (Command("on_gpu_equality", "--device cuda", quant=True),),
     (Command("on_gpu_equality", "--device cpu", quant=True),),
 )  # fmt: skip
 MEMORY = Part(
-    "memory", 75, 110,
+    "memory", 70, 110,
     (
         Command("on_gpu_memory", "--configs llava15_7b_lora llava16_mistral_7b_lora onevision_7b_lora"),
         Command("on_gpu_memory", "--configs llava15_7b_qlora_12gb llava15_13b_qlora", quant=True),
@@ -82,46 +86,48 @@ MEMORY = Part(
 )  # fmt: skip
 TRAIN_8 = Part(
     "train_8", 140, 170,
-    (Command("train_speed", f"--device cuda --questions 8 --batch 64 --records 128 {_TRAIN}"),),
-    (Command("train_speed", f"--questions 8 --batch 8 --records 8 {_CPU_TRAIN}"),),
+    (Command("train_speed", f"--device cuda --questions 8 --batch 64 --records 128 {_FOUR} {_TRAIN}"),),
+    (Command("train_speed", f"--questions 8 --batch 8 --records 8 {_THREE} {_CPU_TRAIN}"),),
 )  # fmt: skip
 TRAIN_1 = Part(
-    "train_1", 80, 110,
-    (Command("train_speed", f"--device cuda --questions 1 --batch 16 --records 48 {_TRAIN}"),),
-    (Command("train_speed", f"--questions 1 --batch 2 --records 2 {_CPU_TRAIN}"),),
+    "train_1", 85, 110,
+    (Command("train_speed", f"--device cuda --questions 1 --batch 16 --records 48 {_FOUR} {_TRAIN}"),),
+    (Command("train_speed", f"--questions 1 --batch 2 --records 2 {_THREE} {_CPU_TRAIN}"),),
 )  # fmt: skip
 INFER = Part(
-    "infer", 105, 130,
+    "infer", 110, 140,
     (
-        Command("infer_speed", "--device cuda --questions 1 8 --tokens 4 --asked 32 --batch 32"),
-        Command(
-            "infer_speed", "--device cuda --questions 1 8 --tokens 128 --asked 32 --batch 32 "
-            "--contenders ours 'batched generate'",  # one at a time would take minutes
-        ),
+        Command("infer_speed", f"--tokens 4 {_ASKED}"),
+        Command("infer_speed", f"--tokens 128 {_ASKED}"),
     ),
     (
-        Command("infer_speed", "--questions 1 2 --tokens 2 --asked 2 --batch 2"),
-        Command(
-            "infer_speed", "--questions 1 2 --tokens 4 --asked 2 --batch 2 "
-            "--contenders ours 'batched generate'",
-        ),
+        Command("infer_speed", f"--questions 1 2 --tokens 2 --asked 2 --batch 2 {_BATCHED}"),
+        Command("infer_speed", f"--questions 1 2 --tokens 4 --asked 2 --batch 2 {_BATCHED}"),
     ),
 )  # fmt: skip
-PROFILE = Part(
-    "profile", 45, 80,
+EXTRAS = Part(
+    "extras", 50, 140,  # the profiles; LLaMA-Factory, in the time that is left, some 70 more
     (
         Command(
             "train_speed",
             "--profile --device cuda --questions 8 --batch 64 --records 64 --warm-steps 1 " + _TRAIN,
         ),
         Command("infer_profile", "--device cuda"),
+        Command(
+            "train_speed",
+            "--device cuda --questions 8 --batch 64 --records 64 --contenders ours LLaMA-Factory " + _TRAIN,
+        ),
     ),
     (
         Command("train_speed", f"--profile --questions 8 --batch 8 --records 8 {_CPU_TRAIN}"),
         Command("infer_profile", "--device cpu --tokens 5"),
+        Command(
+            "train_speed",
+            f"--questions 1 --batch 2 --records 2 --contenders ours LLaMA-Factory {_CPU_TRAIN}",
+        ),
     ),
 )  # fmt: skip
-GROUPS = ((EQUALITY, MEMORY), (TRAIN_8,), (TRAIN_1,), (INFER,), (PROFILE,))
+GROUPS = ((EQUALITY, MEMORY), (TRAIN_8,), (TRAIN_1,), (INFER,), (EXTRAS,))
 """By their worth, should time run out. Those of a group run side by side: the first two measure no time."""
 PARTS = {part.name: part for group in GROUPS for part in group}
 START = 25  # seconds planned for installing and importing
@@ -219,7 +225,12 @@ def run_group(parts: Sequence[Part], options: argparse.Namespace, scratch: Path,
         elif time.time() > end - GRACE:
             print(f"{part.name}: no time is left for it", flush=True)
         else:
-            commands = part.rehearsal if options.rehearse else part.gpu
+            known = "LLaMA-Factory" in CONTENDERS and LLAMAFACTORY in os.environ
+            commands = [
+                command
+                for command in (part.rehearsal if options.rehearse else part.gpu)
+                if known or "LLaMA-Factory" not in command.arguments
+            ]
             running.append(Running(part, commands, options.out, scratch, end))
     while running:
         for part_on_its_way in list(running):

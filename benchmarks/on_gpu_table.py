@@ -16,7 +16,8 @@ from typing import Any
 from llava.common.errors import InputError, run_command
 from llava.common.files import write_json, write_text
 
-PART_NAMES = ("equality", "memory", "train_8", "train_1", "infer", "profile")
+PART_NAMES = ("equality", "memory", "train_8", "train_1", "infer", "extras")
+TRAINING = ("train_8", "train_1", "extras")
 PUBLISHED_PEAK = 989.4e12
 """FLOP/s of an H100 and H200 (SXM) in dense bfloat16, by NVIDIA's data sheets."""
 BAR_MFU, BAR_RECORDS, BAR_TRL = 0.43, 22.0, 4.0
@@ -39,7 +40,7 @@ def found_of(part: Part | None) -> list[Any]:
 
 def train_runs(parts: Mapping[str, Part]) -> Iterator[dict[str, Any]]:
     """Yield a row for each contender of each training part: its best round."""
-    for name in ("train_8", "train_1"):
+    for name in TRAINING:
         for found in found_of(parts.get(name)):
             runs = found.get("runs", [])
             done = [run for run in runs if "seconds" in run]
@@ -69,7 +70,10 @@ def rate(rows: Sequence[Mapping[str, Any]], questions: int, *contenders: str) ->
     rates = [
         row["records_s"]
         for row in rows
-        if row["questions"] == questions and row["contender"] in contenders and "records_s" in row
+        if row["questions"] == questions
+        and row["contender"] in contenders
+        and "records_s" in row
+        and row["part"] != "extras"  # of one step, beside LLaMA-Factory
     ]
     return max(rates, default=None)
 
@@ -103,7 +107,7 @@ def on_gpu(parts: Mapping[str, Part]) -> bool:
 
 def device_of(parts: Mapping[str, Part]) -> str:
     """Return the card and the versions, as the first part that knows them says."""
-    for name in ("train_8", "train_1", "profile"):
+    for name in TRAINING:
         for found in found_of(parts.get(name)):
             if "peak" in found:
                 peak = found["peak"]
@@ -138,7 +142,8 @@ def training_rows(parts: Mapping[str, Part]) -> list[list[str]]:
     rows = list(train_runs(parts))
     cells = []
     for row in rows:
-        start = [str(row["questions"]), row["contender"]]
+        again = " (once more)" if row["part"] == "extras" and row["contender"] == "ours" else ""
+        start = [str(row["questions"]), row["contender"] + again]
         if "records_s" not in row:
             cells.append([*start, one_line(row["why"] or "no result"), *[""] * 6])
             continue
@@ -165,7 +170,7 @@ def answering_rows(parts: Mapping[str, Part]) -> list[list[str]]:
             case = (run["questions"], run["tokens"])
             start = [str(case[0]), str(case[1]), run["contender"]]
             if "seconds" not in run:
-                rows.append([*start, one_line(str(run.get("failed", "no result"))), "", "", ""])
+                rows.append([*start, one_line(str(run.get("failed") or run.get("absent"))), "", "", ""])
                 continue
             times = f"{ours[case] / per_second(run):.2f}" if case in ours else ""
             turn = f"{run['second_turn_ms']:.0f}" if "second_turn_ms" in run else ""
@@ -199,10 +204,10 @@ def memory_rows(parts: Mapping[str, Part]) -> list[list[str]]:
 def profile_rows(parts: Mapping[str, Part]) -> list[list[str]]:
     """Return the shares of a training step and of an answer's tokens, by part of the model."""
     columns: list[Mapping[str, float]] = [{}, {}]
-    for found in found_of(parts.get("profile")):
+    for found in found_of(parts.get("extras")):
         if "profile" in found:
             columns[0] = found["profile"][0]["parts"]
-        else:
+        elif "parts" in found:
             columns[1] = found["parts"]
     sums = [sum(column.values()) or 1.0 for column in columns]
     names = dict.fromkeys(name for column in columns for name in column)

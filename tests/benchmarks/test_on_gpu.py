@@ -68,8 +68,8 @@ def test_a_part_that_fails_or_hangs_does_not_keep_the_next_from_its_turn(fake: a
     failed = json.loads((fake.out / "memory.json").read_text())
     assert "no such kernel" in failed["log"] and [c["code"] for c in failed["commands"]] == [1, 0]
     assert failed["commands"][1]["found"] == {"configs": []}
-    states = run(fake, part("infer", "good"), part("profile", "good"))
-    assert states == {"memory": "failed", "train_8": "cut", "infer": "done"}  # profile was not asked for
+    states = run(fake, part("infer", "good"), part("extras", "good"))
+    assert states == {"memory": "failed", "train_8": "cut", "infer": "done"}  # extras was not asked for
 
 
 def test_parts_that_went_well_are_kept_and_no_part_starts_too_late(
@@ -141,7 +141,7 @@ def test_the_table_holds_figures_against_bars_and_names_what_is_missing(tmp_path
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert "NVIDIA H100, 800.0 TFLOP/s measured; torch 2.11" in lines
-    assert "| profile | MISSING |  |  |  |" in lines
+    assert "| extras | MISSING |  |  |  |" in lines
     assert "| 8 | ours flex | 128.00 | 8.00 | 40.4% | 50% | 2.0 | 7.5000 | 7.2500 |" in lines
     assert "| 8 | LLaMA-Factory | no module |  |  |  |  |  |  |" in lines
     assert "| flex |  | 0.1 | FAILED: RuntimeError: out of shared memory |" in lines
@@ -184,12 +184,12 @@ def test_equality_is_found_and_a_branch_that_sees_its_sibling_too(monkeypatch: p
 @pytest.mark.slow
 def test_the_command_rehearses_on_a_cpu(tmp_path: Path) -> None:
     """Processes are forked from one that has imported all, and a table is made."""
-    command = ["benchmarks/on_gpu.sh", str(tmp_path), "--rehearse", "--parts", "profile"]
+    command = ["benchmarks/on_gpu.sh", str(tmp_path), "--rehearse", "--parts", "extras"]
     env = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "profile: done" in done.stdout
+    assert "extras: done" in done.stdout
     assert "| equality | MISSING |" in done.stdout
-    found = [c["found"] for c in json.loads((tmp_path / "profile.json").read_text())["commands"]]
+    found = [c["found"] for c in json.loads((tmp_path / "extras.json").read_text())["commands"]]
     assert "vision tower" in found[0]["profile"][0]["parts"]
     assert "language model: attention" in found[1]["parts"]
