@@ -66,7 +66,7 @@ class Part:
 
 
 _TRAIN = "--rounds 1 --gradient-checkpointing --folder {scratch}/train"
-_CPU_TRAIN = "--warm-steps 1 --rounds 1 --folder {scratch}/train"
+_CPU_TRAIN = "--warm-steps 1 --rounds 1 --gradient-checkpointing --folder {scratch}/train"
 _FOUR = "--contenders ours 'ours flex' 'ours unpacked' TRL"
 _THREE = "--contenders ours 'ours unpacked' TRL"
 _BATCHED = "--contenders ours 'batched generate'"  # one at a time would take minutes
