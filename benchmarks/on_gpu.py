@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -189,6 +190,11 @@ class Running:
         if late:
             self._left.clear()
 
+    def stop(self) -> None:
+        """End what runs; its JSON stays as it is."""
+        if self._process is not None:
+            self._process.kill()
+
     def write(self) -> None:
         """Write the part's JSON, if it would say something new."""
         lines = self._log.read_text(errors="replace").splitlines()
@@ -232,13 +238,17 @@ def run_group(parts: Sequence[Part], options: argparse.Namespace, scratch: Path,
                 if known or "LLaMA-Factory" not in command.arguments
             ]
             running.append(Running(part, commands, options.out, scratch, end))
-    while running:
-        for part_on_its_way in list(running):
-            if part_on_its_way.poll():
-                running.remove(part_on_its_way)
-                content = json.loads(part_on_its_way.file.read_text())
-                print(f"{content['part']}: {content['status']}, {content['seconds']} s", flush=True)
-        time.sleep(0.2)
+    try:
+        while running:
+            for this in list(running):
+                if this.poll():
+                    running.remove(this)
+                    content = json.loads(this.file.read_text())
+                    print(f"{content['part']}: {content['status']}, {content['seconds']} s", flush=True)
+            time.sleep(0.2)
+    finally:
+        for this in running:
+            this.stop()
 
 
 def can_fork() -> bool:
@@ -271,6 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scratch", type=Path, help="an existing folder for a 7B's weights (14 GB)")
     options = parser.parse_args(argv)
     end = time.time() + options.seconds
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that 14 GB of weights go, too
     require_here(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

@@ -24,6 +24,7 @@ if [[ " $* " == *" --help "* ]]; then
 fi
 site=$(mktemp -d "${TMPDIR:-/tmp}/on-gpu-XXXXXX")  # never in /dev/shm, which may hold no programs
 trap 'rm -rf "$site"' EXIT
+trap 'exit 143' TERM
 free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1 || echo 0)
 if [[ -z ${SCRATCH:-} ]] && (( free > 40000000 )); then SCRATCH=/dev/shm; fi
 

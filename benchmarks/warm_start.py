@@ -14,6 +14,7 @@ import gc
 import importlib
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,7 @@ def _become(command: Sequence[str], env: Mapping[str, str], stdout: int, stderr:
     """Run the module in this forked process, and exit as Python does but for freeing its memory."""
     code: Any = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         new = dict(env)  # which may be os.environ itself

@@ -92,8 +92,8 @@ def test_what_a_part_says_is_on_the_disk_while_it_runs(fake: argparse.Namespace)
         if content["log"]:
             break
         time.sleep(0.05)
-    assert running._process is not None
-    running._process.kill()
+    running.stop()
+    assert running._process is not None and running._process.poll() is not None
     assert (content["status"], content["log"]) == ("running", ["begins sleep"])
     assert "begins sleep" in on_gpu_table.write(fake.out)
 
