@@ -2,7 +2,7 @@
 # All that is claimed of a GPU, measured in one go: on one H100 or H200, in at most 8 minutes, without a network.
 #
 #   benchmarks/on_gpu.sh OUT                           every part; OUT/table.md is the result
-#   benchmarks/on_gpu.sh OUT --parts equality train_8  only these
+#   benchmarks/on_gpu.sh OUT --parts equality train    only these
 #   benchmarks/on_gpu.sh OUT --rehearse                every part on a CPU, at a tiny shape: does it all start?
 #   benchmarks/on_gpu.sh --help                        the parts, their planned seconds and limits
 #

@@ -16,8 +16,8 @@ from typing import Any
 from llava.common.errors import InputError, run_command
 from llava.common.files import write_json, write_text
 
-PART_NAMES = ("equality", "memory", "train_8", "train_1", "infer", "extras")
-TRAINING = ("train_8", "train_1", "extras")
+PART_NAMES = ("equality", "memory", "memory_4bit", "train", "infer", "extras")
+TRAINING = ("train", "extras")
 PUBLISHED_PEAK = 989.4e12
 """FLOP/s of an H100 and H200 (SXM) in dense bfloat16, by NVIDIA's data sheets."""
 BAR_MFU, BAR_RECORDS, BAR_TRL = 0.43, 22.0, 4.0
@@ -185,7 +185,7 @@ def per_second(run: Mapping[str, Any]) -> float:
 
 def memory_rows(parts: Mapping[str, Part]) -> list[list[str]]:
     rows = []
-    for found in found_of(parts.get("memory")):
+    for found in [*found_of(parts.get("memory")), *found_of(parts.get("memory_4bit"))]:
         for entry in found["configs"]:
             if "failed" in entry:
                 rows.append([entry["config"], f"failed: {one_line(entry['failed'])}", "", "", "", ""])
