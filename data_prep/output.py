@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from data_prep.images.store import link
 from llava.common.errors import InputError
 from llava.common.files import require_here, sha256
@@ -100,6 +102,8 @@ def _is_running(process: int) -> bool:
     """
     if process == os.getpid():
         return False
+    if os.name == "nt":  # where os.kill sends Ctrl-C, or ends the process
+        return psutil.pid_exists(process)
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from llava.common.cli import IN_A_RUN, command_name
 from llava.common.errors import InputError
+from llava.common.locks import lock as lock_file
 from llava_inspect.run_log import Log
 from llava_inspect.run_steps import Step
 
@@ -81,10 +81,12 @@ def run_command_of(step: Step, lock: int) -> int:
     is only waited for; SIGTERM reaches this process alone and is passed on.
     """
     started = Path(sys.argv[0])
-    # the console script by itself, so that messages name commands as the user writes them
-    program = [started] if started.name == "llava-inspect" else ["-m", "llava_inspect"]
-    command = [sys.executable, *program, *step.arguments]
-    with subprocess.Popen(command, pass_fds=[lock], env=os.environ | {IN_A_RUN: "1"}) as process:
+    # the console script by itself, so that messages name commands as the user writes them; on Windows it is
+    # a program that names itself without its .exe
+    is_script = started.name == "llava-inspect" and started.is_file()
+    command = [sys.executable, *([started] if is_script else ["-m", "llava_inspect"]), *step.arguments]
+    inherited = () if os.name == "nt" else (lock,)
+    with subprocess.Popen(command, pass_fds=inherited, env=os.environ | {IN_A_RUN: "1"}) as process:
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
             while True:
@@ -108,16 +110,16 @@ def stop(step: Step, code: int) -> NoReturn:
 def only_run_in(output: Path) -> Iterator[int]:
     """Yield a lock on the folder, which the commands of the steps hold too.
 
-    So one that outlives its run (which was killed alone) is not disturbed by the next.
+    So one that outlives its run (which was killed alone) is not disturbed by the next; on Windows it may be.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("w")
+        lock = (output / ".lock").open("wb")
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror}); name a folder") from None
     with lock as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file.fileno())
         except OSError:
             raise InputError(
                 f"{output}: another run, or a command that it started, is still at work"

@@ -18,6 +18,11 @@ def main(argv: Sequence[str]) -> int:
         return train_in_this_process(argv)
     _, settings = parse_arguments(argv)  # --help and mistakes end here, once
     command = launch_command(argv, settings)
+    if command and os.name == "nt":
+        raise InputError(
+            "several GPUs or machines, deepspeed and fsdp need Linux, on Windows that of WSL2; here set "
+            "NUM_GPUS=1 (CUDA_VISIBLE_DEVICES says which GPU)"
+        )
     print("+", shlex.join(command or [sys.executable, "-m", "llava.train", *argv]), flush=True)
     if command is None:  # the same without another start of Python
         return train_in_this_process(argv)

@@ -14,7 +14,7 @@ scripts/setup.sh dev
 . .venv/bin/activate
 ruff format --check .
 ruff check .
-mypy
+mypy --num-workers 2
 # As many tests at a time as there are cores, each on one of them; at most 4, for some take 3 GB of memory.
 export OMP_NUM_THREADS=1
 exec pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"

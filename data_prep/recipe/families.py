@@ -77,20 +77,20 @@ class Words(Settings):
 
     yes_word: str = Field(default="yes", min_length=1)
     no_word: str = Field(default="no", min_length=1)
-    # The answer to a `kind` question about a picture without defects; null asks only where there is one.
     none_word: str | None = "none"
-    # The answer where what is asked for is absent (`negatives` of a `where` family).
+    """The answer to a `kind` question about a picture without defects; null asks only where there is one."""
     absent_word: str = Field(default="not in this picture", min_length=1)
-    # How lists end: "a, b and c", "a, b or c".
+    """The answer where what is asked for is absent (`negatives` of a `where` family)."""
     and_word: str = Field(default="and", min_length=1)
+    """How lists end: "a, b and c", "a, b or c"."""
     or_word: str = Field(default="or", min_length=1)
-    # The nine words of a 3x3 grid over the picture, row by row.
     places: list[str] = Field(default=list(PLACES), min_length=9, max_length=9)
-    # How {places} in a sentence says where a kind is. In English {at_place} is "on the left" for the place
-    # "left"; in other languages it is the place itself.
+    """The nine words of a 3x3 grid over the picture, row by row."""
     place_phrase: str = "{phrase} {at_place}"
-    # The words for any defect, where a question is not about a kind by name.
+    """How {places} in a sentence says where a kind is. In English {at_place} is "on the left" for the place
+    "left"; in other languages it is the place itself."""
     any_defect: KindWords = KindWords(word="defect", phrase="a defect")
+    """The words for any defect, where a question is not about a kind by name."""
 
     @model_validator(mode="after")
     def _check_words(self) -> Words:
@@ -120,30 +120,31 @@ class QuestionFamily(FamilyWords):
     where there is no defect. `component`: what a report calls the component of a defect that lies in none.
     """
 
-    # What is asked. Left out, it is the family's key in the recipe.
     family: FamilyName = "presence"
-    # How answers are read. `where`: class (a 3x3 grid of words) or box. `region`: class (a kind) or text.
+    """What is asked. Left out, it is the family's key in the recipe."""
     type: TaskType | None = None
-    # What is asked about: `defect` is any defect, `each` every kind of defect by name, otherwise a component.
+    """How answers are read. `where`: class (a 3x3 grid of words) or box. `region`: class (a kind) or text."""
     of: str = "defect"
-    # How many wordings of each question a training picture is asked.
+    """What is asked about: `defect` is any defect, `each` every kind of defect by name, otherwise a
+    component."""
     times: int = Field(default=1, ge=1)
-    # presence of each kind: how many absent kinds are asked about per picture.
+    """How many wordings of each question a training picture is asked."""
     absent: int = Field(default=1, ge=0)
-    # where and describe of each kind, region of defects: the share of questions about what is not there.
+    """presence of each kind: how many absent kinds are asked about per picture."""
     negatives: float = Field(default=0, ge=0, lt=1)
-    # presence: in train, even out yes and no for each thing asked about. The rarer answer is asked in up to
-    # this many wordings more per picture; what is still in excess is left out. 0 leaves out only; null
-    # leaves the balance as it is.
+    """where and describe of each kind, region of defects: the share of questions about what is not there."""
     balance: Annotated[int, Field(ge=0)] | None = 0
-    # Answers of types class and count: in train, no answer is asked more than this many times as often as
-    # the median answer; the excess is left out. null leaves them as they are.
+    """presence: in train, even out yes and no for each thing asked about. The rarer answer is asked in up to
+    this many wordings more per picture; what is still in excess is left out. 0 leaves out only; null leaves
+    the balance as it is."""
     cap: Annotated[float, Field(ge=1)] | None = None
-    # choice: how many options are shown; null shows every possible answer.
+    """Answers of types class and count: in train, no answer is asked more than this many times as often as
+    the median answer; the excess is left out. null leaves them as they are."""
     options: Annotated[int, Field(ge=2, le=len(LETTERS))] | None = None
-    # Test questions of types yesno and class list their possible answers, so that the engine gives each a
-    # probability: for AUROC, calibration and thresholds.
+    """choice: how many options are shown; null shows every possible answer."""
     choices: bool = True
+    """Test questions of types yesno and class list their possible answers, so that the engine gives each a
+    probability: for AUROC, calibration and thresholds."""
 
     @model_validator(mode="after")
     def _check(self) -> QuestionFamily:

@@ -165,29 +165,30 @@ _ENGLISH = Words()  # made once: it is needed for each row of a table
 class Recipe(Words):
     """A recipe; the classes of its fields say what they mean."""
 
-    # The language that the recipe itself is written in.
     language: str = Field(default="en", min_length=1)
-    # Its words in other languages, by language (configs/recipes/insulator.ko.yaml is one).
+    """The language that the recipe itself is written in."""
     translations: dict[str, Translation] = Field(default_factory=dict)
-    # The languages of the questions: the share of the train and val images that are asked about in each. Test
-    # images are asked about in each with a share above 0. The recipe's own language has 1 if not written.
+    """Its words in other languages, by language (configs/recipes/insulator.ko.yaml is one)."""
     languages: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    # picture: questions are about whole images. object: about a crop around each component. tile: about
-    # overlapping tiles of very large images (and the whole).
+    """The languages of the questions: the share of the train and val images that are asked about in each.
+    Test images are asked about in each with a share above 0. The recipe's own language has 1 if not
+    written."""
     unit: Literal["picture", "object", "tile"] = "picture"
+    """picture: questions are about whole images. object: about a crop around each component. tile: about
+    overlapping tiles of very large images (and the whole)."""
     components: list[DefectKind] = Field(default_factory=list)
     defects: list[DefectKind] = Field(default_factory=list)
-    # Annotation classes that mean: nothing is wrong here. A component or defect of that name comes first.
     sound: list[str] = Field(default=list(SOUND_NAMES))
-    # Annotation classes to ignore. A class that the recipe does not know at all is an error.
+    """Annotation classes that mean: nothing is wrong here. A component or defect of that name comes first."""
     ignore: list[str] = Field(default_factory=list)
-    # Several kinds of defect in one image: `skip` asks no `kind` question of it (their number is
-    # reported), `largest` takes the kind of the largest box.
+    """Annotation classes to ignore. A class that the recipe does not know at all is an error."""
     several: Literal["skip", "largest"] = "skip"
+    """Several kinds of defect in one image: `skip` asks no `kind` question of it (their number is reported),
+    `largest` takes the kind of the largest box."""
     families: dict[str, QuestionFamily | None]
-    # Conversations of two or three turns per training image, made of its own questions, in addition to them.
-    # A model tuned on single questions alone may answer a chat's second question in the form of the first.
     dialogues: int = Field(default=0, ge=0, le=8)
+    """Conversations of two or three turns per training image, made of its own questions, in addition to them.
+    A model tuned on single questions alone may answer a chat's second question in the form of the first."""
     group: Grouping = Grouping()
     splits: Shares = Shares()
     synthetic: SyntheticSettings = SyntheticSettings()

@@ -9,7 +9,6 @@ most the last SYNC_SECONDS. A later run reads all of the files, whichever proces
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from eval.answering.questions import QuestionId
 from llava.common.errors import InputError
 from llava.common.files import first_problem, to_json
+from llava.common.locks import lock
 from llava.common.records import Answer
 
 SYNC_SECONDS = 1.0
@@ -109,7 +109,7 @@ class PartialAnswers:
         """Lock the file; InputError if another run writes to it: the two would overwrite each other."""
         assert self._file is not None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process ends
+            lock(self._file.fileno())
         except BlockingIOError:
             self._file.close()
             raise InputError(

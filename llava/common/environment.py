@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
-SETUP = ROOT / "scripts" / "setup.sh"
+WINDOWS = os.name == "nt"
+SETUP = ROOT / "scripts" / ("setup.ps1" if WINDOWS else "setup.sh")
 """Absent where the packages were installed from a wheel."""
-OWN_PYTHON = ROOT / ".venv" / "bin" / "python"
+OWN_PYTHON = ROOT / ".venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
 def leave_foreign_python() -> None:
@@ -36,8 +38,11 @@ def start_again() -> NoReturn:
     """Replace this process by the same command in the checkout's Python; exit with a line if it has none."""
     command = getattr(sys, "orig_argv", None)  # since Python 3.10
     if command and OWN_PYTHON.is_file() and not is_own_python():
-        os.execv(OWN_PYTHON, [str(OWN_PYTHON), *command[1:]])
-    activate = OWN_PYTHON.with_name("activate")
+        again = [str(OWN_PYTHON), *command[1:]]
+        if WINDOWS:  # whose execv returns to the terminal while the command still runs
+            sys.exit(subprocess.call(again))
+        os.execv(OWN_PYTHON, again)
+    activate = OWN_PYTHON.with_name("Activate.ps1" if WINDOWS else "activate")
     print(
         f"error: this Python lacks what is needed: run {_shown(SETUP)}, then . {_shown(activate)}",
         file=sys.stderr,

@@ -64,7 +64,9 @@ def collect_less() -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Return whether standard output is a pipe that nobody reads."""
+    """Return whether standard output is a pipe that nobody reads; on Windows, which cannot tell, it is."""
+    if not hasattr(select, "poll"):
+        return True
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -38,8 +38,8 @@ def container_free_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            pages = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            limit, used = ((folder / name).read_text() for name in (limit_file, usage_file))
+            pages = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+            limit, used = ((folder / name).read_text("ascii") for name in (limit_file, usage_file))
             return max(0.0, float(limit.replace("max", "inf")) - int(used) + int(pages.get(dropped, 0)))
         except (OSError, ValueError):  # no such files on this machine
             continue

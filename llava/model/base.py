@@ -107,15 +107,26 @@ def with_projector_of(adapter: ModelFolder, language: ModelFolder) -> ModelFolde
     places: dict[str, str] = {}
     for shard in shards_of(language.path):
         link = folder / f"language-{shard.name}"
-        link.symlink_to(shard.resolve())
+        _link(link, shard)
         places |= dict.fromkeys(open_file(shard), link.name)
     save_file(projector, folder / "projector.safetensors", metadata={"format": "pt"})
     places |= dict.fromkeys(projector, "projector.safetensors")
     write_json(folder / "model.safetensors.index.json", {"weight_map": places})
     for name in _TOKENIZER_FILES:
         if (language.path / name).is_file():
-            (folder / name).symlink_to((language.path / name).resolve())
-    (folder / "vision_tower").symlink_to(tower.resolve())
+            _link(folder / name, language.path / name)
+    _link(folder / "vision_tower", tower)
     settings = (language.settings or {}) | adapter.settings | {"mm_vision_tower": "vision_tower"}
     write_json(folder / "config.json", settings)
     return ModelFolder(folder, language.name, "original", settings)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make a symbolic link, or a copy where Windows does not let this user make links."""
+    try:
+        link.symlink_to(target.resolve())
+    except OSError:
+        if target.is_dir():
+            shutil.copytree(target, link)
+        else:
+            shutil.copy(target, link)

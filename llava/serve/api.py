@@ -184,7 +184,7 @@ def read_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = path.read_text().strip()
+        key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--api-key-file {path}: cannot be read ({error})") from None
     if not key.isascii() or not key.isprintable() or not key:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import TrainerCallback
 
 from llava.common.files import write_text
 from llava.train.runs import TENSORBOARD
 from llava.train.validation import Answer
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _SHOWN_ANSWERS = 20  # sent to a tracker at each validation; the file has all of them
 
@@ -88,7 +94,10 @@ def peak_memory() -> int:
     """Return the most bytes that CUDA's allocator, or on a CPU this process, has held so far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts KiB
 
 
 def set_tracker_folders(folder: Path) -> None:

@@ -21,6 +21,7 @@ from llava_inspect import run as run_module
 from llava_inspect import run_commands
 from llava_inspect.__main__ import main
 from llava_inspect.run_steps import Step, choose_config
+from tests.support.commands import do_as_printed
 from tests.support.paths import REPO
 from tests.support.photos import write_photos
 
@@ -44,13 +45,6 @@ def have_done(monkeypatch: pytest.MonkeyPatch, do: Callable[[Step], int]) -> lis
 
     monkeypatch.setattr(run_commands, "run_command_of", run_command_of)
     return names
-
-
-def do_as_printed(step: Step) -> int:
-    """Run the command in this process: starting Python and torch takes seconds."""
-    program, *arguments = shlex.split(run_commands.typed(step.arguments))
-    assert program == "llava-inspect"
-    return main(arguments)
 
 
 def pretend(step: Step) -> int:

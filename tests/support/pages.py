@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 
@@ -13,3 +14,9 @@ def blocks(page: Path, title: str, language: str = "bash") -> list[str]:
     found = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     assert found
     return found
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the words of each command of a block, as a shell reads them; comments are left out."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]

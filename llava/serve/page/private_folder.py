@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from llava.common.locks import lock
 
 PREFIX = "llava-inspect-web-"
 
@@ -24,8 +25,8 @@ class PrivateFolder:
         """Wipe what killed processes of this user left, and make the folder."""
         _wipe_leftovers()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))  # with mode 0700
-        self._lock: int | None = os.open(self.path, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock: int | None = _open_lock(self.path)
+        lock(self._lock)
 
     def wipe(self) -> None:
         """Delete the folder with all that is in it; twice does no harm."""
@@ -33,6 +34,7 @@ class PrivateFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+            shutil.rmtree(self.path, ignore_errors=True)  # Windows keeps a file that is open
 
     def wipe_older(self, seconds: float) -> None:
         """Delete the files that were written more than so many seconds ago."""
@@ -56,15 +58,23 @@ class PrivateFolder:
 def _wipe_leftovers() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
-            if path.is_symlink() or path.stat().st_uid != os.getuid():
+            # on Windows each user has a folder of temporary files
+            if path.is_symlink() or (os.name != "nt" and path.stat().st_uid != os.getuid()):
                 continue
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            left = _open_lock(path)
         except OSError:
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            lock(left)
         except BlockingIOError:
-            pass  # its process runs
-        finally:
-            os.close(lock)
+            os.close(left)  # its process runs
+        else:
+            os.close(left)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_lock(folder: Path) -> int:
+    """Open what is locked: the folder itself, on Windows, which opens none, a file in it."""
+    if os.name == "nt":
+        return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,0 +1,104 @@
+"""The commands of docs/howto.md and of the tutorials, one after the other, with few photos and steps of training.
+
+They are run in the tests' own process: each command has a test elsewhere that starts it as a user does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llava.train.__main__ import main as train
+from llava_inspect import run_commands
+from llava_inspect.__main__ import main as llava_inspect
+from tests.support.chat_server import fake_chat
+from tests.support.commands import do_as_printed
+from tests.support.pages import blocks, commands
+from tests.support.paths import REPO
+from tests.support.photos import write_photos
+
+pytestmark = pytest.mark.slow
+
+FEW = [
+    "max_steps=2",
+    "eval_steps=2",
+    "save_steps=2",
+    "logging_steps=1",
+    "batch_size=2",
+    "eval_generate_samples=2",
+]
+OTHERS = {"git", "llama-mtmd-cli", "llama-server", "nano", "unzip", "vllm"}  # programs of others
+TUTORIALS = REPO / "docs" / "tutorials"
+Do = Callable[[str], None]
+
+
+@pytest.fixture
+def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Do:
+    """Does the commands of a block in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_commands, "run_command_of", lambda step, lock: do_as_printed(step))
+    extras = re.findall(
+        r"^([\w-]+) = \[", (REPO / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+    def do(block: str) -> None:
+        for program, *arguments in commands(block):
+            if program == "llava-inspect":
+                training = arguments[0] in ("run", "train") and "--dry-run" not in arguments
+                monkeypatch.setattr("sys.stdin", io.StringIO("Is there a defect?\n\n"))
+                given = [*arguments, *(FEW if training else [])]
+                # `llava-inspect train` would end this process where it starts several.
+                code = train(given[1:]) if given[0] == "train" else llava_inspect(given)
+                assert code == 0, given
+            elif program == "scripts/setup.sh":
+                assert set(arguments) <= set(extras)
+            else:
+                assert program in OTHERS, program
+
+    return do
+
+
+def test_how_to(do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = REPO / "docs" / "howto.md"
+    write_photos(tmp_path / "playground" / "data_train", 16)
+    write_photos(tmp_path / "playground" / "data_infer", 3, seed=1)
+    shutil.copy(next((tmp_path / "playground").rglob("*.jpg")), tmp_path / "photo.jpg")
+    do("llava-inspect run playground/data_train")
+
+    dry_run, small = blocks(page, "Train a 7B model on a GPU of 12 GB")
+    capsys.readouterr()
+    do(dry_run)
+    assert "GPU of 12 GB" in capsys.readouterr().out
+    # No weights of 7 billion parameters are here: the commands are printed, the chat is with a tiny model.
+    small = small.replace("runs/llava\n", "runs/llava --dry-run\n").replace("runs/llava/", "runs/data_train/")
+    do(small)
+    assert "llava-inspect train llava15_7b_qlora_12gb" in capsys.readouterr().out
+    [spread] = blocks(page, "Train on several GPUs")
+    do(spread)
+    assert "4 GPUs of 40 GB" in capsys.readouterr().out
+
+    find, again = blocks(page, "Let Label Studio correct what the model found")
+    do(find)
+    tasks = json.loads(
+        (tmp_path / "runs/survey/prelabels/label-studio/tasks.json").read_text(encoding="utf-8")
+    )
+    for task in tasks:
+        task["annotations"] = task.pop("predictions")
+    (tmp_path / "corrected").mkdir()
+    (tmp_path / "corrected" / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    do(again)
+    assert (tmp_path / "runs/corrected/train.json").is_file()
+
+    do("".join(blocks(page, "Use the model in llama.cpp")))
+    assert {path.name for path in (tmp_path / "runs/gguf").iterdir()} >= {"model-f16.gguf", "mmproj-f16.gguf"}
+    serve, ask = blocks(page, "Use the model in vLLM")
+    do(serve)
+    with fake_chat() as chat:
+        do(ask.replace("http://localhost:8000", chat.url))
+    assert (tmp_path / "runs/scores_vllm/report.html").is_file()
