@@ -62,6 +62,8 @@ def table(results: list[Run]) -> Table:
         }
         for name in CONTENDERS:
             runs = [r for r in case if r["contender"] == name and "seconds" in r]
+            if not any(r["contender"] == name for r in case):
+                continue
             if not runs:
                 rows.add_row(str(questions), str(tokens), name, "failed")
                 continue
@@ -93,6 +95,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 4, 8], help="questions a picture")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--tokens", type=int, nargs="+", default=[4, 64], help="of every answer")
     parser.add_argument("--asked", type=int, default=32, help="questions in all (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="questions at a time (%(default)s)")
@@ -108,7 +111,7 @@ def main() -> int:
     for number in range(args.rounds):
         for questions in args.questions:
             for tokens in args.tokens:
-                for contender in CONTENDERS:
+                for contender in args.contenders:
                     job = {
                         "contender": contender, "device": args.device,
                         "questions": questions, "tokens": tokens,
