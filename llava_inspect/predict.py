@@ -160,13 +160,13 @@ def _of_recipe(name: Path) -> list[PhotoQuestion]:
     return asked
 
 
-def read_recipe(name: Path) -> Recipe:
-    """Read a recipe: a file, or the name of one that ships."""
+def read_recipe(name: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, a file or the name of one that ships, and apply `key=value` overrides."""
     from data_prep.recipe.schema import Recipe
     from llava.common.settings import load_settings
     from llava.common.shipped import find_recipe
 
-    return load_settings(Recipe, find_recipe(name))
+    return load_settings(Recipe, find_recipe(name), overrides)
 
 
 def recipe_questions(recipe: Recipe, name: Path, languages: Collection[str]) -> list[PhotoQuestion]:

@@ -154,13 +154,12 @@ def print_what_next(run: Run, seconds: float, argv: Sequence[str]) -> None:
     else:
         improve = f"To improve it, edit {recipe}, then"
         arguments = ["run", *argv, *([] if "--overwrite" in argv else ["--overwrite"])]
+    survey = ["survey", "--photos", "NEW_PHOTOS", "--model-path", merged, "--recipe", recipe]
+    changes = [word for change in run.recipe_overrides for word in ("--set-recipe", change)]
     print(f"\nDone in {duration(seconds)}. May you rely on it? Open {run.output / 'scores' / 'report.html'}")
     for what, command in (
         ("Talk about a photo", ["chat", "--model-path", merged, "--image-file", photo]),
-        (
-            "Survey new photos",
-            ["survey", "--photos", "NEW_PHOTOS", "--model-path", merged, "--recipe", recipe],
-        ),
+        ("Survey new photos", [*survey, *changes]),
         (improve, arguments),
     ):
         print(f"{what}:\n  {typed(command)}")

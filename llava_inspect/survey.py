@@ -52,6 +52,13 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos, with folders in it")
     parser.add_argument("--recipe", type=Path, required=True, help="what to ask: a file, or one that ships")
     parser.add_argument(
+        "--set-recipe",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="replaces a field of the recipe, as for run; may be given several times",
+    )
+    parser.add_argument(
         "--decision", type=Path, help="decision.json of certify: sound, defect or ask, with its guarantee"
     )
     parser.add_argument("--output", type=Path, help="folder to write (default: runs/survey-PHOTOS)")
@@ -77,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if resolved(args.output).is_relative_to(resolved(args.photos)):
         raise InputError(f"--output {shown(args.output)} lies among the photos; name a folder elsewhere")
     args.image_folder, photos = find_photos([args.photos])
-    recipe = read_recipe(args.recipe)
+    recipe = read_recipe(args.recipe, args.set_recipe)
     # One language is enough: the others would ask the same again.
     questions = recipe_questions(recipe, args.recipe, [next(iter(recipe.language_shares))])
     check_decides(questions, args.recipe)

@@ -1,4 +1,4 @@
-"""The commands of docs/howto.md and of the tutorials, one after the other, with few photos and steps of training.
+"""The commands of docs/howto.md and of the tutorials, in their order, with few photos and steps of training.
 
 They are run in the tests' own process: each command has a test elsewhere that starts it as a user does.
 """
@@ -9,10 +9,12 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from llava.train.__main__ import main as train
 from llava_inspect import run_commands
@@ -21,7 +23,7 @@ from tests.support.chat_server import fake_chat
 from tests.support.commands import do_as_printed
 from tests.support.pages import blocks, commands
 from tests.support.paths import REPO
-from tests.support.photos import write_photos
+from tests.support.photos import write_boxes, write_photos
 
 pytestmark = pytest.mark.slow
 
@@ -102,3 +104,59 @@ def test_how_to(do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     with fake_chat() as chat:
         do(ask.replace("http://localhost:8000", chat.url))
     assert (tmp_path / "runs/scores_vllm/report.html").is_file()
+
+
+def masks(folder: Path, kinds: Sequence[str], count: int) -> None:
+    """Write photos of sound and defective tiles, and masks, in the layout of MVTec AD."""
+    rng = np.random.default_rng(0)
+    for kind in ("good", *kinds):
+        for number in range(count):
+            place = folder / ("train" if kind == "good" else "test") / kind
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 255, (200, 160), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+            if kind != "good":
+                mask = np.zeros((200, 160), np.uint8)
+                mask[20 + 9 * number : 50 + 9 * number, 30:60] = 255
+                (folder / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(folder / "ground_truth" / kind / f"{number}_mask.png")
+
+
+def test_tutorial_on_steel(do: Do, tmp_path: Path) -> None:
+    kinds = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
+    box = (20, 10, 60, 40)
+    write_boxes(tmp_path / "NEU-DET", *([(kind, box)] for kind in kinds), count=24)
+    shutil.copytree(tmp_path / "NEU-DET" / "images", tmp_path / "new_plates")
+    (tmp_path / "new_plates" / "p00.jpg").rename(tmp_path / "new_plates" / "scratches_158.jpg")
+    do("".join(blocks(TUTORIALS / "steel.md", "")))
+    assert (tmp_path / "runs/survey-new_plates/register.html").is_file()
+
+
+def test_tutorial_on_insulators(do: Do, tmp_path: Path) -> None:
+    string, defect = ("insulator", (4, 20, 196, 60)), ("defect", (60, 24, 84, 56))
+    write_boxes(
+        tmp_path / "InsulatorDataSet/Defective_Insulators", [string, defect], count=12, size=(200, 80)
+    )
+    do("".join(blocks(TUTORIALS / "insulators.md", "")))
+    assert (tmp_path / "runs/insulators/scores/report.html").is_file()
+
+
+def test_tutorial_on_a_domain_of_ones_own(do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks(tmp_path / "tiles", ("blowhole", "crack"), 8)
+    shutil.copytree(tmp_path / "tiles" / "test" / "crack", tmp_path / "new_tiles")
+    *before, survey = blocks(TUTORIALS / "own_domain.md", "")
+    capsys.readouterr()
+    do("".join(before))
+    [promised] = re.findall(r"Survey new photos:\n(.*runs/tiles2.*)", capsys.readouterr().out)
+    assert commands(promised.replace("NEW_PHOTOS", "new_tiles")) == commands(survey)
+    do(survey)
+    assert (tmp_path / "runs/survey-new_tiles/register.html").is_file()
+
+
+@pytest.mark.parametrize("page", TUTORIALS.glob("*.??.md"), ids=lambda page: page.name)
+def test_a_translation_has_the_blocks_and_sections_of_the_original(page: Path) -> None:
+    original = page.with_name(f"{page.name.partition('.')[0]}.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    for pattern in ("```.*?```", "^#+ ", r"\]\([^)]+\)", 'src="[^"]+"'):
+        flags = re.DOTALL | re.MULTILINE
+        assert re.findall(pattern, text, flags) == re.findall(pattern, original, flags)

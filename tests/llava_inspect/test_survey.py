@@ -92,8 +92,9 @@ def test_tiles_are_asked_and_found_things_put_back(
     (tmp_path / "photos").mkdir()
     photo.save(tmp_path / "photos" / "a.png")
     Image.new("RGB", (500, 200), (90, 90, 90)).save(tmp_path / "photos" / "b.png")
-    (tmp_path / "my.yaml").write_text(RECIPE)
-    register = survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, "--recipe", tmp_path / "my.yaml")
+    (tmp_path / "my.yaml").write_text(RECIPE.replace("unit: tile", "unit: picture"))
+    flags = ("--recipe", tmp_path / "my.yaml", "--set-recipe", "unit=tile")
+    register = survey(tmp_path / "photos", tmp_path / "out", tiny_model_dir, *flags)
     found, sound = register.findings
     assert set(model.sizes) == {(200, 200)}, "tiles alone were asked about"
     assert (found.photo, found.decision, found.kind) == ("a.png", "defect", "crack")
