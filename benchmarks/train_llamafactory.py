@@ -132,10 +132,14 @@ def main(job: Job) -> dict[str, Any]:
     flash = job.device == "cuda" and find_spec("flash_attn") is not None
     run_exp(arguments(job, folder, longest_record(job), flash))
     shutil.rmtree(folder)
-    figures = probe.figures(config, RANK)
     versions = {name: metadata.version(name) for name in ("llamafactory", "transformers", "peft")}
-    # A step's rows hold as many records as pictures: each record brings its own, however many share it.
-    return {**figures, "records": figures["images"], "attention": probe.attention, "versions": versions}
+    return {**count_records(probe.figures(config, RANK)), "attention": probe.attention, "versions": versions}
+
+
+def count_records(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return `figures` with the records that were in the rows: each brings a picture of its own, whatever
+    the number of rows, and of records that share it."""
+    return {**figures, "records": figures["images"]}
 
 
 if __name__ == "__main__":
