@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,27 @@ import torch
 import transformers
 from transformers import LlavaForConditionalGeneration
 
-from benchmarks.train_contenders import model_config
-from benchmarks.train_job import IMAGE_SIDE, TOKENIZER_FOLDER, image, question_and_answer
+from benchmarks.train_contenders import copy_processor, model_config
+from benchmarks.train_job import (
+    CHATS,
+    IMAGE_SIDE,
+    TOKENIZER_FOLDER,
+    image,
+    question_and_answer,
+    questions_of_images,
+)
 from llava.common.records import IMAGE_PLACEHOLDER
 from llava.conversation import ChatTurns
+from llava.export.writers import write_config, write_hub_tensors
 from llava.inference.chat import Chat
 from llava.inference.engine import Engine, Request
 from llava.inference.sampling import decode_text
 from llava.model.builder import LoadedModel, load_model, make_processor
+from llava.model.shards import DEFAULT_SHARD
 from llava.processing.vision import ImageInput, Pixels
 
 Conversation = tuple[ChatTurns, list[ImageInput]]
 WEIGHT_SCALE = 5.0  # the matrices' factor, with which answers depend on question and image
-CHATS = 5  # in which the second turn is timed; the median counts
 
 
 def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
@@ -67,14 +76,23 @@ def random_model(device: str, key_heads: int | None = None) -> LoadedModel:
     )  # fmt: skip
 
 
-def make_requests(loaded: LoadedModel, images: int, questions: int, first: int = 0) -> list[Request]:
-    """Make questions about images that are preprocessed already: no contender's time includes that."""
-    rng = np.random.default_rng(first)
+def write_model(folder: Path, device: str, key_heads: int | None) -> None:
+    """Write the random model as `merge` writes a tuned one, under the Hub's names of tensors."""
+    copy_processor(folder)
+    model: Any = random_model(device, key_heads).model
+    model.config.architectures = [type(model).__name__]
+    write_config(folder, model.config, model.dtype)
+    write_hub_tensors(folder, model.state_dict().items(), DEFAULT_SHARD)
+
+
+def make_requests(
+    loaded: LoadedModel, images: int, questions: int, first: int = 0, *, decoded_only: bool = False
+) -> list[Request]:
+    """Make questions about images, which are preprocessed already unless they shall be `decoded_only`."""
     requests = []
-    for number in range(first, first + images):
-        pixels = loaded.processor.pixels(image(number))
-        texts = [question_and_answer(rng)[0] for _ in range(questions)]
-        requests += [Request(f"{number}-{turn}", text, [pixels]) for turn, text in enumerate(texts)]
+    for seed, texts in questions_of_images(images, questions, first):
+        given: ImageInput = image(seed) if decoded_only else loaded.processor.pixels(image(seed))
+        requests += [Request(f"{seed}-{turn}", text, [given]) for turn, text in enumerate(texts)]
     return requests
 
 
@@ -102,6 +120,7 @@ def batched(loaded: LoadedModel, requests: Sequence[Request], job: dict[str, Any
 
 CONTENDERS: dict[str, Callable[..., Any]] = {
     "ours": ours,
+    "ours, with preprocessing": ours,
     "one at a time": one_at_a_time,
     "batched generate": batched,
 }
@@ -169,28 +188,34 @@ def _synchronise(loaded: LoadedModel) -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
+    if job["contender"] == "model":
+        write_model(Path(job["folder"]), job["device"], job["key_heads"])
+        return {}
     loaded = random_model(job["device"], job["key_heads"])
     answer = CONTENDERS[job["contender"]]
     cuda = job["device"] == "cuda"
-    answer(loaded, make_requests(loaded, 2, min(job["questions"], job["batch"]), first=900), job)  # warm-up
-    requests = make_requests(loaded, job["pictures"], job["questions"])
+    raw = job["contender"] == "ours, with preprocessing"
+    warm_up = make_requests(loaded, 2, min(job["questions"], job["batch"]), first=900, decoded_only=raw)
+    answer(loaded, warm_up, job)
+    requests = make_requests(loaded, job["pictures"], job["questions"], decoded_only=raw)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     _synchronise(loaded)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     texts = answer(loaded, requests, job)
     _synchronise(loaded)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     peak = torch.cuda.max_memory_allocated() if cuda else _peak_rss()
     result = {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,  # of all threads
         "texts": texts,
         "peak_mib": peak / 2**20,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "where": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
     }
-    if job["chat"]:
+    if job["chat"] and not raw:
         result["second_turn_ms"] = second_turn(loaded, job["contender"])
     return result
 

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks.train_job import IMAGE_SIDE, TOKENIZER_FOLDER, Job
+from benchmarks.train_job import ALPHA, IMAGE_SIDE, LEARNING_RATE, RANK, TARGETS, TOKENIZER_FOLDER, Job
 from benchmarks.train_probe import Probe
-
-RANK, ALPHA, LEARNING_RATE = 16, 32, 2e-4
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def model_config(device: str) -> LlavaConfig:
@@ -56,11 +53,7 @@ def build_base(job: Job) -> None:
     """A whole model folder; run.json and the like are not needed to train on it."""
     if (job.base / "done").is_file():
         return
-    shutil.rmtree(job.base, ignore_errors=True)
-    shutil.copytree(TOKENIZER_FOLDER, job.base, ignore=shutil.ignore_patterns("*.safetensors", "README.md"))
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        text = (job.base / name).read_text().replace('"patch_size": 12', '"patch_size": 14')
-        (job.base / name).write_text(text.replace(": 144", f": {IMAGE_SIDE}"))
+    copy_processor(job.base)
     torch.manual_seed(0)
     torch.set_default_dtype(dtype_of(job))
     with torch.device(job.device):
@@ -70,6 +63,15 @@ def build_base(job: Job) -> None:
     template = (job.base / "chat_template.jinja").read_text(encoding="utf-8")
     (job.base / "trl_template.jinja").write_text("{{ '<s>' }}" + template, encoding="utf-8")
     (job.base / "done").touch()
+
+
+def copy_processor(folder: Path) -> None:
+    """Make `folder` anew, with the tiny base's tokenizer and template, for pictures of IMAGE_SIDE."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(TOKENIZER_FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors", "README.md"))
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        text = (folder / name).read_text().replace('"patch_size": 12', '"patch_size": 14')
+        (folder / name).write_text(text.replace(": 144", f": {IMAGE_SIDE}"))
 
 
 def dtype_of(job: Job) -> torch.dtype:

@@ -8,6 +8,7 @@ answer to about 50 tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,10 @@ from PIL import Image
 REPO = Path(__file__).resolve().parents[1]
 TOKENIZER_FOLDER = REPO / "playground" / "tiny-llava"
 IMAGE_SIDE = 336  # pixels; with patches of 14 it is 24 x 24 = 576 tokens
+CHATS = 5  # in which the inference benchmark times a second turn; the median counts
 Device = Literal["cpu", "cuda"]
+RANK, ALPHA, LEARNING_RATE = 16, 32, 2e-4
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 PARTS = ("clamp", "top disc", "bottom disc", "third disc", "cap", "pin", "conductor", "cross-arm")
 STATES = ("no defect", "a broken disc", "a missing disc", "flashover marks", "pollution", "a bird nest")
@@ -100,6 +104,13 @@ def question_and_answer(rng: np.random.Generator) -> tuple[str, str]:
         asked,
         f"Yes, {state} at the {part}, {place}." if rng.random() < 0.5 else "No, nothing of the kind.",
     )
+
+
+def questions_of_images(images: int, questions: int, first: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Yield the seed of each image, from `first` on, and the questions about it."""
+    rng = np.random.default_rng(first)
+    for seed in range(first, first + images):
+        yield seed, [question_and_answer(rng)[0] for _ in range(questions)]
 
 
 def _record(rng: np.random.Generator, number: int, question: int, name: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
-"""How fast LoRA training reads records: ours, ours unpacked and TRL's SFTTrainer, side by side.
+"""How fast LoRA training reads records: ours, TRL's SFTTrainer and LLaMA-Factory, side by side.
 
     python -m benchmarks.train_speed --questions 1 4 8 --records 64 --rounds 3 --output results.json
+    python -m benchmarks.train_speed --questions 1 8 --llamafactory-python ../llamafactory/bin/python
     python -m benchmarks.train_speed --questions 8 --profile
     python -m benchmarks.train_speed --device cuda --records 512    # many steps: loaders read ahead
 
@@ -9,7 +10,9 @@ Each contender trains in a process of its own, on the same records in the same o
 CPU a small LLaVA in float32 reads pictures of 24 x 24 patches; on CUDA it is the shape of LLaVA-1.5-7B in
 bfloat16. Rounds alternate between the contenders; the first steps are not counted. That all do the same job
 is checked: the first loss and the last must agree (dropout is off, each loss is a mean over the step's
-supervised tokens).
+supervised tokens). LLaMA-Factory caps transformers below ours and needs an environment of its own:
+
+    python -m venv ../llamafactory && ../llamafactory/bin/pip install llamafactory==0.9.5
 """
 
 from __future__ import annotations
@@ -29,17 +32,21 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.train_job import Job, write_data
+from benchmarks.train_job import REPO, Job, write_data
 
 CONTENDERS: dict[str, dict[str, Any]] = {  # and what each asks of its process
     "ours": {"packing": True},
     "ours flex": {"packing": True, "attention": "flex_attention"},
     "ours unpacked": {"packing": False},
     "TRL": {"packing": False},
+    "LLaMA-Factory": {"packing": True},
+    "LLaMA-Factory unpacked": {"packing": False},
 }
+STEPS = {"TRL": "trl", "LLaMA-Factory": "llamafactory", "LLaMA-Factory unpacked": "llamafactory"}
 NEEDS_CUDA = "ours flex"
 TOLERANCE = {"cpu": 1e-5, "cuda": 3e-3}  # of the losses, relative: float32 and bfloat16
 INSTALL_TRL = "pip install 'trl>=1.16'"
+NAME_LLAMAFACTORY = "name the Python that has llamafactory 0.9.5 with --llamafactory-python"
 LOG_LINES = 12
 
 HEADER = """Every contender: LoRA rank 16 on all linear layers of the language model, tower and projector
@@ -52,21 +59,32 @@ cheaper than padding, and do not see each other.
 TRL: SFTTrainer as its documentation trains a vision-language model: messages and images, max_length=None,
 assistant_only_loss, the model by path in the training's dtype. It refuses packing and padding-free batches
 for pictures; its LM head already computes only supervised tokens. Its default, gradient checkpointing, is
-{trl_default}; Hub kernels and Liger are not used by any contender."""
+{trl_default}; Hub kernels and Liger are not used by any contender.
+LLaMA-Factory: its run_exp with neat_packing, which lays records end to end, each with a picture of its own,
+under a mask that keeps them apart, two to a row (all of a step's in one row under FlashAttention). It packs
+within our steps' records, so that losses can be compared; <s> is added to its template.
+LLaMA-Factory unpacked: the same without packing, padded to the longest record.{llamafactory}"""
 
 
 class FailedRun(Exception):
     """The last lines that a contender's process wrote."""
 
 
-def run(step: str, job: Job) -> dict[str, Any]:
-    """One process; what it found. FailedRun if it ended otherwise than well."""
+def run(step: str, job: Job, llamafactory: Path | None = None) -> dict[str, Any]:
+    """One process; what it found. FailedRun if it ended otherwise than well.
+
+    `llamafactory` is the Python of LLaMA-Factory's environment."""
+    if step == "llamafactory" and llamafactory is None:
+        return {"absent": NAME_LLAMAFACTORY}
     path = job.result.with_suffix(".job")
     job.write(path)
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     if job.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-m", "benchmarks.train_contenders", step, str(path)]
+    if step == "llamafactory":
+        command = [str(llamafactory), "-m", "benchmarks.train_llamafactory", str(path)]
+        environment["PYTHONPATH"] = str(REPO)  # this project is not installed there
     log = job.result.with_suffix(".log")
     job.result.unlink(missing_ok=True)
     with log.open("w") as out:
@@ -79,9 +97,15 @@ def run(step: str, job: Job) -> dict[str, Any]:
 
 
 def measure(
-    jobs: dict[int, Job], contenders: Sequence[str], rounds: int, console: Console
+    jobs: dict[int, Job],
+    contenders: Sequence[str],
+    rounds: int,
+    console: Console,
+    llamafactory: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Every contender for every number of questions, `rounds` times in turn."""
+    """Every contender for every number of questions, `rounds` times in turn.
+
+    `llamafactory` is the Python of LLaMA-Factory's environment."""
     results: list[dict[str, Any]] = []
     out_of_race: set[tuple[int, str]] = set()
     for number in range(rounds):
@@ -89,10 +113,10 @@ def measure(
             for contender in contenders:
                 if (questions, contender) in out_of_race:
                     continue
-                step = "trl" if contender == "TRL" else "ours"
+                step = STEPS.get(contender, "ours")
                 entry: dict[str, Any] = {"questions": questions, "contender": contender, "round": number}
                 try:
-                    entry |= run(step, dataclasses.replace(job, **CONTENDERS[contender]))
+                    entry |= run(step, dataclasses.replace(job, **CONTENDERS[contender]), llamafactory)
                 except FailedRun as error:
                     entry["failed"] = str(error)
                 results.append(entry)
@@ -102,8 +126,10 @@ def measure(
                     )
                 else:
                     said = entry.get("failed") or f"absent: {entry['absent']}"
-                    absent = [(q, contender) for q in jobs] if "absent" in entry else []
-                    out_of_race.update([*absent, (questions, contender)])
+                    out_of_race.add((questions, contender))
+                    if "absent" in entry:
+                        same = [name for name in contenders if STEPS.get(name, "ours") == step]
+                        out_of_race.update((q, name) for q in jobs for name in same)
                 console.print(
                     f"round {number + 1}, {questions} a picture, {contender}: {said}",
                     highlight=False, markup=False, soft_wrap=True,
@@ -115,7 +141,7 @@ def table(results: list[dict[str, Any]], peak_flops: float) -> Table:
     """A row per number of questions and contender: the best round, and the range of all."""
     out = Table(box=MARKDOWN)
     out.add_column("questions a picture")
-    out.add_column("contender")
+    out.add_column("contender", no_wrap=True)
     for name in (
         "records/s (range)", "x TRL", "CPU ms/record", "tokens read/s", "supervised/s", "peak MiB",
         "of matmul peak", "first loss", "last loss",
@@ -211,6 +237,7 @@ def main() -> int:
     parser.add_argument("--gradient-checkpointing", action="store_true", help="for all contenders")
     parser.add_argument("--workers", type=int, help="data loader processes (0 on a CPU, 4 on CUDA)")
     parser.add_argument("--profile", action="store_true", help="where ours spends its time, no comparison")
+    parser.add_argument("--llamafactory-python", type=Path, help="of an environment with llamafactory 0.9.5")
     parser.add_argument("--folder", type=Path, help="keep the base model and the data here for another run")
     parser.add_argument("--output", type=Path, help="all figures of all rounds as JSON")
     args = parser.parse_args()
@@ -219,6 +246,8 @@ def main() -> int:
             parser.error(f"--batch {args.batch} is not a multiple of {questions} questions a picture")
     if args.records % args.batch or not args.records or args.warm_steps < 1:
         parser.error(f"--records must be a multiple of --batch {args.batch}, --warm-steps at least 1")
+    if args.llamafactory_python and not args.llamafactory_python.is_file():
+        parser.error(f"--llamafactory-python: there is no {args.llamafactory_python}")
     if not args.contenders:
         args.contenders = [name for name in CONTENDERS if args.device == "cuda" or name != NEEDS_CUDA]
     if "ours" not in args.contenders:
@@ -271,12 +300,14 @@ def compare(args: argparse.Namespace, folder: Path) -> int:
             console.print(str(error), highlight=False, markup=False)
             return 1
     else:
-        results = found["runs"] = measure(jobs, args.contenders, args.rounds, console)
+        results = found["runs"] = measure(
+            jobs, args.contenders, args.rounds, console, args.llamafactory_python
+        )
         console.print(header(any_job, results), highlight=False, markup=False, soft_wrap=True)
         shown = table(results, peak["peak_flops"])
         wrong = problems(results, args.device)
     console.print(shown)
-    if any("absent" in entry for entry in found.get("runs", [])):
+    if any("absent" in entry and entry["contender"] == "TRL" for entry in found.get("runs", [])):
         console.print(f"TRL is absent: {INSTALL_TRL}", highlight=False, markup=False)
     for line in wrong:
         console.print(f"NOT COMPARABLE: {line}", highlight=False, markup=False)
@@ -287,6 +318,7 @@ def compare(args: argparse.Namespace, folder: Path) -> int:
 
 def header(job: Job, results: list[dict[str, Any]]) -> str:
     attention = {entry["contender"]: entry["attention"] for entry in results if "attention" in entry}
+    versions = next((entry["versions"] for entry in results if "versions" in entry), {})
     return HEADER.format(
         batch=job.batch,
         checkpointing="on" if job.gradient_checkpointing else "off",
@@ -294,6 +326,7 @@ def header(job: Job, results: list[dict[str, Any]]) -> str:
         attention=" / ".join(f"{name} {kind}" for name, kind in attention.items()),
         warm=job.warm_steps,
         steps=job.steps,
+        llamafactory="".join(f" {name} {version}," for name, version in versions.items()).rstrip(","),
         trl_default="kept" if job.gradient_checkpointing else "switched off, which is faster",
     )
 
