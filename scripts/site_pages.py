@@ -37,6 +37,7 @@ PLACES = {
 """Pages that lie elsewhere in the repository or have another name in docs/; and a file of code whose
 content a page shows."""
 _CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+_TRANSLATED = re.compile(r"\.(ko|ru)\.md$")
 _LINK = re.compile(r'(?P<before>\]\(|src=")(?P<target>[^)"#\s]+)')
 
 
@@ -87,7 +88,12 @@ def page(origin: str, text: str) -> str:
 
     parts = _CODE.split(text)
     shown = "".join(part if part.startswith("```") else _LINK.sub(lead, part) for part in parts)
-    return shown.replace("<details>", '<details markdown="1">')  # else what it holds is not read as Markdown
+    # Without the mark what an element of HTML holds is not read as Markdown.
+    shown = shown.replace("<details>", '<details markdown="1">')
+    if translated := _TRANSLATED.search(origin):  # for screen readers, and for the choice of fonts
+        title, _, body = shown.partition("\n\n")
+        shown = f'{title}\n\n<div lang="{translated[1]}" markdown="1">\n\n{body}\n\n</div>\n'
+    return shown
 
 
 def notebook_text(path: Path, place: Path) -> str:
