@@ -162,7 +162,7 @@ def warm_popen(command: Sequence[str], **options: object) -> WarmProcess | subpr
 @contextmanager
 def warm_program(path: Path, *arguments: object) -> Iterator[None]:
     """Have a program at `path` that does, warm, what `python ARGUMENTS` and those of its call would: for
-    scripts that call it by its name, one call at a time."""
+    scripts and launchers that start it by its name."""
     with (
         tempfile.TemporaryDirectory() as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as calls,
@@ -173,22 +173,27 @@ def warm_program(path: Path, *arguments: object) -> Iterator[None]:
         path.write_text(PROGRAM.format(python=sys.executable, address=address), encoding="utf-8")
         path.chmod(0o755)
 
+        def answer(call: socket.socket, message: bytes, files: list[int]) -> None:
+            more, environment, where = json.loads(message)
+            with call:
+                process = WarmProcess(
+                    *arguments, *more,
+                    stdin=files[0], stdout=files[1], stderr=files[2], env=environment, folder=Path(where),
+                )  # fmt: skip
+                for file in files:
+                    os.close(file)
+                call.send(str(process.wait()).encode())
+
         def answer_calls() -> None:
             while True:
                 call, _ = calls.accept()
-                with call:
-                    message, files, _, _ = socket.recv_fds(call, 2**20, 3)
-                    if not message:
-                        return
-                    more, environment, where = json.loads(message)
-                    process = WarmProcess(
-                        *arguments, *more,
-                        stdin=files[0], stdout=files[1], stderr=files[2], env=environment, folder=Path(where),
-                    )  # fmt: skip
-                    for file in files:
-                        os.close(file)
-                    call.send(str(process.wait()).encode())
+                message, files, _, _ = socket.recv_fds(call, 2**20, 3)
+                if not message:
+                    call.close()
+                    return
+                threading.Thread(target=answer, args=(call, message, files), daemon=True).start()
 
+        _server()  # once, not by two calls at once
         thread = threading.Thread(target=answer_calls, daemon=True)
         thread.start()
         try:
