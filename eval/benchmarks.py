@@ -198,7 +198,7 @@ def _vlmevalkit_question(row: Mapping[str, str], path: Path, place: str) -> Benc
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(sys.maxsize)  # an image is one field
+    limit = csv.field_size_limit(sys.maxsize)  # an image is one field
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # strict: a quote that is not closed is an error, and does not swallow the rows after it
@@ -218,6 +218,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except csv.Error as error:
         raise InputError(f"{path}: a cell's quotes are not closed or not doubled ({error})") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _parse_list(cell: str) -> list[str]:

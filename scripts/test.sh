@@ -10,7 +10,9 @@ if [[ ${1:-} == --quick ]]; then
     shift
     set -- -m "not slow" "$@"
 fi
-scripts/setup.sh dev
+# Python compiles what the tests import, and keeps it: pip would compile all that it installs, on one core.
+unset PYTHONDONTWRITEBYTECODE
+PIP_COMPILE=0 scripts/setup.sh dev
 . .venv/bin/activate
 ruff format --check .
 ruff check .

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.warm import run_as_torchrun, run_warm
+from tests.support.warm import run_as_torchrun, run_warm, warm_program
 
 pytestmark = pytest.mark.slow
 
@@ -50,3 +51,11 @@ def test_one_that_fails_ends_the_others() -> None:
     code = "import os, time; os.environ['RANK'] == '1' and exit(2); time.sleep(600)"
     assert [done.returncode for done in run_as_torchrun(2, "-c", code)] == [-9, 2]
     assert "RANK" not in os.environ
+
+
+def test_a_program_is_warm_in_a_pipe_and_ends_with_its_code(tmp_path: Path) -> None:
+    code = "import sys; sys.stdout.reconfigure(errors='replace'); print(*sys.argv, input()); sys.exit(3)"
+    with warm_program(tmp_path / "program", "-c", code):
+        pipe = "echo two | ./program one | tr a-z A-Z; exit ${PIPESTATUS[1]}"
+        done = subprocess.run(["bash", "-c", pipe], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "-C ONE TWO\n")

@@ -18,7 +18,7 @@ def test_hostile_requests_cost_honest_clients_nothing(
     monkeypatch.setattr(subprocess, "Popen", warm_popen)
     output = tmp_path / "figures.json"
     # so short a warm-up does not bring memory to its level yet
-    few = ["--requests", "60", "--warm-up", "1", "--calm", "1", "--growth", "500"]
+    few = ["--requests", "40", "--warm-up", "1", "--calm", "0.5", "--clients", "2", "--growth", "500"]
     code = main([*few, "--output", str(output)])
     assert code == 0, capsys.readouterr().out
     assert output.is_file()

@@ -1,9 +1,11 @@
-"""docs/tutorials/road.ipynb, cell by cell as Jupyter runs it, with few photos and steps of training."""
+"""docs/tutorials/road.ipynb, cell by cell as Jupyter runs it, with few photos and steps of training.
+
+Its commands start warm.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import nbformat
@@ -11,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.support.paths import REPO
+from tests.support.warm import warm_program
 
 SMALLER = {
     "--count 300": "--count 24",
@@ -21,7 +24,8 @@ SMALLER = {
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     notebook = nbformat.read(REPO / "docs" / "tutorials" / "road.ipynb", as_version=4)
     nbformat.validate(notebook)
     written = "".join(cell.source for cell in notebook.cells)
@@ -30,7 +34,8 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             assert long in written
             cell.source = cell.source.replace(long, short)
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()  # a cell that fails is an error
+    with warm_program(tmp_path / "bin" / "llava-inspect", "-m", "llava_inspect"):
+        client.execute()  # a cell that fails is an error
     said = {cell.source.partition("\n")[0]: str(cell.get("outputs")) for cell in notebook.cells}
     assert "24 photos; format voc" in said["from pathlib import Path"]
     assert "| presence | 6 |" in said["from IPython.display import Markdown"]

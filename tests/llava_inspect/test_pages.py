@@ -1,4 +1,5 @@
-"""The commands of docs/howto.md and of the tutorials, in their order, with few photos and steps of training.
+"""The commands of README, docs/own_photos.md, docs/models.md, docs/howto.md and of the tutorials, one after
+the other, with few photos and steps of training.
 
 They are run in the tests' own process: each command has a test elsewhere that starts it as a user does.
 """
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from llava.train.__main__ import main as train
 from llava_inspect import run_commands
@@ -64,6 +67,44 @@ def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Do:
                 assert program in OTHERS, program
 
     return do
+
+
+def test_readmes_road_command_by_command(do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands that README's one consists of, those of docs/own_photos.md that are not among them, and
+    handing the model on."""
+    write_photos(tmp_path / "playground" / "data_train", 40)
+    shutil.copy(next((tmp_path / "playground").rglob("*.jpg")), tmp_path / "photo.jpg")
+    _, parts = blocks(REPO / "README.md", "Your own photos")
+    do(parts)
+    scores = json.loads((tmp_path / "runs" / "scores" / "scores.json").read_text(encoding="utf-8"))
+    assert {"presence", "kind"} <= {task["task"] for task in scores["tasks"]}
+    capsys.readouterr()
+    do("llava-inspect compare runs/scores runs/scores")
+    assert "presence: B the same answers" in capsys.readouterr().out
+
+    # The other one needs a Ray cluster: tests/data_prep/commands/test_convert_ray.py has one.
+    detailed, _ = blocks(REPO / "docs" / "own_photos.md", "")
+    kept = [part for part in detailed.split("\n\n") if re.search("llava-inspect (inspect|chat)", part)]
+    assert len(kept) == 2
+    do("\n".join(kept))
+    said = capsys.readouterr().out
+    assert "ASSISTANT" in said and said.endswith("exit...\n")
+    assert "<style>" in (tmp_path / "runs" / "before.html").read_text(encoding="utf-8")
+    do(blocks(REPO / "docs" / "models.md", "Merge and export")[0])
+    assert same_tensors(tmp_path / "runs" / "merged", tmp_path / "runs" / "hf")
+    assert (tmp_path / "runs" / "llava-v1.5-insulator" / "tokenizer.model").is_file()
+    assert {path.name for path in (tmp_path / "runs" / "gguf").iterdir()} >= {
+        "model-f16.gguf",
+        "mmproj-f16.gguf",
+    }
+    do("llava-inspect check runs/data/train.json runs/data/val.json --image-folder runs/data")
+    assert capsys.readouterr().out.endswith("picture(s), all decoded: nothing found\n")
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    """Return whether two model folders hold the same tensors."""
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_how_to(do: Do, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

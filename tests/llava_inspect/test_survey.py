@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +28,7 @@ from tests.support.certified import certified
 from tests.support.paths import REPO
 from tests.support.small_model import image
 from tests.support.surveyed import exif, write_photo
+from tests.support.warm import WarmProcess
 
 RECIPE = """
 unit: tile
@@ -252,11 +251,9 @@ def test_killed_anywhere_it_ends_in_the_same_register(
     assert "Left to a person: 2 photos that cannot be read here." in whole.warnings
 
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "llava_inspect", "survey", "--model-path", str(tiny_model_dir)]
-    command += ["--photos", str(photos), "--recipe", "insulator", "--device", "cpu", "--output", str(output)]
-    process = subprocess.Popen(
-        [*command, "--batch-size", "2"], cwd=REPO, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    command = ["-m", "llava_inspect", "survey", "--model-path", tiny_model_dir, "--batch-size", "2"]
+    command += ["--photos", photos, "--recipe", "insulator", "--device", "cpu", "--output", output]
+    process = WarmProcess(*command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     partial = output / "answers.jsonl.partial"
     while not (partial.is_file() and partial.read_bytes().count(b"\n") > 4):
         assert process.poll() is None

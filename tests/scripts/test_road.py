@@ -59,10 +59,16 @@ def test_quickstart_refuses_before_it_removes_anything(checkout: Path, argument:
 
 @pytest.mark.slow
 def test_quickstart_learns(checkout: Path, repo: Path) -> None:
-    """The whole quickstart but for three of its five epochs (they take as long as a tenth of all tests): on
-    pictures that training never saw the tuned model must know its job. The questions and their truth are,
-    to the byte, those of the scores that README shows."""
-    said = run("scripts/quickstart.sh epochs=2", checkout)
+    """The whole quickstart but for four of its five epochs (each takes more than a minute of a core): on
+    pictures that training never saw the tuned model must have begun to know its job. The questions and their
+    truth are, to the byte, those of the scores that README shows.
+
+    When this was written one, two and five epochs reached 0.60, 0.81 and 0.87 for presence (blind answers
+    earn 0.5) and 0.34, 0.63 and 0.76 for kind (blind ones 0.17, the base 0); one and five reached 0.66 and
+    0.86 for describe (the base 0.14). 150 pictures leave some 0.06 to either side, and another processor
+    rounds otherwise.
+    """
+    said = run("scripts/quickstart.sh epochs=1", checkout)
     assert "llava-inspect chat" in said
     scores = json.loads(
         (checkout / "playground/quickstart/run/scores/scores.json").read_text(encoding="utf-8")
@@ -70,10 +76,14 @@ def test_quickstart_learns(checkout: Path, repo: Path) -> None:
     shown = json.loads((repo / "docs" / "scores" / "quickstart.json").read_text(encoding="utf-8"))
     assert scores["truth"]["sha256"] == shown["truth"]["sha256"]
     tasks = {task["task"]: task for task in scores["tasks"]}
-    presence, kind = ({who: tasks[name][who]["metrics"]["balanced_accuracy"] for who in ("base", "tuned")}
-                      for name in ("presence", "kind"))  # fmt: skip
-    # Blind answers earn 0.5 and 0.17. When this was written it reached 0.81 and 0.63; 150 pictures leave some
-    # 0.06 to either side, and another processor rounds otherwise.
-    assert presence["base"]["value"] < 0.65
-    assert presence["tuned"]["value"] >= 0.72 and presence["tuned"]["low"] > 0.65
-    assert kind["tuned"]["value"] >= 0.5
+
+    def reached(task: str, metric: str) -> tuple[float, float]:
+        base, tuned = (tasks[task][who]["metrics"][metric]["value"] for who in ("base", "tuned"))
+        return base, tuned
+
+    base, tuned = reached("presence", "balanced_accuracy")
+    assert base < 0.65 and tuned >= base
+    base, tuned = reached("kind", "balanced_accuracy")
+    assert base < 0.17 and tuned >= 0.25
+    base, tuned = reached("describe", "token_f1")
+    assert base < 0.3 and tuned >= 0.5

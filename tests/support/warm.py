@@ -17,8 +17,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +37,7 @@ class WarmProcess:
         stdin, stdout, stderr: Files, or their numbers; /dev/null by default.
         env: Its environment; this process's by default.
         terminal: Make stdin, a pseudo-terminal, its own: it gets the signals of keys.
+        folder: Where it starts; this process's current folder by default.
     """
 
     def __init__(
@@ -45,13 +48,14 @@ class WarmProcess:
         stderr: int | IO | None = None,
         env: Mapping[str, str] | None = None,
         terminal: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.args = [str(argument) for argument in arguments]
         self.returncode: int | None = None
         request = {
             "arguments": self.args,
             "environment": dict(os.environ if env is None else env),
-            "folder": str(Path.cwd()),
+            "folder": str(folder or Path.cwd()),
             "terminal": terminal,
         }
         self._told, theirs = socket.socketpair()
@@ -155,13 +159,75 @@ def warm_popen(command: Sequence[str], **options: object) -> WarmProcess | subpr
     return WarmProcess(*arguments, **options)  # type: ignore[arg-type]
 
 
+@contextmanager
+def warm_program(path: Path, *arguments: object) -> Iterator[None]:
+    """Have a program at `path` that does, warm, what `python ARGUMENTS` and those of its call would: for
+    scripts and launchers that start it by its name."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as calls,
+    ):
+        address = f"{folder}/calls"
+        calls.bind(address)
+        calls.listen()
+        path.write_text(PROGRAM.format(python=sys.executable, address=address), encoding="utf-8")
+        path.chmod(0o755)
+
+        def answer(call: socket.socket, message: bytes, files: list[int]) -> None:
+            more, environment, where = json.loads(message)
+            with call:
+                process = WarmProcess(
+                    *arguments, *more,
+                    stdin=files[0], stdout=files[1], stderr=files[2], env=environment, folder=Path(where),
+                )  # fmt: skip
+                for file in files:
+                    os.close(file)
+                call.send(str(process.wait()).encode())
+
+        def answer_calls() -> None:
+            while True:
+                call, _ = calls.accept()
+                message, files, _, _ = socket.recv_fds(call, 2**20, 3)
+                if not message:
+                    call.close()
+                    return
+                threading.Thread(target=answer, args=(call, message, files), daemon=True).start()
+
+        _server()  # once, not by two calls at once
+        thread = threading.Thread(target=answer_calls, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+                last.connect(address)
+            thread.join()
+
+
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as call:
+    call.connect({address!r})
+    request = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()])
+    socket.send_fds(call, [request.encode()], [0, 1, 2])
+    sys.exit(int(call.recv(100)))
+"""
+
+
 @functools.cache
 def _server() -> socket.socket:
     """Start the server once for the tests of this process; it ends with them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.support.warm_server", str(theirs.fileno())]
-        server = _POPEN(command, cwd=REPO, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        # Its stdout is no file, in which Python could seek: a forked process's own may be a pipe.
+        server = _POPEN(
+            command,
+            cwd=REPO,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
 
     def end() -> None:
         ours.close()

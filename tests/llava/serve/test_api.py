@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from tests.support.commands import run_here
 from tests.support.paths import REPO
 from tests.support.served import user_message
 from tests.support.small_model import image
+from tests.support.warm import WarmProcess
 
 TINY = REPO / "playground" / "tiny-llava"
 
@@ -32,18 +31,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(port: int, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    command = [
-        sys.executable,
-        "-m",
-        "llava.serve.api",
-        "--model-path",
-        str(TINY),
-        "--port",
-        str(port),
-        *flags,
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPO)
+def started(port: int, log: Path) -> Iterator[WarmProcess]:
+    with log.open("w") as stderr:
+        process = WarmProcess("-m", "llava.serve.api", "--model-path", TINY, "--port", port, stderr=stderr)
     try:
         for _ in range(600):
             if process.poll() is not None:
@@ -53,7 +43,7 @@ def started(port: int, *flags: str) -> Iterator[subprocess.Popen[str]]:
                     break
             except httpx.TransportError:
                 time.sleep(0.1)
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, log.read_text()
         yield process
     finally:
         process.kill()
@@ -71,7 +61,7 @@ def ask(port: int, number: int, **options: Any) -> str:
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None:
+def test_killed_and_started_again_under_load_no_client_lacks_an_answer(tmp_path: Path) -> None:
     port = free_port()
     answers: dict[int, list[str]] = {number: [] for number in range(24)}
 
@@ -79,7 +69,7 @@ def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None
         for number in numbers:
             answers[number].append(ask(port, number, max_retries=12, timeout=30))
 
-    with started(port) as first:
+    with started(port, tmp_path / "first") as first:
         expected = {number: ask(port, number) for number in range(24)}
         clients = [threading.Thread(target=ask_some, args=(range(n, 24, 4),)) for n in range(4)]
         for thread in clients:
@@ -88,7 +78,7 @@ def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None
         first.kill()
         first.wait()
     assert any(not found for found in answers.values()), "it was killed in the middle"
-    with started(port) as second:
+    with started(port, tmp_path / "second") as second:
         for thread in clients:
             thread.join()
         assert answers == {number: [text] for number, text in expected.items()}
@@ -103,8 +93,7 @@ def test_killed_and_started_again_under_load_no_client_lacks_an_answer() -> None
             second.send_signal(signal.SIGTERM)
             assert list(lines)[-2] == "data: [DONE]"
         assert second.wait(20) == 0
-        assert second.stderr is not None
-        log = second.stderr.read()
+        log = (tmp_path / "second").read_text()
         assert f"serving tiny-llava at http://127.0.0.1:{port}/v1" in log and "req-" in log
         assert "picture" not in log and "base64" not in log and "Traceback" not in log
 

@@ -17,7 +17,7 @@ from llava.model.builder import load_model
 from llava.train.__main__ import main
 from tests.support.commands import run_here
 from tests.support.train_data import ask, many, write_config, write_data
-from tests.support.warm import run_as_torchrun
+from tests.support.warm import run_as_torchrun, warm_program
 
 pytestmark = pytest.mark.slow
 
@@ -59,14 +59,15 @@ def two(*arguments: str) -> None:
     assert [done.returncode for done in processes] == [0, 0], said
 
 
-def launch_two(*arguments: str) -> None:
-    """Train in two processes that the launcher starts, as users do."""
-    command = [sys.executable, "-m", "llava.common.launch", "--standalone", "--nproc-per-node", "2", "-m"]
+def launch_two(program: Path, *arguments: str) -> None:
+    """Train in two processes that the launcher starts, as for users; they are warm, at `program`."""
+    command = [sys.executable, "-m", "llava.common.launch", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "llava.train", *arguments],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    with warm_program(program, "-m", "llava.train"):
+        done = subprocess.run(
+            [*command, "--no-python", str(program), *arguments],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -105,7 +106,7 @@ def require_same_run(run: Path, single: Path) -> None:
 
 
 def test_two_processes_train_as_one(tiny_model_dir: Path, data: Path, tmp_path: Path, single: Path) -> None:
-    launch_two(config(tiny_model_dir, data, tmp_path / "run"))
+    launch_two(tmp_path / "train", config(tiny_model_dir, data, tmp_path / "run"))
     require_same_run(tmp_path / "run", single)
 
 
