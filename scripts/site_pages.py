@@ -131,10 +131,10 @@ def gather(folder: Path) -> None:
         text = read_text(ROOT / origin)
         write(folder / place_of(origin), page(origin, text))
         files |= {target for _, target in links_of(origin, text) if target not in {*origins, *PLACES}}
-    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
-        origin = path.relative_to(ROOT).as_posix()
+    for notebook in sorted((ROOT / "docs").rglob("*.ipynb")):
+        origin = notebook.relative_to(ROOT).as_posix()
         place = folder / place_of(origin)
-        write(place, page(origin, notebook_text(path, place)))
+        write(place, page(origin, notebook_text(notebook, place)))
     for name, make in REFERENCE.items():
         write(folder / name, make())
     for path in sorted(files):

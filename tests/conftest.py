@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_less()  # as every command does
 
-LONGEST = ["test_quickstart_learns", "test_readmes_road", "test_flex_attention_takes_the_block_mask_as_it_is"]
+LONGEST = ["test_quickstart_learns", "test_readmes_road", "test_hostile_requests_cost_honest_clients_nothing"]
 
 # Tests that run side by side are told of some terminal's width; what they print goes to no terminal.
 os.environ.pop("COLUMNS", None)
