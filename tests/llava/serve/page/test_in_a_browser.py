@@ -89,6 +89,7 @@ def open_tab(browser: Any, page: Page) -> Iterator[Open]:
         context = browser.new_context(locale=locale)
         contexts.append(context)
         tab = context.new_page()
+        tab.set_default_timeout(120_000)  # Playwright's 30 s were once too few on a machine with other work
         tab.on("request", lambda request: strangers.append(request.url))
         tab.goto(page.url)
         tab.wait_for_selector("#question textarea")
