@@ -157,7 +157,7 @@ def _become(command: Sequence[str], env: Mapping[str, str], stdout: int, stderr:
         new = dict(env)  # which may be os.environ itself
         os.environ.clear()
         os.environ.update(new)
-        for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # no public list
             inherited.atexit = False  # temporary folders are those of the process that made them
         tempfile.tempdir = None  # found anew, where the environment says
         module, sys.argv = command[2], list(command[2:])
@@ -172,7 +172,7 @@ def _become(command: Sequence[str], env: Mapping[str, str], stdout: int, stderr:
         traceback.print_exc()
     finally:
         try:
-            threading._shutdown()  # type: ignore[attr-defined]
+            threading._shutdown()  # type: ignore[attr-defined]  # as Python's own exit does
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
